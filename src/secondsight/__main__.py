@@ -1,0 +1,5 @@
+"""``python -m secondsight``."""
+
+from secondsight.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Hardware layouts as pure functions over uint64 arrays; imports nothing of ours."""

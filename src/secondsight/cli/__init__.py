@@ -1,0 +1,86 @@
+"""The command line: thin, lazy, and the one place where errors become exit codes.
+
+Each command lives in a module of its own beside this one and is imported only when it is called, so that
+``secondsight --help`` answers at once. A command's module holds a ``typer.Typer`` called ``app``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+# name -> (module under secondsight.cli, one line for --help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "scenario": ("scenario", "Run a scenario on the model and print what khugepaged would say."),
+    "rules": ("rules", "List the rules presets, what differs between them, and the evidence of each rule."),
+    "replay": ("replay", "Replay a trace of accesses through the model, under any number of rules."),
+    "record": ("record", "Record the memory accesses of a program, a VM or a running process."),
+    "convert": ("convert", "Convert lackey, perf, DynamoRIO or damo records to a trace."),
+    "trace": ("trace", "Look into a trace, cut it, recover a torn recording."),
+    "compare": ("compare", "Compare policies and rules on one trace: benefit, bloat and cost."),
+    "sweep": ("sweep", "Run many traces, policies, rules and knobs; resumable."),
+    "doctor": ("doctor", "What this kernel and these permissions let us see and do."),
+    "explain": ("explain", "Why khugepaged will or will not collapse each block of a process."),
+    "snapshot": ("snapshot", "Capture what explain needs, to be judged later without privilege."),
+    "watch": ("watch", "Follow khugepaged's decisions as they happen."),
+    "collapse": ("collapse", "Make the hot blocks of a process huge, within a budget."),
+    "lab": ("lab", "Boot real kernels, run scenarios in them, compare them with the model."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command whose module is installed, in the order of the data's way."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module behind *cmd_name* and return its click command."""
+        if cmd_name not in COMMANDS:
+            return None
+        import typer
+
+        module = importlib.import_module(f"secondsight.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="secondsight")
+def cli() -> None:
+    """Which memory is really in use, through every MMU that maps it, and which deserves a huge page."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: run a command; turn our errors into one line and their exit code."""
+    from secondsight.errors import SecondSightError
+
+    try:
+        result: Any = cli.main(args=argv, standalone_mode=False)
+    except SecondSightError as error:
+        print(f"secondsight: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        print("secondsight: interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe left (head, less): not an error; silence the flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(result if isinstance(result, int) else 0)

@@ -1,0 +1,1 @@
+"""Boot kernels, run scenarios in them, compare them with the model."""

@@ -1,0 +1,1 @@
+"""A running Linux: procfs, tracefs, kernel memory, snapshots, collapse."""

@@ -1,0 +1,1 @@
+"""Secondary MMUs: what registers as an MMU notifier."""

@@ -1,0 +1,1 @@
+"""Who should be huge: khugepaged's own rule, and those of research and practice."""

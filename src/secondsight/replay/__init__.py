@@ -1,0 +1,1 @@
+"""A trace through the model: engine, TLB and walk costs, metrics."""

@@ -1,0 +1,1 @@
+"""The verbs, scenarios from files and at random, and what a run answers."""

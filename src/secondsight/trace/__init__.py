@@ -1,0 +1,1 @@
+"""The event columns; readers and recorders of real access traces."""
