@@ -1,0 +1,84 @@
+"""What a run answers, in the words of the kernel's own tracepoints.
+
+The model and the lab return the same records, so comparing them is comparing values. ``BlockPass`` is one visit of khugepaged to one
+block: the scan event (which fires last and carries the final status), and, where the scan itself passed, what isolate and
+the collapse said (include/trace/events/huge_memory.h).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+SCHEMA = 1
+
+
+class IsolateEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``mm_collapse_huge_page_isolate``; *writable* only before 6.18's trace format change."""
+
+    status: str
+    referenced: int
+    none_or_zero: int
+    writable: int | None = None
+
+
+class SwapinEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``mm_collapse_huge_page_swapin``: pages swapped in, the scan's referenced count, success (0/1)."""
+
+    swapped_in: int
+    referenced: int
+    ret: int
+
+
+class BlockPass(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One visit to one block. *status* is the final one, as ``mm_khugepaged_scan_pmd`` prints it; *collapse* is the status of
+    ``mm_collapse_huge_page`` (None: the scan did not pass). *young* counts pages by channel just before the visit
+    (model: always; lab: where kernel memory was read): PRIMARY, REFERENCED, SECONDARY."""
+
+    pass_: int = msgspec.field(name="pass")
+    space: str
+    block: int
+    status: str
+    referenced: int
+    none_or_zero: int
+    unmapped: int
+    writable: int | None = None
+    swapin: SwapinEvent | None = None
+    isolate: IsolateEvent | None = None
+    collapse: str | None = None
+    young: tuple[int, int, int] | None = None
+    test_young_calls: int | None = None
+
+
+class PageState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The state of one space at an ``observe`` (and around each scan): one entry per page, run-length text.
+
+    Each field is a list of ``[count, value]`` runs over the space's pages: *pte* the primary entry's software-visible bits
+    (P W A D huge, or swap/none), *flags* the KPF bits of ``bits.pageflags.COMPARED``, *mapcount*, and *spte* per view the
+    secondary entry's bits.
+    """
+
+    step: int
+    space: str
+    pte: list[tuple[int, str]]
+    flags: list[tuple[int, int]]
+    mapcount: list[tuple[int, int]]
+    spte: dict[str, list[tuple[int, str]]] = {}
+
+
+class StepAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one step returned beside its effect: errno of madvise(MADV_COLLAPSE), or what the kernel chose (*took*)."""
+
+    step: int
+    errno: str | None = None
+    took: str | dict[str, str] | None = None
+
+
+class Run(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Everything one run of a scenario answered, with its provenance."""
+
+    source: str
+    blocks: list[BlockPass]
+    answers: list[StepAnswer] = []
+    states: list[PageState] = []
+    provenance: dict[str, str] = {}
+    schema: int = SCHEMA

@@ -1,0 +1,317 @@
+"""The vocabulary: every step a scenario can take, as typed records.
+
+The same verbs are methods of the model (``secondsight.scenario.run``) and of the agent in the lab's guest, so a
+scenario runs on the model and on a booted kernel unchanged. A scenario file is TOML or JSON of ``Scenario``:
+
+    title = "a block that only the guest uses"
+    [host]
+    mmu = "npt"
+    [[spaces]]
+    name = "vm"
+    blocks = 2
+    vm = {}
+    [[steps]]
+    do = "guest_write"
+    space = "vm"
+    pages = "1"
+
+What a *space* is: one process with one anonymous private mapping of ``blocks`` aligned 2 MiB blocks at its start; where it has a
+``vm``, a KVM VM in that process whose slot 0 maps guest-physical 0 upward to the area. Pages are written as in
+``pages.py``. ``scan`` is one full scan of khugepaged over every registered space.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from secondsight.mm.config import HostConfig
+
+
+class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A memslot: *blocks* blocks of the space from *block* appear at guest-physical block *gfn_block*."""
+
+    id: int
+    gfn_block: int
+    block: int
+    blocks: int
+
+
+class Vm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A KVM VM. Slot 0 always maps the whole space at guest-physical 0; *slots* are further ones (aliases)."""
+
+    slots: tuple[Slot, ...] = ()
+
+
+class Gru(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A device TLB (SGI GRU) registered on the space; see ``secondsight.mmu.gru`` for the two variants."""
+
+    variant: Literal["contract", "driver"] = "contract"
+
+
+class Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One process and its area; notifiers are registered in the order vm, then gru."""
+
+    name: str
+    blocks: int = 1
+    vm: Vm | None = None
+    gru: Gru | None = None
+
+
+class _Verb(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", omit_defaults=True):
+    """Base of every verb; ``do`` is its name in files."""
+
+
+class CpuRead(_Verb, tag="cpu_read"):
+    """The process loads one byte of each page through its own page table."""
+
+    space: str
+    pages: str
+
+
+class CpuWrite(_Verb, tag="cpu_write"):
+    """The process stores into each page. *value* fills the whole page (0 makes it zero-filled, equal values let KSM
+    merge); without it the page's content is its own."""
+
+    space: str
+    pages: str
+    value: int | None = None
+
+
+class GuestRead(_Verb, tag="guest_read"):
+    """The VM's vCPU loads from each page. *view* 0: guest paging off; k >= 1: paging on, through the guest-virtual
+    window k (each window maps the same guest-physical memory: under shadow paging each has SPTEs of its own).
+    *slot*: through which memslot's guest-physical addresses."""
+
+    space: str
+    pages: str
+    view: int = 0
+    slot: int = 0
+
+
+class GuestWrite(_Verb, tag="guest_write"):
+    """The VM's vCPU stores into each page; see ``guest_read``."""
+
+    space: str
+    pages: str
+    view: int = 0
+    slot: int = 0
+
+
+class DeviceRead(_Verb, tag="device_read"):
+    """The GRU reads each page through its own TLB (model only: no kernel here can show it)."""
+
+    space: str
+    pages: str
+
+
+class DeviceWrite(_Verb, tag="device_write"):
+    """The GRU writes each page through its own TLB (model only)."""
+
+    space: str
+    pages: str
+
+
+class IoCopied(_Verb, tag="io_copied"):
+    """qemu's copied I/O: the emulator itself reads or writes the page, through the primary page table."""
+
+    space: str
+    pages: str
+    write: bool = True
+
+
+class IoZeroCopy(_Verb, tag="io_zero_copy"):
+    """qemu's zero-copy I/O: the pages are pinned by gup-fast, used by a device, and released again."""
+
+    space: str
+    pages: str
+    write: bool = True
+
+
+class Pin(_Verb, tag="pin"):
+    """Pin pages (gup) and keep them under *name*. *how* ``vmsplice`` takes a page reference with gup-fast (FOLL_GET)
+    and needs one pin per page."""
+
+    space: str
+    pages: str
+    name: str
+    write: bool = False
+
+
+class Unpin(_Verb, tag="unpin"):
+    """Release the pins made under *name*."""
+
+    space: str
+    name: str
+
+
+class ClearRefs(_Verb, tag="clear_refs"):
+    """``echo 1 > /proc/PID/clear_refs``, followed by a TLB flush (the kernel does none)."""
+
+    space: str
+
+
+class Madvise(_Verb, tag="madvise"):
+    """``madvise(2)`` over each run of pages. ``collapse`` is MADV_COLLAPSE (its errno is part of the answer)."""
+
+    space: str
+    pages: str
+    advice: Literal[
+        "hugepage", "nohugepage", "dontneed", "free", "cold", "mergeable", "unmergeable", "collapse"
+    ]
+
+
+class Mprotect(_Verb, tag="mprotect"):
+    """``mprotect(2)`` over each run of pages."""
+
+    space: str
+    pages: str
+    prot: Literal["none", "r", "rw"]
+
+
+class Mlock(_Verb, tag="mlock"):
+    """``mlock(2)`` (faults the pages in)."""
+
+    space: str
+    pages: str
+
+
+class Munlock(_Verb, tag="munlock"):
+    """``munlock(2)``."""
+
+    space: str
+    pages: str
+
+
+class SwapOut(_Verb, tag="swap_out"):
+    """Ask the kernel to reclaim these pages (MADV_PAGEOUT). Which pages went is the kernel's choice: a lab run records it in
+    *took*, and the model obeys; without *took* all of them go that can."""
+
+    space: str
+    pages: str
+    took: str | None = None
+
+
+class Age(_Verb, tag="age"):
+    """Clear the young bits of these pages, primary and secondary, as page_idle's ``clear_young`` does: what was young moves to
+    PG_young, PG_idle is set."""
+
+    space: str
+    pages: str
+
+
+class Fork(_Verb, tag="fork"):
+    """``fork(2)``: *child* is a new space with the same area, shared copy-on-write; it has no VM."""
+
+    space: str
+    child: str
+
+
+class Exit(_Verb, tag="exit"):
+    """The process exits; its VM goes with it."""
+
+    space: str
+
+
+class SlotAdd(_Verb, tag="slot_add"):
+    """KVM_SET_USER_MEMORY_REGION: a further memslot."""
+
+    space: str
+    slot: Slot
+
+
+class SlotDelete(_Verb, tag="slot_delete"):
+    """KVM_SET_USER_MEMORY_REGION with size 0: memslot *id* goes, and its SPTEs."""
+
+    space: str
+    id: int
+
+
+class KsmMerge(_Verb, tag="ksm_merge"):
+    """Run ksmd until it has nothing more to merge, then stop it. *took* (recorded by the lab) names for each space the pages that
+    became KSM pages; without it all MADV_MERGEABLE pages of equal value are merged."""
+
+    took: dict[str, str] | None = None
+
+
+class SplitPmd(_Verb, tag="split_pmd"):
+    """Turn each block's huge PMD into PTEs, the folio staying whole (mprotect of one page, and back)."""
+
+    space: str
+    pages: str
+
+
+class SplitHuge(_Verb, tag="split_huge"):
+    """Split each block's huge folio into small pages (debugfs ``split_huge_pages``)."""
+
+    space: str
+    pages: str
+
+
+class SetKnobs(_Verb, tag="knobs"):
+    """Write khugepaged's sysfs files; the ones not named keep their value."""
+
+    max_ptes_none: int | None = None
+    max_ptes_swap: int | None = None
+    max_ptes_shared: int | None = None
+    pages_to_scan: int | None = None
+    thp_enabled: Literal["always", "madvise", "never"] | None = None
+
+
+class Drain(_Verb, tag="drain"):
+    """Drain the per-CPU LRU batches (``lru_add_drain_all``)."""
+
+
+class Observe(_Verb, tag="observe"):
+    """Record the state of every page of every space at this point."""
+
+
+class Scan(_Verb, tag="scan"):
+    """*passes* full scans of khugepaged over everything registered, each starting at the list's head."""
+
+    passes: int = 1
+
+
+Verb = (
+    CpuRead
+    | CpuWrite
+    | GuestRead
+    | GuestWrite
+    | DeviceRead
+    | DeviceWrite
+    | IoCopied
+    | IoZeroCopy
+    | Pin
+    | Unpin
+    | ClearRefs
+    | Madvise
+    | Mprotect
+    | Mlock
+    | Munlock
+    | SwapOut
+    | Age
+    | Fork
+    | Exit
+    | SlotAdd
+    | SlotDelete
+    | KsmMerge
+    | SplitPmd
+    | SplitHuge
+    | SetKnobs
+    | Drain
+    | Observe
+    | Scan
+)
+
+
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole scenario; *expect* maps a rules preset (or ``kernel/mmu``) to the answer it must give."""
+
+    spaces: tuple[Space, ...]
+    steps: tuple[Verb, ...]
+    title: str = ""
+    about: str = ""
+    host: HostConfig = HostConfig()
+    rules: tuple[str, ...] = ()
+    expect: dict[str, list[str]] = {}
