@@ -11,7 +11,10 @@ import os
 import sys
 from typing import Any
 
-import click
+import typer
+from typer.core import TyperGroup
+
+from secondsight.errors import SecondSightError
 
 # name -> (module under secondsight.cli, one line for --help)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -32,55 +35,59 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every command whose module is installed, in the order of the data's way."""
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Every command, in the order of the data's way."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module behind *cmd_name* and return its click command."""
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import the module behind *cmd_name* and return its command; None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        import typer
-
         module = importlib.import_module(f"secondsight.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = typer.main.get_command(module.app)
+        command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any of them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The overview, written without importing any command."""
+        width = max(map(len, COMMANDS))
+        lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+        print(
+            "Usage: secondsight COMMAND [OPTIONS] ...\n\n"
+            "Which memory is really in use, through every MMU that maps it, and which deserves a huge page.\n\n"
+            "Commands:\n" + "\n".join(lines) + "\n\n"
+            "secondsight COMMAND --help explains each; --version prints the version."
+        )
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="secondsight")
-def cli() -> None:
-    """Which memory is really in use, through every MMU that maps it, and which deserves a huge page."""
+app = typer.Typer(
+    cls=LazyGroup, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+@app.callback(invoke_without_command=True, no_args_is_help=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from secondsight import __version__
+
+        print(f"secondsight {__version__}")
+        raise typer.Exit
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point: run a command; turn our errors into one line and their exit code."""
-    from secondsight.errors import SecondSightError
-
     try:
-        result: Any = cli.main(args=argv, standalone_mode=False)
+        app(args=argv)
     except SecondSightError as error:
         print(f"secondsight: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         print("secondsight: interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of a pipe left (head, less): not an error; silence the flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    sys.exit(result if isinstance(result, int) else 0)

@@ -63,14 +63,14 @@ class _Verb(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     """Base of every verb; ``do`` is its name in files."""
 
 
-class CpuRead(_Verb, tag="cpu_read"):
+class CpuRead(_Verb, frozen=True, tag="cpu_read"):
     """The process loads one byte of each page through its own page table."""
 
     space: str
     pages: str
 
 
-class CpuWrite(_Verb, tag="cpu_write"):
+class CpuWrite(_Verb, frozen=True, tag="cpu_write"):
     """The process stores into each page. *value* fills the whole page (0 makes it zero-filled, equal values let KSM
     merge); without it the page's content is its own."""
 
@@ -79,7 +79,7 @@ class CpuWrite(_Verb, tag="cpu_write"):
     value: int | None = None
 
 
-class GuestRead(_Verb, tag="guest_read"):
+class GuestRead(_Verb, frozen=True, tag="guest_read"):
     """The VM's vCPU loads from each page. *view* 0: guest paging off; k >= 1: paging on, through the guest-virtual
     window k (each window maps the same guest-physical memory: under shadow paging each has SPTEs of its own).
     *slot*: through which memslot's guest-physical addresses."""
@@ -90,7 +90,7 @@ class GuestRead(_Verb, tag="guest_read"):
     slot: int = 0
 
 
-class GuestWrite(_Verb, tag="guest_write"):
+class GuestWrite(_Verb, frozen=True, tag="guest_write"):
     """The VM's vCPU stores into each page; see ``guest_read``."""
 
     space: str
@@ -99,21 +99,21 @@ class GuestWrite(_Verb, tag="guest_write"):
     slot: int = 0
 
 
-class DeviceRead(_Verb, tag="device_read"):
+class DeviceRead(_Verb, frozen=True, tag="device_read"):
     """The GRU reads each page through its own TLB (model only: no kernel here can show it)."""
 
     space: str
     pages: str
 
 
-class DeviceWrite(_Verb, tag="device_write"):
+class DeviceWrite(_Verb, frozen=True, tag="device_write"):
     """The GRU writes each page through its own TLB (model only)."""
 
     space: str
     pages: str
 
 
-class IoCopied(_Verb, tag="io_copied"):
+class IoCopied(_Verb, frozen=True, tag="io_copied"):
     """qemu's copied I/O: the emulator itself reads or writes the page, through the primary page table."""
 
     space: str
@@ -121,7 +121,7 @@ class IoCopied(_Verb, tag="io_copied"):
     write: bool = True
 
 
-class IoZeroCopy(_Verb, tag="io_zero_copy"):
+class IoZeroCopy(_Verb, frozen=True, tag="io_zero_copy"):
     """qemu's zero-copy I/O: the pages are pinned by gup-fast, used by a device, and released again."""
 
     space: str
@@ -129,7 +129,7 @@ class IoZeroCopy(_Verb, tag="io_zero_copy"):
     write: bool = True
 
 
-class Pin(_Verb, tag="pin"):
+class Pin(_Verb, frozen=True, tag="pin"):
     """Pin pages (gup) and keep them under *name*. *how* ``vmsplice`` takes a page reference with gup-fast (FOLL_GET)
     and needs one pin per page."""
 
@@ -139,20 +139,20 @@ class Pin(_Verb, tag="pin"):
     write: bool = False
 
 
-class Unpin(_Verb, tag="unpin"):
+class Unpin(_Verb, frozen=True, tag="unpin"):
     """Release the pins made under *name*."""
 
     space: str
     name: str
 
 
-class ClearRefs(_Verb, tag="clear_refs"):
+class ClearRefs(_Verb, frozen=True, tag="clear_refs"):
     """``echo 1 > /proc/PID/clear_refs``, followed by a TLB flush (the kernel does none)."""
 
     space: str
 
 
-class Madvise(_Verb, tag="madvise"):
+class Madvise(_Verb, frozen=True, tag="madvise"):
     """``madvise(2)`` over each run of pages. ``collapse`` is MADV_COLLAPSE (its errno is part of the answer)."""
 
     space: str
@@ -162,7 +162,7 @@ class Madvise(_Verb, tag="madvise"):
     ]
 
 
-class Mprotect(_Verb, tag="mprotect"):
+class Mprotect(_Verb, frozen=True, tag="mprotect"):
     """``mprotect(2)`` over each run of pages."""
 
     space: str
@@ -170,21 +170,21 @@ class Mprotect(_Verb, tag="mprotect"):
     prot: Literal["none", "r", "rw"]
 
 
-class Mlock(_Verb, tag="mlock"):
+class Mlock(_Verb, frozen=True, tag="mlock"):
     """``mlock(2)`` (faults the pages in)."""
 
     space: str
     pages: str
 
 
-class Munlock(_Verb, tag="munlock"):
+class Munlock(_Verb, frozen=True, tag="munlock"):
     """``munlock(2)``."""
 
     space: str
     pages: str
 
 
-class SwapOut(_Verb, tag="swap_out"):
+class SwapOut(_Verb, frozen=True, tag="swap_out"):
     """Ask the kernel to reclaim these pages (MADV_PAGEOUT). Which pages went is the kernel's choice: a lab run records it in
     *took*, and the model obeys; without *took* all of them go that can."""
 
@@ -193,7 +193,7 @@ class SwapOut(_Verb, tag="swap_out"):
     took: str | None = None
 
 
-class Age(_Verb, tag="age"):
+class Age(_Verb, frozen=True, tag="age"):
     """Clear the young bits of these pages, primary and secondary, as page_idle's ``clear_young`` does: what was young moves to
     PG_young, PG_idle is set."""
 
@@ -201,55 +201,55 @@ class Age(_Verb, tag="age"):
     pages: str
 
 
-class Fork(_Verb, tag="fork"):
+class Fork(_Verb, frozen=True, tag="fork"):
     """``fork(2)``: *child* is a new space with the same area, shared copy-on-write; it has no VM."""
 
     space: str
     child: str
 
 
-class Exit(_Verb, tag="exit"):
+class Exit(_Verb, frozen=True, tag="exit"):
     """The process exits; its VM goes with it."""
 
     space: str
 
 
-class SlotAdd(_Verb, tag="slot_add"):
+class SlotAdd(_Verb, frozen=True, tag="slot_add"):
     """KVM_SET_USER_MEMORY_REGION: a further memslot."""
 
     space: str
     slot: Slot
 
 
-class SlotDelete(_Verb, tag="slot_delete"):
+class SlotDelete(_Verb, frozen=True, tag="slot_delete"):
     """KVM_SET_USER_MEMORY_REGION with size 0: memslot *id* goes, and its SPTEs."""
 
     space: str
     id: int
 
 
-class KsmMerge(_Verb, tag="ksm_merge"):
+class KsmMerge(_Verb, frozen=True, tag="ksm_merge"):
     """Run ksmd until it has nothing more to merge, then stop it. *took* (recorded by the lab) names for each space the pages that
     became KSM pages; without it all MADV_MERGEABLE pages of equal value are merged."""
 
     took: dict[str, str] | None = None
 
 
-class SplitPmd(_Verb, tag="split_pmd"):
+class SplitPmd(_Verb, frozen=True, tag="split_pmd"):
     """Turn each block's huge PMD into PTEs, the folio staying whole (mprotect of one page, and back)."""
 
     space: str
     pages: str
 
 
-class SplitHuge(_Verb, tag="split_huge"):
+class SplitHuge(_Verb, frozen=True, tag="split_huge"):
     """Split each block's huge folio into small pages (debugfs ``split_huge_pages``)."""
 
     space: str
     pages: str
 
 
-class SetKnobs(_Verb, tag="knobs"):
+class SetKnobs(_Verb, frozen=True, tag="knobs"):
     """Write khugepaged's sysfs files; the ones not named keep their value."""
 
     max_ptes_none: int | None = None
@@ -259,15 +259,15 @@ class SetKnobs(_Verb, tag="knobs"):
     thp_enabled: Literal["always", "madvise", "never"] | None = None
 
 
-class Drain(_Verb, tag="drain"):
+class Drain(_Verb, frozen=True, tag="drain"):
     """Drain the per-CPU LRU batches (``lru_add_drain_all``)."""
 
 
-class Observe(_Verb, tag="observe"):
+class Observe(_Verb, frozen=True, tag="observe"):
     """Record the state of every page of every space at this point."""
 
 
-class Scan(_Verb, tag="scan"):
+class Scan(_Verb, frozen=True, tag="scan"):
     """*passes* full scans of khugepaged over everything registered, each starting at the list's head."""
 
     passes: int = 1
