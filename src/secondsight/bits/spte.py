@@ -1,0 +1,167 @@
+"""Secondary page-table entries as KVM keeps them: NPT and shadow paging, EPT, and access tracking.
+
+    NPT, shadow   63 62 .. 52 51 ...... 12 11 10  9  8  7  6  5  4 3 2 1 0
+                  NX          frame        MP MW HW     L  D  A      U W P
+    EPT           58 57 56 54 53..52 51 ... 12 11   9  8  7  6 5..3  2 1 0
+                  MW HW sX sR type   frame     MP   D  A  L  I type  X W R
+
+    MP MMU-present, MW/HW MMU-/host-writable, L large leaf, type (EPT 52-53): 0 A/D bits on, 1 off, 2 write-protection only.
+    sR/sX: the R and X bits an access-tracked SPTE had; W is not saved (it comes back with a write fault).
+
+Source: arch/x86/kvm/mmu/spte.h and spte.c (6.1, 6.12, 7.2), arch/x86/kvm/mmu.c for 2.6.38, where there is no
+MMU-present bit and EPT has no accessed bit. All functions are pure over uint64 arrays of any shape.
+
+Without hardware A/D bits, 6.1 and 6.12 have ``shadow_accessed_mask == 0`` and "accessed" means "present and not access-tracked"; since
+6.13 (3835819fb1b3, 7971801b5618) bit 8 is kept in software, cleared when the SPTE is tracked and set when it is restored.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from secondsight.bits.pte import PFN_MASK, U64, Bools
+
+_Z = np.uint64(0)
+
+
+def _bit(n: int) -> np.uint64:
+    return np.uint64(1 << n)
+
+
+class SpteLayout(NamedTuple):
+    """Where each meaning sits in an SPTE; every field is a uint64 mask, 0 where the format has none.
+
+    *tracked* is ``shadow_acc_track_mask``: the bits an access-tracked SPTE has lost (0: the format is never
+    tracked). *ad_disabled* is the type value that marks an SPTE as access-tracked rather than A/D.
+    """
+
+    present: np.uint64
+    readable: np.uint64
+    writable: np.uint64
+    executable: np.uint64
+    nx: np.uint64
+    user: np.uint64
+    large: np.uint64
+    accessed: np.uint64
+    dirty: np.uint64
+    host_writable: np.uint64
+    mmu_writable: np.uint64
+    ad_disabled: np.uint64
+    tracked: np.uint64
+
+
+#: SHADOW_ACC_TRACK_SAVED_BITS_SHIFT: R and X move to bits 54 and 56.
+SAVED_SHIFT = np.uint64(54)
+SAVED_BITS = _bit(0) | _bit(2)
+SAVED_MASK = SAVED_BITS << SAVED_SHIFT
+AD_TYPE_MASK = _bit(52) | _bit(53)
+AD_DISABLED = _bit(52)
+RWX = _bit(0) | _bit(1) | _bit(2)
+
+NPT = SpteLayout(
+    present=_bit(11),
+    readable=_bit(0),
+    writable=_bit(1),
+    executable=_Z,
+    nx=_bit(63),
+    user=_bit(2),
+    large=_bit(7),
+    accessed=_bit(5),
+    dirty=_bit(6),
+    host_writable=_bit(9),
+    mmu_writable=_bit(10),
+    ad_disabled=_Z,
+    tracked=_Z,
+)
+EPT = SpteLayout(
+    present=_bit(11),
+    readable=_bit(0),
+    writable=_bit(1),
+    executable=_bit(2),
+    nx=_Z,
+    user=_Z,
+    large=_bit(7),
+    accessed=_bit(8),
+    dirty=_bit(9),
+    host_writable=_bit(57),
+    mmu_writable=_bit(58),
+    ad_disabled=_Z,
+    tracked=RWX,
+)
+#: eptad=0 up to 6.12: no accessed bit anywhere; young means present and not access-tracked.
+EPT_NOAD = EPT._replace(accessed=_Z, dirty=_Z, ad_disabled=AD_DISABLED)
+#: eptad=0 since 6.13: bit 8 kept in software.
+EPT_NOAD_SOFT = EPT._replace(dirty=_Z, ad_disabled=AD_DISABLED)
+#: 2.6.38: presence is the hardware's own bit; EPT has neither A/D bits nor access tracking.
+NPT_2010 = NPT._replace(present=_bit(0), mmu_writable=_Z)
+EPT_2010 = EPT._replace(
+    present=_bit(0), accessed=_Z, dirty=_Z, host_writable=_bit(9), mmu_writable=_Z, tracked=_Z
+)
+
+Era = Literal["2010", "tracked", "soft"]
+
+
+def layout(mmu: str, era: Era) -> SpteLayout:
+    """The layout KVM uses on *mmu* (``npt``, ``shadow``, ``ept``, ``ept-noad``) in an *era*: ``2010`` (2.6.38), ``tracked``
+    (4.11 to 6.12), ``soft`` (6.13 on)."""
+    if mmu in ("npt", "shadow"):
+        return NPT_2010 if era == "2010" else NPT
+    if era == "2010":
+        return EPT_2010
+    if mmu == "ept":
+        return EPT
+    return EPT_NOAD if era == "tracked" else EPT_NOAD_SOFT
+
+
+def is_present(spte: U64, at: SpteLayout) -> Bools:
+    """is_shadow_present_pte: KVM maps something here, access-tracked or not."""
+    return (spte & at.present) != 0
+
+
+def is_access_track(spte: U64, at: SpteLayout) -> Bools:
+    """is_access_track_spte: A/D off for this SPTE and its RWX taken away."""
+    if not at.ad_disabled:
+        return np.zeros(np.shape(spte), dtype=np.bool_)
+    return is_present(spte, at) & ((spte & AD_TYPE_MASK) == AD_DISABLED) & ((spte & at.tracked) == 0)
+
+
+def is_accessed(spte: U64, at: SpteLayout) -> Bools:
+    """is_accessed_spte: the accessed bit where there is one, else present and not access-tracked.
+
+    (2.6.38's ``kvm_test_age_rmapp`` answers 0 without an accessed bit: that is a rule, not a layout.)
+    """
+    if at.accessed:
+        return is_present(spte, at) & ((spte & at.accessed) != 0)
+    return is_present(spte, at) & ~is_access_track(spte, at)
+
+
+def is_writable(spte: U64, at: SpteLayout) -> Bools:
+    """The hardware lets a guest store through this SPTE."""
+    return is_present(spte, at) & ((spte & at.writable) != 0)
+
+
+def is_large(spte: U64, at: SpteLayout) -> Bools:
+    """A leaf above level 1."""
+    return is_present(spte, at) & ((spte & at.large) != 0)
+
+
+def spte_pfn(spte: U64) -> U64:
+    """Page frame number."""
+    return (spte & PFN_MASK) >> np.uint64(12)
+
+
+def mark_for_access_track(spte: U64, at: SpteLayout) -> U64:
+    """mark_spte_for_access_track: what ageing leaves behind of present SPTEs."""
+    if not at.ad_disabled:
+        return spte & ~at.accessed
+    saved = (spte & SAVED_BITS) << SAVED_SHIFT
+    tracked = ((spte | saved) & ~at.tracked) & ~at.accessed
+    return np.where(is_access_track(spte, at), spte & ~at.accessed, tracked)
+
+
+def restore_acc_track(spte: U64, at: SpteLayout) -> U64:
+    """restore_acc_track_spte: R and X back in place (W only with a write fault); the software accessed bit set where kept."""
+    bits = (spte >> SAVED_SHIFT) & SAVED_BITS
+    return ((spte & ~at.tracked) & ~SAVED_MASK) | bits | at.accessed
