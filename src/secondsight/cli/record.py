@@ -1,0 +1,81 @@
+"""``secondsight record``: make a trace of a program, a VM or a running process."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, help="Record the memory accesses of a program, a VM or a running process."
+)
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")]
+Quantum = Annotated[
+    int,
+    typer.Option(
+        min=0, help="ns of the trace's clock to aggregate over, by page and kind; 0: every access a row."
+    ),
+]
+
+
+@app.callback()
+def record() -> None:
+    """Keep the verbs apart even while there is one."""
+
+
+class _Ticker:
+    """One line on standard error, renewed twice a second where that is a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True)
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, accesses: int, rows: int, spaces: int) -> None:
+        now = time.monotonic()
+        if now - self.last < 0.5 or not self.console.is_terminal:
+            return
+        self.last = now
+        rate = accesses / (now - self.start) / 1e6
+        self.console.print(
+            f"{accesses:,} accesses in {rows:,} rows, {spaces} spaces, {rate:.2f} M/s",
+            end="\r",
+            highlight=False,
+        )
+
+    def done(self, path: Path, accesses: int) -> None:
+        seconds = time.monotonic() - self.start
+        size = path.stat().st_size
+        self.console.print(
+            f"{path}: {accesses:,} accesses in {seconds:.1f} s, {size / 1e6:.2f} MB", highlight=False
+        )
+
+
+@app.command("run", context_settings={"ignore_unknown_options": True})
+def run(
+    command: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
+    output: Output,
+    quantum: Quantum = 0,
+) -> None:
+    """Record a program under valgrind's lackey, its children followed.
+
+    The clock is the number of instructions, one ns each. Ctrl-C keeps what was recorded.
+    """
+    from secondsight.trace.run import record_run
+
+    ticker = _Ticker()
+    seen = 0
+
+    def report(accesses: int, rows: int, spaces: int) -> None:
+        nonlocal seen
+        seen = accesses
+        ticker(accesses, rows, spaces)
+
+    _, code = record_run(output, command, quantum=quantum, report=report)
+    ticker.done(output, seen)
+    if code:
+        raise typer.Exit(code if code > 0 else 128 - code)

@@ -1,0 +1,293 @@
+"""Reading a trace: Parquet by row groups, as NumPy columns, decoding no more than is asked for.
+
+What makes it fast: a column whose statistics say that it holds one value is not decoded at all, ``time`` is
+decoded only where someone looks at it (a replay looks where khugepaged wakes), row groups outside the wanted
+time are skipped by their statistics, and the next row group decodes while this one is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from secondsight.errors import InputError, UsageError
+from secondsight.trace.kinds import (
+    COLUMNS,
+    PROCESS_ADDRESS_BITS,
+    VM_ADDRESS_BITS,
+    first_decrease,
+    first_unknown,
+)
+from secondsight.trace.provenance import KEY, Provenance, Space, decode
+from secondsight.trace.writer import SCHEMA
+
+
+class _Group:
+    """One row group: its statistics, and its columns as they are asked for."""
+
+    def __init__(self, trace: Trace, index: int) -> None:
+        self.trace, self.index = trace, index
+        metadata = trace._file.metadata.row_group(index)
+        self.rows: int = metadata.num_rows
+        self.limits: dict[str, tuple[int, int]] = {}
+        for position, name in enumerate(COLUMNS):
+            statistics: Any = metadata.column(position).statistics
+            if statistics is not None and statistics.has_min_max:
+                self.limits[name] = (int(statistics.min), int(statistics.max))
+        self._columns: dict[str, NDArray[Any]] = {}
+
+    def error(self, problem: str) -> InputError:
+        """An :class:`InputError` that names this row group."""
+        return InputError(str(self.trace.path), f"row group {self.index}", problem)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """The column *name* of this row group, in its dtype of COLUMNS; checked once, when it is decoded."""
+        if name not in self._columns:
+            self._columns[name] = self._decode(name)
+        return self._columns[name]
+
+    def _decode(self, name: str) -> NDArray[Any]:
+        low, high = self.limits.get(name, (0, 1))
+        if low == high:
+            column: NDArray[Any] = np.full(self.rows, low, dtype=COLUMNS[name])
+        else:
+            try:
+                table = self.trace._file.read_row_group(self.index, columns=[name], use_threads=False)
+            except (pa.ArrowException, OSError) as error:
+                raise self.error(
+                    f"column {name} is damaged ({str(error).splitlines()[0]}); `secondsight trace recover` keeps the others"
+                ) from None
+            chunks = table.column(0).chunks
+            parts = [chunk.to_numpy(zero_copy_only=True) for chunk in chunks]
+            column = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if len(column) != self.rows:
+            raise self.error(f"column {name} has {len(column)} of {self.rows} rows")
+        self._check(name, column)
+        return column
+
+    def _check(self, name: str, column: NDArray[Any]) -> None:
+        """Refuse what no later stage could make sense of."""
+        if name == "time" and (at := first_decrease(column)) >= 0:
+            raise self.error(f"time runs backwards in row {at}")
+        if name == "kind" and (at := first_unknown(column)) >= 0:
+            raise self.error(f"unknown kind 0x{int(column[at]):02x} in row {at}")
+        if name == "space" and column.size and int(column.max()) >= len(self.trace.spaces):
+            raise self.error(f"space {int(column.max())} is not among the {len(self.trace.spaces)} spaces")
+        if name == "address" and column.size:
+            high = self.limits["address"][1] if "address" in self.limits else int(column.max())
+            bits = self.trace.address_bits
+            if high >> bits:
+                raise self.error(f"address 0x{high:x} has more than {bits} bits")
+
+
+class Batch:
+    """Consecutive rows of a trace. Columns are NumPy arrays of equal length; treat them as read-only."""
+
+    def __init__(self, group: _Group, start: int, stop: int, first_row: int) -> None:
+        self._group, self._start, self._stop = group, start, stop
+        self.first_row = first_row  # of the whole trace
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._group.column(name)[self._start : self._stop]
+
+    @property
+    def time(self) -> NDArray[np.uint64]:
+        """Nanoseconds on the trace's clock, never decreasing (uint64); decoded on first use."""
+        return self["time"]
+
+    @property
+    def space(self) -> NDArray[np.uint16]:
+        """Index of each row's space in the provenance (uint16)."""
+        return self["space"]
+
+    @property
+    def address(self) -> NDArray[np.uint64]:
+        """Byte address, virtual or guest-physical by the space's type (uint64)."""
+        return self["address"]
+
+    @property
+    def kind(self) -> NDArray[np.uint8]:
+        """A :class:`~secondsight.trace.kinds.Kind` or :class:`~secondsight.trace.kinds.Verb` (uint8)."""
+        return self["kind"]
+
+    @property
+    def count(self) -> NDArray[np.uint32]:
+        """How many accesses a row stands for, or a verb's argument (uint32)."""
+        return self["count"]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """A bound on the batch's times (ns), both ends included: its row group's statistics, nothing decoded."""
+        limits = self._group.limits.get("time")
+        return limits if limits is not None else (int(self.time[0]), int(self.time[-1]))
+
+    def limits(self, name: str) -> tuple[int, int] | None:
+        """Smallest and largest value of column *name* in the batch's row group by its statistics; None where it has none."""
+        return self._group.limits.get(name)
+
+
+class Trace:
+    """A trace on disk; :meth:`open` it, then walk its :meth:`batches`."""
+
+    def __init__(
+        self, path: Path, file: pq.ParquetFile, provenance: Provenance, *, skip_damaged: bool
+    ) -> None:
+        self.path, self.provenance = path, provenance
+        self.damaged: list[str] = []  # what was left out under skip_damaged
+        self._file, self._skip = file, skip_damaged
+        # One bound for the file: a trace that holds a process may hold its 56-bit addresses.
+        only_vms = bool(self.spaces) and all(space.type == "vm" for space in self.spaces)
+        self.address_bits = VM_ADDRESS_BITS if only_vms else PROCESS_ADDRESS_BITS
+        self._groups = [_Group(self, index) for index in range(file.num_row_groups)]
+        self._check_order()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, skip_damaged: bool = False, verify: bool = False) -> Self:
+        """Open the trace *path*. Raises :class:`InputError` if it is no trace, torn, or of a later version.
+
+        *skip_damaged*: row groups that cannot be decoded are left out and named in ``damaged`` instead of raised.
+        *verify*: check each page's checksum while reading.
+        """
+        where = Path(path)
+        try:
+            file = pq.ParquetFile(where, memory_map=True, pre_buffer=False, page_checksum_verification=verify)
+        except FileNotFoundError:
+            raise InputError(str(path), "", "no such file") from None
+        except (pa.ArrowException, OSError) as error:
+            torn = where.name.endswith(".recording")
+            hint = (
+                "this is a recording; `secondsight trace recover` makes a trace of it"
+                if torn
+                else f"not a whole Parquet file ({str(error).splitlines()[0]})"
+            )
+            raise InputError(str(path), "", hint) from None
+        found = file.schema_arrow.remove_metadata()
+        if found.names != SCHEMA.names or found.types != SCHEMA.types:
+            raise InputError(
+                str(path),
+                "schema",
+                f"expected the columns {', '.join(COLUMNS)} of a trace, found {', '.join(found.names)}",
+            )
+        metadata = file.metadata.metadata or {}
+        return cls(where, file, decode(metadata.get(KEY), str(path)), skip_damaged=skip_damaged)
+
+    def _check_order(self) -> None:
+        """Row groups follow each other in time: statistics say so without decoding."""
+        latest = 0
+        for group in self._groups:
+            low, high = group.limits.get("time", (latest, latest))
+            if low < latest:
+                raise group.error("time runs backwards against the row group before it")
+            latest = high
+
+    @property
+    def spaces(self) -> list[Space]:
+        """The trace's processes and VMs; a row's ``space`` is an index into it."""
+        return self.provenance.spaces
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(group.rows for group in self._groups)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Time of the first and of the last row (ns); (0, 0) for an empty trace."""
+        groups = [group for group in self._groups if group.rows]
+        if not groups:
+            return (0, 0)
+        ends = [g.limits.get("time") for g in (groups[0], groups[-1])]
+        first = ends[0][0] if ends[0] else int(groups[0].column("time")[0])
+        last = ends[1][1] if ends[1] else int(groups[-1].column("time")[-1])
+        return (first, last)
+
+    def batches(
+        self,
+        columns: Sequence[str] = tuple(COLUMNS),
+        rows: int | None = None,
+        time: tuple[int, int] | None = None,
+    ) -> Iterator[Batch]:
+        """The trace in order, in batches of at most *rows* rows (default: a row group, about a million).
+
+        *columns* are decoded ahead in a thread; any other is decoded when a batch is asked for it.
+        *time* (ns, ``(first, end)``, end excluded) keeps only the rows inside it, cut exactly.
+        Raises :class:`InputError` naming the row group for damage, unknown kinds, times that run backwards, spaces
+        that the provenance does not list and addresses that are too wide; :class:`UsageError` for a bad request.
+        """
+        if unknown := [name for name in columns if name not in COLUMNS]:
+            raise UsageError(f"no column {unknown[0]!r} in a trace; there are {', '.join(COLUMNS)}")
+        if rows is not None and rows < 1:
+            raise UsageError(f"rows must be at least 1, not {rows}")
+        return self._walk(tuple(columns), rows, time)
+
+    def _walk(
+        self, columns: tuple[str, ...], rows: int | None, time: tuple[int, int] | None
+    ) -> Iterator[Batch]:
+        starts = np.cumsum([0, *(group.rows for group in self._groups)])
+        wanted = [g.index for g in self._groups if g.rows and (time is None or _overlaps(g, time))]
+
+        def load(index: int) -> _Group:
+            group = _Group(self, index)  # a fresh one each time: its columns go when the batch goes
+            for name in columns:
+                group.column(name)
+            return group
+
+        with ThreadPoolExecutor(1, "trace-decode") as pool:
+            ahead: Future[_Group] | None = pool.submit(load, wanted[0]) if wanted else None
+            for position, index in enumerate(wanted):
+                assert ahead is not None
+                present = ahead
+                ahead = pool.submit(load, wanted[position + 1]) if position + 1 < len(wanted) else None
+                try:
+                    group = present.result()
+                    first, stop = (0, group.rows) if time is None else _cut(group, time)
+                except InputError as error:
+                    if not self._skip:
+                        raise
+                    self.damaged.append(str(error))
+                    continue
+                step = rows or max(1, stop - first)
+                for start in range(first, stop, step):
+                    yield Batch(group, start, min(start + step, stop), int(starts[index]) + start)
+
+    def read(self, columns: Sequence[str] = tuple(COLUMNS)) -> dict[str, NDArray[Any]]:
+        """The whole of *columns* in memory, for traces known to be small."""
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in columns}
+        for batch in self.batches(columns):
+            for name in columns:
+                parts[name].append(batch[name])
+        return {
+            name: np.concatenate(found) if found else np.empty(0, COLUMNS[name])
+            for name, found in parts.items()
+        }
+
+    def __len__(self) -> int:
+        return self.rows
+
+
+def _overlaps(group: _Group, time: tuple[int, int]) -> bool:
+    limits = group.limits.get("time")
+    return limits is None or (limits[0] < time[1] and limits[1] >= time[0])
+
+
+def _cut(group: _Group, time: tuple[int, int]) -> tuple[int, int]:
+    """Rows of *group* inside *time*; times never decrease, so two searches find them."""
+    limits = group.limits.get("time")
+    if limits is not None and time[0] <= limits[0] and limits[1] < time[1]:
+        return (0, group.rows)
+    first, stop = np.searchsorted(group.column("time"), np.array(time, dtype=np.uint64))
+    return (int(first), int(stop))
+
+
+__all__ = ["Batch", "Trace"]

@@ -1,0 +1,89 @@
+"""Where a trace comes from, and what its source could not see.
+
+The provenance travels in the Parquet file's metadata under ``secondsight.trace`` as JSON. It names no
+machine: the same recording made elsewhere under the same conditions has the same provenance.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Final, Literal
+
+import msgspec
+
+import secondsight
+from secondsight.errors import InputError
+
+KEY: Final = b"secondsight.trace"
+VERSION: Final = 1
+
+
+class Space(msgspec.Struct, frozen=True, kw_only=True):
+    """One address space of a trace: a process (virtual addresses) or a VM (guest-physical ones)."""
+
+    id: int
+    name: str
+    type: Literal["process", "vm"] = "process"
+    parent: int | None = None  # the space that forked it, where that is known
+
+
+class Clock(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trace's ``time`` counts. The unit is always ns; *meaning* says what one ns stands for."""
+
+    unit: Literal["ns"] = "ns"
+    meaning: str = "unknown"
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a reader must know about a trace to judge what is concluded from it."""
+
+    version: int = VERSION
+    source: str  # lackey, perf, drmemtrace, damo, record-run, record-vm, record-pid, synthetic, cut
+    command: list[str] = []  # of the program or VM that was recorded
+    clock: Clock = Clock()
+    spaces: list[Space] = []
+    unseen: list[str] = []  # what the source could not see: "page walks", "DMA", ...
+    quantum: int = 0  # ns; 0: every access is a row of its own
+    arch: str = msgspec.field(default_factory=platform.machine)
+    page_size: int = 4096
+    tool: str = f"secondsight {secondsight.__version__}"
+    seed: int | None = None
+    input_hash: str | None = None  # sha256 of the bytes that were converted
+    content_hash: str | None = None  # sha256 over the columns; see TraceWriter
+    clock_held: int = 0  # rows whose source clock ran backwards and was held at the latest time seen
+    dropped: dict[str, int] = {}  # accesses left out, by reason
+    notes: list[str] = []
+
+
+def encode(provenance: Provenance) -> bytes:
+    """*provenance* as JSON."""
+    return msgspec.json.encode(provenance)
+
+
+def decode(raw: bytes | None, source: str) -> Provenance:
+    """Read the JSON *raw* of the file *source*; :class:`InputError` if it is none of ours or from a later version."""
+    if raw is None:
+        raise InputError(
+            source, "metadata", "no secondsight.trace key: not a trace; `secondsight convert` makes one"
+        )
+    try:
+        head = msgspec.json.decode(raw, type=dict[str, object])
+        version = head.get("version")
+        if version != VERSION:
+            raise InputError(
+                source,
+                "metadata",
+                f"format version {version!r}, and this is a reader of version {VERSION}; use a matching secondsight",
+            )
+        provenance = msgspec.json.decode(raw, type=Provenance)
+    except msgspec.MsgspecError as error:
+        raise InputError(source, "metadata", f"provenance is not readable: {error}") from None
+    ids = [space.id for space in provenance.spaces]
+    if ids != list(range(len(ids))):
+        raise InputError(source, "metadata", "spaces must be numbered 0, 1, 2 … in order")
+    return provenance
+
+
+def with_fields(provenance: Provenance, **fields: object) -> Provenance:
+    """A copy of *provenance* with *fields* replaced."""
+    return msgspec.structs.replace(provenance, **fields)

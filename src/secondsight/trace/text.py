@@ -1,0 +1,152 @@
+"""Bytes in: files and pipes, compressed or not, in blocks of whole lines, with where we are in them."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import lzma
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Self, cast
+
+import zstandard
+
+from secondsight.errors import InputError
+
+BLOCK: Final = 4 << 20
+LONGEST_LINE: Final = 1 << 20
+Progress = Callable[[int, int | None], None]  # bytes read of the (compressed) input, and its size if known
+
+
+class ByteStream:
+    """The decompressed bytes of *path* (``-``: standard input); gzip, xz and zstd are told by their first bytes.
+
+    ``offset`` is the number of decompressed bytes handed out, ``input_hash`` the sha256 of them. Raises
+    :class:`InputError` for a missing file and for a compressed stream that is torn.
+    """
+
+    def __init__(self, path: str, progress: Progress | None = None) -> None:
+        self.name = "standard input" if path == "-" else str(path)
+        self.offset = 0
+        self._digest = hashlib.sha256()
+        self._progress = progress
+        self.size: int | None = None
+        if path == "-":
+            raw: io.BufferedReader = cast(io.BufferedReader, sys.stdin.buffer)
+        else:
+            where = Path(path)
+            if not where.exists():
+                raise InputError(self.name, "", "no such file")
+            if where.is_dir():
+                raise InputError(self.name, "", "is a directory")
+            raw = where.open("rb")
+            self.size = where.stat().st_size if where.is_file() else None
+        self._raw = _Counted(raw)
+        head = raw.peek(6)[:6]
+        self._data: BinaryIO = self._decompressed(head)
+        self._head = b""
+
+    def _decompressed(self, head: bytes) -> BinaryIO:
+        raw = cast(BinaryIO, self._raw)
+        if head.startswith(b"\x1f\x8b"):
+            return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+        if head.startswith(b"\xfd7zXZ\0"):
+            return cast(BinaryIO, lzma.LZMAFile(raw))
+        if head.startswith(b"\x28\xb5\x2f\xfd"):
+            return cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        return raw
+
+    def peek(self, size: int = 4096) -> bytes:
+        """Up to *size* first bytes, which a later :meth:`read` gives again; only before the first read."""
+        while len(self._head) < size:
+            more = self._read(size - len(self._head))
+            if not more:
+                break
+            self._head += more
+        return self._head[:size]
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._data.read(size)
+        except (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+            where = f"byte {self.offset} of the decompressed data"
+            raise InputError(
+                self.name, where, f"the compressed stream is damaged or torn ({error})"
+            ) from None
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """Up to *size* bytes; empty at the end."""
+        if self._head:
+            data, self._head = self._head[:size], self._head[size:]
+        else:
+            data = self._read(size)
+        self.offset += len(data)
+        self._digest.update(data)
+        if self._progress is not None:
+            self._progress(self._raw.count, self.size)
+        return data
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes in blocks that end with a line's end; the last one may not, when the input is torn."""
+        rest = b""
+        while data := self.read():
+            cut = data.rfind(b"\n") + 1
+            if cut == 0:
+                rest += data
+                if len(rest) > LONGEST_LINE:
+                    raise InputError(
+                        self.name, f"byte {self.offset - len(rest)}", "a line of over 1 MiB: no text trace"
+                    )
+                continue
+            yield rest + data[:cut] if rest else data[:cut]
+            rest = data[cut:]
+        if rest:
+            yield rest
+
+    @property
+    def input_hash(self) -> str:
+        """The sha256 of what was read so far, in hex."""
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._data.close()
+        self._raw.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Counted(io.RawIOBase):
+    """A raw file that counts what went through it, for progress."""
+
+    def __init__(self, inner: io.BufferedReader) -> None:
+        self.inner, self.count = inner, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.inner.read(size)
+        self.count += len(data)
+        return data
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        data = self.inner.read(len(view))
+        view[: len(data)] = data
+        self.count += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self.inner.close()
+        super().close()

@@ -1,0 +1,289 @@
+"""Writing a trace: in bounded memory, whole or not at all; and a recording that survives a kill.
+
+::
+
+    converter ── append ──▶ TraceWriter ──▶ T.parquet.tmp ── close ──▶ T.parquet
+    recorder  ── append ──▶ Recording   ──▶ T.parquet.recording  (Arrow IPC stream, flushed each second)
+                                             └─ close, or `trace recover` after a kill ──▶ T.parquet
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time as clock
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
+from secondsight.errors import InputError
+from secondsight.trace.kinds import COLUMNS
+from secondsight.trace.provenance import KEY, Provenance, decode, encode, with_fields
+
+ROW_GROUP: Final = 1 << 20
+Profile = Literal["fast", "compact"]
+
+# Columns are declared NOT NULL: without definition levels pyarrow decodes about 1.5 times as fast
+# (docs/performance.md, "Trace reading").
+SCHEMA: Final = pa.schema(
+    [pa.field(name, pa.from_numpy_dtype(np.dtype(dtype)), nullable=False) for name, dtype in COLUMNS.items()]
+)
+_ENCODING: Final = {"time": "DELTA_BINARY_PACKED", "address": "BYTE_STREAM_SPLIT"}
+_DICTIONARY: Final = ["space", "kind", "count"]
+Columns = dict[str, NDArray[Any]]
+
+
+class _Sink:
+    """Collects appended rows and hands them on in blocks of at most ``_limit`` rows, the clock held from running back."""
+
+    def __init__(self, path: str | os.PathLike[str], provenance: Provenance, limit: int) -> None:
+        self.path = Path(path)
+        self.provenance = provenance
+        self.rows = 0
+        self._limit = limit
+        self._pending: list[Columns] = []
+        self._pending_rows = 0
+        self._latest = np.uint64(0)
+        self._held = 0
+
+    def append(
+        self, time: ArrayLike, space: ArrayLike, address: ArrayLike, kind: ArrayLike, count: ArrayLike = 1
+    ) -> None:
+        """Add rows. *time* gives their number; the others are arrays of as many, or one value for all.
+
+        A time below the latest one written is held at the latest, and counted in the provenance as ``clock_held``.
+        Raises ValueError if the shapes differ.
+        """
+        t = np.atleast_1d(np.asarray(time, dtype=np.uint64))
+        if t.size == 0:
+            return
+        held = np.maximum.accumulate(np.maximum(t, self._latest))
+        self._held += int(np.count_nonzero(held != t))
+        self._latest = held[-1]
+        given = {"time": held, "space": space, "address": address, "kind": kind, "count": count}
+        columns = {
+            name: np.ascontiguousarray(np.broadcast_to(np.asarray(given[name], dtype=dtype), t.shape))
+            for name, dtype in COLUMNS.items()
+        }
+        self.rows += t.size
+        self._pending.append(columns)
+        self._pending_rows += t.size
+        while self._pending_rows >= self._limit:
+            self._hand_on(self._limit)
+
+    def _take(self, rows: int) -> Columns:
+        """The oldest *rows* pending rows as one block of columns."""
+        merged = {name: np.concatenate([part[name] for part in self._pending]) for name in COLUMNS}
+        rest = {name: column[rows:] for name, column in merged.items()}
+        self._pending_rows = max(0, self._pending_rows - rows)
+        self._pending = [rest] if self._pending_rows else []
+        return {name: column[:rows] for name, column in merged.items()}
+
+    def _hand_on(self, rows: int) -> None:
+        raise NotImplementedError
+
+
+class TraceWriter(_Sink):
+    """Writes the trace *path*; it appears, whole, when :meth:`close` returns, and not at all after an error.
+
+    *profile* ``fast`` decodes quickest; ``compact`` is for shipping. Memory is bounded by one row group of
+    2**20 rows. ``content_hash`` becomes the sha256 of the five columns' digests, so that equal rows have
+    equal hashes however they were cut into groups.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], provenance: Provenance, *, profile: Profile = "fast"
+    ) -> None:
+        super().__init__(path, provenance, ROW_GROUP)
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._digests = {name: hashlib.sha256() for name in COLUMNS}
+        options: dict[str, Any] = {"compression": "lz4"}
+        if profile == "compact":
+            options = {"compression": "zstd", "compression_level": 15}
+        self._writer: pq.ParquetWriter | None = None
+        try:
+            self._writer = pq.ParquetWriter(
+                self._temporary,
+                SCHEMA,
+                use_dictionary=_DICTIONARY,  # type: ignore[arg-type]  # the stubs know only bool
+                column_encoding=_ENCODING,
+                write_page_checksum=True,
+                write_statistics=True,
+                store_schema=False,
+                **options,
+            )
+        except OSError as error:
+            raise InputError(str(self.path), "", f"cannot be written: {error}") from None
+
+    def _hand_on(self, rows: int) -> None:
+        assert self._writer is not None
+        columns = self._take(rows)
+        for name, column in columns.items():
+            self._digests[name].update(column.view(np.uint8).data)
+        table = pa.Table.from_arrays([pa.array(columns[name]) for name in COLUMNS], schema=SCHEMA)
+        self._writer.write_table(table, row_group_size=ROW_GROUP)
+
+    def close(self, provenance: Provenance | None = None) -> Provenance:
+        """Write what is pending and the final *provenance* (default: the one given at first), and put the file in place."""
+        assert self._writer is not None, "already closed"
+        if self._pending_rows:
+            self._hand_on(self._pending_rows)
+        final = provenance or self.provenance
+        digest = hashlib.sha256(b"".join(d.digest() for d in self._digests.values()))
+        final = with_fields(final, content_hash=digest.hexdigest(), clock_held=final.clock_held + self._held)
+        self._writer.add_key_value_metadata({KEY.decode(): encode(final).decode()})
+        self._writer.close()
+        self._writer = None
+        self._temporary.replace(self.path)
+        self.provenance = final
+        return final
+
+    def abandon(self) -> None:
+        """Drop the temporary file; nothing appears."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.abandon()
+        elif self._writer is not None:
+            self.close()
+
+
+class Recording(_Sink):
+    """Keeps what arrives in ``PATH.recording``, an Arrow IPC stream; :meth:`close` makes the trace of it.
+
+    After a kill :func:`recover` makes a trace of the stream up to the tear. Rows reach the file when 2**16 are
+    pending, and once a second if the recorder calls :meth:`flush`.
+    """
+
+    FLUSH_ROWS: Final = 1 << 16
+
+    def __init__(
+        self, path: str | os.PathLike[str], provenance: Provenance, *, profile: Profile = "compact"
+    ) -> None:
+        super().__init__(path, provenance, self.FLUSH_ROWS)
+        self.stream_path = self.path.with_name(self.path.name + ".recording")
+        self._profile: Profile = profile
+        self._announced: Provenance | None = None
+        self._last_flush = clock.monotonic()
+        try:
+            self._file = self.stream_path.open("wb")
+        except OSError as error:
+            raise InputError(str(self.path), "", f"cannot be written: {error.strerror}") from None
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        self._stream = pa.ipc.new_stream(
+            self._file, SCHEMA.with_metadata({KEY: encode(provenance)}), options=options
+        )
+        self._file.flush()
+
+    def _hand_on(self, rows: int) -> None:
+        columns = self._take(rows)
+        batch = pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in COLUMNS], schema=SCHEMA)
+        # Spaces appear while recording (children): the provenance rides along whenever it has changed.
+        if self.provenance is not self._announced:
+            self._stream.write_batch(batch, custom_metadata={KEY: encode(self.provenance)})
+            self._announced = self.provenance
+        else:
+            self._stream.write_batch(batch)
+        self._file.flush()
+        self._last_flush = clock.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last time that rows went to the file is over a second ago."""
+        return clock.monotonic() - self._last_flush > 1
+
+    def flush(self) -> None:
+        """Bring pending rows to the file if it is :attr:`due`."""
+        if self._pending_rows and self.due:
+            self._hand_on(self._pending_rows)
+
+    def close(self, provenance: Provenance | None = None) -> Provenance:
+        """End the stream, write the trace and remove the stream; returns the trace's provenance."""
+        final = provenance or self.provenance
+        final = with_fields(final, clock_held=final.clock_held + self._held)
+        if self._pending_rows:
+            self._hand_on(self._pending_rows)
+        self._stream.close()
+        self._file.close()
+        final = recover(self.stream_path, self.path, provenance=final, profile=self._profile)
+        self.stream_path.unlink()
+        return final
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._file.closed:
+            if kind is None:
+                self.close()
+            else:  # what arrived stays in the stream, for `trace recover`
+                if self._pending_rows:
+                    self._hand_on(self._pending_rows)
+                self._file.close()
+
+
+def _own(metadata: Any) -> bytes | None:
+    """Our key's value in an Arrow *metadata* mapping, which may be None."""
+    return dict(metadata or {}).get(KEY)
+
+
+def _intact_batches(
+    stream: pa.ipc.RecordBatchStreamReader,
+) -> Iterator[tuple[pa.RecordBatch, bytes | None]]:
+    """The record batches of *stream* up to its end or its tear, each with the provenance that rode along."""
+    while True:
+        try:
+            found = stream.read_next_batch_with_custom_metadata()
+        except (StopIteration, pa.ArrowInvalid, OSError):
+            return
+        yield found.batch, _own(found.custom_metadata)
+
+
+def recover(
+    recording: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    provenance: Provenance | None = None,
+    profile: Profile = "compact",
+) -> Provenance:
+    """Make the trace *path* of a *recording* (an Arrow IPC stream), up to the tear if it has one.
+
+    *provenance* replaces the recording's own; without it the trace's notes say that it was recovered.
+    Raises :class:`InputError` if *recording* is not one or does not even hold its head.
+    """
+    source = str(recording)
+    if not Path(recording).is_file():
+        raise InputError(source, "", "no such file")
+    with Path(recording).open("rb") as file:
+        try:
+            stream = pa.ipc.open_stream(file)
+        except (pa.ArrowInvalid, OSError):
+            raise InputError(source, "byte 0", "not a recording (no Arrow stream begins here)") from None
+        if stream.schema.remove_metadata() != SCHEMA:
+            raise InputError(source, "schema", f"expected the columns {', '.join(COLUMNS)} of a trace")
+        latest = decode(_own(stream.schema.metadata), source)
+        with TraceWriter(path, latest, profile=profile) as writer:
+            for batch, carried in _intact_batches(stream):
+                if carried is not None:
+                    latest = decode(carried, source)
+                writer.append(*(batch.column(name).to_numpy() for name in COLUMNS))
+            if provenance is None:
+                provenance = with_fields(latest, notes=[*latest.notes, "recovered from a torn recording"])
+            return writer.close(provenance)
