@@ -1,0 +1,283 @@
+"""Page tables and page flags as procfs shows them, read in bulk into NumPy arrays.
+
+What procfs can and cannot say::
+
+    pagemap        present, swapped, PFN, "mapped exactly once"     no accessed bit
+    PAGEMAP_SCAN   which ranges hold anything, PMD-mapped, zero page no accessed bit
+    kpageflags     PG_referenced, PG_idle, LRU, locked, compound …   no refcount, no PG_young
+    kpagecount     mapcount                                          no refcount
+
+Reads go straight into preallocated arrays (``os.preadv``). Page frames are read in PFN order with gaps of up to
+16 merged: one long read costs less than several short ones. Every call may come back short; the process may exit,
+exec or unmap in between: a short answer is asked again, an empty one means that the address space has gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits import pagemap as pm
+from secondsight.errors import MissingPart, TargetGone
+from secondsight.live.process import Process, explain_oserror
+
+U64 = npt.NDArray[np.uint64]
+Preadv = Callable[[int, Sequence[memoryview], int], int]
+
+PAGE = 4096
+PAGES_PER_BLOCK = 512
+BLOCK = PAGE * PAGES_PER_BLOCK
+#: unwanted frames read along rather than starting another read (measured best between 8 and 32)
+MERGE_GAP = 16
+_PAGEMAP_SCAN = 3 << 30 | 96 << 16 | ord("f") << 8 | 16  # _IOWR('f', 16, struct pm_scan_arg)
+_SCAN_VECTOR = 4096
+_REGION = np.dtype([("start", "<u8"), ("end", "<u8"), ("categories", "<u8")])
+
+
+def _preadv(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+    return os.preadv(fd, buffers, offset)
+
+
+def _read_into(fd: int, view: memoryview, offset: int, preadv: Preadv) -> int:
+    """Fill *view* from *offset*, asking again after short answers; bytes read (less than asked at end of file)."""
+    done = 0
+    while done < len(view):
+        try:
+            count = preadv(fd, [view[done:]], offset + done)
+        except InterruptedError:
+            continue
+        if count <= 0:
+            break
+        done += count
+    return done
+
+
+class Pagemap:
+    """``/proc/PID/pagemap`` of one address space; a context manager."""
+
+    def __init__(self, process: Process, preadv: Preadv = _preadv) -> None:
+        """Open it.
+
+        Raises:
+            MissingPart: no permission (it needs PTRACE_MODE_READ on the process).
+            TargetGone: the process has exited.
+        """
+        self.process = process
+        self._preadv = preadv
+        self._fd = process.open_file("pagemap")
+        self._scan_works: bool | None = None
+
+    def read(self, address: int, pages: int, out: U64 | None = None) -> U64:
+        """Words of *pages* pages from *address* (both in the layout of ``bits.pagemap``); uint64[pages].
+
+        Raises:
+            TargetGone: the process exited or called exec.
+        """
+        words = np.empty(pages, np.uint64) if out is None else out
+        view = memoryview(words).cast("B")
+        try:
+            done = _read_into(self._fd, view, address // PAGE * 8, self._preadv)
+        except OSError as error:
+            raise explain_oserror(error, f"/proc/{self.process.pid}/pagemap", self.process.pid) from None
+        if done < len(view):
+            # End of file comes at the top of the address space, or everywhere once the address space is gone.
+            if done == 0 or not self.process.alive():
+                raise TargetGone(f"process {self.process.pid} ({self.process.name}): its address space has gone (exit or exec)")
+            words[done // 8 :] = 0
+        return words
+
+    def read_blocks(self, blocks: U64) -> U64:
+        """Words of 2 MiB blocks at addresses *blocks* (uint64[N], ascending reads fastest); uint64[N, 512].
+
+        Raises:
+            TargetGone: the process exited or called exec.
+        """
+        words = np.empty((len(blocks), PAGES_PER_BLOCK), np.uint64)
+        if not len(blocks):
+            return words
+        cuts = np.flatnonzero(np.diff(blocks) != np.uint64(BLOCK)) + 1
+        edges = [0, *cuts.tolist(), len(blocks)]
+        for first, last in zip(edges, edges[1:], strict=False):
+            self.read(int(blocks[first]), (last - first) * PAGES_PER_BLOCK, words[first:last].reshape(-1))
+        return words
+
+    def scan(self, start: int, end: int, anyof: int, returned: int) -> npt.NDArray[np.void]:
+        """Ranges of [start, end) with a page in any category of *anyof*; records (start, end, categories).
+
+        Each record's categories are those of *returned* that hold. Nothing is changed in the process.
+
+        Raises:
+            MissingPart: the kernel has no PAGEMAP_SCAN (before 6.7).
+            TargetGone: the process exited or called exec.
+        """
+        found: list[npt.NDArray[np.void]] = []
+        vector = np.empty(_SCAN_VECTOR, _REGION)
+        while start < end:
+            argument = bytearray(
+                struct.pack("<12Q", 96, 0, start, end, 0, vector.ctypes.data, len(vector), 0, 0, 0, anyof, returned)
+            )
+            try:
+                count = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument, True)
+            except OSError as error:
+                if error.errno in (errno.ENOTTY, errno.EINVAL):
+                    raise MissingPart("PAGEMAP_SCAN: needs Linux 6.7 or newer") from None
+                raise explain_oserror(error, "PAGEMAP_SCAN", self.process.pid) from None
+            found.append(vector[:count].copy())
+            walked = struct.unpack_from("<Q", argument, 32)[0]
+            if walked <= start:
+                break
+            start = walked
+        return np.concatenate(found) if found else np.empty(0, _REGION)
+
+    def populated_blocks(self, start: int, end: int, resident: bool = True) -> U64:
+        """Addresses of the 2 MiB blocks wholly in [start, end) that hold a present or swapped page; uint64[N].
+
+        Without PAGEMAP_SCAN the words themselves are read, 1 GiB at a time, unless *resident* is False
+        (the caller knows from smaps that there is nothing).
+
+        Raises:
+            TargetGone: the process exited or called exec.
+        """
+        start = (start + BLOCK - 1) & ~(BLOCK - 1)
+        end &= ~(BLOCK - 1)
+        if start >= end or not resident:
+            return np.empty(0, np.uint64)
+        if self._scan_works is not False:
+            try:
+                regions = self.scan(start, end, pm.SCAN_PRESENT | pm.SCAN_SWAPPED, 0)
+                self._scan_works = True
+                return _blocks_of(regions)
+            except MissingPart:
+                self._scan_works = False
+        found = []
+        step = 512 * BLOCK
+        for at in range(start, end, step):
+            count = min(step, end - at) // BLOCK
+            words = self.read(at, count * PAGES_PER_BLOCK).reshape(count, PAGES_PER_BLOCK)
+            used = ((words & (pm.PRESENT | pm.SWAPPED)) != 0).any(axis=1)
+            found.append(np.uint64(at) + np.flatnonzero(used).astype(np.uint64) * np.uint64(BLOCK))
+        return np.concatenate(found)
+
+    def huge_blocks(self, blocks: U64) -> npt.NDArray[np.bool_] | None:
+        """Which of *blocks* (ascending uint64[N]) a PMD maps as a whole; bool[N], None without PAGEMAP_SCAN.
+
+        Raises:
+            TargetGone: the process exited or called exec.
+        """
+        if not len(blocks):
+            return np.zeros(0, np.bool_)
+        if self._scan_works is False:
+            return None
+        huge = np.zeros(len(blocks), np.bool_)
+        cuts = np.flatnonzero(np.diff(blocks) != np.uint64(BLOCK)) + 1
+        edges = [0, *cuts.tolist(), len(blocks)]
+        try:
+            for first, last in zip(edges, edges[1:], strict=False):
+                low, high = int(blocks[first]), int(blocks[last - 1]) + BLOCK
+                regions = self.scan(low, high, pm.SCAN_HUGE, pm.SCAN_HUGE)
+                hit = np.isin(blocks[first:last], _blocks_of(regions))
+                huge[first:last] = hit
+        except MissingPart:
+            self._scan_works = False
+            return None
+        return huge
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Pagemap:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _blocks_of(regions: npt.NDArray[np.void]) -> U64:
+    """Addresses of the blocks that the regions touch, ascending, each once."""
+    if not len(regions):
+        return np.empty(0, np.uint64)
+    mask = np.uint64(BLOCK - 1)
+    first = (regions["start"] & ~mask).astype(np.uint64)
+    last = ((regions["end"] - np.uint64(1)) & ~mask).astype(np.uint64)
+    counts = ((last - first) // np.uint64(BLOCK)).astype(np.int64) + 1
+    starts = np.repeat(first, counts)
+    within = np.arange(len(starts)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.unique(starts + within.astype(np.uint64) * np.uint64(BLOCK))
+
+
+class FrameTable:
+    """``/proc/kpageflags`` or ``/proc/kpagecount``: a uint64 for each page frame; a context manager."""
+
+    def __init__(self, path: str = "/proc/kpageflags", preadv: Preadv = _preadv) -> None:
+        """Open it.
+
+        Raises:
+            MissingPart: no permission (root only), or a kernel without CONFIG_PROC_PAGE_MONITOR.
+        """
+        self.path = path
+        self._preadv = preadv
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise explain_oserror(error, path) from None
+
+    def read(self, pfns: U64) -> U64:
+        """The words of frames *pfns* (uint64, any shape, any order, repeats allowed), in the same shape.
+
+        A frame beyond the end of memory answers 0, a hole what the kernel says (KPF_NOPAGE).
+
+        Raises:
+            MissingPart: the kernel refuses the read.
+        """
+        flat = pfns.reshape(-1)
+        if not len(flat):
+            return np.empty(pfns.shape, np.uint64)
+        steps = np.diff(flat.view(np.int64))
+        ordered = bool((steps >= 0).all())
+        frames = flat if ordered else np.sort(flat)
+        if not ordered:
+            steps = np.diff(frames.view(np.int64))
+        cuts = np.flatnonzero(steps > MERGE_GAP) + 1
+        firsts = frames[np.concatenate(([0], cuts))]
+        lasts = frames[np.concatenate((cuts - 1, [len(frames) - 1]))]
+        lengths = (lasts - firsts).astype(np.int64) + 1
+        offsets = np.cumsum(lengths) - lengths
+        words = np.zeros(int(lengths.sum()), np.uint64)
+        view = memoryview(words).cast("B")
+        for first, length, offset in zip(firsts.tolist(), lengths.tolist(), offsets.tolist(), strict=True):
+            try:
+                _read_into(self._fd, view[offset * 8 : (offset + length) * 8], first * 8, self._preadv)
+            except OSError as error:
+                raise explain_oserror(error, self.path) from None
+        if len(firsts) == 1:
+            index = (flat - firsts[0]).view(np.int64)
+        elif ordered:
+            # Frames of a run keep their distance to its first: shift each run as a whole.
+            sizes = np.diff(np.concatenate((cuts, [len(frames)])), prepend=0)
+            sizes[0] = cuts[0] if len(cuts) else len(frames)
+            index = flat.view(np.int64) - np.repeat(firsts.view(np.int64) - offsets, sizes)
+        else:
+            run = np.searchsorted(firsts, flat, side="right") - 1
+            index = flat.view(np.int64) - (firsts.view(np.int64) - offsets)[run]
+        return words[index].reshape(pfns.shape)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> FrameTable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
