@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import select
+from pathlib import Path
 from types import TracebackType
 
 from secondsight.errors import MissingPart, SecondSightError, TargetGone, UsageError
@@ -21,7 +22,7 @@ _CAP_NAMES = {19: "CAP_SYS_PTRACE", 21: "CAP_SYS_ADMIN", 23: "CAP_SYS_NICE"}
 
 def own_capabilities() -> frozenset[str]:
     """The effective capabilities of this process among those that the readers need."""
-    with open("/proc/self/status", encoding="ascii") as status:
+    with Path("/proc/self/status").open(encoding="ascii") as status:
         mask = next((int(line.split()[1], 16) for line in status if line.startswith("CapEff:")), 0)
     return frozenset(name for bit, name in _CAP_NAMES.items() if mask >> bit & 1)
 
@@ -171,7 +172,7 @@ class Process:
             return {}
         found: dict[str, str] = {}
         try:
-            for entry in os.listdir(folder):
+            for entry in os.listdir(folder):  # noqa: PTH208 - a descriptor
                 try:
                     found[entry] = os.readlink(entry, dir_fd=folder)
                 except OSError:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import struct
 from collections.abc import Callable, Sequence
@@ -103,7 +104,7 @@ class Pagemap:
             return words
         cuts = np.flatnonzero(np.diff(blocks) != np.uint64(BLOCK)) + 1
         edges = [0, *cuts.tolist(), len(blocks)]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in itertools.pairwise(edges):
             self.read(int(blocks[first]), (last - first) * PAGES_PER_BLOCK, words[first:last].reshape(-1))
         return words
 
@@ -178,7 +179,7 @@ class Pagemap:
         cuts = np.flatnonzero(np.diff(blocks) != np.uint64(BLOCK)) + 1
         edges = [0, *cuts.tolist(), len(blocks)]
         try:
-            for first, last in zip(edges, edges[1:], strict=False):
+            for first, last in itertools.pairwise(edges):
                 low, high = int(blocks[first]), int(blocks[last - 1]) + BLOCK
                 regions = self.scan(low, high, pm.SCAN_HUGE, pm.SCAN_HUGE)
                 hit = np.isin(blocks[first:last], _blocks_of(regions))

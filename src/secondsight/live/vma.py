@@ -33,7 +33,7 @@ class Vma(msgspec.Struct, frozen=True):
     name: str
     flags: frozenset[str] = frozenset()
     #: sizes in kB by smaps name, for the names in ``SIZES``
-    kb: dict[str, int] = {}  # noqa: RUF012 - msgspec copies the default
+    kb: dict[str, int] = {}
     #: ``THPeligible``, None where the kernel does not print it or maps alone was read
     eligible: bool | None = None
 
