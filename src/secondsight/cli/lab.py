@@ -1,0 +1,108 @@
+"""``secondsight lab``: fetch kernels and boot them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, help="Boot real kernels, run scenarios in them, compare them with the model."
+)
+
+KernelOption = Annotated[
+    str, typer.Option("--kernel", "-k", help="A name that `lab kernels` lists, a pin, or a path.")
+]
+MmuOption = Annotated[str, typer.Option("--mmu", "-m", help="The machine: which secondary MMU KVM has.")]
+ModulesOption = Annotated[Path | None, typer.Option(help="The module tree of a kernel given by its path.")]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@app.command("kernels")
+def kernels_command(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the kernels that the lab knows, which are here, their exact versions and checksums."""
+    from secondsight.lab import kernels
+
+    here = kernels.installed()
+    if json:
+        import msgspec
+
+        rows = {
+            name: here.get(name) for name in [*kernels.NAMES, *(n for n in here if n not in kernels.NAMES)]
+        }
+        print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("kernel", "suite", "version", "release", "sha256 of vmlinuz", box=None)
+    for name in [*kernels.NAMES, *(n for n in here if n not in kernels.NAMES)]:
+        suite = kernels.NAMES[name.split("=")[0]][0]
+        manifest = here.get(name)
+        if manifest:
+            table.add_row(name, suite, manifest.version, manifest.release, manifest.files["vmlinuz"][:16])
+        else:
+            table.add_row(name, suite, "not here", "", f"secondsight lab fetch {name}")
+    Console(soft_wrap=True).print(table)
+
+
+@app.command("fetch")
+def fetch_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="6.1, 6.12, newest, or a pin; all three when left out.")
+    ] = None,
+    refresh: Annotated[bool, typer.Option(help="Look for a newer version of a kernel that is here.")] = False,
+) -> None:
+    """Fetch kernels with the machine's own apt client into the user's cache; nothing is installed."""
+    from secondsight.lab import kernels
+
+    for name in names or kernels.NAMES:
+        kernel = kernels.fetch(name, refresh=refresh, say=_say)
+        print(f"{name}: {kernel.version} ({kernel.release})")
+
+
+@app.command("boot")
+def boot_command(
+    script: Annotated[Path, typer.Argument(help="A Python script to run in the guest.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="Its arguments.")] = None,
+    kernel: KernelOption = "6.1",
+    mmu: MmuOption = "npt",
+    modules: ModulesOption = None,
+    file: Annotated[list[str] | None, typer.Option(help="HOST:GUEST, a file to take along.")] = None,
+    package: Annotated[
+        list[str] | None, typer.Option(help="A module of ours to take along (secondsight.bits.*).")
+    ] = None,
+    memory: Annotated[int, typer.Option(help="MiB of the guest.")] = 1024,
+    append: Annotated[str, typer.Option(help="More of the kernel's command line.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds in which it has to be done.")] = 300.0,
+) -> None:
+    """Run a Python script in a booted kernel and print what it prints (a debugging aid)."""
+    from secondsight.errors import UsageError
+    from secondsight.lab import initramfs, kernels
+    from secondsight.lab.machine import GuestDied, machine
+
+    if not script.is_file():
+        raise UsageError(f"no script at {script}")
+    files: dict[str, bytes | Path] = {"/app/main.py": script}
+    files |= initramfs.package_sources(["secondsight.lab.wire", *(package or [])])
+    for pair in file or []:
+        host, _, inside = pair.partition(":")
+        if not inside.startswith("/") or not Path(host).is_file():
+            raise UsageError(f"--file takes HOST:/GUEST with a host file that is there, not {pair!r}")
+        files[inside] = Path(host)
+    chosen = kernels.resolve(kernel, modules=modules)
+    main = ["/app/main.py", *(arguments or [])]
+    with machine(mmu).boot(chosen, files, main=main, memory_mib=memory, append=append, say=_say) as guest:
+        guest.on_console = lambda text: print(text, end="", flush=True)
+        try:
+            while (value := guest.receive(timeout)) is not None:
+                print(value, flush=True)
+        except GuestDied as death:
+            if death.status is None:
+                raise
+            raise typer.Exit(death.status) from None

@@ -1,0 +1,283 @@
+"""What the guest boots into: busybox, a kernel's modules, and this very Python with what the agent imports.
+
+    base, once per Python environment      base, once per kernel      overlay, once per run
+    /bin/busybox  /usr/bin/python3         /mod/NAME.ko               /init, the agent's files, the batch
+    /usr/lib/pythonX.Y (compiled)          /mod/order
+    /site (numpy, drgn, msgspec)
+    /lib64 (shared libraries)
+
+Three cpio archives laid end to end. The bases are kept in the cache under a name made from what went into
+them, so a changed package or kernel makes a new one. They stay uncompressed: under an emulator unpacking
+costs more than it saves.
+"""
+
+from __future__ import annotations
+
+import compileall
+import hashlib
+import importlib.metadata
+import importlib.util
+import io
+import os
+import py_compile
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from secondsight.errors import MissingPart
+from secondsight.lab import cpio, elf
+from secondsight.lab.kernels import Kernel, Say, cache_dir, locked
+
+__all__ = ["PACKAGES", "PYTHON", "build", "overlay", "package_sources"]
+
+PACKAGES = ("numpy", "drgn", "msgspec")
+"""The distributions that the guest's Python can import, besides its standard library."""
+
+MODULES = ("kvm-amd", "kvm-intel", "brd", "zram", "qemu_fw_cfg", "virtio_console", "virtio_pci")
+
+PYTHON = {
+    "PATH": "/bin:/usr/bin",
+    "HOME": "/root",
+    "PYTHONHOME": "/usr",
+    "PYTHONPATH": "/app:/site",
+    "LD_LIBRARY_PATH": "/lib64",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""The environment that Python needs in the guest."""
+
+FORMAT = 1  # part of a base's name: raise it when what is put into one changes
+
+# Parts of the standard library that no agent needs: a third of its size.
+STDLIB_SKIP = {
+    "test", "tests", "idlelib", "tkinter", "ensurepip", "lib2to3", "turtledemo", "pydoc_data", "distutils",
+    "unittest", "site-packages", "dist-packages", "__pycache__", "venv", "xmlrpc", "wsgiref", "dbm", "curses",
+    "sqlite3", "msilib",
+}  # fmt: skip
+# Extension modules that drag in large libraries; hashlib falls back to Python's own hashes.
+DYNLOAD_SKIP = (
+    "_tkinter", "_sqlite3", "_curses", "_dbm", "_gdbm", "readline", "_ssl", "_hashlib", "_test",
+    "_ctypes_test", "_xxtest", "xx",
+)  # fmt: skip
+SITE_SKIP = {"tests", "f2py", "_pyinstaller", "include", "__pycache__", "testing"}
+
+
+def build(kernel: Kernel, cache: Path | None = None, say: Say = lambda text: None) -> list[Path]:
+    """The base archives for *kernel*, in their order; built where the cache lacks them.
+
+    Raises MissingPart when busybox or one of PACKAGES is not installed on this machine.
+    """
+    folder = (cache or cache_dir()) / "initramfs"
+    with locked(folder / ".lock", say):
+        return [_python_base(folder, say), _module_base(folder, kernel)]
+
+
+def overlay(files: Mapping[str, bytes | Path], *, executable: Iterable[str] = ("/init",)) -> bytes:
+    """An archive of *files* (path in the guest → content, or a host file's path) to lay over the bases."""
+    out = io.BytesIO()
+    writer = cpio.Writer(out)
+    runs = set(executable)
+    for path, content in files.items():
+        data = content.read_bytes() if isinstance(content, Path) else content
+        writer.file(path, data, 0o755 if path in runs else 0o644)
+    writer.close()
+    return out.getvalue()
+
+
+def package_sources(modules: Iterable[str], under: str = "/app") -> dict[str, bytes | Path]:
+    """Overlay files that bring *modules* of ours (``secondsight.lab.agent``) and the packages above them.
+
+    A package's name brings its ``__init__`` alone, ``secondsight.bits.*`` every module right in it.
+    Raises MissingPart for a module that is not there.
+    """
+    files: dict[str, bytes | Path] = {}
+    for name in modules:
+        package, _, last = name.rpartition(".")
+        wanted = [name]
+        if last == "*":
+            home = importlib.util.find_spec(package)
+            folders = list(home.submodule_search_locations or []) if home else []
+            wanted = [package] + [
+                f"{package}.{p.stem}"
+                for f in folders
+                for p in sorted(Path(f).glob("*.py"))
+                if p.stem != "__init__"
+            ]
+        for one in wanted:
+            parts = one.split(".")
+            for i in range(1, len(parts) + 1):
+                spec = importlib.util.find_spec(".".join(parts[:i]))
+                if spec is None or spec.origin is None:
+                    raise MissingPart(f"the guest needs {'.'.join(parts[:i])}, which is not installed here")
+                origin = Path(spec.origin)
+                inside = "/".join(parts[:i]) + ("/__init__.py" if origin.name == "__init__.py" else ".py")
+                files[f"{under}/{inside}"] = origin
+    return files
+
+
+def _module_base(folder: Path, kernel: Kernel) -> Path:
+    elves = kernel.load_order(*MODULES)
+    key = hashlib.sha256(
+        repr((FORMAT, [(k, hashlib.sha256(v).digest()) for k, v in elves.items()])).encode()
+    ).hexdigest()
+    path = folder / f"modules-{kernel.release.replace('/', '_')}-{key[:12]}.cpio"
+    if not path.exists():
+        with _whole(path) as handle:
+            writer = cpio.Writer(handle)
+            writer.folder("/mod")
+            for name, elf in elves.items():
+                writer.file(f"/mod/{name}.ko", elf)
+            writer.file("/mod/order", "".join(f"{name}\n" for name in elves).encode())
+            writer.close()
+    return path
+
+
+def _python_base(folder: Path, say: Say) -> Path:
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise MissingPart(
+            "busybox is not here and the guest boots into it; install the package busybox-static"
+        )
+    stdlib = Path(sysconfig.get_paths()["stdlib"])
+    exe = Path(sys.executable).resolve()
+    site = dict(_site_files())
+    stamp = hashlib.sha256(
+        repr((FORMAT, sys.version, [_stamp(p) for p in (exe, Path(busybox), stdlib)])).encode()
+    )
+    for inside, host in sorted(site.items()):
+        stamp.update(repr((inside, _stamp(host))).encode())
+    path = folder / f"python-{sys.version_info[0]}.{sys.version_info[1]}-{stamp.hexdigest()[:12]}.cpio"
+    if path.exists():
+        return path
+    say("building the guest's root from this Python (once)")
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    with tempfile.TemporaryDirectory(prefix=".root-", dir=folder) as work, _whole(path) as handle:
+        root = Path(work)
+        _copy_stdlib(stdlib, root / "usr" / sys.platlibdir / version)
+        for inside, host in site.items():
+            (root / "site" / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(host, root / "site" / inside)
+        # Python reads its pure part from lib whatever platlibdir says.
+        if sys.platlibdir != "lib":
+            (root / "usr/lib").symlink_to(sys.platlibdir)
+        _compile(root)
+        libraries = _libraries([exe, *(p for p in root.rglob("*.so*") if p.is_file())], root)
+        for name in libraries:
+            (root / "lib64").mkdir(exist_ok=True)
+            shutil.copy(name, root / "lib64" / Path(name).name)
+        (root / "usr/bin").mkdir(parents=True)
+        shutil.copy(exe, root / "usr/bin/python3")
+        writer = cpio.Writer(handle)
+        for name in ("proc", "sys", "dev", "tmp", "run", "root", "bin", "sbin", "mod", "app"):
+            writer.folder(name)
+        writer.device("/dev/console", 5, 1)
+        writer.file("/bin/busybox", Path(busybox).read_bytes(), 0o755)
+        writer.link("/bin/sh", "busybox")
+        for host in sorted(root.rglob("*")):
+            inside = str(host.relative_to(root))
+            if host.is_symlink():
+                writer.link(inside, str(host.readlink()))
+            elif host.is_file():
+                writer.file(
+                    inside, elf.compact(host.read_bytes()), 0o755 if os.access(host, os.X_OK) else 0o644
+                )
+        writer.close()
+    return path
+
+
+def _site_files() -> Iterator[tuple[str, Path]]:
+    """(path under /site, host file) of every file of PACKAGES that the guest can use."""
+    for name in PACKAGES:
+        try:
+            dist = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise MissingPart(
+                f"the guest needs {name}, which is not installed here; pip install 'secondsight[lab]'"
+            ) from None
+        listed = [(str(f), Path(str(f.locate()))) for f in dist.files or [] if not str(f).startswith("..")]
+        if not listed:  # a distribution's own package may keep no record: take the import package's folder
+            spec = importlib.util.find_spec(name)
+            for place in (spec.submodule_search_locations or []) if spec else []:
+                top = Path(place)
+                listed += [(f"{name}/{p.relative_to(top)}", p) for p in top.rglob("*") if p.is_file()]
+        for inside, host in listed:
+            parts = Path(inside).parts
+            if (
+                SITE_SKIP.intersection(parts)
+                or ".dist-info" in parts[0]
+                or host.suffix in (".pyi", ".pxd", ".a", ".h", ".pyc")
+            ):
+                continue
+            yield inside, host
+
+
+def _copy_stdlib(stdlib: Path, target: Path) -> None:
+    def skipped(_: str, names: list[str]) -> list[str]:
+        return [
+            n for n in names
+            if n in STDLIB_SKIP or n.startswith("config-") or n.endswith((".a", ".pyc", ".exe"))
+            or (n.endswith(".so") and n.startswith(DYNLOAD_SKIP))
+        ]  # fmt: skip
+
+    shutil.copytree(stdlib, target, ignore=skipped, ignore_dangling_symlinks=True)
+
+
+def _compile(root: Path) -> None:
+    """Replace every source by its compiled form: the guest has no time to compile (tracebacks name lines)."""
+    for part in ("usr", "site"):
+        compileall.compile_dir(
+            root / part,
+            stripdir=str(root),
+            quiet=2,
+            legacy=True,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+    for source in root.rglob("*.py"):
+        if source.with_suffix(".pyc").exists():
+            source.unlink()
+
+
+def _libraries(binaries: list[Path], root: Path) -> list[str]:
+    """Shared libraries outside *root* that *binaries* load, the loader among them."""
+    found: dict[str, None] = {}
+    try:
+        for at in range(0, len(binaries), 50):
+            text = subprocess.run(
+                ["ldd", *map(str, binaries[at : at + 50])], capture_output=True, text=True
+            ).stdout
+            for hit in re.finditer(r"^\s+(?:\S+ => )?(/\S+) \(0x", text, re.M):
+                if not Path(hit[1]).resolve().is_relative_to(root):
+                    found[hit[1]] = None
+    except FileNotFoundError:
+        raise MissingPart(
+            "ldd is not here, and it finds the shared libraries for the guest; install libc-bin"
+        ) from None
+    return list(found)
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    facts = path.stat()
+    return str(path), facts.st_size, facts.st_mtime_ns
+
+
+class _whole:
+    """Open *path* for writing so that it appears complete, on leaving without an error, or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._part = path, path.with_name(f".{path.name}.{os.getpid()}")
+
+    def __enter__(self) -> io.BufferedWriter:
+        self._handle = self._part.open("wb")
+        return self._handle
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._handle.close()
+        if kind is None:
+            self._part.rename(self._path)
+        else:
+            self._part.unlink(missing_ok=True)

@@ -1,0 +1,338 @@
+"""Kernels for the lab: found with the machine's own apt client, kept in the user's cache, never installed.
+
+A kernel is two things here: a ``vmlinuz`` and the modules that the lab loads. They come from Debian:
+
+    name      suite                          package that holds vmlinuz          modules in
+    6.1       bookworm, bookworm-security    linux-image-6.1.0-N-amd64           the same
+    6.12      trixie                         linux-image-6.12.N+deb13-amd64      the same
+    newest    sid                            linux-binary-7.N…-amd64             linux-modules-7.N…-amd64
+
+``6.1=6.1.170-3`` pins one of the versions that the archive still has. Anything with a slash is a path to a
+vmlinuz of the user's own. In the cache, ``kernels/RELEASE/`` holds ``vmlinuz``, ``config``, ``modules/*.ko*``
+and ``manifest.json``; ``kernels/names.json`` says which release a name stands for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gzip
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from secondsight.errors import InputError, MissingPart, SecondSightError, UsageError
+
+__all__ = ["MODULES", "NAMES", "Kernel", "Manifest", "cache_dir", "fetch", "installed", "locked", "resolve"]
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "6.1": ("bookworm", "bookworm-security"),
+    "6.12": ("trixie",),
+    "newest": ("sid",),
+}
+"""The kernels that the lab knows by name, and the Debian suites where each is looked for."""
+
+MODULES = (
+    "irqbypass", "kvm", "ccp", "kvm-amd", "kvm-intel",  # the secondary MMUs
+    "brd", "zram", "zsmalloc", "842_compress", "842_decompress", "lz4_compress", "lz4hc_compress",  # swap
+    "qemu_fw_cfg",  # the note that lets a host-side drgn find the kernel
+    "virtio", "virtio_ring", "virtio_pci", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_console",
+)  # fmt: skip
+"""Modules that are kept from a package; one that a kernel has built in, or has not, is passed over."""
+
+Say = Callable[[str], None]
+
+
+class Kernel(msgspec.Struct, frozen=True):
+    """A kernel that can be booted.
+
+    *name*: what the user called it; *release*: ``uname -r``; *version*: Debian's package version, or
+    *release* for a kernel of the user's own; *vmlinuz*: the bzImage; *modules*: a folder searched for
+    ``NAME.ko``, ``.ko.xz``, ``.ko.gz`` or ``.ko.zst`` at any depth, or None.
+    """
+
+    name: str
+    release: str
+    version: str
+    vmlinuz: Path
+    modules: Path | None
+
+    def module(self, name: str) -> bytes | None:
+        """The ELF of module *name* (``kvm-amd``), decompressed; None where this kernel has no such file."""
+        if self.modules is None:
+            return None
+        spellings = {name, name.replace("-", "_"), name.replace("_", "-")}
+        for path in sorted(self.modules.rglob("*.ko*")):
+            if path.name.split(".ko")[0] in spellings:
+                return _decompressed(path)
+        return None
+
+    def load_order(self, *names: str) -> dict[str, bytes]:
+        """Modules *names* and all they depend on, each after its dependencies; missing ones left out.
+
+        Dependencies are read from each module's own ``depends=`` (``.modinfo``), so no depmod is needed.
+        """
+        order: dict[str, bytes] = {}
+
+        def visit(name: str, above: tuple[str, ...]) -> None:
+            key = name.replace("_", "-")
+            if key in order or key in above:
+                return
+            elf = self.module(name)
+            if elf is None:
+                return
+            found = re.search(rb"\0depends=([^\0]*)\0", elf)
+            for need in found[1].decode().split(",") if found and found[1] else []:
+                visit(need, (*above, key))
+            order[key] = elf
+
+        for name in names:
+            visit(name, ())
+        return order
+
+
+class Package(msgspec.Struct, frozen=True):
+    """A Debian package as it was fetched: *sha256* is the archive's, checked against the file."""
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+    filename: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What ``manifest.json`` of a kernel in the cache says."""
+
+    schema: int
+    release: str
+    version: str
+    packages: list[Package]
+    files: dict[str, str]
+    """sha256 of every kept file, by its path in the kernel's folder."""
+    builtin: list[str]
+    """Those of MODULES that this kernel has built in."""
+
+
+def cache_dir() -> Path:
+    """``$SECONDSIGHT_CACHE``, else ``secondsight`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    own = os.environ.get("SECONDSIGHT_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "secondsight"
+
+
+@contextlib.contextmanager
+def locked(path: Path, say: Say | None = None) -> Iterator[None]:
+    """Hold an exclusive lock on file *path*; *say* is told when another run has to be waited for."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a")
+    except OSError as error:
+        raise SecondSightError(
+            f"cannot write in the cache {path.parent}: {error.strerror}; "
+            "set SECONDSIGHT_CACHE to a folder that you own"
+        ) from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if say:
+                say(f"waiting for another run that holds {path}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def installed(cache: Path | None = None) -> dict[str, Manifest]:
+    """The manifests of the kernels in the cache, by name. Raises InputError on a torn one."""
+    folder = (cache or cache_dir()) / "kernels"
+    return {name: _manifest(folder / release) for name, release in _names(folder).items()}
+
+
+def resolve(name: str, *, modules: Path | None = None, cache: Path | None = None) -> Kernel:
+    """The kernel that *name* stands for.
+
+    *name* is one of NAMES, a pin (``6.1=6.1.170-3``), the version or release of a kernel in the cache or the
+    beginning of one (``7.2``, ``6.1.0-56-amd64``), or a path to a vmlinuz, for which *modules* is its module
+    tree. Raises UsageError for a name that means nothing, MissingPart for a kernel that has not been fetched.
+    """
+    if "/" in name:
+        return _own(Path(name), modules)
+    if modules is not None:
+        raise UsageError(f"a module tree goes with a path to a vmlinuz, and {name!r} is a name")
+    folder = (cache or cache_dir()) / "kernels"
+    names = _names(folder)
+    if name in names:
+        return _cached(name, folder / names[name])
+    manifests = {known: _manifest(folder / release) for known, release in names.items()}
+    begins = re.compile(re.escape(name) + r"([.\-+~]|$)")
+    hits = [
+        (text == name, known, names[known])
+        for known, manifest in manifests.items()
+        for text in (manifest.version, manifest.release)
+        if begins.match(text)
+    ]
+    # `6.1` not fetched must not be answered by a pin of it.
+    if hits and name not in NAMES:
+        _, known, release = max(hits, key=lambda hit: (hit[0], hit[1] in NAMES))
+        return _cached(known, folder / release)
+    if name in NAMES or name.split("=")[0] in NAMES:
+        raise MissingPart(f"kernel {name} is not in the cache; `secondsight lab fetch {name}` gets it")
+    raise UsageError(
+        f"no kernel is called {name!r}; known are {', '.join(NAMES)}, a pin such as 6.1=VERSION, or a path"
+    )
+
+
+def fetch(
+    name: str, *, cache: Path | None = None, refresh: bool = False, say: Say = lambda text: None
+) -> Kernel:
+    """Bring kernel *name* (one of NAMES, or a pin) into the cache; at once if it is there and not *refresh*.
+
+    The kernel appears whole or not at all; two runs wait for each other. *say* is told what is being done.
+    Raises UsageError for an unknown name, MissingPart without apt or a Debian source, SecondSightError when
+    apt fails.
+    """
+    from secondsight.lab import apt
+
+    base, _, pin = name.partition("=")
+    if base not in NAMES:
+        raise UsageError(
+            f"no kernel is called {name!r}; known are {', '.join(NAMES)}, and pins such as 6.1=6.1.170-3"
+        )
+    cache = cache or cache_dir()
+    folder = cache / "kernels"
+    with locked(folder / ".lock", say):
+        names = _names(folder)
+        if name in names and not refresh:
+            return _cached(name, folder / names[name])
+        archive = apt.Archive(cache / "apt", say)
+        packages = archive.kernel_packages(NAMES[base], base, pin or None)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as work:
+            release = _unpack(Path(work), archive, packages, say)
+            final = folder / release
+            if final.exists():
+                shutil.rmtree(final)
+            (Path(work) / "kernel").rename(final)
+        names[name] = release
+        _write(folder / "names.json", msgspec.json.format(msgspec.json.encode(names)))
+        return _cached(name, final)
+
+
+def _unpack(work: Path, archive: object, packages: list[Package], say: Say) -> str:
+    """Download *packages* and put what is kept of them in ``work/kernel``; returns the kernel's release."""
+    from secondsight.lab import apt
+
+    assert isinstance(archive, apt.Archive)
+    tree = work / "tree"
+    for package in packages:
+        archive.unpack(package, work, tree)
+    images = sorted(tree.rglob("vmlinuz*"))
+    if not images:
+        raise SecondSightError(
+            f"{packages[0].name}: no vmlinuz in the package; the archive's layout has changed"
+        )
+    found = [path.parent for path in tree.glob("**/lib/modules/*/kernel")]
+    if not found:
+        raise SecondSightError(
+            f"{packages[0].name}: no modules in the packages; the archive's layout has changed"
+        )
+    modules, release = found[0], found[0].name
+    kernel = work / "kernel"
+    (kernel / "modules").mkdir(parents=True)
+    shutil.copy(images[0], kernel / "vmlinuz")
+    for config in [*tree.rglob(f"config-{release}"), modules / "config"]:
+        if config.is_file():
+            shutil.copy(config, kernel / "config")
+    wanted = {name.replace("-", "_") for name in MODULES}
+    for path in modules.rglob("*.ko*"):
+        if path.name.split(".ko")[0].replace("-", "_") in wanted:
+            shutil.copy(path, kernel / "modules")
+    lists = [path.read_text() for path in tree.rglob("modules.builtin")]
+    inside = {Path(line).stem.replace("-", "_") for text in lists for line in text.split()}
+    files = {str(p.relative_to(kernel)): _sha256(p) for p in sorted(kernel.rglob("*")) if p.is_file()}
+    manifest = Manifest(1, release, packages[0].version, packages, files, sorted(wanted & inside))
+    _write(kernel / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest)))
+    say(f"kept {release}: vmlinuz and {sum('.ko' in name for name in files)} modules")
+    return release
+
+
+def _cached(name: str, folder: Path) -> Kernel:
+    manifest = _manifest(folder)
+    return Kernel(name, manifest.release, manifest.version, folder / "vmlinuz", folder / "modules")
+
+
+def _own(vmlinuz: Path, modules: Path | None) -> Kernel:
+    if not vmlinuz.is_file():
+        raise UsageError(f"no kernel at {vmlinuz}; give a path to a bzImage (vmlinuz)")
+    with vmlinuz.open("rb") as handle:
+        head = handle.read(0x210)
+        # The boot protocol's header: "HdrS" at 0x202; at 0x20e, less 512, where the version string lies
+        # (Documentation/arch/x86/boot.rst).
+        if head[0x202:0x206] != b"HdrS":
+            raise InputError(
+                str(vmlinuz),
+                "byte 514",
+                "not an x86 bzImage (no HdrS); give the vmlinuz, not the ELF vmlinux",
+            )
+        handle.seek(0x200 + int.from_bytes(head[0x20E:0x210], "little"))
+        words = handle.read(256).split(b"\0")[0].split()
+    release = words[0].decode("ascii", "replace") if words else vmlinuz.name
+    if modules is not None and not modules.is_dir():
+        raise UsageError(f"no module tree at {modules}")
+    return Kernel(release, release, release, vmlinuz.resolve(), modules.resolve() if modules else None)
+
+
+def _names(folder: Path) -> dict[str, str]:
+    path = folder / "names.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        return {}
+    except msgspec.DecodeError as error:
+        raise InputError(
+            str(path), "", f"not what fetch wrote ({error}); remove it and fetch again"
+        ) from None
+
+
+def _manifest(folder: Path) -> Manifest:
+    path = folder / "manifest.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        raise MissingPart(
+            f"{path} is gone; `secondsight lab fetch --refresh` brings the kernel back"
+        ) from None
+    except msgspec.DecodeError as error:
+        raise InputError(str(path), "", f"not what fetch wrote ({error}); fetch with --refresh") from None
+
+
+def _decompressed(path: Path) -> bytes:
+    data = path.read_bytes()
+    if data[:6] == b"\xfd7zXZ\0":
+        return lzma.decompress(data)
+    if data[:2] == b"\x1f\x8b":
+        return gzip.decompress(data)
+    if data[:4] == b"\x28\xb5\x2f\xfd":
+        import zstandard
+
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    return data
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.rename(path)
