@@ -23,7 +23,7 @@ Progress = Callable[[int, int | None], None]  # bytes read of the (compressed) i
 
 
 class ByteStream:
-    """The decompressed bytes of *path* (``-``: standard input); gzip, xz and zstd are told by their first bytes.
+    """The decompressed bytes of *path* (``-``: standard input); gzip, xz, zstd and zlib are told by their first bytes.
 
     ``offset`` is the number of decompressed bytes handed out, ``input_hash`` the sha256 of them. Raises
     :class:`InputError` for a missing file and for a compressed stream that is torn.
@@ -58,6 +58,8 @@ class ByteStream:
             return cast(BinaryIO, lzma.LZMAFile(raw))
         if head.startswith(b"\x28\xb5\x2f\xfd"):
             return cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        if head[:2] in (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"):
+            return cast(BinaryIO, _Zlib(raw))
         return raw
 
     def peek(self, size: int = 4096) -> bytes:
@@ -124,6 +126,69 @@ class ByteStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Lines:
+    """Lines of a :class:`ByteStream` with their number and byte, for readers that look at each in Python."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._number = 0
+        self._at = 0
+        self._next = 0
+
+    def blocks(self) -> Iterator[bytes]:
+        """Blocks of whole lines."""
+        return self._stream.blocks()
+
+    def split(self, block: bytes) -> Iterator[bytes]:
+        """The lines of *block*, their ends included."""
+        for line in block.splitlines(keepends=True) if b"\r" not in block else _split(block):
+            self._number += 1
+            self._at = self._next
+            self._next += len(line)
+            yield line
+
+    @property
+    def where(self) -> str:
+        """The line that was handed out last, by number and byte."""
+        return f"line {self._number}, byte {self._at}"
+
+    def error(self, line: bytes, expected: str) -> InputError:
+        """An :class:`InputError` at the line that was handed out last."""
+        torn = "" if line.endswith(b"\n") else "the last line is torn: "
+        shown = line[:60].decode("ascii", "replace").rstrip("\n")
+        return InputError(self._stream.name, self.where, f"{torn}{shown!r}; expected {expected}")
+
+
+def _split(block: bytes) -> Iterator[bytes]:
+    """Lines ended by ``\\n`` alone, where splitlines would also cut at ``\\r``."""
+    start = 0
+    while start < len(block):
+        end = block.find(b"\n", start) + 1 or len(block)
+        yield block[start:end]
+        start = end
+
+
+class _Zlib(io.RawIOBase):
+    """A zlib stream as a file; what damo writes as compressed JSON."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._inflate, self._pending = raw, zlib.decompressobj(), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._inflate.eof:
+            feed = self._pending or self._raw.read(1 << 16)
+            if not feed:
+                raise EOFError("the zlib stream ends early")
+            data = self._inflate.decompress(feed, max(size, 1))
+            self._pending = self._inflate.unconsumed_tail
+            if data:
+                return data
+        return b""
 
 
 class _Counted(io.RawIOBase):
