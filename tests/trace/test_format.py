@@ -60,7 +60,7 @@ def test_what_went_in_comes_out(tmp_path, profile):
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 700), max_size=6), step=st.integers(1, 300))
 def test_cutting_a_batch_anywhere_changes_nothing(tmp_path, monkeypatch, cuts, step):
     monkeypatch.setattr(writer, "ROW_GROUP", 100)

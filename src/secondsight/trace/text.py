@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self, cast
+from typing import Any, BinaryIO, Final, Self, cast
 
 import zstandard
 
@@ -57,9 +57,9 @@ class ByteStream:
         if head.startswith(b"\xfd7zXZ\0"):
             return cast(BinaryIO, lzma.LZMAFile(raw))
         if head.startswith(b"\x28\xb5\x2f\xfd"):
-            return cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+            return cast(BinaryIO, _Inflated(raw, lambda: zstandard.ZstdDecompressor().decompressobj()))
         if head[:2] in (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"):
-            return cast(BinaryIO, _Zlib(raw))
+            return cast(BinaryIO, _Inflated(raw, zlib.decompressobj))
         return raw
 
     def peek(self, size: int = 4096) -> bytes:
@@ -170,25 +170,36 @@ def _split(block: bytes) -> Iterator[bytes]:
         start = end
 
 
-class _Zlib(io.RawIOBase):
-    """A zlib stream as a file; what damo writes as compressed JSON."""
+class _Inflated(io.RawIOBase):
+    """A zlib or zstd stream as a file that tells its tear (zstandard's own reader ends silently there)."""
 
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw, self._inflate, self._pending = raw, zlib.decompressobj(), b""
+    FEED = 1024  # bytes at once: the most that they can become, 128 KiB for each 4 of zstd's, is 32 MiB
+
+    def __init__(self, raw: BinaryIO, begin: Callable[[], Any]) -> None:
+        self._raw, self._begin, self._inflate = raw, begin, begin()
+        self._feed = self._ready = b""
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        while not self._inflate.eof:
-            feed = self._pending or self._raw.read(1 << 16)
+        parts = [self._ready]
+        length = len(self._ready)
+        while length < max(size, 1):
+            feed = self._feed or self._raw.read(self.FEED)
             if not feed:
-                raise EOFError("the zlib stream ends early")
-            data = self._inflate.decompress(feed, max(size, 1))
-            self._pending = self._inflate.unconsumed_tail
-            if data:
-                return data
-        return b""
+                if not self._inflate.eof:
+                    raise EOFError("it ends early")
+                break
+            if self._inflate.eof:  # another frame follows
+                self._inflate = self._begin()
+            data = self._inflate.decompress(feed)
+            self._feed = self._inflate.unused_data if self._inflate.eof else b""
+            parts.append(data)
+            length += len(data)
+        whole = b"".join(parts)
+        self._ready = whole[max(size, 1) :]
+        return whole[: max(size, 1)]
 
 
 class _Counted(io.RawIOBase):
