@@ -7,6 +7,8 @@ the collapse said (include/trace/events/huge_memory.h).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 SCHEMA = 1
@@ -30,9 +32,10 @@ class SwapinEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BlockPass(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One visit to one block. *status* is the final one, as ``mm_khugepaged_scan_pmd`` prints it; *collapse* is the status of
-    ``mm_collapse_huge_page`` (None: the scan did not pass). *young* counts pages by channel just before the visit
-    (model: always; lab: where kernel memory was read): PRIMARY, REFERENCED, SECONDARY."""
+    """One visit to one block, in pass number *pass_* of the run (from 1). *status* is the final one, as
+    ``mm_khugepaged_scan_pmd`` prints it; *collapse* is the status of ``mm_collapse_huge_page`` (None: the scan did not pass).
+    *young* counts pages by channel just before the visit (model: always; lab: where kernel memory was read): PRIMARY,
+    REFERENCED, SECONDARY."""
 
     pass_: int = msgspec.field(name="pass")
     space: str
@@ -52,9 +55,9 @@ class BlockPass(msgspec.Struct, frozen=True, omit_defaults=True):
 class PageState(msgspec.Struct, frozen=True, omit_defaults=True):
     """The state of one space at an ``observe`` (and around each scan): one entry per page, run-length text.
 
-    Each field is a list of ``[count, value]`` runs over the space's pages: *pte* the primary entry's software-visible bits
-    (P W A D huge, or swap/none), *flags* the KPF bits of ``bits.pageflags.COMPARED``, *mapcount*, and *spte* per view the
-    secondary entry's bits.
+    Each field is a list of ``[count, value]`` runs over the space's pages: *pte* the primary entry's software-visible bits,
+    *flags* the KPF bits of ``bits.pageflags.COMPARED``, *mapcount*, and *spte* by notifier (``kvm``) the secondary entries' bits;
+    ``states.py`` says how they are written. *at* tells an ``observe`` from the moments just before and after pass *pass_*.
     """
 
     step: int
@@ -63,10 +66,13 @@ class PageState(msgspec.Struct, frozen=True, omit_defaults=True):
     flags: list[tuple[int, int]]
     mapcount: list[tuple[int, int]]
     spte: dict[str, list[tuple[int, str]]] = {}
+    at: Literal["observe", "before", "after"] = "observe"
+    pass_: int = msgspec.field(name="pass", default=0)
 
 
 class StepAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one step returned beside its effect: errno of madvise(MADV_COLLAPSE), or what the kernel chose (*took*)."""
+    """What one step returned beside its effect: the errno of a system call that failed (of MADV_COLLAPSE always: ``"0"`` is
+    success; ``EFAULT``: the mapping denied some of the accesses, the others were made), or what the kernel chose (*took*)."""
 
     step: int
     errno: str | None = None

@@ -130,8 +130,8 @@ class IoZeroCopy(_Verb, frozen=True, tag="io_zero_copy"):
 
 
 class Pin(_Verb, frozen=True, tag="pin"):
-    """Pin pages (gup) and keep them under *name*. *how* ``vmsplice`` takes a page reference with gup-fast (FOLL_GET)
-    and needs one pin per page."""
+    """Pin pages and keep them under *name*: for reading with vmsplice (gup-fast, FOLL_GET: one reference a page), for writing as
+    io_uring's registered buffers (FOLL_PIN | FOLL_LONGTERM | FOLL_WRITE: 1024 references a page)."""
 
     space: str
     pages: str
@@ -236,7 +236,8 @@ class KsmMerge(_Verb, frozen=True, tag="ksm_merge"):
 
 
 class SplitPmd(_Verb, frozen=True, tag="split_pmd"):
-    """Turn each block's huge PMD into PTEs, the folio staying whole (mprotect of one page, and back)."""
+    """Turn each block's huge PMD into PTEs, the folio staying whole: MADV_DONTFORK on its first page cuts the VMA there
+    (vma_adjust_trans_huge), MADV_DOFORK joins it again; no entry's bits change."""
 
     space: str
     pages: str

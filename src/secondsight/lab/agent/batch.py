@@ -1,0 +1,250 @@
+"""One batch: a scenario (usually many, merged) from its first step to its last."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from secondsight.lab.agent import knobs, libc, worker
+from secondsight.lab.agent.events import Area, TraceError, attribute
+from secondsight.lab.agent.passes import Tracer, one_pass, start_keeper
+from secondsight.lab.agent.state import Eyes, ksm_pages
+from secondsight.scenario import pages as pagetext
+from secondsight.scenario import verbs as v
+from secondsight.scenario.results import BlockPass, PageState, StepAnswer
+
+__all__ = ["Batch", "Host"]
+
+
+class Host:
+    """What lives as long as the boot: the listener, the trace, the keeper, the device for direct I/O."""
+
+    def __init__(self) -> None:
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(worker.ADDRESS)
+        self.listener.listen(16)
+        self.listener.settimeout(30)
+        self.device = os.open("/dev/ram1", os.O_RDWR | os.O_DIRECT)
+        knobs.thp_enabled("madvise")
+        knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
+        self.keeper = start_keeper()
+        self.tracer = Tracer()
+        self._eyes: Eyes | None = None
+
+    @property
+    def eyes(self) -> Eyes:
+        """Kernel memory; attached when first asked for."""
+        if self._eyes is None:
+            self._eyes = Eyes()
+        return self._eyes
+
+    def provenance(self) -> dict[str, str]:
+        """Which kernel this is."""
+        facts = {"kernel": os.uname().release, "build": os.uname().version, "cpus": str(os.cpu_count())}
+        lru_gen = Path("/sys/kernel/mm/lru_gen/enabled")
+        facts["lru_gen at boot"] = knobs.read(lru_gen) if lru_gen.exists() else "absent"
+        return facts
+
+
+class _Space:
+    """The agent's end of one process."""
+
+    def __init__(self, name: str, pid: int, link: worker.Link, blocks: int) -> None:
+        self.name, self.pid, self.link, self.blocks = name, pid, link, blocks
+        self.mm = 0
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self.link.send(request)
+            answer: dict[str, Any] = self.link.receive()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise libc.SysError(3, f"the process of space {self.name} died") from None
+        if "error" in answer:
+            raise libc.SysError(5, f"space {self.name}: {answer['error']}")
+        return answer
+
+    def end(self) -> None:
+        """Exit, and wait until nothing is left of it: the zombie appears after its memory and files are gone."""
+        handle = os.pidfd_open(self.pid)
+        try:
+            self.link.send({"do": "exit"})
+        except OSError:
+            os.kill(self.pid, 9)
+        select.select([handle], [], [], 30)
+        os.close(handle)
+        self.link.sock.close()
+
+
+class Batch:
+    """Runs a scenario. *observe*: for each ``observe`` step, the spaces it is about; *states*: also around each pass."""
+
+    def __init__(self, host: Host, scenario: v.Scenario, observe: dict[int, list[str]], states: bool) -> None:
+        self.host, self.scenario, self.observe, self.states = host, scenario, observe, states
+        self.spaces: dict[str, _Space] = {}
+        self.gone: list[_Space] = []
+        self.passes = 0
+        self.uid = 0
+        self.blocks: list[BlockPass] = []
+        self.answers: list[StepAnswer] = []
+        self.pages: list[PageState] = []
+
+    def answer(self) -> dict[str, Any]:
+        """What was answered, as ``results`` records in builtins."""
+        return {
+            "blocks": msgspec.to_builtins(self.blocks),
+            "answers": msgspec.to_builtins(self.answers),
+            "states": msgspec.to_builtins(self.pages),
+        }
+
+    def run(self, say: Callable[[int], None]) -> None:
+        """Set the host up, start every space, take every step."""
+        knobs.settle(self.scenario.host)
+        for space in self.scenario.spaces:
+            self._start(space)
+        knobs.drain()
+        for step, verb in enumerate(self.scenario.steps):
+            say(step)
+            self._step(step, verb)
+            # Batches of the LRU are the kernel's affair inside a pass; between verbs they are always empty.
+            knobs.drain()
+
+    def close(self) -> None:
+        """End every process and reap it."""
+        for space in self.spaces.values():
+            space.end()
+        self.spaces.clear()
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+
+    def _start(self, space: v.Space) -> None:
+        if space.gru:
+            raise libc.SysError(22, f"space {space.name} has a GRU: no kernel here can show it")
+        self.uid += 1
+        pid = os.fork()
+        if not pid:
+            self.host.listener.close()
+            for other in self.spaces.values():
+                other.link.sock.close()
+            worker.main(space, self.uid, self.host.device)
+        self._accept(space.name, space.blocks)
+        answer = self.spaces[space.name].link.receive()
+        if "error" in answer:
+            raise libc.SysError(5, answer["error"])
+
+    def _accept(self, name: str, blocks: int) -> None:
+        sock, _ = self.host.listener.accept()
+        link = worker.Link(sock)
+        hello = link.receive()
+        if hello["name"] != name:
+            raise libc.SysError(5, f"space {hello['name']} announced itself instead of {name}")
+        self.spaces[name] = _Space(name, hello["pid"], link, blocks)
+
+    def _step(self, step: int, verb: v.Verb) -> None:
+        errno, took = None, None
+        match verb:
+            case v.Scan():
+                for _ in range(verb.passes):
+                    self._scan(step)
+            case v.Observe():
+                self._observe(step, self.observe.get(step), "observe")
+            case v.SetKnobs():
+                self._knobs(verb)
+            case v.Drain():
+                pass
+            case v.Fork():
+                parent = self.spaces[verb.space]
+                self.uid += 1
+                parent.ask({"do": "fork", "child": verb.child, "uid": self.uid})
+                self._accept(verb.child, parent.blocks)
+            case v.Exit():
+                self.spaces.pop(verb.space).end()
+            case v.KsmMerge():
+                took = self._ksm()
+            case v.SplitHuge():
+                self._split(self.spaces[verb.space], verb.pages)
+            case v.Age():
+                from secondsight.lab.agent.ageing import age
+
+                space = self.spaces[verb.space]
+                took = age(space.pid, [int(p) for p in pagetext.parse(verb.pages, space.blocks)])
+                space.ask({"do": "flush"})
+            case _:
+                space = self.spaces[verb.space]
+                answer = space.ask({"do": "verb", "verb": msgspec.msgpack.encode(verb)})
+                errno, took = answer["errno"], answer["took"]
+        if errno is not None or took is not None:
+            self.answers.append(StepAnswer(step, errno, took))
+
+    def _knobs(self, verb: v.SetKnobs) -> None:
+        for name in ("max_ptes_none", "max_ptes_swap", "max_ptes_shared"):
+            value = getattr(verb, name)
+            if value is not None:
+                knobs.khugepaged(name, value)
+        if verb.thp_enabled is not None:
+            knobs.thp_enabled(verb.thp_enabled)
+
+    def _split(self, space: _Space, text: str) -> None:
+        for block in sorted({int(p) // 512 for p in pagetext.parse(text, space.blocks)}):
+            low = libc.AREA + block * libc.BLOCK_BYTES
+            knobs.put("/sys/kernel/debug/split_huge_pages", f"{space.pid},{low:#x},{low + libc.BLOCK_BYTES:#x}")
+
+    def _ksm(self) -> dict[str, str]:
+        """ksmd merges what stayed unchanged from one scan to the next: run it until four scans have gone by."""
+        ksm = Path("/sys/kernel/mm/ksm")
+        before = int(knobs.read(ksm / "full_scans"))
+        knobs.put(ksm / "run", 1)
+        deadline = time.monotonic() + 60
+        while int(knobs.read(ksm / "full_scans")) < before + 4:
+            time.sleep(0.005)
+            if time.monotonic() > deadline:
+                raise TraceError("ksmd has not made four scans in 60 s")
+        knobs.put(ksm / "run", 0)
+        return {name: text for name, s in self.spaces.items() if (text := ksm_pages(s.pid, s.blocks))}
+
+    def _scan(self, step: int) -> None:
+        self.passes += 1
+        new = {s.pid: s for s in self.spaces.values() if not s.mm}
+        if new:
+            for pid, mm in self.host.tracer.mms(list(new), lambda pid: new[pid].ask({"do": "flush"}) and None).items():
+                new[pid].mm = mm
+        young = self._observe(step, None, "before") if self.states else {}
+        areas = {}
+        for s in self.spaces.values():
+            entries = worker.pagemap(s.pid, s.blocks)
+            frames = np.where((entries & worker.PM_PRESENT) != 0, entries & np.uint64((1 << 55) - 1), np.uint64(0))
+            areas[s.mm] = Area(s.name, libc.AREA, s.blocks, frames)
+        knobs.drain()
+        self.host.tracer.start()
+        one_pass()
+        visits = attribute(self.host.tracer.stop(), areas, self.passes)
+        self.blocks += [
+            msgspec.structs.replace(b, young=young[b.space][b.block]) if b.space in young else b for b in visits
+        ]
+        knobs.drain()
+        if self.states:
+            self._observe(step, None, "after")
+
+    def _observe(
+        self, step: int, names: list[str] | None, at: Literal["observe", "before", "after"]
+    ) -> dict[str, list[tuple[int, int, int]]]:
+        """Record the spaces *names* (None: all); for each, its blocks' young pages by channel."""
+        young = {}
+        for name, s in self.spaces.items():
+            if names is None or name in names:
+                view = self.host.eyes.look(s.pid, s.blocks)
+                self.pages.append(view.write_down(step, name, at, 0 if at == "observe" else self.passes))
+                young[name] = view.young()
+        return young

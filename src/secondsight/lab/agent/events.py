@@ -1,0 +1,148 @@
+"""khugepaged's trace, and which block each event speaks of.
+
+    ss_scan: (collapse_scan_pmd+0x0/...) mm=M addr=A      our kprobe: khugepaged looks at the block at A
+      mm_collapse_huge_page_swapin                         only if pages were swapped out
+      mm_collapse_huge_page_isolate                        only if the scan passed and the rest was found unchanged
+      mm_collapse_huge_page                                only if the scan passed
+    mm_khugepaged_scan_pmd: mm=M scan_pfn=P ... status=S   last, with the final status
+
+The kprobe names the block outright. What the other events say must fit it, else the trace is not to be trusted: the same mm
+throughout, blocks of one mm in ascending order, and a scan_pfn that belonged to the block before the pass (where the page
+was not swapped in or replaced meanwhile).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.scenario.results import BlockPass, IsolateEvent, SwapinEvent
+
+__all__ = ["Area", "Event", "TraceError", "attribute", "parse"]
+
+_LINE = re.compile(r"^\s*(.+)-(\d+)\s+\[\d+\]\s+\S+\s+[\d.]+: (\w+): (.*)$")
+_FIELD = re.compile(r"(\w+)=([^,\s]+)")
+_NONE = 0xFFFF_FFFF_FFFF_FFFF
+
+SCAN, PMD = "ss_scan", "mm_khugepaged_scan_pmd"
+ISOLATE, SWAPIN, COLLAPSE = (
+    "mm_collapse_huge_page_isolate",
+    "mm_collapse_huge_page_swapin",
+    "mm_collapse_huge_page",
+)
+
+
+class TraceError(Exception):
+    """The trace does not fit what is known of the spaces: events were lost, or read wrongly."""
+
+
+class Event(NamedTuple):
+    """One line of the trace: which task, its pid, which event, its fields as printed."""
+
+    task: str
+    pid: int
+    name: str
+    fields: dict[str, str]
+
+    def number(self, field: str) -> int:
+        """The field as a number (pointers and frame numbers are hexadecimal)."""
+        text = self.fields[field]
+        return int(text, 16) if re.fullmatch(r"(0x)?[0-9a-f]{8,}|0x[0-9a-f]+", text) else int(text)
+
+
+class Area(NamedTuple):
+    """A space as the trace can name it, and the frames of its pages just before the pass (uint64[blocks * 512], 0 where none)."""
+
+    space: str
+    base: int
+    blocks: int
+    frames: npt.NDArray[np.uint64]
+
+
+def parse(text: str) -> list[Event]:
+    """The events in the text of a tracefs ``trace`` file, in order. Raises TraceError for a line that is neither event nor comment."""
+    out: list[Event] = []
+    for line in text.splitlines():
+        if line.startswith("#") or not line.strip():
+            continue
+        if "LOST" in line:
+            raise TraceError(f"the kernel lost events: {line.strip()}")
+        found = _LINE.match(line)
+        if not found:
+            raise TraceError(f"not an event: {line!r}")
+        out.append(Event(found[1].strip(), int(found[2]), found[3], dict(_FIELD.findall(found[4]))))
+    return out
+
+
+def attribute(events: Iterable[Event], areas: Mapping[int, Area], number: int) -> list[BlockPass]:
+    """The visits of khugepaged to *areas* (by mm pointer) in pass *number*, in the order made.
+
+    Visits to other processes are left out. Raises TraceError when the events do not fit together.
+    """
+    out: list[BlockPass] = []
+    last: dict[int, int] = {}
+    current: tuple[int, int] | None = None
+    inner: dict[str, Event] = {}
+    for event in events:
+        if not event.task.startswith("khugepaged"):
+            continue
+        if event.name == SCAN:
+            if current is not None:
+                raise TraceError(f"a visit to {current[1]:#x} has no end")
+            current, inner = (event.number("mm"), event.number("addr")), {}
+        elif event.name in (ISOLATE, SWAPIN, COLLAPSE):
+            if current is None or event.name in inner:
+                raise TraceError(f"{event.name} outside a visit, or twice in one")
+            inner[event.name] = event
+        elif event.name == PMD:
+            if current is None:
+                raise TraceError("a visit ends that has not begun")
+            mm, address = current
+            if event.number("mm") != mm:
+                raise TraceError(f"a visit to mm {mm:#x} ends as one to {event.fields['mm']}")
+            current = None
+            area = areas.get(mm)
+            if area is None or not area.base <= address < area.base + area.blocks * (2 << 20):
+                continue
+            block = (address - area.base) >> 21
+            if last.get(mm, -1) >= block:
+                raise TraceError(f"space {area.space}: block {block} visited after block {last[mm]}")
+            last[mm] = block
+            out.append(_visit(area, block, number, event, inner))
+    if current is not None:
+        raise TraceError(f"a visit to {current[1]:#x} has no end")
+    return out
+
+
+def _visit(area: Area, block: int, number: int, event: Event, inner: Mapping[str, Event]) -> BlockPass:
+    pfn = event.number("scan_pfn")
+    owners = set((np.flatnonzero(area.frames == np.uint64(pfn)) // 512).tolist())
+    if pfn != _NONE and owners and block not in owners:
+        raise TraceError(f"space {area.space}: the scan of block {block} names a page of blocks {sorted(owners)}")
+    isolate, swapin, collapse = inner.get(ISOLATE), inner.get(SWAPIN), inner.get(COLLAPSE)
+    return BlockPass(
+        pass_=number,
+        space=area.space,
+        block=block,
+        status=event.fields["status"],
+        referenced=event.number("referenced"),
+        none_or_zero=event.number("none_or_zero"),
+        unmapped=event.number("unmapped"),
+        writable=event.number("writable") if "writable" in event.fields else None,
+        swapin=SwapinEvent(swapin.number("swapped_in"), swapin.number("referenced"), swapin.number("ret"))
+        if swapin
+        else None,
+        isolate=IsolateEvent(
+            isolate.fields["status"],
+            isolate.number("referenced"),
+            isolate.number("none_or_zero"),
+            isolate.number("writable") if "writable" in isolate.fields else None,
+        )
+        if isolate
+        else None,
+        collapse=collapse.fields["status"] if collapse else None,
+    )

@@ -1,0 +1,122 @@
+"""The system calls that Python has no face for, and the fixed addresses of a space's memory.
+
+    0x2000_0000_0000  the area: blocks * 2 MiB, nothing mapped on either side of it, so no VMA ever merges with it
+    0x2100_0000_0000  the VM's private memory (2 MiB)
+    0x2200_0000_0000  scratch: never populated (draining), and the TLB flush's pages
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+__all__ = [
+    "ADVICE",
+    "AREA",
+    "BLOCK_BYTES",
+    "PAGE",
+    "PRIVATE_AREA",
+    "SCRATCH",
+    "PROT",
+    "SysError",
+    "check",
+    "lib",
+    "madvise",
+    "mmap_fixed",
+    "mprotect",
+    "munmap",
+    "runs",
+]
+
+AREA = 0x2000_0000_0000
+PRIVATE_AREA = 0x2100_0000_0000
+SCRATCH = 0x2200_0000_0000
+PAGE = 4096
+BLOCK_BYTES = 512 * PAGE
+
+# include/uapi/asm-generic/mman-common.h
+ADVICE = {
+    "normal": 0,
+    "dontneed": 4,
+    "free": 8,
+    "dontfork": 10,
+    "dofork": 11,
+    "mergeable": 12,
+    "unmergeable": 13,
+    "hugepage": 14,
+    "nohugepage": 15,
+    "cold": 20,
+    "pageout": 21,
+    "collapse": 25,
+}
+PROT = {"none": 0, "r": 1, "rw": 3}
+_MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_FIXED_NOREPLACE, _MAP_NORESERVE = 0x2, 0x20, 0x100000, 0x4000
+
+lib = ctypes.CDLL(None, use_errno=True)
+lib.mmap.restype = ctypes.c_void_p
+lib.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
+for _name in ("munmap", "mlock", "munlock"):
+    getattr(lib, _name).argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+for _name in ("madvise", "mprotect"):
+    getattr(lib, _name).argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+lib.syscall.restype = ctypes.c_long
+
+
+class SysError(OSError):
+    """A system call failed where the agent counted on it."""
+
+
+def check(result: int, what: str) -> int:
+    """*result*, or SysError with errno's name when it is negative."""
+    if result < 0:
+        code = ctypes.get_errno()
+        raise SysError(code, f"{what}: {errno.errorcode.get(code, code)} {os.strerror(code)}")
+    return result
+
+
+def failed(result: int) -> str | None:
+    """errno's name when *result* says that the call failed, else None."""
+    return errno.errorcode.get(ctypes.get_errno(), "?") if result < 0 else None
+
+
+def mmap_fixed(address: int, length: int, prot: int = 3) -> int:
+    """Private anonymous memory at *address*; nothing may be there yet."""
+    flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE | _MAP_NORESERVE
+    got = lib.mmap(address, length, prot, flags, -1, 0)
+    if got != address:
+        raise SysError(ctypes.get_errno(), f"mmap at {address:#x}: {os.strerror(ctypes.get_errno())}")
+    return address
+
+
+def munmap(address: int, length: int) -> None:
+    """munmap(2)."""
+    check(lib.munmap(address, length), "munmap")
+
+
+def madvise(address: int, length: int, advice: str) -> str | None:
+    """madvise(2); errno's name, or None."""
+    return failed(lib.madvise(address, length, ADVICE[advice]))
+
+
+def mprotect(address: int, length: int, prot: str) -> str | None:
+    """mprotect(2); errno's name, or None."""
+    return failed(lib.mprotect(address, length, PROT[prot]))
+
+
+def runs(pages: list[int]) -> list[tuple[int, int]]:
+    """(first page, number of pages) of each ascending run in *pages*, in the order written."""
+    out: list[tuple[int, int]] = []
+    for page in pages:
+        if out and out[-1][0] + out[-1][1] == page:
+            out[-1] = (out[-1][0], out[-1][1] + 1)
+        else:
+            out.append((page, 1))
+    return out

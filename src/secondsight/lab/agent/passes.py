@@ -1,0 +1,120 @@
+"""One deterministic pass of khugepaged.
+
+khugepaged sleeps for ``scan_sleep_millisecs``, which is an hour here. Writing the file wakes it (scan_sleep_millisecs_store); with pages_to_scan
+at its largest it goes on until it has passed the list's head twice: once at the start, for between passes it always stops
+there, and once at the end (khugepaged_do_scan). So one write is one full scan. The list is never empty, or a
+new mm would wake it too (__khugepaged_enter): the keeper, a process with a registered but ineligible block, stays at its head.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from secondsight.lab.agent import knobs, libc
+from secondsight.lab.agent.events import COLLAPSE, ISOLATE, PMD, SCAN, SWAPIN, Event, TraceError, parse
+
+__all__ = ["Tracer", "one_pass", "start_keeper"]
+
+TRACING = Path("/sys/kernel/tracing")
+INSTANCE = TRACING / "instances/secondsight"
+_LOOKS = ("collapse_scan_pmd", "hpage_collapse_scan_pmd")  # 7.x, and 5.19 to 6.18 (mm/khugepaged.c)
+
+
+class Tracer:
+    """A tracefs instance of our own with khugepaged's events in it."""
+
+    def __init__(self) -> None:
+        INSTANCE.mkdir(exist_ok=True)
+        symbols = {line.split()[2] for line in Path("/proc/kallsyms").read_text().splitlines() if "scan_pmd" in line}
+        look = next((name for name in _LOOKS if name in symbols), None)
+        if look is None:
+            raise TraceError(f"none of {', '.join(_LOOKS)} can be probed; near them are {sorted(symbols)}")
+        # collapse_scan_pmd(mm, vma, address, ...)
+        knobs.put(TRACING / "kprobe_events", f"p:secondsight/{SCAN} {look} mm=%di addr=%dx")
+        knobs.put(INSTANCE / "buffer_size_kb", 8192)
+        knobs.put(INSTANCE / "tracing_on", 0)
+        for name in (PMD, ISOLATE, SWAPIN, COLLAPSE):
+            knobs.put(INSTANCE / f"events/huge_memory/{name}/enable", 1)
+        knobs.put(INSTANCE / f"events/secondsight/{SCAN}/enable", 1)
+        self._locks = INSTANCE / "events/mmap_lock/mmap_lock_start_locking"
+
+    def start(self) -> None:
+        """Empty the buffer and record."""
+        knobs.put(INSTANCE / "trace", "")
+        knobs.put(INSTANCE / "tracing_on", 1)
+
+    def stop(self) -> list[Event]:
+        """What was recorded. Raises TraceError when the buffer overran."""
+        knobs.put(INSTANCE / "tracing_on", 0)
+        for cpu in INSTANCE.glob("per_cpu/cpu*/stats"):
+            facts = dict(line.split(": ") for line in cpu.read_text().splitlines() if ": " in line)
+            if int(facts["overrun"]) or int(facts["dropped events"]):
+                raise TraceError(f"{cpu.parent.name} lost events: overrun {facts['overrun']}")
+        return parse((INSTANCE / "trace").read_text())
+
+    def mms(self, pids: list[int], poke: Callable[[int], None]) -> dict[int, int]:
+        """The mm pointer of each of *pids*, seen when ``poke(pid)`` makes it take its mmap lock for writing."""
+        knobs.put(self._locks / "filter", "write == 1")
+        knobs.put(self._locks / "enable", 1)
+        self.start()
+        for pid in pids:
+            poke(pid)
+        events = self.stop()
+        knobs.put(self._locks / "enable", 0)
+        found = {e.pid: e.number("mm") for e in events if e.fields.get("write") == "true"}
+        if missing := [pid for pid in pids if pid not in found]:
+            raise TraceError(f"no mm seen for {missing}")
+        return {pid: found[pid] for pid in pids}
+
+
+def start_keeper() -> int:
+    """Fork the process that keeps khugepaged's list from being empty; its pid."""
+    pid = os.fork()
+    if pid:
+        time.sleep(0.2)
+        return pid
+    libc.mmap_fixed(libc.AREA, libc.BLOCK_BYTES)
+    libc.madvise(libc.AREA, libc.BLOCK_BYTES, "nohugepage")
+    libc.lib.memset(libc.ctypes.c_void_p(libc.AREA), 1, 1)
+    libc.madvise(libc.AREA, libc.BLOCK_BYTES, "hugepage")
+    libc.madvise(libc.AREA, libc.BLOCK_BYTES, "nohugepage")
+    while True:
+        time.sleep(3600)
+
+
+def _full_scans() -> int:
+    return int(knobs.read(knobs.KHUGEPAGED / "full_scans"))
+
+
+def _thread() -> Path | None:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if "(khugepaged)" in stat.read_text():
+                return stat
+        except OSError:
+            continue
+    return None
+
+
+def one_pass(patience: float = 120.0) -> None:
+    """Make khugepaged scan its whole list once, and wait until it sleeps again. With THP off there is nothing to do."""
+    thread = _thread()
+    if thread is None:
+        return
+    wanted = _full_scans() + 1
+    knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
+    deadline = time.monotonic() + patience
+    pause = 0.002
+    while True:
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
+        state = thread.read_text().rpartition(")")[2].split()[0]
+        if _full_scans() >= wanted and state in "SI":
+            break
+        if time.monotonic() > deadline:
+            raise TraceError(f"khugepaged has not finished in {patience:.0f} s")
+    if _full_scans() != wanted:
+        raise TraceError(f"khugepaged made {_full_scans() - wanted + 1} full scans instead of one")

@@ -1,0 +1,247 @@
+"""One process of a scenario: its area, its VM, its pins. Forked from the agent, told over a socket what to do.
+
+The process's own memory never becomes eligible for khugepaged (``enabled=madvise``, and no advice outside the area), and only
+verbs touch the area's pages. A message is a length (uint32) and msgpack: a request is ``{"do": verb}`` with the scenario's own record,
+an answer ``{"errno": name or None, "took": pages or None}``, or ``{"error": text}`` when the agent is at fault.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+import socket
+import struct
+import traceback
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.lab.agent import code, libc
+from secondsight.lab.agent.pins import Pins, copied, zero_copy
+from secondsight.lab.agent.vm import Vm
+from secondsight.scenario import pages as pagetext
+from secondsight.scenario import verbs as v
+
+__all__ = ["ADDRESS", "Link", "main", "pagemap"]
+
+ADDRESS = "\0secondsight"
+"""The agent listens here (an abstract Unix socket)."""
+
+PM_SWAP = np.uint64(1 << 62)
+PM_PRESENT = np.uint64(1 << 63)
+
+
+class Link:
+    """Whole messages over a stream socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def send(self, message: object) -> None:
+        """One message."""
+        data = msgspec.msgpack.encode(message)
+        self.sock.sendall(struct.pack("<I", len(data)) + data)
+
+    def receive(self) -> Any:
+        """The next message; EOFError when the other side is gone."""
+        (length,) = struct.unpack("<I", self._exactly(4))
+        return msgspec.msgpack.decode(self._exactly(length))
+
+    def _exactly(self, n: int) -> bytes:
+        out = b""
+        while len(out) < n:
+            piece = self.sock.recv(n - len(out))
+            if not piece:
+                raise EOFError
+            out += piece
+        return out
+
+
+def pagemap(pid: int | str, blocks: int) -> npt.NDArray[np.uint64]:
+    """/proc/PID/pagemap of the area: uint64[blocks * 512] (Documentation/admin-guide/mm/pagemap.rst)."""
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
+        return np.frombuffer(os.pread(file.fileno(), blocks * 512 * 8, libc.AREA // libc.PAGE * 8), np.uint64)
+
+
+class _Toucher:
+    """The machine code of ``code.HOST`` in a page of its own, and the handler that steps over denied accesses."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, libc.PAGE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._page[: len(code.HOST)] = code.HOST
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
+        self._denied = ctypes.c_uint32.from_address(base + code.DENIED)
+        args = (ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
+        self._calls = {at: ctypes.CFUNCTYPE(None, *args)(base + at) for at in (code.READ, code.WRITE, code.FILL)}
+        # struct sigaction of glibc: handler, a mask of 128 bytes, flags (SA_SIGINFO), restorer
+        action = struct.pack("<Q128xi4xQ", base + code.HANDLER, 4, 0)
+        libc.check(libc.lib.sigaction(signal.SIGSEGV, action, None), "sigaction")
+
+    def touch(self, routine: int, pages: list[int], argument: int = 0, base: int = libc.AREA) -> str | None:
+        numbers = np.array(pages, dtype=np.uint32)
+        self._denied.value = 0
+        self._calls[routine](base, numbers.ctypes.data, len(numbers), argument)
+        return "EFAULT" if self._denied.value else None
+
+
+class _Worker:
+    def __init__(self, space: v.Space, uid: int, device: int, link: Link) -> None:
+        self.blocks, self.device, self.link = space.blocks, device, link
+        self.toucher = _Toucher()
+        self.pins = Pins()
+        self.set_uid(uid)
+        libc.mmap_fixed(libc.AREA, space.blocks * libc.BLOCK_BYTES)
+        self.vm = Vm(space.blocks) if space.vm else None
+        for slot in space.vm.slots if space.vm and self.vm else ():
+            self.vm.add(slot.id, slot.gfn_block, slot.block, slot.blocks)
+
+    def set_uid(self, uid: int) -> None:
+        # Bit 31 keeps the stamp of page 0 of the first space from being zero.
+        self.stamp = 1 << 31 | uid << 16
+
+    def number(self, text: str) -> list[int]:
+        return [int(p) for p in pagetext.parse(text, self.blocks)]
+
+    def ranges(self, text: str) -> list[tuple[int, int]]:
+        return [(libc.AREA + p * libc.PAGE, n * libc.PAGE) for p, n in libc.runs(self.number(text))]
+
+    def over(self, text: str, call: Any) -> str | None:
+        """Call on each run; the first errno, after all were done."""
+        return next((e for e in [call(a, n) for a, n in self.ranges(text)] if e), None)
+
+    def flush_tlb(self) -> None:
+        """Unmapping more than 33 populated pages flushes the whole TLB (tlb_single_page_flush_ceiling)."""
+        at = libc.SCRATCH + (1 << 24)
+        libc.mmap_fixed(at, 64 * libc.PAGE)
+        self.toucher.touch(code.WRITE, list(range(64)), 1 << 31, at)
+        libc.munmap(at, 64 * libc.PAGE)
+
+    def the_vm(self) -> Vm:
+        if self.vm is None:
+            raise libc.SysError(22, "this space has no VM")
+        return self.vm
+
+    def do(self, verb: v.Verb) -> dict[str, Any]:
+        """Carry out *verb*."""
+        errno: str | None = None
+        took: str | None = None
+        match verb:
+            case v.CpuRead():
+                errno = self.toucher.touch(code.READ, self.number(verb.pages))
+            case v.CpuWrite(value=None):
+                errno = self.toucher.touch(code.WRITE, self.number(verb.pages), self.stamp)
+            case v.CpuWrite():
+                errno = self.toucher.touch(code.FILL, self.number(verb.pages), verb.value or 0)
+            case v.GuestRead() | v.GuestWrite():
+                stamp = self.stamp if isinstance(verb, v.GuestWrite) else None
+                errno = self.the_vm().touch(self.number(verb.pages), slot=verb.slot, view=verb.view, stamp=stamp)
+            case v.IoCopied():
+                errno = copied(self.number(verb.pages), verb.write, self.stamp)
+            case v.IoZeroCopy():
+                errno = zero_copy(self.device, self.number(verb.pages), verb.write, self.stamp)
+            case v.Pin():
+                errno = self.pins.pin(verb.name, self.number(verb.pages), verb.write)
+            case v.Unpin():
+                self.pins.unpin(verb.name)
+            case v.ClearRefs():
+                with open("/proc/self/clear_refs", "w") as file:
+                    file.write("1")
+                self.flush_tlb()
+            case v.Madvise():
+                errno = self.over(verb.pages, lambda a, n: libc.madvise(a, n, verb.advice))
+                if verb.advice == "collapse":
+                    errno = errno or "0"
+            case v.Mprotect():
+                errno = self.over(verb.pages, lambda a, n: libc.mprotect(a, n, verb.prot))
+            case v.Mlock():
+                errno = self.over(verb.pages, lambda a, n: libc.failed(libc.lib.mlock(a, n)))
+            case v.Munlock():
+                errno = self.over(verb.pages, lambda a, n: libc.failed(libc.lib.munlock(a, n)))
+            case v.SwapOut():
+                before = pagemap("self", self.blocks) & PM_SWAP
+                errno = self.over(verb.pages, lambda a, n: libc.madvise(a, n, "pageout"))
+                gone = np.flatnonzero((pagemap("self", self.blocks) & PM_SWAP & ~before) != 0)
+                took = pagetext.format(gone)
+                self.flush_tlb()
+            case v.SplitPmd():
+                # The VMA's edge inside the huge page splits the PMD (vma_adjust_trans_huge) and changes no entry's bits.
+                for block in sorted({p // 512 for p in self.number(verb.pages)}):
+                    at = libc.AREA + block * libc.BLOCK_BYTES
+                    errno = libc.madvise(at, libc.PAGE, "dontfork") or libc.madvise(at, libc.PAGE, "dofork") or errno
+            case v.SlotAdd():
+                self.the_vm().add(verb.slot.id, verb.slot.gfn_block, verb.slot.block, verb.slot.blocks)
+            case v.SlotDelete():
+                self.the_vm().delete(verb.id)
+            case _:
+                raise libc.SysError(22, f"{type(verb).__name__} is not a process's verb")
+        return {"errno": errno, "took": took}
+
+    def fork(self, child: str, uid: int) -> dict[str, Any]:
+        """fork(2): the child lets go of the VM and the pins and announces itself to the agent."""
+        pid = os.fork()
+        if pid:
+            return {"pid": pid}
+        self.pins.close_inherited()
+        if self.vm:
+            self.vm.close_inherited()
+            self.vm = None
+        self.link.sock.close()
+        self.set_uid(uid)
+        self.link = announce(child)
+        return {}
+
+
+def announce(name: str) -> Link:
+    """Connect to the agent and say who this is."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(ADDRESS)
+    link = Link(sock)
+    link.send({"name": name, "pid": os.getpid()})
+    return link
+
+
+def main(space: v.Space, uid: int, device: int) -> None:
+    """A space's process, from its start to its end; does not return."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        _serve(space, uid, device)
+    except EOFError:
+        pass
+    except BaseException:
+        # The console is where the host finds it.
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _serve(space: v.Space, uid: int, device: int) -> None:
+    link = announce(space.name)
+    try:
+        worker = _Worker(space, uid, device, link)
+    except OSError as error:
+        link.send({"error": f"setting up space {space.name}: {error}"})
+        return
+    link.send({})
+    decode = msgspec.msgpack.Decoder(v.Verb)
+    while True:
+        request = worker.link.receive()
+        try:
+            if request["do"] == "exit":
+                worker.pins.release()
+                return
+            if request["do"] == "fork":
+                answer = worker.fork(request["child"], request["uid"])
+                if not answer:  # the child has announced itself; its first answer is the agent's to ask for
+                    continue
+            elif request["do"] == "flush":
+                worker.flush_tlb()
+                answer = {}
+            else:
+                answer = worker.do(decode.decode(request["verb"]))
+        except (OSError, KeyError, ValueError, msgspec.ValidationError) as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        worker.link.send(answer)

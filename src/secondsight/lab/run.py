@@ -1,0 +1,219 @@
+"""Run scenarios in a booted kernel: plan batches, boot, hand them to the agent, keep what it answers.
+
+    scenarios ─ plan ─▶ batches ─ merge ─▶ agent (one boot, many batches) ─▶ answers ─ split ─▶ a Run for each scenario
+                                             │
+                                             └─ a guest that dies: the batch is cut at the scenario at fault and
+                                                the rest goes on in a fresh guest
+
+Every batch's answer is a file in the run's folder as soon as it is there, so a run that is interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from secondsight.errors import SecondSightError
+from secondsight.lab import initramfs, kernels
+from secondsight.lab.machine import Guest, GuestDied, Machine, machine
+from secondsight.scenario import batch, results, verbs
+
+__all__ = ["Failure", "agent_files", "run"]
+
+Say = Callable[[str], None]
+
+_AGENT = (
+    "secondsight.errors",
+    "secondsight.bits.*",
+    "secondsight.mm.config",
+    "secondsight.scenario.pages",
+    "secondsight.scenario.results",
+    "secondsight.scenario.states",
+    "secondsight.scenario.verbs",
+    "secondsight.live.*",
+    "secondsight.lab.wire",
+    "secondsight.lab.agent.*",
+    "secondsight.lab.agent.__main__",
+)
+_BLOCKS = 128  # in one batch: 128 processes of about 12 MiB with their area and VM
+_MEMORY_MIB = 3072
+_SILENCE = 180.0
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A scenario that no answer was got for: *why*, and the end of the guest's console if the guest died over it."""
+
+    source: str
+    why: str
+    console: str = ""
+
+
+class _Batch:
+    """The scenarios *members* (indices), to be run together."""
+
+    def __init__(self, members: list[int], scenarios: Sequence[verbs.Scenario], states: bool) -> None:
+        self.members = members
+        self.merged = batch.merge([scenarios[i] for i in members])
+        self.request = {
+            "scenario": msgspec.to_builtins(self.merged.scenario),
+            "observe": {str(k): list(v) for k, v in self.merged.observe.items()},
+            "states": states,
+        }
+        self.key = hashlib.sha256(msgspec.json.encode(self.request)).hexdigest()[:20]
+        self.step = 0
+
+    def at_fault(self) -> list[int]:
+        """The members whose step was the last to begin; all of them in a pass."""
+        if not self.merged.origin:
+            return self.members
+        return [self.members[k] for k, _ in self.merged.origin[self.step]] or self.members
+
+
+def agent_files() -> dict[str, bytes | Path]:
+    """What the guest needs of ours, to lay over its root."""
+    return initramfs.package_sources(_AGENT)
+
+
+def run(
+    scenarios: Sequence[verbs.Scenario],
+    kernel: str | kernels.Kernel,
+    mmu: str,
+    *,
+    states: bool = False,
+    size: int = _BLOCKS,
+    folder: Path | None = None,
+    cache: Path | None = None,
+    say: Say = lambda text: None,
+) -> list[results.Run | Failure]:
+    """Answer *scenarios* with *kernel* on the machine *mmu*, in their order.
+
+    *states*: record every space's pages around each pass, and each block's young pages by channel (slower); *size*: blocks in one pass;
+    *folder*: where the batches' answers are kept (default: in the cache, named after what was asked); *say* hears of progress.
+    A scenario that kills the guest, or that the agent cannot carry out, answers a ``Failure``; the others are answered all the same.
+    Raises MissingPart when the kernel or the emulator is not here.
+    """
+    where = machine(mmu)
+    booted = kernels.resolve(kernel, cache=cache) if isinstance(kernel, str) else kernel
+    scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
+    kept = folder or _folder(cache or kernels.cache_dir(), booted, mmu)
+    kept.mkdir(parents=True, exist_ok=True)
+    out: dict[int, results.Run | Failure] = {}
+    todo = [_Batch(members, scenarios, states) for members in batch.plan(scenarios, size)]
+    while todo:
+        waiting = []
+        for one in todo:
+            answer = _load(kept / f"{one.key}.json")
+            if answer is None:
+                waiting.append(one)
+            else:
+                _take(one, answer, scenarios, out)
+        say(f"{len(out)} of {len(scenarios)} scenarios answered")
+        todo = _boot(waiting, where, booted, scenarios, out, kept, cache, say) if waiting else []
+    return [out[i] for i in range(len(scenarios))]
+
+
+def _folder(cache: Path, kernel: kernels.Kernel, mmu: str) -> Path:
+    code = hashlib.sha256()
+    for inside, content in sorted(agent_files().items()):
+        code.update(inside.encode() + (content if isinstance(content, bytes) else content.read_bytes()))
+    return cache / "runs" / f"{kernel.release}-{mmu}-{code.hexdigest()[:12]}"
+
+
+def _load(path: Path) -> results.Run | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=results.Run)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _store(path: Path, answer: results.Run) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(msgspec.json.encode(answer))
+    part.rename(path)
+
+
+def _take(
+    one: _Batch, answer: results.Run, scenarios: Sequence[verbs.Scenario], out: dict[int, results.Run | Failure]
+) -> None:
+    for i, each in zip(one.members, batch.split(one.merged, answer), strict=True):
+        provenance = {**each.provenance, "scenario": scenarios[i].title}
+        out[i] = msgspec.structs.replace(each, provenance=provenance)
+
+
+def _boot(
+    todo: list[_Batch], where: Machine, kernel: kernels.Kernel, scenarios: Sequence[verbs.Scenario],
+    out: dict[int, results.Run | Failure], kept: Path, cache: Path | None, say: Say,
+) -> list[_Batch]:  # fmt: skip
+    """One guest, for as many batches as it lives through; the batches that are left to do."""
+    say(f"booting {kernel.release} on {where.name}")
+    left = list(todo)
+    states = bool(todo[0].request["states"])
+    try:
+        with where.boot(kernel, agent_files(), memory_mib=_MEMORY_MIB, cache=cache, say=say) as guest:
+            hello = guest.receive(_SILENCE * where.slow)
+            if not isinstance(hello, dict) or "hello" not in hello:
+                raise GuestDied("its agent did not greet", guest.console)
+            provenance = {**hello["hello"], "mmu": where.name, "package": kernel.version}
+            while left:
+                one = left[0]
+                reply = _ask(guest, one, _SILENCE * where.slow)
+                if "failed" in reply:
+                    # The agent goes on, but what the failed batch has left in this kernel is not known: boot anew.
+                    return _cut(left, Failure("kernel", reply["why"], guest.console[-4000:]), scenarios, states, out)
+                answer = results.Run(
+                    source="kernel",
+                    blocks=msgspec.convert(reply["blocks"], list[results.BlockPass]),
+                    answers=msgspec.convert(reply["answers"], list[results.StepAnswer]),
+                    states=msgspec.convert(reply["states"], list[results.PageState], strict=False),
+                    provenance=provenance,
+                )
+                _store(kept / f"{one.key}.json", answer)
+                _take(one, answer, scenarios, out)
+                left.pop(0)
+                say(f"{len(out)} of {len(scenarios)} scenarios answered")
+            guest.send({"quit": True})
+            while guest.receive(_SILENCE) is not None:
+                pass
+    except GuestDied as death:
+        if not left:
+            return []
+        if left[0].step < 0:
+            raise
+        return _cut(left, Failure("kernel", death.why, death.console[-4000:]), scenarios, states, out)
+    return left
+
+
+def _ask(guest: Guest, one: _Batch, patience: float) -> dict[str, Any]:
+    one.step = -1
+    guest.send({"batch": one.key, **one.request})
+    while True:
+        reply = guest.receive(patience)
+        if reply is None:
+            raise GuestDied("its agent left in the middle of a batch", guest.console)
+        if "at" in reply:
+            one.step = reply["at"][1]
+        elif reply.get("done") == one.key or reply.get("failed") == one.key:
+            return dict(reply)
+        else:
+            raise SecondSightError(f"the agent answered {str(reply)[:80]!r} to batch {one.key}")
+
+
+def _cut(
+    left: list[_Batch], failure: Failure, scenarios: Sequence[verbs.Scenario], states: bool,
+    out: dict[int, results.Run | Failure],
+) -> list[_Batch]:  # fmt: skip
+    """Take the scenario at fault out of the first batch of *left*; where it cannot be told, cut the batch in two."""
+    one, rest = left[0], left[1:]
+    fault = one.at_fault()
+    if len(fault) == 1:
+        out[fault[0]] = failure
+        members = [[m for m in one.members if m != fault[0]]]
+    else:
+        half = len(one.members) // 2
+        members = [one.members[:half], one.members[half:]]
+    return [_Batch(m, scenarios, states) for m in members if m] + rest

@@ -1,0 +1,102 @@
+"""How a space's pages are written down in a ``PageState``: from raw entries and flags to run-length text.
+
+The model hands in its own arrays, the lab what it read from kernel memory; comparing the two is comparing text.
+
+    primary entry     -  none           S  swap entry, or another that is not present
+                      P  present (N: PROT_NONE), then W writable, A accessed, D dirty, H huge
+    secondary entry   P  present (T: access-tracked), then W writable, Y young, H large; all of a page's entries sorted and
+                      joined by a comma; empty: KVM maps nothing there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits import pageflags, pte, spte
+from secondsight.scenario.results import PageState
+
+__all__ = ["page_state", "per_page", "pte_texts", "runs", "spte_texts"]
+
+U64 = npt.NDArray[np.uint64]
+T = TypeVar("T", int, str)
+
+
+def runs(values: Sequence[T]) -> list[tuple[int, T]]:
+    """``[count, value]`` of each run of equal values."""
+    out: list[tuple[int, T]] = []
+    start = 0
+    for i in range(1, len(values) + 1):
+        if i == len(values) or values[i] != values[start]:
+            out.append((i - start, values[start]))
+            start = i
+    return out
+
+
+def per_page(pmd: U64, table: U64) -> U64:
+    """The entry that maps each page: *pmd* uint64[B] where it is a leaf, else its row of *table* uint64[B, 512]; uint64[B * 512].
+
+    A leaf's frame number is moved on to the page's own.
+    """
+    huge = pte.pmd_trans_huge(pmd)
+    leaf = pmd[:, None] + (np.arange(512, dtype=np.uint64) << pte.PFN_SHIFT)
+    return np.where(huge[:, None], leaf, table).reshape(-1)
+
+
+def pte_texts(entries: U64, huge: npt.NDArray[np.bool_]) -> list[str]:
+    """The text of each primary entry (uint64[n]; *huge* bool[n]: it is a PMD leaf)."""
+    kind = np.select(
+        [entries == 0, ~pte.pte_present(entries), (entries & pte.PRESENT) == 0], [0, 1, 2], default=3
+    )
+    code = kind * 16 + np.where(
+        kind < 2,
+        0,
+        pte.pte_write(entries) * 8 + pte.pte_young(entries) * 4 + pte.pte_dirty(entries) * 2 + huge * 1,
+    )
+    names = [
+        ("-", "S", "N", "P")[c >> 4] + "".join(name for bit, name in ((8, "W"), (4, "A"), (2, "D"), (1, "H")) if c & bit)
+        for c in range(64)
+    ]
+    return [names[c] for c in code.tolist()]
+
+
+def spte_texts(
+    pages: int, page: npt.NDArray[np.int64], entries: U64, young: npt.NDArray[np.bool_], large: npt.NDArray[np.bool_],
+    layout: spte.SpteLayout,
+) -> list[str]:  # fmt: skip
+    """The text of each of *pages* pages, from K present leaf SPTEs: *page* int64[K] whose it is, *entries* uint64[K], *young* and
+    *large* bool[K]."""
+    words: list[list[str]] = [[] for _ in range(pages)]
+    tracked = spte.is_access_track(entries, layout)
+    writable = spte.is_writable(entries, layout)
+    for p, t, w, y, h in zip(
+        page.tolist(), tracked.tolist(), writable.tolist(), young.tolist(), large.tolist(), strict=True
+    ):
+        words[p].append(("T" if t else "P") + "W" * w + "Y" * y + "H" * h)
+    return [",".join(sorted(w)) for w in words]
+
+
+def page_state(
+    step: int, space: str, *, at: Literal["observe", "before", "after"], pass_: int,
+    pmd: U64, table: U64, flags: npt.NDArray[np.uint32], mapcount: npt.NDArray[np.int32], sptes: list[str] | None,
+) -> PageState:  # fmt: skip
+    """Write one space down. *pmd* uint64[B], *table* uint64[B, 512]; *flags* and *mapcount* [B * 512], asked for
+    present pages only; *sptes* the text of each page, None for a space without a VM."""
+    entries = per_page(pmd, table)
+    huge = np.repeat(pte.pmd_trans_huge(pmd), 512)
+    present = pte.pte_present(entries)
+    shown = np.where(present, flags & pageflags.COMPARED, np.uint32(0))
+    counts = np.where(present, mapcount, np.int32(0))
+    return PageState(
+        step=step,
+        space=space,
+        pte=runs(pte_texts(entries, huge)),
+        flags=runs([int(x) for x in shown.tolist()]),
+        mapcount=runs([int(x) for x in counts.tolist()]),
+        spte={} if sptes is None else {"kvm": runs(sptes)},
+        at=at,
+        pass_=pass_,
+    )
