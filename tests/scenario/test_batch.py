@@ -17,7 +17,7 @@ def scenario(*steps: v.Verb, blocks: int = 1, **more: object) -> v.Scenario:
     return v.Scenario(spaces=(v.Space("a", blocks),), steps=steps, **more)
 
 
-W, S, O = v.CpuWrite("a", "0"), v.Scan(), v.Observe()
+W, S, LOOK = v.CpuWrite("a", "0"), v.Scan(), v.Observe()
 
 
 def test_scans_line_up() -> None:
@@ -48,7 +48,7 @@ def test_ksm_values_differ_between_scenarios_and_zero_stays_zero() -> None:
 
 
 def test_observe_names_the_living_spaces_of_its_own_scenario() -> None:
-    own = scenario(O, v.Fork("a", "b"), O, v.Exit("a"), O)
+    own = scenario(LOOK, v.Fork("a", "b"), LOOK, v.Exit("a"), LOOK)
     merged = batch.merge([scenario(W), own])
     assert list(merged.observe.values()) == [("1.a",), ("1.a", "1.b"), ("1.b",)]
 
@@ -76,7 +76,7 @@ def test_nothing_to_merge_is_refused() -> None:
 
 @st.composite
 def some_scenarios(draw: st.DrawFn) -> list[v.Scenario]:
-    step = st.sampled_from([W, S, O, v.Scan(passes=2), v.SwapOut("a", "0")])
+    step = st.sampled_from([W, S, LOOK, v.Scan(passes=2), v.SwapOut("a", "0")])
     return [scenario(*draw(st.lists(step, max_size=6))) for _ in range(draw(st.integers(1, 5)))]
 
 

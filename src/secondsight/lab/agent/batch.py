@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from secondsight.lab.agent import knobs, libc, worker
+from secondsight.lab.agent.ageing import age
 from secondsight.lab.agent.events import Area, TraceError, attribute
 from secondsight.lab.agent.passes import Tracer, one_pass, start_keeper
 from secondsight.lab.agent.state import Eyes, ksm_pages
@@ -153,7 +154,8 @@ class Batch:
         self.spaces[name] = _Space(name, hello["pid"], link, blocks)
 
     def _step(self, step: int, verb: v.Verb) -> None:
-        errno, took = None, None
+        errno: str | None = None
+        took: str | dict[str, str] | None = None
         match verb:
             case v.Scan():
                 for _ in range(verb.passes):
@@ -176,8 +178,6 @@ class Batch:
             case v.SplitHuge():
                 self._split(self.spaces[verb.space], verb.pages)
             case v.Age():
-                from secondsight.lab.agent.ageing import age
-
                 space = self.spaces[verb.space]
                 took = age(space.pid, [int(p) for p in pagetext.parse(verb.pages, space.blocks)])
                 space.ask({"do": "flush"})
@@ -218,7 +218,7 @@ class Batch:
         self.passes += 1
         new = {s.pid: s for s in self.spaces.values() if not s.mm}
         if new:
-            for pid, mm in self.host.tracer.mms(list(new), lambda pid: new[pid].ask({"do": "flush"}) and None).items():
+            for pid, mm in self.host.tracer.mms(list(new), lambda pid: new[pid].ask({"do": "flush"})).items():
                 new[pid].mm = mm
         young = self._observe(step, None, "before") if self.states else {}
         areas = {}

@@ -1,12 +1,13 @@
 """khugepaged's trace, and which block each event speaks of.
 
-    ss_scan: (collapse_scan_pmd+0x0/...) mm=M addr=A      our kprobe: khugepaged looks at the block at A
+    ss_scan: (mm_find_pmd+0x0/...) mm=M addr=A            our kprobe: khugepaged looks at the block at A
       mm_collapse_huge_page_swapin                         only if pages were swapped out
       mm_collapse_huge_page_isolate                        only if the scan passed and the rest was found unchanged
       mm_collapse_huge_page                                only if the scan passed
     mm_khugepaged_scan_pmd: mm=M scan_pfn=P ... status=S   last, with the final status
 
-The kprobe names the block outright. What the other events say must fit it, else the trace is not to be trusted: the same mm
+The kprobe is on what the scan does first, and a collapse does again (find_pmd_or_thp_or_none; the scan itself is inlined
+on 7.x). It names the block outright. What the other events say must fit it, else the trace is not to be trusted: the same mm
 throughout, blocks of one mm in ascending order, and a scan_pfn that belonged to the block before the pass (where the page
 was not swapped in or replaced meanwhile).
 """
@@ -91,9 +92,11 @@ def attribute(events: Iterable[Event], areas: Mapping[int, Area], number: int) -
         if not event.task.startswith("khugepaged"):
             continue
         if event.name == SCAN:
-            if current is not None:
-                raise TraceError(f"a visit to {current[1]:#x} has no end")
-            current, inner = (event.number("mm"), event.number("addr")), {}
+            looked = (event.number("mm"), event.number("addr"))
+            if current is None:
+                current, inner = looked, {}
+            elif current != looked:
+                raise TraceError(f"a visit to {current[1]:#x} has no end: {looked[1]:#x} is looked at")
         elif event.name in (ISOLATE, SWAPIN, COLLAPSE):
             if current is None or event.name in inner:
                 raise TraceError(f"{event.name} outside a visit, or twice in one")

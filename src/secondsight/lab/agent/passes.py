@@ -1,13 +1,15 @@
 """One deterministic pass of khugepaged.
 
-khugepaged sleeps for ``scan_sleep_millisecs``, which is an hour here. Writing the file wakes it (scan_sleep_millisecs_store); with pages_to_scan
-at its largest it goes on until it has passed the list's head twice: once at the start, for between passes it always stops
-there, and once at the end (khugepaged_do_scan). So one write is one full scan. The list is never empty, or a
-new mm would wake it too (__khugepaged_enter): the keeper, a process with a registered but ineligible block, stays at its head.
+khugepaged sleeps for ``scan_sleep_millisecs``, which is an hour here. Writing the file wakes it
+(scan_sleep_millisecs_store); with pages_to_scan at its largest it goes on until it has passed the list's head twice:
+once at the start, for between passes it always stops there, and once at the end (khugepaged_do_scan). So one write is
+one full scan. The list is never empty, or a new mm would wake it too (__khugepaged_enter): the keeper, a process with a
+registered but ineligible block, stays at its head.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Callable
@@ -20,7 +22,6 @@ __all__ = ["Tracer", "one_pass", "start_keeper"]
 
 TRACING = Path("/sys/kernel/tracing")
 INSTANCE = TRACING / "instances/secondsight"
-_LOOKS = ("collapse_scan_pmd", "hpage_collapse_scan_pmd")  # 7.x, and 5.19 to 6.18 (mm/khugepaged.c)
 
 
 class Tracer:
@@ -28,12 +29,7 @@ class Tracer:
 
     def __init__(self) -> None:
         INSTANCE.mkdir(exist_ok=True)
-        symbols = {line.split()[2] for line in Path("/proc/kallsyms").read_text().splitlines() if "scan_pmd" in line}
-        look = next((name for name in _LOOKS if name in symbols), None)
-        if look is None:
-            raise TraceError(f"none of {', '.join(_LOOKS)} can be probed; near them are {sorted(symbols)}")
-        # collapse_scan_pmd(mm, vma, address, ...)
-        knobs.put(TRACING / "kprobe_events", f"p:secondsight/{SCAN} {look} mm=%di addr=%dx")
+        knobs.put(TRACING / "kprobe_events", f"p:secondsight/{SCAN} mm_find_pmd mm=%di addr=%si")
         knobs.put(INSTANCE / "buffer_size_kb", 8192)
         knobs.put(INSTANCE / "tracing_on", 0)
         for name in (PMD, ISOLATE, SWAPIN, COLLAPSE):
@@ -55,7 +51,7 @@ class Tracer:
                 raise TraceError(f"{cpu.parent.name} lost events: overrun {facts['overrun']}")
         return parse((INSTANCE / "trace").read_text())
 
-    def mms(self, pids: list[int], poke: Callable[[int], None]) -> dict[int, int]:
+    def mms(self, pids: list[int], poke: Callable[[int], object]) -> dict[int, int]:
         """The mm pointer of each of *pids*, seen when ``poke(pid)`` makes it take its mmap lock for writing."""
         knobs.put(self._locks / "filter", "write == 1")
         knobs.put(self._locks / "enable", 1)
@@ -78,7 +74,7 @@ def start_keeper() -> int:
         return pid
     libc.mmap_fixed(libc.AREA, libc.BLOCK_BYTES)
     libc.madvise(libc.AREA, libc.BLOCK_BYTES, "nohugepage")
-    libc.lib.memset(libc.ctypes.c_void_p(libc.AREA), 1, 1)
+    ctypes.memset(libc.AREA, 1, 1)
     libc.madvise(libc.AREA, libc.BLOCK_BYTES, "hugepage")
     libc.madvise(libc.AREA, libc.BLOCK_BYTES, "nohugepage")
     while True:

@@ -38,7 +38,7 @@ class _Iovec(ctypes.Structure):
 
 
 def _iovecs(pages: list[int], length: int) -> ctypes.Array[_Iovec]:
-    return (_Iovec * len(pages))(*((libc.AREA + p * libc.PAGE, length) for p in pages))
+    return (_Iovec * len(pages))(*(_Iovec(libc.AREA + p * libc.PAGE, length) for p in pages))
 
 
 def _each(pages: list[int], length: int, call: Callable[[list[int], int], int]) -> str | None:
@@ -124,7 +124,7 @@ class Pins:
         if write:
             fd = libc.check(libc.lib.syscall(_SYS_IO_URING_SETUP, 4, ctypes.create_string_buffer(120)), "io_uring_setup")
             pieces = libc.runs(pages)
-            vectors = (_Iovec * len(pieces))(*((libc.AREA + p * libc.PAGE, n * libc.PAGE) for p, n in pieces))
+            vectors = (_Iovec * len(pieces))(*(_Iovec(libc.AREA + p * libc.PAGE, n * libc.PAGE) for p, n in pieces))
             wrong = libc.failed(libc.lib.syscall(_SYS_IO_URING_REGISTER, fd, _REGISTER_BUFFERS, vectors, len(pieces)))
             if wrong:
                 os.close(fd)

@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import traceback
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -63,7 +64,7 @@ class Link:
 
 def pagemap(pid: int | str, blocks: int) -> npt.NDArray[np.uint64]:
     """/proc/PID/pagemap of the area: uint64[blocks * 512] (Documentation/admin-guide/mm/pagemap.rst)."""
-    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
+    with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as file:
         return np.frombuffer(os.pread(file.fileno(), blocks * 512 * 8, libc.AREA // libc.PAGE * 8), np.uint64)
 
 
@@ -96,8 +97,8 @@ class _Worker:
         self.set_uid(uid)
         libc.mmap_fixed(libc.AREA, space.blocks * libc.BLOCK_BYTES)
         self.vm = Vm(space.blocks) if space.vm else None
-        for slot in space.vm.slots if space.vm and self.vm else ():
-            self.vm.add(slot.id, slot.gfn_block, slot.block, slot.blocks)
+        for slot in space.vm.slots if space.vm else ():
+            self.the_vm().add(slot.id, slot.gfn_block, slot.block, slot.blocks)
 
     def set_uid(self, uid: int) -> None:
         # Bit 31 keeps the stamp of page 0 of the first space from being zero.
@@ -148,8 +149,7 @@ class _Worker:
             case v.Unpin():
                 self.pins.unpin(verb.name)
             case v.ClearRefs():
-                with open("/proc/self/clear_refs", "w") as file:
-                    file.write("1")
+                Path("/proc/self/clear_refs").write_text("1")
                 self.flush_tlb()
             case v.Madvise():
                 errno = self.over(verb.pages, lambda a, n: libc.madvise(a, n, verb.advice))

@@ -1,0 +1,114 @@
+"""The bytes do what their listings say: they are run here, on memory of the test's own."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import itertools
+import mmap
+import os
+import platform
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from secondsight.lab.agent import code
+
+native = pytest.mark.skipif(platform.machine() != "x86_64", reason="the machine code is x86-64")
+
+
+def _in_child(body: object) -> int:
+    """Run *body* in a forked child (it may take over SIGSEGV, or crash); the child's wait status."""
+    pid = os.fork()
+    if not pid:
+        faulthandler.disable()
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+        ok = False
+        try:
+            ok = bool(body())  # type: ignore[operator]
+        finally:
+            os._exit(0 if ok else 3)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@native
+def test_the_loops_touch_the_pages_named_and_no_others() -> None:
+    from secondsight.lab.agent.worker import _Toucher
+
+    memory = mmap.mmap(-1, 8 * 4096)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+    def body() -> bool:
+        toucher = _Toucher()
+        assert toucher.touch(code.WRITE, [3, 1], 1 << 31, base) is None
+        assert toucher.touch(code.READ, [0, 1, 2], 0, base) is None
+        assert toucher.touch(code.FILL, [5], 0x0102030405060708, base) is None
+        words = np.frombuffer(memory, np.uint32)
+        heads = words[::1024].tolist()
+        whole = np.frombuffer(memory, np.uint64)[5 * 512 : 6 * 512]
+        return heads == [0, 1 << 31 | 1, 0, 1 << 31 | 3, 0, 0x05060708, 0, 0] and (
+            whole == 0x0102030405060708
+        ).all()
+
+    assert _in_child(body) == 0
+
+
+@native
+def test_a_denied_access_is_stepped_over_and_counted() -> None:
+    from secondsight.lab.agent.worker import _Toucher
+
+    def body() -> bool:
+        memory = mmap.mmap(-1, 4 * 4096)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        toucher = _Toucher()
+        ctypes.CDLL(None).mprotect(ctypes.c_void_p(base + 4096), 4096, 0)
+        answers = [toucher.touch(r, [0, 1, 2], 5, base) for r in (code.READ, code.WRITE, code.FILL)]
+        after = ctypes.c_uint64.from_address(base + 2 * 4096).value
+        return answers == ["EFAULT"] * 3 and after == 5
+
+    assert _in_child(body) == 0
+
+
+@native
+def test_a_fault_of_anyone_else_still_kills() -> None:
+    from secondsight.lab.agent.worker import _Toucher
+
+    def body() -> bool:
+        keep = _Toucher()
+        ctypes.c_char.from_address(16).value  # noqa: B018
+        return keep is None
+
+    assert _in_child(body) == -signal.SIGILL
+
+
+def test_the_routines_do_not_overlap() -> None:
+    assert len(code.HOST) <= 4096
+    starts = [code.READ, code.WRITE, code.FILL, code.HANDLER, code.DENIED]
+    assert starts == sorted(starts) and all(b - a == 64 for a, b in itertools.pairwise(starts))
+    assert all(code.HOST[a:b].rstrip(b"\0")[-1:] in (b"\xc3", b"\x0b") for a, b in itertools.pairwise(starts))
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump reads the guest's programs")
+@pytest.mark.parametrize(
+    ("program", "mode", "next_"), [(code.GUEST32, "i386", code.NEXT32), (code.GUEST64, "i386:x86-64", code.NEXT64)]
+)
+def test_the_guest_program_disassembles_as_listed(program: bytes, mode: str, next_: int, tmp_path: Path) -> None:
+    file = tmp_path / "code"
+    file.write_bytes(program)
+    text = subprocess.run(
+        ["objdump", "-D", "-b", "binary", "-m", mode, "-M", "intel", str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = [line.split("\t") for line in text.splitlines() if "\t" in line]
+    code_at = {int(parts[0].strip().rstrip(":"), 16): parts[2].strip() for parts in lines if len(parts) > 2}
+    assert "(bad)" not in text
+    assert f"0x{code.MAILBOX:x}" in code_at[0]
+    assert code_at[next_].startswith("add") and code_at[next_].endswith(",0x10")
+    assert [c for c in code_at.values() if c == "hlt"]
+    assert code_at[max(code_at)].split() == ["jmp", "0x0"]
