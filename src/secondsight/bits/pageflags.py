@@ -5,7 +5,8 @@ PGTAB IDLE ZERO THP KSM UNEVI TAIL HEAD  SWBK  SWCH ANON ...    ACT LRU   D  ...
 
 (exact numbers below). The low 27 bits are the kernel's export, the same in every kernel of the last fifteen years, so the model,
 the live reader and the lab's guest speak of one layout. Above them are bits the kernel keeps elsewhere or does not export:
-YOUNG (PG_young), MLOCKED (KPF_MLOCKED is bit 33 there) and ZERO_FILLED (the page's content is all zero).
+YOUNG (PG_young), MLOCKED (KPF_MLOCKED is bit 33 there), ZERO_FILLED (the page's content is all zero) and EXCLUSIVE
+(PG_anon_exclusive: no other process can reach this anonymous page).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ PGTABLE = np.uint32(1 << 26)
 YOUNG = np.uint32(1 << 28)
 MLOCKED = np.uint32(1 << 29)
 ZERO_FILLED = np.uint32(1 << 30)
+EXCLUSIVE = np.uint32(1 << 31)
 
 KPF_MASK = np.uint32((1 << 27) - 1)
 

@@ -85,7 +85,9 @@ class Btf:
         try:
             return cls(path.read_bytes(), base, str(path))
         except OSError as error:
-            raise MissingPart(f"{path}: {error.strerror}; kernel memory needs a kernel built with BTF") from None
+            raise MissingPart(
+                f"{path}: {error.strerror}; kernel memory needs a kernel built with BTF"
+            ) from None
 
     def _starts(self) -> npt.NDArray[np.int64]:
         words = self.words
@@ -106,7 +108,11 @@ class Btf:
             chain.append(at)
             at = jump[at]
         if at != total:
-            raise InputError(self.source, f"type {self.first + len(chain) - 1}", "torn BTF: a record reaches beyond the end")
+            raise InputError(
+                self.source,
+                f"type {self.first + len(chain) - 1}",
+                "torn BTF: a record reaches beyond the end",
+            )
         return np.array(chain, np.int64)
 
     def text(self, offset: int) -> str:

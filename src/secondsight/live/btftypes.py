@@ -109,7 +109,9 @@ class BtfTypes:
             # With the record's flag set, the high byte of the offset is the width of a bit field.
             width = offset >> 24 if record.flag else 0
             bit_offset = offset & 0xFFFFFF if record.flag else offset
-            members.append(drgn.TypeMember(self._thunk(number, width), self._btf.text(name) or None, bit_offset))
+            members.append(
+                drgn.TypeMember(self._thunk(number, width), self._btf.text(name) or None, bit_offset)
+            )
         return members
 
     def _thunk(self, number: int, width: int = 0) -> Callable[[], Any]:
@@ -128,7 +130,9 @@ class BtfTypes:
         pairs = self._btf.enumerators(record)
         if not pairs:
             return self._program.enum_type(name)
-        base = self._program.int_type("int" if record.flag else "unsigned int", record.size_or_type, record.flag)
+        base = self._program.int_type(
+            "int" if record.flag else "unsigned int", record.size_or_type, record.flag
+        )
         return self._program.enum_type(name, base, [drgn.TypeEnumerator(*pair) for pair in pairs])
 
     def _typedef(self, record: Record, name: str | None) -> Any:
@@ -143,8 +147,12 @@ class BtfTypes:
 
     def _function(self, record: Record, name: str | None) -> Any:
         rows = record.words[record.at : record.at + 2 * record.members].reshape(-1, 2).tolist()
-        parameters = [drgn.TypeParameter(self._thunk(kind), self._btf.text(text) or None) for text, kind in rows if kind]
-        return self._program.function_type(self.type(record.size_or_type), parameters, len(parameters) < len(rows))
+        parameters = [
+            drgn.TypeParameter(self._thunk(kind), self._btf.text(text) or None) for text, kind in rows if kind
+        ]
+        return self._program.function_type(
+            self.type(record.size_or_type), parameters, len(parameters) < len(rows)
+        )
 
 
 _MAKERS: dict[int, Callable[[BtfTypes, Record, str | None], Any]] = {

@@ -83,7 +83,9 @@ class Frames:
         found = {name: kernel.constant(name) for name in (*_FLAGS, "PG_swapcache", "PG_private")}
         self.bits = {name: bit for name, bit in found.items() if bit is not None}
         self._large_mapcount = kernel.offset("struct folio", "_large_mapcount")
-        self._entire_mapcount = kernel.offset("struct folio", "_entire_mapcount", "_total_mapcount", "_compound_mapcount")
+        self._entire_mapcount = kernel.offset(
+            "struct folio", "_entire_mapcount", "_total_mapcount", "_compound_mapcount"
+        )
         self._mm_ids = kernel.offset("struct folio", "_mm_ids")
         self._page_order = kernel.offset("struct page", "compound_order")
         self._double_map = kernel.constant("PG_double_map")
@@ -165,7 +167,9 @@ class Frames:
         head = np.where(value >= _MASKS_FROM, masked, value)
         return np.where(tail, (head - base) // size, frames)
 
-    def _translate(self, word: U64, mapping: U64, tail: npt.NDArray[np.bool_], frames: U64) -> npt.NDArray[np.uint32]:
+    def _translate(
+        self, word: U64, mapping: U64, tail: npt.NDArray[np.bool_], frames: U64
+    ) -> npt.NDArray[np.uint32]:
         flags = np.zeros(len(word), np.uint32)
         for name, ours in _FLAGS.items():
             bit = self.bits.get(name)
@@ -174,7 +178,9 @@ class Frames:
         flags[tail] = flags[tail] & ~kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL
         swapcache = self.bits.get("PG_swapcache")
         if swapcache is not None:
-            both = (word >> np.uint64(swapcache) & np.uint64(1)).astype(bool) & ((flags & kpf.SWAPBACKED) != 0)
+            both = (word >> np.uint64(swapcache) & np.uint64(1)).astype(bool) & (
+                (flags & kpf.SWAPBACKED) != 0
+            )
             flags[both] |= kpf.SWAPCACHE
         low = mapping & np.uint64(3)
         flags[(low & np.uint64(1)) != 0] |= kpf.ANON
@@ -192,7 +198,9 @@ class Frames:
         for head in np.unique(heads[which]).tolist():
             mine = which[heads[which] == head]
             try:
-                folio = np.frombuffer(self._kernel.read(self._kernel.vmemmap + head * self.size, 2 * self.size), np.uint8)
+                folio = np.frombuffer(
+                    self._kernel.read(self._kernel.vmemmap + head * self.size, 2 * self.size), np.uint8
+                )
                 pages = 1 << self._folio_order(folio)
                 total, shared, each = self._folio_counts(head, folio, pages, mapcount[mine])
             except Torn:

@@ -63,7 +63,9 @@ class Kallsyms:
         self._text = text
         # Per-CPU symbols start at 0 on some kernels; init_task never does.
         if not self.address("init_task"):
-            raise MissingPart("/proc/kallsyms: addresses are hidden; be root with kernel.kptr_restrict below 2")
+            raise MissingPart(
+                "/proc/kallsyms: addresses are hidden; be root with kernel.kptr_restrict below 2"
+            )
 
     def address(self, name: str) -> int | None:
         """Address of *name*, in vmlinux or any module."""
@@ -201,7 +203,9 @@ class Kernel:
     def _global_word(self, name: str) -> int:
         address = self.symbols.address(name)
         if address is None:
-            raise MissingPart(f"kernel symbol {name}: not found; only x86-64 kernels with kallsyms can be read")
+            raise MissingPart(
+                f"kernel symbol {name}: not found; only x86-64 kernels with kallsyms can be read"
+            )
         return int(self.program.read_u64(address))
 
     def _optional_word(self, name: str) -> int:
@@ -296,7 +300,9 @@ class Kernel:
             if start_time is not None:
                 began = int(task.member_("start_boottime").value_()) // 10_000_000
                 if abs(began - start_time) > 1:
-                    raise MissingPart(f"process {pid}: another process in the kernel's own numbering; run outside the container")
+                    raise MissingPart(
+                        f"process {pid}: another process in the kernel's own numbering; run outside the container"
+                    )
             mm = task.mm.read_()
         except (drgn.FaultError, drgn.ObjectAbsentError) as error:
             raise TargetGone(f"process {pid}: went away while it was looked up ({error})") from None

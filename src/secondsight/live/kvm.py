@@ -79,7 +79,9 @@ class Vm:
         self.accessed_mask = np.uint64(kernel.variable("shadow_accessed_mask") or 0)
         self._track_mask = np.uint64(kernel.variable("shadow_acc_track_mask") or 0)
         self.soft = kernel.symbols.address("kvm_ad_enabled") is not None
-        self._table_mask = ~np.uint64(0xFFF) & np.uint64((1 << 52) - 1) & ~np.uint64(kernel.variable("shadow_me_mask") or 0)
+        self._table_mask = (
+            ~np.uint64(0xFFF) & np.uint64((1 << 52) - 1) & ~np.uint64(kernel.variable("shadow_me_mask") or 0)
+        )
 
     @property
     def mmu(self) -> str:
@@ -112,7 +114,9 @@ class Vm:
                 if not slots:
                     continue
                 node = f"gfn_node[{slots.node_idx.value_()}]"
-                for slot in rbtree_inorder_for_each_entry("struct kvm_memory_slot", slots.gfn_tree.address_of_(), node):
+                for slot in rbtree_inorder_for_each_entry(
+                    "struct kvm_memory_slot", slots.gfn_tree.address_of_(), node
+                ):
                     rmaps = tuple(int(head.value_()) for head in slot.arch.rmap)
                     found.append(
                         Slot(space, slot.id.value_(), slot.base_gfn.value_(), slot.npages.value_(),
@@ -126,7 +130,9 @@ class Vm:
         """(address space, level, table's kernel address) of the TDP MMU's roots; those the kernel asks."""
         found: list[tuple[int, int, int]] = []
         try:
-            for page in list_for_each_entry("struct kvm_mmu_page", self._kvm.arch.tdp_mmu_roots.address_of_(), "link"):
+            for page in list_for_each_entry(
+                "struct kvm_mmu_page", self._kvm.arch.tdp_mmu_roots.address_of_(), "link"
+            ):
                 role = page.role.read_()
                 # Since 6.13 only valid roots are asked; before, a root on its way out still answers.
                 if not (self.soft and role.invalid.value_()):
@@ -252,7 +258,9 @@ class Vm:
                 else:
                     known[first : first + count] = False
                     chains = []
-                parts.extend(_spread(level, starts, entries, first, count) for level, starts, entries in chains)
+                parts.extend(
+                    _spread(level, starts, entries, first, count) for level, starts, entries in chains
+                )
         if parts:
             page, spte, at = (np.concatenate(column) for column in zip(*parts, strict=True))
         else:
@@ -283,7 +291,11 @@ def _overlaps(blocks: U64, slot: Slot) -> Iterator[tuple[int, int, int]]:
         first = max(low, slot.address)
         last = min(low + (end - begin << 21), slot.address + (slot.pages << 12))
         if first < last:
-            yield begin * 512 + (first - low >> 12), slot.gfn + (first - slot.address >> 12), last - first >> 12
+            yield (
+                begin * 512 + (first - low >> 12),
+                slot.gfn + (first - slot.address >> 12),
+                last - first >> 12,
+            )
 
 
 def _spread(

@@ -34,7 +34,9 @@ def explain_oserror(error: OSError, what: str, pid: int | None = None) -> Second
     if error.errno in (errno.ESRCH, errno.ENOENT) and pid is not None:
         return TargetGone(f"process {pid} has gone (while reading {what})")
     if error.errno in (errno.EPERM, errno.EACCES):
-        return MissingPart(f"{what}: permission denied; run as root, or with CAP_SYS_PTRACE and CAP_SYS_ADMIN")
+        return MissingPart(
+            f"{what}: permission denied; run as root, or with CAP_SYS_PTRACE and CAP_SYS_ADMIN"
+        )
     if error.errno == errno.ENOENT:
         return MissingPart(f"{what}: this kernel does not have it")
     return SecondSightError(f"{what}: {error.strerror or error}")
@@ -78,7 +80,9 @@ class Process:
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:
-            pidfd = None  # a thread's number (refused below), a kernel before 5.3, or it has gone (seen below)
+            pidfd = (
+                None  # a thread's number (refused below), a kernel before 5.3, or it has gone (seen below)
+            )
         try:
             # Read after pidfd_open: if the directory still answers, both handles are of one process.
             status = _read_at(directory, "status")
@@ -151,7 +155,9 @@ class Process:
         try:
             return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._directory)
         except FileNotFoundError as error:
-            raise explain_oserror(error, f"/proc/{self.pid}/{name}", None if self.alive() else self.pid) from None
+            raise explain_oserror(
+                error, f"/proc/{self.pid}/{name}", None if self.alive() else self.pid
+            ) from None
         except OSError as error:
             raise explain_oserror(error, f"/proc/{self.pid}/{name}", self.pid) from None
 
@@ -193,7 +199,9 @@ class Process:
     def __enter__(self) -> Process:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

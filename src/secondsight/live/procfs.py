@@ -89,7 +89,9 @@ class Pagemap:
         if done < len(view):
             # End of file comes at the top of the address space, or everywhere once the address space is gone.
             if done == 0 or not self.process.alive():
-                raise TargetGone(f"process {self.process.pid} ({self.process.name}): its address space has gone (exit or exec)")
+                raise TargetGone(
+                    f"process {self.process.pid} ({self.process.name}): its address space has gone (exit or exec)"
+                )
             words[done // 8 :] = 0
         return words
 
@@ -121,7 +123,9 @@ class Pagemap:
         vector = np.empty(_SCAN_VECTOR, _REGION)
         while start < end:
             argument = bytearray(
-                struct.pack("<12Q", 96, 0, start, end, 0, vector.ctypes.data, len(vector), 0, 0, 0, anyof, returned)
+                struct.pack(
+                    "<12Q", 96, 0, start, end, 0, vector.ctypes.data, len(vector), 0, 0, 0, anyof, returned
+                )
             )
             try:
                 count = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument, True)

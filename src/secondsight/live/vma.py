@@ -18,7 +18,16 @@ from secondsight.errors import InputError
 
 BLOCK = 2 << 20
 #: fields of smaps that are kept, all in kB
-SIZES = ("Rss", "Referenced", "Anonymous", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Swap", "Locked")
+SIZES = (
+    "Rss",
+    "Referenced",
+    "Anonymous",
+    "AnonHugePages",
+    "ShmemPmdMapped",
+    "FilePmdMapped",
+    "Swap",
+    "Locked",
+)
 
 
 class Vma(msgspec.Struct, frozen=True):
@@ -55,7 +64,11 @@ class Vma(msgspec.Struct, frozen=True):
     @property
     def anonymous(self) -> bool:
         """Private memory without a file behind it: what khugepaged's anonymous scan can collapse."""
-        return self.inode == 0 and self.perms[3:4] == "p" and self.name not in ("[vdso]", "[vvar]", "[vsyscall]", "[vvar_vclock]")
+        return (
+            self.inode == 0
+            and self.perms[3:4] == "p"
+            and self.name not in ("[vdso]", "[vvar]", "[vsyscall]", "[vvar_vclock]")
+        )
 
 
 def parse_maps(text: bytes, source: str = "maps") -> list[Vma]:

@@ -1,0 +1,48 @@
+"""The rules and the host's set-up as compiled code takes them: a tuple of integers.
+
+Only what the compiled functions of ``lru``, ``memory``, ``gup`` and ``kvm`` ask for is here; the rest of ``Rules`` is read in Python.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from secondsight.mm.config import HostConfig
+from secondsight.mm.rules import Rules
+
+
+class R(NamedTuple):
+    """Integers (0/1 for flags); names as in ``Rules`` and ``HostConfig``."""
+
+    lru_batch: int
+    activate_batched: int
+    mark_needs_lru: int
+    new_anon_active: int
+    mglru: int
+    mglru_fault_marks: int
+    use_zero_page: int
+    gup_fast_sets_referenced: int
+    release_marks_accessed: int
+    prefetch_marks_accessed: int
+    zap_transfers_accessed: int
+    swapin_writable: int
+    huge_zero_wp_allocates: int
+
+
+def compile_rules(rules: Rules, host: HostConfig) -> R:
+    """The integers for *rules* on *host*; MGLRU counts only where the kernel has it."""
+    return R(
+        lru_batch=rules.lru_batch,
+        activate_batched=int(rules.activate_batched),
+        mark_needs_lru=int(rules.mark_needs_lru),
+        new_anon_active=int(rules.new_anon_active),
+        mglru=int(host.mglru and rules.mglru_available),
+        mglru_fault_marks=int(rules.mglru_fault_marks),
+        use_zero_page=int(host.use_zero_page),
+        gup_fast_sets_referenced=int(rules.gup_fast_sets_referenced),
+        release_marks_accessed=int(rules.release_marks_accessed),
+        prefetch_marks_accessed=int(rules.prefetch_marks_accessed),
+        zap_transfers_accessed=int(rules.zap_transfers_accessed),
+        swapin_writable=int(rules.swapin_writable),
+        huge_zero_wp_allocates=int(rules.huge_zero_wp_allocates),
+    )

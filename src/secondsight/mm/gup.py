@@ -1,0 +1,81 @@
+"""get_user_pages: how a page is reached by its address and taken hold of.
+
+    gup_fast   walks the page table without locks; takes a reference; marks the page referenced (the seed's addition);
+               gives up where the PTE is missing, special (the zero page), or read-only for a write
+    gup slow   faults the page in like an access, then touches it: mark_page_accessed (FOLL_TOUCH)
+
+A huge page's head is marked, once a subpage: many subpages in one call are many marks. Source: mm/gup.c
+(gup_pte_range, follow_page_pte, get_user_pages_unlocked); 2.6.38: arch/x86/mm/gup.c with the seed patch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
+from secondsight.mm.lru import mark_page_accessed
+from secondsight.mm.memory import cpu_access, pfn_of
+from secondsight.mm.page import HUGE_ZERO_PFN, REFERENCED, ZERO_PFN, head_of
+
+MISS = -1
+NOTIFY = -2
+NOT_PERMITTED = -3
+
+
+@njit(cache=True)
+def gup_fast(f, r, m, page, write):  # type: ignore[no-untyped-def]
+    """get_user_pages_fast of one page: its pfn with one more reference and PG_referenced set, or MISS."""
+    block = page >> 9
+    pmd = m.pmd[block]
+    if pmd & PSE:
+        if (write and not pmd & RW) or pfn_of(pmd) == HUGE_ZERO_PFN:
+            return MISS
+        pfn = pfn_of(pmd) + (page & 511)
+    else:
+        if not pmd:
+            return MISS
+        pte = m.pte[page]
+        if not pte & PRESENT or (write and not pte & RW):
+            return MISS
+        pfn = pfn_of(pte)
+        if pfn == ZERO_PFN:
+            return MISS
+    head = head_of(f, pfn)
+    f.refcount[head] += 1
+    if r.gup_fast_sets_referenced:
+        f.flags[head] |= REFERENCED
+    return pfn
+
+
+@njit(cache=True)
+def gup_slow(f, r, m, page, write, notified, has_notifiers):  # type: ignore[no-untyped-def]
+    """get_user_pages_unlocked of one page (FOLL_GET | FOLL_TOUCH): fault it in if need be, touch it, take a reference.
+
+    Returns the pfn (the zero page's is ZERO_PFN, or inside the huge zero page; neither is counted), NOTIFY or NOT_PERMITTED.
+    """
+    block = page >> 9
+    pmd = m.pmd[block]
+    entry = pmd
+    if not pmd & PSE:
+        entry = m.pte[page] if pmd else np.uint64(0)
+    if not entry & PRESENT or (write and not entry & RW):
+        one = np.empty(1, np.int64)
+        one[0] = page
+        done = cpu_access(f, r, m, one, write, 0, notified, has_notifiers)
+        if done == 0:
+            return NOTIFY
+        if done < 0:
+            return NOT_PERMITTED
+        pmd = m.pmd[block]
+        entry = pmd if pmd & PSE else m.pte[page]
+    pfn = pfn_of(entry)
+    if pmd & PSE:
+        pfn += page & 511
+        # follow_trans_huge_pmd with FOLL_TOUCH: touch_pmd sets the accessed bit (and dirty for a write).
+        m.pmd[block] = pmd | ACCESSED | (DIRTY if write else np.uint64(0))
+    if pfn == ZERO_PFN or (pfn & ~511) == HUGE_ZERO_PFN:
+        return pfn
+    f.refcount[head_of(f, pfn)] += 1
+    mark_page_accessed(f, r, pfn)
+    return pfn

@@ -1,0 +1,202 @@
+"""Huge pages made and unmade: collapse's effects, and the splits (mm/khugepaged.c, mm/huge_memory.c).
+
+collapse   swap in --> notifiers: invalidate --> clear the PMD --> isolate (judgement) --fails--> PMD back, pages back to the LRU
+                                                                   --passes--> copy, free the small pages, huge PMD
+           the huge PMD is young and dirty and writable iff the area is; the new folio is unreferenced; old flags are lost
+split      split_pmd: 512 PTEs map the still whole folio;  split_huge: the folio too falls apart, tails inherit PG_referenced
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+from secondsight.bits.pte import DIRTY, PRESENT, PSE, RW
+from secondsight.errors import UsageError
+from secondsight.mm import judgement, view
+from secondsight.mm.lru import folio_add_lru, lru_add_drain
+from secondsight.mm.memory import PFN_SHIFT, PROT, _new_huge, pfn_of, split_pmd, swap_in, vma_bits
+from secondsight.mm.page import (
+    ACTIVE,
+    ANON,
+    EXCLUSIVE,
+    FREED,
+    HEAD,
+    HPAGE,
+    HUGE_ZERO_PFN,
+    LRU,
+    MLOCKED,
+    REFERENCED,
+    SWAPBACKED,
+    TAIL,
+    UNEVICTABLE,
+    UPTODATE,
+    ZERO_FILLED,
+    ZERO_PFN,
+    alloc_huge,
+    folio_mapcount,
+    head_of,
+    map_pmd,
+    put_page,
+    unmap_pte,
+)
+
+if TYPE_CHECKING:
+    from secondsight.mm.judgement import Look
+    from secondsight.mm.mm_struct import Mm
+
+_SWAP_SHIFT = np.uint64(14)
+
+
+@njit(cache=True)
+def swap_in_block(f, r, m, block):  # type: ignore[no-untyped-def]
+    """__collapse_huge_page_swapin: every swapped page of the block comes back (not counted as a fault of the process); how many."""
+    count = 0
+    for page in range(block * HPAGE, block * HPAGE + HPAGE):
+        entry = m.pte[page]
+        if entry != 0 and not entry & np.uint64(257):
+            swap_in(f, r, m, page, False, False)
+            count += 1
+    if count:
+        lru_add_drain(f, r)
+    return count
+
+
+@njit(cache=True)
+def put_back(f, r, m, block, stopped):  # type: ignore[no-untyped-def]
+    """release_pte_pages after a failed isolate: the pages before *stopped* go back to the LRU, last first, small ones before large."""
+    first = block * HPAGE
+    for page in range(first + stopped - 1, first - 1, -1):
+        entry = m.pte[page]
+        if not entry & PRESENT or pfn_of(entry) == ZERO_PFN:
+            continue
+        pfn = pfn_of(entry)
+        if f.flags[pfn] & (HEAD | TAIL):
+            continue
+        f.flags[pfn] &= ~LRU
+        folio_add_lru(f, r, pfn, False)
+    last = np.int64(-1)
+    for page in range(first, first + stopped):
+        entry = m.pte[page]
+        if entry & PRESENT and pfn_of(entry) != ZERO_PFN:
+            head = head_of(f, pfn_of(entry))
+            if f.flags[head] & HEAD and head != last:
+                f.flags[head] &= ~LRU
+                folio_add_lru(f, r, head, False)
+                last = head
+
+
+@njit(cache=True)
+def copy_and_map(f, r, m, block, active):  # type: ignore[no-untyped-def]
+    """__collapse_huge_page_copy and what follows: the small pages give way to one huge page; returns its head pfn."""
+    first = block * HPAGE
+    head = alloc_huge(f)
+    bits = vma_bits(m, first)
+    for i in range(HPAGE):
+        entry = m.pte[first + i]
+        if entry & PRESENT and pfn_of(entry) != ZERO_PFN:
+            pfn = pfn_of(entry)
+            f.flags[head + i] |= f.flags[pfn] & ZERO_FILLED
+            unmap_pte(f, pfn)
+        else:
+            f.flags[head + i] |= ZERO_FILLED
+        m.pte[first + i] = 0
+    if active:
+        f.flags[head] |= ACTIVE
+    _new_huge(f, r, head, bits, False)
+    map_pmd(f, head)
+    put_page(f, head)
+    prot = PROT | PSE | DIRTY
+    if bits & 2:
+        prot |= RW
+    m.pmd[block] = (np.uint64(head) << PFN_SHIFT) | prot
+    return head
+
+
+def collapse(mm: Mm, block: int, *, khugepaged: bool) -> tuple[int, Look]:
+    """collapse_huge_page from the swap-in on; the caller's scan has passed.
+
+    Returns (pages swapped in, what isolate answered); the block is huge iff isolate passed. Allocation is assumed to succeed.
+    """
+    host = mm.host
+    f = host.frames.reserve(2 * HPAGE, 2, 4 * HPAGE)
+    swapped = int(swap_in_block(f, host.r, mm.arrays, block))
+    start, end = block * HPAGE, (block + 1) * HPAGE
+    mm.notifiers.invalidate_range(start, end)
+    f = host.frames.reserve(HPAGE, 2, 4 * HPAGE)
+    # The PMD is clear and the mmap lock held for writing: nobody can map a page in again, so no secondary MMU can answer young.
+    seen = view.of_model(mm, [block], ask=False)
+    look = judgement.isolate(seen, host.config.knobs, host.rules, khugepaged=khugepaged)
+    if look.passed[0]:
+        old = [int(p) for p in seen.folio[0]] if host.content else []
+        head = int(copy_and_map(f, host.r, mm.arrays, block, host.rules.huge_folio_active))
+        for i, pfn in enumerate(old):
+            if pfn in host.content:
+                host.content[head + i] = host.content[pfn]
+    else:
+        put_back(f, host.r, mm.arrays, block, int(look.stopped[0]))
+    return swapped, look
+
+
+def split_block_pmd(mm: Mm, block: int) -> None:
+    """split_huge_pmd of one block: the folio stays whole, 512 PTEs map it. Nothing happens where the PMD is not huge."""
+    if mm.arrays.pmd[block] & PSE:
+        mm.notifiers.invalidate_range(block * HPAGE, (block + 1) * HPAGE)
+        mm.host.frames.reserve(0, 0, 4 * HPAGE)
+        split_pmd(mm.host.frames.arrays, mm.arrays, block)
+
+
+@njit(cache=True)
+def _split_folio(f, r, head):  # type: ignore[no-untyped-def]
+    """__split_huge_page: tails take over the head's flags (__split_huge_page_tail), each page its own references."""
+    inherited = f.flags[head] & (
+        REFERENCED | ACTIVE | LRU | UNEVICTABLE | MLOCKED | ANON | SWAPBACKED | UPTODATE
+    )
+    own = EXCLUSIVE | ZERO_FILLED
+    extra = f.refcount[head] - folio_mapcount(f, head)
+    for pfn in range(head, head + HPAGE):
+        f.flags[pfn] = (f.flags[pfn] & own) | inherited
+        f.refcount[pfn] = f.mapcount[pfn]
+    f.refcount[head] += extra
+    for pfn in range(head, head + HPAGE):
+        if f.refcount[pfn] == 0:
+            f.flags[pfn] = 0
+            f.free[f.n[3]] = pfn
+            f.n[3] += 1
+            f.n[FREED] += 1
+
+
+def split_huge(mm: Mm, block: int) -> bool:
+    """split_huge_page of the folio that maps *block*: it falls into 512 small pages. False where there is none, or it is pinned.
+
+    :raises UsageError: the block is outside the space.
+    """
+    if not 0 <= block < mm.blocks:
+        raise UsageError(f"block {block} lies outside space {mm.name!r} of {mm.blocks} blocks")
+    host = mm.host
+    page = block * HPAGE
+    if not mm.arrays.pmd[block] & PSE:
+        page = next((p for p in range(page, page + HPAGE) if mm.pfn(p) >= 0 and _is_large(mm, p)), -1)
+    if page < 0:
+        return False
+    head = mm.folio(page)
+    f = host.frames.arrays
+    if head == HUGE_ZERO_PFN:
+        split_block_pmd(mm, block)
+        return False
+    host.drain()
+    if int(f.refcount[head]) != int(folio_mapcount(f, head)):
+        return False
+    for other in host.mms.values():
+        for row in np.flatnonzero((other.arrays.pmd & PSE) != 0).tolist():
+            if int(pfn_of(other.arrays.pmd[row])) == head:
+                split_block_pmd(other, row)
+    host.frames.reserve(0, 0, 4 * HPAGE)
+    _split_folio(host.frames.arrays, host.r, head)
+    return True
+
+
+def _is_large(mm: Mm, page: int) -> bool:
+    return bool(mm.host.frames.arrays.flags[mm.pfn(page)] & (HEAD | TAIL))

@@ -1,0 +1,254 @@
+"""khugepaged: round and round through the registered processes, one block at a time (mm/khugepaged.c).
+
+    mm slots:  [mm] -> [mm] -> [mm]      enter: at the tail; cursor: (mm, block)
+    do_scan    drain the LRU batches; visit blocks until pages_to_scan is used up, or the list's head was passed twice
+    a visit    scan --passes--> collapse; the mmap lock is gone then: leave the mm, keep the cursor
+    list end   full_scans + 1
+
+What a block is answered is ``judgement`` and ``huge_memory.collapse``; here is only the walk, MADV_COLLAPSE's walk and their counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from secondsight.bits.pte import PSE
+from secondsight.mm import judgement, view
+from secondsight.mm.huge_memory import collapse
+from secondsight.mm.judgement import Look, Scan
+from secondsight.mm.vma import HPAGE, Vm, Vma, allowed, has_block
+
+if TYPE_CHECKING:
+    from secondsight.mm.host import Host
+    from secondsight.mm.mm_struct import Mm
+    from secondsight.mm.view import BlockView
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One visit to one block: the final status, both looks (isolate None: the scan did not pass), and the view that was scanned.
+
+    *row* is the block's index in *look* and *seen*; *swapped_in* None: nothing had to come back from swap.
+    """
+
+    mm: Mm
+    block: int
+    status: Scan
+    look: Look
+    row: int
+    isolate: Look | None
+    swapped_in: int | None
+    seen: BlockView
+
+
+class Khugepaged:
+    """The daemon of one host. ``on_visit`` (if set) is called with every :class:`Visit`."""
+
+    def __init__(self, host: Host) -> None:
+        """Nothing registered."""
+        self.host = host
+        self.slots: list[Mm] = []
+        self._at: Mm | None = None
+        self._block = 0
+        self.full_scans = 0
+        self.pages_collapsed = 0
+        self.pages_scanned = 0
+        self.blocks_visited = 0
+        self.test_young_calls = 0
+        self.wasted = 0
+        self.on_visit: Callable[[Visit], None] | None = None
+
+    # -- registration ------------------------------------------------------------------------------------------
+
+    def enter_vma(self, mm: Mm, vma: Vma) -> None:
+        """khugepaged_enter_vma: register *mm* if *vma* may be huge, holds a block, and has an anonymous page."""
+        if (
+            mm not in self.slots
+            and vma.anon_vma
+            and has_block(vma)
+            and allowed(vma.flags, self.host.config.thp_enabled)
+        ):
+            self.slots.append(mm)
+
+    def enter_by_fault(self, mm: Mm, vma: Vma) -> None:
+        """do_huge_pmd_anonymous_page registers too: called after accesses that gave *vma* its first anonymous page."""
+        first, last = vma.start // HPAGE, -(-vma.end // HPAGE)
+        if bool(((mm.arrays.pmd[first:last] & PSE) != 0).any()):
+            for area in mm.vmas.areas:
+                if area.start <= vma.start and vma.end <= area.end:
+                    self.enter_vma(mm, area)
+
+    def exit(self, mm: Mm) -> None:
+        """__khugepaged_exit: off the list; a cursor that stood there moves on to the next mm."""
+        if mm not in self.slots:
+            return
+        if self._at is mm:
+            self._next(mm)
+        self.slots.remove(mm)
+
+    def _next(self, mm: Mm) -> None:
+        """The cursor leaves *mm*: to the next slot, or round the list's end."""
+        index = self.slots.index(mm) + 1
+        if index < len(self.slots):
+            self._at, self._block = self.slots[index], 0
+        else:
+            self._at, self._block = None, 0
+            self.full_scans += 1
+
+    # -- the walk ------------------------------------------------------------------------------------------------
+
+    def eligible_blocks(self, mm: Mm) -> np.ndarray:
+        """The blocks of *mm* that the walk visits, rising (int64)."""
+        enabled = self.host.config.thp_enabled
+        out = [
+            np.arange(-(-v.start // HPAGE), v.end // HPAGE, dtype=np.int64)
+            for v in mm.vmas.areas
+            if v.anon_vma and allowed(v.flags, enabled)
+        ]
+        return np.concatenate(out) if out else np.zeros(0, np.int64)
+
+    def do_scan(self, pages: int | None = None) -> None:
+        """khugepaged_do_scan: one wake-up, good for *pages* (``pages_to_scan`` by default)."""
+        pages = self.host.config.knobs.pages_to_scan if pages is None else pages
+        self.host.drain()
+        progress = passed_head = 0
+        while True:
+            if self._at is None:
+                passed_head += 1
+            if not self.slots or passed_head >= 2:
+                return
+            progress += self._scan_mm_slot(pages - progress)
+            if progress >= pages:
+                return
+
+    def full_scan(self) -> None:
+        """Wake-ups until the whole list has been walked once more, from its head."""
+        if self._at is not None:
+            self._at, self._block = None, 0
+        if not self.slots:
+            return
+        target = self.full_scans + 1
+        while self.full_scans < target and self.slots:
+            self.do_scan()
+            if self._at is None:
+                break
+
+    def _scan_mm_slot(self, pages: int) -> int:
+        """khugepaged_scan_mm_slot: visit blocks of one mm; returns the progress made (mm, ineligible areas, blocks)."""
+        if self._at is None:
+            self._at, self._block = self.slots[0], 0
+        mm = self._at
+        progress = 1
+        rows = self.eligible_blocks(mm)
+        progress += sum(
+            1 for v in mm.vmas.areas if not (v.anon_vma and allowed(v.flags, self.host.config.thp_enabled))
+        )
+        rows = rows[rows >= self._block]
+        chunk, at = 1, 0
+        while at < len(rows):
+            batch = rows[at : at + chunk]
+            seen = view.of_model(mm, batch)
+            look = judgement.scan(seen, self.host.config.knobs, self.host.rules)
+            for i, row in enumerate(batch.tolist()):
+                self._block = row + 1
+                progress += self._cost(look, i)
+                if self._visit(mm, row, look, i, seen):
+                    # The mmap lock was dropped: leave the mm, keep the cursor.
+                    return progress
+                if progress >= pages:
+                    return progress
+            at += len(batch)
+            chunk = min(2 * chunk, 256)
+        self._next(mm)
+        return progress
+
+    def _cost(self, look: Look, i: int) -> int:
+        """What a visit uses up of pages_to_scan."""
+        if self.host.rules.progress == "block":
+            return HPAGE
+        if look.code[i] in (Scan.PMD_MAPPED, Scan.NO_PTE_TABLE, Scan.PMD_NONE, Scan.PMD_NULL):
+            return 1
+        return min(int(look.stopped[i]) + 1, HPAGE)
+
+    def _visit(self, mm: Mm, block: int, look: Look, i: int, seen: BlockView) -> bool:
+        """Act on one scanned block; True if a collapse was tried."""
+        self.blocks_visited += 1
+        self.pages_scanned += (
+            min(int(look.stopped[i]) + 1, HPAGE) if look.code[i] not in (Scan.PMD_MAPPED,) else 0
+        )
+        self.test_young_calls += int(look.asked[i])
+        status, second, swapped = Scan(int(look.code[i])), None, None
+        tried = bool(look.passed[i])
+        if tried:
+            swapped, second = collapse(mm, block, khugepaged=True)
+            status = Scan(int(second.code[0]))
+            self.test_young_calls += int(second.asked[0])
+            if status == Scan.SUCCEED:
+                self.pages_collapsed += 1
+            else:
+                self.wasted += 1
+        if self.on_visit is not None:
+            count = swapped if look.unmapped[i] else None
+            self.on_visit(Visit(mm, block, status, look, i, second, count, seen))
+        return tried
+
+    # -- MADV_COLLAPSE -----------------------------------------------------------------------------------------
+
+    def madvise_collapse(self, mm: Mm, start: int, end: int) -> str | None:
+        """madvise(MADV_COLLAPSE) of pages *start* to *end*: None when every whole block in it is huge, else the errno's name.
+
+        Ignores sysfs, every max_ptes limit and the referenced test; VM_NOHUGEPAGE still refuses.
+        """
+        if self.host.rules.madv_collapse == "none":
+            return "EINVAL"
+        vma = mm.vmas.at(start)
+        if (
+            vma.flags & (Vm.NOHUGEPAGE | Vm.SPECIAL | Vm.TEMPORARY_STACK)
+            or not vma.anon_vma
+            or not has_block(vma)
+        ):
+            return "EINVAL"
+        self.host.drain()
+        first, last = -(-start // HPAGE), end // HPAGE
+        huge, failed = 0, Scan.FAIL
+        for block in range(first, last):
+            seen = view.of_model(mm, [block], ask=False)
+            look = judgement.scan(seen, self.host.config.knobs, self.host.rules, khugepaged=False)
+            status, second, swapped = Scan(int(look.code[0])), None, None
+            if look.passed[0]:
+                swapped, second = collapse(mm, block, khugepaged=False)
+                status = Scan(int(second.code[0]))
+            if self.on_visit is not None:
+                self.on_visit(
+                    Visit(mm, block, status, look, 0, second, swapped if look.unmapped[0] else None, seen)
+                )
+            if status in (Scan.SUCCEED, Scan.PMD_MAPPED):
+                huge += 1
+                continue
+            failed = status
+            if status not in _CONTINUE:
+                break
+        return None if huge == last - first else self._errno(failed)
+
+    def _errno(self, status: Scan) -> str:
+        """madvise_collapse_errno."""
+        if status == Scan.ALLOC_HUGE_PAGE_FAIL:
+            return "ENOMEM"
+        if status == Scan.CGROUP_CHARGE_FAIL or (
+            status == Scan.EXCEED_NONE_PTE and self.host.rules.madv_collapse == "6.18"
+        ):
+            return "EBUSY"
+        if status in (Scan.PAGE_COUNT, Scan.PAGE_LOCK, Scan.PAGE_LRU, Scan.DEL_PAGE_LRU):
+            return "EAGAIN"
+        return "EINVAL"
+
+
+#: The answers after which MADV_COLLAPSE goes on to the next block.
+_CONTINUE = frozenset({
+    Scan.PMD_NULL, Scan.NO_PTE_TABLE, Scan.PTE_NON_PRESENT, Scan.PTE_UFFD_WP, Scan.PAGE_RO, Scan.LACK_REFERENCED_PAGE,
+    Scan.PAGE_NULL, Scan.PAGE_COUNT, Scan.PAGE_LOCK, Scan.PAGE_LRU, Scan.DEL_PAGE_LRU,
+})  # fmt: skip

@@ -1,0 +1,128 @@
+"""The LRU as far as it decides about youth: mark_page_accessed, and the per-CPU batches that hold references.
+
+    mark_page_accessed (no MGLRU)          unreferenced            -> referenced
+                                           referenced, inactive    -> active, unreferenced (through a batch)
+                                           referenced, active      -> no change
+
+    folio_add_lru --> [lru_add batch: one reference each] --full or drain--> on the LRU (PG_lru)
+    activation    --> [lru_activate batch: one reference each] --full or drain--> PG_active
+
+A page in a batch has one reference more than its mappings explain: khugepaged then answers ``not_suitable_page_count``.
+Source: mm/swap.c of 6.1, 6.12 and 7.2; mm/swap.c of 2.6.38, where activation is immediate.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from secondsight.mm.page import (
+    ACTIVE,
+    BATCH_ACTIVATE,
+    BATCH_ADD,
+    HEAD,
+    IDLE,
+    LRU,
+    MLOCKED,
+    N_ACTIVATE,
+    N_ADD,
+    REFERENCED,
+    UNEVICTABLE,
+    head_of,
+    put_page,
+)
+
+
+@njit(cache=True)
+def _drain_add(f, r):  # type: ignore[no-untyped-def]
+    """lru_add: the batch's pages reach the LRU. MGLRU keeps no PG_active on its lists (lru_gen_add_folio)."""
+    count = f.n[N_ADD]
+    f.n[N_ADD] = 0
+    for i in range(count):
+        pfn = np.int64(f.batch[BATCH_ADD, i])
+        if f.flags[pfn] & MLOCKED:
+            f.flags[pfn] = (f.flags[pfn] & ~ACTIVE) | UNEVICTABLE | LRU
+        else:
+            f.flags[pfn] = (f.flags[pfn] & ~UNEVICTABLE) | LRU
+            if r.mglru:
+                f.flags[pfn] &= ~ACTIVE
+        put_page(f, pfn)
+
+
+@njit(cache=True)
+def _drain_activate(f, r):  # type: ignore[no-untyped-def]
+    """lru_activate: what waited becomes active, unless it already is or cannot be."""
+    count = f.n[N_ACTIVATE]
+    f.n[N_ACTIVATE] = 0
+    for i in range(count):
+        pfn = np.int64(f.batch[BATCH_ACTIVATE, i])
+        if (f.flags[pfn] & LRU) and not f.flags[pfn] & (ACTIVE | UNEVICTABLE):
+            f.flags[pfn] |= ACTIVE
+        put_page(f, pfn)
+
+
+@njit(cache=True)
+def lru_add_drain(f, r):  # type: ignore[no-untyped-def]
+    """lru_add_drain_cpu: first lru_add, at the end the activations."""
+    _drain_add(f, r)
+    _drain_activate(f, r)
+
+
+@njit(cache=True)
+def mark_page_accessed(f, r, pfn):  # type: ignore[no-untyped-def]
+    """folio_mark_accessed on the folio of *pfn*."""
+    page = head_of(f, pfn)
+    flags = f.flags[page]
+    if r.mglru:
+        # lru_gen_inc_refs: referenced first, then counts we need not keep; returns before clearing PG_idle.
+        if not flags & UNEVICTABLE:
+            f.flags[page] = flags | REFERENCED
+        return
+    if not flags & REFERENCED:
+        f.flags[page] |= REFERENCED
+    elif flags & UNEVICTABLE:
+        pass
+    elif not flags & ACTIVE:
+        if r.mark_needs_lru:
+            if flags & LRU:
+                f.flags[page] = (flags | ACTIVE) & ~REFERENCED
+        else:
+            if flags & LRU:
+                _activate(f, r, page)
+            else:
+                # __lru_cache_activate_folio: only a page found in the local lru_add batch.
+                for i in range(f.n[N_ADD]):
+                    if f.batch[BATCH_ADD, i] == page:
+                        f.flags[page] |= ACTIVE
+                        break
+            f.flags[page] &= ~REFERENCED
+    f.flags[page] &= ~IDLE
+
+
+@njit(cache=True)
+def _activate(f, r, page):  # type: ignore[no-untyped-def]
+    """folio_activate: into the batch with a reference; a full batch, or a huge folio, drains it."""
+    if not r.activate_batched:
+        f.flags[page] |= ACTIVE
+        return
+    f.refcount[page] += 1
+    f.batch[BATCH_ACTIVATE, f.n[N_ACTIVATE]] = page
+    f.n[N_ACTIVATE] += 1
+    if f.n[N_ACTIVATE] >= r.lru_batch or f.flags[page] & HEAD:
+        _drain_activate(f, r)
+
+
+@njit(cache=True)
+def folio_add_lru(f, r, page, in_fault):  # type: ignore[no-untyped-def]
+    """folio_add_lru of a head or small page; *in_fault*: under handle_mm_fault (lru_gen_in_fault)."""
+    if r.mglru and in_fault and not f.flags[page] & UNEVICTABLE:
+        if r.mglru_fault_marks:
+            if not f.flags[page] & REFERENCED:
+                f.flags[page] |= REFERENCED
+        else:
+            f.flags[page] |= ACTIVE
+    f.refcount[page] += 1
+    f.batch[BATCH_ADD, f.n[N_ADD]] = page
+    f.n[N_ADD] += 1
+    if f.n[N_ADD] >= r.lru_batch or f.flags[page] & HEAD:
+        _drain_add(f, r)

@@ -1,0 +1,294 @@
+"""Page faults: what a CPU access does to page tables and frames (mm/memory.c, mm/huge_memory.c).
+
+    access --> PMD huge? --yes--> set A (D)                          write to the huge zero page: allocate or split
+                 | no
+               PTE present, allowed? --yes--> set A (D)
+                 | no
+               none:   huge fault (eligible block without a page table) | zero page (read) | new page (write)
+               swap:   swap in
+               write to a read-only page: reuse (exclusive, or sole reference) | copy
+
+One call takes many pages, in order, and does to each exactly what it would do alone: cutting the list anywhere changes nothing.
+Where a translation that a secondary MMU may hold is about to change (a copy, a split), the call stops with the page's index so that
+the notifiers run first, and is entered again with *notified* set for that page.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from secondsight.bits.pte import (
+    ACCESSED,
+    DIRTY,
+    NX,
+    PFN_MASK,
+    PRESENT,
+    PROTNONE,
+    PSE,
+    RW,
+    SPECIAL,
+    TABLE,
+    USER,
+)
+from secondsight.mm import page as pg
+from secondsight.mm.lru import folio_add_lru, lru_add_drain
+from secondsight.mm.page import (
+    EXCLUSIVE,
+    HEAD,
+    HUGE_ZERO_PFN,
+    KSM,
+    LRU,
+    MLOCKED,
+    NEW_ANON,
+    SWAPCACHE,
+    ZERO_FILLED,
+    ZERO_PFN,
+    alloc_huge,
+    alloc_page,
+    head_of,
+    map_pmd,
+    map_pte,
+    put_page,
+    unmap_pmd,
+    unmap_pte,
+)
+
+# What compiled code must know of the VMA behind a page (MmArrays.vma, one byte a block; MIXED: ask .vma_page).
+V_READ, V_WRITE, V_HUGE, V_LOCKED, V_MIXED = 1, 2, 4, 8, 16
+
+#: vm_page_prot of an anonymous mapping: x86's protection_map has the accessed bit in every entry.
+PROT = PRESENT | USER | ACCESSED | NX
+PFN_SHIFT = np.uint64(12)
+ZERO_PTE = PROT | SPECIAL
+HUGE_ZERO_PMD = PROT | PSE | (np.uint64(HUGE_ZERO_PFN) << PFN_SHIFT)
+
+# Answers of a compiled access beside "all done" (the number of pages) and "notify first" (an index).
+NOT_PERMITTED = -1
+
+
+class MmArrays(NamedTuple):
+    """One mm_struct's page tables, as compiled code takes them.
+
+    pmd uint64[blocks]; pte uint64[blocks * 512], valid where the block's pmd is a table; vma uint8[blocks] and vma_page uint8[pages or
+    0]: the V_ bits; swap int32[slots]: how many entries name each swap slot (the host's); n int64[4]: [stopped page's reason, next swap
+    slot's hint, huge faults, page faults].
+    """
+
+    pmd: npt.NDArray[np.uint64]
+    pte: npt.NDArray[np.uint64]
+    vma: npt.NDArray[np.uint8]
+    vma_page: npt.NDArray[np.uint8]
+    swap: npt.NDArray[np.int32]
+    n: npt.NDArray[np.int64]
+
+
+HUGE_FAULTS, FAULTS = 2, 3
+
+
+@njit(cache=True, inline="always")
+def pfn_of(entry):  # type: ignore[no-untyped-def]
+    """The frame an entry names, as a signed index."""
+    return np.int64((entry & PFN_MASK) >> PFN_SHIFT)
+
+
+@njit(cache=True, inline="always")
+def vma_bits(m, page):  # type: ignore[no-untyped-def]
+    """The V_ bits of the VMA that holds *page*."""
+    bits = m.vma[page >> 9]
+    if bits & V_MIXED:
+        return np.int64(m.vma_page[page])
+    return np.int64(bits)
+
+
+@njit(cache=True)
+def _new_anon(f, r, bits, in_fault):  # type: ignore[no-untyped-def]
+    """A new anonymous page on its way to the LRU (folio_add_new_anon_rmap, folio_add_lru_vma); refcount 1, not yet mapped."""
+    pfn = alloc_page(f)
+    flags = NEW_ANON
+    if r.new_anon_active:
+        flags |= pg.ACTIVE
+    if bits & V_LOCKED:
+        # mlock_new_folio: through the mlock batch, drained here at once, straight to the unevictable list.
+        f.flags[pfn] = (flags | MLOCKED | LRU | pg.UNEVICTABLE) & ~pg.ACTIVE
+    else:
+        f.flags[pfn] = flags
+        folio_add_lru(f, r, pfn, in_fault)
+    return pfn
+
+
+@njit(cache=True)
+def _install(f, m, page, pfn, prot):  # type: ignore[no-untyped-def]
+    """Map a page whose one reference the caller holds: the reference becomes the mapping's."""
+    f.mapcount[pfn] += 1
+    m.pte[page] = (np.uint64(pfn) << PFN_SHIFT) | prot
+
+
+@njit(cache=True)
+def huge_fault(f, r, m, block, write):  # type: ignore[no-untyped-def]
+    """do_huge_pmd_anonymous_page: the huge zero page for a read, a new zeroed huge page for a write."""
+    m.n[HUGE_FAULTS] += 1
+    if not write and r.use_zero_page:
+        m.pmd[block] = HUGE_ZERO_PMD
+        return
+    head = alloc_huge(f)
+    _new_huge(f, r, head, m.vma[block], True)
+    f.flags[head : head + 512] |= ZERO_FILLED
+    map_pmd(f, head)
+    put_page(f, head)
+    m.pmd[block] = (np.uint64(head) << PFN_SHIFT) | PROT | PSE | RW | DIRTY
+
+
+@njit(cache=True)
+def _new_huge(f, r, head, bits, in_fault):  # type: ignore[no-untyped-def]
+    """Flags and LRU of a new huge anonymous folio (refcount 1 held by the caller)."""
+    f.flags[head] |= NEW_ANON
+    if r.new_anon_active:
+        f.flags[head] |= pg.ACTIVE
+    if bits & V_LOCKED:
+        f.flags[head] = (f.flags[head] | MLOCKED | LRU | pg.UNEVICTABLE) & ~pg.ACTIVE
+    else:
+        folio_add_lru(f, r, head, in_fault)
+
+
+@njit(cache=True)
+def split_pmd(f, m, block):  # type: ignore[no-untyped-def]
+    """__split_huge_pmd: PTEs in place of a huge PMD, with its bits; the folio stays whole."""
+    pmd = m.pmd[block]
+    first = block * 512
+    if pfn_of(pmd) == HUGE_ZERO_PFN:
+        for i in range(512):
+            m.pte[first + i] = ZERO_PTE
+    else:
+        head = pfn_of(pmd)
+        exclusive = f.flags[head] & EXCLUSIVE
+        keep = pmd & (ACCESSED | DIRTY | RW | USER | PRESENT | NX | PROTNONE)
+        for i in range(512):
+            map_pte(f, head + i)
+            f.flags[head + i] = (f.flags[head + i] & ~EXCLUSIVE) | exclusive
+            m.pte[first + i] = (np.uint64(head + i) << PFN_SHIFT) | keep
+        unmap_pmd(f, head)
+    m.pmd[block] = TABLE
+
+
+@njit(cache=True)
+def _anonymous(f, r, m, page, write):  # type: ignore[no-untyped-def]
+    """do_anonymous_page: nothing mapped here."""
+    m.n[FAULTS] += 1
+    bits = vma_bits(m, page)
+    if not write:
+        m.pte[page] = ZERO_PTE
+        return
+    pfn = _new_anon(f, r, bits, True)
+    _install(f, m, page, pfn, PROT | DIRTY | RW)
+
+
+@njit(cache=True)
+def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
+    """do_swap_page with a synchronous device and no other owner of the slot: straight from swap, no swap cache."""
+    m.n[FAULTS] += 1
+    bits = vma_bits(m, page)
+    slot = np.int64(m.pte[page] >> np.uint64(14)) - 1
+    m.swap[slot] -= 1
+    pfn = _new_anon(f, r, bits, in_fault)
+    prot = PROT
+    if write:
+        prot |= RW | DIRTY
+    elif r.swapin_writable and bits & V_WRITE:
+        prot |= RW
+    _install(f, m, page, pfn, prot)
+
+
+@njit(cache=True)
+def _can_reuse(f, r, pfn):  # type: ignore[no-untyped-def]
+    """do_wp_page: may the sole owner write in place?"""
+    flags = f.flags[pfn]
+    head = head_of(f, pfn)
+    if f.flags[head] & KSM:
+        return False
+    if flags & EXCLUSIVE:
+        return True
+    if f.flags[head] & HEAD or f.refcount[head] > 3:
+        return False
+    if not flags & LRU:
+        lru_add_drain(f, r)
+    cached = 1 if f.flags[head] & SWAPCACHE else 0
+    return f.refcount[head] <= 1 + cached
+
+
+@njit(cache=True)
+def cpu_access(f, r, m, pages, write, start, notified, has_notifiers):  # type: ignore[no-untyped-def]
+    """Loads (*write* 0) or stores through the primary page table, of *pages* from index *start* on.
+
+    Returns len(pages) when done, the index of a page whose notifiers must run first, or ``-1 - index`` of one whose VMA
+    does not permit the access.
+    """
+    for i in range(start, len(pages)):
+        page = pages[i]
+        block = page >> 9
+        told = not has_notifiers or (notified and i == start)
+        need = V_WRITE if write else V_READ
+        pmd = m.pmd[block]
+        if pmd & PSE:
+            if not vma_bits(m, page) & need:
+                return NOT_PERMITTED - i
+            if not write or pmd & RW:
+                m.pmd[block] = pmd | ACCESSED | (DIRTY if write else np.uint64(0))
+                if write:
+                    f.flags[pfn_of(pmd) + (page & 511)] &= ~ZERO_FILLED
+                continue
+            zero = pfn_of(pmd) == HUGE_ZERO_PFN
+            if not zero and f.flags[pfn_of(pmd)] & EXCLUSIVE or (not zero and f.refcount[pfn_of(pmd)] == 1):
+                f.flags[pfn_of(pmd)] |= EXCLUSIVE
+                f.flags[pfn_of(pmd) + (page & 511)] &= ~ZERO_FILLED
+                m.pmd[block] = pmd | RW | ACCESSED | DIRTY
+                continue
+            if not told:
+                return i
+            if zero and r.huge_zero_wp_allocates:
+                m.pmd[block] = 0
+                huge_fault(f, r, m, block, True)
+                f.flags[pfn_of(m.pmd[block]) + (page & 511)] &= ~ZERO_FILLED
+                continue
+            split_pmd(f, m, block)
+            pmd = m.pmd[block]
+        pte = m.pte[page] if pmd else np.uint64(0)
+        if pte & PRESENT:
+            if not write:
+                m.pte[page] = pte | ACCESSED
+                continue
+            if pte & RW:
+                m.pte[page] = pte | ACCESSED | DIRTY
+                continue
+        bits = vma_bits(m, page)
+        if not bits & need:
+            return NOT_PERMITTED - i
+        if not pmd:
+            if bits & V_HUGE:
+                huge_fault(f, r, m, block, write)
+                if write:
+                    f.flags[pfn_of(m.pmd[block]) + (page & 511)] &= ~ZERO_FILLED
+                continue
+            m.pmd[block] = TABLE
+        if pte == 0:
+            _anonymous(f, r, m, page, write)
+        elif not pte & PRESENT:
+            swap_in(f, r, m, page, write, True)
+        else:
+            # A write to a present read-only page: do_wp_page.
+            old = pfn_of(pte)
+            if old != ZERO_PFN and _can_reuse(f, r, old):
+                f.flags[old] |= EXCLUSIVE
+                m.pte[page] = pte | RW | ACCESSED | DIRTY
+                continue
+            if not told:
+                return i
+            m.n[FAULTS] += 1
+            pfn = _new_anon(f, r, bits, True)
+            if old != ZERO_PFN:
+                unmap_pte(f, old)
+            _install(f, m, page, pfn, PROT | RW | DIRTY)
+    return len(pages)

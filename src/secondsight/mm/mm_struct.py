@@ -1,0 +1,207 @@
+"""``struct mm_struct``: one process's address space, and the accesses that go through it.
+
+Pages are numbered from 0 in the area's order; page ``p`` belongs to block ``p // 512``. ``numbers`` gives the true number of each block
+in the address space where blocks are not adjacent (a trace's touched blocks): areas never reach across a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits.pte import PFN_MASK, PRESENT, PSE
+from secondsight.errors import UsageError
+from secondsight.mm import gup, memory
+from secondsight.mm.memory import MmArrays
+from secondsight.mm.mmu_notifier import MmuNotifiers
+from secondsight.mm.page import HPAGE, HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN, head_of, put_page
+from secondsight.mm.vma import Vm, Vma, VmaList
+
+if TYPE_CHECKING:
+    from secondsight.mm.host import Host
+
+Pages = npt.NDArray[np.int64]
+
+
+class Mm:
+    """One process. Make it with :meth:`Host.mm`."""
+
+    def __init__(
+        self, host: Host, name: str, blocks: int, *, numbers: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        """*blocks* aligned 2 MiB blocks, nothing mapped; *numbers* int64[blocks], rising: their true block numbers."""
+        if blocks < 1:
+            raise UsageError(f"space {name!r} needs at least one block, not {blocks}")
+        self.host = host
+        self.name = name
+        self.blocks = blocks
+        self.npages = blocks * HPAGE
+        self.numbers = np.arange(blocks, dtype=np.int64) if numbers is None else numbers
+        self.notifiers = MmuNotifiers(
+            built_in=host.config.mmu_notifier,
+            protection=host.rules.notifier_protection,
+            has_clear_young=host.rules.has_clear_young,
+            context=host.context,
+        )
+        self.exited = False
+        self.pins: dict[str, list[int]] = {}
+        cuts = np.flatnonzero(np.diff(self.numbers) != 1) + 1
+        edges = [0, *cuts.tolist(), blocks]
+        self.vmas = VmaList(
+            [Vma(a * HPAGE, b * HPAGE, Vm.READ | Vm.WRITE) for a, b in zip(edges, edges[1:], strict=False)]
+        )
+        self.arrays = MmArrays(
+            pmd=np.zeros(blocks, np.uint64),
+            pte=np.zeros(blocks * HPAGE, np.uint64),
+            vma=np.zeros(blocks, np.uint8),
+            vma_page=np.zeros(0, np.uint8),
+            swap=host.swap,
+            n=np.zeros(4, np.int64),
+        )
+        self.refresh()
+
+    # -- areas ---------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Carry areas, sysfs and swap over to what compiled code reads."""
+        pages = self.vmas.encode(self.arrays.vma, self.arrays.vma_page, self.host.config.thp_enabled)
+        self.arrays = self.arrays._replace(vma_page=pages, swap=self.host.swap)
+
+    def note_anon(self) -> None:
+        """anon_vma_prepare, seen afterwards: an area with an anonymous page, a swap entry or a huge PMD has an anon_vma."""
+        for vma in self.vmas.areas:
+            if not vma.anon_vma and self._has_anon(vma):
+                self.vmas.set_anon(vma)
+                self.host.khugepaged.enter_by_fault(self, vma)
+
+    def _has_anon(self, vma: Vma) -> bool:
+        a = self.arrays
+        first, last = vma.start // HPAGE, -(-vma.end // HPAGE)
+        if bool(((a.pmd[first:last] & PSE) != 0).any()):
+            return True
+        pte = a.pte[vma.start : vma.end]
+        return bool(((pte != 0) & ((pte & (PFN_MASK | PRESENT)) != PRESENT)).any())
+
+    # -- accesses -----------------------------------------------------------------------------------------------
+
+    def run_faults(self, pages: Pages, step: Callable[[int, bool], int], who: str) -> None:
+        """Drive a compiled access over *pages*: notifiers run for the pages it stops at.
+
+        :raises UsageError: a page's area does not permit the access (the process would die of SIGSEGV).
+        """
+        if self.exited:
+            raise UsageError(f"space {self.name!r} has exited")
+        blocks = len(np.unique(pages >> 9)) if len(pages) < 4096 else self.blocks
+        at, notified = 0, False
+        while True:
+            self.host.frames.reserve(len(pages) - at, blocks, 1024)
+            at = step(at, notified)
+            if at == len(pages):
+                break
+            if at < 0:
+                page = int(pages[-1 - at])
+                raise UsageError(
+                    f"{who} of {self.name!r} may not access page {page // HPAGE}:{page % HPAGE} that way"
+                )
+            page = int(pages[at])
+            if self.arrays.pmd[page >> 9] & PSE:
+                self.notifiers.invalidate_range(page & ~511, (page & ~511) + HPAGE)
+            else:
+                self.notifiers.invalidate_range(page, page + 1)
+            notified = True
+        self.note_anon()
+
+    def cpu_access(self, pages: Pages, *, write: bool, value: int | None = None) -> None:
+        """The process loads or stores *pages* (int64, any order, repetition allowed) through the primary page table.
+
+        *value*: what a store fills the page with: 0 leaves it zero-filled, equal values let KSM merge.
+        """
+        pages = np.ascontiguousarray(pages, dtype=np.int64)
+        self._check(pages)
+
+        def step(start: int, notified: bool) -> int:
+            h = self.host
+            return int(
+                memory.cpu_access(
+                    h.frames.arrays, h.r, self.arrays, pages, write, start, notified, bool(self.notifiers)
+                )
+            )
+
+        self.run_faults(pages, step, "the process")
+        if write:
+            self._fill(pages, value)
+
+    def _fill(self, pages: Pages, value: int | None) -> None:
+        content = self.host.content
+        if value is None and not content:
+            return
+        flags = self.host.frames.arrays.flags
+        for page in pages.tolist():
+            pfn = self.pfn(page)
+            if value is None:
+                content.pop(pfn, None)
+            else:
+                content[pfn] = value
+                if value == 0:
+                    flags[pfn] |= ZERO_FILLED
+
+    def _check(self, pages: Pages) -> None:
+        if len(pages) and (pages.min() < 0 or pages.max() >= self.npages):
+            bad = int(pages[(pages < 0) | (pages >= self.npages)][0])
+            raise UsageError(f"page {bad} lies outside space {self.name!r} of {self.npages} pages")
+
+    # -- gup -----------------------------------------------------------------------------------------------------
+
+    def pin(self, pages: Pages, name: str, *, write: bool = False) -> None:
+        """get_user_pages_fast, keeping a reference on each page under *name*: fast where it can, else the slow path, which touches."""
+        pages = np.ascontiguousarray(pages, dtype=np.int64)
+        self._check(pages)
+        held = self.pins.setdefault(name, [])
+        host = self.host
+
+        def step(start: int, notified: bool) -> int:
+            f = host.frames.arrays
+            for i in range(start, len(pages)):
+                page = int(pages[i])
+                pfn = int(gup.gup_fast(f, host.r, self.arrays, page, write))
+                if pfn == gup.MISS:
+                    pfn = int(
+                        gup.gup_slow(
+                            f, host.r, self.arrays, page, write, notified and i == start, bool(self.notifiers)
+                        )
+                    )
+                if pfn == gup.NOTIFY:
+                    return i
+                if pfn == gup.NOT_PERMITTED:
+                    return -1 - i
+                held.append(pfn)
+            return len(pages)
+
+        self.run_faults(pages, step, "gup")
+
+    def unpin(self, name: str) -> None:
+        """put_page on everything pinned under *name*; a page that lived only by its pin is freed."""
+        if name not in self.pins:
+            raise UsageError(f"space {self.name!r} holds no pins called {name!r}")
+        f = self.host.frames.reserve(0, frees=1024 + len(self.pins[name]))
+        for pfn in self.pins.pop(name):
+            if pfn != ZERO_PFN and (pfn & ~511) != HUGE_ZERO_PFN:
+                put_page(f, pfn)
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def pfn(self, page: int) -> int:
+        """The frame behind *page*; -1 where none is mapped."""
+        pmd = self.arrays.pmd[page >> 9]
+        if pmd & PSE:
+            return int(memory.pfn_of(pmd)) + (page & 511)
+        entry = self.arrays.pte[page]
+        return int(memory.pfn_of(entry)) if pmd and entry & PRESENT else -1
+
+    def folio(self, page: int) -> int:
+        """The pfn that holds the flags of the folio behind *page*; -1 where none is mapped."""
+        pfn = self.pfn(page)
+        return int(head_of(self.host.frames.arrays, pfn)) if pfn >= 0 else -1

@@ -1,0 +1,59 @@
+"""mprotect(2) (mm/mprotect.c): notifiers, then each PTE's permissions; accessed and dirty bits stay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from numba import njit
+
+from secondsight.bits.pte import ACCESSED, DIRTY, NX, PFN_MASK, PRESENT, PROTNONE, PSE, RW, SPECIAL, USER
+from secondsight.errors import UsageError
+from secondsight.mm.madvise import split_edges
+from secondsight.mm.memory import pfn_of
+from secondsight.mm.page import EXCLUSIVE, HPAGE, HUGE_ZERO_PFN, ZERO_PFN
+from secondsight.mm.vma import Vm
+
+if TYPE_CHECKING:
+    from secondsight.mm.mm_struct import Mm
+
+_KEPT = PFN_MASK | ACCESSED | DIRTY | SPECIAL | PSE | NX
+
+
+@njit(cache=True)
+def _change(f, m, start, end, none, writable, eager):  # type: ignore[no-untyped-def]
+    """change_pte_range; *eager*: can_change_pte_writable gives write back to exclusive dirty pages at once."""
+    page = start
+    while page < end:
+        block = page >> 9
+        pmd = m.pmd[block]
+        step = HPAGE if pmd & PSE else 1
+        entry = pmd if pmd & PSE else m.pte[page]
+        if pmd and entry & (PRESENT | PROTNONE):
+            pfn = pfn_of(entry)
+            new = entry & _KEPT
+            new |= PROTNONE if none else (PRESENT | USER)
+            if writable:
+                zero = pfn in (ZERO_PFN, HUGE_ZERO_PFN)
+                if entry & RW or (eager and not zero and f.flags[pfn] & EXCLUSIVE and entry & DIRTY):
+                    new |= RW
+            if pmd & PSE:
+                m.pmd[block] = new
+            else:
+                m.pte[page] = new
+        page += step
+
+
+def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> None:
+    """Protect pages *start* to *end* (exclusive).
+
+    :raises UsageError: the range is empty or outside the space.
+    """
+    if not 0 <= start < end <= mm.npages:
+        raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
+    split_edges(mm, start, end)
+    flags = {"none": Vm(0), "r": Vm.READ, "rw": Vm.READ | Vm.WRITE}[prot]
+    mm.vmas.update(start, end, lambda old: (old & ~(Vm.READ | Vm.WRITE)) | flags)
+    mm.refresh()
+    mm.notifiers.invalidate_range(start, end)
+    eager = mm.host.rules.mprotect_keeps_exclusive_writable
+    _change(mm.host.frames.arrays, mm.arrays, start, end, prot == "none", prot == "rw", eager)

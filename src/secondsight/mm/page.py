@@ -1,0 +1,250 @@
+"""Page frames: the columns of ``struct page``, their allocation, and the references that keep them.
+
+    pfn   flags (KPF layout)   refcount   mapcount        a huge folio of 512:
+    ----  -------------------  ---------  --------        head    its flags, refcount; mapcount of subpage 0
+    0     the zero page        1          0               head+1  refcount column holds the PMD mappings (entire_mapcount)
+    512.. the huge zero page                              head+2  refcount column holds the sum of all PTE mappings
+    1024.. everything else                                tail    COMPOUND_TAIL | THP; mapcount of that subpage
+
+Twelve bytes a page. A huge folio starts at a pfn that is a multiple of 512, so its head is ``pfn & ~511``. ``mapcount``
+counts mappings from zero (the kernel's ``_mapcount`` counts from -1). A page whose refcount falls to zero is
+freed at once and its pfn used again. The kernel's own assertions (VM_BUG_ON_PAGE in include/linux/mm.h) are
+:func:`check` here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from secondsight.bits import pageflags as kpf
+
+ZERO_PFN = 0
+HUGE_ZERO_PFN = 512
+FIRST_PFN = 1024
+HPAGE = 512
+
+# Indices into FrameArrays.n
+N_ADD, N_ACTIVATE, NEXT, N_FREE, N_HFREE, ALLOCATED, FREED = range(7)
+BATCH_ADD, BATCH_ACTIVATE = 0, 1
+#: The largest folio_batch of any kernel here (FOLIO_BATCH_SIZE, 31).
+BATCH_MAX = 32
+
+LOCKED, REFERENCED, LRU, ACTIVE = kpf.LOCKED, kpf.REFERENCED, kpf.LRU, kpf.ACTIVE
+ANON, SWAPCACHE, SWAPBACKED, KSM = kpf.ANON, kpf.SWAPCACHE, kpf.SWAPBACKED, kpf.KSM
+HEAD, TAIL, THP = kpf.COMPOUND_HEAD, kpf.COMPOUND_TAIL, kpf.THP
+UNEVICTABLE, MLOCKED, IDLE, YOUNG = kpf.UNEVICTABLE, kpf.MLOCKED, kpf.IDLE, kpf.YOUNG
+ZERO_PAGE, ZERO_FILLED, UPTODATE, MMAP = kpf.ZERO_PAGE, kpf.ZERO_FILLED, kpf.UPTODATE, kpf.MMAP
+EXCLUSIVE = kpf.EXCLUSIVE
+NEW_ANON = ANON | SWAPBACKED | UPTODATE | MMAP | EXCLUSIVE
+
+
+class FrameArrays(NamedTuple):
+    """The columns, as compiled code takes them.
+
+    flags uint32[cap]; refcount, mapcount int32[cap]; free, hfree int32[...] stacks of free pfns and free huge heads;
+    batch int32[2, BATCH_MAX] the per-CPU ``lru_add`` and ``lru_activate`` batches; n int64[8] the counters above.
+    """
+
+    flags: npt.NDArray[np.uint32]
+    refcount: npt.NDArray[np.int32]
+    mapcount: npt.NDArray[np.int32]
+    free: npt.NDArray[np.int32]
+    hfree: npt.NDArray[np.int32]
+    batch: npt.NDArray[np.int32]
+    n: npt.NDArray[np.int64]
+
+
+@njit(cache=True, inline="always")
+def head_of(f, pfn):  # type: ignore[no-untyped-def]
+    """compound_head: the pfn that holds the folio's flags and refcount."""
+    if f.flags[pfn] & TAIL:
+        return pfn & ~511
+    return pfn
+
+
+@njit(cache=True)
+def alloc_page(f):  # type: ignore[no-untyped-def]
+    """A free small frame, refcount 1, no flags. The caller has reserved room (:meth:`Frames.reserve`)."""
+    if f.n[N_FREE] > 0:
+        f.n[N_FREE] -= 1
+        pfn = np.int64(f.free[f.n[N_FREE]])
+    else:
+        pfn = f.n[NEXT]
+        f.n[NEXT] += 1
+    f.flags[pfn] = 0
+    f.refcount[pfn] = 1
+    f.mapcount[pfn] = 0
+    f.n[ALLOCATED] += 1
+    return pfn
+
+
+@njit(cache=True)
+def alloc_huge(f):  # type: ignore[no-untyped-def]
+    """A free huge folio (head pfn): flags of head and tails set, refcount 1, unmapped."""
+    if f.n[N_HFREE] > 0:
+        f.n[N_HFREE] -= 1
+        head = np.int64(f.hfree[f.n[N_HFREE]])
+    else:
+        head = (f.n[NEXT] + 511) & ~511
+        for pfn in range(f.n[NEXT], head):
+            f.free[f.n[N_FREE]] = pfn
+            f.n[N_FREE] += 1
+        f.n[NEXT] = head + HPAGE
+    for pfn in range(head, head + HPAGE):
+        f.flags[pfn] = TAIL | THP
+        f.refcount[pfn] = 0
+        f.mapcount[pfn] = 0
+    f.flags[head] = HEAD | THP
+    f.refcount[head] = 1
+    f.n[ALLOCATED] += HPAGE
+    return head
+
+
+@njit(cache=True)
+def put_page(f, pfn):  # type: ignore[no-untyped-def]
+    """folio_put: drop one reference; the last one frees the folio."""
+    head = head_of(f, pfn)
+    f.refcount[head] -= 1
+    if f.refcount[head] == 0:
+        if f.flags[head] & HEAD:
+            f.hfree[f.n[N_HFREE]] = head
+            f.n[N_HFREE] += 1
+            f.flags[head : head + HPAGE] = 0
+            f.refcount[head : head + HPAGE] = 0
+            f.n[FREED] += HPAGE
+        else:
+            f.flags[head] = 0
+            f.free[f.n[N_FREE]] = head
+            f.n[N_FREE] += 1
+            f.n[FREED] += 1
+
+
+@njit(cache=True)
+def folio_mapcount(f, head):  # type: ignore[no-untyped-def]
+    """Every mapping of the folio, PMD mappings and PTE mappings of all its pages (total_mapcount)."""
+    if f.flags[head] & HEAD:
+        return np.int64(f.refcount[head + 1]) + np.int64(f.refcount[head + 2])
+    return np.int64(f.mapcount[head])
+
+
+@njit(cache=True)
+def map_pte(f, pfn):  # type: ignore[no-untyped-def]
+    """One more PTE maps *pfn*: mapcount and reference."""
+    head = head_of(f, pfn)
+    f.mapcount[pfn] += 1
+    f.refcount[head] += 1
+    if f.flags[head] & HEAD:
+        f.refcount[head + 2] += 1
+
+
+@njit(cache=True)
+def unmap_pte(f, pfn):  # type: ignore[no-untyped-def]
+    """A PTE no longer maps *pfn* (page_remove_rmap and put_page)."""
+    head = head_of(f, pfn)
+    f.mapcount[pfn] -= 1
+    if f.flags[head] & HEAD:
+        f.refcount[head + 2] -= 1
+    put_page(f, pfn)
+
+
+@njit(cache=True)
+def map_pmd(f, head):  # type: ignore[no-untyped-def]
+    """A PMD maps the whole folio."""
+    f.refcount[head + 1] += 1
+    f.refcount[head] += 1
+
+
+@njit(cache=True)
+def unmap_pmd(f, head):  # type: ignore[no-untyped-def]
+    """A PMD no longer maps the folio."""
+    f.refcount[head + 1] -= 1
+    put_page(f, head)
+
+
+class Frames:
+    """All page frames of a host. ``arrays`` is replaced when it grows: take it anew after :meth:`reserve`."""
+
+    def __init__(self, capacity: int = 4096) -> None:
+        """*capacity*: frames to begin with; it grows by doubling."""
+        capacity = max(capacity, FIRST_PFN + HPAGE)
+        self.arrays = FrameArrays(
+            flags=np.zeros(capacity, np.uint32),
+            refcount=np.zeros(capacity, np.int32),
+            mapcount=np.zeros(capacity, np.int32),
+            free=np.zeros(4 * HPAGE, np.int32),
+            hfree=np.zeros(16, np.int32),
+            batch=np.zeros((2, BATCH_MAX), np.int32),
+            n=np.zeros(8, np.int64),
+        )
+        a = self.arrays
+        a.n[NEXT] = FIRST_PFN
+        a.flags[ZERO_PFN] = ZERO_PAGE | ZERO_FILLED
+        a.refcount[ZERO_PFN] = 1
+        a.flags[HUGE_ZERO_PFN : HUGE_ZERO_PFN + HPAGE] = ZERO_PAGE | ZERO_FILLED | THP | TAIL
+        a.flags[HUGE_ZERO_PFN] = ZERO_PAGE | ZERO_FILLED | THP | HEAD
+        a.refcount[HUGE_ZERO_PFN] = 1
+
+    def reserve(self, small: int, huge: int = 0, frees: int = 0) -> FrameArrays:
+        """Make room for *small* pages and *huge* folios to be allocated, and *frees* more to be freed; returns the arrays."""
+        a = self.arrays
+        fresh_small = max(0, small - int(a.n[N_FREE]))
+        fresh_huge = max(0, huge - int(a.n[N_HFREE]))
+        need = int(a.n[NEXT]) + fresh_small + (fresh_huge + 1) * HPAGE
+        if need > len(a.flags):
+            size = max(need, len(a.flags) + len(a.flags) // 2)
+            a = a._replace(
+                flags=_grown(a.flags, size),
+                refcount=_grown(a.refcount, size),
+                mapcount=_grown(a.mapcount, size),
+            )
+        stack = int(a.n[N_FREE]) + (fresh_huge + 1) * HPAGE + frees
+        if stack > len(a.free):
+            a = a._replace(free=_grown(a.free, max(stack, 2 * len(a.free))))
+        heads = int(a.n[N_HFREE]) + frees // HPAGE + 16
+        if heads > len(a.hfree):
+            a = a._replace(hfree=_grown(a.hfree, max(heads, 2 * len(a.hfree))))
+        self.arrays = a
+        return a
+
+    @property
+    def in_use(self) -> int:
+        """Pages allocated and not freed (small pages, and 512 for each huge folio)."""
+        return int(self.arrays.n[ALLOCATED] - self.arrays.n[FREED])
+
+
+def _grown(array: npt.NDArray, size: int) -> npt.NDArray:  # type: ignore[type-arg]
+    """*array* with zeros behind it, *size* long."""
+    out = np.zeros(size, array.dtype)
+    out[: len(array)] = array
+    return out
+
+
+def check(frames: Frames) -> None:
+    """The kernel's own assertions about every frame; raises AssertionError naming the pfn and the rule that broke."""
+    a = frames.arrays
+    top = int(a.n[NEXT])
+    flags, ref, mapc = a.flags[:top], a.refcount[:top], a.mapcount[:top]
+    heads = (flags & HEAD) != 0
+    tails = (flags & TAIL) != 0
+    plain = ~heads & ~tails
+    rules = {
+        "refcount below zero": plain & (ref < 0),
+        "mapcount below zero": mapc < 0,
+        "mapped with too few references": plain & (flags != 0) & (ref < mapc) & ((flags & ZERO_PAGE) == 0),
+        "active and unevictable (VM_BUG_ON_FOLIO in folio_add_lru)": (flags & (ACTIVE | UNEVICTABLE))
+        == (ACTIVE | UNEVICTABLE),
+        "head not aligned": heads & ((np.arange(top) & 511) != 0),
+        "both head and tail": heads & tails,
+        "KSM page not anonymous": ((flags & KSM) != 0) & ((flags & ANON) == 0),
+        "free but on the LRU": plain & (ref == 0) & ((flags & LRU) != 0),
+    }
+    for rule, broken in rules.items():
+        at = np.flatnonzero(broken)
+        if len(at):
+            raise AssertionError(
+                f"pfn {at[0]}: {rule} (flags {flags[at[0]]:#x}, refcount {ref[at[0]]}, mapcount {mapc[at[0]]})"
+            )

@@ -1,0 +1,136 @@
+"""Ageing: who clears young bits, where they go, and what reclaim makes of them (mm/rmap.c, mm/page_idle.c, mm/vmscan.c).
+
+age (page_idle)   every mapping old, primary and secondary (clear_young)      was young --> PG_young, not idle; then PG_idle
+reclaim           folio_referenced: every mapping old (clear_flush_young)     young --> kept;  else --> swapped out
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from secondsight.bits.pte import ACCESSED, PFN_MASK, PRESENT, PSE, swap_pte
+from secondsight.mm.memory import pfn_of
+from secondsight.mm.page import (
+    ACTIVE,
+    HEAD,
+    HPAGE,
+    IDLE,
+    LRU,
+    MLOCKED,
+    REFERENCED,
+    TAIL,
+    YOUNG,
+    ZERO_PFN,
+    unmap_pte,
+)
+
+if TYPE_CHECKING:
+    from secondsight.mm.host import Host
+    from secondsight.mm.mm_struct import Mm
+
+Pages = npt.NDArray[np.int64]
+
+
+def mappings(host: Host, pfn: int) -> list[tuple[Mm, int]]:
+    """rmap_walk: every (mm, page) whose PTE maps the small page *pfn*."""
+    out: list[tuple[Mm, int]] = []
+    want = np.uint64(pfn) << np.uint64(12)
+    for mm in host.mms.values():
+        pte = mm.arrays.pte
+        found = np.flatnonzero(((pte & PFN_MASK) == want) & ((pte & PRESENT) != 0))
+        out.extend((mm, int(p)) for p in found if mm.arrays.pmd[p >> 9] and not mm.arrays.pmd[p >> 9] & PSE)
+    return out
+
+
+def _clear_young(mm: Mm, page: int, *, flush: bool) -> bool:
+    """ptep_clear_young_notify (or _flush_): the primary bit and every notifier's."""
+    young = bool(mm.arrays.pte[page] & ACCESSED)
+    mm.arrays.pte[page] &= ~ACCESSED
+    clear = mm.notifiers.clear_flush_young if flush else mm.notifiers.clear_young
+    return bool(clear(page, page + 1)[0]) or young
+
+
+def age(mm: Mm, pages: Pages) -> None:
+    """Write these pages' bits to ``/sys/kernel/mm/page_idle/bitmap``: page_idle_clear_pte_refs, then PG_idle.
+
+    A page off the LRU, or a tail of a huge page, is left alone; a huge PMD is aged through its head.
+    """
+    f = mm.host.frames.arrays
+    for page in pages.tolist():
+        pmd = mm.arrays.pmd[page >> 9]
+        if pmd & PSE:
+            if page % HPAGE == 0 and f.flags[int(pfn_of(pmd))] & LRU:
+                head = int(pfn_of(pmd))
+                young = bool(pmd & ACCESSED)
+                mm.arrays.pmd[page >> 9] = pmd & ~ACCESSED
+                if bool(mm.notifiers.clear_young(page, page + HPAGE).any()) or young:
+                    f.flags[head] |= YOUNG
+                f.flags[head] |= IDLE
+            continue
+        pfn = mm.pfn(page)
+        if pfn <= ZERO_PFN or f.flags[pfn] & (HEAD | TAIL) or not f.flags[pfn] & LRU:
+            continue
+        young = False
+        for owner, at in mappings(mm.host, pfn) if f.mapcount[pfn] > 1 else [(mm, page)]:
+            young |= _clear_young(owner, at, flush=False)
+        if young:
+            f.flags[pfn] = (f.flags[pfn] & ~IDLE) | YOUNG
+        f.flags[pfn] |= IDLE
+
+
+@njit(cache=True)
+def _unmap_to_swap(f, m, pages, slots):  # type: ignore[no-untyped-def]
+    for i in range(len(pages)):
+        page = pages[i]
+        unmap_pte(f, pfn_of(m.pte[page]))
+        m.pte[page] = slots[i]
+
+
+def can_swap(mm: Mm, page: int) -> bool:
+    """Could reclaim take this page: small, anonymous, mapped once, on the LRU, not locked in memory, not pinned?"""
+    f = mm.host.frames.arrays
+    if not mm.arrays.pmd[page >> 9] or mm.arrays.pmd[page >> 9] & PSE:
+        return False
+    pfn = mm.pfn(page)
+    if pfn <= ZERO_PFN:
+        return False
+    flags = f.flags[pfn]
+    return bool(
+        flags & LRU and not flags & (HEAD | TAIL | MLOCKED) and f.mapcount[pfn] == 1 and f.refcount[pfn] == 1
+    )
+
+
+def swap_out(mm: Mm, pages: Pages, took: Pages | None = None) -> Pages:
+    """MADV_PAGEOUT of *pages*; returns those that went to swap (int64).
+
+    First each PTE is made old and its page unreferenced (no notifier asked), then reclaim asks folio_referenced, which does ask: a page
+    young in a secondary MMU is aged, marked referenced and kept. *took*: what a kernel really took, where that was recorded.
+    """
+    host = mm.host
+    host.drain()
+    f = host.frames.arrays
+    chosen = [p for p in dict.fromkeys(pages.tolist()) if can_swap(mm, p)]
+    gone: list[int] = []
+    recorded = None if took is None else set(took.tolist())
+    for page in chosen:
+        pfn = mm.pfn(page)
+        mm.arrays.pte[page] &= ~ACCESSED
+        f.flags[pfn] &= ~(REFERENCED | YOUNG)
+        young = bool(mm.notifiers.clear_flush_young(page, page + 1)[0])
+        goes = not young if recorded is None else page in recorded
+        if goes:
+            gone.append(page)
+        else:
+            f.flags[pfn] &= ~ACTIVE
+            f.flags[pfn] |= REFERENCED
+    out = np.array(gone, dtype=np.int64)
+    if len(out):
+        for page in gone:
+            mm.notifiers.invalidate_range(page, page + 1)
+        slots = swap_pte(host.swap_slots(len(out)).astype(np.uint64))
+        _unmap_to_swap(host.frames.reserve(0, 0, len(out) + 64), mm.arrays, out, slots)
+    return out

@@ -1,0 +1,441 @@
+"""What changed between kernels, as data: one field for each difference that a scenario can observe.
+
+``Rules`` is frozen; ``PRESETS`` holds a value for each kernel; ``rules.but(zap_transfers_accessed=True)`` is a what-if. Every field
+says what it means, where the kernel states it, and what the claim rests on:
+
+    booted     a lab scenario asked a booted kernel and it agreed (docs/fidelity.md)
+    source     read in the kernel's text; no kernel here can show it
+    deduced    concluded from the text, not confirmed
+
+Nothing outside this module compares version numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from secondsight.bits.spte import Era
+from secondsight.errors import UsageError
+
+Evidence = Literal["booted", "source", "deduced"]
+
+
+def _rule(default: Any, doc: str, cite: str, evidence: Evidence = "source") -> Any:
+    """A field of Rules: its value in 7.2, what it means, the kernel text that says so, and the evidence."""
+    return field(default=default, metadata={"doc": doc, "cite": cite, "evidence": evidence})
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One kernel's rules. Defaults are the newest kernel's (7.2); presets state what differs from it."""
+
+    name: str = "7.2"
+
+    # -- who is asked whether a page is young -------------------------------------------------------------
+    referenced_needed: bool = _rule(
+        True,
+        "khugepaged collapses only where at least one page was used",
+        "mm/khugepaged.c collapse_scan_pmd: SCAN_LACK_REFERENCED_PAGE",
+        "booted",
+    )
+    asks_page_referenced: bool = _rule(
+        True,
+        "PG_referenced counts as use (the REFERENCED channel)",
+        "seed patch, mm/huge_memory.c; mm/khugepaged.c folio_test_referenced",
+        "booted",
+    )
+    asks_page_young: bool = _rule(
+        True,
+        "PG_young (idle page tracking's memory of an accessed bit) counts as use",
+        "33c3fc71c8cf (4.3); mm/khugepaged.c folio_test_young",
+        "booted",
+    )
+    asks_secondary: bool = _rule(
+        True,
+        "mmu_notifier_test_young counts as use (the SECONDARY channel)",
+        "seed patch 8ee53820edfd; mm/khugepaged.c",
+        "booted",
+    )
+    scan_tests_base_address: bool = _rule(
+        False,
+        "the scan asks test_young about the block's first address for each of its 512 pages",
+        "seed patch: khugepaged_scan_pmd walks _address, passes address; fixed by 394bfac1c7f7",
+        "source",
+    )
+
+    # -- the checks of scan and isolate -------------------------------------------------------------------
+    swap_limit: bool = _rule(
+        True,
+        "up to max_ptes_swap swap entries are tolerated and swapped in; else the first one ends the scan",
+        "mm/khugepaged.c max_ptes_swap (4.8)",
+        "booted",
+    )
+    shared: Literal["abort", "page", "folio"] = _rule(
+        "folio",
+        "a shared page ends the scan / counts against max_ptes_shared by its own mapcount / by its folio's",
+        "mm/khugepaged.c max_ptes_shared (5.8); folio_likely_mapped_shared (6.10), folio_maybe_mapped_shared",
+        "booted",
+    )
+    zero_page_is_none: bool = _rule(
+        True,
+        "the zero page counts against max_ptes_none; else it is a read-only page",
+        "mm/khugepaged.c pte_none_or_zero",
+        "booted",
+    )
+    writable: Literal["every", "one", "none"] = _rule(
+        "none",
+        "how many mapped PTEs must be writable",
+        "mm/khugepaged.c SCAN_PAGE_RO, gone in 6.18",
+        "booted",
+    )
+    anon_before_shared: bool = _rule(
+        True,
+        "PAGE_ANON is tested before the shared limit",
+        "mm/khugepaged.c hpage_collapse_scan_pmd (6.12)",
+        "source",
+    )
+    lazyfree_refused: bool = _rule(
+        True,
+        "a clean page freed by MADV_FREE ends scan and isolate with page_lazyfree",
+        "mm/khugepaged.c SCAN_PAGE_LAZYFREE (7.x)",
+        "booted",
+    )
+    swap_needs_half: bool = _rule(
+        True,
+        "with swap entries, at least 256 pages must be referenced",
+        "mm/khugepaged.c: unmapped && referenced < HPAGE_PMD_NR / 2",
+        "booted",
+    )
+    no_table_code: Literal["pmd_none", "no_pte_table"] = _rule(
+        "no_pte_table",
+        "the name of the answer for a block without a page table",
+        "mm/khugepaged.c SCAN_NO_PTE_TABLE (7.x), before SCAN_PMD_NONE / SCAN_PMD_NULL",
+        "booted",
+    )
+    expected_refcount: Literal["one", "mapcount"] = _rule(
+        "mapcount",
+        "references a page may have: exactly one / its mappings plus the swap cache's",
+        "mm/huge_memory.c page_count(page) != 1; mm/khugepaged.c folio_expected_ref_count",
+        "booted",
+    )
+    trace_writable: bool = _rule(
+        False,
+        "the tracepoints print writable",
+        "include/trace/events/huge_memory.h before 6.18",
+        "booted",
+    )
+    progress: Literal["block", "ptes"] = _rule(
+        "ptes",
+        "what a visited block costs of pages_to_scan: 512 / the PTEs looked at (1 without a table)",
+        "mm/khugepaged.c cc->progress",
+        "booted",
+    )
+
+    # -- collapse ----------------------------------------------------------------------------------------
+    huge_folio_active: bool = _rule(
+        False,
+        "the new huge page goes to the active LRU list",
+        "mm/huge_memory.c 2.6.38 page_add_new_anon_rmap; later lru_cache_add_inactive_or_unevictable",
+        "source",
+    )
+    madv_collapse: Literal["none", "6.1", "6.18"] = _rule(
+        "6.18",
+        "MADV_COLLAPSE: absent / EXCEED_NONE_PTE is EINVAL / it is EBUSY",
+        "mm/khugepaged.c madvise_collapse_errno",
+        "booted",
+    )
+
+    # -- secondary MMUs -----------------------------------------------------------------------------------
+    spte_era: Era = _rule(
+        "soft",
+        "the SPTE formats: 2010, access tracking without an accessed bit, or a software bit (6.13)",
+        "arch/x86/kvm/mmu/spte.h; 3835819fb1b3, 7971801b5618",
+        "booted",
+    )
+    test_young_without_ad: Literal["zero", "present", "bit"] = _rule(
+        "bit",
+        "kvm_test_age without hardware A/D bits: always no / present and not tracked / the software bit",
+        "seed patch kvm_test_age_rmapp; arch/x86/kvm/mmu/spte.h is_accessed_spte",
+        "booted",
+    )
+    age_without_ad: Literal["zap", "track"] = _rule(
+        "track",
+        "kvm_age without hardware A/D bits: unmaps the page / access-tracks the SPTE",
+        "arch/x86/kvm/mmu.c kvm_age_rmapp (2.6.38); f160c7b7bb32 (4.11)",
+        "source",
+    )
+    zap_transfers_accessed: bool = _rule(
+        False,
+        "zapping an accessed SPTE marks the page accessed",
+        "arch/x86/kvm/mmu/mmu.c mmu_spte_clear_track_bits; dropped by 66bc627e7fee (6.13)",
+        "booted",
+    )
+    has_change_pte: bool = _rule(
+        False,
+        "KSM tells secondary MMUs of a new page through change_pte instead of unmapping it",
+        "include/linux/mmu_notifier.h; removed by 5b5b0b9f4a1e's series (6.10)",
+        "source",
+    )
+    has_clear_young: bool = _rule(
+        True,
+        "ageing without a flush (clear_young) exists; before, clear_flush_young does both",
+        "1d7715c676a1 (4.3)",
+        "source",
+    )
+    notifier_protection: Literal["rcu", "srcu"] = _rule(
+        "srcu",
+        "the read-side section callbacks run in",
+        "mm/mmu_notifier.c 21a92735f660 (3.7)",
+        "source",
+    )
+
+    # -- gup and KVM's faults ------------------------------------------------------------------------------
+    gup_fast_sets_referenced: bool = _rule(
+        True,
+        "get_user_pages_fast marks each page referenced",
+        "seed patch, arch/x86/mm/gup.c; mm/gup.c folio_set_referenced",
+        "booted",
+    )
+    release_marks_accessed: bool = _rule(
+        True,
+        "after a fault KVM releases the page through mark_page_accessed",
+        "virt/kvm/kvm_main.c kvm_release_page_clean; 2.6.38 does a plain put_page",
+        "booted",
+    )
+    prefetch_marks_accessed: bool = _rule(
+        True,
+        "pages KVM prefetches are marked accessed too (their SPTEs stay old)",
+        "arch/x86/kvm/mmu/mmu.c kvm_mmu_prefetch_sptes (6.13)",
+        "booted",
+    )
+
+    # -- LRU -----------------------------------------------------------------------------------------------
+    lru_batch: int = _rule(
+        31,
+        "pages a per-CPU LRU batch holds (each with a reference) before it drains",
+        "include/linux/pagevec.h PAGEVEC_SIZE: 14, 15 (4.14), 31 (6.12)",
+        "booted",
+    )
+    activate_batched: bool = _rule(
+        True,
+        "activation waits in a per-CPU batch; else it is done at once",
+        "mm/swap.c folio_activate; eb709b0d062e (2.6.39)",
+        "booted",
+    )
+    mark_needs_lru: bool = _rule(
+        False,
+        "mark_page_accessed activates only pages already on the LRU",
+        "mm/swap.c mark_page_accessed (2.6.38)",
+        "source",
+    )
+    new_anon_active: bool = _rule(
+        False,
+        "a new anonymous page starts on the active list",
+        "mm/rmap.c page_add_new_anon_rmap (2.6.38); b518154e59aa (5.9)",
+        "source",
+    )
+    mglru_fault_marks: bool = _rule(
+        True,
+        "with MGLRU a page faulted in starts with PG_referenced",
+        "mm/swap.c folio_add_lru: lru_gen_in_fault, folio_mark_accessed (6.14)",
+        "booted",
+    )
+    mglru_available: bool = _rule(
+        True,
+        "the kernel has MGLRU",
+        "ac35a4902374 (6.1)",
+        "source",
+    )
+
+    # -- faults ----------------------------------------------------------------------------------------------
+    swapin_writable: bool = _rule(
+        True,
+        "a read fault on a swapped-out exclusive page maps it writable",
+        "mm/memory.c do_swap_page (6.10)",
+        "booted",
+    )
+    huge_zero_wp_allocates: bool = _rule(
+        True,
+        "a write to the huge zero page maps a huge page; else the PMD is split into zero PTEs",
+        "mm/huge_memory.c do_huge_zero_wp_pmd (6.12)",
+        "source",
+    )
+    dontneed_frees_tables: bool = _rule(
+        True,
+        "MADV_DONTNEED of a whole block frees its page table",
+        "mm/pt_reclaim.c CONFIG_PT_RECLAIM (6.14)",
+        "booted",
+    )
+    ksm_invalidates: bool = _rule(
+        True,
+        "KSM unmaps a page from secondary MMUs before it replaces it; else change_pte alone tells them",
+        "mm/ksm.c replace_page, mmu_notifier_invalidate_range_start (3.7)",
+        "source",
+    )
+    mprotect_keeps_exclusive_writable: bool = _rule(
+        True,
+        "mprotect(PROT_WRITE) makes PTEs of exclusive dirty pages writable at once",
+        "64fe24a3e05e (5.19), mm/mprotect.c can_change_pte_writable",
+        "booted",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a value no rule can have."""
+        if self.lru_batch not in (14, 15, 31):
+            raise UsageError(f"lru_batch={self.lru_batch}: kernels have 14, 15 or 31")
+
+    def but(self, **changes: Any) -> Rules:
+        """These rules with *changes*: a what-if. The name says what was changed.
+
+        :raises UsageError: an unknown field, or a value of the wrong type.
+        """
+        known = {f.name: f for f in dataclasses.fields(self)}
+        for name, value in changes.items():
+            if name not in known:
+                raise UsageError(f"no rule is called {name!r}; `secondsight rules` lists them")
+            current = getattr(self, name)
+            if type(value) is not type(current):
+                raise UsageError(f"rule {name}={value!r}: takes a {type(current).__name__}, like {current!r}")
+        if "name" not in changes:
+            told = ",".join(f"{k}={v}" for k, v in changes.items())
+            changes["name"] = f"{self.name}+{told}" if told else self.name
+        return dataclasses.replace(self, **changes)
+
+
+_SINCE_6_18 = Rules(
+    name="6.18",
+    no_table_code="pmd_none",
+    lazyfree_refused=False,
+    progress="block",
+)
+_6_12 = _SINCE_6_18.but(
+    name="6.12",
+    writable="one",
+    trace_writable=True,
+    spte_era="tracked",
+    test_young_without_ad="present",
+    zap_transfers_accessed=True,
+    prefetch_marks_accessed=False,
+    mglru_fault_marks=False,
+    madv_collapse="6.1",
+    dontneed_frees_tables=False,
+)
+_6_1 = _6_12.but(
+    name="6.1",
+    shared="page",
+    anon_before_shared=False,
+    lru_batch=15,
+    has_change_pte=True,
+    swapin_writable=False,
+    huge_zero_wp_allocates=False,
+)
+_2_6_38 = _6_1.but(
+    name="2.6.38",
+    scan_tests_base_address=True,
+    asks_page_young=False,
+    swap_limit=False,
+    shared="abort",
+    zero_page_is_none=False,
+    writable="every",
+    swap_needs_half=False,
+    expected_refcount="one",
+    trace_writable=False,
+    huge_folio_active=True,
+    madv_collapse="none",
+    spte_era="2010",
+    test_young_without_ad="zero",
+    age_without_ad="zap",
+    has_clear_young=False,
+    notifier_protection="rcu",
+    release_marks_accessed=False,
+    lru_batch=14,
+    activate_batched=False,
+    mark_needs_lru=True,
+    new_anon_active=True,
+    mglru_available=False,
+    ksm_invalidates=False,
+    mprotect_keeps_exclusive_writable=False,
+)
+_THP_BASE = _2_6_38.but(
+    name="thp-base",
+    asks_page_referenced=False,
+    asks_secondary=False,
+    gup_fast_sets_referenced=False,
+    scan_tests_base_address=False,
+)
+
+#: Every preset by name, oldest idea first.
+PRESETS: dict[str, Rules] = {
+    "no-heuristic": _2_6_38.but(name="no-heuristic", referenced_needed=False, scan_tests_base_address=False),
+    "thp-base": _THP_BASE,
+    "2.6.38": _2_6_38,
+    "2.6.38-fixed": _2_6_38.but(name="2.6.38-fixed", scan_tests_base_address=False),
+    "6.1": _6_1,
+    "6.12": _6_12,
+    "6.18": _SINCE_6_18,
+    "7.2": Rules(),
+}
+
+ABOUT: dict[str, str] = {
+    "no-heuristic": "the alternative the patch's author names: collapse without asking for a reference",
+    "thp-base": "the THP series before this patch: only the primary accessed bit is asked",
+    "2.6.38": "the patch as posted and merged, asking test_young about the block's base address",
+    "2.6.38-fixed": "the patch with the base-address bug mended",
+    "6.1": "Debian 12's kernel, with the 2025 stable fix",
+    "6.12": "Debian 13's kernel, with the 2025 stable fix",
+    "6.18": "after the zap stopped carrying the accessed bit (6.13) and lockless ageing (6.15)",
+    "7.2": "Debian sid's kernel",
+}
+
+
+def preset(name: str) -> Rules:
+    """The rules called *name*: a preset, or ``preset+field=value,field=value``.
+
+    :raises UsageError: an unknown preset, field or value.
+    """
+    base, _, changes = name.partition("+")
+    if base not in PRESETS:
+        raise UsageError(f"no rules preset is called {base!r}; there are {', '.join(PRESETS)}")
+    rules = PRESETS[base]
+    parsed: dict[str, Any] = {}
+    for item in filter(None, changes.split(",")):
+        key, eq, text = item.partition("=")
+        if not eq or not hasattr(rules, key):
+            raise UsageError(f"{item!r} changes no rule of {base}; write {base}+zap_transfers_accessed=true")
+        parsed[key] = _value(getattr(rules, key), key, text)
+    return rules.but(**parsed) if parsed else rules
+
+
+def _value(like: Any, key: str, text: str) -> Any:
+    if isinstance(like, bool):
+        if text.lower() not in ("true", "false"):
+            raise UsageError(f"rule {key} takes true or false, not {text!r}")
+        return text.lower() == "true"
+    if isinstance(like, int):
+        if not text.isdigit():
+            raise UsageError(f"rule {key} takes a number, not {text!r}")
+        return int(text)
+    choices = _choices(key)
+    if choices and text not in choices:
+        raise UsageError(f"rule {key} takes one of {', '.join(choices)}, not {text!r}")
+    return text
+
+
+def _choices(key: str) -> tuple[str, ...]:
+    """The words a rule of several kinds takes, in use by the presets."""
+    return tuple(sorted({str(getattr(r, key)) for r in PRESETS.values()}))
+
+
+def info(name: str) -> dict[str, str]:
+    """*doc*, *cite* and *evidence* of the rule called *name*."""
+    for f in dataclasses.fields(Rules):
+        if f.name == name and f.metadata:
+            return dict(f.metadata)
+    raise UsageError(f"no rule is called {name!r}; `secondsight rules` lists them")
+
+
+def rule_names() -> list[str]:
+    """The names of every rule, in the order of the table above."""
+    return [f.name for f in dataclasses.fields(Rules) if f.metadata]

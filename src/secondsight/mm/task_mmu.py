@@ -1,0 +1,40 @@
+"""``/proc/PID/clear_refs`` (fs/proc/task_mmu.c clear_refs_pte_range).
+
+Clears, for every page the process maps, the primary accessed bit, PG_young and PG_referenced. It asks no notifier: what a secondary MMU
+holds stays young there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from numba import njit
+
+from secondsight.bits.pte import ACCESSED, PRESENT, PSE
+from secondsight.mm.memory import pfn_of
+from secondsight.mm.page import HPAGE, REFERENCED, YOUNG, ZERO_PFN, head_of
+
+if TYPE_CHECKING:
+    from secondsight.mm.mm_struct import Mm
+
+
+@njit(cache=True)
+def _clear_refs(f, m):  # type: ignore[no-untyped-def]
+    for block in range(len(m.pmd)):
+        pmd = m.pmd[block]
+        if pmd & PSE:
+            m.pmd[block] = pmd & ~ACCESSED
+            f.flags[pfn_of(pmd)] &= ~(REFERENCED | YOUNG)
+        elif pmd:
+            for page in range(block * HPAGE, block * HPAGE + HPAGE):
+                entry = m.pte[page]
+                # The zero page is no normal page: its PTE keeps the bit (vm_normal_page).
+                if not entry & PRESENT or pfn_of(entry) == ZERO_PFN:
+                    continue
+                m.pte[page] = entry & ~ACCESSED
+                f.flags[head_of(f, pfn_of(entry))] &= ~(REFERENCED | YOUNG)
+
+
+def clear_refs(mm: Mm) -> None:
+    """``echo 1 > /proc/PID/clear_refs`` with a TLB flush behind it (the kernel makes none)."""
+    _clear_refs(mm.host.frames.arrays, mm.arrays)

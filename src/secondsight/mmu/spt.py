@@ -1,0 +1,296 @@
+"""KVM's page tables, compiled: faults, the hardware's own accessed bits, ageing, zapping (arch/x86/kvm/mmu).
+
+    guest access --> SPTE present and allows it --> hardware sets A (D)
+                 --> access-tracked or MMU-writable: fast_page_fault gives back what was taken
+                 --> kvm_faultin_pfn: gup_fast for write, else gup slow --> make_spte --> release the page (mark it accessed)
+                     shadow paging then prefetches the aligned group of 8
+
+A table is one root's view of one memslot: ``spte`` a 4 KiB entry for each page, ``smd`` a 2 MiB entry for each block
+(with the large bit: a leaf; else 0). TDP has one table a slot; shadow paging one for each way the guest maps the slot.
+Bit layouts: ``bits/spte.py``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from secondsight.bits.pte import PSE
+from secondsight.bits.spte import AD_TYPE_MASK, SAVED_BITS, SAVED_MASK, SAVED_SHIFT
+from secondsight.mm.gup import MISS, NOT_PERMITTED, NOTIFY, gup_fast, gup_slow
+from secondsight.mm.lru import mark_page_accessed
+from secondsight.mm.memory import pfn_of
+from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_PFN, put_page
+
+# How the table is filled.
+TDP, SHADOW_DIRECT, SHADOW_PAGED = 0, 1, 2
+#: PTE_PREFETCH_NUM
+PREFETCH = 8
+
+
+class SpteArrays(NamedTuple):
+    """One table: spte uint64[pages], smd uint64[blocks]; *first*: the mm's page that index 0 maps."""
+
+    spte: npt.NDArray[np.uint64]
+    smd: npt.NDArray[np.uint64]
+    first: int
+
+
+@njit(cache=True)
+def accessed(lay, spte):  # type: ignore[no-untyped-def]
+    """is_accessed_spte of a present SPTE."""
+    if lay.accessed:
+        return (spte & lay.accessed) != 0
+    if lay.ad_disabled:
+        return not ((spte & AD_TYPE_MASK) == lay.ad_disabled and (spte & lay.tracked) == 0)
+    return True
+
+
+@njit(cache=True)
+def _tracked(lay, spte):  # type: ignore[no-untyped-def]
+    return lay.ad_disabled != 0 and (spte & AD_TYPE_MASK) == lay.ad_disabled and (spte & lay.tracked) == 0
+
+
+@njit(cache=True)
+def _touch(lay, spte, write):  # type: ignore[no-untyped-def]
+    """What the hardware does to a present SPTE it may use: sets A, and D for a store, where the format has them."""
+    if lay.ad_disabled:
+        return spte
+    spte |= lay.accessed
+    if write:
+        spte |= lay.dirty
+    return spte
+
+
+@njit(cache=True)
+def _allowed(lay, spte, write):  # type: ignore[no-untyped-def]
+    return (spte & lay.readable) != 0 and (not write or (spte & lay.writable) != 0)
+
+
+@njit(cache=True)
+def _fast_page_fault(lay, spte, write):  # type: ignore[no-untyped-def]
+    """fast_page_fault: the SPTE with its access given back, or 0 where that does not help."""
+    new = spte
+    if _tracked(lay, spte):
+        new = ((new & ~lay.tracked) & ~SAVED_MASK) | ((spte >> SAVED_SHIFT) & SAVED_BITS) | lay.accessed
+    if write and (spte & lay.mmu_writable) != 0:
+        new |= lay.writable
+    if new == spte or not _allowed(lay, new, write):
+        return np.uint64(0)
+    return new
+
+
+@njit(cache=True)
+def _make_spte(lay, pfn, writable, prefetch, large):  # type: ignore[no-untyped-def]
+    """make_spte: prefetched SPTEs are left old (access-tracked without A/D bits)."""
+    spte = (
+        lay.present
+        | lay.readable
+        | lay.executable
+        | lay.user
+        | lay.ad_disabled
+        | (np.uint64(pfn) << np.uint64(12))
+    )
+    if large:
+        spte |= lay.large
+    if not prefetch:
+        spte |= lay.accessed
+    if writable:
+        spte |= lay.host_writable | lay.mmu_writable | lay.writable | lay.dirty
+    return spte
+
+
+@njit(cache=True)
+def _is_zero(pfn):  # type: ignore[no-untyped-def]
+    return pfn == ZERO_PFN or (pfn & ~511) == HUGE_ZERO_PFN
+
+
+@njit(cache=True)
+def _release(f, r, pfn, marks):  # type: ignore[no-untyped-def]
+    """kvm_release_page_clean: mark accessed (not in 2.6.38), then put."""
+    if not _is_zero(pfn):
+        if marks:
+            mark_page_accessed(f, r, pfn)
+        put_page(f, pfn)
+
+
+@njit(cache=True)
+def _prefetch_run(f, r, lay, m, t, first, last):  # type: ignore[no-untyped-def]
+    """direct_pte_prefetch_many: pin entries *first* to *last* at once, as far as gup_fast gets; False where not one could be."""
+    pinned = 0
+    for j in range(first, last):
+        if gup_fast(f, r, m, t.first + j, 1) == MISS:
+            break
+        pinned += 1
+    for j in range(first, first + pinned):
+        page = t.first + j
+        pmd = m.pmd[page >> 9]
+        pfn = pfn_of(pmd) + (page & 511) if pmd & PSE else pfn_of(m.pte[page])
+        t.spte[j] = _make_spte(lay, pfn, True, True, False)
+        _release(f, r, pfn, r.prefetch_marks_accessed)
+    return pinned > 0
+
+
+@njit(cache=True)
+def _prefetch_direct(f, r, lay, m, t, index):  # type: ignore[no-untyped-def]
+    """__direct_pte_prefetch: the runs of missing entries in the aligned group of 8 around *index*."""
+    low = index & ~(PREFETCH - 1)
+    high = min(low + PREFETCH, len(t.spte))
+    run = -1
+    for j in range(low, high + 1):
+        if j == high or j == index or (t.spte[j] & lay.present) != 0:
+            if run >= 0 and not _prefetch_run(f, r, lay, m, t, run, j):
+                return
+            run = -1
+        elif run < 0:
+            run = j
+
+
+@njit(cache=True)
+def _prefetch_paged(f, r, lay, m, t, index):  # type: ignore[no-untyped-def]
+    """FNAME(pte_prefetch): one by one, up to the first that gup_fast cannot write; each is released like a faulted page."""
+    low = index & ~(PREFETCH - 1)
+    for j in range(low, min(low + PREFETCH, len(t.spte))):
+        if j == index or (t.spte[j] & lay.present) != 0:
+            continue
+        pfn = gup_fast(f, r, m, t.first + j, 1)
+        if pfn == MISS:
+            return
+        t.spte[j] = _make_spte(lay, pfn, True, True, False)
+        _release(f, r, pfn, r.release_marks_accessed)
+
+
+@njit(cache=True)
+def guest_access(f, r, lay, m, t, pages, write, start, notified, has_notifiers, mode):  # type: ignore[no-untyped-def]
+    """Loads or stores by the guest of *pages* (numbers in the mm) from index *start* on; answers like ``cpu_access``."""
+    for i in range(start, len(pages)):
+        page = pages[i]
+        index = page - t.first
+        block = index >> 9
+        big = t.smd[block]
+        spte = big if big & lay.present else t.spte[index]
+        if spte & lay.present:
+            new = np.uint64(0)
+            if _allowed(lay, spte, write):
+                new = _touch(lay, spte, write)
+            elif mode != SHADOW_PAGED:
+                new = _fast_page_fault(lay, spte, write)
+            if new:
+                if big & lay.present:
+                    t.smd[block] = new
+                else:
+                    t.spte[index] = new
+                continue
+        pfn = gup_fast(f, r, m, page, 1)
+        writable = pfn != MISS
+        if not writable:
+            pfn = gup_slow(f, r, m, page, write, notified and i == start, has_notifiers)
+            if pfn == NOTIFY:
+                return i
+            if pfn == NOT_PERMITTED:
+                return -1 - i
+            writable = write != 0
+            if not write:
+                again = gup_fast(f, r, m, page, 1)
+                if again != MISS:
+                    put_page(f, pfn)
+                    pfn = again
+                    writable = True
+        pmd = m.pmd[page >> 9]
+        aligned = (page & 511) == (index & 511) and mode != SHADOW_PAGED
+        if pmd & PSE and aligned:
+            t.smd[block] = _touch(lay, _make_spte(lay, pfn & ~511, writable, False, True), write)
+        else:
+            t.spte[index] = _touch(lay, _make_spte(lay, pfn, writable, False, False), write)
+            if mode == SHADOW_DIRECT and not lay.ad_disabled:
+                _prefetch_direct(f, r, lay, m, t, index)
+            elif mode == SHADOW_PAGED:
+                _prefetch_paged(f, r, lay, m, t, index)
+        _release(f, r, pfn, r.release_marks_accessed)
+    return len(pages)
+
+
+@njit(cache=True)
+def zap(f, r, lay, t, page, marks_always):  # type: ignore[no-untyped-def]
+    """Drop the 4 KiB SPTE of one page; an accessed one marks the page where the rules carry the bit over."""
+    index = page - t.first
+    spte = t.spte[index]
+    if spte & lay.present:
+        t.spte[index] = 0
+        if r.zap_transfers_accessed and (marks_always or accessed(lay, spte)):
+            pfn = pfn_of(spte)
+            if not _is_zero(pfn):
+                mark_page_accessed(f, r, pfn)
+
+
+@njit(cache=True)
+def zap_large(f, r, lay, t, block, marks_always):  # type: ignore[no-untyped-def]
+    """Drop the 2 MiB SPTE of one block of the table."""
+    spte = t.smd[block]
+    if spte & lay.present:
+        t.smd[block] = 0
+        if r.zap_transfers_accessed and (marks_always or accessed(lay, spte)):
+            pfn = pfn_of(spte)
+            if not _is_zero(pfn):
+                mark_page_accessed(f, r, pfn)
+
+
+@njit(cache=True)
+def zap_range(f, r, lay, tables, start, end, marks_always):  # type: ignore[no-untyped-def]
+    """Zap pages *start* to *end* in every table of a slot: page by page all 4 KiB SPTEs (the rmap's order), then large ones."""
+    for page in range(start, end):
+        for t in tables:
+            zap(f, r, lay, t, page, marks_always)
+    for t in tables:
+        for block in range((start - t.first) >> 9, (end - t.first + 511) >> 9):
+            zap_large(f, r, lay, t, block, marks_always)
+
+
+@njit(cache=True)
+def test_range(lay, t, start, end, out):  # type: ignore[no-untyped-def]
+    """out[i] |= page ``start + i`` is young in this table (kvm_test_age_gfn, is_accessed_spte)."""
+    for page in range(start, end):
+        index = page - t.first
+        spte = t.smd[index >> 9]
+        if not spte & lay.present:
+            spte = t.spte[index]
+        if spte & lay.present and accessed(lay, spte):
+            out[page - start] = True
+
+
+@njit(cache=True)
+def age_range(lay, t, start, end, out):  # type: ignore[no-untyped-def]
+    """Clear youth as kvm_age_gfn does (A bit, or access tracking) and report it in *out*."""
+    for page in range(start, end):
+        index = page - t.first
+        big = t.smd[index >> 9]
+        spte = big if big & lay.present else t.spte[index]
+        if not spte & lay.present or not accessed(lay, spte):
+            continue
+        out[page - start] = True
+        if lay.ad_disabled:
+            new = (spte | ((spte & SAVED_BITS) << SAVED_SHIFT)) & ~lay.tracked & ~lay.accessed
+        else:
+            new = spte & ~lay.accessed
+        if big & lay.present:
+            t.smd[index >> 9] = new
+        else:
+            t.spte[index] = new
+
+
+@njit(cache=True)
+def count_marks(lay, t, start, end, out, marks_always):  # type: ignore[no-untyped-def]
+    """out[i] += 1 where zapping page ``start + i`` in this table would mark it accessed; a large SPTE counts at its first page."""
+    for page in range(start, end):
+        index = page - t.first
+        big = t.smd[index >> 9]
+        if big & lay.present:
+            if (page == start or (index & 511) == 0) and (marks_always or accessed(lay, big)):
+                out[page - start] += 1
+            continue
+        spte = t.spte[index]
+        if spte & lay.present and (marks_always or accessed(lay, spte)):
+            out[page - start] += 1
