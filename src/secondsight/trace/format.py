@@ -202,6 +202,11 @@ class Trace:
         return sum(group.rows for group in self._groups)
 
     @property
+    def row_groups(self) -> int:
+        """Number of row groups."""
+        return len(self._groups)
+
+    @property
     def span(self) -> tuple[int, int]:
         """Time of the first and of the last row (ns); (0, 0) for an empty trace."""
         groups = [group for group in self._groups if group.rows]

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self, cast
+from typing import Any, BinaryIO, Final, Self, cast
 
 import zstandard
 
@@ -23,7 +23,7 @@ Progress = Callable[[int, int | None], None]  # bytes read of the (compressed) i
 
 
 class ByteStream:
-    """The decompressed bytes of *path* (``-``: standard input); gzip, xz and zstd are told by their first bytes.
+    """The decompressed bytes of *path* (``-``: standard input); gzip, xz, zstd and zlib are told by their first bytes.
 
     ``offset`` is the number of decompressed bytes handed out, ``input_hash`` the sha256 of them. Raises
     :class:`InputError` for a missing file and for a compressed stream that is torn.
@@ -57,7 +57,9 @@ class ByteStream:
         if head.startswith(b"\xfd7zXZ\0"):
             return cast(BinaryIO, lzma.LZMAFile(raw))
         if head.startswith(b"\x28\xb5\x2f\xfd"):
-            return cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+            return cast(BinaryIO, _Inflated(raw, lambda: zstandard.ZstdDecompressor().decompressobj()))
+        if head[:2] in (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"):
+            return cast(BinaryIO, _Inflated(raw, zlib.decompressobj))
         return raw
 
     def peek(self, size: int = 4096) -> bytes:
@@ -124,6 +126,80 @@ class ByteStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Lines:
+    """Lines of a :class:`ByteStream` with their number and byte, for readers that look at each in Python."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._number = 0
+        self._at = 0
+        self._next = 0
+
+    def blocks(self) -> Iterator[bytes]:
+        """Blocks of whole lines."""
+        return self._stream.blocks()
+
+    def split(self, block: bytes) -> Iterator[bytes]:
+        """The lines of *block*, their ends included."""
+        for line in block.splitlines(keepends=True) if b"\r" not in block else _split(block):
+            self._number += 1
+            self._at = self._next
+            self._next += len(line)
+            yield line
+
+    @property
+    def where(self) -> str:
+        """The line that was handed out last, by number and byte."""
+        return f"line {self._number}, byte {self._at}"
+
+    def error(self, line: bytes, expected: str) -> InputError:
+        """An :class:`InputError` at the line that was handed out last."""
+        torn = "" if line.endswith(b"\n") else "the last line is torn: "
+        shown = line[:60].decode("ascii", "replace").rstrip("\n")
+        return InputError(self._stream.name, self.where, f"{torn}{shown!r}; expected {expected}")
+
+
+def _split(block: bytes) -> Iterator[bytes]:
+    """Lines ended by ``\\n`` alone, where splitlines would also cut at ``\\r``."""
+    start = 0
+    while start < len(block):
+        end = block.find(b"\n", start) + 1 or len(block)
+        yield block[start:end]
+        start = end
+
+
+class _Inflated(io.RawIOBase):
+    """A zlib or zstd stream as a file that tells its tear (zstandard's own reader ends silently there)."""
+
+    FEED = 1024  # bytes at once: the most that they can become, 128 KiB for each 4 of zstd's, is 32 MiB
+
+    def __init__(self, raw: BinaryIO, begin: Callable[[], Any]) -> None:
+        self._raw, self._begin, self._inflate = raw, begin, begin()
+        self._feed = self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        parts = [self._ready]
+        length = len(self._ready)
+        while length < max(size, 1):
+            feed = self._feed or self._raw.read(self.FEED)
+            if not feed:
+                if not self._inflate.eof:
+                    raise EOFError("it ends early")
+                break
+            if self._inflate.eof:  # another frame follows
+                self._inflate = self._begin()
+            data = self._inflate.decompress(feed)
+            self._feed = self._inflate.unused_data if self._inflate.eof else b""
+            parts.append(data)
+            length += len(data)
+        whole = b"".join(parts)
+        self._ready = whole[max(size, 1) :]
+        return whole[: max(size, 1)]
 
 
 class _Counted(io.RawIOBase):

@@ -68,7 +68,8 @@ class _Sink:
         self._latest = held[-1]
         given = {"time": held, "space": space, "address": address, "kind": kind, "count": count}
         columns = {
-            name: np.ascontiguousarray(np.broadcast_to(np.asarray(given[name], dtype=dtype), t.shape))
+            # A copy: readers reuse their buffers.
+            name: np.array(np.broadcast_to(np.asarray(given[name], dtype=dtype), t.shape))
             for name, dtype in COLUMNS.items()
         }
         self.rows += t.size

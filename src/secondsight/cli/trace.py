@@ -1,0 +1,145 @@
+"""``secondsight trace``: look into a trace, cut it, recover a torn one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from secondsight.trace.summary import Summary
+
+app = typer.Typer(no_args_is_help=True, help="Look into a trace, cut it, recover a torn recording.")
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")]
+
+
+@app.command()
+def info(
+    trace: Annotated[Path, typer.Argument(help="The trace.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check the checksum of each page too.")] = False,
+) -> None:
+    """Spaces, span, accesses, pages, blocks, kinds, clock and provenance."""
+    import msgspec
+
+    from secondsight.trace import Trace
+    from secondsight.trace.summary import summarise
+
+    summary = summarise(Trace.open(trace, verify=verify))
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode())
+    else:
+        _print(summary)
+
+
+def _print(summary: Summary) -> None:
+    """The summary for a person."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    origin = summary.provenance
+    span = (summary.last_time - summary.first_time) / 1e9
+    console.print(
+        f"[bold]{summary.path}[/]: {summary.accesses:,} accesses in {summary.rows:,} rows, {span:,.6f} s of its clock"
+    )
+    console.print(f"clock    one ns = {origin.clock.meaning}")
+    console.print(
+        f"source   {origin.source} by {origin.tool}"
+        + (f": {' '.join(origin.command)}" if origin.command else "")
+    )
+    console.print(
+        "rows     " + (f"aggregated over {origin.quantum:,} ns" if origin.quantum else "every access")
+    )
+    console.print("kinds    " + (", ".join(f"{n:,} {k}" for k, n in summary.kinds.items()) or "none"))
+    if summary.verbs:
+        console.print("verbs    " + ", ".join(f"{n:,} {k}" for k, n in summary.verbs.items()))
+    if origin.unseen:
+        console.print("unseen   " + "; ".join(origin.unseen))
+    for reason, number in origin.dropped.items():
+        console.print(f"left out {number:,} {reason}")
+    if origin.clock_held:
+        console.print(f"clock    ran backwards in {origin.clock_held:,} rows, held at the latest time")
+    for note in origin.notes:
+        console.print(f"note     {note}")
+    for space in summary.spaces:
+        console.print(
+            f"space    {space.id} {space.name} ({space.type}): {space.accesses:,} accesses to {space.pages:,} pages in "
+            f"{space.blocks:,} blocks of 2 MiB, 0x{space.lowest:x}..0x{space.highest:x}"
+        )
+
+
+def _range(text: str | None, name: str, last: int) -> tuple[int, int] | None:
+    """``A..B`` (either may be missing; decimal, 0x…, or with ns, us, ms, s) as a range, the end excluded."""
+    from secondsight.errors import UsageError
+
+    if text is None:
+        return None
+    units = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9} if name == "time" else {}
+
+    def number(part: str, missing: int) -> int:
+        if not part:
+            return missing
+        for unit in sorted(units, key=len, reverse=True):
+            if part.endswith(unit):
+                return round(float(part.removesuffix(unit)) * units[unit])
+        return int(part, 0)
+
+    try:
+        first, dots, end = text.partition("..")
+        if not dots:
+            raise ValueError
+        return number(first, 0), number(end, last)
+    except (ValueError, OverflowError):
+        raise UsageError(f"--{name} {text}: expected FIRST..END, like 1.5s..2s or 0x7f00..0x8000") from None
+
+
+@app.command()
+def cut(
+    trace: Annotated[Path, typer.Argument(help="The trace to cut.")],
+    output: Output,
+    time: Annotated[
+        str | None, typer.Option(help="FIRST..END on the trace's clock; ns, or with us, ms, s.")
+    ] = None,
+    space: Annotated[list[int] | None, typer.Option(help="A space to keep; may be repeated.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="FIRST..END of the addresses to keep; 0x… for hex.")
+    ] = None,
+) -> None:
+    """Write the part of a trace inside a time, a space and a range of addresses."""
+    from secondsight.trace import Trace
+    from secondsight.trace.cut import cut as run
+
+    opened = Trace.open(trace)
+    run(
+        opened,
+        output,
+        time=_range(time, "time", (1 << 64) - 1),
+        spaces=space,
+        address=_range(address, "address", 1 << 64),
+    )
+    print(f"{output}: {Trace.open(output).rows:,} of {opened.rows:,} rows")
+
+
+@app.command()
+def recover(
+    torn: Annotated[Path, typer.Argument(help="A .recording that a kill left behind, or a damaged trace.")],
+    output: Output,
+) -> None:
+    """Make a trace of what is intact: of a recording up to its tear, of a damaged trace its intact row groups."""
+    from secondsight.errors import InputError
+    from secondsight.trace import Trace
+    from secondsight.trace import recover as from_recording
+    from secondsight.trace.cut import salvage
+
+    if not torn.is_file():
+        raise InputError(str(torn), "", "no such file")
+    with torn.open("rb") as file:
+        is_parquet = file.read(4) == b"PAR1"
+    if is_parquet:
+        for lost in salvage(str(torn), output)[1]:
+            print(f"left out: {lost}")
+    else:
+        from_recording(torn, output)
+    print(f"{output}: {Trace.open(output).rows:,} rows recovered")

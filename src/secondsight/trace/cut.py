@@ -1,0 +1,81 @@
+"""A part of a trace: by time, space and address; and what is intact of a damaged one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+import numpy as np
+
+from secondsight.errors import UsageError
+from secondsight.trace.format import Trace
+from secondsight.trace.kinds import COLUMNS, FIRST_VERB
+from secondsight.trace.provenance import Provenance, with_fields
+from secondsight.trace.writer import Profile, TraceWriter
+
+
+def cut(
+    trace: Trace,
+    path: str | os.PathLike[str],
+    *,
+    time: tuple[int, int] | None = None,
+    spaces: Collection[int] | None = None,
+    address: tuple[int, int] | None = None,
+    profile: Profile = "compact",
+) -> Provenance:
+    """Write the rows of *trace* inside *time* (ns), of *spaces*, and inside *address* (bytes) to *path*.
+
+    Ranges are (first, end), the end excluded. Spaces keep their numbers. Verbs are kept whatever their address,
+    since they act on ranges. Raises :class:`UsageError` for an empty range or a space that is not there.
+    """
+    for name, limits in (("time", time), ("address", address)):
+        if limits is not None and not 0 <= limits[0] < limits[1] <= 1 << 64:
+            raise UsageError(f"{name} {limits[0]}..{limits[1]}: expected a first below an end")
+    if spaces is not None and (missing := [s for s in spaces if not 0 <= s < len(trace.spaces)]):
+        raise UsageError(f"no space {missing[0]} in {trace.path}; there are {len(trace.spaces)}, from 0")
+    if time is not None:
+        time = (time[0], min(time[1], (1 << 64) - 1))
+    notes = [*trace.provenance.notes, _told(time, spaces, address)]
+    start = with_fields(trace.provenance, content_hash=None, notes=notes)
+    with TraceWriter(path, start, profile=profile) as writer:
+        for batch in trace.batches(time=time):
+            keep = np.ones(len(batch), dtype=np.bool_)
+            if spaces is not None:
+                keep &= np.isin(batch.space, list(spaces))
+            if address is not None:
+                inside = (batch.address >= np.uint64(address[0])) & (
+                    batch.address <= np.uint64(address[1] - 1)
+                )
+                keep &= inside | (batch.kind >= FIRST_VERB)
+            writer.append(*(batch[name][keep] for name in COLUMNS))
+        return writer.close()
+
+
+def _told(
+    time: tuple[int, int] | None, spaces: Collection[int] | None, address: tuple[int, int] | None
+) -> str:
+    """The cut in words, for the notes."""
+    parts = []
+    if time is not None:
+        parts.append(f"time {time[0]}..{time[1]} ns")
+    if spaces is not None:
+        parts.append("spaces " + ", ".join(map(str, sorted(spaces))))
+    if address is not None:
+        parts.append(f"addresses 0x{address[0]:x}..0x{address[1]:x}")
+    return "cut to " + ("; ".join(parts) or "everything")
+
+
+def salvage(source: str, path: str | os.PathLike[str]) -> tuple[Provenance, list[str]]:
+    """Write the intact row groups of the damaged trace *source* to *path*; returns what was left out.
+
+    Checksums are verified. Raises :class:`InputError` if *source* is not even openable.
+    """
+    trace = Trace.open(source, skip_damaged=True, verify=True)
+    start = with_fields(trace.provenance, content_hash=None)
+    with TraceWriter(path, start) as writer:
+        for batch in trace.batches():
+            writer.append(*(batch[name] for name in COLUMNS))
+        notes = [*trace.provenance.notes]
+        if trace.damaged:
+            notes.append(f"recovered: {len(trace.damaged)} damaged row groups left out")
+        return writer.close(with_fields(start, notes=notes)), trace.damaged

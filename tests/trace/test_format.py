@@ -1,0 +1,294 @@
+"""Writing and reading: what went in comes out, damage is named, nothing appears by half."""
+
+import hashlib
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from secondsight.errors import InputError, UsageError
+from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter, Verb, recover, writer
+from secondsight.trace.cut import cut, salvage
+from secondsight.trace.kinds import COLUMNS
+
+PROVENANCE = Provenance(source="synthetic", spaces=[Space(id=0, name="a"), Space(id=1, name="b")])
+KINDS = [int(k) for k in (*Kind, *Verb)]
+
+
+def some(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "time": np.cumsum(rng.integers(0, 9, rows)).astype(np.uint64),
+        "space": rng.integers(0, 2, rows).astype(np.uint16),
+        "address": rng.integers(0, 1 << 56, rows).astype(np.uint64),
+        "kind": rng.choice(KINDS, rows).astype(np.uint8),
+        "count": rng.integers(0, 1 << 32, rows).astype(np.uint32),
+    }
+
+
+def write(path, columns, **options):
+    with TraceWriter(path, PROVENANCE, **options) as out:
+        out.append(*columns.values())
+    return path
+
+
+def assert_same(trace, columns):
+    found = trace.read()
+    for name, dtype in COLUMNS.items():
+        assert found[name].dtype == dtype
+        np.testing.assert_array_equal(found[name], columns[name])
+
+
+@pytest.fixture
+def small_groups(monkeypatch):
+    monkeypatch.setattr(writer, "ROW_GROUP", 100)
+
+
+@pytest.mark.parametrize("profile", ["fast", "compact"])
+def test_what_went_in_comes_out(tmp_path, profile):
+    columns = some(5000)
+    trace = Trace.open(write(tmp_path / "t.parquet", columns, profile=profile))
+    assert_same(trace, columns)
+    assert trace.rows == 5000
+    assert trace.span == (int(columns["time"][0]), int(columns["time"][-1]))
+    assert trace.spaces == PROVENANCE.spaces
+    assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(0, 700), max_size=6), step=st.integers(1, 300))
+def test_cutting_a_batch_anywhere_changes_nothing(tmp_path, monkeypatch, cuts, step):
+    monkeypatch.setattr(writer, "ROW_GROUP", 100)
+    columns = some(700)
+    with TraceWriter(tmp_path / "t.parquet", PROVENANCE) as out:
+        edges = [0, *sorted(cuts), 700]
+        for start, stop in pairwise(edges):
+            out.append(*(column[start:stop] for column in columns.values()))
+    trace = Trace.open(tmp_path / "t.parquet")
+    assert trace.row_groups == 7
+    assert_same(trace, columns)
+    assert trace.provenance.content_hash == _expected_hash(columns)
+    row = 0
+    for batch in trace.batches(["kind"], rows=step):
+        assert 0 < len(batch) <= step
+        assert batch.first_row == row
+        np.testing.assert_array_equal(batch.time, columns["time"][row : row + len(batch)])
+        assert batch.span[0] <= batch.time[0] <= batch.time[-1] <= batch.span[1]
+        row += len(batch)
+    assert row == 700
+
+
+def _expected_hash(columns):
+    digests = [hashlib.sha256(columns[name].tobytes()).digest() for name in COLUMNS]
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def test_a_column_of_one_value_is_not_decoded(tmp_path, monkeypatch):
+    columns = some(1000) | {"space": np.zeros(1000, np.uint16), "count": np.ones(1000, np.uint32)}
+    trace = Trace.open(write(tmp_path / "t.parquet", columns))
+    asked = []
+    monkeypatch.setattr(
+        trace._file, "read_row_group", lambda *a, **k: asked.append(k["columns"]) or pytest.fail("decoded")
+    )
+    (batch,) = trace.batches(["space", "count"])
+    assert batch.count.sum() == 1000
+    assert not asked
+
+
+def test_a_clock_that_runs_backwards_is_held_and_counted(tmp_path):
+    with TraceWriter(tmp_path / "t.parquet", PROVENANCE) as out:
+        out.append([5, 9, 7, 8], 0, 0, 0)
+        out.append([6, 10], 0, 0, 0)
+    trace = Trace.open(tmp_path / "t.parquet")
+    assert trace.read()["time"].tolist() == [5, 9, 9, 9, 9, 10]
+    assert trace.provenance.clock_held == 3
+
+
+def test_an_empty_trace_is_a_trace(tmp_path):
+    trace = Trace.open(write(tmp_path / "t.parquet", some(0)))
+    assert trace.rows == 0 and trace.span == (0, 0)
+    assert list(trace.batches()) == []
+
+
+def test_nothing_appears_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), TraceWriter(tmp_path / "t.parquet", PROVENANCE) as out:
+        out.append(1, 0, 0, 0)
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_time_is_cut_exactly_and_skips_row_groups(tmp_path, small_groups):
+    columns = some(1000)
+    trace = Trace.open(write(tmp_path / "t.parquet", columns))
+    first, end = int(columns["time"][250]), int(columns["time"][333])
+    inside = (columns["time"] >= first) & (columns["time"] < end)
+    got = np.concatenate([b.address for b in trace.batches(["address"], time=(first, end))])
+    np.testing.assert_array_equal(got, columns["address"][inside])
+    assert sum(1 for _ in trace.batches(["address"], time=(first, end))) <= 3
+
+
+def test_cut_by_space_and_address_keeps_verbs(tmp_path):
+    columns = some(2000)
+    trace = Trace.open(write(tmp_path / "t.parquet", columns))
+    cut(trace, tmp_path / "c.parquet", spaces=[1], address=(1 << 54, 1 << 55))
+    address, kind = columns["address"], columns["kind"]
+    keep = (columns["space"] == 1) & (((address >= 1 << 54) & (address < 1 << 55)) | (kind >= 0x80))
+    assert_same(Trace.open(tmp_path / "c.parquet"), {n: c[keep] for n, c in columns.items()})
+    with pytest.raises(UsageError, match="no space 2"):
+        cut(trace, tmp_path / "d.parquet", spaces=[2])
+    with pytest.raises(UsageError, match="first below an end"):
+        cut(trace, tmp_path / "d.parquet", time=(5, 5))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"kind": 0x03}, "unknown kind 0x03 in row 1"),
+        ({"kind": 0x7F}, "unknown kind 0x7f"),
+        ({"space": 2}, "space 2 is not among the 2 spaces"),
+        ({"address": 1 << 56}, "more than 56 bits"),
+        ({"time": 0}, "time runs backwards in row 1"),
+    ],
+)
+def test_what_no_reader_could_make_sense_of_is_refused(tmp_path, change, problem):
+    columns = some(3) | {"time": np.array([1, 2, 3], np.uint64)}
+    for name, value in change.items():
+        columns[name][1] = value
+    source = Trace.open(write(tmp_path / "good.parquet", some(3)))
+    table = pa.Table.from_arrays([pa.array(c) for c in columns.values()], schema=writer.SCHEMA)
+    pq.write_table(
+        table.replace_schema_metadata(source._file.metadata.metadata),
+        tmp_path / "t.parquet",
+    )
+    with pytest.raises(InputError, match=f"row group 0: {problem}|{problem}"):
+        Trace.open(tmp_path / "t.parquet").read()
+
+
+def test_guest_physical_addresses_have_52_bits(tmp_path):
+    vm = Provenance(source="synthetic", spaces=[Space(id=0, name="vm", type="vm")])
+    with TraceWriter(tmp_path / "t.parquet", vm) as out:
+        out.append([1, 2], 0, [0, 1 << 52], Kind.GUEST_READ)
+    with pytest.raises(InputError, match="more than 52 bits"):
+        Trace.open(tmp_path / "t.parquet").read()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"I  0401ab70,3\n" * 9])
+def test_what_is_no_parquet_is_one_clear_line(tmp_path, content):
+    path = tmp_path / "t.parquet"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a whole Parquet file"):
+        Trace.open(path)
+
+
+def test_foreign_parquet_and_later_versions_are_refused(tmp_path):
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="expected the columns"):
+        Trace.open(tmp_path / "x.parquet")
+    pq.write_table(writer.SCHEMA.empty_table(), tmp_path / "y.parquet")
+    with pytest.raises(InputError, match="no secondsight"):
+        Trace.open(tmp_path / "y.parquet")
+    metadata = {b"secondsight.trace": b'{"version":2}'}
+    pq.write_table(writer.SCHEMA.empty_table().replace_schema_metadata(metadata), tmp_path / "z.parquet")
+    with pytest.raises(InputError, match="format version 2"):
+        Trace.open(tmp_path / "z.parquet")
+    with pytest.raises(InputError, match="no such file"):
+        Trace.open(tmp_path / "none.parquet")
+
+
+def test_a_damaged_row_group_is_named_and_the_others_are_kept(tmp_path, small_groups):
+    columns = some(1000)
+    path = write(tmp_path / "t.parquet", columns)
+    chunk = pq.ParquetFile(path).metadata.row_group(4).column(2)
+    data = bytearray(path.read_bytes())
+    middle = chunk.data_page_offset + chunk.total_compressed_size // 2
+    data[middle : middle + 8] = bytes(b ^ 0xFF for b in data[middle : middle + 8])
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="row group 4: column address is damaged"):
+        Trace.open(path, verify=True).read()
+    provenance, lost = salvage(str(path), tmp_path / "s.parquet")
+    assert len(lost) == 1 and "row group 4" in lost[0]
+    kept = np.r_[0:400, 500:1000]
+    assert_same(Trace.open(tmp_path / "s.parquet"), {n: c[kept] for n, c in columns.items()})
+    assert "1 damaged row groups left out" in provenance.notes[-1]
+
+
+def test_a_recording_becomes_a_trace_and_survives_a_kill(tmp_path):
+    columns = some(200_000)
+    recording = Recording(tmp_path / "t.parquet", PROVENANCE)
+    recording.append(*columns.values())
+    stream = recording.stream_path.read_bytes()  # what a kill would leave at this moment
+    recording.close()
+    assert_same(Trace.open(tmp_path / "t.parquet"), columns)
+    assert not recording.stream_path.exists()
+    torn = tmp_path / "torn.recording"
+    torn.write_bytes(stream[:-1000])
+    provenance = recover(torn, tmp_path / "r.parquet")
+    assert provenance.notes == ["recovered from a torn recording"]
+    trace = Trace.open(tmp_path / "r.parquet")
+    assert trace.rows == 2 * Recording.FLUSH_ROWS
+    assert_same(trace, {n: c[: trace.rows] for n, c in columns.items()})
+
+
+def test_spaces_that_appear_while_recording_are_recovered(tmp_path):
+    recording = Recording(tmp_path / "t.parquet", PROVENANCE)
+    recording.append([1], 0, 0, 0)
+    recording.provenance = Provenance(
+        source="x", spaces=[*PROVENANCE.spaces, Space(id=2, name="child", parent=0)]
+    )
+    recording.append([2], 2, 0, 0)
+    recording._hand_on(2)
+    assert [s.name for s in recover(recording.stream_path, tmp_path / "r.parquet").spaces] == [
+        "a",
+        "b",
+        "child",
+    ]
+
+
+def test_what_is_no_recording_is_refused(tmp_path):
+    path = tmp_path / "x.recording"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match="not a recording"):
+        recover(path, tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="no such file"):
+        recover(tmp_path / "none", tmp_path / "t.parquet")
+    assert not (tmp_path / "t.parquet").exists()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_bytes_in_a_trace_bring_more_than_an_input_error(tmp_path, data):
+    path = tmp_path / "t.parquet"
+    if not path.exists():
+        write(path, some(300))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(len(content) // 2, len(content))) :]
+    broken = tmp_path / "b.parquet"
+    broken.write_bytes(content)
+    try:
+        Trace.open(broken, verify=True).read()
+    except InputError as error:
+        assert str(broken) in str(error)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(junk=arrays(np.uint8, st.integers(0, 400)), keep=st.integers(0, 3000))
+def test_no_bytes_in_a_recording_bring_more_than_an_input_error(tmp_path, junk, keep):
+    whole = tmp_path / "whole"
+    if not whole.exists():
+        recording = Recording(tmp_path / "t.parquet", PROVENANCE)
+        recording.append(*some(100).values())
+        recording._hand_on(100)
+        whole.write_bytes(recording.stream_path.read_bytes())
+    broken = tmp_path / "b.recording"
+    broken.write_bytes(whole.read_bytes()[:keep] + junk.tobytes())
+    try:
+        recover(broken, tmp_path / "r.parquet")
+    except InputError as error:
+        assert str(broken) in str(error)
