@@ -49,7 +49,7 @@ def feed(rows, quantum, cuts=()):
     out = Rows()
     reducer = Reducer(out, quantum)
     edges = [0, *sorted(cuts), len(rows)]
-    for start, stop in zip(edges, edges[1:], strict=False):  # noqa: RUF007
+    for start, stop in zip(edges, edges[1:], strict=False):
         part = rows[start:stop]
         if part:
             reducer.append(*(list(column) for column in zip(*part, strict=True)))
