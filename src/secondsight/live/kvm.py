@@ -130,9 +130,10 @@ class Vm:
         """(address space, level, table's kernel address) of the TDP MMU's roots; those the kernel asks."""
         found: list[tuple[int, int, int]] = []
         try:
-            for page in list_for_each_entry(
-                "struct kvm_mmu_page", self._kvm.arch.tdp_mmu_roots.address_of_(), "link"
-            ):
+            head = self._kvm.arch.tdp_mmu_roots
+            if not head.next:  # never made: KVM runs without its TDP MMU
+                return []
+            for page in list_for_each_entry("struct kvm_mmu_page", head.address_of_(), "link"):
                 role = page.role.read_()
                 # Since 6.13 only valid roots are asked; before, a root on its way out still answers.
                 if not (self.soft and role.invalid.value_()):
