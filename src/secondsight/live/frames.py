@@ -52,15 +52,18 @@ _FLAGS = {
 class FrameColumns(NamedTuple):
     """Columns of N frames, in the order asked.
 
-    *flags* uint32 in the layout of ``bits.pageflags``; *mapcount* int32 as the kernel's own "is it shared" test sees it (2 for a
-    page of a shared large folio); *refcount* int32, for a page of a large folio its own mapcount and swap cache
-    reference plus what the folio holds beyond its expected count, so that one comparison serves all; *known*
-    bool: False where no struct page exists (device memory) or it could not be read.
+    *flags* uint32, the folio's with the frame's own compound bits (layout of ``bits.pageflags``); *mapcount* int32 of the page;
+    *folio_mapcount*, *refcount* int32 of its folio; *shared* bool, the kernel's own "mapped by more than one" (``page_mapcount > 1`` of
+    6.1, ``folio_likely_mapped_shared``, ``folio_maybe_mapped_shared``); *folio* int64, the head's PFN; *known* bool: False where
+    no ``struct page`` exists (device memory) or it would not hold still.
     """
 
     flags: npt.NDArray[np.uint32]
     mapcount: I32
+    folio_mapcount: I32
     refcount: I32
+    shared: npt.NDArray[np.bool_]
+    folio: npt.NDArray[np.int64]
     known: npt.NDArray[np.bool_]
 
 
@@ -150,14 +153,19 @@ class Frames:
         word = self._word(folio, self._flags)
         flags = self._translate(word, self._word(folio, self._mapping), tail, frames)
         mapcount = np.maximum(self._int(rows, self._mapcount) + 1, 0).astype(np.int32)
-        refcount = self._int(rows, self._refcount)
+        found = FrameColumns(
+            flags, mapcount, mapcount.copy(), self._int(folio, self._refcount), mapcount > 1, heads.astype(np.int64), known
+        )
         large = tail | ((flags & kpf.COMPOUND_HEAD) != 0)
         if large.any():
-            self._large(np.flatnonzero(large & known), frames, heads, flags, mapcount, refcount)
+            self._large(np.flatnonzero(large & known), found)
         flags[mapcount > 0] |= kpf.MMAP
         flags[~known] = kpf.NOPAGE
         back = back.reshape(-1)
-        return FrameColumns(flags[back], mapcount[back], refcount[back], known[back])
+        return FrameColumns(
+            flags[back], mapcount[back], found.folio_mapcount[back], found.refcount[back], found.shared[back],
+            found.folio[back], known[back],
+        )  # fmt: skip
 
     def _heads(self, frames: U64, info: U64, tail: npt.NDArray[np.bool_]) -> U64:
         """PFN of each frame's head (its own where it is no tail); uint64[N]."""
@@ -190,27 +198,18 @@ class Frames:
         flags[np.isin(frames, self._zero)] |= kpf.ZERO_PAGE
         return flags
 
-    def _large(
-        self, which: npt.NDArray[np.int64], frames: U64, heads: U64,
-        flags: npt.NDArray[np.uint32], mapcount: I32, refcount: I32,
-    ) -> None:  # fmt: skip
-        """Counts of pages of large folios, as khugepaged's tests see them (see :class:`FrameColumns`)."""
-        for head in np.unique(heads[which]).tolist():
-            mine = which[heads[which] == head]
+    def _large(self, which: npt.NDArray[np.int64], found: FrameColumns) -> None:
+        """Fill in the counts of the frames *which*, pages of large folios."""
+        for head in np.unique(found.folio[which]).tolist():
+            mine = which[found.folio[which] == head]
             try:
-                folio = np.frombuffer(
-                    self._kernel.read(self._kernel.vmemmap + head * self.size, 2 * self.size), np.uint8
-                )
-                pages = 1 << self._folio_order(folio)
-                total, shared, each = self._folio_counts(head, folio, pages, mapcount[mine])
+                folio = np.frombuffer(self._kernel.read(self._kernel.vmemmap + head * self.size, 2 * self.size), np.uint8)
+                total, shared, own = self._folio_counts(head, folio, found.mapcount[mine])
             except Torn:
-                flags[mine] |= kpf.NOPAGE
+                found.known[mine] = False
                 continue
-            held = int(folio[self._refcount : self._refcount + 4].view("<i4")[0])
-            swapped = bool(flags[mine[0]] & kpf.SWAPCACHE)
-            surplus = held - total - (pages if swapped else 0)
-            mapcount[mine] = each if shared is None else (2 if shared else 1)
-            refcount[mine] = mapcount[mine] + surplus + (1 if swapped else 0)
+            found.mapcount[mine], found.folio_mapcount[mine] = own, total
+            found.shared[mine] = own > 1 if shared is None else shared
 
     def _folio_order(self, folio: npt.NDArray[np.uint8]) -> int:
         # page[1].compound_order up to 6.5, then the low byte of folio->_flags_1.
@@ -220,25 +219,24 @@ class Frames:
             raise Torn(f"folio of order {order}")
         return order
 
-    def _folio_counts(
-        self, head: int, folio: npt.NDArray[np.uint8], pages: int, own: I32
-    ) -> tuple[int, bool | None, I32]:
+    def _folio_counts(self, head: int, folio: npt.NDArray[np.uint8], own: I32) -> tuple[int, bool | None, I32]:
         """(folio_mapcount, shared or None where the page's own count decides, the pages' own counts)."""
+        pages = 1 << self._folio_order(folio)
 
         def number(offset: int) -> int:
             return int(folio[offset : offset + 4].view("<i4")[0])
 
+        entire = number(self._entire_mapcount) + 1 if self._entire_mapcount is not None else 0
         if self._large_mapcount is not None:
             total = number(self._large_mapcount) + 1
+            own = (own + entire).astype(np.int32)
             if self._mm_ids is not None:
                 # folio_maybe_mapped_shared (6.15+): bit 31 of _mm_ids.
                 word = int(folio[self._mm_ids : self._mm_ids + 8].view("<u8")[0])
                 return total, total > 1 and bool(word >> 31 & 1), own
-            entire = number(self._entire_mapcount) + 1 if self._entire_mapcount is not None else 0
             # folio_likely_mapped_shared (6.9 to 6.14): a guess from the first page.
             return total, total > 1 and (entire > 0 or total > pages or number(self._mapcount) > 0), own
         # folio_mapcount of 6.1: each page's own and the whole's, summed.
-        entire = number(self._entire_mapcount) + 1 if self._entire_mapcount is not None else 0
         every, _ = self._raw(np.arange(head, head + pages, dtype=np.uint64))
         total = entire + int((self._int(every, self._mapcount) + 1).sum())
         # PageDoubleMap: each page's own count stands one too high.

@@ -1,0 +1,344 @@
+"""Blocks of a running process as columns, from whatever may be read: procfs alone, or kernel memory.
+
+::
+
+                      procfs                                   kernel memory
+    pte, pmd          present, PFN, swapped; no accessed bit    the entries themselves
+    PRIMARY           unknown (known where smaps rules it out)  known
+    REFERENCED        KPF_REFERENCED; PG_young not seen         known, PG_young too
+    SECONDARY         unknown if any notifier may be there      KVM: known; a notifier that cannot be read: unknown
+    references held   unknown                                   known
+
+Imports nothing that a small guest does not have (NumPy, drgn); ``view.py`` turns the columns into the judgement's view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits import pageflags as kpf
+from secondsight.bits import pagemap as pm
+from secondsight.bits import pte as bits
+from secondsight.errors import MissingPart
+from secondsight.live.process import Process
+from secondsight.live.procfs import FrameTable, Pagemap
+from secondsight.live.vma import Vma
+
+if TYPE_CHECKING:
+    from secondsight.live.kmem import Kernel
+
+U64 = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+_FRAME_BITS = np.uint64(int(kpf.KPF_MASK))
+
+
+@dataclass(frozen=True, slots=True)
+class Secondary:
+    """One notifier's answers: *young*, *known* bool[N, 512]; *why* says why what is not known is not."""
+
+    name: str
+    young: Bools
+    known: Bools
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """N blocks x 512 pages, as read.
+
+    address, pmd uint64[N]; pte uint64[N, 512], the zero page as frame 0; flags uint32 (``bits.pageflags``); mapcount,
+    folio_mapcount, refcount int32; shared bool; folio int64 (head's frame, -1: none); pte_known bool: the accessed bit is
+    real; page_known bool; zap_marks uint8: accessed SPTEs over the page; all [N, 512]. *counts_known* False: references beyond the
+    mappings could not be seen. gfn int64[N]: guest frame of the block's first page (-1: no VM), slot int32[N].
+    """
+
+    address: U64
+    pmd: U64
+    pte: U64
+    flags: npt.NDArray[np.uint32]
+    mapcount: npt.NDArray[np.int32]
+    folio_mapcount: npt.NDArray[np.int32]
+    refcount: npt.NDArray[np.int32]
+    shared: Bools
+    folio: npt.NDArray[np.int64]
+    pte_known: Bools
+    page_known: Bools
+    zap_marks: npt.NDArray[np.uint8]
+    gfn: npt.NDArray[np.int64]
+    slot: npt.NDArray[np.int32]
+    counts_known: bool = True
+    secondary: tuple[Secondary, ...] = field(default=())
+
+
+def _empty(blocks: U64, **facts: object) -> Columns:
+    count, page = len(blocks), (len(blocks), 512)
+    return Columns(
+        address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=np.zeros(page, np.uint64),
+        flags=np.zeros(page, np.uint32), mapcount=np.zeros(page, np.int32), folio_mapcount=np.zeros(page, np.int32),
+        refcount=np.zeros(page, np.int32), shared=np.zeros(page, np.bool_), folio=np.full(page, -1, np.int64),
+        pte_known=np.ones(page, np.bool_), page_known=np.ones(page, np.bool_), zap_marks=np.zeros(page, np.uint8),
+        gfn=np.full(count, -1, np.int64), slot=np.full(count, -1, np.int32), **facts,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+class KernelReader:
+    """Reads blocks of one process from kernel memory."""
+
+    def __init__(self, kernel: Kernel, process: Process) -> None:
+        """Find the process in *kernel*.
+
+        Raises:
+            TargetGone, MissingPart: as ``Kernel.find_mm`` and ``Frames``.
+        """
+        from secondsight.live.frames import Frames
+
+        self._kernel = kernel
+        self._process = process
+        self._mm = kernel.find_mm(process.pid, process.start_time)
+        self._frames = Frames(kernel)
+        self._zero = np.uint64(int(kernel.variable("zero_pfn") or kernel.variable("zero_page_pfn") or 0))
+
+    def read_blocks(self, blocks: U64) -> Columns:
+        """Columns of the 2 MiB blocks at *blocks* (uint64[N], ascending).
+
+        Raises:
+            TargetGone: the process exited or called exec meanwhile.
+        """
+        from secondsight.errors import TargetGone
+        from secondsight.live.pagetable import PageTable
+
+        entries = PageTable(self._kernel, int(self._mm.pgd.value_())).read_blocks(blocks)
+        secondary, marks, gfn, slot = self._secondary(blocks)
+        found = _empty(blocks, secondary=secondary)
+        found.pmd[:], found.pte[:], found.zap_marks[:] = entries.pmd, entries.pte, marks
+        found.gfn[:], found.slot[:] = gfn, slot
+        found.pte_known[:] = found.page_known[:] = entries.known[:, None]
+        present = bits.pte_present(entries.pte)
+        pfns = bits.pte_pfn(entries.pte)
+        zero = present & (pfns == self._zero) if self._zero else np.zeros(present.shape, np.bool_)
+        found.pte[zero] &= ~bits.PFN_MASK
+        mapped = present & ~zero
+        frames = self._frames.read(pfns[mapped])
+        for name in ("flags", "mapcount", "folio_mapcount", "refcount", "shared", "folio"):
+            getattr(found, name)[mapped] = getattr(frames, name)
+        found.page_known[mapped] &= frames.known
+        self._process.require_alive()
+        if self._kernel.find_mm(self._process.pid, self._process.start_time).value_() != self._mm.value_():
+            raise TargetGone(f"process {self._process.pid} ({self._process.name}) called exec while it was read")
+        return found
+
+    def _secondary(
+        self, blocks: U64
+    ) -> tuple[tuple[Secondary, ...], npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        from secondsight.live.kmem import Torn
+        from secondsight.live.kvm import Vm
+        from secondsight.live.notifiers import registered
+
+        shape = (len(blocks), 512)
+        marks = np.zeros(shape, np.uint8)
+        gfn, slot = np.full(len(blocks), -1, np.int64), np.full(len(blocks), -1, np.int32)
+        nowhere = np.zeros(shape, np.bool_)
+        try:
+            notifiers = registered(self._kernel, self._mm)
+        except Torn as torn:
+            unread = Secondary("notifiers", nowhere, nowhere, f"the list of notifiers would not hold still ({torn})")
+            return (unread,), marks, gfn, slot
+        answers = []
+        for notifier in notifiers:
+            if isinstance(notifier.vm, Vm):
+                answers.append(_ask_vm(notifier.vm, notifier.name, blocks, marks, gfn, slot))
+            elif notifier.tests_young:
+                why = f"{notifier.name} answers test_young from where this reader cannot look"
+                answers.append(Secondary(notifier.name, nowhere, nowhere, why))
+            else:
+                answers.append(Secondary(notifier.name, nowhere, np.ones(shape, np.bool_)))
+        return tuple(answers), marks, gfn, slot
+
+
+def _ask_vm(
+    vm: object, name: str, blocks: U64, marks: npt.NDArray[np.uint8],
+    gfn: npt.NDArray[np.int64], slot: npt.NDArray[np.int32],
+) -> Secondary:  # fmt: skip
+    """KVM's answer for each page; fills in *marks*, *gfn* and *slot*."""
+    from secondsight.live.kmem import Torn
+    from secondsight.live.kvm import Vm
+
+    assert isinstance(vm, Vm)
+    shape = (len(blocks), 512)
+    try:
+        slots = vm.slots()
+    except Torn as torn:
+        nowhere = np.zeros(shape, np.bool_)
+        return Secondary(name, nowhere, nowhere, f"the memslots would not hold still ({torn})")
+    sptes = vm.read_blocks(blocks, slots)
+    counts = np.bincount(sptes.page[sptes.young], minlength=len(blocks) * 512).reshape(shape)
+    np.minimum(counts + marks, 255, out=counts)
+    marks[:] = counts
+    for entry in slots:
+        inside = (blocks >= np.uint64(entry.address)) & (blocks < np.uint64(entry.address + (entry.pages << 12)))
+        inside &= gfn < 0
+        gfn[inside] = entry.gfn + ((blocks[inside] - np.uint64(entry.address)) >> np.uint64(12)).astype(np.int64)
+        slot[inside] = entry.number
+    known = sptes.known.reshape(shape)
+    young = (counts > 0) & known
+    return Secondary(f"kvm ({vm.mmu})", young, known, "" if known.all() else "KVM's tables would not hold still")
+
+
+class ProcfsReader:
+    """Reads blocks of one process from procfs; a context manager."""
+
+    def __init__(self, process: Process) -> None:
+        """Open what may be opened; what may not is unknown later.
+
+        Raises:
+            MissingPart: not even pagemap may be read.
+        """
+        self._process = process
+        self._pagemap = Pagemap(process)
+        self._flags = _table("/proc/kpageflags")
+        self._counts = _table("/proc/kpagecount")
+        self._trust_ksm = self._flags is not None and not _calls_all_ksm(self._flags)
+        self.vms = self._kvm_files()
+
+    @property
+    def pagemap(self) -> Pagemap:
+        """The open pagemap."""
+        return self._pagemap
+
+    def _kvm_files(self) -> int:
+        links = self._process.list_links("fd").values()
+        return sum(link.startswith("anon_inode:kvm-vm") for link in links)
+
+    def secondary_reason(self) -> str:
+        """Why the SECONDARY channel is unknown here; empty if nothing secondary can be there."""
+        if self.vms:
+            return f"{self.vms} KVM VM{'s' * (self.vms > 1)}: which pages the guest used takes kernel memory to see"
+        return "an MMU notifier may be registered (RDMA, GPU …); only kernel memory tells"
+
+    def read_blocks(self, blocks: U64) -> Columns:
+        """Columns of the 2 MiB blocks at *blocks* (uint64[N], ascending).
+
+        Raises:
+            TargetGone: the process exited or called exec meanwhile.
+        """
+        words = self._pagemap.read_blocks(blocks)
+        shape = words.shape
+        nowhere = np.zeros(shape, np.bool_)
+        secondary = Secondary("secondary MMUs", nowhere, nowhere, self.secondary_reason())
+        found = _empty(blocks, secondary=(secondary,), counts_known=False)
+        present = (words & pm.PRESENT) != 0
+        swapped = (words & pm.SWAPPED) != 0
+        pfns = words & pm.PFN_MASK
+        found.pmd[present.any(axis=1) | swapped.any(axis=1)] = bits.TABLE
+        huge = self._pagemap.huge_blocks(blocks)
+        # Which PTEs are writable procfs does not say: taken for writable, as private memory that was written is.
+        entry = bits.PRESENT | bits.USER | bits.RW | bits.DIRTY
+        found.pte[present] = pfns[present] << bits.PFN_SHIFT | entry
+        found.pte[swapped] = bits.swap_pte(pfns[swapped])
+        uffd = (words & pm.UFFD_WP) != 0
+        found.pte[present & uffd] |= bits.UFFD_WP
+        found.pte_known[present] = False
+        visible = present & (pfns != 0)
+        self._pages(found, words, present, visible)
+        if huge is None:
+            # No PAGEMAP_SCAN: 512 frames of one aligned THP are taken for a PMD mapping.
+            first = pfns[:, 0]
+            run = (pfns == first[:, None] + np.arange(512, dtype=np.uint64)).all(axis=1)
+            huge = run & (first % np.uint64(512) == 0) & ((found.flags[:, 0] & kpf.THP) != 0) & visible.all(axis=1)
+        found.pmd[huge] = bits.PRESENT | bits.PSE | bits.RW | bits.USER | pfns[huge, 0] << bits.PFN_SHIFT
+        found.pte[huge] = 0
+        self._process.require_alive()
+        return found
+
+    def _pages(self, found: Columns, words: U64, present: Bools, visible: Bools) -> None:
+        """Flags and counts of the frames that may be seen."""
+        found.page_known[present] = False
+        pfns = words & pm.PFN_MASK
+        exclusive = (words & pm.EXCLUSIVE) != 0
+        if self._flags is not None:
+            raw = (self._flags.read(pfns[visible]) & _FRAME_BITS).astype(np.uint32)
+            if not self._trust_ksm:
+                raw &= ~kpf.KSM
+            found.flags[visible] = raw
+            found.page_known[visible] = True
+            zero = np.zeros(present.shape, np.bool_)
+            zero[visible] = (raw & kpf.ZERO_PAGE) != 0
+            found.pte[zero] &= ~(bits.PFN_MASK | bits.RW)
+            found.flags[zero] = 0
+        counts = found.mapcount
+        counts[present] = 1
+        several = visible & ~exclusive
+        if self._counts is not None and several.any():
+            counts[several] = np.minimum(self._counts.read(pfns[several]), 1 << 30).astype(np.int32)
+        else:
+            counts[several] = 2
+        found.shared[:] = counts > 1
+        found.folio_mapcount[:] = counts
+        found.refcount[:] = counts + ((found.flags & kpf.SWAPCACHE) != 0)
+        found.folio[visible] = pfns[visible].astype(np.int64)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._pagemap.close()
+        for table in (self._flags, self._counts):
+            if table is not None:
+                table.close()
+
+    def __enter__(self) -> ProcfsReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _table(path: str) -> FrameTable | None:
+    try:
+        return FrameTable(path)
+    except MissingPart:
+        return None
+
+
+def _calls_all_ksm(table: FrameTable) -> bool:
+    """Whether this kernel's kpageflags shows KPF_KSM on every anonymous page (6.9 to 6.15 test ``mapping & 3``, which
+    PAGE_MAPPING_ANON alone satisfies): asked of a page of our own that cannot be merged."""
+    import mmap
+
+    with mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+        page[0] = 1
+        try:
+            with Process.open(_own_pid()) as own, Pagemap(own) as pagemap:
+                word = pagemap.read(_address_of(page), 1)[0] & pm.PFN_MASK
+                return bool(word) and bool(int(table.read(np.array([word]))[0]) & int(kpf.KSM))
+        except MissingPart:
+            return False
+
+
+def _own_pid() -> int:
+    import os
+
+    return os.getpid()
+
+
+def _address_of(page: object) -> int:
+    return int(np.frombuffer(page, np.uint8, 1).ctypes.data)  # type: ignore[call-overload]
+
+
+def rule_out(found: Columns, vmas: list[Vma]) -> None:
+    """Make PRIMARY known, and no, where smaps read *after* the columns leaves no young PTE.
+
+    smaps counts a page as Referenced if its PTE is young, PG_young or PG_referenced is set (``smaps_account``): where a mapping's
+    count is no more than its PG_referenced pages here, no other page of it can be young.
+    """
+    present = bits.pte_present(found.pte)
+    for vma in vmas:
+        inside = (found.address >= np.uint64(vma.start)) & (found.address < np.uint64(vma.end))
+        if "Referenced" not in vma.kb or not inside.any():
+            continue
+        marked = (found.flags[inside] & kpf.REFERENCED) != 0
+        whole = vma.first_block == vma.start and vma.block_end == vma.end
+        if vma.kb["Referenced"] == 0 or (whole and vma.kb["Referenced"] <= 4 * int(marked.sum())):
+            found.pte_known[inside] |= ~marked & present[inside]
