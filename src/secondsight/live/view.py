@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from secondsight.errors import MissingPart
 from secondsight.live.reader import Columns
@@ -76,7 +77,7 @@ def ineligible(vma: Vma, enabled: str) -> str:
     return ""
 
 
-def mappings_of(blocks: np.ndarray, vmas: list[Vma]) -> list[Vma | None]:  # type: ignore[type-arg]
+def mappings_of(blocks: npt.NDArray[np.uint64], vmas: list[Vma]) -> list[Vma | None]:
     """The mapping that holds the whole of each 2 MiB block, None where one was unmapped meanwhile."""
     starts = np.array([vma.start for vma in vmas], np.uint64)
     found: list[Vma | None] = []
