@@ -154,7 +154,13 @@ class Frames:
         flags = self._translate(word, self._word(folio, self._mapping), tail, frames)
         mapcount = np.maximum(self._int(rows, self._mapcount) + 1, 0).astype(np.int32)
         found = FrameColumns(
-            flags, mapcount, mapcount.copy(), self._int(folio, self._refcount), mapcount > 1, heads.astype(np.int64), known
+            flags,
+            mapcount,
+            mapcount.copy(),
+            self._int(folio, self._refcount),
+            mapcount > 1,
+            heads.astype(np.int64),
+            known,
         )
         large = tail | ((flags & kpf.COMPOUND_HEAD) != 0)
         if large.any():
@@ -203,7 +209,9 @@ class Frames:
         for head in np.unique(found.folio[which]).tolist():
             mine = which[found.folio[which] == head]
             try:
-                folio = np.frombuffer(self._kernel.read(self._kernel.vmemmap + head * self.size, 2 * self.size), np.uint8)
+                folio = np.frombuffer(
+                    self._kernel.read(self._kernel.vmemmap + head * self.size, 2 * self.size), np.uint8
+                )
                 total, shared, own = self._folio_counts(head, folio, found.mapcount[mine])
             except Torn:
                 found.known[mine] = False
@@ -219,7 +227,9 @@ class Frames:
             raise Torn(f"folio of order {order}")
         return order
 
-    def _folio_counts(self, head: int, folio: npt.NDArray[np.uint8], own: I32) -> tuple[int, bool | None, I32]:
+    def _folio_counts(
+        self, head: int, folio: npt.NDArray[np.uint8], own: I32
+    ) -> tuple[int, bool | None, I32]:
         """(folio_mapcount, shared or None where the page's own count decides, the pages' own counts)."""
         pages = 1 << self._folio_order(folio)
 

@@ -128,7 +128,9 @@ class KernelReader:
         found.page_known[mapped] &= frames.known
         self._process.require_alive()
         if self._kernel.find_mm(self._process.pid, self._process.start_time).value_() != self._mm.value_():
-            raise TargetGone(f"process {self._process.pid} ({self._process.name}) called exec while it was read")
+            raise TargetGone(
+                f"process {self._process.pid} ({self._process.name}) called exec while it was read"
+            )
         return found
 
     def _secondary(
@@ -145,7 +147,9 @@ class KernelReader:
         try:
             notifiers = registered(self._kernel, self._mm)
         except Torn as torn:
-            unread = Secondary("notifiers", nowhere, nowhere, f"the list of notifiers would not hold still ({torn})")
+            unread = Secondary(
+                "notifiers", nowhere, nowhere, f"the list of notifiers would not hold still ({torn})"
+            )
             return (unread,), marks, gfn, slot
         answers = []
         for notifier in notifiers:
@@ -179,13 +183,19 @@ def _ask_vm(
     np.minimum(counts + marks, 255, out=counts)
     marks[:] = counts
     for entry in slots:
-        inside = (blocks >= np.uint64(entry.address)) & (blocks < np.uint64(entry.address + (entry.pages << 12)))
+        inside = (blocks >= np.uint64(entry.address)) & (
+            blocks < np.uint64(entry.address + (entry.pages << 12))
+        )
         inside &= gfn < 0
-        gfn[inside] = entry.gfn + ((blocks[inside] - np.uint64(entry.address)) >> np.uint64(12)).astype(np.int64)
+        gfn[inside] = entry.gfn + ((blocks[inside] - np.uint64(entry.address)) >> np.uint64(12)).astype(
+            np.int64
+        )
         slot[inside] = entry.number
     known = sptes.known.reshape(shape)
     young = (counts > 0) & known
-    return Secondary(f"kvm ({vm.mmu})", young, known, "" if known.all() else "KVM's tables would not hold still")
+    return Secondary(
+        f"kvm ({vm.mmu})", young, known, "" if known.all() else "KVM's tables would not hold still"
+    )
 
 
 class ProcfsReader:
@@ -248,7 +258,12 @@ class ProcfsReader:
             # No PAGEMAP_SCAN: 512 frames of one aligned THP are taken for a PMD mapping.
             first = pfns[:, 0]
             run = (pfns == first[:, None] + np.arange(512, dtype=np.uint64)).all(axis=1)
-            huge = run & (first % np.uint64(512) == 0) & ((found.flags[:, 0] & kpf.THP) != 0) & visible.all(axis=1)
+            huge = (
+                run
+                & (first % np.uint64(512) == 0)
+                & ((found.flags[:, 0] & kpf.THP) != 0)
+                & visible.all(axis=1)
+            )
         found.pmd[huge] = bits.PRESENT | bits.PSE | bits.RW | bits.USER | pfns[huge, 0] << bits.PFN_SHIFT
         found.pte[huge] = 0
         self._process.require_alive()

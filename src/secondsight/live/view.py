@@ -18,7 +18,13 @@ from secondsight.mm.config import Knobs
 from secondsight.mm.view import BlockView, Channel
 
 THP = Path("/sys/kernel/mm/transparent_hugepage")
-_SPECIAL = {"io": "device memory", "pf": "device memory", "mm": "mixed device memory", "de": "may not expand", "ht": "hugetlb"}
+_SPECIAL = {
+    "io": "device memory",
+    "pf": "device memory",
+    "mm": "mixed device memory",
+    "de": "may not expand",
+    "ht": "hugetlb",
+}
 
 
 def switch(path: Path) -> str:
@@ -81,7 +87,9 @@ def mappings_of(blocks: npt.NDArray[np.uint64], vmas: list[Vma]) -> list[Vma | N
     """The mapping that holds the whole of each 2 MiB block, None where one was unmapped meanwhile."""
     starts = np.array([vma.start for vma in vmas], np.uint64)
     found: list[Vma | None] = []
-    for block, index in zip(blocks.tolist(), np.searchsorted(starts, blocks, side="right").tolist(), strict=True):
+    for block, index in zip(
+        blocks.tolist(), np.searchsorted(starts, blocks, side="right").tolist(), strict=True
+    ):
         vma = vmas[index - 1] if index else None
         found.append(vma if vma is not None and block + BLOCK <= vma.end else None)
     return found
