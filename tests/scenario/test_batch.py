@@ -93,7 +93,8 @@ def test_every_step_is_carried_out_once_in_order_and_split_gives_it_back(scenari
         if isinstance(verb, v.Scan):
             passes += 1
             blocks += [
-                BlockPass(passes, s.name, 0, "succeeded", int(s.name[0]), 0, 0) for s in merged.scenario.spaces
+                BlockPass(passes, s.name, 0, "succeeded", int(s.name[0]), 0, 0)
+                for s in merged.scenario.spaces
             ]
         elif isinstance(verb, v.SwapOut):
             answers.append(StepAnswer(i, took=verb.space))
@@ -102,7 +103,13 @@ def test_every_step_is_carried_out_once_in_order_and_split_gives_it_back(scenari
     runs = batch.split(merged, Run("kernel", blocks, answers, states))
     for k, (own, run) in enumerate(zip(scenarios, runs, strict=True)):
         asked = sum(s.passes for s in own.steps if isinstance(s, v.Scan))
-        assert [(b.pass_, b.space, b.referenced) for b in run.blocks] == [(p + 1, "a", k) for p in range(asked)]
-        assert [a.step for a in run.answers] == [i for i, s in enumerate(own.steps) if isinstance(s, v.SwapOut)]
-        assert [s.step for s in run.states] == [i for i, s in enumerate(own.steps) if isinstance(s, v.Observe)]
+        assert [(b.pass_, b.space, b.referenced) for b in run.blocks] == [
+            (p + 1, "a", k) for p in range(asked)
+        ]
+        assert [a.step for a in run.answers] == [
+            i for i, s in enumerate(own.steps) if isinstance(s, v.SwapOut)
+        ]
+        assert [s.step for s in run.states] == [
+            i for i, s in enumerate(own.steps) if isinstance(s, v.Observe)
+        ]
         assert all(s.space == "a" and s.pte == [(1, f"{k}.a")] for s in run.states)

@@ -138,7 +138,10 @@ def _store(path: Path, answer: results.Run) -> None:
 
 
 def _take(
-    one: _Batch, answer: results.Run, scenarios: Sequence[verbs.Scenario], out: dict[int, results.Run | Failure]
+    one: _Batch,
+    answer: results.Run,
+    scenarios: Sequence[verbs.Scenario],
+    out: dict[int, results.Run | Failure],
 ) -> None:
     for i, each in zip(one.members, batch.split(one.merged, answer), strict=True):
         provenance = {**each.provenance, "scenario": scenarios[i].title}
@@ -164,7 +167,9 @@ def _boot(
                 reply = _ask(guest, one, _SILENCE * where.slow)
                 if "failed" in reply:
                     # The agent goes on, but what the failed batch has left in this kernel is not known: boot anew.
-                    return _cut(left, Failure("kernel", reply["why"], guest.console[-4000:]), scenarios, states, out)
+                    return _cut(
+                        left, Failure("kernel", reply["why"], guest.console[-4000:]), scenarios, states, out
+                    )
                 answer = results.Run(
                     source="kernel",
                     blocks=msgspec.convert(reply["blocks"], list[results.BlockPass]),

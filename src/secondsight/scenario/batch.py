@@ -101,7 +101,9 @@ def merge(scenarios: Sequence[v.Scenario]) -> Merged:
     if not scenarios:
         raise UsageError("no scenarios to merge")
     if len({_key(s)[0] for s in scenarios}) > 1:
-        raise UsageError("scenarios with different hosts, or that turn knobs at different times, cannot share a pass")
+        raise UsageError(
+            "scenarios with different hosts, or that turn knobs at different times, cannot share a pass"
+        )
     phases = [_phases(s) for s in scenarios]
     steps: list[v.Verb] = []
     origin: list[tuple[tuple[int, int], ...]] = []
@@ -128,7 +130,9 @@ def merge(scenarios: Sequence[v.Scenario]) -> Merged:
             steps.append(barrier)
             origin.append(tuple(at))
     spaces = tuple(
-        msgspec.structs.replace(space, name=f"{k}.{space.name}") for k, s in enumerate(scenarios) for space in s.spaces
+        msgspec.structs.replace(space, name=f"{k}.{space.name}")
+        for k, s in enumerate(scenarios)
+        for space in s.spaces
     )
     merged = v.Scenario(
         spaces=spaces, steps=tuple(steps), title=f"{len(scenarios)} scenarios merged", host=scenarios[0].host

@@ -57,7 +57,8 @@ def pte_texts(entries: U64, huge: npt.NDArray[np.bool_]) -> list[str]:
         pte.pte_write(entries) * 8 + pte.pte_young(entries) * 4 + pte.pte_dirty(entries) * 2 + huge * 1,
     )
     names = [
-        ("-", "S", "N", "P")[c >> 4] + "".join(name for bit, name in ((8, "W"), (4, "A"), (2, "D"), (1, "H")) if c & bit)
+        ("-", "S", "N", "P")[c >> 4]
+        + "".join(name for bit, name in ((8, "W"), (4, "A"), (2, "D"), (1, "H")) if c & bit)
         for c in range(64)
     ]
     return [names[c] for c in code.tolist()]

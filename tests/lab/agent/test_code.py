@@ -50,9 +50,10 @@ def test_the_loops_touch_the_pages_named_and_no_others() -> None:
         words = np.frombuffer(memory, np.uint32)
         heads = words[::1024].tolist()
         whole = np.frombuffer(memory, np.uint64)[5 * 512 : 6 * 512]
-        return heads == [0, 1 << 31 | 1, 0, 1 << 31 | 3, 0, 0x05060708, 0, 0] and (
-            whole == 0x0102030405060708
-        ).all()
+        return (
+            heads == [0, 1 << 31 | 1, 0, 1 << 31 | 3, 0, 0x05060708, 0, 0]
+            and (whole == 0x0102030405060708).all()
+        )
 
     assert _in_child(body) == 0
 
@@ -94,9 +95,12 @@ def test_the_routines_do_not_overlap() -> None:
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump reads the guest's programs")
 @pytest.mark.parametrize(
-    ("program", "mode", "next_"), [(code.GUEST32, "i386", code.NEXT32), (code.GUEST64, "i386:x86-64", code.NEXT64)]
+    ("program", "mode", "next_"),
+    [(code.GUEST32, "i386", code.NEXT32), (code.GUEST64, "i386:x86-64", code.NEXT64)],
 )
-def test_the_guest_program_disassembles_as_listed(program: bytes, mode: str, next_: int, tmp_path: Path) -> None:
+def test_the_guest_program_disassembles_as_listed(
+    program: bytes, mode: str, next_: int, tmp_path: Path
+) -> None:
     file = tmp_path / "code"
     file.write_bytes(program)
     text = subprocess.run(

@@ -78,8 +78,14 @@ def test_other_processes_and_other_tasks_are_left_out() -> None:
         (V61.replace("scan_pfn=0x1200", "scan_pfn=0x1400"), "names a page of blocks"),
         ("\n".join(V61.splitlines()[:3]), "has no end"),
         ("\n".join(V61.splitlines()[3:]), "has not begun"),
-        (V61.replace("0xffff888004123400 addr=0x200000000000", "0xffff888004123000 addr=0x200000000000"), "ends as one"),
-        (V61.replace("scan_pmd: mm=ffff888004123400, scan_pfn=0x1200", "nothing: mm=1, scan_pfn=0"), "no end"),
+        (
+            V61.replace("0xffff888004123400 addr=0x200000000000", "0xffff888004123000 addr=0x200000000000"),
+            "ends as one",
+        ),
+        (
+            V61.replace("scan_pmd: mm=ffff888004123400, scan_pfn=0x1200", "nothing: mm=1, scan_pfn=0"),
+            "no end",
+        ),
         (V61 + V61, "visited after block"),
         (V61.replace("mm_collapse_huge_page: ", "mm_collapse_huge_page_isolate: "), "twice"),
         ("CPU:0 [LOST 7 EVENTS]\n" + V61, "lost"),

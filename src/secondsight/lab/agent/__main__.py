@@ -1,11 +1,11 @@
 """The agent: takes batches from the host, one after the other, and answers each.
 
-    host ─▶ {"batch": id, "scenario": {...}, "observe": {step: [space, ...]}, "states": bool}
-         ◀─ {"hello": provenance}            once
-         ◀─ {"at": [id, step]}               before every step, so that a guest that dies names the step
-         ◀─ {"done": id, "blocks": [...], "answers": [...], "states": [...]}
-         ◀─ {"failed": id, "step": step, "why": text}    this batch alone is lost
-    host ─▶ {"quit": true}
+host ─▶ {"batch": id, "scenario": {...}, "observe": {step: [space, ...]}, "states": bool}
+     ◀─ {"hello": provenance}            once
+     ◀─ {"at": [id, step]}               before every step, so that a guest that dies names the step
+     ◀─ {"done": id, "blocks": [...], "answers": [...], "states": [...]}
+     ◀─ {"failed": id, "step": step, "why": text}    this batch alone is lost
+host ─▶ {"quit": true}
 """
 
 from __future__ import annotations

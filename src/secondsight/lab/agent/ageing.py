@@ -34,7 +34,11 @@ def age(pid: int, pages: list[int]) -> str:
         put(kdamond / "contexts/nr_contexts", 1)
         context = kdamond / "contexts/0"
         put(context / "operations", "fvaddr")
-        for name, value in (("sample_us", _SAMPLE_US), ("aggr_us", 1_000_000_000), ("update_us", 1_000_000_000)):
+        for name, value in (
+            ("sample_us", _SAMPLE_US),
+            ("aggr_us", 1_000_000_000),
+            ("update_us", 1_000_000_000),
+        ):
             put(context / "monitoring_attrs/intervals" / name, value)
         for name, value in (("max", max(len(chosen), 1000)), ("min", 10)):
             put(context / "monitoring_attrs/nr_regions" / name, value)

@@ -199,7 +199,9 @@ class Batch:
     def _split(self, space: _Space, text: str) -> None:
         for block in sorted({int(p) // 512 for p in pagetext.parse(text, space.blocks)}):
             low = libc.AREA + block * libc.BLOCK_BYTES
-            knobs.put("/sys/kernel/debug/split_huge_pages", f"{space.pid},{low:#x},{low + libc.BLOCK_BYTES:#x}")
+            knobs.put(
+                "/sys/kernel/debug/split_huge_pages", f"{space.pid},{low:#x},{low + libc.BLOCK_BYTES:#x}"
+            )
 
     def _ksm(self) -> dict[str, str]:
         """ksmd merges what stayed unchanged from one scan to the next: run it until four scans have gone by."""
@@ -224,14 +226,17 @@ class Batch:
         areas = {}
         for s in self.spaces.values():
             entries = worker.pagemap(s.pid, s.blocks)
-            frames = np.where((entries & worker.PM_PRESENT) != 0, entries & np.uint64((1 << 55) - 1), np.uint64(0))
+            frames = np.where(
+                (entries & worker.PM_PRESENT) != 0, entries & np.uint64((1 << 55) - 1), np.uint64(0)
+            )
             areas[s.mm] = Area(s.name, libc.AREA, s.blocks, frames)
         knobs.drain()
         self.host.tracer.start()
         one_pass()
         visits = attribute(self.host.tracer.stop(), areas, self.passes)
         self.blocks += [
-            msgspec.structs.replace(b, young=young[b.space][b.block]) if b.space in young else b for b in visits
+            msgspec.structs.replace(b, young=young[b.space][b.block]) if b.space in young else b
+            for b in visits
         ]
         knobs.drain()
         if self.states:

@@ -146,9 +146,9 @@ def _page(parts: dict[int, bytes]) -> bytes:
     return bytes(page)
 
 
-HOST = _page({READ: _bytes(_READ), WRITE: _bytes(_WRITE), FILL: _bytes(_FILL), HANDLER: _bytes(_HANDLER)}) + bytes(
-    64
-)
+HOST = _page(
+    {READ: _bytes(_READ), WRITE: _bytes(_WRITE), FILL: _bytes(_FILL), HANDLER: _bytes(_HANDLER)}
+) + bytes(64)
 """One page's worth: goes to the start of a page that is writable and executable (the handler counts in it)."""
 
 GUEST32, GUEST64 = _bytes(_GUEST32), _bytes(_GUEST64)

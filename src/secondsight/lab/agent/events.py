@@ -125,7 +125,9 @@ def _visit(area: Area, block: int, number: int, event: Event, inner: Mapping[str
     pfn = event.number("scan_pfn")
     owners = set((np.flatnonzero(area.frames == np.uint64(pfn)) // 512).tolist())
     if pfn != _NONE and owners and block not in owners:
-        raise TraceError(f"space {area.space}: the scan of block {block} names a page of blocks {sorted(owners)}")
+        raise TraceError(
+            f"space {area.space}: the scan of block {block} names a page of blocks {sorted(owners)}"
+        )
     isolate, swapin, collapse = inner.get(ISOLATE), inner.get(SWAPIN), inner.get(COLLAPSE)
     return BlockPass(
         pass_=number,

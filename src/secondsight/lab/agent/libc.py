@@ -1,8 +1,8 @@
 """The system calls that Python has no face for, and the fixed addresses of a space's memory.
 
-    0x2000_0000_0000  the area: blocks * 2 MiB, nothing mapped on either side of it, so no VMA ever merges with it
-    0x2100_0000_0000  the VM's private memory (2 MiB)
-    0x2200_0000_0000  scratch: never populated (draining), and the TLB flush's pages
+0x2000_0000_0000  the area: blocks * 2 MiB, nothing mapped on either side of it, so no VMA ever merges with it
+0x2100_0000_0000  the VM's private memory (2 MiB)
+0x2200_0000_0000  scratch: never populated (draining), and the TLB flush's pages
 """
 
 from __future__ import annotations

@@ -122,10 +122,16 @@ class Pins:
         """Pin *pages* and keep them under *name* (several pins may share it)."""
         held = self._held.setdefault(name, [])
         if write:
-            fd = libc.check(libc.lib.syscall(_SYS_IO_URING_SETUP, 4, ctypes.create_string_buffer(120)), "io_uring_setup")
+            fd = libc.check(
+                libc.lib.syscall(_SYS_IO_URING_SETUP, 4, ctypes.create_string_buffer(120)), "io_uring_setup"
+            )
             pieces = libc.runs(pages)
-            vectors = (_Iovec * len(pieces))(*(_Iovec(libc.AREA + p * libc.PAGE, n * libc.PAGE) for p, n in pieces))
-            wrong = libc.failed(libc.lib.syscall(_SYS_IO_URING_REGISTER, fd, _REGISTER_BUFFERS, vectors, len(pieces)))
+            vectors = (_Iovec * len(pieces))(
+                *(_Iovec(libc.AREA + p * libc.PAGE, n * libc.PAGE) for p, n in pieces)
+            )
+            wrong = libc.failed(
+                libc.lib.syscall(_SYS_IO_URING_REGISTER, fd, _REGISTER_BUFFERS, vectors, len(pieces))
+            )
             if wrong:
                 os.close(fd)
                 return wrong
@@ -138,14 +144,18 @@ class Pins:
         return _each(
             pages,
             libc.PAGE,
-            lambda part, at: int(libc.lib.vmsplice(into, _iovecs(part, libc.PAGE), len(part), _SPLICE_F_NONBLOCK)),
+            lambda part, at: int(
+                libc.lib.vmsplice(into, _iovecs(part, libc.PAGE), len(part), _SPLICE_F_NONBLOCK)
+            ),
         )
 
     def unpin(self, name: str) -> None:
         """Release what was pinned under *name*, at once: closing an io_uring would release it some time later."""
         for kind, one, other in self._held.pop(name, []):
             if kind == "uring":
-                libc.check(libc.lib.syscall(_SYS_IO_URING_REGISTER, one, _UNREGISTER_BUFFERS, None, 0), "unregister")
+                libc.check(
+                    libc.lib.syscall(_SYS_IO_URING_REGISTER, one, _UNREGISTER_BUFFERS, None, 0), "unregister"
+                )
                 os.close(one)
             else:
                 os.close(one)

@@ -58,7 +58,9 @@ class View:
         counts = [c.reshape(-1, 512).sum(axis=1).tolist() for c in columns]
         return list(zip(*counts, strict=True))
 
-    def write_down(self, step: int, space: str, at: Literal["observe", "before", "after"], number: int) -> PageState:
+    def write_down(
+        self, step: int, space: str, at: Literal["observe", "before", "after"], number: int
+    ) -> PageState:
         """As the record that a run answers."""
         return page_state(
             step, space, at=at, pass_=number, pmd=self.pmd, table=self.table, flags=self.flags, mapcount=self.mapcount,

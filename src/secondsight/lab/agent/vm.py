@@ -148,7 +148,9 @@ class Vm:
         if (view, gfn_block) in self._tables:
             return
         if gfn_block >= _WINDOW_BLOCKS:
-            raise libc.SysError(errno.EINVAL, f"guest-physical block {gfn_block} is beyond the windows' 1 GiB")
+            raise libc.SysError(
+                errno.EINVAL, f"guest-physical block {gfn_block} is beyond the windows' 1 GiB"
+            )
         if (view, -1) not in self._tables:
             pdpt, pd = self._table(), self._table()
             self._put(pdpt, struct.pack("<Q", code.PRIVATE + pd | _TABLE))

@@ -77,7 +77,9 @@ class _Toucher:
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
         self._denied = ctypes.c_uint32.from_address(base + code.DENIED)
         args = (ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
-        self._calls = {at: ctypes.CFUNCTYPE(None, *args)(base + at) for at in (code.READ, code.WRITE, code.FILL)}
+        self._calls = {
+            at: ctypes.CFUNCTYPE(None, *args)(base + at) for at in (code.READ, code.WRITE, code.FILL)
+        }
         # struct sigaction of glibc: handler, a mask of 128 bytes, flags (SA_SIGINFO), restorer
         action = struct.pack("<Q128xi4xQ", base + code.HANDLER, 4, 0)
         libc.check(libc.lib.sigaction(signal.SIGSEGV, action, None), "sigaction")
@@ -139,7 +141,9 @@ class _Worker:
                 errno = self.toucher.touch(code.FILL, self.number(verb.pages), verb.value or 0)
             case v.GuestRead() | v.GuestWrite():
                 stamp = self.stamp if isinstance(verb, v.GuestWrite) else None
-                errno = self.the_vm().touch(self.number(verb.pages), slot=verb.slot, view=verb.view, stamp=stamp)
+                errno = self.the_vm().touch(
+                    self.number(verb.pages), slot=verb.slot, view=verb.view, stamp=stamp
+                )
             case v.IoCopied():
                 errno = copied(self.number(verb.pages), verb.write, self.stamp)
             case v.IoZeroCopy():
@@ -171,7 +175,11 @@ class _Worker:
                 # The VMA's edge inside the huge page splits the PMD (vma_adjust_trans_huge) and changes no entry's bits.
                 for block in sorted({p // 512 for p in self.number(verb.pages)}):
                     at = libc.AREA + block * libc.BLOCK_BYTES
-                    errno = libc.madvise(at, libc.PAGE, "dontfork") or libc.madvise(at, libc.PAGE, "dofork") or errno
+                    errno = (
+                        libc.madvise(at, libc.PAGE, "dontfork")
+                        or libc.madvise(at, libc.PAGE, "dofork")
+                        or errno
+                    )
             case v.SlotAdd():
                 self.the_vm().add(verb.slot.id, verb.slot.gfn_block, verb.slot.block, verb.slot.blocks)
             case v.SlotDelete():
