@@ -1,0 +1,192 @@
+"""``secondsight watch``: khugepaged's decisions as they happen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from secondsight.live.tracefs import Instance
+    from secondsight.live.watch import Decision, Places, Watcher
+
+app = typer.Typer(help="Follow khugepaged's decisions as they happen.")
+
+_TICK = 0.25  # seconds between two reads of the trace buffer
+
+
+@app.command()
+def watch(
+    pid: Annotated[
+        int | None, typer.Option(help="Only this process; its frames are mapped to addresses.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Stop after this long (else at an interrupt).", min=0)
+    ] = None,
+    refresh: Annotated[
+        float,
+        typer.Option(
+            help="Seconds between two readings of where pages lie (never more than 2 % of the time).", min=0.1
+        ),
+    ] = 5.0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    record: Annotated[
+        Path | None, typer.Option(help="Write the decisions to this Parquet file as well.")
+    ] = None,
+) -> None:
+    """Print each block khugepaged looks at: where, its answer, why, and the rates at the end.
+
+    Reads a private trace instance, removed on exit; switches nothing that others see. Addresses are given where the page table
+    confirms them, else they are unknown. Needs root.
+    """
+    import time
+
+    from secondsight.live.process import Process
+    from secondsight.live.stopping import Stopping
+    from secondsight.live.tracefs import Instance
+    from secondsight.live.watch import Places, Watcher
+
+    process = Process.open(pid) if pid is not None else None
+    try:
+        with Stopping() as stopping, Instance.open() as instance:
+            places = Places([process]) if process is not None else None
+            watcher = Watcher(places, only=pid)
+            sink = _Sink(record)
+            started = time.monotonic()
+            with sink:
+                _head(json, instance, process)
+                _follow(stopping, instance, watcher, places, process, sink, json, refresh, seconds)
+            _summary(json, watcher, instance, time.monotonic() - started)
+    finally:
+        if process is not None:
+            process.close()
+
+
+def _follow(
+    stopping: Any, instance: Instance, watcher: Watcher, places: Places | None, process: Any, sink: _Sink, json: bool,
+    refresh: float, seconds: float | None,
+) -> None:  # fmt: skip
+    import time
+
+    end = None if seconds is None else time.monotonic() + seconds
+    due = time.monotonic() + refresh
+    done = False
+    while not done:
+        left = _TICK if end is None else min(_TICK, end - time.monotonic())
+        done = stopping.wait(left) or (end is not None and time.monotonic() >= end)
+        if process is not None and not process.alive():
+            done = True
+        for decision in watcher.take(instance.read()):
+            sink.add(decision)
+            _print(decision, json)
+        if places is not None and not done and time.monotonic() >= due:
+            begun = time.monotonic()
+            places.refresh()
+            cost = time.monotonic() - begun
+            due = time.monotonic() + max(refresh, 50 * cost)
+
+
+def _head(json: bool, instance: Instance, process: Any) -> None:
+    if json:
+        return
+    whom = f"process {process.pid} ({process.name})" if process else "every process"
+    print(
+        f"watching khugepaged on {whom}; events: {', '.join(instance.events)}; interrupt to stop", flush=True
+    )
+
+
+def _print(decision: Decision, json: bool) -> None:
+    import msgspec
+
+    if json:
+        print(msgspec.json.encode(decision).decode(), flush=True)
+        return
+    where = f"{decision.address:#014x}" if decision.address is not None else "address unknown"
+    whose = f"pid {decision.pid}" if decision.pid is not None else f"mm {decision.mm}"
+    numbers = f"referenced {decision.referenced}, none {decision.none_or_zero}, swapped {decision.unmapped}"
+    second = ""
+    if decision.isolate_status is not None:
+        second = f"; isolate: {decision.isolate_status}, referenced {decision.isolate_referenced}"
+    by = "" if decision.task == "khugepaged" else f" [by {decision.task}]"
+    stamp = f"{decision.time / 1e9:13.6f}"
+    print(
+        f"{stamp} {whose} {where}{by}: {decision.status}: {decision.reason} ({numbers}{second})", flush=True
+    )
+
+
+def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -> None:
+    import resource
+
+    import msgspec
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    spent = usage.ru_utime + usage.ru_stime
+    facts = {
+        "seconds": round(seconds, 3),
+        "decisions": watcher.total,
+        "per_second": round(watcher.total / seconds, 2) if seconds else 0.0,
+        "collapsed": watcher.by_status["succeeded"],
+        "wasted": watcher.wasted,
+        "by_status": dict(watcher.by_status.most_common()),
+        "with_address": watcher.located,
+        "other_processes": watcher.elsewhere,
+        "page_cache": dict(watcher.files.most_common()),
+        "lost_events": instance.lost,
+        "own_cpu_seconds": round(spent, 3),
+    }
+    if json:
+        print(msgspec.json.encode({"summary": facts}).decode(), flush=True)
+        return
+    print(
+        f"\n{facts['decisions']} decisions in {seconds:.1f} s ({facts['per_second']} /s), {facts['with_address']} with an address, "
+        f"{facts['wasted']} wasted passes, {facts['other_processes']} of other processes, {facts['lost_events']} events lost"
+    )
+    for status, count in watcher.by_status.most_common():
+        print(f"  {count:8} {status}")
+    if watcher.files:
+        print(f"  page cache (no reference is asked): {sum(watcher.files.values())}")
+    print(f"  own cost: {spent:.2f} s of CPU, start included")
+
+
+class _Sink:
+    """Decisions for a Parquet file, written when the watch ends, under a temporary name first."""
+
+    def __init__(self, path: Path | None) -> None:
+        from secondsight.errors import UsageError
+
+        if path is not None and not path.parent.is_dir():
+            raise UsageError(f"--record {path}: there is no folder {path.parent}")
+        self._path = path
+        self._rows: list[Decision] = []
+
+    def add(self, decision: Decision) -> None:
+        if self._path is not None:
+            self._rows.append(decision)
+
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._path is None:
+            return
+        import os
+
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from secondsight import __version__
+        from secondsight.live.watch import SCHEMA
+
+        columns = {name: [getattr(row, name) for row in self._rows] for name in SCHEMA}
+        kinds = {"int": pa.int64(), "str": pa.string(), "bool": pa.bool_(), "uint": pa.uint64()}
+        table = pa.table({name: pa.array(values, kinds[SCHEMA[name]]) for name, values in columns.items()})
+        table = table.replace_schema_metadata(
+            {"secondsight.kind": "khugepaged-decisions", "secondsight.version": __version__}
+        )
+        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        try:
+            pq.write_table(table, partial, compression="zstd")
+            partial.replace(self._path)
+        finally:
+            partial.unlink(missing_ok=True)

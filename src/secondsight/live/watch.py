@@ -1,0 +1,267 @@
+"""khugepaged's decisions as they happen: tracepoints joined to one decision a block, with the address where it can be known.
+
+Events of one decision, in the order they come from one task::
+
+    mm_collapse_huge_page_swapin?   pages read back in
+    mm_collapse_huge_page_isolate?  the second look: its count of referenced pages and its answer
+    mm_collapse_huge_page?          the end of an attempt
+    mm_khugepaged_scan_pmd          the first look's numbers and the final answer: closes the decision
+
+The tracepoint knows the frame of the last page looked at, not the address. A frame is an address only if that page's place was read
+*before* (a collapse frees the frame), and it is believed only if the page table still agrees after: the frame is still there, or the
+block has become huge. Everything else is unknown.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits import pagemap as pm
+from secondsight.errors import MissingPart, SecondSightError, TargetGone
+from secondsight.live import reasons
+from secondsight.live.process import Process
+from secondsight.live.procfs import BLOCK, PAGE, Pagemap
+from secondsight.live.tracefs import Event
+from secondsight.live.vma import parse_maps
+
+U64 = npt.NDArray[np.uint64]
+_BLOCK_MASK = ~(BLOCK - 1)
+
+
+class Decision(msgspec.Struct, omit_defaults=False):
+    """One block looked at. ``mm`` counts address spaces in the order they were met; None fields are unknown or not printed here."""
+
+    time: int
+    task: str
+    mm: int
+    pid: int | None
+    address: int | None
+    status: str
+    reason: str
+    referenced: int
+    none_or_zero: int
+    unmapped: int
+    writable: bool | None = None
+    isolate_status: str | None = None
+    isolate_referenced: int | None = None
+    wasted: bool = False
+
+
+#: columns of a recording, in order, with their kinds (times are ns of CLOCK_MONOTONIC)
+SCHEMA = {
+    "time": "int", "task": "str", "mm": "int", "pid": "int", "address": "uint", "status": "str", "reason": "str",
+    "referenced": "int", "none_or_zero": "int", "unmapped": "int", "writable": "bool", "isolate_status": "str",
+    "isolate_referenced": "int", "wasted": "bool",
+}  # fmt: skip
+
+
+class Joiner:
+    """Joins events to decisions; events of different tasks may interleave."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, dict[str, Event]] = {}
+        self._mms: dict[str, int] = {}
+        #: page-cache scans and collapses, by status: no young test, so no decision of ours
+        self.files: collections.Counter[str] = collections.Counter()
+
+    def _number(self, mm: str) -> int:
+        return self._mms.setdefault(mm, len(self._mms) + 1)
+
+    def add(self, event: Event) -> tuple[Decision, int | None] | None:
+        """Take *event*; the decision that it closes, with the traced frame (None if there was no page)."""
+        if event.name.endswith("_file"):
+            self.files[event.fields.get("result", event.fields.get("status", "?"))] += 1
+            return None
+        if event.name != "mm_khugepaged_scan_pmd":
+            self._open.setdefault(event.pid, {})[event.name] = event
+            return None
+        return self._close(event, self._open.pop(event.pid, {}))
+
+    def _close(self, scan: Event, before: dict[str, Event]) -> tuple[Decision, int | None]:
+        fields = scan.fields
+        status = fields.get("status", "failed")
+        referenced = _number(fields, "referenced")
+        decision = Decision(
+            time=scan.time,
+            task=scan.task,
+            mm=self._number(fields.get("mm", "?")),
+            pid=None,
+            address=None,
+            status=status,
+            reason=reasons.words(status),
+            referenced=referenced,
+            none_or_zero=_number(fields, "none_or_zero"),
+            unmapped=_number(fields, "unmapped"),
+            writable=fields["writable"] == "1" if "writable" in fields else None,
+        )
+        isolate = before.get("mm_collapse_huge_page_isolate")
+        if isolate is not None:
+            decision.isolate_status = isolate.fields.get("status")
+            decision.isolate_referenced = _number(isolate.fields, "referenced")
+            # An attempt was made, so the scan had passed; referenced counts what it saw.
+            if status == "lack_referenced_page" and referenced > 0:
+                decision.wasted, decision.reason = True, reasons.REFUSAL
+            elif status == "not_suitable_page_count" and decision.isolate_status == status:
+                decision.wasted, decision.reason = (
+                    True,
+                    f"{reasons.LOST_REFERENCE}; or {reasons.words(status)}",
+                )
+        frame = fields.get("scan_pfn", "0xffffffffffffffff")
+        try:
+            number = int(frame, 16)
+        except ValueError:
+            number = (1 << 64) - 1
+        # -1: no page was looked at; kernels before 6.x print it as the frame of a NULL page.
+        return decision, number if 0 < number < 1 << 52 else None
+
+
+def _number(fields: dict[str, str], name: str) -> int:
+    try:
+        return int(fields.get(name, "0"))
+    except ValueError:
+        return 0
+
+
+class Places:
+    """Where each frame of some processes was mapped when it was last looked: frame to (process, address)."""
+
+    def __init__(self, processes: Iterable[Process], max_pages: int = 64 << 20) -> None:
+        self._processes = list(processes)
+        self._max_pages = max_pages
+        self._frames: U64 = np.empty(0, np.uint64)
+        self._addresses: U64 = np.empty(0, np.uint64)
+        self._owners: npt.NDArray[np.int32] = np.empty(0, np.int32)
+        #: processes whose places could not be read, and why
+        self.unread: dict[int, str] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read all places again; processes that have gone are dropped."""
+        frames, addresses, owners = [], [], []
+        left = self._max_pages
+        for index, process in enumerate(self._processes):
+            try:
+                found = _places(process, left)
+            except TargetGone:
+                continue
+            except SecondSightError as error:
+                self.unread[process.pid] = str(error)
+                continue
+            left -= len(found[0])
+            frames.append(found[0])
+            addresses.append(found[1])
+            owners.append(np.full(len(found[0]), index, np.int32))
+        if not frames:
+            self._frames = np.empty(0, np.uint64)
+            return
+        every = np.concatenate(frames)
+        order = np.argsort(every)
+        self._frames = every[order]
+        self._addresses = np.concatenate(addresses)[order]
+        self._owners = np.concatenate(owners)[order]
+
+    def find(self, frame: int, collapsed: bool) -> tuple[int, int] | None:
+        """(pid, address of the block) of *frame*, if the page table still agrees."""
+        at = int(np.searchsorted(self._frames, np.uint64(frame)))
+        while at < len(self._frames) and int(self._frames[at]) == frame:
+            process, address = self._processes[int(self._owners[at])], int(self._addresses[at])
+            if _agrees(process, frame, address, collapsed):
+                return process.pid, address & _BLOCK_MASK
+            at += 1
+        return None
+
+
+def _places(process: Process, most: int) -> tuple[U64, U64]:
+    frames, addresses, total = [], [], 0
+    vmas = parse_maps(process.read_file("maps"), f"/proc/{process.pid}/maps")
+    with Pagemap(process) as pagemap:
+        for vma in vmas:
+            if not vma.anonymous or vma.first_block >= vma.block_end:
+                continue
+            blocks = pagemap.populated_blocks(vma.start, vma.end)
+            if total + len(blocks) * 512 > most:
+                break
+            words = pagemap.read_blocks(blocks)
+            row, column = np.nonzero(words & pm.PRESENT)
+            frames.append(words[row, column] & pm.PFN_MASK)
+            addresses.append(blocks[row] + column.astype(np.uint64) * np.uint64(PAGE))
+            total += len(row)
+    if not frames:
+        return np.empty(0, np.uint64), np.empty(0, np.uint64)
+    every = np.concatenate(frames)
+    if len(every) and not every.any():
+        raise MissingPart("pagemap: shows no frames; addresses need CAP_SYS_ADMIN")
+    return every, np.concatenate(addresses)
+
+
+def _agrees(process: Process, frame: int, address: int, collapsed: bool) -> bool:
+    try:
+        with Pagemap(process) as pagemap:
+            block = address & _BLOCK_MASK
+            words = pagemap.read(block, 512) & pm.PFN_MASK
+    except SecondSightError:
+        return False
+    if collapsed:
+        # One aligned run of 512 frames: the huge page that took the block's place.
+        first = int(words[0])
+        return (
+            first != 0 and first % 512 == 0 and bool((words == first + np.arange(512, dtype=np.uint64)).all())
+        )
+    return int(words[(address - block) // PAGE]) == frame
+
+
+class Watcher:
+    """Decisions with addresses, and their rates."""
+
+    def __init__(self, places: Places | None, only: int | None = None) -> None:
+        """*places*: where to look frames up; *only*: the PID to keep (others are counted, not kept)."""
+        self._places = places
+        self._only = only
+        self._joiner = Joiner()
+        self._owner_of_mm: dict[int, int] = {}
+        self.total = 0
+        self.by_status: collections.Counter[str] = collections.Counter()
+        self.wasted = 0
+        self.located = 0
+        self.elsewhere = 0
+
+    @property
+    def files(self) -> collections.Counter[str]:
+        """Page-cache scans and collapses, by status."""
+        return self._joiner.files
+
+    def take(self, events: Iterable[Event]) -> list[Decision]:
+        """The decisions that *events* close, of the process asked for."""
+        kept = []
+        for event in events:
+            closed = self._joiner.add(event)
+            if closed is None:
+                continue
+            decision, frame = closed
+            self._locate(decision, frame)
+            if self._only is not None and decision.pid != self._only:
+                self.elsewhere += 1
+                continue
+            self.total += 1
+            self.by_status[decision.status] += 1
+            self.wasted += decision.wasted
+            kept.append(decision)
+        return kept
+
+    def _locate(self, decision: Decision, frame: int | None) -> None:
+        if self._places is None:
+            return
+        if frame is not None:
+            place = self._places.find(frame, decision.status == "succeeded")
+            if place is not None:
+                decision.pid, decision.address = place
+                self.located += 1
+                # From now on this address space is known by name, also where a frame is not.
+                self._owner_of_mm[decision.mm] = decision.pid
+        if decision.pid is None:
+            decision.pid = self._owner_of_mm.get(decision.mm)
