@@ -1,0 +1,61 @@
+# Every target makes what it needs in .venv on a machine that has only Python (3.11 or newer, with venv) and make.
+#
+#   make demo       replay the recorded trace that comes with the repository, and show what each rule would do
+#   make test       the fast tier: no root, no emulator, no network
+#   make lint       style, types, the rooms' import arrows
+#   make bench      benchmarks, beside the peers they are measured against
+#   make kernel     the tier that boots real kernels (needs QEMU, Bochs; see docs/lab.md)
+#   make browser    the tier that opens the report in headless Chromium
+#   make clean      remove .venv and every cache
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test lint bench kernel browser clean
+
+demo: $(VENV)/.plain
+	$(BIN)/secondsight trace info examples/traces/sqlite.parquet
+
+test: $(VENV)/.dev
+	$(PYTEST) -n 2
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pre-commit validate-config
+
+kernel: $(VENV)/.dev
+	$(BIN)/secondsight lab fetch
+	$(PYTEST) -m kernel
+
+browser: $(VENV)/.dev
+	$(PYTEST) -m browser
+
+# -- environments: one .venv, a stamp for each set of packages in it ---------------------------------------------
+
+$(VENV)/.plain: pyproject.toml | $(BIN)/python
+	@echo "Installing SecondSight into $(VENV), once ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "Installing SecondSight and its development tools into $(VENV), once ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.plain
+
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    exec "$$python" -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "make: no Python 3.11 or newer with its venv module was found; install one (Debian 12: apt-get install python3-venv)" \
+	     "or name it: make PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out out
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
