@@ -38,12 +38,12 @@ browser: $(VENV)/.dev
 
 $(VENV)/.plain: pyproject.toml | $(BIN)/python
 	@echo "Installing SecondSight into $(VENV), once ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "Installing SecondSight and its development tools into $(VENV), once ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.plain
 
 $(BIN)/python:
