@@ -1,6 +1,7 @@
 """What a policy is: told, at each wake-up, what is known of every block, it answers which to make huge and which to split.
 
-    every wake-up    Look (one row a block, all spaces) --> Policy.wake --> Decision --> the host carries it out
+    before the first access, then every interval:
+        Look (one row a block, all spaces) --> Policy.wake --> Decision --> the host carries it out
 
 A policy never changes the memory itself, so the same one decides over a replayed trace, the model, and a running process. It says in
 ``needs`` which signals it asks for beyond the free ones; a host that cannot give one says so instead of guessing.
@@ -8,8 +9,9 @@ A policy never changes the memory itself, so the same one decides over a replaye
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +23,22 @@ Bools = npt.NDArray[np.bool_]
 #: PMU); future: accesses still to come (an oracle's).
 Need = Literal["clear_young", "walks", "future"]
 
+#: What the first touch of an eligible block maps: 4 KiB, or 2 MiB (``enabled=always``).
+Faults = Literal["small", "huge"]
+
+#: A budget that no run uses up.
+UNLIMITED = 1 << 62
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """Columns of N rows, one a block that may be huge (an eligible area holds it), ordered by space, then address.
 
-    now, since: ns of this and the previous wake-up; space int64 (index), block int64 (number in its space); huge bool;
-    populated, zero_filled, swapped, shared: pages, int64; primary, referenced, secondary: pages young by each channel, int64, -1 where the
-    host cannot know; young: pages young by any channel; walks: page walks since the last wake-up, or -1;
-    future: accesses still to come, or -1;
-    budget: how many blocks may become huge now.
+    now, since: ns of this and the previous wake-up (equal before the first access); space int64 (index), block int64 (number in its
+    space); huge bool; populated, zero_filled, swapped, shared: pages, int64; primary, referenced, secondary: pages young by each channel,
+    int64, -1 where the host cannot know; young: pages young by any channel; walks: page walks since the last wake-up, or -1;
+    future: accesses still to come, or -1; budget: how many blocks may still become huge in this run (a block split and made huge again
+    counts twice); free: share of the host's memory that is free, or -1.
     """
 
     now: int
@@ -48,28 +56,59 @@ class Look:
     young: Ints
     walks: Ints
     future: Ints
-    budget: int
+    budget: int = UNLIMITED
     spaces: tuple[str, ...] = ()
+    free: float = -1.0
 
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.block)
 
 
+def _none() -> Ints:
+    return np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Rows of the Look: *promote* in order of preference (the host stops at the budget), *split* to be made small again."""
+    """Rows of the Look: *promote* in order of preference (the host stops at the budget), *split* to be made small again.
 
-    promote: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    split: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    To promote a populated block is to collapse it at once, as MADV_COLLAPSE does; one with nothing populated gets a huge page at its
+    first touch.
+    """
+
+    promote: Ints = field(default_factory=_none)
+    split: Ints = field(default_factory=_none)
 
 
 class Policy(Protocol):
-    """A policy; made anew for every run, it may keep history between wake-ups."""
+    """A policy; made anew for every run, it may keep history between wake-ups.
 
-    name: str
-    needs: frozenset[Need]
+    Subclass it for the defaults below. A dataclass's fields are its options on the command line (``hawkeye,alpha=0.4``).
+
+    name: as it is found; needs: signals beyond the free ones; faults: what the first touch of an eligible block maps, 4 KiB or 2 MiB;
+    khugepaged: the kernel's own daemon runs too, under the rules of the run; interval: ns between wake-ups; knobs: khugepaged's sysfs
+    files, where they differ from the run's.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    faults: Faults = "small"
+    khugepaged: bool = False
+
+    @property
+    def interval(self) -> int:
+        """Nanoseconds between two wake-ups; 10 s, khugepaged's own, unless said."""
+        return 10_000_000_000
+
+    @property
+    def knobs(self) -> Mapping[str, int]:
+        """Fields of :class:`~secondsight.mm.config.Knobs` to replace, by name; none unless said."""
+        return {}
 
     def wake(self, look: Look) -> Decision:
         """Decide over one wake-up. Must be deterministic, and may only read *look*."""
         ...
+
+
+__all__ = ["UNLIMITED", "Decision", "Faults", "Look", "Need", "Policy"]
