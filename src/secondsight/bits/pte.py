@@ -30,6 +30,8 @@ SPECIAL = np.uint64(1 << 9)
 UFFD_WP = np.uint64(1 << 10)
 SOFT_DIRTY = np.uint64(1 << 11)
 PROTNONE = np.uint64(1 << 8)
+#: pte_present: mapped, if only for PROT_NONE.
+MAPPED = PRESENT | PROTNONE
 NX = np.uint64(1 << 63)
 
 PFN_SHIFT = np.uint64(12)

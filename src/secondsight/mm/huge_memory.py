@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from secondsight.bits.pte import DIRTY, PRESENT, PSE, RW
+from secondsight.bits.pte import DIRTY, MAPPED, PSE, RW
 from secondsight.errors import UsageError
 from secondsight.mm import judgement, view
 from secondsight.mm.lru import folio_add_lru, lru_add_drain
@@ -56,7 +56,7 @@ def swap_in_block(f, r, m, block):  # type: ignore[no-untyped-def]
     count = 0
     for page in range(block * HPAGE, block * HPAGE + HPAGE):
         entry = m.pte[page]
-        if entry != 0 and not entry & np.uint64(257):
+        if entry != 0 and not entry & MAPPED:
             swap_in(f, r, m, page, False, False)
             count += 1
     if count:
@@ -70,7 +70,7 @@ def put_back(f, r, m, block, stopped):  # type: ignore[no-untyped-def]
     first = block * HPAGE
     for page in range(first + stopped - 1, first - 1, -1):
         entry = m.pte[page]
-        if not entry & PRESENT or pfn_of(entry) == ZERO_PFN:
+        if not entry & MAPPED or pfn_of(entry) == ZERO_PFN:
             continue
         pfn = pfn_of(entry)
         if f.flags[pfn] & (HEAD | TAIL):
@@ -80,7 +80,7 @@ def put_back(f, r, m, block, stopped):  # type: ignore[no-untyped-def]
     last = np.int64(-1)
     for page in range(first, first + stopped):
         entry = m.pte[page]
-        if entry & PRESENT and pfn_of(entry) != ZERO_PFN:
+        if entry & MAPPED and pfn_of(entry) != ZERO_PFN:
             head = head_of(f, pfn_of(entry))
             if f.flags[head] & HEAD and head != last:
                 f.flags[head] &= ~LRU
@@ -96,7 +96,7 @@ def copy_and_map(f, r, m, block, active):  # type: ignore[no-untyped-def]
     bits = vma_bits(m, first)
     for i in range(HPAGE):
         entry = m.pte[first + i]
-        if entry & PRESENT and pfn_of(entry) != ZERO_PFN:
+        if entry & MAPPED and pfn_of(entry) != ZERO_PFN:
             pfn = pfn_of(entry)
             f.flags[head + i] |= f.flags[pfn] & ZERO_FILLED
             unmap_pte(f, pfn)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from secondsight.bits.pte import ACCESSED, PFN_MASK, PRESENT, PSE, RW, UFFD_WP
+from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PFN_MASK, PSE, RW, UFFD_WP
 from secondsight.mm.config import HPAGE_PMD_NR, Knobs
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.page import (
@@ -161,7 +161,7 @@ def _page_checks(j, pte, flags, mapcount, folio_maps, refcount, is_shared, known
         return Scan.PAGE_RO, shared
     if not known:
         return Scan.SUCCEED, shared
-    if j.lazyfree and j.khugepaged and flags & ANON and not flags & SWAPBACKED and not pte & np.uint64(64):
+    if j.lazyfree and j.khugepaged and flags & ANON and not flags & SWAPBACKED and not pte & DIRTY:
         return Scan.PAGE_LAZYFREE, shared
     if j.anon_first and not isolate and not flags & ANON:
         return Scan.PAGE_ANON, shared
@@ -213,7 +213,7 @@ def _look(j, isolate, c, assume, out):  # type: ignore[no-untyped-def]
     for b in range(len(c.pmd)):
         out.stopped[b] = 512
         if not isolate:
-            if c.pmd[b] == 0 or not c.pmd[b] & PRESENT:
+            if c.pmd[b] == 0 or not c.pmd[b] & MAPPED:
                 out.code[b] = Scan.NO_PTE_TABLE if j.merged_code else Scan.PMD_NONE
                 continue
             if c.pmd[b] & PSE:
@@ -225,7 +225,7 @@ def _look(j, isolate, c, assume, out):  # type: ignore[no-untyped-def]
         last_large = np.int64(-1)
         for i in range(512):
             entry = c.pte[b, i]
-            if entry != 0 and not entry & np.uint64(257):
+            if entry != 0 and not entry & MAPPED:
                 if isolate:
                     result = Scan.PTE_NON_PRESENT
                 else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import DIRTY, PFN_MASK, PRESENT, PSE, RW
+from secondsight.bits.pte import DIRTY, PFN_MASK, PSE, RW
 from secondsight.mm.page import EXCLUSIVE, HEAD, HPAGE, KSM, TAIL, ZERO_PFN, put_page
 from secondsight.mm.vma import Vm
 
@@ -94,7 +94,7 @@ def unmerge(mm: Mm, start: int, end: int) -> None:
     pages = [
         p
         for p in range(start, min(end, mm.blocks * HPAGE))
-        if mm.arrays.pte[p] & PRESENT and mm.pfn(p) > ZERO_PFN and f.flags[mm.pfn(p)] & KSM
+        if mm.arrays.pte[p] & MAPPED and mm.pfn(p) > ZERO_PFN and f.flags[mm.pfn(p)] & KSM
     ]
     if pages:
         mm.cpu_access(np.array(pages, dtype=np.int64), write=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numba import njit
 
-from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE
+from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE
 from secondsight.errors import UsageError
 from secondsight.mm.huge_memory import split_block_pmd
 from secondsight.mm.lru import lru_add_drain
@@ -62,7 +62,7 @@ def zap_page_range(f, m, start, end):  # type: ignore[no-untyped-def]
             continue
         entry = m.pte[page]
         if pmd and entry:
-            if not entry & PRESENT:
+            if not entry & MAPPED:
                 m.swap[np.int64(entry >> np.uint64(14)) - 1] -= 1
             elif pfn_of(entry) != ZERO_PFN:
                 unmap_pte(f, pfn_of(entry))
@@ -103,7 +103,7 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
         entry = m.pte[page]
         if entry == 0:
             continue
-        if not entry & PRESENT:
+        if not entry & MAPPED:
             m.swap[np.int64(entry >> np.uint64(14)) - 1] -= 1
             m.pte[page] = 0
             continue
@@ -149,7 +149,7 @@ def _cold(f, r, m, start, end):  # type: ignore[no-untyped-def]
             _deactivate(f, r, head)
             continue
         entry = m.pte[page] if pmd else np.uint64(0)
-        if not entry & PRESENT or pfn_of(entry) == ZERO_PFN:
+        if not entry & MAPPED or pfn_of(entry) == ZERO_PFN:
             continue
         pfn = pfn_of(entry)
         if not f.flags[head_of(f, pfn)] & LRU or f.mapcount[pfn] != 1 or f.flags[pfn] & (HEAD | TAIL):

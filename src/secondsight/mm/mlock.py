@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from secondsight.bits.pte import PRESENT, PSE
+from secondsight.bits.pte import MAPPED, PSE
 from secondsight.errors import UsageError
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.madvise import split_edges
@@ -27,7 +27,7 @@ def _mark_locked(f, m, start, end, lock):  # type: ignore[no-untyped-def]
         if not pmd:
             continue
         entry = pmd if pmd & PSE else m.pte[page]
-        if not entry & PRESENT:
+        if not entry & MAPPED:
             continue
         pfn = head_of(f, pfn_of(entry))
         if pfn == ZERO_PFN or f.flags[pfn] & TAIL or (f.flags[pfn] & HEAD and not pmd & PSE):
@@ -80,7 +80,7 @@ def _populated(mm: Mm, page: int) -> bool:
     """Would gup with FOLL_WRITE find the page without a fault?"""
     pmd = mm.arrays.pmd[page >> 9]
     entry = pmd if pmd & PSE else (mm.arrays.pte[page] if pmd else np.uint64(0))
-    return bool(entry & PRESENT and entry & np.uint64(2))
+    return bool(entry & MAPPED and entry & np.uint64(2))
 
 
 def _range(mm: Mm, start: int, end: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import PFN_MASK, PRESENT, PSE
+from secondsight.bits.pte import MAPPED, PFN_MASK, PRESENT, PSE
 from secondsight.errors import UsageError
 from secondsight.mm import gup, memory
 from secondsight.mm.memory import MmArrays
@@ -47,6 +47,7 @@ class Mm:
             context=host.context,
         )
         self.exited = False
+        self.denied = 0
         self.pins: dict[str, list[int]] = {}
         cuts = np.flatnonzero(np.diff(self.numbers) != 1) + 1
         edges = [0, *cuts.tolist(), blocks]
@@ -88,24 +89,25 @@ class Mm:
     # -- accesses -----------------------------------------------------------------------------------------------
 
     def run_faults(self, pages: Pages, step: Callable[[int, bool], int], who: str) -> None:
-        """Drive a compiled access over *pages*: notifiers run for the pages it stops at.
+        """Drive a compiled access by *who* over *pages*: notifiers run for the pages it stops at; accesses that an area denies are
+        left out and counted in ``denied``.
 
-        :raises UsageError: a page's area does not permit the access (the process would die of SIGSEGV).
+        :raises UsageError: the process has exited.
         """
         if self.exited:
-            raise UsageError(f"space {self.name!r} has exited")
+            raise UsageError(f"space {self.name!r} has exited: {who} cannot access it")
         blocks = len(np.unique(pages >> 9)) if len(pages) < 4096 else self.blocks
         at, notified = 0, False
-        while True:
+        while at < len(pages):
             self.host.frames.reserve(len(pages) - at, blocks, 1024)
             at = step(at, notified)
             if at == len(pages):
                 break
             if at < 0:
-                page = int(pages[-1 - at])
-                raise UsageError(
-                    f"{who} of {self.name!r} may not access page {page // HPAGE}:{page % HPAGE} that way"
-                )
+                # SIGSEGV, EFAULT: this access is denied, what follows is made.
+                at, notified = -at, False
+                self.denied += 1
+                continue
             page = int(pages[at])
             if self.arrays.pmd[page >> 9] & PSE:
                 self.notifiers.invalidate_range(page & ~511, (page & ~511) + HPAGE)
@@ -141,6 +143,8 @@ class Mm:
         flags = self.host.frames.arrays.flags
         for page in pages.tolist():
             pfn = self.pfn(page)
+            if pfn < 0:
+                continue
             if value is None:
                 content.pop(pfn, None)
             else:
@@ -199,7 +203,7 @@ class Mm:
         if pmd & PSE:
             return int(memory.pfn_of(pmd)) + (page & 511)
         entry = self.arrays.pte[page]
-        return int(memory.pfn_of(entry)) if pmd and entry & PRESENT else -1
+        return int(memory.pfn_of(entry)) if pmd and entry & MAPPED else -1
 
     def folio(self, page: int) -> int:
         """The pfn that holds the flags of the folio behind *page*; -1 where none is mapped."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from secondsight.bits.pte import ACCESSED, PFN_MASK, PRESENT, PSE, swap_pte
+from secondsight.bits.pte import ACCESSED, MAPPED, PFN_MASK, PSE, swap_pte
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import (
     ACTIVE,
@@ -41,7 +41,7 @@ def mappings(host: Host, pfn: int) -> list[tuple[Mm, int]]:
     want = np.uint64(pfn) << np.uint64(12)
     for mm in host.mms.values():
         pte = mm.arrays.pte
-        found = np.flatnonzero(((pte & PFN_MASK) == want) & ((pte & PRESENT) != 0))
+        found = np.flatnonzero(((pte & PFN_MASK) == want) & ((pte & MAPPED) != 0))
         out.extend((mm, int(p)) for p in found if mm.arrays.pmd[p >> 9] and not mm.arrays.pmd[p >> 9] & PSE)
     return out
 

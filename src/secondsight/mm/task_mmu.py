@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from numba import njit
 
-from secondsight.bits.pte import ACCESSED, PRESENT, PSE
+from secondsight.bits.pte import ACCESSED, MAPPED, PSE
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import HPAGE, REFERENCED, YOUNG, ZERO_PFN, head_of
 
@@ -29,7 +29,7 @@ def _clear_refs(f, m):  # type: ignore[no-untyped-def]
             for page in range(block * HPAGE, block * HPAGE + HPAGE):
                 entry = m.pte[page]
                 # The zero page is no normal page: its PTE keeps the bit (vm_normal_page).
-                if not entry & PRESENT or pfn_of(entry) == ZERO_PFN:
+                if not entry & MAPPED or pfn_of(entry) == ZERO_PFN:
                     continue
                 m.pte[page] = entry & ~ACCESSED
                 f.flags[head_of(f, pfn_of(entry))] &= ~(REFERENCED | YOUNG)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from secondsight.bits.pte import PRESENT, PSE
+from secondsight.bits.pte import MAPPED, PSE
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import HEAD, N_ACTIVATE, TAIL, ZERO_PFN, folio_mapcount, head_of
 from secondsight.mm.vma import HPAGE, allowed
@@ -128,12 +128,12 @@ def _gather(f, m, rows, pmd, pte, flags, mapcount, folio_maps, refcount, shared,
     for i in range(len(rows)):
         block = rows[i]
         pmd[i] = m.pmd[block]
-        if not m.pmd[block] & PRESENT or m.pmd[block] & PSE:
+        if not m.pmd[block] & MAPPED or m.pmd[block] & PSE:
             continue
         for j in range(HPAGE):
             entry = m.pte[block * HPAGE + j]
             pte[i, j] = entry
-            if not entry & PRESENT:
+            if not entry & MAPPED:
                 continue
             pfn = pfn_of(entry)
             if pfn == ZERO_PFN:
@@ -193,7 +193,7 @@ def _ask(mm: Mm, rows: npt.NDArray[np.int64], columns: dict[str, Any]) -> tuple[
     """test_young of every notifier about the mapped pages; each keeps a column of its own."""
     known = np.ones(columns["pte"].shape, dtype=np.bool_)
     young = {id(n): np.zeros(columns["pte"].shape, dtype=np.bool_) for n in mm.notifiers.list}
-    mapped = ((columns["pte"] & PRESENT) != 0) & (columns["folio"] >= 0)
+    mapped = ((columns["pte"] & MAPPED) != 0) & (columns["folio"] >= 0)
     base = mm.host.rules.scan_tests_base_address
     for i, row in enumerate(rows.tolist()):
         want = mapped[i].copy()

@@ -121,7 +121,7 @@ class Kvm(MmuNotifier):
 
         *view* 0: the guest's paging is off; k >= 1: through its k-th way of mapping the slot; -k: an L2 guest's.
 
-        :raises UsageError: pages outside the slot, or an access the VMA does not permit.
+        :raises UsageError: pages outside the slot. Accesses that the area denies are counted in ``mm.denied``.
         """
         chosen = self._slot(slot)
         pages = np.ascontiguousarray(pages, dtype=np.int64)

@@ -1,0 +1,71 @@
+"""``secondsight scenario``: run scenario files on the model."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, help="Scenarios on the model: what khugepaged would say, block by block."
+)
+
+
+@app.command("run")
+def run_command(
+    files: Annotated[list[str], typer.Argument(help="Scenario files (TOML or JSON).")],
+    rules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rules",
+            "-r",
+            help="Rules preset, or preset+field=value; may be repeated. Default: the file's, else all.",
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document a run, on a line of its own.")
+    ] = False,
+    states: Annotated[
+        bool, typer.Option("--states", help="With --json: the state of every page around each pass.")
+    ] = False,
+) -> None:
+    """Print, for each khugepaged pass and block, what the kernel's tracepoints print and which channels were young."""
+    import msgspec
+
+    from secondsight.mm.rules import PRESETS, preset
+    from secondsight.scenario.files import read
+    from secondsight.scenario.run import run
+    from secondsight.scenario.text import table
+
+    wanted = [preset(name) for name in rules] if rules else None
+    for path in files:
+        scenario = read(path)
+        for each in wanted or [preset(name) for name in scenario.rules or PRESETS]:
+            answer = run(scenario, each, keep_states=states)
+            if json:
+                sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+            else:
+                table(scenario, answer)
+
+
+@app.command("check")
+def check_command(
+    files: Annotated[
+        list[str], typer.Argument(help="Scenario files whose expected answers are to be checked.")
+    ],
+) -> None:
+    """Run each file under the rules it states answers for and compare; exit code 1 if one differs."""
+    from secondsight.errors import SecondSightError
+    from secondsight.scenario.files import read
+    from secondsight.scenario.text import differences
+
+    failed = 0
+    for path in files:
+        wrong = differences(read(path))
+        failed += bool(wrong)
+        typer.echo(f"{path}: {'as expected' if not wrong else ''}")
+        for line in wrong:
+            typer.echo(f"  {line}")
+    if failed:
+        raise SecondSightError(f"{failed} of {len(files)} scenarios answered otherwise than they state")

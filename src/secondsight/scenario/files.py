@@ -1,0 +1,143 @@
+"""Scenario files: TOML or JSON of ``verbs.Scenario``, read strictly.
+
+Whatever is wrong is told with the file and the place in it (``$.steps[2].pages``); spaces, slots and pages are checked against each
+other before anything runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from secondsight.errors import InputError, UsageError
+from secondsight.scenario import pages, verbs
+
+__all__ = ["check", "read", "write"]
+
+_LIMIT = 8 << 20
+
+
+def read(path: str | Path) -> verbs.Scenario:
+    """The scenario in *path* (``.toml`` or ``.json``), checked.
+
+    :raises InputError: unreadable, malformed, or a step that names what does not exist.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        text = path.read_bytes() if size <= _LIMIT else b""
+    except OSError as error:
+        raise InputError(str(path), "", f"{error.strerror}; give a scenario file") from None
+    if size > _LIMIT:
+        raise InputError(str(path), "", f"{size} bytes are no scenario file (at most {_LIMIT})")
+    return decode(text, str(path), toml=path.suffix != ".json")
+
+
+def decode(text: bytes, source: str, *, toml: bool) -> verbs.Scenario:
+    """The scenario in *text*; *source* names it in errors."""
+    decoder = msgspec.toml.decode if toml else msgspec.json.decode
+    try:
+        scenario = decoder(text, type=verbs.Scenario)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at ")
+        raise InputError(source, where.strip("`"), message) from None
+    except UsageError as error:
+        raise InputError(source, "host", str(error)) from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise InputError(source, "", f"not {'TOML' if toml else 'JSON'}: {error}") from None
+    check(scenario, source)
+    return scenario
+
+
+def check(scenario: verbs.Scenario, source: str = "scenario") -> None:
+    """Refuse names, slots and pages that do not exist at the step that uses them.
+
+    :raises InputError: says which step.
+    """
+    blocks: dict[str, int] = {}
+    slots: dict[str, set[int]] = {}
+    for i, space in enumerate(scenario.spaces):
+        where = f"spaces[{i}]"
+        if space.name in blocks:
+            raise InputError(source, where, f"there are two spaces called {space.name!r}")
+        if not 1 <= space.blocks <= 4096:
+            raise InputError(source, where, f"blocks={space.blocks}: must be 1 to 4096")
+        blocks[space.name] = space.blocks
+        if space.vm is not None:
+            slots[space.name] = {0}
+            taken = [(0, space.blocks)]
+            for slot in space.vm.slots:
+                _check_slot(slot, space.blocks, slots[space.name], taken, source, where)
+    for i, step in enumerate(scenario.steps):
+        _check_step(step, blocks, slots, source, f"steps[{i}]")
+
+
+def _check_slot(
+    slot: verbs.Slot, blocks: int, known: set[int], taken: list[tuple[int, int]], source: str, where: str
+) -> None:
+    if slot.id in known:
+        raise InputError(source, where, f"memslot {slot.id} exists already (0 maps the whole space)")
+    if slot.block < 0 or slot.blocks < 1 or slot.block + slot.blocks > blocks or slot.gfn_block < 0:
+        raise InputError(source, where, f"memslot {slot.id} does not lie in the space of {blocks} blocks")
+    for first, count in taken:
+        if slot.gfn_block < first + count and first < slot.gfn_block + slot.blocks:
+            raise InputError(
+                source,
+                where,
+                f"memslot {slot.id} overlaps guest blocks {first} to {first + count - 1} of another",
+            )
+    known.add(slot.id)
+    taken.append((slot.gfn_block, slot.blocks))
+
+
+def _check_step(
+    step: verbs.Verb, blocks: dict[str, int], slots: dict[str, set[int]], source: str, where: str
+) -> None:
+    name = getattr(step, "space", None)
+    if name is not None and name not in blocks:
+        raise InputError(
+            source, where, f"there is no space called {name!r} here; spaces: {', '.join(blocks) or 'none'}"
+        )
+    for field in ("pages", "took"):
+        text = getattr(step, field, None)
+        if isinstance(text, str) and name is not None and (text or field == "pages"):
+            try:
+                pages.parse(text, blocks[name])
+            except UsageError as error:
+                raise InputError(source, f"{where}.{field}", str(error)) from None
+    match step:
+        case verbs.GuestRead() | verbs.GuestWrite():
+            if step.space not in slots:
+                raise InputError(source, where, f"space {step.space!r} has no VM; give it vm = {{}}")
+            if step.slot not in slots[step.space]:
+                raise InputError(source, where, f"space {step.space!r} has no memslot {step.slot} here")
+        case verbs.Fork():
+            if step.child in blocks:
+                raise InputError(source, where, f"there is a space called {step.child!r} already")
+            blocks[step.child] = blocks[step.space]
+        case verbs.Exit():
+            del blocks[step.space]
+            slots.pop(step.space, None)
+        case verbs.SlotAdd():
+            if step.space not in slots:
+                raise InputError(source, where, f"space {step.space!r} has no VM; give it vm = {{}}")
+            _check_slot(step.slot, blocks[step.space], slots[step.space], [], source, where)
+        case verbs.SlotDelete():
+            if step.id not in slots.get(step.space, set()):
+                raise InputError(source, where, f"space {step.space!r} has no memslot {step.id} here")
+            slots[step.space].discard(step.id)
+        case verbs.Scan():
+            if not 1 <= step.passes <= 1000:
+                raise InputError(source, where, f"passes={step.passes}: must be 1 to 1000")
+        case _:
+            pass
+
+
+def write(scenario: verbs.Scenario, path: str | Path) -> None:
+    """Write *scenario* as TOML (or JSON by suffix), whole or not at all."""
+    path = Path(path)
+    encode = msgspec.json.encode if path.suffix == ".json" else msgspec.toml.encode
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(encode(scenario))
+    temporary.replace(path)

@@ -1,0 +1,310 @@
+"""Scenarios at random, for asking kernels: small ones of one or two blocks, each a life of some memory before khugepaged comes.
+
+    populate (CPU writes, zero pages, holes; sometimes a huge page, whole or in pieces)
+      --> live (guest and CPU accesses, pins, ageing, advice, fork, swap, KSM, slots, protection ...)
+      --> madvise(hugepage) --> pass --> live a little --> pass (--> pass)
+
+Everything comes from one seed. What is left out, and the kernel text that makes it unpredictable, is in ``EXCLUSIONS``, counted where
+it would have been made.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from secondsight.mm.config import HostConfig, Knobs, Mmu
+from secondsight.scenario import verbs as v
+
+__all__ = ["EXCLUSIONS", "GROUP", "Generator", "scenarios"]
+
+#: Scenarios that share one host (its knobs and MGLRU), so that one pass serves them all.
+GROUP = 64
+
+#: What is never generated, and why no model can predict it.
+EXCLUSIONS: dict[str, str] = {}
+
+
+@dataclass
+class _State:
+    """What the generator remembers of a scenario under way, to keep its steps possible."""
+
+    blocks: int
+    vm: bool
+    mmu: str
+    steps: list[v.Verb] = field(default_factory=list)
+    pins: list[str] = field(default_factory=list)
+    slots: list[v.Slot] = field(default_factory=list)
+    deleted_slot0: bool = False
+    locked: bool = False
+    forked: list[str] = field(default_factory=list)
+    swapped: bool = False
+    huge: bool = False
+    merged: bool = False
+    protected: bool = False
+
+
+class Generator:
+    """Scenarios from one seed; ``excluded`` counts what was left out by name."""
+
+    def __init__(self, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None) -> None:
+        """*mglru* None: either, by group."""
+        self.rng = random.Random(seed)
+        self.mmu: Mmu = mmu
+        self.mglru = mglru
+        self.excluded: Counter[str] = Counter()
+
+    def host(self) -> HostConfig:
+        """One group's host: mostly default limits, sometimes tight ones."""
+        r = self.rng
+        knobs = Knobs(pages_to_scan=1_000_000)
+        if r.random() < 0.5:
+            knobs = Knobs(
+                pages_to_scan=1_000_000,
+                max_ptes_none=r.choice([0, 1, 3, 64, 255, 256, 510, 511]),
+                max_ptes_swap=r.choice([0, 1, 8, 64, 256, 511]),
+                max_ptes_shared=r.choice([0, 1, 8, 256, 511]),
+            )
+        mglru = r.random() < 0.5 if self.mglru is None else self.mglru
+        return HostConfig(mmu=self.mmu, mglru=mglru, knobs=knobs)
+
+    def scenario(self, host: HostConfig) -> v.Scenario:
+        """One scenario for *host*."""
+        r = self.rng
+        s = _State(blocks=2 if r.random() < 0.15 else 1, vm=r.random() < 0.75, mmu=self.mmu)
+        self._populate(s)
+        for _ in range(r.randint(0, 6)):
+            self._live(s)
+        block = "0" if s.blocks == 1 else "0-1"
+        s.steps.append(v.Madvise("vm", block, "hugepage"))
+        for _ in range(r.choice([0, 0, 1, 2])):
+            self._live(s)
+        s.steps.append(v.Scan())
+        for _ in range(r.choice([0, 1, 1, 2])):
+            for _ in range(r.randint(0, 3)):
+                self._live(s)
+            s.steps.append(v.Scan())
+        space = v.Space("vm", blocks=s.blocks, vm=v.Vm() if s.vm else None)
+        return v.Scenario(spaces=(space,), steps=tuple(s.steps), host=host)
+
+    # -- pages -------------------------------------------------------------------------------------------------
+
+    def _some(self, s: _State, most: int = 512) -> str:
+        """Some pages of one block, as text: one, a few, a run, a stride, or all."""
+        r = self.rng
+        block = r.randrange(s.blocks)
+        kind = r.random()
+        if kind < 0.3:
+            return f"{block}:{r.randrange(512)}"
+        if kind < 0.5:
+            chosen = sorted(r.sample(range(512), r.randint(2, min(24, most))))
+            return f"{block}:{','.join(map(str, chosen))}"
+        if kind < 0.75:
+            first = r.randrange(512)
+            last = min(511, first + r.randint(1, min(most, 300)) - 1)
+            return f"{block}:{first}-{last}"
+        if kind < 0.85:
+            step = r.choice([2, 3, 7, 8, 16])
+            return f"{block}:{','.join(map(str, list(range(r.randrange(step), 512, step))[:most]))}"
+        return str(block) if most >= 512 else f"{block}:0-{most - 1}"
+
+    def _write(self, s: _State, pages: str) -> None:
+        s.steps.append(v.CpuWrite("vm", pages))
+
+    def _populate(self, s: _State) -> None:
+        r = self.rng
+        every = "0" if s.blocks == 1 else "0-1"
+        kind = r.random()
+        if kind < 0.12:
+            # A huge page from the start, whole or in pieces.
+            s.huge = True
+            s.steps += [v.Madvise("vm", every, "hugepage"), v.CpuWrite("vm", "0:7")]
+            how = r.random()
+            if how < 0.4:
+                s.steps.append(v.SplitPmd("vm", "0"))
+            elif how < 0.75:
+                s.steps.append(v.SplitHuge("vm", "0"))
+            s.steps.append(v.Madvise("vm", every, "nohugepage"))
+        elif kind < 0.55:
+            self._write(s, every)
+        elif kind < 0.8:
+            for _ in range(r.randint(1, 4)):
+                self._write(s, self._some(s))
+        elif kind < 0.9 and s.vm:
+            s.steps.append(v.GuestWrite("vm", self._some(s), view=self._view()))
+            if r.random() < 0.5:
+                self._write(s, self._some(s))
+        else:
+            self._write(s, self._some(s))
+            s.steps.append(v.CpuRead("vm", self._some(s)))
+        if r.random() < 0.3:
+            s.steps.append(v.CpuRead("vm", self._some(s)))
+
+    def _view(self) -> int:
+        return self.rng.choice([0, 0, 0, 1, 2]) if self.mmu == "shadow" else self.rng.choice([0, 0, 0, 0, 1])
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def _live(self, s: _State) -> None:
+        r = self.rng
+        kinds = list(_WEIGHTS)
+        for _ in range(20):
+            kind = r.choices(kinds, [_WEIGHTS[k] for k in kinds])[0]
+            if _DO[kind](self, s):
+                return
+
+    def _do_guest(self, s: _State) -> bool:
+        if not s.vm:
+            return False
+        verb = v.GuestRead if self.rng.random() < 0.5 else v.GuestWrite
+        choices = list(s.slots)
+        if s.deleted_slot0 and not choices:
+            return False
+        if choices and (s.deleted_slot0 or self.rng.random() < 0.5):
+            slot = self.rng.choice(choices)
+            pages = self._some(s)
+            if int(pages.split(":")[0]) != slot.block:
+                return False
+            s.steps.append(verb("vm", pages, view=self._view(), slot=slot.id))
+            return True
+        s.steps.append(verb("vm", self._some(s), view=self._view()))
+        return True
+
+    def _do_cpu(self, s: _State) -> bool:
+        if self.rng.random() < 0.5:
+            s.steps.append(v.CpuRead("vm", self._some(s)))
+        else:
+            self._write(s, self._some(s))
+        return True
+
+    def _do_clear_refs(self, s: _State) -> bool:
+        s.steps.append(v.ClearRefs("vm"))
+        return True
+
+    def _do_age(self, s: _State) -> bool:
+        s.steps.append(v.Age("vm", self._some(s)))
+        return True
+
+    def _do_pin(self, s: _State) -> bool:
+        if s.pins and self.rng.random() < 0.6:
+            s.steps.append(v.Unpin("vm", s.pins.pop()))
+            return True
+        if len(s.pins) > 1:
+            return False
+        name = f"p{len(s.steps)}"
+        s.pins.append(name)
+        s.steps.append(v.Pin("vm", self._some(s, most=32), name))
+        return True
+
+    def _do_io(self, s: _State) -> bool:
+        verb = v.IoCopied if self.rng.random() < 0.5 else v.IoZeroCopy
+        s.steps.append(verb("vm", self._some(s, most=32), write=self.rng.random() < 0.5))
+        return True
+
+    def _do_advice(self, s: _State) -> bool:
+        advice = self.rng.choice(["cold", "cold", "free", "free", "dontneed", "nohugepage", "hugepage"])
+        s.steps.append(v.Madvise("vm", self._some(s), advice))
+        return True
+
+    def _do_collapse(self, s: _State) -> bool:
+        s.steps.append(v.Madvise("vm", str(self.rng.randrange(s.blocks)), "collapse"))
+        return True
+
+    def _do_protect(self, s: _State) -> bool:
+        if s.protected:
+            s.protected = False
+            s.steps.append(v.Mprotect("vm", "0" if s.blocks == 1 else "0-1", "rw"))
+        else:
+            s.protected = True
+            pages = self._some(s) if self.rng.random() < 0.5 else str(self.rng.randrange(s.blocks))
+            s.steps.append(v.Mprotect("vm", pages, self.rng.choice(["r", "r", "none"])))
+        return True
+
+    def _do_lock(self, s: _State) -> bool:
+        if s.locked:
+            s.locked = False
+            s.steps.append(v.Munlock("vm", "0" if s.blocks == 1 else "0-1"))
+        else:
+            s.locked = True
+            s.steps.append(v.Mlock("vm", self._some(s)))
+        return True
+
+    def _do_swap(self, s: _State) -> bool:
+        s.swapped = True
+        s.steps.append(v.SwapOut("vm", self._some(s)))
+        return True
+
+    def _do_fork(self, s: _State) -> bool:
+        if s.forked:
+            child = s.forked.pop()
+            if self.rng.random() < 0.5:
+                s.steps.append(v.Exit(child))
+            else:
+                s.steps.append(v.CpuWrite(child, self._some(s)))
+                s.forked.append(child)
+            return True
+        child = f"c{len(s.steps)}"
+        s.forked.append(child)
+        s.steps.append(v.Fork("vm", child))
+        return True
+
+    def _do_slot(self, s: _State) -> bool:
+        if not s.vm:
+            return False
+        if s.slots and self.rng.random() < 0.5:
+            slot = s.slots.pop()
+            s.steps.append(v.SlotDelete("vm", slot.id))
+        elif not s.deleted_slot0 and self.rng.random() < 0.25:
+            s.deleted_slot0 = True
+            s.steps.append(v.SlotDelete("vm", 0))
+        elif len(s.slots) < 2:
+            used = {x.id for x in s.slots}
+            number = next(i for i in range(1, 4) if i not in used)
+            slot = v.Slot(id=number, gfn_block=8 + 4 * number, block=self.rng.randrange(s.blocks), blocks=1)
+            s.slots.append(slot)
+            s.steps.append(v.SlotAdd("vm", slot))
+        else:
+            return False
+        return True
+
+    def _do_ksm(self, s: _State) -> bool:
+        if s.merged:
+            return False
+        s.merged = True
+        block = str(self.rng.randrange(s.blocks))
+        chosen = sorted(self.rng.sample(range(512), self.rng.randint(2, 12)))
+        pages = f"{block}:{','.join(map(str, chosen))}"
+        s.steps += [
+            v.CpuWrite("vm", pages, value=self.rng.choice([1, 2, 77])),
+            v.Madvise("vm", block, "mergeable"),
+            v.KsmMerge(),
+        ]
+        return True
+
+    def _do_split(self, s: _State) -> bool:
+        verb = v.SplitPmd if self.rng.random() < 0.5 else v.SplitHuge
+        s.steps.append(verb("vm", str(self.rng.randrange(s.blocks))))
+        return True
+
+
+_WEIGHTS = {
+    "guest": 30, "cpu": 16, "clear_refs": 14, "age": 6, "pin": 5, "io": 5, "advice": 8, "collapse": 1, "protect": 4,
+    "lock": 3, "swap": 4, "fork": 4, "slot": 5, "ksm": 1, "split": 1,
+}  # fmt: skip
+_DO: dict[str, Callable[[Generator, _State], bool]] = {
+    name: getattr(Generator, f"_do_{name}") for name in _WEIGHTS
+}
+
+
+def scenarios(
+    count: int, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None
+) -> tuple[list[v.Scenario], Generator]:
+    """*count* scenarios from *seed*, in groups that share a host; and the generator, for what it left out."""
+    generator = Generator(seed, mmu, mglru=mglru)
+    out: list[v.Scenario] = []
+    while len(out) < count:
+        host = generator.host()
+        out.extend(generator.scenario(host) for _ in range(min(GROUP, count - len(out))))
+    return out, generator

@@ -1,0 +1,372 @@
+"""Run a scenario on the model: each verb is a call, each pass of khugepaged an answer.
+
+After every verb the per-CPU LRU batches are drained, as the lab's agent does, so that they matter only inside a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits.pte import ACCESSED, PRESENT, PSE
+from secondsight.errors import UsageError
+from secondsight.mm import fork, huge_memory, ksm, madvise, mlock, mprotect, rmap, task_mmu
+from secondsight.mm.config import HPAGE_PMD_NR
+from secondsight.mm.host import Host
+from secondsight.mm.khugepaged import Visit
+from secondsight.mm.mm_struct import Mm
+from secondsight.mm.page import REFERENCED
+from secondsight.mm.rules import Rules
+from secondsight.mmu.gru import Gru
+from secondsight.mmu.kvm import Kvm
+from secondsight.scenario import pages as page_text
+from secondsight.scenario import states, verbs
+from secondsight.scenario.results import BlockPass, IsolateEvent, PageState, Run, StepAnswer, SwapinEvent
+
+__all__ = ["Runner", "run"]
+
+Pages = npt.NDArray[np.int64]
+
+
+def run(scenario: verbs.Scenario, rules: Rules | str, *, keep_states: bool = False) -> Run:
+    """Run *scenario* under *rules*; *keep_states*: also the state of every page just before and after each pass.
+
+    :raises UsageError: a step that cannot be done.
+    """
+    return Runner(scenario, rules, keep_states=keep_states).finish()
+
+
+def spans(pages: Pages) -> list[tuple[int, int]]:
+    """Each run of consecutive page numbers as (start, end): a system call each."""
+    cut = np.flatnonzero(np.diff(pages) != 1) + 1
+    return [(int(p[0]), int(p[-1]) + 1) for p in np.split(pages, cut) if len(p)]
+
+
+class Runner:
+    """One run under way: ``host`` is the model, ``kvm`` and ``gru`` the spaces' secondary MMUs by name."""
+
+    def __init__(self, scenario: verbs.Scenario, rules: Rules | str, *, keep_states: bool = False) -> None:
+        """Make the host and its spaces; nothing has happened yet."""
+        self.scenario = scenario
+        self.host = Host(rules, scenario.host)
+        self.kvm: dict[str, Kvm] = {}
+        self.gru: dict[str, Gru] = {}
+        self.keep_states = keep_states
+        self.blocks: list[BlockPass] = []
+        self.answers: list[StepAnswer] = []
+        self.states: list[PageState] = []
+        self.passes = 0
+        self.step = -1
+        for space in scenario.spaces:
+            mm = self.host.mm(space.name, space.blocks)
+            if space.vm is not None:
+                kvm = self.kvm[space.name] = Kvm(mm)
+                kvm.slot_add(0, 0, 0, mm.npages)
+                for slot in space.vm.slots:
+                    self._slot_add(space.name, slot)
+            if space.gru is not None:
+                self.gru[space.name] = Gru(mm, space.gru.variant)
+
+    def finish(self) -> Run:
+        """Take every step and give the answer."""
+        for step in self.scenario.steps:
+            self.take(step)
+        config = self.scenario.host
+        return Run(
+            source=f"model:{self.host.rules.name}",
+            blocks=self.blocks,
+            answers=self.answers,
+            states=self.states,
+            provenance={
+                "rules": self.host.rules.name, "mmu": config.mmu, "mglru": str(config.mglru).lower(), "title": self.scenario.title,
+            },
+        )  # fmt: skip
+
+    def take(self, step: verbs.Verb) -> None:
+        """One step, and the drain behind it."""
+        self.step += 1
+        try:
+            _VERBS[type(step)](self, step)
+        except UsageError as error:
+            raise UsageError(f"steps[{self.step}]: {error}") from None
+        if not isinstance(step, verbs.Observe | verbs.Scan):
+            self.host.drain()
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _mm(self, step: Any) -> Mm:
+        if step.space not in self.host.mms:
+            raise UsageError(f"there is no space called {step.space!r} any more")
+        return self.host.mms[step.space]
+
+    def _pages(self, step: Any, text: str | None = None) -> Pages:
+        wanted = step.pages if text is None else text
+        return page_text.parse(wanted, self._mm(step).blocks) if wanted else np.zeros(0, np.int64)
+
+    def _answer(self, errno: str | None = None, took: Any = None) -> None:
+        if errno is not None or took is not None:
+            self.answers.append(StepAnswer(step=self.step, errno=errno, took=took))
+
+    def _guarded(self, mm: Mm, access: Callable[[], None]) -> None:
+        """An access that mappings deny in part: the rest is done, and the step answers EFAULT."""
+        before = mm.denied
+        access()
+        if mm.denied > before:
+            self._answer(errno="EFAULT")
+
+    def _slot_add(self, space: str, slot: verbs.Slot) -> None:
+        self.kvm[space].slot_add(
+            slot.id, slot.gfn_block * HPAGE_PMD_NR, slot.block * HPAGE_PMD_NR, slot.blocks * HPAGE_PMD_NR
+        )
+
+    # -- accesses ------------------------------------------------------------------------------------------------
+
+    def _do_cpu(self, step: verbs.CpuRead | verbs.CpuWrite) -> None:
+        mm, pages = self._mm(step), self._pages(step)
+        write = isinstance(step, verbs.CpuWrite)
+        value = step.value if isinstance(step, verbs.CpuWrite) else None
+        self._guarded(mm, lambda: mm.cpu_access(pages, write=write, value=value))
+
+    def _do_io_copied(self, step: verbs.IoCopied) -> None:
+        mm, pages = self._mm(step), self._pages(step)
+        self._guarded(mm, lambda: mm.cpu_access(pages, write=step.write))
+
+    def _do_io_zero_copy(self, step: verbs.IoZeroCopy) -> None:
+        mm, pages = self._mm(step), self._pages(step)
+        self._guarded(mm, lambda: mm.pin(pages, "\0io", write=step.write))
+        mm.unpin("\0io")
+
+    def _do_guest(self, step: verbs.GuestRead | verbs.GuestWrite) -> None:
+        mm, pages = self._mm(step), self._pages(step)
+        write = isinstance(step, verbs.GuestWrite)
+        if step.space not in self.kvm:
+            raise UsageError(f"space {step.space!r} has no VM")
+        kvm = self.kvm[step.space]
+        self._guarded(mm, lambda: kvm.access(pages, write=write, view=step.view, slot=step.slot))
+
+    def _do_device(self, step: verbs.DeviceRead | verbs.DeviceWrite) -> None:
+        if step.space not in self.gru:
+            raise UsageError(f"space {step.space!r} has no GRU")
+        mm, pages = self._mm(step), self._pages(step)
+        write = isinstance(step, verbs.DeviceWrite)
+        self._guarded(mm, lambda: self.gru[step.space].access(pages, write=write))
+
+    def _do_pin(self, step: verbs.Pin) -> None:
+        mm, pages = self._mm(step), self._pages(step)
+        self._guarded(mm, lambda: mm.pin(pages, step.name, write=step.write))
+
+    def _do_unpin(self, step: verbs.Unpin) -> None:
+        self._mm(step).unpin(step.name)
+
+    # -- system calls ----------------------------------------------------------------------------------------------
+
+    def _do_clear_refs(self, step: verbs.ClearRefs) -> None:
+        task_mmu.clear_refs(self._mm(step))
+
+    def _do_madvise(self, step: verbs.Madvise) -> None:
+        mm = self._mm(step)
+        errno: str | None = None
+        for start, end in spans(self._pages(step)):
+            errno = madvise.madvise(mm, start, end, step.advice) or errno
+        if step.advice == "collapse":
+            self._answer(errno=errno or "0")
+        else:
+            self._answer(errno=errno)
+
+    def _do_mprotect(self, step: verbs.Mprotect) -> None:
+        for start, end in spans(self._pages(step)):
+            mprotect.mprotect(self._mm(step), start, end, step.prot)
+
+    def _do_mlock(self, step: verbs.Mlock) -> None:
+        for start, end in spans(self._pages(step)):
+            mlock.mlock(self._mm(step), start, end)
+
+    def _do_munlock(self, step: verbs.Munlock) -> None:
+        for start, end in spans(self._pages(step)):
+            mlock.munlock(self._mm(step), start, end)
+
+    def _do_swap_out(self, step: verbs.SwapOut) -> None:
+        took = None if step.took is None else self._pages(step, step.took)
+        gone = rmap.swap_out(self._mm(step), self._pages(step), took)
+        self._answer(took=page_text.format(np.sort(gone)))
+
+    def _do_age(self, step: verbs.Age) -> None:
+        rmap.age(self._mm(step), self._pages(step))
+
+    def _do_fork(self, step: verbs.Fork) -> None:
+        fork.fork(self._mm(step), step.child)
+
+    def _do_exit(self, step: verbs.Exit) -> None:
+        fork.exit_mm(self._mm(step))
+        self.kvm.pop(step.space, None)
+        self.gru.pop(step.space, None)
+
+    def _do_slot_add(self, step: verbs.SlotAdd) -> None:
+        self._slot_add(step.space, step.slot)
+
+    def _do_slot_delete(self, step: verbs.SlotDelete) -> None:
+        self.kvm[step.space].slot_delete(step.id)
+
+    def _do_ksm_merge(self, step: verbs.KsmMerge) -> None:
+        took = None
+        if step.took is not None:
+            took = {
+                n: page_text.parse(t, self.host.mms[n].blocks)
+                for n, t in step.took.items()
+                if t and n in self.host.mms
+            }
+        ksm.merge(self.host, took)
+
+    def _do_split_pmd(self, step: verbs.SplitPmd) -> None:
+        for block in np.unique(self._pages(step) // HPAGE_PMD_NR).tolist():
+            huge_memory.split_block_pmd(self._mm(step), block)
+
+    def _do_split_huge(self, step: verbs.SplitHuge) -> None:
+        for block in np.unique(self._pages(step) // HPAGE_PMD_NR).tolist():
+            huge_memory.split_huge(self._mm(step), block)
+
+    def _do_knobs(self, step: verbs.SetKnobs) -> None:
+        changes = {k: v for k, v in msgspec.structs.asdict(step).items() if v is not None}
+        config = self.host.config
+        enabled = changes.pop("thp_enabled", config.thp_enabled)
+        knobs = msgspec.convert({**msgspec.structs.asdict(config.knobs), **changes}, type(config.knobs))
+        self.host.configure(msgspec.structs.replace(config, thp_enabled=enabled, knobs=knobs))
+
+    def _do_drain(self, step: verbs.Drain) -> None:
+        self.host.drain()
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def _do_observe(self, step: verbs.Observe) -> None:
+        self._observe("observe", 0)
+
+    def _observe(self, at: Literal["observe", "before", "after"], pass_: int) -> None:
+        f = self.host.frames.arrays
+        for name, mm in self.host.mms.items():
+            a = mm.arrays
+            table = np.where(a.pmd[:, None] == 0, np.uint64(0), a.pte.reshape(-1, HPAGE_PMD_NR))
+            entries = states.per_page(a.pmd, table)
+            pfns = ((entries >> np.uint64(12)) & np.uint64((1 << 40) - 1)).astype(np.int64)
+            present = (entries & PRESENT) != 0
+            pfns[~present] = 0
+            kvm = self.kvm.get(name)
+            self.states.append(
+                states.page_state(
+                    self.step, name, at=at, pass_=pass_, pmd=a.pmd, table=table,
+                    flags=_kpf(f, pfns), mapcount=_mapcounts(f, pfns), sptes=None if kvm is None else _sptes(kvm),
+                )
+            )  # fmt: skip
+
+    def _do_scan(self, step: verbs.Scan) -> None:
+        for _ in range(step.passes):
+            self.passes += 1
+            if self.keep_states:
+                self._observe("before", self.passes)
+            self.host.khugepaged.on_visit = self._visited
+            self.host.khugepaged.full_scan()
+            self.host.khugepaged.on_visit = None
+            self.host.drain()
+            if self.keep_states:
+                self._observe("after", self.passes)
+
+    def _visited(self, visit: Visit) -> None:
+        look, i, second = visit.look, visit.row, visit.isolate
+        writable = self.host.rules.trace_writable
+        isolate = swapin = None
+        if second is not None:
+            isolate = IsolateEvent(
+                status=str(visit.status),
+                referenced=int(second.referenced[0]),
+                none_or_zero=int(second.none_or_zero[0]),
+                writable=int(second.writable[0]) if writable else None,
+            )
+        if visit.swapped_in is not None:
+            swapin = SwapinEvent(swapped_in=visit.swapped_in, referenced=int(look.referenced[i]), ret=1)
+        self.blocks.append(
+            BlockPass(
+                pass_=self.passes,
+                space=visit.mm.name,
+                block=visit.block,
+                status=str(visit.status),
+                referenced=int(look.referenced[i]),
+                none_or_zero=int(look.none_or_zero[i]),
+                unmapped=int(look.unmapped[i]),
+                writable=int(look.writable[i]) if writable else None,
+                swapin=swapin,
+                isolate=isolate,
+                collapse=str(visit.status) if second is not None else None,
+                young=_young(visit),
+                test_young_calls=int(look.asked[i]) + (int(second.asked[0]) if second is not None else 0),
+            )
+        )
+
+
+def _young(visit: Visit) -> tuple[int, int, int]:
+    """Pages young by PRIMARY, REFERENCED, SECONDARY when the block was scanned."""
+    seen, i = visit.seen, visit.row
+    if seen.pmd[i] & PSE:
+        return (0, 0, 0)
+    pte = seen.pte[i]
+    mapped = ((pte & PRESENT) != 0) & (seen.folio[i] >= 0)
+    return (
+        int((mapped & ((pte & ACCESSED) != 0)).sum()),
+        int((mapped & ((seen.flags[i] & REFERENCED) != 0)).sum()),
+        int(seen[i].merged().sum()),
+    )
+
+
+def _kpf(f: Any, pfns: Pages) -> npt.NDArray[np.uint32]:
+    """Each page's flags as /proc/kpageflags shows them: a tail has its folio's, and its own compound bits."""
+    from secondsight.mm.page import HEAD, TAIL
+
+    own = f.flags[pfns]
+    tail = (own & TAIL) != 0
+    head = np.where(tail, pfns & ~511, pfns)
+    shown = np.where(tail, (f.flags[head] & ~HEAD) | TAIL, own)
+    return np.asarray(shown, dtype=np.uint32)
+
+
+def _mapcounts(f: Any, pfns: Pages) -> npt.NDArray[np.int32]:
+    """Each page's mapcount as /proc/kpagecount shows it: its own PTE mappings and its folio's PMD mappings."""
+    from secondsight.mm.page import HEAD, TAIL
+
+    own = f.flags[pfns]
+    large = (own & (HEAD | TAIL)) != 0
+    entire = np.where(large, f.refcount[np.where(large, (pfns & ~511) + 1, 0)], 0)
+    return np.asarray(f.mapcount[pfns] + entire, dtype=np.int32)
+
+
+def _sptes(kvm: Kvm) -> list[str]:
+    """The text of every page's SPTEs."""
+    from secondsight.bits import spte
+
+    pages: list[int] = []
+    entries: list[int] = []
+    for slot in kvm.slots.values():
+        for table in slot.tables.values():
+            big = np.repeat(table.smd, HPAGE_PMD_NR)
+            leaf = np.where(spte.is_present(big, kvm.layout), big, table.spte)
+            at = np.flatnonzero(spte.is_present(leaf, kvm.layout))
+            pages.extend((at + table.first).tolist())
+            entries.extend(leaf[at].tolist())
+    values = np.array(entries, dtype=np.uint64)
+    return states.spte_texts(
+        kvm.mm.npages, np.array(pages, dtype=np.int64), values, spte.is_accessed(values, kvm.layout),
+        spte.is_large(values, kvm.layout), kvm.layout,
+    )  # fmt: skip
+
+
+_VERBS: dict[type[Any], Callable[[Runner, Any], None]] = {
+    verbs.CpuRead: Runner._do_cpu, verbs.CpuWrite: Runner._do_cpu, verbs.GuestRead: Runner._do_guest, verbs.GuestWrite: Runner._do_guest,
+    verbs.DeviceRead: Runner._do_device, verbs.DeviceWrite: Runner._do_device, verbs.IoCopied: Runner._do_io_copied,
+    verbs.IoZeroCopy: Runner._do_io_zero_copy, verbs.Pin: Runner._do_pin, verbs.Unpin: Runner._do_unpin,
+    verbs.ClearRefs: Runner._do_clear_refs, verbs.Madvise: Runner._do_madvise, verbs.Mprotect: Runner._do_mprotect,
+    verbs.Mlock: Runner._do_mlock, verbs.Munlock: Runner._do_munlock, verbs.SwapOut: Runner._do_swap_out, verbs.Age: Runner._do_age,
+    verbs.Fork: Runner._do_fork, verbs.Exit: Runner._do_exit, verbs.SlotAdd: Runner._do_slot_add, verbs.SlotDelete: Runner._do_slot_delete,
+    verbs.KsmMerge: Runner._do_ksm_merge, verbs.SplitPmd: Runner._do_split_pmd, verbs.SplitHuge: Runner._do_split_huge,
+    verbs.SetKnobs: Runner._do_knobs, verbs.Drain: Runner._do_drain, verbs.Observe: Runner._do_observe, verbs.Scan: Runner._do_scan,
+}  # fmt: skip

@@ -1,0 +1,81 @@
+"""Answers as lines and tables: what a person reads, and what a scenario file states it expects.
+
+One line a visit, in the tracepoints' words: ``pass 1 vm:2 succeeded scan 512 isolate 512`` (scan and isolate: pages
+referenced); a line for a failed system call or MADV_COLLAPSE: ``step 3 EINVAL``.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from secondsight.scenario import verbs
+from secondsight.scenario.results import BlockPass, Run
+
+__all__ = ["differences", "line", "lines", "table"]
+
+
+def line(visit: BlockPass) -> str:
+    """One visit as the text that ``expect`` uses."""
+    out = f"pass {visit.pass_} {visit.space}:{visit.block} {visit.status} scan {visit.referenced}"
+    if visit.none_or_zero:
+        out += f" none {visit.none_or_zero}"
+    if visit.unmapped:
+        out += f" swapped {visit.unmapped}"
+    if visit.isolate is not None:
+        out += f" isolate {visit.isolate.referenced}"
+    return out
+
+
+def lines(run: Run) -> list[str]:
+    """A whole answer as text, in order: visits, then what system calls said."""
+    out = [line(visit) for visit in run.blocks]
+    out.extend(f"step {a.step} {a.errno}" for a in run.answers if a.errno is not None)
+    return out
+
+
+def differences(scenario: verbs.Scenario) -> list[str]:
+    """Run *scenario* under every rules preset it states an answer for; a line for each that differs (empty: all as stated)."""
+    from secondsight.mm.rules import preset
+    from secondsight.scenario.run import run
+
+    out = []
+    for name, expected in scenario.expect.items():
+        if "/" in name:
+            continue
+        got = lines(run(scenario, preset(name)))
+        if got != expected:
+            out.append(f"{name}: expected {expected}, got {got}")
+    return out
+
+
+def table(scenario: verbs.Scenario, run: Run) -> None:
+    """Print *run* as a table: a row a visit, with the channels' counts and both looks."""
+    shown = Table(
+        title=f"{scenario.title or 'scenario'}  [{run.source}, {scenario.host.mmu}]", title_justify="left"
+    )
+    for name in (
+        "pass",
+        "block",
+        "PRIMARY",
+        "REFERENCED",
+        "SECONDARY",
+        "scan",
+        "none",
+        "swapped",
+        "isolate",
+        "asked",
+        "status",
+    ):
+        shown.add_column(name, justify="left" if name in ("block", "status") else "right")
+    for v in run.blocks:
+        young = v.young or ("", "", "")
+        shown.add_row(
+            str(v.pass_), f"{v.space}:{v.block}", *map(str, young), str(v.referenced), str(v.none_or_zero), str(v.unmapped),
+            "" if v.isolate is None else str(v.isolate.referenced), str(v.test_young_calls or 0), v.status,
+        )  # fmt: skip
+    console = Console()
+    console.print(shown)
+    for answer in run.answers:
+        if answer.errno is not None:
+            console.print(f"step {answer.step}: {answer.errno}")
