@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import DIRTY, PFN_MASK, PSE, RW
+from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PSE, RW
 from secondsight.mm.page import EXCLUSIVE, HEAD, HPAGE, KSM, TAIL, ZERO_PFN, put_page
 from secondsight.mm.vma import Vm
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from secondsight.mm.config import HostConfig, Knobs, Mmu
+from secondsight.mm.madvise import Advice
 from secondsight.scenario import verbs as v
 
 __all__ = ["EXCLUSIONS", "GROUP", "Generator", "scenarios"]
@@ -204,7 +205,9 @@ class Generator:
         return True
 
     def _do_advice(self, s: _State) -> bool:
-        advice = self.rng.choice(["cold", "cold", "free", "free", "dontneed", "nohugepage", "hugepage"])
+        advice: Advice = self.rng.choice(
+            ["cold", "cold", "free", "free", "dontneed", "nohugepage", "hugepage"]
+        )
         s.steps.append(v.Madvise("vm", self._some(s), advice))
         return True
 
