@@ -13,6 +13,7 @@ Nothing outside this module compares version numbers.
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -439,3 +440,16 @@ def info(name: str) -> dict[str, str]:
 def rule_names() -> list[str]:
     """The names of every rule, in the order of the table above."""
     return [f.name for f in dataclasses.fields(Rules) if f.metadata]
+
+
+def for_kernel(release: str) -> Rules:
+    """The preset for a kernel that calls itself *release* (``6.1.0-56-amd64``): its own, or that of the nearest older one.
+
+    :raises UsageError: *release* starts with no version.
+    """
+    found = re.match(r"(\d+)\.(\d+)", release)
+    if not found:
+        raise UsageError(f"{release!r} is no kernel release; name a rules preset instead")
+    wanted = (int(found[1]), int(found[2]))
+    known = {tuple(map(int, name.split(".")[:2])): name for name in ("2.6.38", "6.1", "6.12", "6.18", "7.2")}
+    return PRESETS[known[max(v for v in known if v <= max(wanted, min(known)))]]

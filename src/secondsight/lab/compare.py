@@ -1,0 +1,243 @@
+"""Model against kernel: the same scenarios, merged alike, every field of every answer.
+
+    scenarios --> kernel (lab.run) --> what the kernel chose (took) --> the model runs the very same merged scenario
+                       |                                                     |
+                       +------------------ field by field -------------------+--> differences --> shrunk
+
+Shrinking is done on the kernel too: every shorter candidate of a round runs in one batch, the shortest that still differs goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from secondsight.lab import kernels
+from secondsight.lab.run import Failure, run
+from secondsight.mm.rules import Rules, for_kernel
+from secondsight.scenario import batch, verbs
+from secondsight.scenario.results import BlockPass, PageState, Run
+from secondsight.scenario.run import run as run_model
+
+__all__ = ["FIELDS", "Difference", "Report", "compare", "shrink"]
+
+#: Everything that is compared. A difference in any of them is a disagreement.
+FIELDS = (
+    "visits (which blocks, in which pass)", "status", "referenced", "none_or_zero", "unmapped", "writable", "swapin",
+    "isolate.status", "isolate.referenced", "isolate.none_or_zero", "isolate.writable", "collapse", "errno",
+    "state.pte", "state.flags", "state.mapcount", "state.spte",
+)  # fmt: skip
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field of one scenario's answer: what the model said, what the kernel said."""
+
+    scenario: int
+    where: str
+    field: str
+    model: str
+    kernel: str
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"#{self.scenario} {self.where} {self.field}: model {self.model}, kernel {self.kernel}"
+
+
+@dataclass
+class Report:
+    """What a comparison found; *agreed* scenarios have no difference, *failures* got no answer from the kernel."""
+
+    kernel: str
+    mmu: str
+    rules: str
+    scenarios: int
+    visits: int = 0
+    states: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def agreed(self) -> int:
+        """Scenarios answered alike in every field."""
+        return self.scenarios - len({d.scenario for d in self.differences}) - len(self.failures)
+
+
+def compare(
+    scenarios: Sequence[verbs.Scenario], kernel: str, mmu: str, *, rules: Rules | None = None, states: bool = True,
+    size: int = 128, say: Say = lambda text: None,
+) -> Report:  # fmt: skip
+    """Ask *kernel* on *mmu* and the model under *rules* (the kernel's own by default), and compare."""
+    booted = kernels.resolve(kernel)
+    rules = rules or for_kernel(booted.release)
+    scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
+    answers = run(scenarios, booted, mmu, states=states, size=size, say=say)
+    report = Report(booted.release, mmu, rules.name, len(scenarios))
+    for i, answer in enumerate(answers):
+        if isinstance(answer, Failure):
+            report.failures.append((i, answer.why))
+    for members in batch.plan(scenarios, size):
+        # A batch in which a scenario failed was cut apart: what was merged with what is only known for whole ones.
+        alive = [i for i in members if isinstance(answers[i], Run)]
+        runs: list[Run] = [a for i in alive if isinstance(a := answers[i], Run)]
+        if not alive:
+            continue
+        merged = batch.merge([scenarios[i] for i in alive])
+        model = run_model(feed(merged, runs), rules, keep_states=states)
+        for i, ours, theirs in zip(alive, batch.split(merged, model), runs, strict=True):
+            report.visits += len(theirs.blocks)
+            report.states += len(theirs.states)
+            report.differences.extend(_differences(i, ours, theirs))
+    return report
+
+
+def feed(merged: batch.Merged, runs: Sequence[Run]) -> verbs.Scenario:
+    """The merged scenario with what the kernel chose (*took*) written into its steps."""
+    chosen = [{a.step: a.took for a in each.answers if a.took is not None} for each in runs]
+    steps: list[verbs.Verb] = []
+    for step, origin in zip(merged.scenario.steps, merged.origin, strict=True):
+        if isinstance(step, verbs.SwapOut) and origin:
+            k, i = origin[0]
+            took = chosen[k].get(i)
+            step = msgspec.structs.replace(step, took=took if isinstance(took, str) else "")
+        elif isinstance(step, verbs.KsmMerge) and origin:
+            named: dict[str, str] = {}
+            for k, i in origin:
+                took = chosen[k].get(i)
+                if isinstance(took, dict):
+                    named |= {f"{k}.{name}": text for name, text in took.items()}
+            step = msgspec.structs.replace(step, took=named)
+        steps.append(step)
+    return msgspec.structs.replace(merged.scenario, steps=tuple(steps))
+
+
+def _differences(index: int, model: Run, kernel: Run) -> list[Difference]:
+    out: list[Difference] = []
+
+    def differ(where: str, name: str, ours: object, theirs: object) -> None:
+        if ours != theirs:
+            out.append(Difference(index, where, name, str(ours), str(theirs)))
+
+    ours = {(b.pass_, b.space, b.block): b for b in model.blocks}
+    theirs = {(b.pass_, b.space, b.block): b for b in kernel.blocks}
+    for key in sorted(ours.keys() | theirs.keys()):
+        where = f"pass {key[0]} {key[1]}:{key[2]}"
+        if key not in ours or key not in theirs:
+            differ(where, "visited", _visit(ours.get(key)), _visit(theirs.get(key)))
+            continue
+        a, b = ours[key], theirs[key]
+        for name in ("status", "referenced", "none_or_zero", "unmapped", "writable", "swapin", "collapse"):
+            differ(where, name, getattr(a, name), getattr(b, name))
+        if a.isolate is None or b.isolate is None:
+            differ(where, "isolate", a.isolate, b.isolate)
+        else:
+            for name in ("status", "referenced", "none_or_zero", "writable"):
+                differ(where, f"isolate.{name}", getattr(a.isolate, name), getattr(b.isolate, name))
+    errnos = [{a.step: a.errno for a in each.answers if a.errno is not None} for each in (model, kernel)]
+    for step in sorted(errnos[0].keys() | errnos[1].keys()):
+        differ(f"step {step}", "errno", errnos[0].get(step), errnos[1].get(step))
+    shown = {(s.step, s.at, s.pass_, s.space): s for s in model.states}
+    for state in kernel.states:
+        mine = shown.get((state.step, state.at, state.pass_, state.space))
+        where = f"{state.at} pass {state.pass_} (step {state.step}) {state.space}"
+        if mine is None:
+            differ(where, "state", "absent", "present")
+        else:
+            _states(differ, where, mine, state)
+    return out
+
+
+def _states(
+    differ: Callable[[str, str, object, object], None], where: str, ours: PageState, theirs: PageState
+) -> None:
+    for name in ("pte", "flags", "mapcount"):
+        _pages(differ, where, f"state.{name}", getattr(ours, name), getattr(theirs, name))
+    for notifier in theirs.spte.keys() & ours.spte.keys():
+        _pages(differ, where, "state.spte", ours.spte[notifier], theirs.spte[notifier])
+
+
+def _pages(
+    differ: Callable[[str, str, object, object], None], where: str, name: str,
+    ours: list[tuple[int, str]] | list[tuple[int, int]], theirs: list[tuple[int, str]] | list[tuple[int, int]],
+) -> None:  # fmt: skip
+    """The first page that differs, and how many do."""
+    a = [value for count, value in ours for _ in range(count)]
+    b = [value for count, value in theirs for _ in range(count)]
+    wrong = [i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
+    if wrong:
+        i = wrong[0]
+        text = f" (page {i // 512}:{i % 512}, {len(wrong)} pages)"
+        show = hex if name == "state.flags" else str
+        differ(where, name, show(a[i]) + text, show(b[i]))  # type: ignore[operator]
+
+
+def _visit(b: BlockPass | None) -> str:
+    return "not visited" if b is None else b.status
+
+
+def shrink(
+    scenario: verbs.Scenario, kernel: str, mmu: str, *, rules: Rules | None = None, rounds: int = 12,
+    say: Say = lambda text: None,
+) -> verbs.Scenario:  # fmt: skip
+    """The shortest scenario found that model and kernel still answer differently."""
+    best = scenario
+    for _ in range(rounds):
+        shorter = _candidates(best)
+        if not shorter:
+            break
+        report = compare(shorter, kernel, mmu, rules=rules, say=say)
+        bad = sorted({d.scenario for d in report.differences}, key=lambda i: _weight(shorter[i]))
+        if not bad:
+            break
+        best = shorter[bad[0]]
+    return best
+
+
+def _weight(s: verbs.Scenario) -> tuple[int, int]:
+    return len(s.steps), sum(len(getattr(step, "pages", "")) for step in s.steps)
+
+
+def _candidates(s: verbs.Scenario) -> list[verbs.Scenario]:
+    """Shorter versions: a half, a quarter or one step less, and pages made fewer; only those that are still possible."""
+    from secondsight.errors import SecondSightError
+    from secondsight.scenario.files import check
+
+    out: list[verbs.Scenario] = []
+    n = len(s.steps)
+    for length in sorted({n // 2, n // 4, 1}, reverse=True):
+        if length:
+            for start in range(0, n, length):
+                out.append(msgspec.structs.replace(s, steps=s.steps[:start] + s.steps[start + length :]))
+    for i, step in enumerate(s.steps):
+        for fewer in _fewer(getattr(step, "pages", None)):
+            changed = msgspec.structs.replace(step, pages=fewer)
+            out.append(msgspec.structs.replace(s, steps=(*s.steps[:i], changed, *s.steps[i + 1 :])))
+    possible = []
+    for each in out:
+        try:
+            check(each)
+            run_model(each, for_kernel("7.2"))
+        except SecondSightError:
+            continue
+        if any(isinstance(step, verbs.Scan) for step in each.steps):
+            possible.append(each)
+    return possible[:120]
+
+
+def _fewer(pages: str | None) -> list[str]:
+    if not pages or ":" not in pages or " " in pages:
+        return []
+    block, inner = pages.split(":")
+    parts = inner.split(",")
+    if len(parts) > 1:
+        half = len(parts) // 2
+        return [f"{block}:{','.join(parts[:half])}", f"{block}:{','.join(parts[half:])}"]
+    low, _, high = inner.partition("-")
+    if high and int(high) > int(low):
+        middle = (int(low) + int(high)) // 2
+        return [f"{block}:{low}-{middle}", f"{block}:{low}"]
+    return []
