@@ -79,7 +79,7 @@ def compare(
     report = Report(booted.release, mmu, rules.name, len(scenarios))
     for i, answer in enumerate(answers):
         if isinstance(answer, Failure):
-            report.failures.append((i, answer.why))
+            report.failures.append((i, f"{answer.why}\n{answer.console[-1500:]}" if answer.console else answer.why))
     for members in batch.plan(scenarios, size):
         # A batch in which a scenario failed was cut apart: what was merged with what is only known for whole ones.
         alive = [i for i in members if isinstance(answers[i], Run)]
@@ -171,8 +171,11 @@ def _pages(
     if wrong:
         i = wrong[0]
         text = f" (page {i // 512}:{i % 512}, {len(wrong)} pages)"
-        show = hex if name == "state.flags" else str
-        differ(where, name, show(a[i]) + text, show(b[i]))  # type: ignore[operator]
+        differ(where, name, f"{_shown(a[i])}{text}", _shown(b[i]))
+
+
+def _shown(value: str | int) -> str:
+    return hex(value) if isinstance(value, int) else value
 
 
 def _visit(b: BlockPass | None) -> str:
@@ -210,8 +213,9 @@ def _candidates(s: verbs.Scenario) -> list[verbs.Scenario]:
     n = len(s.steps)
     for length in sorted({n // 2, n // 4, 1}, reverse=True):
         if length:
-            for start in range(0, n, length):
-                out.append(msgspec.structs.replace(s, steps=s.steps[:start] + s.steps[start + length :]))
+            out.extend(
+                msgspec.structs.replace(s, steps=s.steps[:start] + s.steps[start + length :]) for start in range(0, n, length)
+            )
     for i, step in enumerate(s.steps):
         for fewer in _fewer(getattr(step, "pages", None)):
             changed = msgspec.structs.replace(step, pages=fewer)
