@@ -15,20 +15,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import selectors
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from secondsight.errors import MissingPart, SecondSightError, UsageError
-from secondsight.lab import initramfs, wire
+from secondsight.errors import MissingPart, UsageError
+from secondsight.lab import initramfs
+from secondsight.lab.guest import Guest, GuestDied
 from secondsight.lab.kernels import Kernel, Say, cache_dir
 
 __all__ = ["Emulator", "Guest", "GuestDied", "Launch", "Machine", "machine", "machines"]
@@ -39,23 +36,6 @@ COMMAND_LINE = (
     "damon_stat.enabled=0 "  # Debian's 7.x: DAMON_STAT moves accessed bits of random pages
     "mitigations=off audit=0 apparmor=0 random.trust_cpu=on"  # a second of the boot
 )
-
-# What the kernel prints when it is lost. `oops=panic` makes the first three end in the fourth.
-LOST = re.compile(
-    rb"Kernel panic|Oops:|general protection fault|BUG: unable to handle|kernel BUG at|soft lockup"
-)
-
-
-class GuestDied(SecondSightError):
-    """The guest crashed, hung or fell silent; ``console`` is what it had printed, ``why`` the reason.
-
-    ``status`` is the exit status of its program where that is the reason.
-    """
-
-    def __init__(self, why: str, console: str, *, status: int | None = None, lines: int = 15) -> None:
-        self.why, self.console, self.status = why, console, status
-        tail = "\n".join(f"  | {line}" for line in console.rstrip().splitlines()[-lines:])
-        super().__init__(f"the guest died: {why}" + (f"; its console ended with\n{tail}" if tail else ""))
 
 
 class Launch:
@@ -109,6 +89,9 @@ class Emulator(Protocol):
     family: socket.AddressFamily
     """``socket.AF_UNIX`` or ``socket.AF_INET``: what its second serial port can connect to."""
 
+    terminal: bool
+    """Whether it will not run without a terminal of its own."""
+
     def missing(self) -> str | None:
         """What has to be installed before it runs, or None."""
 
@@ -159,147 +142,6 @@ class Machine:
         return _running(self, cache or cache_dir(), kernel, [*bases, top], line, memory_mib, qmp)
 
 
-class Guest:
-    """A running guest: values to and from its program, and its console."""
-
-    def __init__(self, process: subprocess.Popen[bytes], launch: Launch, console: int) -> None:
-        self._process, self._launch, self._console_fd = process, launch, console
-        self._text = bytearray()
-        self._lost: float | None = None
-        self._rest = b""
-        self._lines: list[bytes] = []
-        self._line: socket.socket | None = None
-        self._outgoing = bytearray()
-        self._status: int | None = None
-        self.on_console: Callable[[str], None] | None = None
-        """Called with what the guest prints, as it comes."""
-        self.folder = launch.folder
-        self.started = time.monotonic()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(console, selectors.EVENT_READ, self._read_console)
-        self._selector.register(launch.listener, selectors.EVENT_READ, self._accept)
-
-    @property
-    def console(self) -> str:
-        """All that the guest has printed so far."""
-        return self._text.decode(errors="replace").replace("\r\n", "\n")
-
-    @property
-    def qmp_socket(self) -> Path:
-        """Where QEMU's control socket is, when booted with ``qmp=True``."""
-        return self.folder / "qmp.sock"
-
-    def send(self, value: object) -> None:
-        """Queue *value* for the program; it is delivered while ``receive`` waits."""
-        self._outgoing += wire.encode(value)
-        self._watch_line()
-
-    def receive(self, timeout: float = 60.0) -> Any:
-        """The program's next value, or None once it has ended well and the guest has powered off.
-
-        *timeout* is in seconds of silence of the program. Raises GuestDied when the kernel is lost, the
-        program fails, the emulator ends early, or nothing comes in *timeout*.
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            while self._lines:
-                line = self._lines.pop(0)
-                try:
-                    value = wire.decode(line)
-                except ValueError:
-                    raise GuestDied(f"the line from it is garbled: {line[:60]!r}", self.console) from None
-                if isinstance(value, dict) and value.keys() == {"exit"}:
-                    self._status = int(value["exit"])
-                    continue
-                return value
-            if self._process.poll() is not None:
-                self._drain()
-                if self._lines:
-                    continue
-                if self._status == 0:
-                    return None
-                if self._status is not None:
-                    raise GuestDied(
-                        f"its program ended with status {self._status}", self.console, status=self._status
-                    )
-                raise GuestDied(f"the emulator ended ({_ending(self._process.returncode)})", self.console)
-            # A lost kernel is given half a second to print its trace.
-            if self._lost is not None and time.monotonic() > self._lost:
-                raise GuestDied("its kernel is lost", self.console)
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise GuestDied(f"nothing came from it for {timeout:.0f} s", self.console)
-            self._wait(min(left, 0.1))
-
-    def __iter__(self) -> Iterator[Any]:
-        """The program's values until it ends; raises as ``receive`` does."""
-        while (value := self.receive()) is not None:
-            yield value
-
-    def _wait(self, seconds: float) -> bool:
-        ready = self._selector.select(seconds)
-        for key, mask in ready:
-            key.data(mask)
-        return bool(ready)
-
-    def _drain(self) -> None:
-        while self._selector.get_map() and self._wait(0):
-            pass
-
-    def _accept(self, _: int) -> None:
-        self._line, _peer = self._launch.listener.accept()
-        self._line.setblocking(False)
-        self._selector.unregister(self._launch.listener)
-        self._selector.register(self._line, selectors.EVENT_READ, self._exchange)
-        self._watch_line()
-
-    def _watch_line(self) -> None:
-        if self._line is not None and self._line.fileno() in self._selector.get_map():
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outgoing else 0)
-            self._selector.modify(self._line, events, self._exchange)
-
-    def _exchange(self, mask: int) -> None:
-        assert self._line is not None
-        try:
-            if mask & selectors.EVENT_WRITE and self._outgoing:
-                del self._outgoing[: self._line.send(self._outgoing)]
-                self._watch_line()
-            data = self._line.recv(1 << 16) if mask & selectors.EVENT_READ else None
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data == b"":
-            self._selector.unregister(self._line)
-        elif data:
-            *lines, self._rest = (self._rest + data).split(b"\n")
-            self._lines += [line for line in lines if line.strip()]
-
-    def _read_console(self, _: int) -> None:
-        try:
-            data = os.read(self._console_fd, 1 << 16)
-        except BlockingIOError:
-            return
-        if not data:  # every writer has gone
-            self._selector.unregister(self._console_fd)
-            return
-        seen = max(0, len(self._text) - 64)
-        self._text += data
-        if self.on_console:
-            self.on_console(data.decode(errors="replace").replace("\r", ""))
-        if self._lost is None and LOST.search(self._text, seen):
-            self._lost = time.monotonic() + 0.5
-
-    def _close(self) -> None:
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        self._selector.close()
-        if self._line is not None:
-            self._line.close()
-
-
 @contextlib.contextmanager
 def _running(
     machine: Machine,
@@ -327,11 +169,17 @@ def _running(
         keep = os.open(launch.console, os.O_WRONLY)
         stack.callback(os.close, keep)
         log = stack.enter_context((folder / "emulator.log").open("wb"))
+        screen, terminal = os.openpty() if machine.emulator.terminal else (None, None)
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", *machine.emulator.command(launch, machine)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=launch.files, start_new_session=True,
+            stdin=terminal if terminal is not None else subprocess.DEVNULL,
+            stdout=terminal if terminal is not None else log,
+            stderr=log, pass_fds=launch.files, start_new_session=True, env={**os.environ, "TERM": "linux"},
         )  # fmt: skip
-        guest = Guest(process, launch, console)
+        if terminal is not None and screen is not None:
+            os.close(terminal)
+            stack.callback(os.close, screen)
+        guest = Guest(process, folder, listener=listener, console=console, screen=screen)
         try:
             yield guest
         except GuestDied as death:
@@ -341,6 +189,9 @@ def _running(
             raise
         finally:
             guest._close()
+            import subprocess as q
+
+            q.run(["cp", "-r", str(folder), "/tmp/labm/last"])
 
 
 def init_script(modules: Mapping[str, str], check: Mapping[str, str], main: Sequence[str]) -> str:
@@ -380,15 +231,11 @@ finish $?
 """
 
 
-def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"status {code}"
-
-
 def machines() -> dict[str, Machine]:
     """Every machine by name, in the order in which they are listed to people."""
-    from secondsight.lab import qemu
+    from secondsight.lab import bochs, qemu
 
-    return {machine.name: machine for machine in qemu.MACHINES}
+    return {machine.name: machine for machine in [*qemu.MACHINES, *bochs.MACHINES]}
 
 
 def machine(name: str) -> Machine:

@@ -22,6 +22,7 @@ class Qemu:
     """``qemu-system-x86_64 -accel tcg``."""
 
     family = socket.AF_UNIX
+    terminal = False
 
     def missing(self) -> str | None:
         """The packages to install, or None."""
