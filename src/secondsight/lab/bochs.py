@@ -179,6 +179,9 @@ mouse: enabled=0
         return ["bochs-bin", "-q", "-rc", str(script), "-f", str(rc)]
 
 
+# Making kernel text read-only is followed by a walk of all page tables: five seconds here.
+APPEND = "rodata=off"
+
 MACHINES = [
     Machine(
         "ept",
@@ -188,6 +191,7 @@ MACHINES = [
         modules={"kvm-intel": "ept=1 eptad=1", "brd": "rd_nr=2 rd_size=524288"},
         check={"/sys/module/kvm_intel/parameters/ept": "Y", "/sys/module/kvm_intel/parameters/eptad": "Y"},
         slow=6.0,
+        append=APPEND,
     ),
     Machine(
         "ept-noad",
@@ -197,5 +201,6 @@ MACHINES = [
         modules={"kvm-intel": "ept=1 eptad=0", "brd": "rd_nr=2 rd_size=524288"},
         check={"/sys/module/kvm_intel/parameters/ept": "Y", "/sys/module/kvm_intel/parameters/eptad": "N"},
         slow=6.0,
+        append=APPEND,
     ),
 ]

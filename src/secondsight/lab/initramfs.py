@@ -51,20 +51,23 @@ PYTHON = {
 }
 """The environment that Python needs in the guest."""
 
-FORMAT = 1  # part of a base's name: raise it when what is put into one changes
+FORMAT = 6  # part of a base's name: raise it when what is put into one changes
 
 # Parts of the standard library that no agent needs: a third of its size.
 STDLIB_SKIP = {
     "test", "tests", "idlelib", "tkinter", "ensurepip", "lib2to3", "turtledemo", "pydoc_data", "distutils",
-    "unittest", "site-packages", "dist-packages", "__pycache__", "venv", "xmlrpc", "wsgiref", "dbm", "curses",
+    "unittest", "site-packages", "dist-packages", "__pycache__", "venv", "xmlrpc", "wsgiref", "dbm",
     "sqlite3", "msilib",
 }  # fmt: skip
-# Extension modules that drag in large libraries; hashlib falls back to Python's own hashes.
+# Extension modules that drag in large libraries; hashlib falls back to Python's own hashes. (drgn needs readline.)
 DYNLOAD_SKIP = (
-    "_tkinter", "_sqlite3", "_curses", "_dbm", "_gdbm", "readline", "_ssl", "_hashlib", "_test",
-    "_ctypes_test", "_xxtest", "xx",
+    "_tkinter", "_sqlite3", "_dbm", "_gdbm", "_ssl", "_hashlib", "_test",
+    "_ctypes_test", "_xxtest", "xx", "nis", "ossaudiodev", "audioop",
 )  # fmt: skip
-SITE_SKIP = {"tests", "f2py", "_pyinstaller", "include", "__pycache__", "testing"}
+SITE_SKIP = {"tests", "f2py", "_pyinstaller", "include", "__pycache__", "testing", "distutils"}
+# Bundled libraries whose functions the guest never calls: debuginfod's network access, with the twenty libraries that
+# it drags in. A stand-in that stops the program takes their place. (Not OpenBLAS: numpy calls it while it is imported.)
+STAND_INS = ("libcurl",)
 
 
 def build(kernel: Kernel, cache: Path | None = None, say: Say = lambda text: None) -> list[Path]:
@@ -121,7 +124,7 @@ def package_sources(modules: Iterable[str], under: str = "/app") -> dict[str, by
 
 
 def _module_base(folder: Path, kernel: Kernel) -> Path:
-    elves = kernel.load_order(*MODULES)
+    elves = {name: _unsigned(module) for name, module in kernel.load_order(*MODULES).items()}
     key = hashlib.sha256(
         repr((FORMAT, [(k, hashlib.sha256(v).digest()) for k, v in elves.items()])).encode()
     ).hexdigest()
@@ -135,6 +138,19 @@ def _module_base(folder: Path, kernel: Kernel) -> Path:
             writer.file("/mod/order", "".join(f"{name}\n" for name in elves).encode())
             writer.close()
     return path
+
+
+def _unsigned(module: bytes) -> bytes:
+    """*module* without the signature at its end, which an emulated CPU checks for a second and no kernel here asks for.
+
+    The trailer: a ``struct module_signature`` of 12 bytes, its last four the signature's length (big-endian), then a
+    marker (include/linux/module_signature.h).
+    """
+    marker = b"~Module signature appended~\n"
+    if not module.endswith(marker):
+        return module
+    end = len(module) - len(marker) - 12
+    return module[: end - int.from_bytes(module[end + 8 : end + 12], "big")]
 
 
 def _python_base(folder: Path, say: Say) -> Path:
@@ -162,6 +178,7 @@ def _python_base(folder: Path, say: Say) -> Path:
         for inside, host in site.items():
             (root / "site" / inside).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(host, root / "site" / inside)
+        _thin_out(root / "site")
         # Python reads its pure part from lib whatever platlibdir says.
         if sys.platlibdir != "lib":
             (root / "usr/lib").symlink_to(sys.platlibdir)
@@ -240,6 +257,25 @@ def _compile(root: Path) -> None:
     for source in root.rglob("*.py"):
         if source.with_suffix(".pyc").exists():
             source.unlink()
+
+
+def _thin_out(site: Path) -> None:
+    """Put stand-ins for STAND_INS among the bundled libraries (``NAME.libs``), and drop those nobody needs then."""
+    bundled = {path.name: path for path in site.glob("*.libs/*")}
+    replaced = [path for name, path in bundled.items() if name.startswith(STAND_INS)]
+    if replaced:
+        asked = set().union(*(elf.symbols(path.read_bytes())[1] for path in site.rglob("*.so*")))
+        for path in replaced:
+            path.write_bytes(elf.stub(path.name, elf.symbols(path.read_bytes())[0] & asked))
+    todo = [path for path in site.rglob("*.so*") if path.name not in bundled]
+    wanted: set[str] = set()
+    while todo:
+        for name in elf.needed(todo.pop().read_bytes()):
+            if name in bundled and name not in wanted:
+                wanted.add(name)
+                todo.append(bundled[name])
+    for name in bundled.keys() - wanted:
+        bundled[name].unlink()
 
 
 def _libraries(binaries: list[Path], root: Path) -> list[str]:
