@@ -11,12 +11,13 @@
 from __future__ import annotations
 
 import bz2
-import gzip
 import hashlib
 import lzma
 import os
 import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 from secondsight.errors import InputError
 
@@ -36,7 +37,7 @@ def vmlinux(image: bytes, source: str = "vmlinuz") -> bytes:
         raise InputError(source, f"byte {start}", "the image is cut short")
     try:
         elf = _decompress(payload)
-    except (lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError) as error:
+    except (lzma.LZMAError, zlib.error, OSError, EOFError, ValueError, _zstd_error()) as error:
         raise InputError(source, f"byte {start}", f"the kernel inside does not unpack: {error}") from None
     if elf[:4] != b"\x7fELF":
         raise InputError(
@@ -60,17 +61,30 @@ def unpack(vmlinuz: Path, folder: Path) -> Path:
     return path
 
 
+def _zstd_error() -> type[Exception]:
+    import zstandard
+
+    return zstandard.ZstdError
+
+
 def _decompress(payload: bytes) -> bytes:
+    """*payload* unpacked by what its first bytes say; the size that the kernel's build appends is passed over."""
+    unpacker: Any
     if payload[:6] == b"\xfd7zXZ\0":
-        return lzma.LZMADecompressor().decompress(payload)
-    if payload[:4] == b"\x28\xb5\x2f\xfd":
+        unpacker = lzma.LZMADecompressor()
+    elif payload[:4] == b"\x28\xb5\x2f\xfd":
         import zstandard
 
-        return zstandard.ZstdDecompressor().decompressobj().decompress(payload)
-    if payload[:2] == b"\x1f\x8b":
-        return gzip.decompress(payload)
-    if payload[:3] == b"BZh":
-        return bz2.BZ2Decompressor().decompress(payload)
-    if payload[:1] == b"\x5d":
-        return lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(payload)
-    return payload
+        unpacker = zstandard.ZstdDecompressor().decompressobj()
+    elif payload[:2] == b"\x1f\x8b":
+        unpacker = zlib.decompressobj(wbits=31)
+    elif payload[:3] == b"BZh":
+        unpacker = bz2.BZ2Decompressor()
+    elif payload[:1] == b"\x5d":
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
+    else:
+        return payload
+    data: bytes = unpacker.decompress(payload)
+    if not unpacker.eof:
+        raise EOFError("it ends too early")
+    return data
