@@ -21,11 +21,6 @@ Quantum = Annotated[
 ]
 
 
-@app.callback()
-def record() -> None:
-    """Keep the verbs apart even while there is one."""
-
-
 class _Ticker:
     """One line on standard error, renewed twice a second where that is a terminal."""
 
@@ -55,6 +50,13 @@ class _Ticker:
         )
 
 
+def _terminate_as_interrupt() -> None:
+    """Let SIGTERM end a recording as Ctrl-C does: what was recorded becomes a trace."""
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 @app.command("run", context_settings={"ignore_unknown_options": True})
 def run(
     command: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
@@ -67,6 +69,7 @@ def run(
     """
     from secondsight.trace.run import record_run
 
+    _terminate_as_interrupt()
     ticker = _Ticker()
     seen = 0
 
@@ -77,5 +80,40 @@ def run(
 
     _, code = record_run(output, command, quantum=quantum, report=report)
     ticker.done(output, seen)
+    if code:
+        raise typer.Exit(code if code > 0 else 128 - code)
+
+
+@app.command("vm", context_settings={"ignore_unknown_options": True})
+def vm(
+    arguments: Annotated[
+        list[str], typer.Argument(help="QEMU's arguments, after --; its program first if need be.")
+    ],
+    output: Output,
+    quantum: Quantum = 0,
+    virtual: Annotated[
+        bool,
+        typer.Option("--virtual", help="Guest-virtual addresses, all processes mixed, not guest-physical."),
+    ] = False,
+) -> None:
+    """Record every memory access of a VM under QEMU's TCG, through a plugin built on first use.
+
+    The clock is the number of instructions, one ns each. Ctrl-C ends the VM and keeps what was recorded.
+    """
+    from secondsight.trace.vm import record_vm
+
+    _terminate_as_interrupt()
+    ticker = _Ticker()
+    seen = 0
+
+    def report(accesses: int, rows: int, spaces: int) -> None:
+        nonlocal seen
+        seen = accesses
+        ticker(accesses, rows, spaces)
+
+    provenance, code = record_vm(output, arguments, quantum=quantum, virtual=virtual, report=report)
+    ticker.done(output, seen)
+    for reason, number in provenance.dropped.items():
+        ticker.console.print(f"left out: {number:,} {reason}", highlight=False)
     if code:
         raise typer.Exit(code if code > 0 else 128 - code)

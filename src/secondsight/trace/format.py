@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -27,7 +26,7 @@ from secondsight.trace.kinds import (
     first_unknown,
 )
 from secondsight.trace.provenance import KEY, Provenance, Space, decode
-from secondsight.trace.writer import SCHEMA
+from secondsight.trace.writer import DAMAGE, SCHEMA
 
 
 class _Group:
@@ -61,7 +60,7 @@ class _Group:
         else:
             try:
                 table = self.trace._file.read_row_group(self.index, columns=[name], use_threads=False)
-            except (pa.ArrowException, OSError) as error:
+            except DAMAGE as error:
                 raise self.error(
                     f"column {name} is damaged ({str(error).splitlines()[0]}); `secondsight trace recover` keeps the others"
                 ) from None
@@ -164,7 +163,7 @@ class Trace:
             file = pq.ParquetFile(where, memory_map=True, pre_buffer=False, page_checksum_verification=verify)
         except FileNotFoundError:
             raise InputError(str(path), "", "no such file") from None
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGE as error:
             torn = where.name.endswith(".recording")
             hint = (
                 "this is a recording; `secondsight trace recover` makes a trace of it"

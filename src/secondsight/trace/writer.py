@@ -36,6 +36,16 @@ SCHEMA: Final = pa.schema(
 )
 _ENCODING: Final = {"time": "DELTA_BINARY_PACKED", "address": "BYTE_STREAM_SPLIT"}
 _DICTIONARY: Final = ["space", "kind", "count"]
+# What Arrow raises for bytes that are not what they should be.
+DAMAGE: Final = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    KeyError,
+    NotImplementedError,
+    MemoryError,
+    OverflowError,
+)
 Columns = dict[str, NDArray[Any]]
 
 
@@ -189,6 +199,7 @@ class Recording(_Sink):
         self._stream = pa.ipc.new_stream(
             self._file, SCHEMA.with_metadata({KEY: encode(provenance)}), options=options
         )
+        self._stream.write_table(SCHEMA.empty_table())  # the head goes out with the first batch
         self._file.flush()
 
     def _hand_on(self, rows: int) -> None:
@@ -238,6 +249,8 @@ class Recording(_Sink):
                 if self._pending_rows:
                     self._hand_on(self._pending_rows)
                 self._file.close()
+                if not self.rows:
+                    self.stream_path.unlink()
 
 
 def _own(metadata: Any) -> bytes | None:
@@ -252,7 +265,7 @@ def _intact_batches(
     while True:
         try:
             found = stream.read_next_batch_with_custom_metadata()
-        except (StopIteration, pa.ArrowInvalid, OSError):
+        except (StopIteration, *DAMAGE):
             return
         yield found.batch, _own(found.custom_metadata)
 
@@ -275,9 +288,9 @@ def recover(
     with Path(recording).open("rb") as file:
         try:
             stream = pa.ipc.open_stream(file)
-        except (pa.ArrowInvalid, OSError):
+        except DAMAGE:
             raise InputError(source, "byte 0", "not a recording (no Arrow stream begins here)") from None
-        if stream.schema.remove_metadata() != SCHEMA:
+        if stream.schema.remove_metadata() != SCHEMA:  # names, types and NOT NULL
             raise InputError(source, "schema", f"expected the columns {', '.join(COLUMNS)} of a trace")
         latest = decode(_own(stream.schema.metadata), source)
         with TraceWriter(path, latest, profile=profile) as writer:

@@ -1,0 +1,370 @@
+/*
+ * guestmem: a QEMU TCG plugin that streams a guest's memory accesses to a file descriptor.
+ *
+ *   QEMU ── each block of translated code ──▶ executed(): the clock, the fetches
+ *        ── each load and store ───────────▶ accessed(): guest-physical page, read or write
+ *                                                 │ quantum > 0: one row per quantum, page and kind
+ *                                                 ▼ quantum = 0: one row per access and page
+ *                                              rows ── write(2), blocking ──▶ fd
+ *
+ * The clock is the number of instructions of all vCPUs, one ns each. Rows of a quantum stand in the order of first
+ * touch. Writing blocks when the reader is slow, so nothing is dropped while it lives; what cannot be written is
+ * counted. The last row (kind 0xff) carries the totals, against which the reader checks its own.
+ *
+ * Arguments: fd=N quantum=N ram=BYTES high=0|1 virtual=0|1. ram: accesses to other memory (ROM, video) are counted,
+ * not reported; high: RAM may also lie at 4 GiB and up (QEMU 8 and later give true guest-physical addresses; before,
+ * RAM above the PCI hole appears right behind the RAM below it).
+ *
+ * Fetches: the API names the host address of an instruction, not its guest-physical one. The guest's RAM is one host
+ * mapping of exactly `ram` bytes, which /proc/self/maps shows; where it is not, fetches are not reported and the
+ * last row says so.
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What is used of QEMU's plugin API (docs/devel/tcg-plugins.rst); distributions do not package its header. */
+typedef uint64_t plugin_id;
+typedef uint32_t meminfo;
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+struct qemu_plugin_hwaddr;
+typedef struct {
+    const char *target_name;
+    struct { int min, cur; } version;
+    bool system_emulation;
+    union { struct { int smp_vcpus, max_vcpus; } system; };
+} plugin_info;
+enum { CB_NO_REGS = 0 };
+enum { MEM_R = 1, MEM_W = 2, MEM_RW = 3 };
+extern void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id, void (*)(plugin_id, struct qemu_plugin_tb *));
+extern void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *, void (*)(unsigned, void *), int, void *);
+extern void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, void (*)(unsigned, meminfo, uint64_t, void *),
+                                             int, int, void *);
+extern void qemu_plugin_register_atexit_cb(plugin_id, void (*)(plugin_id, void *), void *);
+extern void qemu_plugin_register_flush_cb(plugin_id, void (*)(plugin_id));
+extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
+extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
+extern size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
+extern uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
+extern void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *);
+extern unsigned qemu_plugin_mem_size_shift(meminfo);
+extern bool qemu_plugin_mem_is_store(meminfo);
+extern struct qemu_plugin_hwaddr *qemu_plugin_get_hwaddr(meminfo, uint64_t);
+extern bool qemu_plugin_hwaddr_is_io(const struct qemu_plugin_hwaddr *);
+extern uint64_t qemu_plugin_hwaddr_phys_addr(const struct qemu_plugin_hwaddr *);
+
+#define EXPORT __attribute__((visibility("default")))
+EXPORT int qemu_plugin_version = PLUGIN_VERSION;
+
+/* The row on the wire; little-endian, as every machine this runs on. */
+struct row {
+    uint64_t time;
+    uint64_t address;
+    uint32_t count;
+    uint8_t kind; /* 4 read, 5 write, 6 fetch: the GUEST kinds of the trace format; 0xff: the totals */
+    uint8_t pad[3];
+};
+enum { GUEST_READ = 4, GUEST_WRITE = 5, GUEST_FETCH = 6, TOTALS = 0xff };
+
+#define PAGE 4096ull
+#define NOWHERE UINT64_MAX
+#define ROWS (1u << 18)
+#define WORTH_A_WRITE 4096u
+#define SLOTS (1u << 20)
+#define HOT (1u << 12)
+
+static int out_fd = -1;
+static uint64_t quantum, ram;
+static bool high, virtual_addresses, several;
+static volatile int lock_word;
+
+static uint64_t now;                      /* instructions so far */
+static uint64_t quantum_end;
+static uint64_t seen, unwritten, elsewhere, io; /* accesses: in rows, lost to a failed write, not RAM, device registers */
+static bool fetches_lost, dead;
+
+static struct row rows[ROWS];
+static uint32_t n_rows, first_open;       /* rows[first_open..] belong to the open quantum */
+static uint32_t slots[SLOTS];             /* row + 1 */
+static uint32_t slot_of[ROWS];
+static struct { uint64_t key, epoch; uint32_t row; } hot[HOT];
+static uint64_t epoch = 1;
+
+static void acquire(void)
+{
+    if (several)
+        while (__atomic_exchange_n(&lock_word, 1, __ATOMIC_ACQUIRE))
+            while (__atomic_load_n(&lock_word, __ATOMIC_RELAXED))
+                ;
+}
+
+static void release(void)
+{
+    if (several)
+        __atomic_store_n(&lock_word, 0, __ATOMIC_RELEASE);
+}
+
+static void put(const struct row *from, uint32_t n)
+{
+    const char *at = (const char *)from;
+    size_t left = n * sizeof(*from);
+    while (left && !dead) {
+        ssize_t done = write(out_fd, at, left);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0) {
+            dead = true;
+            break;
+        }
+        at += done;
+        left -= (size_t)done;
+    }
+    if (left)
+        for (const struct row *r = (const struct row *)at; r < from + n; r++)
+            unwritten += r->count;
+}
+
+/* The open quantum ends: its slots are forgotten; rows go out when there are enough to be worth a write. */
+static void end_quantum(bool write_now)
+{
+    for (uint32_t r = first_open; r < n_rows; r++)
+        slots[slot_of[r]] = 0;
+    epoch++;
+    first_open = n_rows;
+    if (write_now || n_rows >= WORTH_A_WRITE) {
+        put(rows, n_rows);
+        n_rows = first_open = 0;
+    }
+}
+
+static void touch(uint64_t address, unsigned kind, uint32_t times)
+{
+    seen += times;
+    if (!quantum) {
+        rows[n_rows++] = (struct row){ .time = now, .address = address, .count = times, .kind = (uint8_t)kind };
+        if (n_rows == ROWS)
+            end_quantum(true);
+        return;
+    }
+    uint64_t key = (address & ~(PAGE - 1)) | kind;
+    uint64_t hash = key * 0x9E3779B97F4A7C15ull;
+    uint32_t h = (uint32_t)(hash >> 52);
+    if (hot[h].key == key && hot[h].epoch == epoch) {
+        rows[hot[h].row].count += times;
+        return;
+    }
+    uint32_t slot = (uint32_t)(hash >> 40) & (SLOTS - 1);
+    while (slots[slot]) {
+        struct row *r = &rows[slots[slot] - 1];
+        if ((r->address | r->kind) == key)
+            break;
+        slot = (slot + 1) & (SLOTS - 1);
+    }
+    if (!slots[slot]) {
+        if (n_rows == ROWS) { /* a quantum of more pages than fit ends early */
+            end_quantum(true);
+            slot = (uint32_t)(hash >> 40) & (SLOTS - 1);
+        }
+        rows[n_rows] = (struct row){ .time = now, .address = key & ~(PAGE - 1), .kind = (uint8_t)kind };
+        slot_of[n_rows] = slot;
+        slots[slot] = ++n_rows;
+    }
+    uint32_t r = slots[slot] - 1;
+    rows[r].count += times;
+    hot[h].key = key;
+    hot[h].epoch = epoch;
+    hot[h].row = r;
+}
+
+static bool is_ram(uint64_t address)
+{
+    return address < ram || (high && address - (4ull << 30) < ram);
+}
+
+static void access_page(meminfo info, uint64_t vaddr, unsigned kind)
+{
+    struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
+    if (!where) {
+        elsewhere++;
+        return;
+    }
+    if (qemu_plugin_hwaddr_is_io(where)) {
+        io++;
+        return;
+    }
+    uint64_t address = qemu_plugin_hwaddr_phys_addr(where);
+    if (!is_ram(address))
+        elsewhere++;
+    else
+        touch(virtual_addresses ? vaddr : address, kind, 1);
+}
+
+static void accessed(unsigned vcpu, meminfo info, uint64_t vaddr, void *unused)
+{
+    (void)vcpu, (void)unused;
+    unsigned kind = qemu_plugin_mem_is_store(info) ? GUEST_WRITE : GUEST_READ;
+    uint64_t last = vaddr + (1ull << qemu_plugin_mem_size_shift(info)) - 1;
+    acquire();
+    access_page(info, vaddr, kind);
+    if ((last ^ vaddr) >= PAGE && last > vaddr)
+        access_page(info, last & ~(PAGE - 1), kind);
+    release();
+}
+
+/* A translated block: where its instructions lie (it spans two pages at most) and how many there are in each. */
+struct block {
+    uint64_t page[2];
+    uint32_t n[2];
+};
+struct arena {
+    struct arena *next;
+    uint32_t used;
+    struct block blocks[4096];
+};
+static struct arena *arenas;
+
+static void executed(unsigned vcpu, void *data)
+{
+    (void)vcpu;
+    const struct block *b = data;
+    acquire();
+    if (quantum && now >= quantum_end) {
+        quantum_end = now - now % quantum + quantum;
+        end_quantum(false);
+    }
+    now++; /* the block's accesses carry the time of its first instruction */
+    for (int i = 0; i < 2 && b->n[i]; i++)
+        if (b->page[i] != NOWHERE)
+            touch(b->page[i], GUEST_FETCH, b->n[i]);
+    now += b->n[0] + b->n[1] - 1;
+    release();
+}
+
+static uint64_t ram_start, ram_end; /* the host mapping of the guest's RAM, once found */
+
+static bool find_ram(uint64_t host)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    unsigned long start, end;
+    bool found = false;
+    while (maps && !found && fgets(line, sizeof(line), maps))
+        if (sscanf(line, "%lx-%lx", &start, &end) == 2 && start <= host && host < end && end - start == ram) {
+            ram_start = start;
+            ram_end = end;
+            found = true;
+        }
+    if (maps)
+        fclose(maps);
+    return found;
+}
+
+static uint64_t code_page(const struct qemu_plugin_insn *insn, uint64_t vaddr)
+{
+    if (virtual_addresses)
+        return vaddr & ~(PAGE - 1);
+    uint64_t host = (uint64_t)(uintptr_t)qemu_plugin_insn_haddr(insn);
+    if (!host)
+        return NOWHERE;
+    if (!(host >= ram_start && host < ram_end) && (ram_end || !find_ram(host)))
+        return NOWHERE; /* ROM, or RAM not found yet */
+    return (host - ram_start) & ~(PAGE - 1);
+}
+
+static void translated(plugin_id id, struct qemu_plugin_tb *tb)
+{
+    (void)id;
+    acquire();
+    if (!arenas || arenas->used == 4096) {
+        struct arena *fresh = calloc(1, sizeof(*fresh));
+        if (!fresh)
+            abort();
+        fresh->next = arenas;
+        arenas = fresh;
+    }
+    struct block *b = &arenas->blocks[arenas->used++];
+    size_t n = qemu_plugin_tb_n_insns(tb);
+    uint64_t first = 0;
+    b->page[0] = b->page[1] = NOWHERE;
+    for (size_t i = 0; i < n; i++) {
+        struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+        uint64_t vaddr = qemu_plugin_insn_vaddr(insn);
+        int second = i && (vaddr ^ first) >= PAGE;
+        if (!i)
+            first = vaddr;
+        if (!b->n[second]++)
+            b->page[second] = code_page(insn, vaddr);
+        qemu_plugin_register_vcpu_mem_cb(insn, accessed, CB_NO_REGS, MEM_RW, NULL);
+    }
+    release();
+    qemu_plugin_register_vcpu_tb_exec_cb(tb, executed, CB_NO_REGS, b);
+}
+
+/* All translated blocks are gone: nothing points into the arenas any more. */
+static void flushed(plugin_id id)
+{
+    (void)id;
+    acquire();
+    while (arenas) {
+        struct arena *next = arenas->next;
+        free(arenas);
+        arenas = next;
+    }
+    release();
+}
+
+static void ended(plugin_id id, void *unused)
+{
+    (void)id, (void)unused;
+    acquire();
+    end_quantum(true);
+    fetches_lost = !ram_end && !virtual_addresses;
+    struct row totals[2] = {
+        { .time = seen, .address = unwritten, .count = fetches_lost, .kind = TOTALS },
+        { .time = elsewhere, .address = io, .kind = TOTALS },
+    };
+    put(totals, 2);
+    close(out_fd);
+    dead = true;
+    release();
+}
+
+static bool argument(const char *text, const char *name, uint64_t *value)
+{
+    size_t length = strlen(name);
+    if (strncmp(text, name, length) || text[length] != '=')
+        return false;
+    *value = strtoull(text + length + 1, NULL, 0);
+    return true;
+}
+
+EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int argc, char **argv)
+{
+    uint64_t fd = 0, is_high = 0, is_virtual = 0;
+    for (int i = 0; i < argc; i++)
+        if (!argument(argv[i], "fd", &fd) && !argument(argv[i], "quantum", &quantum) && !argument(argv[i], "ram", &ram) &&
+            !argument(argv[i], "high", &is_high) && !argument(argv[i], "virtual", &is_virtual)) {
+            fprintf(stderr, "guestmem: unknown argument %s\n", argv[i]);
+            return -1;
+        }
+    if (!info->system_emulation || !fd || !ram) {
+        fprintf(stderr, "guestmem: needs a system emulator, fd= and ram=\n");
+        return -1;
+    }
+    out_fd = (int)fd;
+    high = is_high;
+    virtual_addresses = is_virtual;
+    several = info->system.max_vcpus > 1;
+    quantum_end = quantum;
+    qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+    qemu_plugin_register_flush_cb(id, flushed);
+    qemu_plugin_register_atexit_cb(id, ended, NULL);
+    return 0;
+}
