@@ -73,16 +73,17 @@ class Columns:
     counts_known: bool = True
     secondary: tuple[Secondary, ...] = field(default=())
 
-
-def _empty(blocks: U64, **facts: object) -> Columns:
-    count, page = len(blocks), (len(blocks), 512)
-    return Columns(
-        address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=np.zeros(page, np.uint64),
-        flags=np.zeros(page, np.uint32), mapcount=np.zeros(page, np.int32), folio_mapcount=np.zeros(page, np.int32),
-        refcount=np.zeros(page, np.int32), shared=np.zeros(page, np.bool_), folio=np.full(page, -1, np.int64),
-        pte_known=np.ones(page, np.bool_), page_known=np.ones(page, np.bool_), zap_marks=np.zeros(page, np.uint8),
-        gfn=np.full(count, -1, np.int64), slot=np.full(count, -1, np.int32), **facts,  # type: ignore[arg-type]
-    )  # fmt: skip
+    @classmethod
+    def empty(cls, blocks: U64, **facts: object) -> Columns:
+        """Columns for the blocks at *blocks* (uint64[N]), all zero and known; *facts* are the fields that are not arrays."""
+        count, page = len(blocks), (len(blocks), 512)
+        return cls(
+            address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=np.zeros(page, np.uint64),
+            flags=np.zeros(page, np.uint32), mapcount=np.zeros(page, np.int32), folio_mapcount=np.zeros(page, np.int32),
+            refcount=np.zeros(page, np.int32), shared=np.zeros(page, np.bool_), folio=np.full(page, -1, np.int64),
+            pte_known=np.ones(page, np.bool_), page_known=np.ones(page, np.bool_), zap_marks=np.zeros(page, np.uint8),
+            gfn=np.full(count, -1, np.int64), slot=np.full(count, -1, np.int32), **facts,  # type: ignore[arg-type]
+        )  # fmt: skip
 
 
 class KernelReader:
@@ -113,7 +114,7 @@ class KernelReader:
 
         entries = PageTable(self._kernel, int(self._mm.pgd.value_())).read_blocks(blocks)
         secondary, marks, gfn, slot = self._secondary(blocks)
-        found = _empty(blocks, secondary=secondary)
+        found = Columns.empty(blocks, secondary=secondary)
         found.pmd[:], found.pte[:], found.zap_marks[:] = entries.pmd, entries.pte, marks
         found.gfn[:], found.slot[:] = gfn, slot
         found.pte_known[:] = found.page_known[:] = entries.known[:, None]
@@ -239,7 +240,7 @@ class ProcfsReader:
         shape = words.shape
         nowhere = np.zeros(shape, np.bool_)
         secondary = Secondary("secondary MMUs", nowhere, nowhere, self.secondary_reason())
-        found = _empty(blocks, secondary=(secondary,), counts_known=False)
+        found = Columns.empty(blocks, secondary=(secondary,), counts_known=False)
         present = (words & pm.PRESENT) != 0
         swapped = (words & pm.SWAPPED) != 0
         pfns = words & pm.PFN_MASK
@@ -342,18 +343,23 @@ def _address_of(page: object) -> int:
     return int(np.frombuffer(page, np.uint8, 1).ctypes.data)  # type: ignore[call-overload]
 
 
-def rule_out(found: Columns, vmas: list[Vma]) -> None:
-    """Make PRIMARY known, and no, where smaps read *after* the columns leaves no young PTE.
+def settle_primary(found: Columns, vmas: list[Vma]) -> None:
+    """Make PRIMARY known where the sums of smaps, read *after* the columns, leave only one answer.
 
-    smaps counts a page as Referenced if its PTE is young, PG_young or PG_referenced is set (``smaps_account``): where a mapping's
-    count is no more than its PG_referenced pages here, no other page of it can be young.
+    smaps counts a page as Referenced if its PTE is young, PG_young or PG_referenced is set (``smaps_account``), which is what khugepaged
+    asks of the CPU's side. Where a mapping's sum is no more than its PG_referenced pages, no other page of it can be young; where it
+    is all that is resident, every page must be (PG_young, the accessed bit that idle tracking took off, counted with it).
     """
     present = bits.pte_present(found.pte)
     for vma in vmas:
         inside = (found.address >= np.uint64(vma.start)) & (found.address < np.uint64(vma.end))
         if "Referenced" not in vma.kb or not inside.any():
             continue
+        referenced = vma.kb["Referenced"]
         marked = (found.flags[inside] & kpf.REFERENCED) != 0
         whole = vma.first_block == vma.start and vma.block_end == vma.end
-        if vma.kb["Referenced"] == 0 or (whole and vma.kb["Referenced"] <= 4 * int(marked.sum())):
+        if referenced == 0 or (whole and referenced <= 4 * int(marked.sum())):
             found.pte_known[inside] |= ~marked & present[inside]
+        elif referenced == vma.kb.get("Rss"):
+            found.pte[inside] |= np.where(present[inside], bits.ACCESSED, np.uint64(0))
+            found.pte_known[inside] |= present[inside]

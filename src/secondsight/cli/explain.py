@@ -1,0 +1,163 @@
+"""``secondsight explain``: why khugepaged will or will not collapse each block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from secondsight.live.explain import Block, Explanation
+
+app = typer.Typer(help="Why khugepaged will or will not collapse each block of a process.")
+
+_SHOWN = 24
+
+
+@app.command()
+def explain(
+    file: Annotated[
+        Path | None, typer.Argument(help="A snapshot; or name a running process with --pid.")
+    ] = None,
+    pid: Annotated[int | None, typer.Option(help="A running process.")] = None,
+    within: Annotated[
+        str | None, typer.Option("--range", help="Only these addresses: START-END in hexadecimal.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every block, not only the telling ones.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
+    kernel_memory: Annotated[
+        bool | None,
+        typer.Option(
+            "--kernel-memory/--procfs",
+            help="Insist on kernel memory, or do without (default: if it can be read).",
+        ),
+    ] = None,
+) -> None:
+    """Totals first, then block by block: how it is mapped, which channel calls it used, and what khugepaged will answer and why."""
+    from secondsight.errors import UsageError
+    from secondsight.live import capture
+    from secondsight.live.explain import explain as judge
+
+    if (file is None) == (pid is None):
+        raise UsageError("explain: name a snapshot file or --pid PID, one of them")
+    if file is not None:
+        if within:
+            raise UsageError("--range: belongs to --pid; a snapshot holds what was captured")
+        taken = capture.load(file)
+    else:
+        from secondsight.live.process import Process
+
+        assert pid is not None
+        bounds = capture.parse_range(within) if within else None
+        with Process.open(pid) as process:
+            kernel, missing = capture.open_kernel(kernel_memory)
+            taken = capture.take(process, kernel, missing, bounds)
+    answer = judge(taken)
+    if json:
+        import msgspec
+
+        print(msgspec.json.format(msgspec.json.encode(answer), indent=1).decode())
+        return
+    _print_head(answer)
+    _print_totals(answer)
+    _print_mappings(answer, everything)
+    _print_blocks(answer, everything)
+
+
+def _size(amount: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            return f"{amount:.0f} {unit}" if unit in ("B", "KiB") else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return ""
+
+
+def _print_head(answer: Explanation) -> None:
+    print(
+        f"process {answer.pid} ({answer.name}), kernel {answer.kernel}, read from {answer.source} in {answer.read_seconds:.2f} s"
+    )
+    if answer.missing:
+        print(f"  kernel memory was not read: {answer.missing}")
+    for name, state in answer.channels.items():
+        print(f"  {name:<10} {state}")
+    for point in answer.open_points:
+        print(f"  open: {point}; judged both ways")
+    limits = ", ".join(
+        f"{name} {value}" for name, value in answer.limits.items() if name.startswith(("max", "enabled"))
+    )
+    print(f"  limits: {limits}")
+
+
+def _print_totals(answer: Explanation) -> None:
+    totals = answer.totals
+    coverage = (
+        "no eligible memory"
+        if totals.coverage is None
+        else f"{100 * totals.coverage:.1f} % of eligible memory is huge"
+    )
+    print(
+        f"\n{totals.blocks} blocks hold memory ({_size(totals.resident)}) in {totals.mappings} mappings; "
+        f"{totals.eligible_blocks} eligible, {totals.huge_blocks} huge; {coverage}"
+    )
+    print(
+        f"khugepaged will collapse {totals.collapsible}, may collapse {totals.collapsible_if} more; "
+        f"memory that would add: {_size(totals.bloat)}; wasted passes ahead: {totals.wasted}; "
+        f"verdicts that hang on the unknown: {totals.unknown}"
+    )
+    for status, count in totals.by_status.items():
+        print(f"  {count:8} {status}")
+
+
+def _print_mappings(answer: Explanation, everything: bool) -> None:
+    shown = [m for m in answer.mappings if everything or (m.blocks > m.empty and m.blocks) or m.advice]
+    if not shown:
+        return
+    print("\nmappings with whole blocks" if not everything else "\nmappings")
+    for m in shown:
+        state = f"passed by: {m.refused}" if m.refused else "eligible"
+        print(
+            f"  {m.start:012x}-{m.end:012x} {m.perms} {m.blocks} blocks ({m.huge} huge, {m.empty} empty) "
+            f"{m.advice} {m.name} {state}".rstrip()
+        )
+
+
+def _telling(answer: Explanation) -> list[Block]:
+    """The blocks a user wants first: wasted passes, then what will or may collapse by the memory it adds, then refusals of each kind."""
+    chosen = [b for b in answer.blocks if b.wasted]
+    chosen += sorted(
+        (b for b in answer.blocks if b.status == "succeeded" and not b.wasted), key=lambda b: -b.bloat
+    )
+    seen: dict[tuple[str, str], int] = {}
+    for block in answer.blocks:
+        if block.wasted or block.status in ("succeeded", "page_pmd_mapped"):
+            continue
+        kind = (block.status, block.reason)
+        seen[kind] = seen.get(kind, 0) + 1
+        if seen[kind] <= 3:
+            chosen.append(block)
+    return sorted(chosen[:_SHOWN], key=lambda b: b.address)
+
+
+def _print_blocks(answer: Explanation, everything: bool) -> None:
+    blocks = list(answer.blocks) if everything else _telling(answer)
+    if not blocks:
+        return
+    print(
+        f"\n{'every block' if everything else 'telling blocks'}: pages present/swapped, and used by PRIMARY REFERENCED SECONDARY"
+    )
+    for block in blocks:
+        used = " ".join(
+            "?" if n is None else str(n) for n in (block.primary, block.referenced, block.secondary)
+        )
+        guest = f" guest {block.guest:#x} slot {block.slot}" if block.guest is not None else ""
+        doubt = "" if block.known else " (not certain)"
+        where = f" at {block.at:#x}" if block.at is not None else ""
+        print(
+            f"  {block.address:#014x} {block.mapping} {block.populated}/{block.swapped} used {used}{guest}: "
+            f"{block.status}{doubt}: {block.reason}{where}"
+        )
+    if not everything and len(answer.blocks) > len(blocks):
+        print(f"  … {len(answer.blocks) - len(blocks)} more; --all shows every block")

@@ -1,0 +1,240 @@
+"""A snapshot: everything the judgement needs of one process, captured with privilege, judged anywhere without.
+
+On disk a NumPy ``.npz``: one array a column, and ``header``, JSON with the mappings, the limits, what the kernel has, and where it
+all came from. Frames' numbers are in it, kernel pointers are not.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from secondsight import __version__
+from secondsight.errors import InputError, MissingPart, UsageError
+from secondsight.live import view as views
+from secondsight.live.probe import Facts, probe
+from secondsight.live.process import Process
+from secondsight.live.reader import Columns, KernelReader, ProcfsReader, Secondary, settle_primary
+from secondsight.live.vma import BLOCK, Vma, parse_maps, parse_smaps
+from secondsight.mm.config import Knobs
+
+if TYPE_CHECKING:
+    from secondsight.live.kmem import Kernel
+
+FORMAT = 1
+_COLUMNS = tuple(field.name for field in fields(Columns) if field.name not in ("counts_known", "secondary"))
+
+
+class Answerer(msgspec.Struct, frozen=True):
+    """A notifier of the snapshot; its masks are the arrays ``young_N`` and ``known_N``."""
+
+    name: str
+    why: str
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What is not an array. *taken* is seconds since the epoch, *seconds* how long reading took, *source* ``kernel memory`` or ``procfs``;
+    *missing* says why kernel memory was not read."""
+
+    format: int
+    version: str
+    taken: float
+    seconds: float
+    source: str
+    missing: str
+    pid: int
+    name: str
+    machine: str
+    facts: Facts
+    limits: Knobs
+    enabled: str
+    counts_known: bool
+    secondary: tuple[Answerer, ...]
+    mappings: tuple[Vma, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A captured process: *header* and *columns*."""
+
+    header: Header
+    columns: Columns
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """``0x7f0000000000-0x7f0040000000`` (hexadecimal, end exclusive) as numbers.
+
+    Raises:
+        UsageError: not such a range.
+    """
+    try:
+        start, end = (int(part, 16) for part in text.split("-"))
+    except ValueError:
+        raise UsageError(f"--range {text}: write START-END in hexadecimal, as in /proc/PID/maps") from None
+    if not 0 <= start < end <= 1 << 57:
+        raise UsageError(f"--range {text}: the end must lie above the start")
+    return start, end
+
+
+def take(
+    process: Process,
+    kernel: Kernel | None,
+    missing: str = "",
+    within: tuple[int, int] | None = None,
+    facts: Facts | None = None,
+) -> Snapshot:
+    """Capture *process* from *kernel* memory, or from procfs where that is None (*missing* says why).
+
+    Reads every 2 MiB block that holds anything, of every mapping, inside the addresses *within*.
+
+    Raises:
+        TargetGone: the process exited or called exec.
+        MissingPart: not even pagemap may be read.
+    """
+    facts = probe() if facts is None else facts
+    begun = time.monotonic()
+    path = f"/proc/{process.pid}"
+    with ProcfsReader(process) as reader:
+        found = []
+        for vma in parse_maps(process.read_file("maps"), f"{path}/maps"):
+            low, high = (
+                (vma.start, vma.end)
+                if within is None
+                else (max(vma.start, within[0]), min(vma.end, within[1]))
+            )
+            if low < high and vma.name != "[vsyscall]":
+                found.append(reader.pagemap.populated_blocks(low, high))
+        blocks = np.concatenate(found) if found else np.empty(0, np.uint64)
+        if kernel is not None:
+            columns = KernelReader(kernel, process).read_blocks(blocks)
+        else:
+            columns = reader.read_blocks(blocks)
+        mappings = parse_smaps(process.read_file("smaps"), f"{path}/smaps")
+        if kernel is None:
+            settle_primary(columns, mappings)
+    process.require_alive()
+    header = Header(
+        format=FORMAT,
+        version=__version__,
+        taken=time.time(),
+        seconds=time.monotonic() - begun,
+        source="procfs" if kernel is None else "kernel memory",
+        missing=missing,
+        pid=process.pid,
+        name=process.name,
+        machine=os.uname().machine,
+        facts=facts,
+        limits=views.knobs(),
+        enabled=views.thp_enabled(),
+        counts_known=columns.counts_known,
+        secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary),
+        mappings=tuple(mappings),
+    )
+    return Snapshot(header, columns)
+
+
+def open_kernel(wanted: bool | None) -> tuple[Kernel | None, str]:
+    """(kernel memory, "") or (None, why not). *wanted*: True raises instead, False does not try.
+
+    Raises:
+        MissingPart: *wanted*, and it cannot be read.
+    """
+    if wanted is False:
+        return None, "not asked for"
+    try:
+        from secondsight.live.kmem import Kernel
+
+        return Kernel.live(), ""
+    except ImportError:
+        problem = "drgn is not installed: pip install 'secondsight[live]'"
+        if wanted:
+            raise MissingPart(problem) from None
+        return None, problem
+    except MissingPart as error:
+        if wanted:
+            raise
+        return None, str(error)
+
+
+def save(snapshot: Snapshot, path: Path) -> None:
+    """Write *snapshot*, whole or not at all.
+
+    Raises:
+        UsageError: the folder does not exist or may not be written.
+    """
+    arrays: dict[str, Any] = {name: getattr(snapshot.columns, name) for name in _COLUMNS}
+    for index, answer in enumerate(snapshot.columns.secondary):
+        arrays[f"young_{index}"], arrays[f"known_{index}"] = answer.young, answer.known
+    arrays["header"] = np.frombuffer(msgspec.json.encode(snapshot.header), np.uint8)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
+        partial.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Snapshot:
+    """Read a snapshot.
+
+    Raises:
+        InputError: not a snapshot, torn, or of a newer format.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(str(path), "", str(error.strerror)) from None
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = msgspec.json.decode(arrays.pop("header").tobytes(), type=Header)
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        msgspec.MsgspecError,
+        AttributeError,
+    ) as error:
+        raise InputError(str(path), "", f"not a snapshot of secondsight, or torn ({error})") from None
+    if header.format > FORMAT:
+        raise InputError(
+            str(path), "header", f"format {header.format} is newer than this version reads ({FORMAT})"
+        )
+    return Snapshot(header, _columns(str(path), header, arrays))
+
+
+def _columns(source: str, header: Header, arrays: dict[str, Any]) -> Columns:
+    blocks = arrays.get("address")
+    if blocks is None or blocks.ndim != 1:
+        raise InputError(source, "address", "the column is missing")
+    expected = Columns.empty(np.zeros(len(blocks), np.uint64))
+    kept = {}
+    for name in _COLUMNS:
+        model, found = getattr(expected, name), arrays.get(name)
+        if found is None or found.shape != model.shape or found.dtype != model.dtype:
+            raise InputError(source, name, f"the column is missing or not {model.dtype}{list(model.shape)}")
+        kept[name] = found
+    if (blocks % np.uint64(BLOCK)).any() or (np.diff(blocks.view(np.int64)) <= 0).any():
+        raise InputError(source, "address", "blocks must ascend and be aligned to 2 MiB")
+    answers = []
+    for index, answerer in enumerate(header.secondary):
+        young, known = arrays.get(f"young_{index}"), arrays.get(f"known_{index}")
+        for mask in (young, known):
+            if mask is None or mask.shape != expected.pte.shape or mask.dtype != np.bool_:
+                raise InputError(source, f"young_{index}", "the masks of a notifier are missing or misshapen")
+        assert young is not None and known is not None
+        answers.append(Secondary(answerer.name, young, known, answerer.why))
+    return Columns(**kept, counts_known=header.counts_known, secondary=tuple(answers))

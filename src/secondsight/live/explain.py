@@ -1,0 +1,358 @@
+"""Why khugepaged will or will not collapse each block: the model's own judgement of a snapshot, in words.
+
+The verdict is ``mm.judgement``'s scan, zap and isolate under the rules that the kernel was probed for. Where a channel is unknown, or
+the kernel leaves a rule open, it is judged in every reading: a verdict is *known* only if all agree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits import pageflags as kpf
+from secondsight.bits import pte as bits
+from secondsight.live import reasons
+from secondsight.live import view as views
+from secondsight.live.capture import Snapshot
+from secondsight.live.choose import Candidates, choose
+from secondsight.live.vma import BLOCK, Vma
+from secondsight.mm.judgement import Scan, Verdict, verdict
+from secondsight.mm.view import BlockView
+
+Counts = npt.NDArray[np.int64]
+
+
+class Block(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One 2 MiB block. Counts are pages; a channel's count of None is unknown, with ``*_unknown`` pages not seen.
+
+    ``status`` is what khugepaged will answer (``ineligible``: it passes the mapping by); *known* False: ``others`` could come instead.
+    """
+
+    address: int
+    mapping: str
+    populated: int
+    swapped: int
+    shared: int
+    pinned: int | None
+    primary: int | None
+    referenced: int | None
+    secondary: int | None
+    status: str
+    known: bool
+    reason: str
+    others: tuple[str, ...] = ()
+    at: int | None = None
+    wasted: bool = False
+    bloat: int = 0
+    guest: int | None = None
+    slot: int | None = None
+
+
+class Mapping(msgspec.Struct, frozen=True):
+    """One mapping: *blocks* whole 2 MiB blocks, *empty* of them hold nothing; *refused* says why it is passed by, empty if it is not."""
+
+    start: int
+    end: int
+    perms: str
+    name: str
+    blocks: int
+    empty: int
+    huge: int
+    refused: str
+    advice: str
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Sums over the snapshot. Sizes are bytes; *coverage* is anonymous huge / anonymous resident in eligible mappings, None without any."""
+
+    mappings: int
+    blocks: int
+    eligible_blocks: int
+    huge_blocks: int
+    resident: int
+    coverage: float | None
+    collapsible: int
+    collapsible_if: int
+    bloat: int
+    wasted: int
+    unknown: int
+    by_status: dict[str, int]
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """The whole answer, as ``--json`` prints it."""
+
+    version: str
+    schema: int
+    pid: int
+    name: str
+    kernel: str
+    source: str
+    missing: str
+    read_seconds: float
+    rules: tuple[str, ...]
+    open_points: tuple[str, ...]
+    channels: dict[str, str]
+    limits: dict[str, Any]
+    totals: Totals
+    mappings: tuple[Mapping, ...]
+    blocks: tuple[Block, ...]
+
+
+SCHEMA = 1
+
+
+class _Judged:
+    """Verdicts of one snapshot under each reading of the rules."""
+
+    def __init__(self, snapshot: Snapshot, view: BlockView, candidates: Candidates) -> None:
+        limits, mglru = snapshot.header.limits, snapshot.header.facts.mglru
+        self.readings: list[Verdict] = [
+            verdict(view, limits, rules, mglru=mglru) for rules in candidates.rules
+        ]
+        codes = [reading.code for reading in self.readings] + [reading.other for reading in self.readings]
+        self.codes = np.stack(codes, axis=1)
+        self.first = self.readings[0]
+        self.known = (self.codes == self.codes[:, :1]).all(axis=1)
+
+
+def explain(snapshot: Snapshot) -> Explanation:
+    """Judge *snapshot*; nothing is read."""
+    header, columns = snapshot.header, snapshot.columns
+    vmas = list(header.mappings)
+    view = views.to_view(columns, vmas, header.enabled)
+    candidates = choose(header.facts, has_vm=bool(view.secondary))
+    judged = _Judged(snapshot, view, candidates)
+    holders = views.mappings_of(columns.address, vmas)
+    facts = _Facts(snapshot, view)
+    why_not = {id(vma): views.ineligible(vma, header.enabled) for vma in vmas}
+    blocks = tuple(
+        _block(row, snapshot, facts, judged, "the mapping has gone" if vma is None else why_not[id(vma)])
+        for row, vma in enumerate(holders)
+    )
+    mappings = _mappings(vmas, columns.address, facts, why_not)
+    return Explanation(
+        version=header.version,
+        schema=SCHEMA,
+        pid=header.pid,
+        name=header.name,
+        kernel=header.facts.release,
+        source=header.source,
+        missing=header.missing,
+        read_seconds=header.seconds,
+        rules=tuple(rules.name for rules in candidates.rules),
+        open_points=candidates.open_points,
+        channels=_channels(snapshot, facts),
+        limits=msgspec.to_builtins(header.limits) | {"enabled": header.enabled},
+        totals=_totals(blocks, mappings, facts, view),
+        mappings=mappings,
+        blocks=blocks,
+    )
+
+
+class _Facts:
+    """Counts of pages by block, int64[N] each."""
+
+    def __init__(self, snapshot: Snapshot, view: BlockView) -> None:
+        columns = snapshot.columns
+        present = bits.pte_present(columns.pte)
+        zero = present & ((columns.pte & bits.PFN_MASK) == 0)
+        mapped = present & ~zero
+        self.huge = bits.pmd_trans_huge(columns.pmd)
+        self.populated: Counts = mapped.sum(axis=1)
+        self.swapped: Counts = bits.is_swap_pte(columns.pte).sum(axis=1)
+        self.shared: Counts = (mapped & columns.shared).sum(axis=1)
+        expected = columns.folio_mapcount + ((columns.flags & kpf.SWAPCACHE) != 0)
+        self.pins_known = columns.counts_known
+        self.pinned: Counts = (mapped & columns.page_known & (columns.refcount > expected)).sum(axis=1)
+        self.primary: Counts = (mapped & columns.pte_known & bits.pte_young(columns.pte)).sum(axis=1)
+        self.primary_unknown: Counts = (mapped & ~columns.pte_known).sum(axis=1)
+        marks = (columns.flags & (kpf.REFERENCED | kpf.YOUNG)) != 0
+        self.referenced: Counts = (mapped & columns.page_known & marks).sum(axis=1)
+        self.referenced_unknown: Counts = (mapped & ~columns.page_known).sum(axis=1)
+        young = np.zeros(mapped.shape, np.bool_)
+        known = np.ones(mapped.shape, np.bool_)
+        for channel in view.secondary:
+            young |= channel.young & channel.known
+            known &= channel.known
+        self.secondary: Counts = (mapped & young).sum(axis=1)
+        self.secondary_unknown: Counts = (mapped & ~known & ~young).sum(axis=1)
+
+
+def _shown(count: Counts, unknown: Counts, row: int) -> int | None:
+    return None if unknown[row] else int(count[row])
+
+
+def _block(row: int, snapshot: Snapshot, facts: _Facts, judged: _Judged, refused: str) -> Block:
+    columns = snapshot.columns
+    huge = bool(facts.huge[row])
+    populated, swapped = (512, 0) if huge else (int(facts.populated[row]), int(facts.swapped[row]))
+    gfn = int(columns.gfn[row])
+    if refused:
+        status, known, reason, others, at, wasted = _refused(refused)
+    else:
+        status, known, reason, others, at, wasted = _verdict(row, snapshot, facts, judged)
+    return Block(
+        address=int(columns.address[row]),
+        mapping="huge" if huge else "small" if populated else "swapped" if swapped else "none",
+        populated=populated,
+        swapped=swapped,
+        shared=0 if huge else int(facts.shared[row]),
+        pinned=int(facts.pinned[row]) if facts.pins_known else None,
+        primary=_shown(facts.primary, facts.primary_unknown, row),
+        referenced=_shown(facts.referenced, facts.referenced_unknown, row),
+        secondary=_shown(facts.secondary, facts.secondary_unknown, row),
+        status=status,
+        known=known,
+        reason=reason,
+        others=others,
+        at=at,
+        wasted=wasted,
+        bloat=512 - populated - swapped if status == "succeeded" else 0,
+        guest=gfn << 12 if gfn >= 0 else None,
+        slot=int(columns.slot[row]) if gfn >= 0 else None,
+    )
+
+
+#: status, known, reason, other statuses, address of the page that decided, wasted pass
+_Answer = tuple[str, bool, str, tuple[str, ...], int | None, bool]
+
+
+def _refused(why: str) -> _Answer:
+    return "ineligible", True, why, (), None, False
+
+
+def _verdict(row: int, snapshot: Snapshot, facts: _Facts, judged: _Judged) -> _Answer:
+    first = judged.first
+    code = Scan(int(first.code[row]))
+    others = tuple(sorted({str(Scan(int(c))) for c in judged.codes[row]} - {str(code)}))
+    passed = bool(first.scan.passed[row])
+    look = first.isolate if passed else first.scan
+    stopped = int(look.stopped[row])
+    at = (
+        int(snapshot.columns.address[row]) + stopped * 4096
+        if stopped < 512 and code != Scan.SUCCEED
+        else None
+    )
+    wasted = passed and code in (Scan.LACK_REFERENCED_PAGE, Scan.PAGE_COUNT)
+    if wasted and code == Scan.LACK_REFERENCED_PAGE:
+        reason = f"{int(first.scan.referenced[row])} pages count as used, most through the secondary MMU; {reasons.REFUSAL}"
+    elif wasted:
+        reason = reasons.LOST_REFERENCE
+    else:
+        reason = _reason(code, row, snapshot, facts, judged)
+    known = bool(judged.known[row])
+    if not known:
+        reason = f"{reason}; or {' / '.join(others)}: it hangs on {_hangs_on(row, snapshot, facts)}"
+    if code == Scan.SUCCEED and not snapshot.header.counts_known:
+        # A pin cannot be seen from procfs: what would succeed is only not refused by anything visible.
+        known, others = False, tuple(sorted({*others, "not_suitable_page_count"}))
+        reason = f"{reason}, unless a page is pinned (references are not visible from procfs)"
+    return str(code), known, reason, others, at, wasted
+
+
+def _hangs_on(row: int, snapshot: Snapshot, facts: _Facts) -> str:
+    points = []
+    if facts.primary_unknown[row]:
+        points.append("the CPU's accessed bits (not in procfs)")
+    if facts.referenced_unknown[row]:
+        points.append("page flags that could not be read")
+    if facts.secondary_unknown[row]:
+        points.append(
+            next(
+                (a.why for a in snapshot.header.secondary if a.why), "a secondary MMU that could not be read"
+            )
+        )
+    return "; ".join(points) or "a rule this kernel does not show"
+
+
+def _reason(code: Scan, row: int, snapshot: Snapshot, facts: _Facts, judged: _Judged) -> str:
+    limits, look = snapshot.header.limits, judged.first.scan
+    status = str(code)
+    if code == Scan.EXCEED_NONE_PTE:
+        missing = 512 - int(facts.populated[row]) - int(facts.swapped[row])
+        return f"{missing} pages are missing, max_ptes_none is {limits.max_ptes_none}"
+    if code == Scan.EXCEED_SWAP_PTE:
+        return f"{int(facts.swapped[row])} pages are swapped out, max_ptes_swap is {limits.max_ptes_swap}"
+    if code == Scan.EXCEED_SHARED_PTE:
+        return f"{int(facts.shared[row])} pages are shared, max_ptes_shared is {limits.max_ptes_shared}"
+    if code == Scan.LACK_REFERENCED_PAGE and look.unmapped[row] and look.referenced[row]:
+        return f"{int(look.referenced[row])} pages used; with pages in swap, 256 are needed"
+    if code == Scan.PAGE_COUNT:
+        return f"{int(facts.pinned[row])} pages are held by more than their mappings: {reasons.words(status)}"
+    return reasons.words(status)
+
+
+def _mappings(
+    vmas: list[Vma], addresses: npt.NDArray[np.uint64], facts: _Facts, why_not: dict[int, str]
+) -> tuple[Mapping, ...]:
+    found = []
+    for vma in vmas:
+        low, high = np.searchsorted(addresses, np.array([vma.start, vma.end], np.uint64))
+        blocks = max(vma.block_end - vma.first_block, 0) // BLOCK
+        huge = int(facts.huge[low:high].sum())
+        advice = "MADV_HUGEPAGE" if "hg" in vma.flags else "MADV_NOHUGEPAGE" if "nh" in vma.flags else ""
+        found.append(
+            Mapping(
+                vma.start,
+                vma.end,
+                vma.perms,
+                vma.name,
+                blocks,
+                max(blocks - int(high - low), 0),
+                huge,
+                why_not[id(vma)],
+                advice,
+            )
+        )
+    return tuple(found)
+
+
+def _totals(
+    blocks: tuple[Block, ...], mappings: tuple[Mapping, ...], facts: _Facts, view: BlockView
+) -> Totals:
+    eligible = view.eligible
+    resident = np.where(facts.huge, 512, facts.populated)
+    inside = int(resident[eligible].sum())
+    huge = int(facts.huge[eligible].sum())
+    by_status: dict[str, int] = {}
+    for block in blocks:
+        by_status[block.status] = by_status.get(block.status, 0) + 1
+    return Totals(
+        mappings=len(mappings),
+        blocks=len(blocks),
+        eligible_blocks=int(eligible.sum()),
+        huge_blocks=int(facts.huge.sum()),
+        resident=int(resident.sum()) * 4096,
+        coverage=huge * 512 / inside if inside else None,
+        collapsible=sum(block.status == "succeeded" and block.known for block in blocks),
+        collapsible_if=sum(
+            "succeeded" in block.others or (block.status == "succeeded" and not block.known)
+            for block in blocks
+        ),
+        bloat=sum(block.bloat for block in blocks) * 4096,
+        wasted=sum(block.wasted for block in blocks),
+        unknown=sum(not block.known for block in blocks),
+        by_status=dict(sorted(by_status.items(), key=lambda item: -item[1])),
+    )
+
+
+def _channels(snapshot: Snapshot, facts: _Facts) -> dict[str, str]:
+    """How well each channel could be seen."""
+
+    def seen(unknown: Counts, why: str) -> str:
+        if not unknown.any():
+            return "known"
+        return f"unknown for {int(unknown.sum())} of {int(facts.populated.sum())} pages: {why}"
+
+    why = next((answer.why for answer in snapshot.header.secondary if answer.why), "")
+    return {
+        "PRIMARY": seen(facts.primary_unknown, "procfs has no accessed bit"),
+        "REFERENCED": seen(facts.referenced_unknown, "kpageflags may not be read"),
+        "SECONDARY": seen(facts.secondary_unknown, why)
+        if snapshot.header.secondary
+        else "known: no MMU notifier is registered",
+    }
