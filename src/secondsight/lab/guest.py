@@ -107,9 +107,8 @@ class Guest:
                     raise GuestDied(f"the line from it is garbled: {line[:60]!r}", self.console) from None
                 if isinstance(value, dict) and value.keys() == {"exit"}:
                     self._status = int(value["exit"])
-                    deadline = (
-                        time.monotonic() + 1.0
-                    )  # for the rest of the console; power-off may take longer
+                    # Wait for the rest of the console; power-off may take longer.
+                    deadline = time.monotonic() + 1.0
                     continue
                 return value
             ended = self._process.poll() is not None
