@@ -208,7 +208,7 @@ def load(path: Path) -> Snapshot:
         msgspec.MsgspecError,
         AttributeError,
     ) as error:
-        raise InputError(str(path), "", f"not a snapshot of secondsight, or torn ({error})") from None
+        raise InputError(str(path), "", "not a snapshot of secondsight, or a torn one; secondsight snapshot makes one") from error
     if header.format > FORMAT:
         raise InputError(
             str(path), "header", f"format {header.format} is newer than this version reads ({FORMAT})"

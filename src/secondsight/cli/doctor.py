@@ -1,0 +1,46 @@
+"""``secondsight doctor``: what can be seen and done here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="What this kernel and these permissions let us see and do.")
+
+_MARK = {"yes": "+", "partly": "~", "no": "-"}
+_TITLES = {"kernel": "what the kernel offers", "channel": 'channels of "is it used"', "verb": "verbs"}
+
+
+@app.command()
+def doctor(json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False) -> None:
+    """Channel by channel and verb by verb: whether it works here, and how to get it if not. Changes nothing."""
+    from secondsight.live.doctor import examine
+
+    report = examine()
+    if json:
+        import msgspec
+
+        print(msgspec.json.format(msgspec.json.encode(report), indent=1).decode())
+        return
+    rights = "root" if report.root else ", ".join(report.capabilities) or "no special rights"
+    print(f"kernel {report.kernel}, {rights}")
+    for group, title in _TITLES.items():
+        print(f"\n{title}")
+        for check in report.checks:
+            if check.group != group:
+                continue
+            print(f"  {_MARK[check.state]} {check.name:<24} {check.found}")
+            if check.state != "yes" and check.mend:
+                print(f"    {'':<24} mend: {check.mend}")
+    print("\nrules chosen by what the kernel has:")
+    facts = report.facts
+    print(
+        f"  {report.rules[0]}: lru_batch {facts.lru_batch}, zap carries accessed bits: {_known(facts.zap_transfers)}, MGLRU {facts.mglru}"
+    )
+    for point in report.open_points:
+        print(f"  open, judged both ways: {point}")
+
+
+def _known(value: bool | None) -> str:
+    return "unknown" if value is None else "yes" if value else "no"
