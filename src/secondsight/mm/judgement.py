@@ -356,17 +356,22 @@ def _zap(r, f, ids, marks, heads):  # type: ignore[no-untyped-def]
                 mark_page_accessed(f, r, heads[i])
 
 
-def zap(view: BlockView, rules: Rules, *, mglru: bool = False) -> BlockView:
+def zap(view: BlockView, rules: Rules, *, mglru: bool = False, assume: bool = False) -> BlockView:
     """The view after the notifiers' invalidation of each block: secondary answers gone, and, where the rules carry the accessed bit over,
     each page marked accessed as often as it had accessed SPTEs.
 
     Activations wait in the per-CPU batch with a reference; ``view.activate_pending`` of them are there before. Pure: *view* is untouched.
-    Blocks are taken each for itself, as if it were the only one.
+    Blocks are taken each for itself, as if it were the only one. *assume*: a page whose channel is unknown was young there, so it is
+    marked at least once.
     """
+    marks = view.zap_marks
+    if assume:
+        for channel in view.secondary:
+            marks = np.where(channel.known, marks, np.maximum(marks, 1))
     gone = tuple(
         replace(c, young=np.zeros_like(c.young), known=np.ones_like(c.known)) for c in view.secondary
     )
-    if not rules.zap_transfers_accessed or not view.zap_marks.any():
+    if not rules.zap_transfers_accessed or not marks.any():
         return replace(view, secondary=gone, zap_marks=np.zeros_like(view.zap_marks))
     flags, refcount = view.flags.copy(), view.refcount.copy()
     r = _Z(
@@ -395,7 +400,7 @@ def zap(view: BlockView, rules: Rules, *, mglru: bool = False) -> BlockView:
         # Pages of other blocks wait in the batch already: stand-ins with references to spare.
         f.batch[1, : view.activate_pending] = np.arange(HPAGE_PMD_NR, HPAGE_PMD_NR + view.activate_pending)
         f.n[N_ACTIVATE] = view.activate_pending
-        _zap(r, f, ids, view.zap_marks[b], heads)
+        _zap(r, f, ids, marks[b], heads)
         compound = flags[b] & (HEAD | TAIL)
         flags[b] = (f.flags[heads] & ~(HEAD | TAIL)) | compound
         refcount[b] = f.refcount[heads]
@@ -426,7 +431,9 @@ def verdict(
     looks = []
     for assume in (False, True):
         first = scan(view, limits, rules, khugepaged=khugepaged, assume=assume)
-        second = isolate(zap(view, rules, mglru=mglru), limits, rules, khugepaged=khugepaged, assume=assume)
+        second = isolate(
+            zap(view, rules, mglru=mglru, assume=assume), limits, rules, khugepaged=khugepaged, assume=assume
+        )
         code = np.where(first.passed, second.code, first.code).astype(np.uint8)
         looks.append((first, second, code))
     (no_scan, no_isolate, no), (_, _, yes) = looks
