@@ -38,8 +38,9 @@ class Source:
         return f"deb {option}{self.uri} {suite} main"
 
 
-def machine_sources(etc: Path = ETC_APT) -> list[Source]:
+def machine_sources(etc: Path | None = None) -> list[Source]:
     """Every binary source in ``sources.list``, ``*.list`` (one line each) and ``*.sources`` (deb822)."""
+    etc = etc or ETC_APT
     found: list[Source] = []
     parts = sorted((etc / "sources.list.d").glob("*")) if (etc / "sources.list.d").is_dir() else []
     for path in [etc / "sources.list", *parts]:

@@ -1,0 +1,213 @@
+import hashlib
+import lzma
+import multiprocessing
+import struct
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from secondsight.errors import InputError, MissingPart, SecondSightError, UsageError
+from secondsight.lab import apt, kernels
+from secondsight.lab.kernels import Kernel, Manifest
+
+
+def module(name: str, *depends: str) -> bytes:
+    return b"\x7fELF" + f"\0name={name}\0depends={','.join(depends)}\0retpoline=Y\0".encode()
+
+
+def put(cache: Path, name: str, release: str, version: str) -> None:
+    folder = cache / "kernels" / release
+    (folder / "modules").mkdir(parents=True)
+    (folder / "vmlinuz").write_bytes(b"kernel")
+    manifest = Manifest(1, release, version, [], {"vmlinuz": hashlib.sha256(b"kernel").hexdigest()}, [])
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    path = cache / "kernels" / "names.json"
+    names = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+    path.write_bytes(msgspec.json.encode({**names, name: release}))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    put(tmp_path, "6.1", "6.1.0-56-amd64", "6.1.192-2")
+    put(tmp_path, "6.1=6.1.170-3", "6.1.0-47-amd64", "6.1.170-3")
+    put(tmp_path, "newest", "7.2.13+deb14-amd64", "7.2.13-1")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("6.1", "6.1.192-2"), ("newest", "7.2.13-1"), ("7.2", "7.2.13-1"), ("7.2.13", "7.2.13-1"), ("7",
+        "7.2.13-1"), ("7.2.13+deb14-amd64", "7.2.13-1"), ("6.1.170-3", "6.1.170-3"), ("6.1=6.1.170-3",
+        "6.1.170-3"), ("6.1.0-47-amd64", "6.1.170-3"),
+    ],
+)  # fmt: skip
+def test_a_name_a_version_or_its_beginning_finds_the_kernel(cache: Path, name: str, version: str) -> None:
+    kernel = kernels.resolve(name, cache=cache)
+    assert kernel.version == version and kernel.vmlinuz.read_bytes() == b"kernel"
+
+
+def test_what_is_not_fetched_is_not_answered_by_another(cache: Path) -> None:
+    (cache / "kernels" / "names.json").write_text('{"6.1=6.1.170-3": "6.1.0-47-amd64"}')
+    with pytest.raises(MissingPart, match=r"lab fetch 6\.1"):
+        kernels.resolve("6.1", cache=cache)
+    with pytest.raises(MissingPart, match=r"lab fetch 6\.12=6\.12\.9"):
+        kernels.resolve("6.12=6.12.9", cache=cache)
+    for name in ("6.", "5.4", "", "6.1x", "noise"):
+        with pytest.raises(UsageError):
+            kernels.resolve(name, cache=cache)
+
+
+def test_a_torn_manifest_is_named(cache: Path) -> None:
+    path = cache / "kernels" / "6.1.0-56-amd64" / "manifest.json"
+    path.write_text('{"schema": 1, "release":')
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        kernels.resolve("6.1", cache=cache)
+    path.unlink()
+    with pytest.raises(MissingPart, match="--refresh"):
+        kernels.installed(cache)
+    (cache / "kernels" / "names.json").write_text("[]")
+    with pytest.raises(InputError, match=r"names\.json"):
+        kernels.installed(cache)
+
+
+def test_a_kernel_of_the_users_own(tmp_path: Path) -> None:
+    head = bytearray(0x300)
+    head[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", head, 0x20E, 0x80)
+    head[0x280:0x290] = b"6.9.0-mine (me@h"
+    path = tmp_path / "vmlinuz"
+    path.write_bytes(head)
+    kernel = kernels.resolve(str(path), modules=tmp_path)
+    assert kernel == Kernel("6.9.0-mine", "6.9.0-mine", "6.9.0-mine", path.resolve(), tmp_path.resolve())
+    path.write_bytes(b"\x7fELF" + bytes(0x300))
+    with pytest.raises(InputError, match="bzImage"):
+        kernels.resolve(str(path))
+    with pytest.raises(UsageError, match="no kernel at"):
+        kernels.resolve("/none/vmlinuz")
+    with pytest.raises(UsageError, match="path to a vmlinuz"):
+        kernels.resolve("6.1", modules=tmp_path)
+
+
+def test_modules_load_after_what_they_depend_on(tmp_path: Path) -> None:
+    tree = tmp_path / "kernel" / "kvm"
+    tree.mkdir(parents=True)
+    (tree / "kvm-amd.ko").write_bytes(module("kvm_amd", "kvm", "ccp", "gone"))
+    (tree / "kvm.ko.xz").write_bytes(lzma.compress(module("kvm", "irqbypass")))
+    (tree / "ccp.ko").write_bytes(module("ccp"))
+    (tree / "irqbypass.ko").write_bytes(module("irqbypass", "kvm"))  # a circle must not hang
+    kernel = Kernel("k", "k", "k", tmp_path / "vmlinuz", tmp_path)
+    order = kernel.load_order("kvm-amd", "ccp", "no_such")
+    assert list(order) == ["irqbypass", "kvm", "ccp", "kvm-amd"]
+    assert order["kvm"] == module("kvm", "irqbypass")
+    assert kernel.module("kvm_amd") == kernel.module("kvm-amd")
+    assert Kernel("k", "k", "k", tmp_path, None).load_order("kvm") == {}
+
+
+DEB822 = """\
+Types: deb
+# a comment
+URIs: https://mirror.example/debian
+Suites: bookworm bookworm-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian.gpg
+
+Types: deb deb-src
+URIs: https://mirror.example/security/
+Suites: bookworm-security
+Components: main
+
+Enabled: no
+Types: deb
+URIs: https://off.example/debian
+Suites: sid
+"""
+
+
+def test_the_machines_sources_name_the_mirror(tmp_path: Path) -> None:
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / "sources.list.d" / "debian.sources").write_text(DEB822)
+    (tmp_path / "sources.list.d" / "other.list").write_text(
+        "deb [arch=amd64] https://other.example/apt tool main\n"
+    )
+    lines = apt.derive_sources(apt.machine_sources(tmp_path))
+    signed = "[signed-by=/usr/share/keyrings/debian.gpg] "
+    assert lines == [
+        f"deb {signed}https://mirror.example/debian bookworm main",
+        "deb https://mirror.example/security bookworm-security main",
+        f"deb {signed}https://mirror.example/debian trixie main",
+        f"deb {signed}https://mirror.example/debian sid main",
+    ]
+
+
+ONE_LINE = """\
+# deb http://x.example sid main
+deb-src http://y.example sid main
+deb http://d.example/debian/ trixie main
+"""
+
+
+def test_one_line_sources_and_none_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "sources.list"
+    path.write_text(ONE_LINE)
+    lines = apt.derive_sources(apt.machine_sources(tmp_path))
+    assert lines == [f"deb http://d.example/debian {suite} main" for suite in ("bookworm", "trixie", "sid")]
+    path.write_text("deb http://u.example/ubuntu noble main\n")
+    with pytest.raises(MissingPart, match="--kernel /path/vmlinuz"):
+        apt.derive_sources(apt.machine_sources(tmp_path))
+
+
+BROKEN = "#!/bin/sh\necho 'W: noise' >&2; echo 'E: No route to the mirror' >&2; exit 100\n"
+
+
+def test_apts_own_error_is_the_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("apt-get", "apt-cache", "dpkg-deb"):
+        (tmp_path / name).write_text(BROKEN)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "sources.list").write_text("deb http://d.example/debian bookworm main\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(apt, "ETC_APT", tmp_path / "etc")
+    with pytest.raises(SecondSightError, match=r"apt-get update failed: No route to the mirror$"):
+        kernels.fetch("6.1", cache=tmp_path / "cache")
+    assert not (tmp_path / "cache" / "kernels" / "names.json").exists()
+    monkeypatch.setenv("PATH", str(tmp_path / "etc"))
+    with pytest.raises(MissingPart, match="apt-get is not here"):
+        kernels.fetch("6.12", cache=tmp_path / "cache")
+
+
+def test_an_unknown_name_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"known are 6\.1"):
+        kernels.fetch("5.10", cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def hold(path: Path) -> None:
+    with kernels.locked(path):
+        path.with_name("held").touch()
+        time.sleep(0.5)
+        path.with_name("done").touch()
+
+
+def test_a_second_run_waits_for_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    other = multiprocessing.get_context("spawn").Process(target=hold, args=(path,))
+    other.start()
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    said: list[str] = []
+    with kernels.locked(path, said.append):
+        assert (tmp_path / "done").exists()
+    other.join()
+    assert len(said) == 1 and str(path) in said[0]
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(SecondSightError, match="SECONDSIGHT_CACHE"),
+        kernels.locked(tmp_path / "file" / "lock"),
+    ):
+        pass
