@@ -34,13 +34,18 @@ class _Group:
 
     def __init__(self, trace: Trace, index: int) -> None:
         self.trace, self.index = trace, index
-        metadata = trace._file.metadata.row_group(index)
-        self.rows: int = metadata.num_rows
         self.limits: dict[str, tuple[int, int]] = {}
-        for position, name in enumerate(COLUMNS):
-            statistics: Any = metadata.column(position).statistics
-            if statistics is not None and statistics.has_min_max:
-                self.limits[name] = (int(statistics.min), int(statistics.max))
+        try:
+            metadata = trace._file.metadata.row_group(index)
+            self.rows: int = metadata.num_rows
+            for position, name in enumerate(COLUMNS):
+                statistics: Any = metadata.column(position).statistics
+                if statistics is not None and statistics.has_min_max:
+                    self.limits[name] = (int(statistics.min), int(statistics.max))
+        except (*DAMAGE, TypeError):
+            raise self.error("its metadata is damaged") from None
+        if self.rows < 0 or any(not 0 <= low <= high for low, high in self.limits.values()):
+            raise self.error("its metadata is damaged")
         self._columns: dict[str, NDArray[Any]] = {}
 
     def error(self, problem: str) -> InputError:
@@ -159,26 +164,24 @@ class Trace:
         *verify*: check each page's checksum while reading.
         """
         where = Path(path)
+        if not where.is_file():
+            raise InputError(str(path), "", "no such file")
         try:
             file = pq.ParquetFile(where, memory_map=True, pre_buffer=False, page_checksum_verification=verify)
-        except FileNotFoundError:
-            raise InputError(str(path), "", "no such file") from None
+            found = file.schema_arrow.remove_metadata()
+            names, types = found.names, found.types
+            metadata = dict(file.metadata.metadata or {})
         except DAMAGE as error:
-            torn = where.name.endswith(".recording")
-            hint = (
-                "this is a recording; `secondsight trace recover` makes a trace of it"
-                if torn
-                else f"not a whole Parquet file ({str(error).splitlines()[0]})"
-            )
+            if where.name.endswith(".recording"):
+                hint = "this is a recording; `secondsight trace recover` makes a trace of it"
+            else:
+                hint = f"not a whole Parquet file ({str(error).splitlines()[0] if str(error) else 'damaged'})"
             raise InputError(str(path), "", hint) from None
-        found = file.schema_arrow.remove_metadata()
-        if found.names != SCHEMA.names or found.types != SCHEMA.types:
+        if names != SCHEMA.names or types != SCHEMA.types:
+            said = ", ".join(names)[:200]
             raise InputError(
-                str(path),
-                "schema",
-                f"expected the columns {', '.join(COLUMNS)} of a trace, found {', '.join(found.names)}",
+                str(path), "schema", f"expected the columns {', '.join(COLUMNS)} of a trace, found {said}"
             )
-        metadata = file.metadata.metadata or {}
         return cls(where, file, decode(metadata.get(KEY), str(path)), skip_damaged=skip_damaged)
 
     def _check_order(self) -> None:

@@ -76,7 +76,7 @@ def decode(raw: bytes | None, source: str) -> Provenance:
                 f"format version {version!r}, and this is a reader of version {VERSION}; use a matching secondsight",
             )
         provenance = msgspec.json.decode(raw, type=Provenance)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:  # msgspec raises these, also for bytes that are no UTF-8
         raise InputError(source, "metadata", f"provenance is not readable: {error}") from None
     ids = [space.id for space in provenance.spaces]
     if ids != list(range(len(ids))):
