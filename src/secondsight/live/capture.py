@@ -208,7 +208,9 @@ def load(path: Path) -> Snapshot:
         msgspec.MsgspecError,
         AttributeError,
     ) as error:
-        raise InputError(str(path), "", "not a snapshot of secondsight, or a torn one; secondsight snapshot makes one") from error
+        raise InputError(
+            str(path), "", "not a snapshot of secondsight, or a torn one; secondsight snapshot makes one"
+        ) from error
     if header.format > FORMAT:
         raise InputError(
             str(path), "header", f"format {header.format} is newer than this version reads ({FORMAT})"

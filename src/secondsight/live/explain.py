@@ -127,7 +127,7 @@ def explain(snapshot: Snapshot) -> Explanation:
     candidates = choose(header.facts, has_vm=bool(view.secondary))
     judged = _Judged(snapshot, view, candidates)
     holders = views.mappings_of(columns.address, vmas)
-    facts = _Facts(snapshot, view)
+    facts = Facts(snapshot, view)
     why_not = {id(vma): views.ineligible(vma, header.enabled) for vma in vmas}
     blocks = tuple(
         _block(row, snapshot, facts, judged, "the mapping has gone" if vma is None else why_not[id(vma)])
@@ -153,8 +153,8 @@ def explain(snapshot: Snapshot) -> Explanation:
     )
 
 
-class _Facts:
-    """Counts of pages by block, int64[N] each."""
+class Facts:
+    """Counts of a snapshot's pages by block, int64[N] each; ``X_unknown`` counts pages whose X could not be seen."""
 
     def __init__(self, snapshot: Snapshot, view: BlockView) -> None:
         columns = snapshot.columns
@@ -181,12 +181,18 @@ class _Facts:
         self.secondary: Counts = (mapped & young).sum(axis=1)
         self.secondary_unknown: Counts = (mapped & ~known & ~young).sum(axis=1)
 
+    def used(self) -> Counts:
+        """Pages that any channel calls used, as far as is known; -1 where nothing is known to be and something is unknown."""
+        most = np.maximum(np.maximum(self.primary, self.referenced), self.secondary)
+        unknown = self.primary_unknown + self.referenced_unknown + self.secondary_unknown
+        return np.where((most == 0) & (unknown > 0), -1, most)
+
 
 def _shown(count: Counts, unknown: Counts, row: int) -> int | None:
     return None if unknown[row] else int(count[row])
 
 
-def _block(row: int, snapshot: Snapshot, facts: _Facts, judged: _Judged, refused: str) -> Block:
+def _block(row: int, snapshot: Snapshot, facts: Facts, judged: _Judged, refused: str) -> Block:
     columns = snapshot.columns
     huge = bool(facts.huge[row])
     populated, swapped = (512, 0) if huge else (int(facts.populated[row]), int(facts.swapped[row]))
@@ -225,7 +231,7 @@ def _refused(why: str) -> _Answer:
     return "ineligible", True, why, (), None, False
 
 
-def _verdict(row: int, snapshot: Snapshot, facts: _Facts, judged: _Judged) -> _Answer:
+def _verdict(row: int, snapshot: Snapshot, facts: Facts, judged: _Judged) -> _Answer:
     first = judged.first
     code = Scan(int(first.code[row]))
     others = tuple(sorted({str(Scan(int(c))) for c in judged.codes[row]} - {str(code)}))
@@ -254,7 +260,7 @@ def _verdict(row: int, snapshot: Snapshot, facts: _Facts, judged: _Judged) -> _A
     return str(code), known, reason, others, at, wasted
 
 
-def _hangs_on(row: int, snapshot: Snapshot, facts: _Facts) -> str:
+def _hangs_on(row: int, snapshot: Snapshot, facts: Facts) -> str:
     points = []
     if facts.primary_unknown[row]:
         points.append("the CPU's accessed bits (not in procfs)")
@@ -269,7 +275,7 @@ def _hangs_on(row: int, snapshot: Snapshot, facts: _Facts) -> str:
     return "; ".join(points) or "a rule this kernel does not show"
 
 
-def _reason(code: Scan, row: int, snapshot: Snapshot, facts: _Facts, judged: _Judged) -> str:
+def _reason(code: Scan, row: int, snapshot: Snapshot, facts: Facts, judged: _Judged) -> str:
     limits, look = snapshot.header.limits, judged.first.scan
     status = str(code)
     if code == Scan.EXCEED_NONE_PTE:
@@ -287,7 +293,7 @@ def _reason(code: Scan, row: int, snapshot: Snapshot, facts: _Facts, judged: _Ju
 
 
 def _mappings(
-    vmas: list[Vma], addresses: npt.NDArray[np.uint64], facts: _Facts, why_not: dict[int, str]
+    vmas: list[Vma], addresses: npt.NDArray[np.uint64], facts: Facts, why_not: dict[int, str]
 ) -> tuple[Mapping, ...]:
     found = []
     for vma in vmas:
@@ -312,7 +318,7 @@ def _mappings(
 
 
 def _totals(
-    blocks: tuple[Block, ...], mappings: tuple[Mapping, ...], facts: _Facts, view: BlockView
+    blocks: tuple[Block, ...], mappings: tuple[Mapping, ...], facts: Facts, view: BlockView
 ) -> Totals:
     eligible = view.eligible
     resident = np.where(facts.huge, 512, facts.populated)
@@ -340,7 +346,7 @@ def _totals(
     )
 
 
-def _channels(snapshot: Snapshot, facts: _Facts) -> dict[str, str]:
+def _channels(snapshot: Snapshot, facts: Facts) -> dict[str, str]:
     """How well each channel could be seen."""
 
     def seen(unknown: Counts, why: str) -> str:
