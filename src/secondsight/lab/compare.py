@@ -79,7 +79,9 @@ def compare(
     report = Report(booted.release, mmu, rules.name, len(scenarios))
     for i, answer in enumerate(answers):
         if isinstance(answer, Failure):
-            report.failures.append((i, f"{answer.why}\n{answer.console[-1500:]}" if answer.console else answer.why))
+            report.failures.append(
+                (i, f"{answer.why}\n{answer.console[-1500:]}" if answer.console else answer.why)
+            )
     for members in batch.plan(scenarios, size):
         # A batch in which a scenario failed was cut apart: what was merged with what is only known for whole ones.
         alive = [i for i in members if isinstance(answers[i], Run)]
@@ -100,7 +102,7 @@ def feed(merged: batch.Merged, runs: Sequence[Run]) -> verbs.Scenario:
     chosen = [{a.step: a.took for a in each.answers if a.took is not None} for each in runs]
     steps: list[verbs.Verb] = []
     for step, origin in zip(merged.scenario.steps, merged.origin, strict=True):
-        if isinstance(step, verbs.SwapOut) and origin:
+        if isinstance(step, verbs.SwapOut | verbs.Age) and origin:
             k, i = origin[0]
             took = chosen[k].get(i)
             step = msgspec.structs.replace(step, took=took if isinstance(took, str) else "")
@@ -214,7 +216,8 @@ def _candidates(s: verbs.Scenario) -> list[verbs.Scenario]:
     for length in sorted({n // 2, n // 4, 1}, reverse=True):
         if length:
             out.extend(
-                msgspec.structs.replace(s, steps=s.steps[:start] + s.steps[start + length :]) for start in range(0, n, length)
+                msgspec.structs.replace(s, steps=s.steps[:start] + s.steps[start + length :])
+                for start in range(0, n, length)
             )
     for i, step in enumerate(s.steps):
         for fewer in _fewer(getattr(step, "pages", None)):

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from secondsight.bits.pte import DIRTY, MAPPED, PSE, RW
+from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PSE, RW
 from secondsight.errors import UsageError
 from secondsight.mm import judgement, view
 from secondsight.mm.lru import folio_add_lru, lru_add_drain
-from secondsight.mm.memory import PFN_SHIFT, PROT, _new_huge, pfn_of, split_pmd, swap_in, vma_bits
+from secondsight.mm.memory import PFN_SHIFT, PROT, ZERO_PTE, _new_huge, pfn_of, split_pmd, swap_in, vma_bits
 from secondsight.mm.page import (
     ACTIVE,
     ANON,
@@ -44,6 +44,7 @@ from secondsight.mm.page import (
 )
 
 if TYPE_CHECKING:
+    from secondsight.mm.host import Host
     from secondsight.mm.judgement import Look
     from secondsight.mm.mm_struct import Mm
 
@@ -178,7 +179,7 @@ def split_huge(mm: Mm, block: int) -> bool:
     host = mm.host
     page = block * HPAGE
     if not mm.arrays.pmd[block] & PSE:
-        page = next((p for p in range(page, page + HPAGE) if mm.pfn(p) >= 0 and _is_large(mm, p)), -1)
+        page = next((p for p in range(page, page + HPAGE) if is_large(mm, p)), -1)
     if page < 0:
         return False
     head = mm.folio(page)
@@ -195,8 +196,31 @@ def split_huge(mm: Mm, block: int) -> bool:
                 split_block_pmd(other, row)
     host.frames.reserve(0, 0, 4 * HPAGE)
     _split_folio(host.frames.arrays, host.r, head)
+    _remap(host, head)
     return True
 
 
-def _is_large(mm: Mm, page: int) -> bool:
+def _remap(host: Host, head: int) -> None:
+    """remap_page: the notifiers hear of every mapping that went through a migration entry; some kernels map the zero page in place of
+    subpages that are zero-filled."""
+    f = host.frames.arrays
+    for mm in host.mms.values():
+        pte = mm.arrays.pte
+        pfns = ((pte & PFN_MASK) >> PFN_SHIFT).astype(np.int64)
+        found = np.flatnonzero((pfns >= head) & (pfns < head + HPAGE) & ((pte & MAPPED) != 0))
+        if not len(found):
+            continue
+        mm.notifiers.invalidate_range(int(found[0]), int(found[-1]) + 1)
+        if host.rules.split_maps_zero_page:
+            for page in found.tolist():
+                pfn = int(pfns[page])
+                if f.flags[pfn] & ZERO_FILLED and not f.flags[pfn] & MLOCKED:
+                    unmap_pte(f, pfn)
+                    mm.arrays.pte[page] = ZERO_PTE
+
+
+def is_large(mm: Mm, page: int) -> bool:
+    """Is *page* mapped by a PTE to a part of a huge folio?"""
+    if mm.arrays.pmd[page >> 9] & PSE or mm.pfn(page) < 0:
+        return False
     return bool(mm.host.frames.arrays.flags[mm.pfn(page)] & (HEAD | TAIL))

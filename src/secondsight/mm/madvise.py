@@ -10,28 +10,28 @@ collapse                MADV_COLLAPSE: khugepaged.py
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numba import njit
 
+from secondsight.bits.pageflags import DIRTY as PAGE_DIRTY
 from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE
 from secondsight.errors import UsageError
-from secondsight.mm.huge_memory import split_block_pmd
+from secondsight.mm.huge_memory import is_large, split_block_pmd, split_huge
 from secondsight.mm.lru import lru_add_drain
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import (
     ACTIVE,
     ANON,
-    HEAD,
     HPAGE,
     HUGE_ZERO_PFN,
     LRU,
     REFERENCED,
     SWAPBACKED,
     SWAPCACHE,
-    TAIL,
     UNEVICTABLE,
     YOUNG,
     ZERO_PFN,
@@ -98,9 +98,15 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
     waiting = 0
     for page in range(start, end):
         block = page >> 9
-        if not m.pmd[block]:
+        pmd = m.pmd[block]
+        if pmd & PSE:
+            if (page & 511) == 0:
+                head = pfn_of(pmd)
+                m.pmd[block] = pmd & ~(ACCESSED | DIRTY)
+                if f.flags[head] & LRU and not f.flags[head] & UNEVICTABLE:
+                    f.flags[head] &= ~(ACTIVE | REFERENCED | SWAPBACKED)
             continue
-        entry = m.pte[page]
+        entry = m.pte[page] if pmd else np.uint64(0)
         if entry == 0:
             continue
         if not entry & MAPPED:
@@ -110,11 +116,10 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
         pfn = pfn_of(entry)
         if pfn == ZERO_PFN:
             continue
-        if f.flags[pfn] & (HEAD | TAIL):
+        # A shared page is left alone where it is dirty or in the swap cache.
+        if f.mapcount[pfn] != 1 and f.flags[pfn] & (SWAPCACHE | PAGE_DIRTY):
             continue
-        # A shared dirty page is left alone.
-        if f.mapcount[pfn] != 1:
-            continue
+        pfn = head_of(f, pfn)
         m.pte[page] = entry & ~(ACCESSED | DIRTY)
         flags = f.flags[pfn]
         if flags & LRU and flags & ANON and flags & SWAPBACKED and not flags & (SWAPCACHE | UNEVICTABLE):
@@ -152,10 +157,11 @@ def _cold(f, r, m, start, end):  # type: ignore[no-untyped-def]
         if not entry & MAPPED or pfn_of(entry) == ZERO_PFN:
             continue
         pfn = pfn_of(entry)
-        if not f.flags[head_of(f, pfn)] & LRU or f.mapcount[pfn] != 1 or f.flags[pfn] & (HEAD | TAIL):
+        head = head_of(f, pfn)
+        if not f.flags[head] & LRU or f.mapcount[pfn] != 1 or (head != pfn and f.refcount[head + 2] != HPAGE):
             continue
         m.pte[page] = entry & ~ACCESSED
-        _deactivate(f, r, pfn)
+        _deactivate(f, r, head)
 
 
 @njit(cache=True)
@@ -165,63 +171,117 @@ def _deactivate(f, r, pfn):  # type: ignore[no-untyped-def]
         f.flags[pfn] &= ~ACTIVE
 
 
+def ranges_without_large(mm: Mm, start: int, end: int) -> list[tuple[int, int]]:
+    """What madvise_cold_or_pageout_pte_range and madvise_free_pte_range make of huge pages on their way over pages *start* to *end*.
+
+    A huge page covered in part is split, one that cannot be (pinned, shared) is left alone; how far the walk then goes on in its block
+    depends on the rules. Returns the ranges left to treat, huge pages in them being covered whole.
+    """
+    out: list[tuple[int, int]] = []
+    for block in range(start // HPAGE, -(-end // HPAGE)):
+        low, high = max(start, block * HPAGE), min(end, (block + 1) * HPAGE)
+        if mm.arrays.pmd[block] & PSE:
+            head = mm.folio(low)
+            f = mm.host.frames.arrays
+            if head == HUGE_ZERO_PFN or f.refcount[head + 1] + f.refcount[head + 2] != 1:
+                continue
+            if high - low == HPAGE or split_huge(mm, block):
+                out.append((low, high))
+            continue
+        page = low
+        while page < high:
+            if not is_large(mm, page):
+                page += 1
+                continue
+            head = mm.folio(page)
+            covered = sum(1 for p in range(low, high) if mm.folio(p) == head)
+            f = mm.host.frames.arrays
+            if covered == HPAGE and not mm.host.rules.advice_splits_whole:
+                page += 1
+                continue
+            if f.mapcount[mm.pfn(page)] + f.refcount[head + 1] == 1 and split_huge(mm, block):
+                continue
+            # Left whole: earlier kernels end the walk of this block here, later ones step over the page.
+            if mm.host.rules.advice_splits_whole:
+                break
+            if low < page:
+                out.append((low, page))
+            page = low = page + 1
+        if low < page:
+            out.append((low, page))
+    return out
+
+
 def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
-    """Advise pages *start* to *end* (exclusive); returns the errno's name where the call fails, else None.
+    """Advise pages *start* to *end* (exclusive), area by area; returns the errno's name where the call fails, else None.
 
     :raises UsageError: the range is empty or outside the space, or the advice unknown.
     """
     if not 0 <= start < end <= mm.npages:
         raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
-    host = mm.host
-    if advice in ("hugepage", "nohugepage"):
-        _advise_huge(mm, start, end, advice == "hugepage")
-        return None
+    if advice not in _ADVICE:
+        raise UsageError(f"no advice is called {advice!r}; there are {', '.join(_ADVICE)}")
     if advice == "collapse":
-        return host.khugepaged.madvise_collapse(mm, start, end)
-    if advice in ("mergeable", "unmergeable"):
-        from secondsight.mm.ksm import unmerge
-
-        def change(flags: Vm) -> Vm:
-            return flags | Vm.MERGEABLE if advice == "mergeable" else flags & ~Vm.MERGEABLE
-
-        mm.vmas.update(start, end, change)
-        mm.refresh()
-        if advice == "unmergeable":
-            unmerge(mm, start, end)
-        return None
-    if advice == "dontneed":
-        if any(v.flags & Vm.LOCKED for v in mm.vmas.areas if v.start < end and start < v.end):
-            return "EINVAL"
-        unmap(mm, start, end)
-        if host.rules.dontneed_frees_tables:
-            whole = slice(-(-start // HPAGE), end // HPAGE)
-            mm.arrays.pmd[whole] = 0
-    elif advice == "free":
-        split_edges(mm, start, end)
-        host.frames.reserve(0, 0, 2048)
-        lru_add_drain(host.frames.arrays, host.r)
-        mm.notifiers.invalidate_range(start, end)
-        _lazyfree(host.frames.arrays, host.r, mm.arrays, start, end)
-    elif advice == "cold":
-        if any(v.flags & Vm.LOCKED for v in mm.vmas.areas if v.start < end and start < v.end):
-            return "EINVAL"
-        host.drain()
-        split_edges(mm, start, end)
-        _cold(host.frames.arrays, host.r, mm.arrays, start, end)
-    else:
-        raise UsageError(f"no advice is called {advice!r}")
+        return mm.host.khugepaged.madvise_collapse(mm, start, end)
+    for vma in list(mm.vmas.areas):
+        low, high = max(start, vma.start), min(end, vma.end)
+        if low < high:
+            if vma.flags & Vm.LOCKED and advice in ("dontneed", "free", "cold"):
+                return "EINVAL"
+            _ADVICE[advice](mm, low, high)
+            if advice == "hugepage":
+                # hugepage_madvise: registration looks at the area as it was, before it is split.
+                mm.host.khugepaged.enter_vma(mm, replace(vma, flags=_huge(vma.flags)))
     return None
 
 
-def _advise_huge(mm: Mm, start: int, end: int, huge: bool) -> None:
-    """hugepage_madvise: flags first; registration looks at the area as it was, before it is split."""
-    before = [v for v in mm.vmas.areas if v.start < end and start < v.end]
+def _huge(flags: Vm) -> Vm:
+    return (flags | Vm.HUGEPAGE) & ~Vm.NOHUGEPAGE
 
-    def change(flags: Vm) -> Vm:
-        return (flags | Vm.HUGEPAGE) & ~Vm.NOHUGEPAGE if huge else (flags | Vm.NOHUGEPAGE) & ~Vm.HUGEPAGE
 
-    mm.vmas.update(start, end, change)
-    mm.refresh()
-    if huge:
-        for vma in before:
-            mm.host.khugepaged.enter_vma(mm, replace(vma, flags=change(vma.flags)))
+def _dontneed(mm: Mm, start: int, end: int) -> None:
+    unmap(mm, start, end)
+    if mm.host.rules.dontneed_frees_tables:
+        mm.arrays.pmd[-(-start // HPAGE) : end // HPAGE] = 0
+
+
+def _free(mm: Mm, start: int, end: int) -> None:
+    """madvise_free_single_vma."""
+    host = mm.host
+    f = host.frames.reserve(0, 0, 2048)
+    lru_add_drain(f, host.r)
+    mm.notifiers.invalidate_range(start, end)
+    for low, high in ranges_without_large(mm, start, end):
+        _lazyfree(host.frames.arrays, host.r, mm.arrays, low, high)
+
+
+def _make_cold(mm: Mm, start: int, end: int) -> None:
+    """madvise_cold."""
+    mm.host.drain()
+    for low, high in ranges_without_large(mm, start, end):
+        _cold(mm.host.frames.arrays, mm.host.r, mm.arrays, low, high)
+
+
+def _mergeable(mm: Mm, start: int, end: int) -> None:
+    mm.change_areas(start, end, lambda flags: flags | Vm.MERGEABLE)
+
+
+def _unmergeable(mm: Mm, start: int, end: int) -> None:
+    from secondsight.mm.ksm import unmerge
+
+    mm.change_areas(start, end, lambda flags: flags & ~Vm.MERGEABLE)
+    unmerge(mm, start, end)
+
+
+_ADVICE: dict[str, Callable[[Mm, int, int], None]] = {
+    "hugepage": lambda mm, start, end: mm.change_areas(start, end, _huge),
+    "nohugepage": lambda mm, start, end: mm.change_areas(
+        start, end, lambda flags: (flags | Vm.NOHUGEPAGE) & ~Vm.HUGEPAGE
+    ),
+    "dontneed": _dontneed,
+    "free": _free,
+    "cold": _make_cold,
+    "mergeable": _mergeable,
+    "unmergeable": _unmergeable,
+    "collapse": lambda mm, start, end: None,
+}

@@ -56,8 +56,7 @@ def mlock(mm: Mm, start: int, end: int) -> None:
     host = mm.host
     host.drain()
     split_edges(mm, start, end)
-    mm.vmas.update(start, end, lambda flags: flags | Vm.LOCKED)
-    mm.refresh()
+    mm.change_areas(start, end, lambda flags: flags | Vm.LOCKED)
     _mark_locked(host.frames.arrays, mm.arrays, start, end, True)
     pages = np.arange(start, end, dtype=np.int64)
     absent = pages[[not _populated(mm, p) for p in pages.tolist()]]
@@ -71,8 +70,7 @@ def munlock(mm: Mm, start: int, end: int) -> None:
     _range(mm, start, end)
     mm.host.drain()
     split_edges(mm, start, end)
-    mm.vmas.update(start, end, lambda flags: flags & ~Vm.LOCKED)
-    mm.refresh()
+    mm.change_areas(start, end, lambda flags: flags & ~Vm.LOCKED)
     _mark_locked(mm.host.frames.arrays, mm.arrays, start, end, False)
 
 

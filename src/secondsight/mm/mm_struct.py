@@ -71,6 +71,12 @@ class Mm:
         pages = self.vmas.encode(self.arrays.vma, self.arrays.vma_page, self.host.config.thp_enabled)
         self.arrays = self.arrays._replace(vma_page=pages, swap=self.host.swap)
 
+    def change_areas(self, start: int, end: int, change: Callable[[Vm], Vm]) -> None:
+        """Give pages *start* to *end* new vm_flags; an area that grows by vma_merge may be registered with khugepaged."""
+        for vma in self.vmas.update(start, end, change):
+            self.host.khugepaged.enter_vma(self, vma)
+        self.refresh()
+
     def note_anon(self) -> None:
         """anon_vma_prepare, seen afterwards: an area with an anonymous page, a swap entry or a huge PMD has an anon_vma."""
         for vma in self.vmas.areas:

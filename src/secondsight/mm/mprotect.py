@@ -52,8 +52,7 @@ def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> 
         raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
     split_edges(mm, start, end)
     flags = {"none": Vm(0), "r": Vm.READ, "rw": Vm.READ | Vm.WRITE}[prot]
-    mm.vmas.update(start, end, lambda old: (old & ~(Vm.READ | Vm.WRITE)) | flags)
-    mm.refresh()
+    mm.change_areas(start, end, lambda old: (old & ~(Vm.READ | Vm.WRITE)) | flags)
     mm.notifiers.invalidate_range(start, end)
     eager = mm.host.rules.mprotect_keeps_exclusive_writable
     _change(mm.host.frames.arrays, mm.arrays, start, end, prot == "none", prot == "rw", eager)

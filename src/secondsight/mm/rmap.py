@@ -13,6 +13,8 @@ import numpy.typing as npt
 from numba import njit
 
 from secondsight.bits.pte import ACCESSED, MAPPED, PFN_MASK, PSE, swap_pte
+from secondsight.mm.huge_memory import split_huge
+from secondsight.mm.madvise import ranges_without_large
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import (
     ACTIVE,
@@ -27,6 +29,7 @@ from secondsight.mm.page import (
     ZERO_PFN,
     unmap_pte,
 )
+from secondsight.mm.vma import Vm
 
 if TYPE_CHECKING:
     from secondsight.mm.host import Host
@@ -107,30 +110,58 @@ def can_swap(mm: Mm, page: int) -> bool:
 def swap_out(mm: Mm, pages: Pages, took: Pages | None = None) -> Pages:
     """MADV_PAGEOUT of *pages*; returns those that went to swap (int64).
 
-    First each PTE is made old and its page unreferenced (no notifier asked), then reclaim asks folio_referenced, which does ask: a page
-    young in a secondary MMU is aged, marked referenced and kept. *took*: what a kernel really took, where that was recorded.
+    Earlier kernels make each PTE old and its page unreferenced (no notifier asked), then let reclaim ask
+    folio_referenced, which does ask: a page young in a secondary MMU is aged, marked referenced and kept. Later ones ignore
+    references. *took*: what a kernel really took, where that was recorded.
     """
     host = mm.host
     host.drain()
-    f = host.frames.arrays
-    chosen = [p for p in dict.fromkeys(pages.tolist()) if can_swap(mm, p)]
+    asks = host.rules.pageout_asks_references
     gone: list[int] = []
     recorded = None if took is None else set(took.tolist())
-    for page in chosen:
-        pfn = mm.pfn(page)
-        mm.arrays.pte[page] &= ~ACCESSED
-        f.flags[pfn] &= ~(REFERENCED | YOUNG)
-        young = bool(mm.notifiers.clear_flush_young(page, page + 1)[0])
-        goes = not young if recorded is None else page in recorded
-        if goes:
-            gone.append(page)
-        else:
-            f.flags[pfn] &= ~ACTIVE
-            f.flags[pfn] |= REFERENCED
+    for start, end in _runs(pages):
+        for vma in list(mm.vmas.areas):
+            low, high = max(start, vma.start), min(end, vma.end)
+            if low >= high:
+                continue
+            if vma.flags & Vm.LOCKED:
+                break
+            for a, b in ranges_without_large(mm, low, high):
+                _reclaim(mm, range(a, b), recorded, asks, gone)
     out = np.array(gone, dtype=np.int64)
     if len(out):
-        for page in gone:
-            mm.notifiers.invalidate_range(page, page + 1)
         slots = swap_pte(host.swap_slots(len(out)).astype(np.uint64))
         _unmap_to_swap(host.frames.reserve(0, 0, len(out) + 64), mm.arrays, out, slots)
     return out
+
+
+def _runs(pages: Pages) -> list[tuple[int, int]]:
+    cut = np.flatnonzero(np.diff(pages) != 1) + 1
+    return [(int(p[0]), int(p[-1]) + 1) for p in np.split(pages, cut) if len(p)]
+
+
+def _reclaim(mm: Mm, pages: range, recorded: set[int] | None, asks: bool, gone: list[int]) -> None:
+    """reclaim_pages: what goes is unmapped everywhere (the notifiers are told); what stays is put back, inactive."""
+    for page in pages:
+        pmd = mm.arrays.pmd[page >> 9]
+        if pmd & PSE:
+            if recorded is not None and page not in recorded:
+                continue
+            # Taken whole: unmapped through PTEs (TTU_SPLIT_HUGE_PMD), then page by page.
+            split_huge(mm, page >> 9)
+        f = mm.host.frames.arrays
+        if not can_swap(mm, page):
+            continue
+        pfn = mm.pfn(page)
+        f.flags[pfn] &= ~(REFERENCED | YOUNG)
+        young = False
+        if asks:
+            mm.arrays.pte[page] &= ~ACCESSED
+            young = bool(mm.notifiers.clear_flush_young(page, page + 1)[0])
+        if (not young) if recorded is None else page in recorded:
+            mm.notifiers.invalidate_range(page, page + 1)
+            gone.append(page)
+        else:
+            f.flags[pfn] &= ~ACTIVE
+            if young:
+                f.flags[pfn] |= REFERENCED

@@ -263,6 +263,24 @@ class Rules:
         "mm/huge_memory.c do_huge_zero_wp_pmd (6.12)",
         "source",
     )
+    pageout_asks_references: bool = _rule(
+        False,
+        "MADV_PAGEOUT makes PTEs old and lets reclaim ask folio_referenced; else references are ignored",
+        "mm/madvise.c, mm/vmscan.c reclaim_folio_list (6.10)",
+        "booted",
+    )
+    advice_splits_whole: bool = _rule(
+        False,
+        "MADV_COLD, _FREE and _PAGEOUT split a PTE-mapped huge page even where they cover all of it",
+        "mm/madvise.c PageTransCompound (before 6.9: folio_pte_batch)",
+        "booted",
+    )
+    split_maps_zero_page: bool = _rule(
+        False,
+        "splitting a huge page maps the zero page in place of its zero-filled subpages",
+        "mm/huge_memory.c RMP_USE_SHARED_ZEROPAGE for every anonymous split (6.12 only)",
+        "booted",
+    )
     dontneed_frees_tables: bool = _rule(
         True,
         "MADV_DONTNEED of a whole block frees its page table",
@@ -322,6 +340,7 @@ _6_12 = _SINCE_6_18.but(
     mglru_fault_marks=False,
     madv_collapse="6.1",
     dontneed_frees_tables=False,
+    split_maps_zero_page=True,
 )
 _6_1 = _6_12.but(
     name="6.1",
@@ -331,6 +350,9 @@ _6_1 = _6_12.but(
     has_change_pte=True,
     swapin_writable=False,
     huge_zero_wp_allocates=False,
+    pageout_asks_references=True,
+    advice_splits_whole=True,
+    split_maps_zero_page=False,
 )
 _2_6_38 = _6_1.but(
     name="2.6.38",

@@ -79,7 +79,7 @@ class VmaList:
         raise UsageError(f"page {page} lies in no mapping")
 
     def update(self, start: int, end: int, change: Callable[[Vm], Vm]) -> list[Vma]:
-        """Give pages *start* to *end* new flags; returns the areas changed, as they are after splitting and merging."""
+        """Give pages *start* to *end* new flags; returns the areas that grew by merging with a neighbour."""
         out: list[Vma] = []
         for vma in self.areas:
             low, high = max(start, vma.start), min(end, vma.end)
@@ -91,8 +91,10 @@ class VmaList:
             out.append(replace(vma, start=low, end=high, flags=change(vma.flags)))
             if high < vma.end:
                 out.append(replace(vma, start=high))
+        before = {(v.start, v.end) for v in self.areas}
         self.areas = _merged(out)
-        return [v for v in self.areas if v.start < end and v.end > start]
+        pieces = {(v.start, v.end) for v in out}
+        return [v for v in self.areas if (v.start, v.end) not in before | pieces]
 
     def unmap(self, start: int, end: int) -> None:
         """Pages *start* to *end* belong to no area any more."""

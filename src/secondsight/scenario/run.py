@@ -195,7 +195,7 @@ class Runner:
         self._answer(took=page_text.format(np.sort(gone)))
 
     def _do_age(self, step: verbs.Age) -> None:
-        rmap.age(self._mm(step), self._pages(step))
+        rmap.age(self._mm(step), self._pages(step, step.took))
 
     def _do_fork(self, step: verbs.Fork) -> None:
         fork.fork(self._mm(step), step.child)

@@ -194,11 +194,12 @@ class SwapOut(_Verb, frozen=True, tag="swap_out"):
 
 
 class Age(_Verb, frozen=True, tag="age"):
-    """Clear the young bits of these pages, primary and secondary, as page_idle's ``clear_young`` does: what was young moves to
-    PG_young, PG_idle is set."""
+    """Clear the young bits of these pages, primary and secondary, as ``clear_young``'s callers do (page_idle, DAMON): what was young
+    moves to PG_young, PG_idle is set. *took* (recorded by the lab): the pages that the kernel had a way to age."""
 
     space: str
     pages: str
+    took: str | None = None
 
 
 class Fork(_Verb, frozen=True, tag="fork"):
