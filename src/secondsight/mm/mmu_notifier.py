@@ -171,10 +171,13 @@ class MmuNotifiers:
         return young
 
     def change_pte(self, page: int, pte: np.uint64) -> None:
-        """The PTE of *page* was replaced (KSM)."""
+        """The PTE of *page* was replaced (KSM). Who lacks the op is told to drop the page (2.6.38, "Some drivers don't have change_pte")."""
         if self:
             for notifier in self.list:
-                self._call(notifier, "change_pte", "__mmu_notifier_change_pte", page, pte)
+                if hasattr(notifier, "change_pte"):
+                    self._call(notifier, "change_pte", "__mmu_notifier_change_pte", page, pte)
+                else:
+                    self._call(notifier, "invalidate_page", "__mmu_notifier_change_pte", page)
 
     def invalidate_page(self, page: int) -> None:
         """2.6.38's op for a single page; later kernels use the range."""
