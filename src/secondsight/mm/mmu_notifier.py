@@ -171,7 +171,7 @@ class MmuNotifiers:
         return young
 
     def change_pte(self, page: int, pte: np.uint64) -> None:
-        """The PTE of *page* was replaced (KSM). Who lacks the op is told to drop the page (2.6.38, "Some drivers don't have change_pte")."""
+        """The PTE of *page* was replaced (KSM). Who lacks the op is told to drop the page (2.6.38: "we must call invalidate_page")."""
         if self:
             for notifier in self.list:
                 if hasattr(notifier, "change_pte"):
