@@ -69,7 +69,9 @@ def test_a_guest_that_panics_is_told_with_its_console() -> None:
     program = b"open('/proc/sysrq-trigger', 'w').write('c')"
     with (
         machine("npt").boot(kernel("6.1"), {"/app/main.py": program}, main=["/app/main.py"]) as guest,
-        pytest.raises(GuestDied, match="sysrq triggered crash"),
+        pytest.raises(
+            GuestDied, match="its kernel is lost: Kernel panic - not syncing: sysrq triggered crash"
+        ),
     ):
         guest.receive(60)
 

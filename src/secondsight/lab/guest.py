@@ -122,11 +122,11 @@ class Guest:
                     return None
                 why = f"its program ended with status {self._status}"
                 raise GuestDied(why, self.console, status=self._status)
+            # A lost kernel is given half a second to print its trace.
+            if self._lost is not None and (ended or time.monotonic() > self._lost):
+                raise GuestDied(f"its kernel is lost: {self._cause()}", self.console)
             if ended:
                 raise GuestDied(f"the emulator ended ({_ending(self._process.returncode)})", self.console)
-            # A lost kernel is given half a second to print its trace.
-            if self._lost is not None and time.monotonic() > self._lost:
-                raise GuestDied("its kernel is lost", self.console)
             if left <= 0:
                 raise GuestDied(f"nothing came from it for {timeout:.0f} s", self.console)
             self._wait(min(left, 0.1))
@@ -135,6 +135,11 @@ class Guest:
         """The program's values until it ends; raises as ``receive`` does."""
         while (value := self.receive()) is not None:
             yield value
+
+    def _cause(self) -> str:
+        """The line with which the kernel first said that it was lost."""
+        line = next((line for line in self.console.splitlines() if LOST.search(line.encode())), "")
+        return re.sub(r"^\[ *[\d.]+\] ", "", line)
 
     def _wait(self, seconds: float) -> bool:
         ready = self._selector.select(seconds)

@@ -2,7 +2,7 @@
 
     base, once per Python environment      base, once per kernel      overlay, once per run
     /bin/busybox  /usr/bin/python3         /mod/NAME.ko               /init, the agent's files, the batch
-    /usr/lib/pythonX.Y (compiled)          /mod/order
+    /usr/lib/pythonX.Y (compiled)
     /site (numpy, drgn, msgspec)
     /lib64 (shared libraries)
 
@@ -14,6 +14,7 @@ costs more than it saves.
 from __future__ import annotations
 
 import compileall
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -76,8 +78,7 @@ def build(kernel: Kernel, cache: Path | None = None, say: Say = lambda text: Non
     Raises MissingPart when busybox or one of PACKAGES is not installed on this machine.
     """
     folder = (cache or cache_dir()) / "initramfs"
-    with locked(folder / ".lock", say):
-        return [_python_base(folder, say), _module_base(folder, kernel)]
+    return [_python_base(folder, say), _module_base(folder, kernel, say)]
 
 
 def overlay(files: Mapping[str, bytes | Path], *, executable: Iterable[str] = ("/init",)) -> bytes:
@@ -123,20 +124,20 @@ def package_sources(modules: Iterable[str], under: str = "/app") -> dict[str, by
     return files
 
 
-def _module_base(folder: Path, kernel: Kernel) -> Path:
-    elves = {name: _unsigned(module) for name, module in kernel.load_order(*MODULES).items()}
-    key = hashlib.sha256(
-        repr((FORMAT, [(k, hashlib.sha256(v).digest()) for k, v in elves.items()])).encode()
-    ).hexdigest()
-    path = folder / f"modules-{kernel.release.replace('/', '_')}-{key[:12]}.cpio"
-    if not path.exists():
-        with _whole(path) as handle:
-            writer = cpio.Writer(handle)
-            writer.folder("/mod")
-            for name, elf in elves.items():
-                writer.file(f"/mod/{name}.ko", elf)
-            writer.file("/mod/order", "".join(f"{name}\n" for name in elves).encode())
-            writer.close()
+def _module_base(folder: Path, kernel: Kernel, say: Say) -> Path:
+    modules = {name: _unsigned(module) for name, module in kernel.load_order(*MODULES).items()}
+    key = hashlib.sha256(repr(FORMAT).encode())
+    for name, module in modules.items():
+        key.update(name.encode() + hashlib.sha256(module).digest())
+    path = folder / f"modules-{kernel.release.replace('/', '_')}-{key.hexdigest()[:12]}.cpio"
+    if path.exists():
+        return path
+    with locked(folder / ".lock", say), _whole(path) as handle:
+        writer = cpio.Writer(handle)
+        writer.folder("/mod")
+        for name, module in modules.items():
+            writer.file(f"/mod/{name}.ko", module)
+        writer.close()
     return path
 
 
@@ -159,6 +160,8 @@ def _python_base(folder: Path, say: Say) -> Path:
         raise MissingPart(
             "busybox is not here and the guest boots into it; install the package busybox-static"
         )
+    if elf.needed(Path(busybox).read_bytes()):
+        raise MissingPart(f"{busybox} needs shared libraries; the guest needs the package busybox-static")
     stdlib = Path(sysconfig.get_paths()["stdlib"])
     exe = Path(sys.executable).resolve()
     site = dict(_site_files())
@@ -170,9 +173,25 @@ def _python_base(folder: Path, say: Say) -> Path:
     path = folder / f"python-{sys.version_info[0]}.{sys.version_info[1]}-{stamp.hexdigest()[:12]}.cpio"
     if path.exists():
         return path
-    say("building the guest's root from this Python (once)")
+    with locked(folder / ".lock", say):
+        if not path.exists():  # the run that was waited for may have built it
+            say("building the guest's root from this Python (once)")
+            _forget_old(folder)
+            _write_python_base(path, exe, stdlib, Path(busybox), site)
+    return path
+
+
+def _forget_old(folder: Path) -> None:
+    """Remove archives of a month ago; one that is still wanted is built again."""
+    for path in folder.glob("*.cpio"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - 30 * 86400:
+                path.unlink()
+
+
+def _write_python_base(path: Path, exe: Path, stdlib: Path, busybox: Path, site: Mapping[str, Path]) -> None:
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    with tempfile.TemporaryDirectory(prefix=".root-", dir=folder) as work, _whole(path) as handle:
+    with tempfile.TemporaryDirectory(prefix=".root-", dir=path.parent) as work, _whole(path) as handle:
         root = Path(work)
         _copy_stdlib(stdlib, root / "usr" / sys.platlibdir / version)
         for inside, host in site.items():
@@ -193,7 +212,7 @@ def _python_base(folder: Path, say: Say) -> Path:
         for name in ("proc", "sys", "dev", "tmp", "run", "root", "bin", "sbin", "mod", "app"):
             writer.folder(name)
         writer.device("/dev/console", 5, 1)
-        writer.file("/bin/busybox", Path(busybox).read_bytes(), 0o755)
+        writer.file("/bin/busybox", busybox.read_bytes(), 0o755)
         writer.link("/bin/sh", "busybox")
         for host in sorted(root.rglob("*")):
             inside = str(host.relative_to(root))
@@ -204,7 +223,6 @@ def _python_base(folder: Path, say: Say) -> Path:
                     inside, elf.compact(host.read_bytes()), 0o755 if os.access(host, os.X_OK) else 0o644
                 )
         writer.close()
-    return path
 
 
 def _site_files() -> Iterator[tuple[str, Path]]:
