@@ -59,9 +59,8 @@ def run(policy: Policy, windows: list[list[int]], blocks: int, budget: int) -> i
         )
         decision = policy.wake(seen)
         huge[decision.split] = False
-        chosen[:] = False
         for row in decision.promote.tolist():
-            if left and not huge[row]:
+            if left and not huge[row] and not chosen[row]:
                 left -= 1
                 (huge if touched[row] else chosen)[row] = True
         young[:] = 0

@@ -64,7 +64,7 @@ def test_a_broken_plug_in_gives_one_line(monkeypatch, value, said):
     monkeypatch.setattr(
         looks, "Nameless", type("Nameless", (), {"wake": lambda self, look: None}), raising=False
     )
-    monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint("bad", value, group)])
+    monkeypatch.setattr(registry, "_installed", lambda: {"bad": EntryPoint("bad", value, registry.GROUP)})
     with pytest.raises(MissingPart, match=said) as caught:
         make("bad")
     assert "\n" not in str(caught.value)

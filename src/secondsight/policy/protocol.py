@@ -74,7 +74,7 @@ class Decision:
     """Rows of the Look: *promote* in order of preference (the host stops at the budget), *split* to be made small again.
 
     To promote a populated block is to collapse it at once, as MADV_COLLAPSE does; one with nothing populated gets a huge page at its
-    first touch.
+    first touch, whenever that comes, and its share of the budget is spent now.
     """
 
     promote: Ints = field(default_factory=_none)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import typing
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -23,6 +24,12 @@ GROUP = "secondsight.policies"
 _ADDED: dict[str, type[Policy]] = {}
 
 
+@functools.cache
+def _installed() -> dict[str, EntryPoint]:
+    """Every entry point of the group by name; asked of the installed packages once a process."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
 def add(policy: type[Policy]) -> type[Policy]:
     """Make *policy* known under its ``name`` in this process; usable as a class decorator."""
     _ADDED[policy.name] = policy
@@ -31,7 +38,7 @@ def add(policy: type[Policy]) -> type[Policy]:
 
 def names() -> list[str]:
     """The names of every policy there is, sorted; nothing is imported."""
-    return sorted(set(_ADDED) | {point.name for point in entry_points(group=GROUP)})
+    return sorted({*_ADDED, *_installed()})
 
 
 def find(name: str) -> type[Policy]:
@@ -41,7 +48,7 @@ def find(name: str) -> type[Policy]:
     """
     if name in _ADDED:
         return _ADDED[name]
-    points = {point.name: point for point in entry_points(group=GROUP)}
+    points = _installed()
     if name not in points:
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
