@@ -1,0 +1,166 @@
+"""Every figure of a comparison: its name, its unit, which way is good, and its definition, word for word as ``--explain`` prints it.
+
+docs/metrics.md says the same at more length, with an example counted by hand for each.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Final
+
+from secondsight.errors import UsageError
+from secondsight.report.schema import Metric
+
+_ALL: Final = (
+    Metric(
+        "huge_blocks", "huge blocks", "count", "neither",
+        "Blocks (2 MiB) mapped by a huge page at the end of the run; the series gives them after each wake-up.",
+    ),
+    Metric(
+        "huge_share", "footprint huge", "share", "neither",
+        "Huge blocks at the end, of all blocks the trace touches.",
+    ),
+    Metric(
+        "coverage", "coverage", "share", "more",
+        "Accesses that land in a huge mapping, of all accesses: what the policy won, its lateness included.",
+    ),
+    Metric(
+        "precision", "precision", "share", "more",
+        "Of the pages in blocks that were ever made huge, the share that is hot. Hot: the fewest pages that together take 90 % of the "
+        "accesses (ties: all of them).",
+    ),
+    Metric(
+        "recall", "recall", "share", "more",
+        "Of the hot pages, the share that lies in blocks that were ever made huge.",
+    ),
+    Metric(
+        "recall_misses", "recall by misses", "share", "more",
+        "Of the TLB misses with every page small, the share that falls on blocks that were ever made huge. Needs a TLB model.",
+    ),
+    Metric(
+        "precision_misses", "precision by misses", "share", "more",
+        "Of the blocks ever made huge, the share that is among the fewest blocks that together take 90 % of the TLB misses with every page "
+        "small. Needs a TLB model.",
+    ),
+    Metric(
+        "bloat", "bloat", "bytes", "less",
+        "Memory that huge pages occupy and the program has not touched: sum of (512 − pages touched so far) × 4 KiB over huge blocks, "
+        "at the end.",
+    ),
+    Metric(
+        "bloat_share", "bloat share", "share", "less",
+        "Bloat, of the memory that is populated at the end (touched or not).",
+    ),
+    Metric(
+        "zero_filled", "zero-filled", "bytes", "less",
+        "Pages of huge blocks that hold only zeros, whether or not the program read them, at the end: what a split gives back.",
+    ),
+    Metric(
+        "walk_refs_native", "walk references, native", "count", "less",
+        "Memory references of page walks on TLB misses: 4 for a 4 KiB page, 3 for a 2 MiB one. Needs a TLB model.",
+    ),
+    Metric(
+        "walk_refs_nested", "walk references, nested", "count", "less",
+        "The same for a guest with nested paging, (g + 1)(h + 1) − 1 references a miss: 24 with 4 KiB in guest and host, 19 with one "
+        "of them huge, 15 with both. The guest is taken to map 4 KiB. Needs a TLB model.",
+    ),
+    Metric(
+        "overhead_native", "MMU overhead, native", "share", "less",
+        "Modelled share of time spent in page walks: cycles of walk references over those plus cycles of accesses. The cost model "
+        "gives the cycles of each. Needs a TLB model.",
+    ),
+    Metric(
+        "overhead_nested", "MMU overhead, nested", "share", "less",
+        "The same with the references of nested paging. Needs a TLB model.",
+    ),
+    Metric(
+        "collapses", "collapses", "count", "neither",
+        "Blocks that were made huge from small pages, by khugepaged or the policy. Huge pages mapped at a first touch are not collapses.",
+    ),
+    Metric(
+        "wasted_passes", "wasted passes", "count", "less",
+        "Collapses that were begun and refused: a huge page was allocated, the block unmapped from every secondary MMU, and isolate "
+        "said no.",
+    ),
+    Metric(
+        "splits", "splits", "count", "neither",
+        "Huge blocks that were made small again by the policy.",
+    ),
+    Metric(
+        "guest_refaults", "guest refaults", "count", "less",
+        "Faults that a secondary MMU took on pages it had mapped before: what collapses, wasted passes and ageing took from it.",
+    ),
+    Metric(
+        "pages_scanned", "pages scanned", "count", "less",
+        "Page-table entries looked at by khugepaged and the policy's own scans.",
+    ),
+    Metric(
+        "notifier_calls", "notifier calls", "count", "less",
+        "Calls of MMU-notifier methods, of every kind: test_young, clear_young, clear_flush_young, invalidations.",
+    ),
+    Metric(
+        "daemon_time", "khugepaged time", "seconds", "less",
+        "Modelled time of the daemon or policy: pages scanned, test_young calls and collapses, each at the price of the cost model. A "
+        "collapse costs 235 µs with nothing populated to 806 µs with all 512 pages, as measured; the other prices are assumptions "
+        "it states.",
+    ),
+    Metric(
+        "fairness", "fairness", "index", "more",
+        "Jain's index over the spaces' coverage, (sum x)² / (n × sum x²): 1 when every VM or process has the same share of its accesses "
+        "in huge mappings, 1/n when one has all. 1 if none has any.",
+    ),
+)  # fmt: skip
+
+#: By key, in the order of the table.
+METRICS: Final = {metric.key: metric for metric in _ALL}
+
+#: The columns that are shown before one asks for all of them.
+SHOWN: Final = (
+    "huge_blocks",
+    "coverage",
+    "precision",
+    "recall",
+    "bloat",
+    "overhead_native",
+    "overhead_nested",
+    "wasted_passes",
+    "guest_refaults",
+    "daemon_time",
+)
+
+
+def explain(name: str) -> Metric:
+    """The definition of the figure *name* (its key or its title).
+
+    :raises UsageError: there is no such figure.
+    """
+    wanted = name.strip().lower()
+    for metric in METRICS.values():
+        if wanted in (metric.key, metric.title.lower()):
+            return metric
+    near = difflib.get_close_matches(wanted.replace(" ", "_"), METRICS, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UsageError(f"no figure is called {name!r}{hint}; there are {', '.join(METRICS)}")
+
+
+def text(value: float | None, form: str) -> str:
+    """*value* for people: ``93.1 %``, ``12.5 MiB``, ``1.8 ms``; – where it is not known."""
+    if value is None:
+        return "–"
+    if form == "share":
+        return f"{100 * value:.1f} %"
+    if form == "bytes":
+        for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+            if abs(value) >= size:
+                return f"{value / size:.1f} {unit}"
+        return f"{value:.0f} B"
+    if form == "seconds":
+        for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+            if abs(value) * scale >= 1 or unit == "µs":
+                return f"{value * scale:.1f} {unit}" if value else "0"
+    if form == "index":
+        return f"{value:.2f}"
+    for unit, scale in (("G", 1e9), ("M", 1e6)):
+        if abs(value) >= scale:
+            return f"{value / scale:.1f} {unit}"
+    return f"{value:,.0f}".replace(",", " ")

@@ -1,0 +1,241 @@
+"""The report: one self-contained page that opens from a file, prints, and needs no network.
+
+page.html with    answer, facts, table, charts, definitions, provenance: written here, readable without scripts
+                  page.css, page.js, the data: inlined
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from secondsight.errors import UsageError
+from secondsight.report.metrics import METRICS, SHOWN, text
+from secondsight.report.schema import CHANNELS, Results, Row
+from secondsight.report.svg import Line, chart, swatch
+
+#: Bytes a page may have: a browser still opens it at once, and it can be sent to someone.
+LIMIT: Final = 10 * 1000 * 1000
+_NAMES: Final = {"primary": "PRIMARY", "referenced": "REFERENCED", "secondary": "SECONDARY"}
+
+
+def render(results: Results) -> str:
+    """The page for *results*, as HTML."""
+    parts = {
+        "TOOL": html.escape(results.provenance.tool),
+        "TITLE": html.escape(results.title),
+        "ANSWER": html.escape(results.answer),
+        "FACTS": _facts(results),
+        "TABLE": _table(results.rows),
+        "CHARTS": _charts(results),
+        "DEFINITIONS": _definitions(results),
+        "PROVENANCE": _provenance(results),
+        "DATA": _data(results),
+        "CSS": _asset("page.css"),
+        "JS": _asset("page.js"),
+    }
+    # Split at the markers first: a value may hold text that looks like one.
+    pieces = _asset("page.html").split("@@")
+    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def write(results: Results, path: str | os.PathLike[str]) -> int:
+    """Write the page to *path*, whole or not at all; returns its size in bytes.
+
+    :raises UsageError: the page would be larger than it may be.
+    """
+    raw = render(results).encode()
+    if len(raw) > LIMIT:
+        raise UsageError(
+            f"the report would have {len(raw) / 1e6:.1f} MB, over 10: compare fewer rows, or use --json"
+        )
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(raw)
+        temporary.replace(target)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(raw)
+
+
+def _asset(name: str) -> str:
+    return (files("secondsight.report") / name).read_text(encoding="utf-8")
+
+
+def _facts(results: Results) -> str:
+    p = results.provenance
+    blocks = results.blocks.space.shape[0]
+    said = [
+        f"{text(p.accesses, 'count')} accesses to {text(blocks, 'count')} blocks of 2 MiB over {text(p.seconds, 'seconds')}"
+        + (f", replayed {p.time_scale:g} times slower" if p.time_scale != 1 else ""),
+        f"{len(results.spaces)} address space{'s' if len(results.spaces) != 1 else ''}",
+    ]
+    if p.unseen:
+        said.append(f"not seen by the recording: {', '.join(p.unseen)}")
+    return html.escape("; ".join(said) + ".")
+
+
+def _table(rows: Sequence[Row]) -> str:
+    best = {
+        key: _best([row.metrics.get(key) for row in rows if row.policy not in ("oracle", "never")], m.better)
+        for key, m in METRICS.items()
+    }
+    known = [key for key in METRICS if any(row.metrics.get(key) is not None for row in rows)]
+    out = ['<table><thead><tr><th scope="col"><button type="button">policy under rules</button></th>']
+    for key in known:
+        metric = METRICS[key]
+        hidden = "" if key in SHOWN else ' class="extra"'
+        out.append(
+            f'<th scope="col"{hidden} title="{html.escape(metric.definition)}">'
+            f'<button type="button">{html.escape(metric.title)}</button></th>'
+        )
+    out.append("</tr></thead><tbody>")
+    for index, row in enumerate(rows):
+        out.append(f'<tr data-row="{index}"><td>{swatch(index)}{html.escape(row.label)}</td>')
+        for key in known:
+            value, metric = row.metrics.get(key), METRICS[key]
+            classes = ["extra"] if key not in SHOWN else []
+            if (
+                value is not None
+                and value == best[key]
+                and len(rows) > 2
+                and row.policy not in ("oracle", "never")
+            ):
+                classes.append("best")
+            style = ""
+            if metric.form == "share" and key in SHOWN and value is not None:
+                style = f' style="background:linear-gradient(90deg,var(--bar) {100 * min(value, 1):.1f}%,transparent 0)"'
+            shown = f' class="{" ".join(classes)}"' if classes else ""
+            out.append(
+                f'<td data-v="{"" if value is None else repr(float(value))}"{shown}{style}>{html.escape(text(value, metric.form))}</td>'
+            )
+        out.append("</tr>")
+    out.append("</tbody></table>")
+    return "".join(out)
+
+
+def _best(values: Iterable[float | None], better: str) -> float | None:
+    known = [v for v in values if v is not None]
+    if not known or better == "neither" or max(known) == min(known):
+        return None
+    return max(known) if better == "more" else min(known)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _series(row: Row, name: str) -> list[tuple[float, float]]:
+    x, y = row.seconds.array(), getattr(row, name).array()
+    return list(zip(x.tolist(), y.tolist(), strict=True))
+
+
+def _charts(results: Results) -> str:
+    rows = results.rows
+    figures = []
+
+    def figure(title: str, note: str, svg: str, x: str, y: str, step: bool = False) -> None:
+        figures.append(
+            f'<figure data-x="{x}" data-y="{y}" data-step="{int(step)}"><figcaption>{title}</figcaption>'
+            f'{svg}<p class="note">{note}</p></figure>'
+        )
+
+    curves = [Line(r.label, [(0.0, 0.0), *r.curve], i) for i, r in enumerate(rows) if r.curve]
+    if results.oracle:
+        curves.append(Line("knowing the future", [(0.0, 0.0), *results.oracle], len(rows), reference=True))
+    if curves:
+        figure(
+            "Was the memory well chosen?",
+            "Share of all accesses that fall on the first blocks a policy made huge, in its own order, had they been huge from the start. "
+            "Dotted: the best choice possible.",
+            chart(curves, x_title="share of the footprint made huge", y_title="share of accesses", x_text=_share, y_text=_share, y_max=1.0),
+            "share", "share",
+        )  # fmt: skip
+    steps = [r for r in rows if r.seconds.shape[0] > 1]
+    if steps:
+        figure(
+            "Huge blocks over time", "After each wake-up.",
+            chart([Line(r.label, _series(r, "huge"), i, step=True) for i, r in enumerate(rows) if r in steps],
+                  x_title="seconds", y_title="huge blocks"), "seconds", "count", True,
+        )  # fmt: skip
+        figure(
+            "Bloat over time", METRICS["bloat"].definition,
+            chart([Line(r.label, _series(r, "bloat"), i, step=True) for i, r in enumerate(rows) if r in steps],
+                  x_title="seconds", y_title="bloat", y_text=lambda v: text(v, "bytes"), y_unit=float(1 << 20)), "seconds", "bytes", True,
+        )  # fmt: skip
+    if results.sensitivity:
+        for key in ("coverage", "bloat"):
+            metric = METRICS[key]
+            lines = [
+                Line(label, [(x, v) for x, values in points if (v := values.get(key)) is not None], i)
+                for i, (label, points) in enumerate(results.sensitivity.items())
+            ]
+            figure(
+                f"{metric.title.capitalize()} against {html.escape(results.vary)}",
+                "One replay for each point.",
+                chart(lines, x_title=results.vary, y_title=metric.title, y_text=lambda v, m=metric: text(v, m.form),  # type: ignore[misc]
+                      y_unit=float(1 << 20) if metric.form == "bytes" else 1.0),
+                "number", metric.form,
+            )  # fmt: skip
+    legend = "".join(f'<li data-row="{i}">{swatch(i)}{html.escape(r.label)}</li>' for i, r in enumerate(rows))
+    return f'<div class="charts">{"".join(figures)}</div><ul class="legend">{legend}</ul>'
+
+
+def _definitions(results: Results) -> str:
+    return "".join(
+        f'<dt id="m-{m.key}">{html.escape(m.title)}<span class="code">{m.key}</span></dt><dd>{html.escape(m.definition)}</dd>'
+        for m in results.metrics
+    )
+
+
+def _provenance(results: Results) -> str:
+    p = results.provenance
+    facts: list[tuple[str, str]] = [("made by", p.tool)]
+    if p.command:
+        facts.append(("command", p.command))
+    facts += [("trace", p.trace), ("recorded with", p.source), ("content hash", p.trace_hash)]
+    facts += [("rows of the trace", text(p.rows, "count")), ("time scale", f"{p.time_scale:g}")]
+    facts += [(f"host: {k}", str(v)) for k, v in sorted(p.config.items())]
+    if p.seed is not None:
+        facts.append(("seed", str(p.seed)))
+    facts += [("note", note) for note in p.notes]
+    facts.append(("schema", f"results version {results.schema}"))
+    return "".join(f'<dt>{html.escape(k)}</dt><dd class="code">{html.escape(v)}</dd>' for k, v in facts if v)
+
+
+def _data(results: Results) -> str:
+    rows: list[dict[str, Any]] = []
+    for row in results.rows:
+        seconds = row.seconds.array()
+        rows.append({
+            "label": row.label,
+            "end": float(seconds[-1]) if len(seconds) else 1.0,
+            "channels": row.channels,
+            "fate": row.fate,
+            "split": row.split,
+            "events": row.events,
+        })  # fmt: skip
+    # The first row that is neither bound: what a reader wants to see first.
+    first = next((i for i, row in enumerate(results.rows) if row.policy not in ("never", "oracle")), 0)
+    data = {
+        "rows": rows,
+        "blocks": results.blocks,
+        "spaces": results.spaces,
+        "verdicts": results.verdicts,
+        "channels": {key: _NAMES[key] for key in CHANNELS},
+        "first": first,
+    }
+    # "</script>" cannot stand inside a script element.
+    return msgspec.json.encode(data).decode().replace("<", "\\u003c")
+
+
+__all__ = ["LIMIT", "render", "write"]

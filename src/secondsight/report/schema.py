@@ -1,0 +1,185 @@
+"""What a comparison found, as plain data: what ``--json`` writes, the page draws, and nothing of the engines.
+
+    Results
+      provenance, answer, metrics (definitions), verdicts (the kernel's rules)
+      blocks     one entry a block: space, number, accesses, pages populated        (B blocks)
+      rows       one a combination of policy and rules: figures, series, curve, channels (B x T), fate, events
+
+Arrays travel as :class:`Packed`: zlib'd, base64, little endian, so that tens of thousands of blocks stay small in JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import zlib
+from typing import Any, Final, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.errors import InputError
+
+#: Changed whenever a reader of the older one could misread the newer.
+SCHEMA: Final = 1
+
+Dtype = Literal["u1", "i2", "i4", "f4", "f8"]
+CHANNELS: Final = ("primary", "referenced", "secondary")
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """An array: *dtype* little endian, *shape* row major, *data* base64 of its zlib stream."""
+
+    dtype: Dtype
+    shape: list[int]
+    data: str
+
+    def array(self) -> npt.NDArray[Any]:
+        """The array, read-only.
+
+        :raises ValueError: data that is damaged or does not fit the shape.
+        """
+        try:
+            raw = zlib.decompress(base64.b64decode(self.data, validate=True))
+        except zlib.error as error:
+            raise ValueError(f"damaged array: {error}") from None
+        return np.frombuffer(raw, np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape)
+
+
+def pack(array: npt.ArrayLike, dtype: Dtype) -> Packed:
+    """*array* as *dtype*; the same array always packs to the same text."""
+    values = np.ascontiguousarray(np.asarray(array), dtype=np.dtype(dtype).newbyteorder("<"))
+    text = base64.b64encode(zlib.compress(values.tobytes(), 6)).decode()
+    return Packed(dtype, list(values.shape), text)
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One figure's definition. *better*: which way is good, or neither; *form*: how it is printed."""
+
+    key: str
+    title: str
+    form: Literal["count", "share", "bytes", "seconds", "index"]
+    better: Literal["more", "less", "neither"]
+    definition: str
+
+
+class VerdictRule(msgspec.Struct, frozen=True):
+    """One thing that can befall a block: the tracepoint's own string (or our word), what it means, and where the kernel says so."""
+
+    code: str
+    meaning: str
+    cite: str = ""
+    good: bool = False
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the results come from: enough to make them again."""
+
+    tool: str
+    command: str = ""
+    trace: str
+    trace_hash: str = ""
+    source: str = ""
+    unseen: list[str] = []
+    accesses: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    time_scale: float = 1.0
+    config: dict[str, Any] = {}
+    seed: int | None = None
+    notes: list[str] = []
+
+
+class Blocks(msgspec.Struct, frozen=True):
+    """Arrays of B: *space* i4 (index), *number* f8 (address / 2 MiB), *accesses* f8, *populated* i4 (pages)."""
+
+    space: Packed
+    number: Packed
+    accesses: Packed
+    populated: Packed
+
+
+class Events(msgspec.Struct, frozen=True):
+    """Arrays of E, by block, then time: what was decided about a block and what each channel said then.
+
+    block i4; first, last f4: seconds, the same answer *count* i4 times between them; verdict u1: index into the results' verdicts;
+    primary, referenced, secondary, populated i2: pages at the first of them, -1 unknown.
+    """
+
+    block: Packed
+    first: Packed
+    last: Packed
+    count: Packed
+    verdict: Packed
+    primary: Packed
+    referenced: Packed
+    secondary: Packed
+    populated: Packed
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One combination. Figures by metric key, None where it is not known.
+
+    seconds f8[T], huge i4[T], bloat f8[T] (bytes): after each wake-up. curve: (share of footprint made huge, share of accesses covered).
+    fate f4[B]: when each block first became huge, seconds, NaN never. split f4[B]: when it last was split, NaN never.
+    channels: by name, i2[B, C], the most pages young in each of C equal parts of the run, -1 unknown.
+    """
+
+    label: str
+    policy: str
+    rules: str
+    options: dict[str, Any] = {}
+    metrics: dict[str, float | None]
+    seconds: Packed
+    huge: Packed
+    bloat: Packed
+    curve: list[tuple[float, float]] = []
+    fate: Packed | None = None
+    split: Packed | None = None
+    channels: dict[str, Packed] = {}
+    events: Events | None = None
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole comparison."""
+
+    schema: int = SCHEMA
+    title: str
+    answer: str
+    provenance: Provenance
+    metrics: list[Metric]
+    spaces: list[str]
+    rows: list[Row]
+    blocks: Blocks
+    verdicts: list[VerdictRule] = []
+    oracle: list[tuple[float, float]] = []
+    vary: str = ""
+    #: (policy and rules) -> (value of the knob, figures)
+    sensitivity: dict[str, list[tuple[float, dict[str, float | None]]]] = {}
+
+
+def finite(value: float | None) -> float | None:
+    """*value*, or None where it is no number: JSON has no NaN."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def encode(results: Results) -> bytes:
+    """*results* as JSON, the same bytes for the same results."""
+    return msgspec.json.encode(results, order="deterministic")
+
+
+def decode(raw: bytes, source: str) -> Results:
+    """Read what :func:`encode` wrote.
+
+    :raises InputError: *raw* is no results file, or of another schema version.
+    """
+    try:
+        head = msgspec.json.decode(raw, type=dict[str, Any])
+        if (found := head.get("schema")) != SCHEMA:
+            raise InputError(
+                source, "schema", f"results of schema version {found!r}; this reads version {SCHEMA}"
+            )
+        return msgspec.json.decode(raw, type=Results)
+    except msgspec.MsgspecError as error:
+        raise InputError(source, "", f"not a results file: {error}") from None

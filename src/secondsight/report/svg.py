@@ -1,0 +1,151 @@
+"""Line charts as small SVG text: no library, the same in the page, in print and in the docs.
+
+y_max +---------------+
+      |      __,--    |     series in a fixed order of colours and dashes, so that a row keeps its look everywhere
+    0 +---------------+
+      0            x_max
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 560, 300
+LEFT, RIGHT, TOP, BOTTOM = 80, 18, 12, 44
+COLOURS = 8
+DASHES = ("", "6 3", "2 3")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One series: *points* (x, y) in rising x; *index* chooses its look; *step*: y holds until the next x."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    index: int
+    step: bool = False
+    reference: bool = False
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round values from *low* to *high*, some *about* of them."""
+    if high <= low:
+        return [low]
+    raw = (high - low) / about
+    size = 10 ** math.floor(math.log10(raw))
+    step = next(s * size for s in (1, 2, 5, 10) if s * size >= raw)
+    first = math.ceil(low / step)
+    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
+    """At most about *most* of *points*, always the first and the last: more than a chart this wide can show."""
+    if len(points) <= most:
+        return list(points)
+    stride = -(-len(points) // most)
+    return [*points[::stride], points[-1]]
+
+
+def chart(
+    lines: Sequence[Line],
+    *,
+    x_title: str,
+    y_title: str,
+    x_text: Callable[[float], str] = lambda v: f"{v:g}",
+    y_text: Callable[[float], str] = lambda v: f"{v:g}",
+    y_max: float | None = None,
+    y_unit: float = 1.0,
+    standalone: bool = False,
+) -> str:
+    """The chart as SVG.
+
+    *y_unit*: what a round number is counted in (2**20: ticks at whole MiB). *standalone*: with its own colours, for a file of
+    its own; else the page's style applies.
+    """
+    lines = [Line(line.label, thin(line.points), line.index, line.step, line.reference) for line in lines]
+    points = [p for line in lines for p in line.points]
+    x_low, x_high = min((p[0] for p in points), default=0.0), max((p[0] for p in points), default=1.0)
+    x_low = 0.0 if x_low >= 0 else x_low
+    y_high = y_max or max((p[1] for p in points), default=1.0) or 1.0
+    x_high = x_high if x_high > x_low else x_low + 1
+
+    def x_at(value: float) -> float:
+        return LEFT + (value - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+
+    def y_at(value: float) -> float:
+        return HEIGHT - BOTTOM - value / y_high * (HEIGHT - TOP - BOTTOM)
+
+    # Read back by the page for its cross-hair.
+    data = {
+        "x": [x_low, x_high],
+        "y": [0, y_high],
+        "lines": [
+            {
+                "i": line.index,
+                "label": line.label,
+                "p": [[float(f"{a:.5g}"), float(f"{b:.5g}")] for a, b in line.points],
+            }
+            for line in lines
+        ],
+    }
+    out = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(y_title)} against {html.escape(x_title)}" '
+        f'xmlns="http://www.w3.org/2000/svg" data-chart="{html.escape(json.dumps(data))}">'
+    ]
+    if standalone:
+        out.append(STYLE)
+    for value in (y_unit * tick for tick in ticks(0, y_high / y_unit)):
+        y = y_at(value)
+        out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        out.append(
+            f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{html.escape(y_text(value))}</text>'
+        )
+    for value in ticks(x_low, x_high):
+        x = x_at(value)
+        out.append(
+            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{html.escape(x_text(value))}</text>'
+        )
+    out.append(
+        f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>'
+    )
+    out.append(
+        f'<text class="title" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{html.escape(x_title)}</text>'
+    )
+    out.append(
+        f'<text class="title" x="14" y="{(TOP + HEIGHT - BOTTOM) / 2}" text-anchor="middle" '
+        f'transform="rotate(-90 14 {(TOP + HEIGHT - BOTTOM) / 2})">{html.escape(y_title)}</text>'
+    )
+    for line in lines:
+        path, last = [], 0.0
+        for i, (a, b) in enumerate(line.points):
+            if line.step and i:
+                path.append(f"L{x_at(a):.1f} {y_at(last):.1f}")
+            path.append(f"{'L' if i else 'M'}{x_at(a):.1f} {y_at(min(b, y_high)):.1f}")
+            last = b
+        look = "reference" if line.reference else f"c{line.index % COLOURS}"
+        dash = "2 4" if line.reference else DASHES[line.index // COLOURS % len(DASHES)]
+        style = f' stroke-dasharray="{dash}"' if dash else ""
+        out.append(
+            f'<path class="series {look}" data-row="{line.index}" d="{"".join(path)}"{style}>'
+            f"<title>{html.escape(line.label)}</title></path>"
+        )
+    out.append("</svg>")
+    return "".join(out)
+
+
+def swatch(index: int) -> str:
+    """The look of series *index* as a short line, for legends and tables."""
+    dash = DASHES[index // COLOURS % len(DASHES)]
+    style = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<svg class="swatch" viewBox="0 0 24 8" aria-hidden="true"><path class="series c{index % COLOURS}" d="M1 4H23"{style}/></svg>'
+
+
+STYLE = (
+    "<style>.chart{background:#fff;font:12px sans-serif}.grid{stroke:#ddd}.axis{stroke:#555}.tick,.title{fill:#333}"
+    ".series{fill:none;stroke-width:2}.c0{stroke:#1f5fb4}.c1{stroke:#c2570c}.c2{stroke:#1b7f4b}.c3{stroke:#a3297c}"
+    ".c4{stroke:#6b5b00}.c5{stroke:#0e7c86}.c6{stroke:#8a3ffc}.c7{stroke:#b3261e}.reference{stroke:#555}</style>"
+)
