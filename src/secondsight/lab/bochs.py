@@ -190,7 +190,7 @@ MACHINES = [
         cpu="corei7_haswell_4770",
         modules={"kvm-intel": "ept=1 eptad=1", "brd": "rd_nr=2 rd_size=524288"},
         check={"/sys/module/kvm_intel/parameters/ept": "Y", "/sys/module/kvm_intel/parameters/eptad": "Y"},
-        slow=6.0,
+        slow=10.0,
         append=APPEND,
     ),
     Machine(
@@ -200,7 +200,7 @@ MACHINES = [
         cpu="corei7_haswell_4770",
         modules={"kvm-intel": "ept=1 eptad=0", "brd": "rd_nr=2 rd_size=524288"},
         check={"/sys/module/kvm_intel/parameters/ept": "Y", "/sys/module/kvm_intel/parameters/eptad": "N"},
-        slow=6.0,
+        slow=10.0,
         append=APPEND,
     ),
 ]
