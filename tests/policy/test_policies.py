@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from looks import look, run
 
 from secondsight.policy import make, names
 from secondsight.policy.history import History, rank_within
+from support.looks import look, run
 
 
 def promoted(policy, seen):

@@ -55,11 +55,11 @@ def test_a_wrong_request_is_refused_in_one_line(spec, said):
     [
         ("no_such_module:Thing", "cannot be loaded: ModuleNotFoundError"),
         ("json:dumps", "not a class"),
-        ("looks:Nameless", "no `name`"),
+        ("support.looks:Nameless", "no `name`"),
     ],
 )
 def test_a_broken_plug_in_gives_one_line(monkeypatch, value, said):
-    import looks
+    from support import looks
 
     monkeypatch.setattr(
         looks, "Nameless", type("Nameless", (), {"wake": lambda self, look: None}), raising=False

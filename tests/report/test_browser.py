@@ -4,10 +4,10 @@ import base64
 import json
 
 import pytest
-from browser import Browser
-from sample import results
 
 from secondsight.report import write
+from support.browser import Browser
+from support.results import results
 
 pytestmark = pytest.mark.browser
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sample import results
 
 from secondsight.errors import UsageError
 from secondsight.report import render, write
 from secondsight.report.metrics import METRICS
+from support.results import results
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sample import results
 
 from secondsight.errors import InputError, UsageError
 from secondsight.report import decode, encode, explain
@@ -15,6 +14,7 @@ from secondsight.report.metrics import METRICS, SHOWN, text
 from secondsight.report.schema import finite, pack
 from secondsight.report.svg import Line, chart, thin, ticks
 from secondsight.report.verdicts import VERDICTS, rule
+from support.results import results
 
 
 @given(st.lists(st.integers(-300, 600), max_size=40), st.sampled_from(["i2", "i4", "f4", "f8"]))
