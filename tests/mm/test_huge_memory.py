@@ -1,0 +1,167 @@
+"""Collapse's effects, what a failed one leaves, and the splits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secondsight.bits import pte as x86
+from secondsight.errors import UsageError
+from secondsight.mm.config import HostConfig, Knobs
+from secondsight.mm.fork import fork
+from secondsight.mm.host import Host
+from secondsight.mm.huge_memory import collapse, split_block_pmd, split_huge
+from secondsight.mm.judgement import Scan
+from secondsight.mm.madvise import madvise
+from secondsight.mm.page import ACTIVE, ANON, HEAD, LRU, REFERENCED, TAIL, ZERO_FILLED
+from secondsight.mm.task_mmu import clear_refs
+from support.model import KERNELS, flags, holds, pages, vm
+
+
+def filled(rules: str, wanted: np.ndarray, **config: object):
+    host = Host(rules, HostConfig(**config))
+    mm = host.mm("p", 1)
+    mm.cpu_access(wanted, write=True)
+    host.drain()
+    madvise(mm, 0, 512, "hugepage")
+    return host, mm
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_a_new_huge_page_is_young_dirty_and_unreferenced(rules) -> None:
+    host, mm = filled(rules, pages(0))
+    f = host.frames.arrays
+    for page in range(0, 512, 2):
+        f.flags[mm.pfn(page)] |= REFERENCED | ACTIVE
+    mm.arrays.pte[:511] &= ~(x86.ACCESSED | x86.DIRTY)
+    mm.notifiers.calls.clear()
+    _, look = collapse(mm, 0, khugepaged=True)
+    assert look.passed[0]
+    pmd = mm.arrays.pmd[0]
+    assert pmd & x86.PSE and pmd & x86.ACCESSED and pmd & x86.DIRTY and pmd & x86.RW
+    head = mm.folio(0)
+    f = host.frames.arrays
+    assert f.flags[head] & HEAD and (f.flags[head + 1 : head + 512] & TAIL).all()
+    assert not f.flags[head] & REFERENCED
+    host.drain()
+    assert bool(flags(mm, 0) & ACTIVE) == host.rules.huge_folio_active and flags(mm, 0) & LRU
+    assert not mm.arrays.pte.any(), "the page table is empty"
+    holds(host)
+
+
+@given(st.sets(st.integers(0, 511), min_size=1), st.sampled_from(["6.1", "6.12", "6.18", "7.2"]))
+@settings(max_examples=25, deadline=None)
+def test_collapse_keeps_what_was_populated_and_adds_only_zeroes(populated, rules) -> None:
+    host, mm = filled(rules, np.array(sorted(populated)))
+    before = host.frames.in_use
+    _, look = collapse(mm, 0, khugepaged=True)
+    assert look.passed[0] and look.none_or_zero[0] == 512 - len(populated)
+    head = mm.folio(0)
+    zero = host.frames.arrays.flags[head : head + 512] & ZERO_FILLED != 0
+    assert set(np.flatnonzero(~zero).tolist()) == populated
+    assert host.frames.in_use == before - len(populated) + 512
+    holds(host)
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_a_failed_collapse_gives_everything_back_but_the_secondary_entries(rules) -> None:
+    host, mm, kvm = vm(rules, 1)
+    mm.cpu_access(pages(0), write=True)
+    kvm.access(pages(0), write=True)
+    host.drain()
+    mm.pin(pages(0, 400), "io")
+    before = mm.arrays.pte.copy()
+    _, look = collapse(mm, 0, khugepaged=True)
+    assert Scan(look.code[0]) == Scan.PAGE_COUNT and look.stopped[0] == 400
+    assert np.array_equal(mm.arrays.pte, before) and not kvm.sptes(0)
+    host.drain()
+    assert all(flags(mm, p) & LRU for p in range(512))
+    holds(host)
+
+
+def test_the_caller_asks_about_limits_again_in_isolate() -> None:
+    host, mm = filled("6.1", pages(0, range(500)), knobs=Knobs(max_ptes_none=11))
+    _, look = collapse(mm, 0, khugepaged=True)
+    assert Scan(look.code[0]) == Scan.EXCEED_NONE_PTE
+    # What isolate had taken off the LRU waits in a batch.
+    host.drain()
+    _, look = collapse(mm, 0, khugepaged=False)
+    assert look.passed[0]
+    holds(host)
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_a_split_pmd_keeps_the_folio_whole_and_every_bit(rules) -> None:
+    host = Host(rules, HostConfig(thp_enabled="always"))
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0, 0), write=True)
+    host.drain()
+    clear_refs(mm)
+    head = mm.folio(0)
+    split_block_pmd(mm, 0)
+    assert not mm.arrays.pmd[0] & x86.PSE
+    assert [mm.pfn(p) for p in (0, 1, 511)] == [head, head + 1, head + 511]
+    assert not (mm.arrays.pte & x86.ACCESSED).any() and (mm.arrays.pte & x86.RW).all()
+    assert host.frames.arrays.flags[head] & HEAD and mm.folio(511) == head
+    holds(host)
+    split_block_pmd(mm, 0)
+    holds(host)
+
+
+@pytest.mark.parametrize("referenced", [True, False])
+def test_the_tails_of_a_split_folio_inherit_referenced(referenced) -> None:
+    host = Host("6.1", HostConfig(thp_enabled="always"))
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0, 0), write=True)
+    host.drain()
+    clear_refs(mm)
+    if referenced:
+        mm.pin(pages(0, 5), "io")
+        mm.unpin("io")
+    assert split_huge(mm, 0)
+    for page in (0, 5, 511):
+        got = flags(mm, page)
+        assert bool(got & REFERENCED) == referenced
+        assert got & ANON and got & LRU and not got & (HEAD | TAIL)
+    holds(host)
+
+
+def test_a_pinned_or_missing_folio_is_not_split() -> None:
+    host = Host("6.1", HostConfig(thp_enabled="always"))
+    mm = host.mm("p", 2)
+    assert not split_huge(mm, 0)
+    mm.cpu_access(pages(0, 0), write=True)
+    mm.pin(pages(0, 5), "io")
+    assert not split_huge(mm, 0) and mm.arrays.pmd[0] & x86.PSE
+    mm.cpu_access(pages(1, 0), write=False)
+    assert not split_huge(mm, 1), "the huge zero page only loses its PMD"
+    assert not mm.arrays.pmd[1] & x86.PSE
+    with pytest.raises(UsageError, match="block 2 lies outside"):
+        split_huge(mm, 2)
+    holds(host)
+
+
+def test_a_folio_shared_by_fork_splits_in_both() -> None:
+    host = Host("6.1", HostConfig(thp_enabled="always"))
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0), write=True)
+    child = fork(mm, "c")
+    assert child.folio(0) == mm.folio(0)
+    assert split_huge(mm, 0)
+    assert child.pfn(7) == mm.pfn(7) and not flags(child, 7) & (HEAD | TAIL)
+    holds(host)
+
+
+def test_a_pte_mapped_huge_page_can_be_collapsed_again() -> None:
+    host = Host("6.12", HostConfig(thp_enabled="always"))
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0), write=True)
+    host.drain()
+    split_block_pmd(mm, 0)
+    seen = []
+    host.khugepaged.on_visit = lambda v: seen.append(str(v.status))
+    host.khugepaged.full_scan()
+    assert seen == ["succeeded"] and mm.arrays.pmd[0] & x86.PSE
+    holds(host)
