@@ -50,9 +50,13 @@ def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> 
     """
     if not 0 <= start < end <= mm.npages:
         raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
-    split_edges(mm, start, end)
     flags = {"none": Vm(0), "r": Vm.READ, "rw": Vm.READ | Vm.WRITE}[prot]
-    mm.change_areas(start, end, lambda old: (old & ~(Vm.READ | Vm.WRITE)) | flags)
-    mm.notifiers.invalidate_range(start, end)
     eager = mm.host.rules.mprotect_keeps_exclusive_writable
-    _change(mm.host.frames.arrays, mm.arrays, start, end, prot == "none", prot == "rw", eager)
+    for vma in list(mm.vmas.areas):
+        low, high = max(start, vma.start), min(end, vma.end)
+        # mprotect_fixup leaves an area alone that is so protected already.
+        if low < high and vma.flags & (Vm.READ | Vm.WRITE) != flags:
+            split_edges(mm, low, high)
+            mm.change_areas(low, high, lambda old: (old & ~(Vm.READ | Vm.WRITE)) | flags)
+            mm.notifiers.invalidate_range(low, high)
+            _change(mm.host.frames.arrays, mm.arrays, low, high, prot == "none", prot == "rw", eager)
