@@ -75,9 +75,12 @@ class Khugepaged:
             self.slots.append(mm)
 
     def enter_by_fault(self, mm: Mm, vma: Vma) -> None:
-        """do_huge_pmd_anonymous_page registers too: called after accesses that gave *vma* its first anonymous page."""
+        """do_huge_pmd_anonymous_page registers too: called after accesses that gave *vma* its first anonymous page.
+
+        It registers before it allocates, so where faults find no free huge page (``Mm.fault_huge``) the mm is registered all the same.
+        """
         first, last = vma.start // HPAGE, -(-vma.end // HPAGE)
-        if bool(((mm.arrays.pmd[first:last] & PSE) != 0).any()):
+        if mm.fault_huge is not None or bool(((mm.arrays.pmd[first:last] & PSE) != 0).any()):
             for area in mm.vmas.areas:
                 if area.start <= vma.start and vma.end <= area.end:
                     self.enter_vma(mm, area)

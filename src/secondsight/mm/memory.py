@@ -74,8 +74,8 @@ class MmArrays(NamedTuple):
     """One mm_struct's page tables, as compiled code takes them.
 
     pmd uint64[blocks]; pte uint64[blocks * 512], valid where the block's pmd is a table; vma uint8[blocks] and vma_page uint8[pages or
-    0]: the V_ bits; swap int32[slots]: how many entries name each swap slot (the host's); n int64[4]: [stopped page's reason, next swap
-    slot's hint, huge faults, page faults].
+    0]: the V_ bits; swap int32[slots]: how many entries name each swap slot (the host's); n int64[8]: [stopped page's reason, next swap
+    slot's hint, huge faults, page faults, a guest's faults].
     """
 
     pmd: npt.NDArray[np.uint64]
@@ -86,7 +86,7 @@ class MmArrays(NamedTuple):
     n: npt.NDArray[np.int64]
 
 
-HUGE_FAULTS, FAULTS = 2, 3
+HUGE_FAULTS, FAULTS, GUEST_FAULTS = 2, 3, 4
 
 
 @njit(cache=True, inline="always")

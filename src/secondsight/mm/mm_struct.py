@@ -60,15 +60,21 @@ class Mm:
             vma=np.zeros(blocks, np.uint8),
             vma_page=np.zeros(0, np.uint8),
             swap=host.swap,
-            n=np.zeros(4, np.int64),
+            n=np.zeros(8, np.int64),
         )
+        self.fault_huge: npt.NDArray[np.bool_] | None = None
         self.refresh()
 
     # -- areas ---------------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Carry areas, sysfs and swap over to what compiled code reads."""
+        """Carry areas, sysfs and swap over to what compiled code reads.
+
+        ``fault_huge`` bool[blocks]: where a fault finds a free huge page; None: everywhere. Elsewhere it falls back to small ones.
+        """
         pages = self.vmas.encode(self.arrays.vma, self.arrays.vma_page, self.host.config.thp_enabled)
+        if self.fault_huge is not None:
+            self.arrays.vma[~self.fault_huge] &= np.uint8(255 ^ memory.V_HUGE)
         self.arrays = self.arrays._replace(vma_page=pages, swap=self.host.swap)
 
     def change_areas(self, start: int, end: int, change: Callable[[Vm], Vm]) -> None:
@@ -77,20 +83,26 @@ class Mm:
             self.host.khugepaged.enter_vma(self, vma)
         self.refresh()
 
-    def note_anon(self) -> None:
-        """anon_vma_prepare, seen afterwards: an area with an anonymous page, a swap entry or a huge PMD has an anon_vma."""
-        for vma in self.vmas.areas:
-            if not vma.anon_vma and self._has_anon(vma):
+    def note_anon(self, pages: Pages) -> None:
+        """anon_vma_prepare, seen after an access to *pages*: an area with an anonymous page, a swap entry or a huge PMD has an anon_vma."""
+        areas = self.vmas.areas
+        if all(vma.anon_vma for vma in areas) or not len(pages):
+            return
+        starts = np.array([vma.start for vma in areas], np.int64)
+        which = np.searchsorted(starts, pages, side="right") - 1
+        for index in np.unique(which).tolist():
+            vma = areas[index]
+            if not vma.anon_vma and self._has_anon(pages[which == index]):
                 self.vmas.set_anon(vma)
                 self.host.khugepaged.enter_by_fault(self, vma)
 
-    def _has_anon(self, vma: Vma) -> bool:
+    def _has_anon(self, pages: Pages) -> bool:
+        """Whether one of *pages* is anonymous memory, small or huge, present or swapped out."""
         a = self.arrays
-        first, last = vma.start // HPAGE, -(-vma.end // HPAGE)
-        if bool(((a.pmd[first:last] & PSE) != 0).any()):
-            return True
-        pte = a.pte[vma.start : vma.end]
-        return bool(((pte != 0) & ((pte & (PFN_MASK | PRESENT)) != PRESENT)).any())
+        pmd = a.pmd[pages >> 9]
+        pte = a.pte[pages]
+        small = (pmd != 0) & (pte != 0) & ((pte & (PFN_MASK | PRESENT)) != PRESENT)
+        return bool((((pmd & PSE) != 0) | small).any())
 
     # -- accesses -----------------------------------------------------------------------------------------------
 
@@ -120,7 +132,7 @@ class Mm:
             else:
                 self.notifiers.invalidate_range(page, page + 1)
             notified = True
-        self.note_anon()
+        self.note_anon(pages)
 
     def cpu_access(self, pages: Pages, *, write: bool, value: int | None = None) -> None:
         """The process loads or stores *pages* (int64, any order, repetition allowed) through the primary page table.

@@ -22,8 +22,8 @@ from secondsight.bits.pte import PSE
 from secondsight.bits.spte import AD_TYPE_MASK, SAVED_BITS, SAVED_MASK, SAVED_SHIFT
 from secondsight.mm.gup import MISS, NOT_PERMITTED, NOTIFY, gup_fast, gup_slow
 from secondsight.mm.lru import mark_page_accessed
-from secondsight.mm.memory import pfn_of
-from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_PFN, put_page
+from secondsight.mm.memory import GUEST_FAULTS, pfn_of
+from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN, put_page
 
 # How the table is filled.
 TDP, SHADOW_DIRECT, SHADOW_PAGED = 0, 1, 2
@@ -181,9 +181,15 @@ def guest_access(f, r, lay, m, t, pages, write, start, notified, has_notifiers, 
             if new:
                 if big & lay.present:
                     t.smd[block] = new
+                    if write:
+                        f.flags[pfn_of(new) + (index & 511)] &= ~ZERO_FILLED
                 else:
                     t.spte[index] = new
+                    if write:
+                        f.flags[pfn_of(new)] &= ~ZERO_FILLED
                 continue
+        if not (notified and i == start):
+            m.n[GUEST_FAULTS] += 1
         pfn = gup_fast(f, r, m, page, 1)
         writable = pfn != MISS
         if not writable:
@@ -199,6 +205,8 @@ def guest_access(f, r, lay, m, t, pages, write, start, notified, has_notifiers, 
                     put_page(f, pfn)
                     pfn = again
                     writable = True
+        if write:
+            f.flags[pfn] &= ~ZERO_FILLED
         pmd = m.pmd[page >> 9]
         aligned = (page & 511) == (index & 511) and mode != SHADOW_PAGED
         if pmd & PSE and aligned:

@@ -1,0 +1,153 @@
+"""A policy at work: what it is told at a wake-up, and how its decision is carried out through the model.
+
+Look (one row a block that may be huge) --> Policy.wake --> Decision --> split:    split_huge, never-written pages given back
+                                                                         promote:  populated: as MADV_COLLAPSE does
+                                                                                   empty: its first touch maps a huge page
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits.pte import PSE
+from secondsight.mm import judgement, view
+from secondsight.mm.huge_memory import collapse, split_huge
+from secondsight.mm.judgement import Scan
+from secondsight.mm.khugepaged import Visit
+from secondsight.mm.madvise import unmap
+from secondsight.mm.page import ZERO_FILLED
+from secondsight.mm.vma import allowed
+from secondsight.policy.protocol import UNLIMITED, Decision, Look
+from secondsight.replay.layout import HPAGE
+from secondsight.replay.subject import Space
+from secondsight.replay.summary import Ints, summarise
+
+if TYPE_CHECKING:
+    from secondsight.replay.run import Alarm, Run
+
+
+def decide(run: Run, alarm: Alarm) -> list[int]:
+    """One wake-up of the run's policy; returns the rows whose mappings it may have changed."""
+    policy = run.machine.policy
+    assert policy is not None
+    run.host.drain()
+    told, at = look(run, alarm)
+    decision = policy.wake(told)
+    run.since = alarm.time
+    run.at_last_wake[:] = run.accesses
+    changed = _carry_out(run, decision, told, at)
+    if "clear_young" in policy.needs:
+        for space in run.machine.spaces:
+            run.machine.age(space)
+            if space.lay.ad_disabled or space.lay.accessed == 0:
+                # Ageing without accessed bits takes permissions away, or the mapping.
+                changed.extend(range(space.rows.start, space.rows.stop))
+    return changed
+
+
+def look(run: Run, alarm: Alarm) -> tuple[Look, Ints]:
+    """What the policy is told, and the row (all spaces' numbering) behind each of its rows."""
+    policy, found = run.machine.policy, run.found
+    assert policy is not None
+    parts: dict[str, list[npt.NDArray[Any]]] = {}
+    rows: list[Ints] = []
+    for space in run.machine.spaces:
+        mm = space.mm
+        young, known = _ask(run, space)
+        columns = summarise(mm, young)._asdict()
+        if not known:
+            columns["secondary"] = np.full(mm.blocks, -1, np.int64)
+        may = np.zeros(mm.blocks, np.bool_)
+        for vma in mm.vmas.areas:
+            if allowed(vma.flags, run.host.config.thp_enabled):
+                may[-(-vma.start // HPAGE) : vma.end // HPAGE] = True
+        chosen = np.flatnonzero(may)
+        rows.append(chosen + space.first_row)
+        for name, column in columns.items():
+            parts.setdefault(name, []).append(column[chosen])
+        parts.setdefault("space", []).append(np.full(len(chosen), space.index, np.int64))
+    at = np.concatenate(rows)
+    merged: dict[str, Any] = {name: np.concatenate(part) for name, part in parts.items()}
+    merged["huge"] = merged["huge"].astype(np.bool_)
+    unknown = np.full(len(at), -1, np.int64)
+    told = Look(
+        now=alarm.time,
+        since=run.since,
+        block=found.numbers[at],
+        walks=(run.accesses - run.at_last_wake)[at] if "walks" in policy.needs else unknown,
+        future=(found.total - run.accesses)[at] if "future" in policy.needs else unknown,
+        budget=max(0, min(run.machine.budget, UNLIMITED)),
+        spaces=tuple(space.name for space in found.spaces),
+        **merged,
+    )
+    return told, at
+
+
+def _ask(run: Run, space: Space) -> tuple[npt.NDArray[np.bool_] | None, bool]:
+    """test_young about every mapped page, as a policy in the kernel would ask; and whether the answer can be known."""
+    mm = space.mm
+    if space.kvm is None:
+        return None, True
+    if not mm.notifiers:
+        return None, False
+    mapped = np.repeat((mm.arrays.pmd & PSE) != 0, HPAGE) | ((mm.arrays.pte & np.uint64(1)) != 0)
+    run.asked[space.rows] += mapped.reshape(-1, HPAGE).sum(axis=1)
+    young = np.zeros(mm.npages, np.bool_)
+    for _, _, yes in mm.notifiers.test_young(0, mm.npages, mapped):
+        young |= yes
+    return young, True
+
+
+def _carry_out(run: Run, decision: Decision, told: Look, at: Ints) -> list[int]:
+    changed: list[int] = []
+    for chosen in decision.split.tolist():
+        row = int(at[chosen])
+        space, block = _where(run, row)
+        if split_huge(space.mm, block):
+            run.splits[row] += 1
+            _give_back(run, space, block)
+        changed.append(row)
+    promised: dict[int, list[int]] = {}
+    for chosen in decision.promote.tolist():
+        if run.machine.budget <= 0:
+            break
+        row = int(at[chosen])
+        space, block = _where(run, row)
+        if told.huge[chosen]:
+            continue
+        if told.populated[chosen] or told.swapped[chosen]:
+            _promote(run, space, block)
+        elif not space.mm.arrays.pmd[block]:
+            promised.setdefault(space.index, []).append(block)
+    for index, blocks in promised.items():
+        run.machine.promise(run.machine.at[index], np.array(blocks, np.int64))
+    return changed
+
+
+def _promote(run: Run, space: Space, block: int) -> None:
+    """MADV_COLLAPSE of one block: no limits, no referenced test, under any rules; what it answers is recorded as a visit."""
+    host = run.host
+    host.drain()
+    seen = view.of_model(space.mm, [block], ask=False)
+    first = judgement.scan(seen, host.config.knobs, host.rules, khugepaged=False)
+    second, status = None, Scan(int(first.code[0]))
+    if first.passed[0]:
+        _, second = collapse(space.mm, block, khugepaged=False)
+        status = Scan(int(second.code[0]))
+    run.visited(Visit(space.mm, block, status, first, 0, second, None, seen))
+
+
+def _give_back(run: Run, space: Space, block: int) -> None:
+    """The pages of a split block that nobody ever wrote are unmapped, as 6.12's shrinker does with zero-filled ones."""
+    mm, flags = space.mm, run.host.frames.arrays.flags
+    for page in range(block * HPAGE, (block + 1) * HPAGE):
+        if flags[mm.pfn(page)] & ZERO_FILLED:
+            unmap(mm, page, page + 1)
+
+
+def _where(run: Run, row: int) -> tuple[Space, int]:
+    index = int(np.searchsorted(run.found.first, row, side="right")) - 1
+    return run.machine.at[index], row - int(run.found.first[index])

@@ -1,0 +1,237 @@
+"""A trace through the model: one reading drives every subject.
+
+    events ──mark──▶ settled touches: a bit a page, shared by all subjects ─────────────────────────┐
+                 └─▶ the others, in order ──▶ each subject: cpu_access, guest_access, pin ──▶ settle │
+    at each wake-up, and before each verb:  every subject folds the noted bits in ◀─────────────────┘
+                                            the subjects whose alarm it is act; blocks they changed are unsettled
+
+A batch may be cut anywhere: nothing depends on where it ends.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight import __version__
+from secondsight.errors import UsageError
+from secondsight.replay import tally, touch
+from secondsight.replay.events import Batch, Source
+from secondsight.replay.layout import HPAGE, columns, discover
+from secondsight.replay.metrics import SCHEMA, Provenance, Result
+from secondsight.replay.run import Alarm, Run
+from secondsight.replay.subject import Subject
+from secondsight.trace import Trace
+from secondsight.trace.kinds import FIRST_VERB, Verb
+
+SMALLEST, LARGEST = 1 << 13, 1 << 20
+Progress = Callable[[int, int], None]
+
+
+def replay(
+    trace: Source | str | os.PathLike[str],
+    subjects: Sequence[Subject],
+    *,
+    time_scale: float = 1.0,
+    channels: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Replay *trace* under every subject.
+
+    :param time_scale: ns of khugepaged's clock that pass for one ns of the trace's.
+    :param channels: keep what each channel said of each block at each wake-up.
+    :param progress: called with (rows done, rows of the trace) now and then.
+    :raises UsageError: no subject, two of one name, a time scale that is not positive, an empty trace.
+    :raises InputError: the trace is damaged.
+
+    Wake-ups come from the trace's first event on, up to the first behind its last event; at each, everything before it has been applied.
+    """
+    if not isinstance(time_scale, (int, float)) or not time_scale > 0 or math.isinf(time_scale):
+        raise UsageError(f"time scale {time_scale}: must be a positive number")
+    names = [subject.name for subject in subjects]
+    if not subjects or len(set(names)) < len(names):
+        raise UsageError("a replay needs subjects, each with a name of its own")
+    source: Source = Trace.open(trace) if isinstance(trace, (str, os.PathLike)) else trace
+    engine = Engine(source, subjects, time_scale, channels)
+    engine.run(progress)
+    return engine.result()
+
+
+class Engine:
+    """One replay; see :func:`replay`."""
+
+    def __init__(
+        self, source: Source, subjects: Sequence[Subject], time_scale: float, channels: bool
+    ) -> None:
+        """Lay the trace out and fill what is filled before it begins."""
+        self.source, self.scale = source, time_scale
+        vms = any(space.type == "vm" for space in source.spaces)
+        fills = any(s.fill or (s.fill is None and (s.backing == "vm" or vms)) for s in subjects)
+        self.found = discover(source, pages=fills)
+        self.runs = [Run(subject, self.found, channels=channels) for subject in subjects]
+        for run in self.runs:
+            run.machine.fill()
+        self.state = np.zeros(self.found.rows * HPAGE, np.uint8)
+        self.accesses = np.zeros(self.found.rows, np.int64)
+        self.start, self.end = source.span
+        self._out = np.zeros(LARGEST, np.int64)
+        self._chunk = SMALLEST
+        self._many = len(self.found.spaces) > 1
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def _trace_time(self, clock: int) -> int:
+        """The first ns of the trace that is not before *clock* (ns of khugepaged's clock)."""
+        if float(self.scale).is_integer():
+            return self.start + -(-clock // int(self.scale))
+        return self.start + math.ceil(clock / self.scale)
+
+    def _next(self) -> tuple[int, list[tuple[Run, Alarm]]]:
+        """The next wake-ups: their time on khugepaged's clock, and whose they are (in the subjects' order)."""
+        soonest = min((a.time for run in self.runs for a in run.alarms), default=None)
+        if soonest is None:
+            return 1 << 62, []
+        return soonest, [(run, a) for run in self.runs for a in run.alarms if a.time == soonest]
+
+    # -- the walk -----------------------------------------------------------------------------------------------
+
+    def run(self, progress: Progress | None = None) -> None:
+        """From the first event to the first wake-up behind the last."""
+        done = 0
+        for batch in self.source.batches(("address",)):
+            self._batch(batch)
+            done += len(batch)
+            if progress is not None:
+                progress(done, self.found.events)
+        self.close()
+        last = {id(a) for run in self.runs for a in run.alarms}
+        while last:
+            _, due = self._next()
+            for run, alarm in due:
+                if id(alarm) in last:
+                    self._wake(run, alarm)
+                    last.discard(id(alarm))
+                else:
+                    alarm.time += alarm.interval
+
+    def _batch(self, batch: Batch) -> None:
+        start, n = 0, len(batch)
+        verbs = self._verbs(batch) if self.found.has_verbs else []
+        while start < n:
+            clock, due = self._next()
+            boundary = self._trace_time(clock)
+            stop = n
+            if batch.span[1] >= boundary:
+                stop = start + int(np.searchsorted(batch["time"][start:], np.uint64(boundary)))
+            verb = next((v for v in verbs if v >= start), n)
+            if verb < stop:
+                self.apply(batch, start, verb)
+                self._verb(batch, verb)
+                start = verb + 1
+                continue
+            self.apply(batch, start, stop)
+            start = stop
+            if stop < n:
+                self.close()
+                for run, alarm in due:
+                    self._wake(run, alarm)
+
+    def _wake(self, run: Run, alarm: Alarm) -> None:
+        changed = run.wake(alarm)
+        if len(changed):
+            touch.unsettle(self.state, changed)
+
+    def _verbs(self, batch: Batch) -> list[int]:
+        limits = batch.limits("kind")
+        if limits is not None and limits[1] < FIRST_VERB:
+            return []
+        return np.flatnonzero(batch["kind"] >= FIRST_VERB).tolist()
+
+    def _verb(self, batch: Batch, at: int) -> None:
+        self.close()
+        space = int(batch["space"][at])
+        for run in self.runs:
+            changed = run.verb(
+                space, Verb(int(batch["kind"][at])), int(batch["address"][at]), int(batch["count"][at])
+            )
+            if len(changed):
+                touch.unsettle(self.state, changed)
+
+    # -- events ------------------------------------------------------------------------------------------------
+
+    def apply(self, batch: Batch, start: int, stop: int) -> None:
+        """The accesses *start* to *stop* of *batch*, in chunks that grow as fewer of them need the verbs."""
+        if start >= stop:
+            return
+        address, kind, space, count = columns(batch, self._many)
+        limits = batch.limits("count")
+        plain = not self._many and limits == (1, 1)
+        while start < stop:
+            end = min(stop, start + self._chunk)
+            n = int(
+                touch.mark(
+                    address, kind, space, count, start, end, plain, touch.BITS, self.found.lookup,
+                    self.state, self.accesses, self._out,
+                )
+            )  # fmt: skip
+            if n:
+                self._verbs_of(address, kind, space, self._out[:n])
+            if n * 16 < end - start:
+                self._chunk = min(LARGEST, self._chunk * 2)
+            elif n * 4 > end - start:
+                self._chunk = max(SMALLEST, self._chunk // 2)
+            start = end
+
+    def _verbs_of(
+        self,
+        address: npt.NDArray[np.uint64],
+        kind: npt.NDArray[np.uint8],
+        space: npt.NDArray[np.uint16],
+        index: npt.NDArray[np.int64],
+    ) -> None:
+        """The accesses *index*, which are not settled, through every subject's verbs."""
+        pages = touch.locate(address, space, index, self.found.lookup)
+        kinds = kind[index]
+        spaces = space[index] if self._many else space
+        bits = np.full(len(index), 15, np.uint8)
+        for run in self.runs:
+            run.touch(pages, kinds, spaces, bits)
+        touch.settle(self.state, pages, bits)
+
+    def close(self) -> None:
+        """Before anyone looks: every subject folds what was noted, and the accesses are counted."""
+        rows = np.flatnonzero(self.accesses)
+        if len(rows):
+            for run in self.runs:
+                run.fold(self.state, rows)
+            touch.forget(self.state, rows)
+        for run in self.runs:
+            run.count(self.accesses, rows)
+        self.accesses[rows] = 0
+
+    def result(self) -> Result:
+        """What every subject counted."""
+        results = [tally.result(run) for run in self.runs]
+        origin = getattr(self.source, "provenance", None)
+        told = {}
+        if origin is not None:
+            told = {
+                name: getattr(origin, name)
+                for name in ("source", "command", "content_hash", "quantum", "unseen")
+            }
+        return Result(
+            schema=SCHEMA,
+            provenance=Provenance(
+                tool=f"secondsight {__version__}",
+                trace=told,
+                time_scale=float(self.scale),
+                rows=self.found.events,
+                span=(self.start, self.end),
+            ),
+            subjects=[r for r, _ in results],
+            data=[d for _, d in results],
+        )

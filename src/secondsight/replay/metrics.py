@@ -1,0 +1,171 @@
+"""What a replay measured, exactly as docs/metrics.md defines it.
+
+Result --> SubjectResult (one a subject) --> SpaceResult (one a space)      counts, as JSON
+                                         --> series   one value a wake-up
+                                         --> blocks   one value a block     (columns; not in the JSON)
+                                         --> visits   one value a visit of khugepaged
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.mm.judgement import Scan
+
+SCHEMA = 1
+PAGE = 4096
+
+
+class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One space under one subject. Sizes in bytes; every count is over the whole replay."""
+
+    name: str
+    blocks: int
+    accesses: int
+    accesses_huge: int
+    huge_at_end: int
+    collapses: int
+    refused: dict[str, int]
+    """Blocks that khugepaged's last visit left small, by its answer."""
+    visits: dict[str, int]
+    """Visits of khugepaged by the answer they ended with."""
+    fault_huge: int
+    splits: int
+    bloat: int
+    zero_filled: int
+    pages_scanned: int
+    test_young: int
+    wasted: int
+    faults: int
+    guest_faults: int
+    walks: int | None
+    walk_references: int | None
+
+    @property
+    def coverage(self) -> float:
+        """Share of the accesses that landed in huge mappings."""
+        return self.accesses_huge / self.accesses if self.accesses else 0.0
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """One value a wake-up: time ns (khugepaged's clock), huge blocks and bloat bytes after it, accesses and those
+    in huge mappings before it."""
+
+    time: list[int]
+    huge_blocks: list[int]
+    bloat: list[int]
+    accesses: list[int]
+    accesses_huge: list[int]
+
+
+@dataclass(slots=True)
+class Blocks:
+    """One value a block, in the order of spaces and addresses: space, number int64; accesses, accesses_huge int64; walks int64 or None;
+    populated int64 and huge bool at the end; first_huge int64: ns of khugepaged's clock, -1 never."""
+
+    space: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]
+    accesses: npt.NDArray[np.int64]
+    accesses_huge: npt.NDArray[np.int64]
+    walks: npt.NDArray[np.int64] | None
+    populated: npt.NDArray[np.int64]
+    huge: npt.NDArray[np.bool_]
+    first_huge: npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Visits:
+    """One value a visit of khugepaged: time ns, space, block number, scan and isolate code (:class:`Scan`; -1: not reached), and what
+    each look counted as referenced (-1)."""
+
+    time: list[int] = field(default_factory=list)
+    space: list[int] = field(default_factory=list)
+    block: list[int] = field(default_factory=list)
+    scan: list[int] = field(default_factory=list)
+    isolate: list[int] = field(default_factory=list)
+    scan_referenced: list[int] = field(default_factory=list)
+    isolate_referenced: list[int] = field(default_factory=list)
+
+    def columns(self) -> dict[str, npt.NDArray[np.int64]]:
+        """The same as int64 columns by name."""
+        return {name: np.array(getattr(self, name), np.int64) for name in self.__slots__}
+
+
+class SubjectResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One subject: its totals over all spaces, each space, and the series."""
+
+    name: str
+    rules: str
+    driver: str
+    mmu: str
+    backing: str
+    start: str
+    notes: list[str]
+    total: SpaceResult
+    spaces: list[SpaceResult]
+    notifier_calls: dict[str, int]
+    full_scans: int
+    wakes: int
+    budget_left: int | None
+    series: Series
+
+
+@dataclass(slots=True)
+class SubjectData:
+    """What goes with a SubjectResult and is too large for its JSON."""
+
+    blocks: Blocks
+    visits: Visits
+    channels: Channels | None
+
+
+@dataclass(slots=True)
+class Channels:
+    """What each channel said at each wake-up, before khugepaged looked: int16[wakes, rows] pages young, -1 unknown;
+    huge bool[wakes, rows]."""
+
+    time: list[int]
+    primary: list[npt.NDArray[np.int16]]
+    referenced: list[npt.NDArray[np.int16]]
+    secondary: list[npt.NDArray[np.int16]]
+    huge: list[npt.NDArray[np.bool_]]
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """What was replayed, and how."""
+
+    tool: str
+    trace: dict[str, Any]
+    time_scale: float
+    rows: int
+    span: tuple[int, int]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """A replay of one trace under several subjects. ``data[i]`` goes with ``subjects[i]`` and is left out of the JSON."""
+
+    schema: int
+    provenance: Provenance
+    subjects: list[SubjectResult]
+    data: list[SubjectData]
+
+    def json(self) -> bytes:
+        """Everything but ``data``, as JSON."""
+        fields = {name: getattr(self, name) for name in ("schema", "provenance", "subjects")}
+        return msgspec.json.format(msgspec.json.encode(fields), indent=2)
+
+    def __getitem__(self, name: str) -> SubjectResult:
+        """The subject called *name*."""
+        return next(s for s in self.subjects if s.name == name)
+
+
+def answers(codes: npt.NDArray[np.int64]) -> dict[str, int]:
+    """How often each answer occurs, by the tracepoints' words, most frequent first."""
+    found, counts = np.unique(codes, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return {str(Scan(int(found[i]))): int(counts[i]) for i in order}

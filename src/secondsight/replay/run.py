@@ -1,0 +1,291 @@
+"""A subject under way: what it does at each wake-up, and what is counted about it.
+
+between two looks    touch (what is not settled, in order) ... fold (what was noted)      engine
+a wake-up            count the accesses since --> khugepaged or the policy acts --> which blocks lost their mappings
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits.pte import PSE
+from secondsight.mm.judgement import Scan
+from secondsight.mm.khugepaged import Visit
+from secondsight.mm.madvise import Advice, madvise, unmap
+from secondsight.mm.memory import HUGE_FAULTS, V_HUGE
+from secondsight.mm.rmap import swap_out
+from secondsight.mm.task_mmu import clear_refs
+from secondsight.policy.protocol import UNLIMITED
+from secondsight.replay.decide import decide
+from secondsight.replay.layout import HPAGE, Layout
+from secondsight.replay.metrics import PAGE, Channels, Series, Visits
+from secondsight.replay.subject import H_DEVICE, H_PIN, Machine, Space, Subject
+from secondsight.replay.summary import Ints, secondary, summarise, zero_filled
+from secondsight.replay.touch import fold, settled
+from secondsight.trace.kinds import Verb
+
+
+@dataclass(slots=True)
+class Alarm:
+    """A wake-up to come: at *time* (ns, khugepaged's clock), then every *interval*."""
+
+    time: int
+    interval: int
+    policy: bool
+
+
+class Run:
+    """One subject's machine, its alarms and its counters."""
+
+    def __init__(self, subject: Subject, found: Layout, *, channels: bool) -> None:
+        """*channels*: keep what each channel said at every wake-up (for the picture)."""
+        self.subject, self.found = subject, found
+        self.machine = Machine(subject, found)
+        self.host = self.machine.host
+        rows = found.rows
+        self.accesses = np.zeros(rows, np.int64)
+        self.accesses_huge = np.zeros(rows, np.int64)
+        self.huge = np.zeros(rows, np.bool_)
+        self.first_huge = np.full(rows, -1, np.int64)
+        self.held = np.zeros(rows, np.int64)  # pages populated when the block became huge
+        self.last_answer = np.full(rows, -1, np.int64)
+        self.collapses = np.zeros(rows, np.int64)
+        self.fault_huge = np.zeros(rows, np.int64)
+        self.splits = np.zeros(rows, np.int64)
+        self.scanned = np.zeros(rows, np.int64)
+        self.asked = np.zeros(rows, np.int64)
+        self.wasted = np.zeros(rows, np.int64)
+        self.visits = Visits()
+        self.visit_rows: list[int] = []
+        self.series = Series(time=[], huge_blocks=[], bloat=[], accesses=[], accesses_huge=[])
+        self.channels = Channels([], [], [], [], []) if channels else None
+        self.wakes = 0
+        self.now = 0
+        self.since = 0
+        self._counted = (0, 0)
+        self.at_last_wake = np.zeros(rows, np.int64)
+        self._changed: list[int] = []
+        self._collapsed: dict[int, int] = {}
+        self._row_of = {id(space.mm): space.first_row for space in self.machine.spaces}
+        self.unreplayed: dict[str, int] = {}
+        self.host.khugepaged.on_visit = self.visited
+        self.alarms: list[Alarm] = []
+        if self.machine.daemon:
+            sleep = self.host.config.knobs.scan_sleep_millisecs * 1_000_000
+            self.alarms.append(Alarm(sleep, sleep, False))
+        policy = self.machine.policy
+        if policy is not None:
+            every = policy.interval or self.host.config.knobs.scan_sleep_millisecs * 1_000_000
+            self.alarms.append(Alarm(0, every, True))
+
+    # -- between two looks ----------------------------------------------------------------------------------------
+
+    def touch(
+        self,
+        pages: Ints,
+        kinds: npt.NDArray[np.uint8],
+        spaces: npt.NDArray[np.uint16],
+        settled_bits: npt.NDArray[np.uint8],
+    ) -> None:
+        """Accesses that are not settled, in order: *pages* in all spaces' numbering, *spaces* empty where there is only one.
+
+        ``settled_bits`` (uint8, 15 where nobody objected yet) loses the touches that this subject does not settle.
+        """
+        for start, stop, index in _runs(spaces, len(pages), self.machine.spaces[0].index):
+            space = self.machine.at[index]
+            local = pages[start:stop] - space.first_row * HPAGE
+            how = space.how[kinds[start:stop]]
+            before = int(space.mm.arrays.n[HUGE_FAULTS])
+            limited = self.machine.budget < UNLIMITED and bool(space.mm.arrays.vma.max() & V_HUGE)
+            for a, b in self._pieces(space, local, how, limited):
+                if how[a] >= H_DEVICE:
+                    self._hold(space, int(local[a]), int(how[a]))
+                else:
+                    space.access(local[a:b], how[a:b])
+                if limited:
+                    self.machine.spend(space, before)
+                    before = int(space.mm.arrays.n[HUGE_FAULTS])
+                    limited = self.machine.budget > 0
+        # Only now: an access may have changed what an earlier one of the batch mapped.
+        for start, stop, index in _runs(spaces, len(pages), self.machine.spaces[0].index):
+            space = self.machine.at[index]
+            settled(
+                space.lay, space.mm.arrays, space.table, pages[start:stop] - space.first_row * HPAGE,
+                space.as_cpu, space.as_guest, space.alone, settled_bits[start:stop],
+            )  # fmt: skip
+
+    def _pieces(
+        self, space: Space, pages: Ints, how: npt.NDArray[np.uint8], limited: bool
+    ) -> list[tuple[int, int]]:
+        """Where to cut: around each pin and device access; with a budget, behind each page that may get a huge page by its fault."""
+        single = np.flatnonzero(how >= H_DEVICE)
+        cuts = {0, len(pages), *single.tolist(), *(single + 1).tolist()}
+        if limited:
+            blocks = pages >> 9
+            may = (space.mm.arrays.pmd[blocks] == 0) & ((space.mm.arrays.vma[blocks] & V_HUGE) != 0)
+            _, first = np.unique(blocks[may], return_index=True)
+            cuts.update((np.flatnonzero(may)[first] + 1).tolist())
+        edges = sorted(cuts)
+        return list(zip(edges, edges[1:], strict=False))
+
+    def _hold(self, space: Space, page: int, how: int) -> None:
+        """A pin, held until UNPIN; a device's access: pinned, used and let go (zero-copy I/O)."""
+        where = np.array([page], np.int64)
+        if how >= H_PIN:
+            space.mm.pin(where, f"{page}", write=how > H_PIN)
+        else:
+            space.mm.pin(where, "device", write=how > H_DEVICE)
+            space.mm.unpin("device")
+
+    def fold(self, state: npt.NDArray[np.uint8], rows: Ints) -> None:
+        """The noted touches of *rows* become accessed and dirty bits."""
+        for space in self.machine.spaces:
+            part = space.rows
+            low, high = np.searchsorted(rows, (part.start, part.stop))
+            fold(
+                self.host.frames.arrays, space.lay, space.mm.arrays, space.table, state, rows[low:high],
+                space.first_row, space.as_cpu, space.as_guest,
+            )  # fmt: skip
+
+    def count(self, accesses: Ints, rows: Ints) -> None:
+        """The accesses since the last count, by the mappings there are now; then blocks that faults made huge are noticed."""
+        self._notice_huge()
+        self.accesses[rows] += accesses[rows]
+        self.accesses_huge[rows] += accesses[rows] * self.huge[rows]
+
+    def _notice_huge(self, populated: dict[int, int] | None = None) -> None:
+        """Which blocks are huge; *populated*: what collapsed blocks held. Others that are new were made by a fault."""
+        for space in self.machine.spaces:
+            now = (space.mm.arrays.pmd & PSE) != 0
+            was = self.huge[space.rows]
+            new = np.flatnonzero(now & ~was)
+            if len(new):
+                held = HPAGE - zero_filled(space.mm, new)
+                rows = new + space.first_row
+                self.held[rows] = held
+                for row in rows.tolist():
+                    if populated is not None and row in populated:
+                        self.held[row] = populated[row]
+                    else:
+                        self.fault_huge[row] += 1
+                fresh = rows[self.first_huge[rows] < 0]
+                self.first_huge[fresh] = self.now
+            self.huge[space.rows] = now
+
+    # -- a wake-up ---------------------------------------------------------------------------------------------
+
+    def wake(self, alarm: Alarm) -> Ints:
+        """Act on *alarm*; returns the rows (int64) whose touches are no longer settled."""
+        self.now = alarm.time
+        self.wakes += 1
+        self._changed = []
+        self._collapsed = {}
+        if self.channels is not None:
+            self._keep_channels()
+        if alarm.policy:
+            self._changed.extend(decide(self, alarm))
+        else:
+            self.host.khugepaged.do_scan()
+        self._notice_huge(self._collapsed)
+        total, in_huge = int(self.accesses.sum()), int(self.accesses_huge.sum())
+        series = self.series
+        series.time.append(self.now)
+        series.huge_blocks.append(int(self.huge.sum()))
+        series.bloat.append(int(((HPAGE - self.held) * self.huge).sum()) * PAGE)
+        series.accesses.append(total - self._counted[0])
+        series.accesses_huge.append(in_huge - self._counted[1])
+        self._counted = (total, in_huge)
+        alarm.time += alarm.interval
+        return np.unique(np.array(self._changed, np.int64))
+
+    def visited(self, visit: Visit) -> None:
+        """Record one visit to a block, khugepaged's or a policy's."""
+        row = self._row_of[id(visit.mm)] + visit.block
+        look, i, second = visit.look, visit.row, visit.isolate
+        keep = self.visits
+        keep.time.append(self.now)
+        keep.space.append(next(s.index for s in self.machine.spaces if s.mm is visit.mm))
+        keep.block.append(int(self.found.numbers[row]))
+        keep.scan.append(int(look.code[i]))
+        keep.scan_referenced.append(int(look.referenced[i]))
+        keep.isolate.append(-1 if second is None else int(second.code[0]))
+        keep.isolate_referenced.append(-1 if second is None else int(second.referenced[0]))
+        self.visit_rows.append(row)
+        self.last_answer[row] = int(visit.status)
+        if look.code[i] != Scan.PMD_MAPPED:
+            self.scanned[row] += min(int(look.stopped[i]) + 1, HPAGE)
+        self.asked[row] += int(look.asked[i])
+        if second is not None:
+            self.asked[row] += int(second.asked[0])
+            self._changed.append(row)
+            if visit.status == Scan.SUCCEED:
+                self.collapses[row] += 1
+                self._collapsed[row] = HPAGE - int(second.none_or_zero[0])
+                self.machine.budget -= 1
+            else:
+                self.wasted[row] += 1
+
+    # -- the trace's verbs ---------------------------------------------------------------------------------------
+
+    def verb(self, index: int, verb: Verb, address: int, argument: int) -> Ints:
+        """A rarer event of the trace; returns the rows whose touches are no longer settled."""
+        space = self.machine.at.get(index)
+        whole = verb in (Verb.CLEAR_REFS, Verb.EXIT)
+        if space is None or verb is Verb.MMAP:
+            return np.zeros(0, np.int64)
+        mm = space.mm
+        first, end = (0, mm.npages) if whole else self.found.pages(index, address, argument)
+        if first < end:
+            self._verb(space, verb, first, end)
+        self._notice_huge()
+        return np.arange(space.rows.start, space.rows.stop, dtype=np.int64)
+
+    def _verb(self, space: Space, verb: Verb, first: int, end: int) -> None:
+        mm = space.mm
+        advice: dict[Verb, Advice] = {
+            Verb.MADV_HUGEPAGE: "hugepage",
+            Verb.MADV_NOHUGEPAGE: "nohugepage",
+            Verb.MADV_DONTNEED: "dontneed",
+        }
+        if verb in advice:
+            madvise(mm, first, end, advice[verb])
+        elif verb in (Verb.MUNMAP, Verb.EXIT):
+            unmap(mm, first, end)
+        elif verb is Verb.CLEAR_REFS:
+            clear_refs(mm)
+        elif verb is Verb.SWAP_OUT:
+            swap_out(mm, np.arange(first, end, dtype=np.int64))
+        elif verb is Verb.UNPIN:
+            for page in range(first, end):
+                if f"{page}" in mm.pins:
+                    mm.unpin(f"{page}")
+        else:
+            self.unreplayed[verb.name.lower()] = self.unreplayed.get(verb.name.lower(), 0) + 1
+
+    # -- the picture ------------------------------------------------------------------------------------------
+
+    def _keep_channels(self) -> None:
+        assert self.channels is not None
+        rows = self.found.rows
+        kept = {name: np.full(rows, -1, np.int16) for name in ("primary", "referenced", "secondary")}
+        for space in self.machine.spaces:
+            known = space.kvm is None or bool(space.mm.notifiers)
+            columns = summarise(space.mm, secondary(space.mm) if space.kvm else None)._asdict()
+            for name, column in kept.items():
+                if name != "secondary" or known:
+                    column[space.rows] = columns[name]
+        self.channels.time.append(self.now)
+        for name, column in kept.items():
+            getattr(self.channels, name).append(column)
+        self.channels.huge.append(self.huge.copy())
+
+
+def _runs(spaces: npt.NDArray[np.uint16], n: int, only: int) -> list[tuple[int, int, int]]:
+    """(start, stop, space) of each run of equal spaces."""
+    if not len(spaces):
+        return [(0, n, only)]
+    edges = [0, *(np.flatnonzero(spaces[1:] != spaces[:-1]) + 1).tolist(), n]
+    return [(a, b, int(spaces[a])) for a, b in zip(edges, edges[1:], strict=False)]

@@ -1,0 +1,227 @@
+"""One subject of a replay: a kernel's rules on a host, who decides which blocks become huge, and what stands behind the trace's spaces.
+
+trace's space ──process──▶ Mm                       CPU (and GUEST) accesses go through the primary page table
+              ──vm───────▶ Mm + Kvm, slot 0 over all of it: GUEST accesses are the guest's, CPU accesses qemu's own;
+                           a program's space replayed as a VM: every access is the guest's, GPA = VA compacted by block
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits.spte import SpteLayout, layout
+from secondsight.errors import UsageError
+from secondsight.mm import memory
+from secondsight.mm.config import HostConfig
+from secondsight.mm.host import Host
+from secondsight.mm.mm_struct import Mm
+from secondsight.mm.rules import Rules, preset
+from secondsight.mm.task_mmu import clear_refs
+from secondsight.mmu.kvm import Kvm
+from secondsight.mmu.spt import TDP, SpteArrays
+from secondsight.policy.protocol import UNLIMITED, Faults, Policy
+from secondsight.replay.layout import HPAGE, Layout
+from secondsight.replay.tlb import TlbConfig
+from secondsight.replay.touch import H_CPU_READ, H_GUEST_READ, access_runs
+from secondsight.trace.kinds import Access, Kind, Origin
+
+Backing = Literal["trace", "process", "vm"]
+
+#: Every area may be huge; what a first touch maps is the subject's ``faults``.
+HOST = HostConfig(thp_enabled="always")
+
+# How a kind of access is made, beside the H_ codes of ``touch``.
+H_DEVICE, H_PIN = 4, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What one column of the comparison is.
+
+    name: as results call it; rules: a preset's name or a value; config: the host; policy: makes the policy that decides (anew for each
+    run), None: khugepaged alone; backing: what stands behind the spaces, ``trace``: what the trace says they are; fill: whether every
+    page that the trace touches has been written and aged before the trace begins, None: in VMs only; faults: what the first touch
+    of a block maps (a policy's own wish comes first); budget: how many blocks may become huge in the run; tlb: model a TLB, so that
+    accessed bits are set on its misses only.
+    """
+
+    name: str
+    rules: Rules
+    config: HostConfig = HOST
+    policy: Callable[[], Policy] | None = None
+    backing: Backing = "trace"
+    fill: bool | None = None
+    faults: Faults = "small"
+    budget: int = UNLIMITED
+    tlb: TlbConfig | None = None
+
+    @classmethod
+    def of(cls, rules: str | Rules, **fields: object) -> Subject:
+        """A subject named after its *rules* (a preset, ``preset+field=value``, or a value)."""
+        value = preset(rules) if isinstance(rules, str) else rules
+        return cls(**{"name": value.name, "rules": value, **fields})  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Space:
+    """One of the trace's spaces in a subject."""
+
+    index: int
+    mm: Mm
+    kvm: Kvm | None
+    lay: SpteLayout
+    table: SpteArrays
+    mode: int
+    first_row: int
+    as_cpu: int
+    as_guest: int
+    alone: bool
+    how: npt.NDArray[np.uint8]
+
+    @property
+    def rows(self) -> slice:
+        """Its rows among those of all spaces."""
+        return slice(self.first_row, self.first_row + self.mm.blocks)
+
+    def access(self, pages: npt.NDArray[np.int64], how: npt.NDArray[np.uint8]) -> None:
+        """The accesses *how* (H_ codes of ``touch``) to *pages* (of this space), in order, through the model's verbs."""
+        host = self.mm.host
+
+        def step(start: int, notified: bool) -> int:
+            return int(
+                access_runs(
+                    host.frames.arrays,
+                    host.r,
+                    self.lay,
+                    self.mm.arrays,
+                    self.table,
+                    pages,
+                    how,
+                    start,
+                    notified,
+                    bool(self.mm.notifiers),
+                    self.mode,
+                )
+            )
+
+        self.mm.run_faults(pages, step, "the guest" if self.kvm else "the process")
+
+
+class Machine:
+    """The host of one subject, with the trace's spaces on it."""
+
+    def __init__(self, subject: Subject, found: Layout) -> None:
+        """Nothing is mapped yet; :meth:`fill` is the caller's to call."""
+        self.subject = subject
+        self.policy = subject.policy() if subject.policy else None
+        knobs = dict(self.policy.knobs) if self.policy else {}
+        config = subject.config
+        if knobs:
+            import msgspec
+
+            config = msgspec.structs.replace(config, knobs=msgspec.structs.replace(config.knobs, **knobs))
+        if config.knobs.scan_sleep_millisecs < 1:
+            raise UsageError(
+                "scan_sleep_millisecs=0: a replay needs a clock to wake khugepaged by; give at least 1"
+            )
+        self.host = Host(subject.rules, config)
+        self.daemon = self.policy.khugepaged if self.policy else True
+        self.faults: Faults = self.policy.faults if self.policy else subject.faults
+        self.budget = subject.budget
+        self.found = found
+        touched = np.flatnonzero(np.diff(found.first)).tolist()
+        self.spaces = [self._space(i) for i in touched]
+        self.at = {space.index: space for space in self.spaces}
+
+    def _space(self, index: int) -> Space:
+        found, subject = self.found, self.subject
+        told = found.spaces[index]
+        blocks = int(found.first[index + 1] - found.first[index])
+        vm = subject.backing == "vm" or (subject.backing == "trace" and told.type == "vm")
+        # A VM's memory is one area of its process, whatever the guest leaves untouched.
+        numbers = None if vm else found.numbers[found.part(index)]
+        mm = self.host.mm(f"{index}:{told.name}", blocks, numbers=numbers)
+        mm.fault_huge = np.full(mm.blocks, self.faults == "huge")
+        mm.refresh()
+        kvm, mode = None, TDP
+        lay = layout(self.host.config.mmu, self.host.rules.spte_era)
+        table = SpteArrays(np.zeros(0, np.uint64), np.zeros(0, np.uint64), 0)
+        if vm:
+            kvm = Kvm(mm)
+            kvm.slot_add(0, 0, 0, mm.npages)
+            # A guest with paging on: under shadow paging its first way of addressing the slot.
+            table, mode = kvm._table(kvm.slots[0], 1 if kvm.mmu == "shadow" else 0)
+        origins = found.origins[index]
+        guest = 1 if vm else 0
+        cpu = guest if told.type == "process" else 0
+        as_cpu = cpu if origins & (1 << Origin.CPU) else -1
+        as_guest = guest if origins & (1 << Origin.GUEST) else -1
+        others = origins & (1 << Origin.DEVICE | 1 << Origin.PIN)
+        ways = {w for w in (as_cpu, as_guest) if w >= 0}
+        return Space(
+            index, mm, kvm, lay, table, mode, int(found.first[index]), as_cpu, as_guest,
+            not others and len(ways) < 2, _how(cpu, guest),
+        )  # fmt: skip
+
+    def fills(self, space: Space) -> bool:
+        """Is *space* filled before the trace begins?"""
+        return space.kvm is not None if self.subject.fill is None else self.subject.fill
+
+    def fill(self) -> None:
+        """What was before the trace: every page it touches written once, then aged; PTEs and SPTEs are there, and old."""
+        for space in self.spaces:
+            if not self.fills(space):
+                continue
+            assert self.found.touched is not None
+            part = slice(space.first_row * HPAGE, (space.first_row + space.mm.blocks) * HPAGE)
+            pages = np.flatnonzero(self.found.touched[part])
+            code = (H_GUEST_READ if space.kvm else H_CPU_READ) + 1
+            for start in range(0, len(pages), 1 << 16):
+                chunk = pages[start : start + (1 << 16)]
+                space.access(chunk, np.full(len(chunk), code, np.uint8))
+        self.host.drain()
+        for space in self.spaces:
+            if self.fills(space):
+                self.age(space)
+
+    def age(self, space: Space) -> None:
+        """Every accessed bit cleared, PG_young and PG_referenced too: what reclaim's ageing, or a monitor that resets, leaves behind."""
+        clear_refs(space.mm)
+        space.mm.notifiers.clear_young(0, space.mm.npages)
+
+    # -- huge pages at a first touch -------------------------------------------------------------------------------
+
+    def promise(self, space: Space, rows: npt.NDArray[np.int64]) -> None:
+        """The first touch of *rows* (of the space, nothing populated) maps a huge page."""
+        assert space.mm.fault_huge is not None
+        space.mm.fault_huge[rows] = True
+        space.mm.refresh()
+
+    def spend(self, space: Space, before: int) -> None:
+        """Huge pages that faults mapped since the counter stood at *before* come off the budget; an empty one ends them."""
+        self.budget -= int(space.mm.arrays.n[memory.HUGE_FAULTS]) - before
+        if self.budget <= 0:
+            for other in self.spaces:
+                if other.mm.fault_huge is not None and other.mm.fault_huge.any():
+                    other.mm.fault_huge[:] = False
+                    other.mm.refresh()
+
+
+def _how(cpu: int, guest: int) -> npt.NDArray[np.uint8]:
+    """uint8[256]: how each kind of access is made, where the trace's CPU accesses are *cpu* and its guest's *guest* (0 CPU, 1 guest)."""
+    out = np.zeros(256, np.uint8)
+    for kind in Kind:
+        write = int(kind.access is Access.WRITE)
+        base = {
+            Origin.CPU: 2 * cpu,
+            Origin.GUEST: 2 * guest,
+            Origin.DEVICE: H_DEVICE,
+            Origin.PIN: H_PIN,
+        }[kind.origin]
+        out[kind] = base + write
+    return out

@@ -1,0 +1,94 @@
+"""What a run counted, as results: the arithmetic behind docs/metrics.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from secondsight.mm.memory import FAULTS, GUEST_FAULTS, HUGE_FAULTS
+from secondsight.policy.protocol import UNLIMITED
+from secondsight.replay.layout import HPAGE
+from secondsight.replay.metrics import PAGE, Blocks, SpaceResult, SubjectData, SubjectResult, answers
+from secondsight.replay.subject import Space
+from secondsight.replay.summary import Ints, summarise
+
+if TYPE_CHECKING:
+    from secondsight.replay.run import Run
+
+
+def result(run: Run) -> tuple[SubjectResult, SubjectData]:
+    """Everything *run* counted."""
+    found, machine = run.found, run.machine
+    populated = np.zeros(found.rows, np.int64)
+    zero = np.zeros(found.rows, np.int64)
+    index = np.zeros(found.rows, np.int64)
+    calls: dict[str, int] = {}
+    for space in machine.spaces:
+        columns = summarise(space.mm)
+        populated[space.rows] = columns.populated
+        zero[space.rows] = np.where(columns.huge != 0, columns.zero_filled, 0)
+        index[space.rows] = space.index
+        for op, number in space.mm.notifiers.calls.items():
+            calls[op] = calls.get(op, 0) + number
+    kvms = [space.kvm is not None for space in machine.spaces]
+    told = SubjectResult(
+        name=run.subject.name,
+        rules=run.subject.rules.name,
+        driver=machine.policy.name if machine.policy else "khugepaged",
+        mmu=run.host.config.mmu,
+        backing="vm" if all(kvms) else "process" if not any(kvms) else "mixed",
+        start="filled" if any(map(machine.fills, machine.spaces)) else "empty",
+        notes=_notes(run),
+        total=_over(run, slice(0, found.rows), "all", zero, machine.spaces),
+        spaces=[_over(run, s.rows, found.spaces[s.index].name, zero, [s]) for s in machine.spaces],
+        notifier_calls=calls,
+        full_scans=run.host.khugepaged.full_scans,
+        wakes=run.wakes,
+        budget_left=machine.budget if run.subject.budget < UNLIMITED else None,
+        series=run.series,
+    )
+    blocks = Blocks(
+        index, found.numbers, run.accesses, run.accesses_huge, None, populated, run.huge, run.first_huge
+    )
+    return told, SubjectData(blocks, run.visits, run.channels)
+
+
+def _notes(run: Run) -> list[str]:
+    notes = [f"{number} {verb} events are not replayed" for verb, number in run.unreplayed.items()]
+    policy = run.machine.policy
+    if policy is not None and "walks" in policy.needs:
+        notes.append("the policy's walks are access counts: no TLB was modelled")
+    return notes
+
+
+def _over(run: Run, rows: slice, name: str, zero: Ints, spaces: list[Space]) -> SpaceResult:
+    """The counts of *rows*, which are *spaces*."""
+    last = run.last_answer[rows]
+    small = ~run.huge[rows] & (last >= 0)
+    visited = np.array(run.visit_rows, np.int64)
+    inside = (visited >= rows.start) & (visited < rows.stop)
+    second = np.array(run.visits.isolate, np.int64)
+    codes = np.where(second >= 0, second, np.array(run.visits.scan, np.int64))
+    n = np.sum([space.mm.arrays.n for space in spaces], axis=0)
+    return SpaceResult(
+        name=name,
+        blocks=rows.stop - rows.start,
+        accesses=int(run.accesses[rows].sum()),
+        accesses_huge=int(run.accesses_huge[rows].sum()),
+        huge_at_end=int(run.huge[rows].sum()),
+        collapses=int(run.collapses[rows].sum()),
+        refused=answers(last[small]),
+        visits=answers(codes[inside]),
+        fault_huge=int(run.fault_huge[rows].sum()),
+        splits=int(run.splits[rows].sum()),
+        bloat=int(((HPAGE - run.held) * run.huge)[rows].sum()) * PAGE,
+        zero_filled=int(zero[rows].sum()) * PAGE,
+        pages_scanned=int(run.scanned[rows].sum()),
+        test_young=int(run.asked[rows].sum()),
+        wasted=int(run.wasted[rows].sum()),
+        faults=int(n[FAULTS] + n[HUGE_FAULTS]),
+        guest_faults=int(n[GUEST_FAULTS]),
+        walks=None,
+        walk_references=None,
+    )
