@@ -120,7 +120,7 @@ def file_readers(directory: Path):
         out.append(*columns)
     recording = Recording(directory / "r.parquet", provenance)
     recording.append(*columns)
-    recording._hand_on(300)
+    recording._hand_on()
     broken, made = directory / "broken", directory / "made.parquet"
 
     def trace(content: bytes) -> None:

@@ -241,7 +241,7 @@ def test_spaces_that_appear_while_recording_are_recovered(tmp_path):
         source="x", spaces=[*PROVENANCE.spaces, Space(id=2, name="child", parent=0)]
     )
     recording.append([2], 2, 0, 0)
-    recording._hand_on(2)
+    recording._hand_on()
     assert [s.name for s in recover(recording.stream_path, tmp_path / "r.parquet").spaces] == [
         "a",
         "b",
@@ -284,7 +284,7 @@ def test_no_bytes_in_a_recording_bring_more_than_an_input_error(tmp_path, junk, 
     if not whole.exists():
         recording = Recording(tmp_path / "t.parquet", PROVENANCE)
         recording.append(*some(100).values())
-        recording._hand_on(100)
+        recording._hand_on()
         whole.write_bytes(recording.stream_path.read_bytes())
     broken = tmp_path / "b.recording"
     broken.write_bytes(whole.read_bytes()[:keep] + junk.tobytes())

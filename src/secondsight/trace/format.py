@@ -7,17 +7,20 @@ time are skipped by their statistics, and the next row group decodes while this 
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from secondsight.errors import InputError, UsageError
+from secondsight.trace import pages
 from secondsight.trace.kinds import (
     COLUMNS,
     PROCESS_ADDRESS_BITS,
@@ -27,6 +30,8 @@ from secondsight.trace.kinds import (
 )
 from secondsight.trace.provenance import KEY, Provenance, Space, decode
 from secondsight.trace.writer import DAMAGE, SCHEMA
+
+_MADV_POPULATE_READ: Final = 22  # not in Python's mmap
 
 
 class _Group:
@@ -62,6 +67,8 @@ class _Group:
         low, high = self.limits.get(name, (0, 1))
         if low == high:
             column: NDArray[Any] = np.full(self.rows, low, dtype=COLUMNS[name])
+        elif (straight := self._straight(name)) is not None:
+            column = straight
         else:
             try:
                 table = self.trace._file.read_row_group(self.index, columns=[name], use_threads=False)
@@ -76,6 +83,23 @@ class _Group:
             raise self.error(f"column {name} has {len(column)} of {self.rows} rows")
         self._check(name, column)
         return column
+
+    def _straight(self, name: str) -> NDArray[Any] | None:
+        """The column from its pages as they lie in the file, where their shape allows it and no checksum is asked for."""
+        if self.trace.mapped is None:
+            return None
+        try:
+            chunk = self.trace._file.metadata.row_group(self.index).column(list(COLUMNS).index(name))
+            found = pages.column(np.frombuffer(self.trace.mapped, np.uint8), chunk, COLUMNS[name])
+            if found is not None and not found.flags.owndata:
+                # A view of the file: fault its pages in here, in the thread that runs ahead, not in the replay.
+                first = chunk.data_page_offset // mmap.PAGESIZE * mmap.PAGESIZE
+                with contextlib.suppress(OSError, ValueError):  # Linux 5.14
+                    end = chunk.data_page_offset + chunk.total_compressed_size
+                    self.trace.mapped.madvise(_MADV_POPULATE_READ, first, end - first)
+            return found
+        except DAMAGE:
+            return None
 
     def _check(self, name: str, column: NDArray[Any]) -> None:
         """Refuse what no later stage could make sense of."""
@@ -145,10 +169,17 @@ class Trace:
     """A trace on disk; :meth:`open` it, then walk its :meth:`batches`."""
 
     def __init__(
-        self, path: Path, file: pq.ParquetFile, provenance: Provenance, *, skip_damaged: bool
+        self,
+        path: Path,
+        file: pq.ParquetFile,
+        provenance: Provenance,
+        *,
+        skip_damaged: bool = False,
+        mapped: mmap.mmap | None = None,
     ) -> None:
         self.path, self.provenance = path, provenance
         self.damaged: list[str] = []  # what was left out under skip_damaged
+        self.mapped = mapped  # the file's bytes, for columns that need no decoder
         self._file, self._skip = file, skip_damaged
         # One bound for the file: a trace that holds a process may hold its 56-bit addresses.
         only_vms = bool(self.spaces) and all(space.type == "vm" for space in self.spaces)
@@ -182,7 +213,12 @@ class Trace:
             raise InputError(
                 str(path), "schema", f"expected the columns {', '.join(COLUMNS)} of a trace, found {said}"
             )
-        return cls(where, file, decode(metadata.get(KEY), str(path)), skip_damaged=skip_damaged)
+        provenance = decode(metadata.get(KEY), str(path))
+        mapped = None
+        if not verify:
+            with where.open("rb") as raw:
+                mapped = mmap.mmap(raw.fileno(), 0, prot=mmap.PROT_READ)
+        return cls(where, file, provenance, skip_damaged=skip_damaged, mapped=mapped)
 
     def _check_order(self) -> None:
         """Row groups follow each other in time: statistics say so without decoding."""

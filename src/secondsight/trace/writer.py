@@ -34,8 +34,22 @@ Profile = Literal["fast", "compact"]
 SCHEMA: Final = pa.schema(
     [pa.field(name, pa.from_numpy_dtype(np.dtype(dtype)), nullable=False) for name, dtype in COLUMNS.items()]
 )
-_ENCODING: Final = {"time": "DELTA_BINARY_PACKED", "address": "BYTE_STREAM_SPLIT"}
 _DICTIONARY: Final = ["space", "kind", "count"]
+# fast: nothing compressed, one page a column, so that a reader takes address and kind from the mapped file as they lie
+# (pages.py); compact: for shipping.
+_PROFILES: Final[dict[str, dict[str, Any]]] = {
+    "fast": {
+        "compression": "none",
+        "column_encoding": {"time": "DELTA_BINARY_PACKED", "address": "PLAIN"},
+        "data_page_size": 1 << 30,
+        "max_rows_per_page": ROW_GROUP,
+    },
+    "compact": {
+        "compression": "zstd",
+        "compression_level": 9,
+        "column_encoding": {"time": "DELTA_BINARY_PACKED", "address": "BYTE_STREAM_SPLIT"},
+    },
+}
 # What Arrow raises for bytes that are not what they should be.
 DAMAGE: Final = (
     pa.ArrowException,
@@ -83,20 +97,21 @@ class _Sink:
             for name, dtype in COLUMNS.items()
         }
         self.rows += t.size
-        self._pending.append(columns)
-        self._pending_rows += t.size
-        while self._pending_rows >= self._limit:
-            self._hand_on(self._limit)
+        start = 0
+        while start < t.size:
+            stop = min(t.size, start + self._limit - self._pending_rows)
+            self._pending.append({name: column[start:stop] for name, column in columns.items()})
+            self._pending_rows += stop - start
+            start = stop
+            if self._pending_rows == self._limit:
+                self._hand_on()
 
-    def _take(self, rows: int) -> Columns:
-        """The oldest *rows* pending rows as one block of columns."""
-        merged = {name: np.concatenate([part[name] for part in self._pending]) for name in COLUMNS}
-        rest = {name: column[rows:] for name, column in merged.items()}
-        self._pending_rows = max(0, self._pending_rows - rows)
-        self._pending = [rest] if self._pending_rows else []
-        return {name: column[:rows] for name, column in merged.items()}
+    def _take(self) -> Columns:
+        """The pending rows as one block of columns."""
+        parts, self._pending, self._pending_rows = self._pending, [], 0
+        return {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
 
-    def _hand_on(self, rows: int) -> None:
+    def _hand_on(self) -> None:
         raise NotImplementedError
 
 
@@ -114,27 +129,23 @@ class TraceWriter(_Sink):
         super().__init__(path, provenance, ROW_GROUP)
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._digests = {name: hashlib.sha256() for name in COLUMNS}
-        options: dict[str, Any] = {"compression": "lz4"}
-        if profile == "compact":
-            options = {"compression": "zstd", "compression_level": 15}
         self._writer: pq.ParquetWriter | None = None
         try:
             self._writer = pq.ParquetWriter(
                 self._temporary,
                 SCHEMA,
                 use_dictionary=_DICTIONARY,  # type: ignore[arg-type]  # the stubs know only bool
-                column_encoding=_ENCODING,
                 write_page_checksum=True,
                 write_statistics=True,
                 store_schema=False,
-                **options,
+                **_PROFILES[profile],
             )
         except OSError as error:
             raise InputError(str(self.path), "", f"cannot be written: {error}") from None
 
-    def _hand_on(self, rows: int) -> None:
+    def _hand_on(self) -> None:
         assert self._writer is not None
-        columns = self._take(rows)
+        columns = self._take()
         for name, column in columns.items():
             self._digests[name].update(column.view(np.uint8).data)
         table = pa.Table.from_arrays([pa.array(columns[name]) for name in COLUMNS], schema=SCHEMA)
@@ -144,7 +155,7 @@ class TraceWriter(_Sink):
         """Write what is pending and the final *provenance* (default: the one given at first), and put the file in place."""
         assert self._writer is not None, "already closed"
         if self._pending_rows:
-            self._hand_on(self._pending_rows)
+            self._hand_on()
         final = provenance or self.provenance
         digest = hashlib.sha256(b"".join(d.digest() for d in self._digests.values()))
         final = with_fields(final, content_hash=digest.hexdigest(), clock_held=final.clock_held + self._held)
@@ -202,8 +213,8 @@ class Recording(_Sink):
         self._stream.write_table(SCHEMA.empty_table())  # the head goes out with the first batch
         self._file.flush()
 
-    def _hand_on(self, rows: int) -> None:
-        columns = self._take(rows)
+    def _hand_on(self) -> None:
+        columns = self._take()
         batch = pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in COLUMNS], schema=SCHEMA)
         # Spaces appear while recording (children): the provenance rides along whenever it has changed.
         if self.provenance is not self._announced:
@@ -222,14 +233,14 @@ class Recording(_Sink):
     def flush(self) -> None:
         """Bring pending rows to the file if it is :attr:`due`."""
         if self._pending_rows and self.due:
-            self._hand_on(self._pending_rows)
+            self._hand_on()
 
     def close(self, provenance: Provenance | None = None) -> Provenance:
         """End the stream, write the trace and remove the stream; returns the trace's provenance."""
         final = provenance or self.provenance
         final = with_fields(final, clock_held=final.clock_held + self._held)
         if self._pending_rows:
-            self._hand_on(self._pending_rows)
+            self._hand_on()
         self._stream.close()
         self._file.close()
         final = recover(self.stream_path, self.path, provenance=final, profile=self._profile)
@@ -247,7 +258,7 @@ class Recording(_Sink):
                 self.close()
             else:  # what arrived stays in the stream, for `trace recover`
                 if self._pending_rows:
-                    self._hand_on(self._pending_rows)
+                    self._hand_on()
                 self._file.close()
                 if not self.rows:
                     self.stream_path.unlink()

@@ -1,0 +1,232 @@
+"""Columns straight from a Parquet file's pages, where they lie as a replay wants them.
+
+pyarrow decodes 200 to 300 M values/s of one column, less than a replay uses. Two shapes of page need no decoder of that kind:
+
+::
+
+    column chunk    [dictionary page]  data page  data page ...        each page: header (Thrift, compact) + body
+    PLAIN uint64    body = the values, little-endian                   → a view of the mapped file, nothing copied
+    RLE_DICTIONARY  body = bit width, then runs:                       → unpacked eight values at a time
+                      varint n << 1      n times one value
+                      varint n << 1 | 1  n groups of 8 values, bit-packed
+
+Only uncompressed, required columns of version 1 pages; whatever is otherwise, or does not add up, returns None and is left to
+pyarrow, which also has the words for what is damaged. (Parquet format: Encodings.md; parquet.thrift, PageHeader.)
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+_DATA_PAGE, _DICTIONARY_PAGE = 0, 2  # PageType
+_PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8  # Encoding
+_MOST_WIDTH: Final = 8  # bits of a dictionary index: eight of them are one 64-bit word
+_LONGEST_HEADER: Final = 1 << 12
+# Thrift's compact protocol, the types of a struct's fields
+_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 12
+
+
+class _Page(NamedTuple):
+    kind: int
+    encoding: int
+    values: int
+    body: int  # offset in the file
+    size: int
+
+
+class _Header:
+    """Reads one compact Thrift struct of integers; everything else in it is skipped."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.data[self.at]
+            self.at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+            if shift > 63:
+                raise ValueError("a varint of over 64 bits")
+
+    def integer(self) -> int:
+        value = self.varint()
+        return value >> 1 ^ -(value & 1)
+
+    def struct(self, depth: int = 0) -> dict[int, Any]:
+        """Field number → integer, or → the same of a nested struct."""
+        if depth > 4:
+            raise ValueError("nested too deeply")
+        fields: dict[int, Any] = {}
+        number = 0
+        while True:
+            head = self.data[self.at]
+            self.at += 1
+            kind = head & 0x0F
+            if kind == _STOP:
+                return fields
+            number = number + (head >> 4) if head >> 4 else self.integer()
+            fields[number] = self.value(kind, depth)
+
+    def value(self, kind: int, depth: int) -> Any:
+        if kind in (_TRUE, _FALSE):
+            return kind
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        if kind == _BINARY:
+            length = self.varint()
+            self.at += length
+        elif kind in (_BYTE, _DOUBLE):
+            self.at += 1 if kind == _BYTE else 8
+        elif kind in (_LIST, _SET):
+            raise ValueError("no list in a page header")
+        else:
+            return self.integer()
+        return None
+
+
+def _pages(file: Bytes, start: int, stop: int) -> list[_Page]:
+    """The pages of the column chunk ``file[start:stop]``. Raises IndexError, KeyError, TypeError or ValueError for nonsense."""
+    found = []
+    while start < stop:
+        header = _Header(file[start : min(start + _LONGEST_HEADER, stop)].tobytes())
+        fields = header.struct()
+        kind, size = fields[1], fields[3]
+        described = fields[7 if kind == _DICTIONARY_PAGE else 5]
+        page = _Page(kind, described[2], described[1], start + header.at, size)
+        start = page.body + size
+        if size < 0 or fields[2] != size or page.values < 0:
+            raise ValueError("sizes that cannot be")
+        found.append(page)
+    if start != stop:
+        raise ValueError("a page that ends outside its chunk")
+    return found
+
+
+def column(file: Bytes, chunk: Any, dtype: type[np.unsignedinteger[Any]]) -> NDArray[Any] | None:
+    """The values of *chunk* (pyarrow's ColumnChunkMetaData) of the mapped *file* as *dtype*, or None if pyarrow must decode them."""
+    if chunk.compression != "UNCOMPRESSED":
+        return None
+    start = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+    stop = start + chunk.total_compressed_size
+    if start is None or not 0 <= start <= stop <= file.size:
+        return None
+    try:
+        pages = _pages(file, start, stop)
+        if sum(page.values for page in pages if page.kind == _DATA_PAGE) != chunk.num_values:
+            return None
+        if dtype is np.uint64 and all(p.kind == _DATA_PAGE and p.encoding == _PLAIN for p in pages):
+            return _plain(file, pages)
+        return _dictionary(file, pages, dtype)
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _plain(file: Bytes, pages: list[_Page]) -> NDArray[Any] | None:
+    """PLAIN pages of 64-bit values: a view of one page, a copy of several."""
+    parts = []
+    for page in pages:
+        if page.size != 8 * page.values:
+            return None
+        parts.append(np.frombuffer(file, "<u8", page.values, page.body))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _dictionary(file: Bytes, pages: list[_Page], dtype: type[np.unsignedinteger[Any]]) -> NDArray[Any] | None:
+    """A dictionary page of at most 256 values, then pages of indices into it."""
+    first, *rest = pages
+    stored = np.dtype(
+        "<u8" if dtype is np.uint64 else "<u4"
+    )  # Parquet's physical types have 32 bits at least
+    if first.kind != _DICTIONARY_PAGE or first.encoding not in (_PLAIN, _PLAIN_DICTIONARY):
+        return None
+    if first.values > 256 or first.size != stored.itemsize * first.values:
+        return None
+    if not all(p.kind == _DATA_PAGE and p.encoding in (_PLAIN_DICTIONARY, _RLE_DICTIONARY) for p in rest):
+        return None
+    values = np.zeros(256, dtype)
+    values[: first.values] = np.frombuffer(file, stored, first.values, first.body)
+    out = np.empty(sum(page.values for page in rest), dtype)
+    done = 0
+    for page in rest:
+        width = int(file[page.body]) if page.size else 0
+        if page.size == 0 or width > _MOST_WIDTH:
+            return None
+        body = file[page.body + 1 : page.body + page.size]
+        if not _unpack(body, width, values, first.values, out[done : done + page.values]):
+            return None
+        done += page.values
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _unpack(data: Bytes, width: int, values: NDArray[Any], known: int, out: NDArray[Any]) -> bool:
+    """Unpack *data*'s runs of *width*-bit indices through *values* into *out*; False if they do not add up."""
+    at = 0
+    n = 0
+    largest = np.uint64(0)
+    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
+    bits = np.uint64(width)
+    while n < out.size:
+        head = np.uint64(0)
+        shift = np.uint64(0)
+        while True:
+            if at >= data.size or shift > np.uint64(28):
+                return False
+            byte = np.uint64(data[at])
+            at += 1
+            head |= (byte & np.uint64(0x7F)) << shift
+            shift += np.uint64(7)
+            if byte < np.uint64(0x80):
+                break
+        length = np.int64(head >> np.uint64(1))
+        if head & np.uint64(1) == np.uint64(0):
+            index = np.uint64(0)
+            if width:
+                if at >= data.size:
+                    return False
+                index = np.uint64(data[at])
+                at += 1
+            if index > np.uint64(255):
+                return False
+            largest = max(largest, index)
+            end = int(n + length if n + length < out.size else out.size)
+            value = values[index]
+            for i in range(n, end):
+                out[i] = value
+            if length == 0:
+                return False
+            n = end
+            continue
+        if length == 0 or at + length * width > data.size:
+            return False
+        for _ in range(length):
+            word = np.uint64(0)
+            for b in range(width):
+                word |= np.uint64(data[at + b]) << np.uint64(8 * b)
+            at += width
+            if n + 8 <= out.size:
+                for i in range(8):
+                    index = word & mask
+                    largest = max(largest, index)
+                    out[n + i] = values[index]
+                    word >>= bits
+                n += 8
+            else:
+                while n < out.size:
+                    index = word & mask
+                    largest = max(largest, index)
+                    out[n] = values[index]
+                    word >>= bits
+                    n += 1
+                break
+    return bool(largest < np.uint64(known) or out.size == 0)
