@@ -64,7 +64,8 @@ def _bootable(launch: Launch) -> Path:
 
 
 # 4-level paging, as Bochs has: with la57 the root of the second-level table would be one level higher.
-CPU = "max,la57=off"
+# No AVX: saving its registers around a VM of KVM's is not to be relied on (NumPy sorted wrongly after one had run).
+CPU = "max,la57=off,avx=off"
 
 MACHINES = [
     Machine(

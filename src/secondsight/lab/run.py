@@ -65,7 +65,7 @@ class _Batch:
             "states": states,
         }
         self.key = hashlib.sha256(msgspec.json.encode(self.request)).hexdigest()[:20]
-        self.step = 0
+        self.step = -1
 
     def at_fault(self) -> list[int]:
         """The members whose step was the last to begin; all of them in a pass."""
@@ -104,7 +104,13 @@ def run(
     kept.mkdir(parents=True, exist_ok=True)
     out: dict[int, results.Run | Failure] = {}
     todo = [_Batch(members, scenarios, states) for members in batch.plan(scenarios, size)]
+    before, stuck = -1, 0
     while todo:
+        # Cutting a batch down to the one scenario at fault takes at most log2(size) guests; more mean that it is not a scenario.
+        stuck = stuck + 1 if len(out) == before else 0
+        before = len(out)
+        if stuck > 10:
+            raise SecondSightError(f"no batch of the last {stuck} guests on {mmu} was answered; {_last(out)}")
         waiting = []
         for one in todo:
             answer = _load(kept / f"{one.key}.json")
@@ -122,6 +128,11 @@ def _folder(cache: Path, kernel: kernels.Kernel, mmu: str) -> Path:
     for inside, content in sorted(agent_files().items()):
         code.update(inside.encode() + (content if isinstance(content, bytes) else content.read_bytes()))
     return cache / "runs" / f"{kernel.release}-{mmu}-{code.hexdigest()[:12]}"
+
+
+def _last(out: dict[int, results.Run | Failure]) -> str:
+    whys = [o.why for o in out.values() if isinstance(o, Failure)]
+    return f"the last that failed said: {whys[-1]}" if whys else "try a smaller batch"
 
 
 def _load(path: Path) -> results.Run | None:
@@ -166,10 +177,12 @@ def _boot(
                 one = left[0]
                 reply = _ask(guest, one, _SILENCE * where.slow)
                 if "failed" in reply:
-                    # The agent goes on, but what the failed batch has left in this kernel is not known: boot anew.
-                    return _cut(
-                        left, Failure("kernel", reply["why"], guest.console[-4000:]), scenarios, states, out
-                    )
+                    say(f"failed at step {reply['step']}: {reply['why']}")
+                    failure = Failure("kernel", reply["why"], guest.console[-4000:])
+                    left = _cut(left, failure, scenarios, states, out)
+                    if reply["lost"]:
+                        return left
+                    continue
                 answer = results.Run(
                     source="kernel",
                     blocks=msgspec.convert(reply["blocks"], list[results.BlockPass]),
@@ -189,6 +202,7 @@ def _boot(
             return []
         if left[0].step < 0:
             raise
+        say(f"the guest died at step {left[0].step}: {death.why}")
         return _cut(left, Failure("kernel", death.why, death.console[-4000:]), scenarios, states, out)
     return left
 

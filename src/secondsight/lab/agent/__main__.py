@@ -4,7 +4,7 @@ host ─▶ {"batch": id, "scenario": {...}, "observe": {step: [space, ...]}, "s
      ◀─ {"hello": provenance}            once
      ◀─ {"at": [id, step]}               before every step, so that a guest that dies names the step
      ◀─ {"done": id, "blocks": [...], "answers": [...], "states": [...]}
-     ◀─ {"failed": id, "step": step, "why": text}    this batch alone is lost
+     ◀─ {"failed": id, "step": step, "why": text, "lost": bool}    this batch has no answer; lost: better boot anew
 host ─▶ {"quit": true}
 """
 
@@ -20,7 +20,6 @@ import msgspec
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.batch import Batch, Host
-from secondsight.lab.agent.events import TraceError
 from secondsight.scenario.verbs import Scenario
 
 
@@ -57,10 +56,12 @@ def _answer(host: Host, port: wire.Port, request: dict[str, Any]) -> dict[str, A
         batch = Batch(host, scenario, {int(k): v for k, v in request["observe"].items()}, request["states"])
         batch.run(say)
         answer = {"done": number, **batch.answer()}
-    except (OSError, TraceError, EOFError, ValueError, msgspec.ValidationError) as error:
+    except Exception as error:  # whatever it is, only this batch is lost
         where = traceback.extract_tb(error.__traceback__)[-1]
         why = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"  # noqa: PTH119
-        answer = {"failed": number, "step": at[0], "why": why}
+        traceback.print_exc()  # whole, on the console
+        lost = not isinstance(error, OSError)
+        answer = {"failed": number, "step": at[0], "why": why, "lost": lost}
     if batch:
         batch.close()
     return answer

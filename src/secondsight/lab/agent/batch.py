@@ -110,12 +110,12 @@ class Batch:
         knobs.settle(self.scenario.host)
         for space in self.scenario.spaces:
             self._start(space)
-        knobs.drain()
+        libc.drain()
         for step, verb in enumerate(self.scenario.steps):
             say(step)
             self._step(step, verb)
             # Batches of the LRU are the kernel's affair inside a pass; between verbs they are always empty.
-            knobs.drain()
+            libc.drain()
 
     def close(self) -> None:
         """End every process and reap it."""
@@ -230,7 +230,7 @@ class Batch:
                 (entries & worker.PM_PRESENT) != 0, entries & np.uint64((1 << 55) - 1), np.uint64(0)
             )
             areas[s.mm] = Area(s.name, libc.AREA, s.blocks, frames)
-        knobs.drain()
+        libc.drain()
         self.host.tracer.start()
         one_pass()
         visits = attribute(self.host.tracer.stop(), areas, self.passes)
@@ -238,7 +238,7 @@ class Batch:
             msgspec.structs.replace(b, young=young[b.space][b.block]) if b.space in young else b
             for b in visits
         ]
-        knobs.drain()
+        libc.drain()
         if self.states:
             self._observe(step, None, "after")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from secondsight.lab.agent import libc
 from secondsight.mm.config import HostConfig
 
-__all__ = ["FOREVER", "drain", "khugepaged", "put", "quiet", "read", "settle", "thp_enabled"]
+__all__ = ["FOREVER", "khugepaged", "put", "quiet", "read", "settle", "thp_enabled"]
 
 THP = Path("/sys/kernel/mm/transparent_hugepage")
 KHUGEPAGED = THP / "khugepaged"
@@ -81,8 +81,3 @@ def settle(host: HostConfig) -> None:
             time.sleep(0.05)
             if bool(int(read(lru_gen), 16)) != host.mglru:
                 raise libc.SysError(22, f"the kernel keeps lru_gen/enabled at {read(lru_gen)}")
-
-
-def drain() -> None:
-    """lru_add_drain() of the only CPU: MADV_COLD does it before it looks for pages, and here there are none."""
-    libc.madvise(libc.SCRATCH, libc.PAGE, "cold")

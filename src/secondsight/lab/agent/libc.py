@@ -21,6 +21,8 @@ __all__ = [
     "SCRATCH",
     "SysError",
     "check",
+    "drain",
+    "failed",
     "lib",
     "madvise",
     "mmap_fixed",
@@ -104,6 +106,14 @@ def munmap(address: int, length: int) -> None:
 def madvise(address: int, length: int, advice: str) -> str | None:
     """madvise(2); errno's name, or None."""
     return failed(lib.madvise(address, length, ADVICE[advice]))
+
+
+def drain() -> None:
+    """Empty the LRU batches of the only CPU: MADV_COLD calls lru_add_drain() before it looks for pages, and at SCRATCH there are none.
+
+    Called just before whatever puts pages of the area into them, so that a batch is filled by those alone, and after every verb.
+    """
+    lib.madvise(SCRATCH, PAGE, 20)
 
 
 def mprotect(address: int, length: int, prot: str) -> str | None:

@@ -21,6 +21,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable
+from typing import Any
 
 from secondsight.lab.agent import libc
 
@@ -45,6 +46,7 @@ def _each(pages: list[int], length: int, call: Callable[[list[int], int], int]) 
     """Hand *pages* to *call* (pages, index of the first) until all are done, stepping over those that are denied."""
     denied = None
     at = 0
+    call([], 0)  # once for nothing: see _Toucher.touch
     while at < len(pages):
         done = call(pages[at : at + _CHUNK], at)
         if done < 0:
@@ -57,6 +59,11 @@ def _each(pages: list[int], length: int, call: Callable[[list[int], int], int]) 
             denied = "EFAULT"
             at += 1
     return denied
+
+
+def _drained(call: Any, *arguments: Any) -> int:
+    libc.drain()
+    return int(call(*arguments))
 
 
 def _stamps(pages: list[int], stamp: int) -> bytes:
@@ -73,10 +80,10 @@ def copied(pages: list[int], write: bool, stamp: int) -> str | None:
         with contextlib.suppress(BlockingIOError):
             os.read(out, 1 << 16)
         os.write(into, _stamps(part, stamp))
-        return int(libc.lib.readv(out, _iovecs(part, 4), len(part)))
+        return _drained(libc.lib.readv, out, _iovecs(part, 4), len(part))
 
     def load(part: list[int], at: int) -> int:
-        done = int(libc.lib.writev(into, _iovecs(part, 4), len(part)))
+        done = _drained(libc.lib.writev, into, _iovecs(part, 4), len(part))
         code = ctypes.get_errno()
         with contextlib.suppress(BlockingIOError):
             os.read(out, 1 << 16)
@@ -108,7 +115,7 @@ def zero_copy(device: int, pages: list[int], write: bool, stamp: int) -> str | N
     return _each(
         pages,
         libc.PAGE,
-        lambda part, at: int(move(device, _iovecs(part, libc.PAGE), len(part), at * libc.PAGE)),
+        lambda part, at: _drained(move, device, _iovecs(part, libc.PAGE), len(part), at * libc.PAGE),
     )
 
 
@@ -129,9 +136,8 @@ class Pins:
             vectors = (_Iovec * len(pieces))(
                 *(_Iovec(libc.AREA + p * libc.PAGE, n * libc.PAGE) for p, n in pieces)
             )
-            wrong = libc.failed(
-                libc.lib.syscall(_SYS_IO_URING_REGISTER, fd, _REGISTER_BUFFERS, vectors, len(pieces))
-            )
+            register = (_SYS_IO_URING_REGISTER, fd, _REGISTER_BUFFERS)
+            wrong = libc.failed(_drained(libc.lib.syscall, *register, vectors, len(pieces)))
             if wrong:
                 os.close(fd)
                 return wrong
@@ -144,8 +150,8 @@ class Pins:
         return _each(
             pages,
             libc.PAGE,
-            lambda part, at: int(
-                libc.lib.vmsplice(into, _iovecs(part, libc.PAGE), len(part), _SPLICE_F_NONBLOCK)
+            lambda part, at: _drained(
+                libc.lib.vmsplice, into, _iovecs(part, libc.PAGE), len(part), _SPLICE_F_NONBLOCK
             ),
         )
 

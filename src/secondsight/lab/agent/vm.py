@@ -173,6 +173,8 @@ class Vm:
         cpu = self._cpu[1 if view else 0]
         top = view << 39
         denied: dict[str, int] = {}
+        self._put(_MAILBOX, bytes(16))
+        cpu.go()  # an empty list: brings in the private slot's pages, and what Python copies after a fork
         for at in range(0, len(pages), _ENTRIES):
             part = pages[at : at + _ENTRIES]
             words = [len(part), int(stamp is not None), 0, 0]
@@ -180,6 +182,7 @@ class Vm:
                 gva = top + (p + shift) * libc.PAGE
                 words += (gva & 0xFFFFFFFF, gva >> 32, (stamp or 0) | p, 0)
             self._put(_MAILBOX, struct.pack(f"<{len(words)}I", *words))
+            libc.drain()
             for name, count in cpu.go().items():
                 denied[name] = denied.get(name, 0) + count
         return min(denied) if denied else None

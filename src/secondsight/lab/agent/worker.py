@@ -86,8 +86,12 @@ class _Toucher:
 
     def touch(self, routine: int, pages: list[int], argument: int = 0, base: int = libc.AREA) -> str | None:
         numbers = np.array(pages, dtype=np.uint32)
+        call, at = self._calls[routine], numbers.ctypes.data
         self._denied.value = 0
-        self._calls[routine](base, numbers.ctypes.data, len(numbers), argument)
+        # No pages first: what this path of Python copies on its first run after a fork must not enter the batches.
+        for count in (0, len(pages)):
+            libc.drain()
+            call(base, at, count, argument)
         return "EFAULT" if self._denied.value else None
 
 
