@@ -106,3 +106,56 @@ def boot_command(
             if death.status is None:
                 raise
             raise typer.Exit(death.status) from None
+
+
+@app.command("run")
+def run_command(
+    files: Annotated[list[str], typer.Argument(help="Scenario files (TOML or JSON).")],
+    kernel: KernelOption = "6.1",
+    mmu: MmuOption = "npt",
+    modules: ModulesOption = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document a scenario, on a line of its own.")
+    ] = False,
+    states: Annotated[
+        bool,
+        typer.Option(
+            "--states", help="Read every page's state around each pass, and each block's young pages."
+        ),
+    ] = False,
+    size: Annotated[int, typer.Option(help="Blocks that share one pass.")] = 128,
+    fresh: Annotated[
+        bool, typer.Option(help="Ask again what this code has asked this kernel before.")
+    ] = False,
+) -> None:
+    """Run scenarios in a booted kernel and print what its tracepoints said, as `scenario run` prints the model's answers.
+
+    What is answered is kept in the cache: an interrupted run goes on where it stopped.
+    """
+    import contextlib
+    import tempfile
+
+    import msgspec
+
+    from secondsight.errors import SecondSightError
+    from secondsight.lab import kernels
+    from secondsight.lab.run import Failure, run
+    from secondsight.scenario.files import read
+    from secondsight.scenario.text import table
+
+    scenarios = [read(path) for path in files]
+    chosen = kernels.resolve(kernel, modules=modules)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if fresh else None
+        answers = run(scenarios, chosen, mmu, states=states, size=size, folder=folder, say=_say)
+    for path, scenario, answer in zip(files, scenarios, answers, strict=True):
+        if isinstance(answer, Failure):
+            # On standard output nothing but answers, so that they stay one to a line.
+            tail = "\n".join(f"  | {line}" for line in answer.console.rstrip().splitlines()[-15:])
+            _say(f"{path}: no answer: {answer.why}" + (f"; the console ended with\n{tail}" if tail else ""))
+        elif json:
+            sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+        else:
+            table(scenario, answer)
+    if lost := sum(isinstance(answer, Failure) for answer in answers):
+        raise SecondSightError(f"{lost} of {len(files)} scenarios have no answer; the others have")
