@@ -1,0 +1,105 @@
+"""fork and exit: who maps what, who may write, what is told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from secondsight.bits import pte as x86
+from secondsight.errors import UsageError
+from secondsight.mm.config import HostConfig
+from secondsight.mm.fork import exit_mm, fork
+from secondsight.mm.host import Host
+from secondsight.mm.madvise import madvise
+from secondsight.mm.page import EXCLUSIVE, FIRST_PFN, REFERENCED, UNEVICTABLE
+from secondsight.mm.rmap import swap_out
+from secondsight.mm.task_mmu import clear_refs
+from secondsight.mm.vma import Vm
+from support.model import KERNELS, flags, holds, pages, vm
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_everything_is_shared_once_more_and_nobody_may_write(rules) -> None:
+    host = Host(rules, HostConfig(thp_enabled="always"))
+    mm = host.mm("p", 3)
+    mm.cpu_access(pages(0), write=True)
+    madvise(mm, 512, 1536, "nohugepage")
+    mm.cpu_access(pages(1, range(20)), write=True)
+    mm.cpu_access(pages(1, range(20, 30)), write=False)
+    host.drain()
+    swap_out(mm, pages(1, range(5)))
+    child = fork(mm, "c")
+    f = host.frames.arrays
+    assert f.refcount[mm.folio(0) + 1] == 2 and f.mapcount[mm.pfn(512 + 9)] == 2
+    assert not (mm.arrays.pmd[0] | child.arrays.pmd[0]) & x86.RW
+    assert (
+        not (mm.arrays.pte | child.arrays.pte)[512:1024][x86.pte_present(mm.arrays.pte[512:1024])].any()
+        & x86.RW
+    )
+    assert not flags(mm, 512 + 9) & EXCLUSIVE
+    assert np.array_equal(x86.is_swap_pte(mm.arrays.pte), x86.is_swap_pte(child.arrays.pte))
+    assert (host.swap[host.swap > 0] == 2).all()
+    holds(host)
+    exit_mm(mm)
+    holds(host)
+    exit_mm(child)
+    assert host.frames.in_use == 0 and not host.swap.any() and not host.mms
+
+
+def test_the_child_begins_old_without_locks_or_notifiers() -> None:
+    host, mm, kvm = vm("6.1", 1)
+    kvm.access(pages(0, 3), write=True)
+    host.drain()
+    mm.vmas.update(0, 512, lambda v: v | Vm.LOCKED)
+    child = fork(mm, "c")
+    assert not child.arrays.pte[3] & x86.ACCESSED and not child.notifiers
+    assert not child.vmas.at(0).flags & Vm.LOCKED
+    assert not kvm.sptes(3), "the guest could have written still: its entries are gone"
+
+
+@pytest.mark.parametrize(
+    ("rules", "carried"), [("6.1", True), ("6.12", True), ("6.18", False), ("7.2", False)]
+)
+def test_fork_drops_or_carries_the_secondary_evidence(rules, carried) -> None:
+    host, mm, kvm = vm(rules, 1)
+    mm.cpu_access(pages(0), write=True)
+    kvm.access(pages(0, 3), write=True)
+    host.drain()
+    clear_refs(mm)
+    fork(mm, "c")
+    assert bool(flags(mm, 3) & REFERENCED) == carried
+
+
+def test_only_a_registered_parents_child_is_scanned() -> None:
+    host = Host("6.1")
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0), write=True)
+    host.drain()
+    assert fork(mm, "early") not in host.khugepaged.slots
+    madvise(mm, 0, 512, "hugepage")
+    assert fork(mm, "late") in host.khugepaged.slots
+    exit_mm(mm)
+    assert [m.name for m in host.khugepaged.slots] == ["late"]
+
+
+def test_the_dead_access_nothing() -> None:
+    host = Host("6.1")
+    mm = host.mm("p", 1)
+    mm.pin(pages(0, 1), "io", write=True)
+    exit_mm(mm)
+    assert host.frames.in_use == 0, "pins end with their holder"
+    with pytest.raises(UsageError, match="'p' has exited"):
+        mm.cpu_access(pages(0, 1), write=True)
+
+
+def test_a_free_frame_is_used_again_and_begins_clean() -> None:
+    host = Host("6.1")
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0, 1), write=True)
+    host.drain()
+    pfn = mm.pfn(1)
+    assert pfn >= FIRST_PFN
+    host.frames.arrays.flags[pfn] |= UNEVICTABLE
+    madvise(mm, 1, 2, "dontneed")
+    mm.cpu_access(pages(0, 2), write=True)
+    assert mm.pfn(2) == pfn and not flags(mm, 2) & UNEVICTABLE

@@ -1,0 +1,86 @@
+"""KSM: equal pages become one read-only page, and secondary MMUs follow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from secondsight.bits import pte as x86
+from secondsight.mm import ksm
+from secondsight.mm.host import Host
+from secondsight.mm.madvise import madvise
+from secondsight.mm.page import KSM
+from support.model import KERNELS, flags, holds, pages, vm
+
+
+def merged(rules: str):
+    host, mm, kvm = vm(rules, 1)
+    mm.cpu_access(pages(0, 1, 2, 3), write=True, value=7)
+    mm.cpu_access(pages(0, 4), write=True, value=8)
+    mm.cpu_access(pages(0, 5), write=True)
+    host.drain()
+    kvm.access(pages(0, 1, 2, 4), write=True)
+    host.drain()
+    madvise(mm, 0, 512, "mergeable")
+    assert ksm.merge(host) == 2
+    return host, mm, kvm
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_equal_pages_become_one(rules) -> None:
+    host, mm, _ = merged(rules)
+    kept = mm.pfn(1)
+    assert mm.pfn(2) == mm.pfn(3) == kept and mm.pfn(4) != kept
+    assert flags(mm, 1) & KSM and not flags(mm, 4) & KSM
+    assert host.frames.arrays.mapcount[kept] == host.frames.arrays.refcount[kept] == 3
+    assert not mm.arrays.pte[1] & x86.RW
+    holds(host)
+    assert ksm.merge(host) == 0, "nothing is left to do"
+
+
+@pytest.mark.parametrize(
+    ("rules", "follows"), [("2.6.38", True), ("6.1", False), ("6.12", False), ("7.2", False)]
+)
+def test_secondary_entries_change_over_or_go(rules, follows) -> None:
+    """Without the invalidation around it (before 3.7) change_pte moved the SPTE to the new page, read-only and old."""
+    _, mm, kvm = merged(rules)
+    found = kvm.sptes(2)
+    assert bool(found) == follows
+    if follows:
+        (_, _, entry) = found[0]
+        assert int((entry & x86.PFN_MASK) >> np.uint64(12)) == mm.pfn(1)
+        assert not entry & kvm.layout.writable and not entry & kvm.layout.accessed
+    assert kvm.sptes(4), "a page that was not merged stays mapped"
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_a_write_breaks_the_merge(rules) -> None:
+    host, mm, _ = merged(rules)
+    mm.cpu_access(pages(0, 2), write=True)
+    assert mm.pfn(2) != mm.pfn(1) and mm.arrays.pte[2] & x86.RW and not flags(mm, 2) & KSM
+    holds(host)
+    madvise(mm, 0, 512, "unmergeable")
+    assert mm.pfn(1) != mm.pfn(3)
+    holds(host)
+
+
+def test_only_pages_that_were_seen_to_merge() -> None:
+    host = Host("6.1")
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0, 1, 2, 3), write=True, value=7)
+    host.drain()
+    assert ksm.merge(host) == 0, "no area is mergeable"
+    madvise(mm, 0, 512, "mergeable")
+    assert ksm.merge(host, {"p": np.array([1, 3])}) == 1
+    assert mm.pfn(1) == mm.pfn(3) != mm.pfn(2)
+    holds(host)
+
+
+def test_a_pinned_page_is_not_merged() -> None:
+    host = Host("6.1")
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0, 1, 2), write=True, value=7)
+    host.drain()
+    mm.pin(pages(0, 1), "io")
+    madvise(mm, 0, 512, "mergeable")
+    assert ksm.merge(host) == 0

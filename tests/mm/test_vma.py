@@ -1,0 +1,88 @@
+"""Areas: edits split and merge them, and compiled code sees exactly what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secondsight.errors import UsageError
+from secondsight.mm.host import Host
+from secondsight.mm.madvise import madvise
+from secondsight.mm.memory import V_HUGE, V_MIXED, V_READ, V_WRITE, vma_bits
+from secondsight.mm.vma import Vm, Vma, VmaList, allowed, has_block
+
+RW = Vm.READ | Vm.WRITE
+spans = st.tuples(st.integers(0, 1536), st.integers(0, 1536)).map(sorted).filter(lambda s: s[0] < s[1])
+
+
+@given(
+    st.lists(
+        st.tuples(spans, st.sampled_from([Vm.HUGEPAGE, Vm.LOCKED, Vm.WRITE]), st.booleans()), max_size=12
+    )
+)
+def test_areas_tile_the_space_and_neighbours_differ(edits) -> None:
+    areas = VmaList([Vma(0, 1536, RW)])
+    per_page = np.full(1536, int(RW))
+    for (start, end), flag, on in edits:
+        areas.update(start, end, lambda old, flag=flag, on=on: old | flag if on else old & ~flag)
+        per_page[start:end] = per_page[start:end] | flag if on else per_page[start:end] & ~int(flag)
+    edges = [a.start for a in areas.areas] + [1536]
+    assert edges[0] == 0 and edges == sorted(set(edges))
+    assert all(
+        a.end == b.start and a.flags != b.flags for a, b in zip(areas.areas, areas.areas[1:], strict=False)
+    )
+    for area in areas.areas:
+        assert (per_page[area.start : area.end] == area.flags).all()
+        assert areas.at(area.start) == areas.at(area.end - 1) == area
+    with pytest.raises(UsageError, match="page 1536 lies in no mapping"):
+        areas.at(1536)
+
+
+@given(st.lists(st.tuples(spans, st.booleans()), max_size=6), st.sampled_from(["always", "madvise", "never"]))
+def test_compiled_code_sees_each_pages_area(edits, enabled) -> None:
+    areas = VmaList([Vma(0, 1536, RW)])
+    for (start, end), huge in edits:
+        areas.update(start, end, lambda old, huge=huge: old | Vm.HUGEPAGE if huge else old & ~Vm.WRITE)
+    host = Host("6.1")
+    mm = host.mm("p", 3)
+    mm.vmas = areas
+    host.configure(type(host.config)(thp_enabled=enabled))
+    for page in range(0, 1536, 13):
+        bits, area = int(vma_bits(mm.arrays, page)), areas.at(page)
+        assert bool(bits & V_WRITE) == bool(area.flags & Vm.WRITE) and bits & V_READ
+        block = page // 512
+        whole = area.start <= block * 512 and (block + 1) * 512 <= area.end
+        assert bool(bits & V_HUGE) == (whole and allowed(area.flags, enabled))
+        assert whole == (not mm.arrays.vma[block] & V_MIXED)
+
+
+@pytest.mark.parametrize(
+    ("flags", "always", "madvised"),
+    [
+        (Vm(0), True, False),
+        (Vm.HUGEPAGE, True, True),
+        (Vm.NOHUGEPAGE, False, False),
+        (Vm.HUGEPAGE | Vm.SPECIAL, False, False),
+        (Vm.HUGEPAGE | Vm.TEMPORARY_STACK, False, False),
+        (Vm.HUGEPAGE | Vm.FILE, False, False),
+    ],
+)
+def test_which_areas_may_be_huge(flags, always, madvised) -> None:
+    assert allowed(flags, "always") == always and allowed(flags, "madvise") == madvised
+    assert not allowed(flags, "never")
+
+
+def test_a_block_must_fit_whole() -> None:
+    assert has_block(Vma(0, 512, RW)) and has_block(Vma(1, 1024, RW))
+    assert not has_block(Vma(1, 1023, RW)) and not has_block(Vma(0, 511, RW))
+
+
+def test_advice_over_no_range_is_refused() -> None:
+    mm = Host("6.1").mm("p", 1)
+    for start, end in ((5, 5), (-1, 4), (0, 513), (7, 3)):
+        with pytest.raises(UsageError, match=f"pages {start} to {end} are no range"):
+            madvise(mm, start, end, "cold")
+    with pytest.raises(UsageError, match="no advice is called"):
+        madvise(mm, 0, 512, "please")
