@@ -19,7 +19,7 @@ import numpy as np
 
 from secondsight import __version__
 from secondsight.errors import InputError, MissingPart, UsageError
-from secondsight.live import view as views
+from secondsight.live import sysfs
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import Process
 from secondsight.live.reader import Columns, KernelReader, ProcfsReader, Secondary, settle_primary
@@ -132,8 +132,8 @@ def take(
         name=process.name,
         machine=os.uname().machine,
         facts=facts,
-        limits=views.knobs(),
-        enabled=views.thp_enabled(),
+        limits=sysfs.knobs(),
+        enabled=sysfs.thp_enabled(),
         counts_known=columns.counts_known,
         secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary),
         mappings=tuple(mappings),

@@ -12,8 +12,7 @@ import msgspec
 
 from secondsight.bits import pagemap as pm
 from secondsight.errors import SecondSightError
-from secondsight.live import madvise, tracefs
-from secondsight.live import view as views
+from secondsight.live import madvise, sysfs, tracefs
 from secondsight.live.capture import open_kernel
 from secondsight.live.choose import choose
 from secondsight.live.probe import Facts, probe
@@ -166,7 +165,7 @@ def _tracepoints(facts: Facts) -> Check:
 
 def _thp() -> tuple[Check, ...]:
     try:
-        enabled, limits = views.thp_enabled(), views.knobs()
+        enabled, limits = sysfs.thp_enabled(), sysfs.knobs()
     except SecondSightError as error:
         return (Check("kernel", "transparent huge pages", "no", str(error), "CONFIG_TRANSPARENT_HUGEPAGE"),)
     state: State = "no" if enabled == "never" else "yes"

@@ -6,18 +6,13 @@ name and the switches in sysfs show it; why a mapping is not eligible is said in
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.errors import MissingPart
 from secondsight.live.reader import Columns
 from secondsight.live.vma import BLOCK, Vma
-from secondsight.mm.config import Knobs
 from secondsight.mm.view import BlockView, Channel
 
-THP = Path("/sys/kernel/mm/transparent_hugepage")
 _SPECIAL = {
     "io": "device memory",
     "pf": "device memory",
@@ -25,42 +20,6 @@ _SPECIAL = {
     "de": "may not expand",
     "ht": "hugetlb",
 }
-
-
-def switch(path: Path) -> str:
-    """The word in brackets of a sysfs switch such as ``always [madvise] never``.
-
-    Raises:
-        MissingPart: the kernel has no such file.
-    """
-    try:
-        words = path.read_text(encoding="ascii").split()
-    except OSError:
-        raise MissingPart(f"{path}: this kernel has no transparent huge pages") from None
-    return next((word[1:-1] for word in words if word.startswith("[")), "never")
-
-
-def thp_enabled(folder: Path = THP) -> str:
-    """``always``, ``madvise`` or ``never`` for 2 MiB pages; the size's own switch wins where it does not inherit."""
-    whole = switch(folder / "enabled")
-    own = folder / "hugepages-2048kB" / "enabled"
-    if own.exists():
-        word = switch(own)
-        return whole if word == "inherit" else word
-    return whole
-
-
-def knobs(folder: Path = THP) -> Knobs:
-    """khugepaged's limits as this kernel has them now.
-
-    Raises:
-        MissingPart: the kernel has no khugepaged.
-    """
-    try:
-        values = {name: int((folder / "khugepaged" / name).read_text()) for name in Knobs.__struct_fields__}
-    except OSError as error:
-        raise MissingPart(f"{error.filename}: this kernel has no khugepaged") from None
-    return Knobs(**values)
 
 
 def ineligible(vma: Vma, enabled: str) -> str:
