@@ -99,7 +99,7 @@ def parse_smaps(text: bytes, source: str = "smaps") -> list[Vma]:
     wanted = {name.encode(): name for name in SIZES}
     for number, line in enumerate(text.splitlines(), 1):
         # A field is "Name:  value"; a mapping's first word is "start-end" and ends in no colon.
-        word = line.split(None, 1)[0] if line else b""
+        word = line.split(None, 1)[0] if line.strip() else b""
         if not word.endswith(b":"):
             finish()
             header, sizes, flags, eligible = _vma(line, source, number), {}, frozenset(), None

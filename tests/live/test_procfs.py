@@ -1,0 +1,172 @@
+"""Pagemap and frame tables: right words in the right places, whatever the reads do."""
+
+import errno
+import mmap
+import os
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secondsight.bits import pagemap as pm
+from secondsight.errors import MissingPart, SecondSightError, TargetGone, UsageError
+from secondsight.live.process import Process
+from secondsight.live.procfs import BLOCK, FrameTable, Pagemap
+
+
+@pytest.fixture
+def own():
+    with Process.open(os.getpid()) as process:
+        yield process
+
+
+def area(pages):
+    """Anonymous memory of our own with the given pages of its first whole block touched: (mapping, address of the block)."""
+    memory = mmap.mmap(-1, 3 * BLOCK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    block = (start + BLOCK - 1) & ~(BLOCK - 1)
+    for page in pages:
+        memory[block - start + page * 4096] = 1
+    return memory, block
+
+
+def test_present_pages_of_our_own(own):
+    _memory, block = area([0, 7, 511])
+    with Pagemap(own) as pagemap:
+        words = pagemap.read_blocks(np.array([block], np.uint64))
+        assert np.flatnonzero(words[0] & pm.PRESENT).tolist() == [0, 7, 511]
+        assert block in pagemap.populated_blocks(block - BLOCK, block + 2 * BLOCK)
+        assert not pagemap.populated_blocks(block + 4096, block + BLOCK).size, (
+            "only whole blocks inside the range"
+        )
+
+
+def test_without_pagemap_scan_the_words_tell(own):
+    _memory, block = area([3])
+    with Pagemap(own) as pagemap:
+        pagemap._scan_works = False
+        assert block in pagemap.populated_blocks(block, block + 2 * BLOCK)
+        assert pagemap.huge_blocks(np.array([block], np.uint64)) is None
+
+
+def test_a_terabyte_of_nothing_is_quick(own):
+    memory = mmap.mmap(-1, 1 << 40, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)
+    memory[(1 << 39) + 5] = 1
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    with Pagemap(own) as pagemap:
+        try:
+            pagemap.scan(start, start + BLOCK, pm.SCAN_PRESENT, 0)
+        except MissingPart:
+            pytest.skip("needs PAGEMAP_SCAN")
+        assert len(pagemap.populated_blocks(start, start + (1 << 40))) == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4096), st.integers(0, 1 << 30))
+def test_short_reads_are_asked_again(limit, seed):
+    luck = random.Random(seed)
+
+    def stingy(fd, buffers, offset):
+        if luck.random() < 0.25:
+            raise InterruptedError
+        return os.preadv(fd, [buffers[0][: max(limit // 8 * 8, 8)]], offset)
+
+    _memory, block = area([0, 100])
+    with Process.open(os.getpid()) as own, Pagemap(own, stingy) as pagemap:
+        words = pagemap.read(block, 128)
+    assert np.flatnonzero(words & pm.PRESENT).tolist() == [0, 100]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.EPERM, MissingPart), (errno.ESRCH, TargetGone), (errno.EIO, SecondSightError)],
+)
+def test_errors_are_told_as_what_they_are(own, number, expected):
+    def broken(fd, buffers, offset):
+        raise OSError(number, os.strerror(number))
+
+    with Pagemap(own, broken) as pagemap, pytest.raises(expected):
+        pagemap.read(0, 8)
+
+
+def test_end_of_file_means_the_address_space_has_gone(own):
+    with (
+        Pagemap(own, lambda fd, buffers, offset: 0) as pagemap,
+        pytest.raises(TargetGone, match="exit or exec"),
+    ):
+        pagemap.read(0, 8)
+
+
+CHILD = (
+    "import os, sys; print('up', flush=True); sys.stdin.readline(); os.execv('/bin/sleep', ['sleep', '30'])"
+)
+
+
+def test_exit_and_exec_of_the_target():
+    child = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin and child.stdout
+    child.stdout.readline()
+    with Process.open(child.pid) as process, Pagemap(process) as pagemap:
+        before = pagemap.read(0x1000, 8)
+        assert len(before) == 8
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        with pytest.raises(TargetGone):
+            for _ in range(2000):
+                pagemap.read(0x1000, 8)
+                process.require_alive()
+                subprocess.run(["true"], check=True)
+        assert process.alive(), "an exec is not an exit"
+        child.kill()
+        child.wait()
+        assert not process.alive()
+        with pytest.raises(TargetGone):
+            process.read_file("maps")
+
+
+def test_a_dead_number_and_a_thread_are_refused():
+    import threading
+
+    child = subprocess.Popen(["true"])
+    child.wait()
+    with pytest.raises(UsageError, match="no such process"):
+        Process.open(child.pid)
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        with pytest.raises(UsageError, match=f"thread of process {os.getpid()}"):
+            Process.open(thread.native_id)
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("frames") / "words"
+    (np.arange(5000, dtype=np.uint64) * np.uint64(3) + np.uint64(1)).tofile(path)
+    return path
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(st.integers(0, 4999), st.integers(0, 60)), max_size=300), st.booleans())
+def test_frames_come_back_in_the_order_asked(table, frames, ordered):
+    asked = np.array(sorted(frames) if ordered else frames, np.uint64)
+    with FrameTable(str(table)) as words:
+        assert np.array_equal(words.read(asked), asked * np.uint64(3) + np.uint64(1))
+
+
+def test_frames_beyond_memory_answer_zero(table):
+    with FrameTable(str(table)) as words:
+        assert words.read(np.array([[4999, 5000], [1 << 40, 2]], np.uint64)).tolist() == [[14998, 0], [0, 7]]
+
+
+def test_a_missing_table_says_so():
+    with pytest.raises(MissingPart, match="does not have it"):
+        FrameTable("/proc/kpage-nothing")

@@ -1,0 +1,224 @@
+"""Walkers over kernel memory that is a dictionary: right entries, torn walks read again, then unknown."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("drgn")
+
+from secondsight.bits import pte as bits
+from secondsight.live.kmem import Torn
+from secondsight.live.kvm import Slot, Vm, _overlaps
+from secondsight.live.pagetable import PageTable
+
+TABLE = int(bits.PRESENT | bits.RW | bits.USER)
+BLOCK = 1 << 21
+
+
+class Memory:
+    """A kernel of pages of 512 words; *before* runs at every read."""
+
+    page_table_levels = 4
+    pfn_mask = np.uint64(((1 << 52) - 1) & ~0xFFF)
+
+    def __init__(self):
+        self.pages = {}
+        self.before = lambda address: None
+        self.reads = 0
+
+    def new(self, words=None):
+        address = 0x1000 * (len(self.pages) + 1)
+        self.pages[address] = np.zeros(512, np.uint64) if words is None else np.asarray(words, np.uint64)
+        return address
+
+    def words(self, address, count):
+        self.reads += 1
+        self.before(address)
+        page = self.pages.get(address & ~0xFFF)
+        if page is None:
+            raise Torn("nothing there")
+        at = (address & 0xFFF) // 8
+        return page[at : at + count].copy()
+
+    def direct(self, physical):
+        return physical
+
+    def table(self, physical):
+        return self.words(physical, 512)
+
+    def gather(self, addresses):
+        return np.array([self.words(int(a), 1)[0] for a in addresses], np.uint64)
+
+
+def tree(memory, levels, entries, index=(0, 0, 0, 0)):
+    """Tables of *levels* above a leaf table; the top's address and the leaf's."""
+    leaf = below = memory.new(entries)
+    for level in range(levels - 1):
+        table = memory.new()
+        memory.pages[table][index[level]] = below | TABLE
+        below = table
+    return below, leaf
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_primary_entries(levels):
+    memory = Memory()
+    memory.page_table_levels = levels
+    entries = np.arange(512, dtype=np.uint64) << np.uint64(12) | np.uint64(0x27)
+    top, leaf = tree(memory, levels, entries)
+    found = PageTable(memory, top).read_blocks(np.array([0, BLOCK], np.uint64))
+    assert found.known.all()
+    assert np.array_equal(found.pte[0], entries)
+    assert int(found.pmd[0]) == leaf | TABLE
+    assert found.pmd[1] == 0 and not found.pte[1].any()
+
+
+def test_huge_leaves():
+    memory = Memory()
+    top, _ = tree(memory, 4, np.zeros(512))
+    pud = int(memory.pages[top][0]) & ~0xFFF
+    pmd = int(memory.pages[pud][0]) & ~0xFFF
+    memory.pages[pmd][1] = (5 << 21) | 0xE7
+    found = PageTable(memory, top).read_blocks(np.array([BLOCK], np.uint64))
+    assert bits.pmd_trans_huge(found.pmd).all() and not found.pte.any()
+    memory.pages[pud][0] = (1 << 30) | 0xE7
+    found = PageTable(memory, top).read_blocks(np.array([3 * BLOCK], np.uint64))
+    assert bits.pmd_trans_huge(found.pmd).all(), "a 1 GiB leaf covers its blocks"
+
+
+def test_a_table_that_moves_is_read_again_then_unknown():
+    memory = Memory()
+    top, leaf = tree(memory, 4, np.full(512, 0x27))
+    pud = int(memory.pages[top][0]) & ~0xFFF
+    pmd = int(memory.pages[pud][0]) & ~0xFFF
+    other = memory.new(np.full(512, 0x47))
+    moves = []
+
+    def once(address):
+        if address == leaf and not moves:
+            moves.append(1)
+            memory.pages[pmd][0] = other | TABLE
+
+    memory.before = once
+    found = PageTable(memory, top).read_blocks(np.array([0], np.uint64))
+    assert found.known.all() and (found.pte == 0x47).all()
+
+    def always(address):
+        if address in (leaf, other):
+            memory.pages[pmd][0] ^= np.uint64(leaf ^ other)
+
+    memory.before = always
+    found = PageTable(memory, top).read_blocks(np.array([0], np.uint64))
+    assert not found.known.any() and not found.pte.any(), "unknown, never a guess"
+
+
+def test_an_accessed_bit_set_by_the_walk_is_no_move():
+    memory = Memory()
+    top, leaf = tree(memory, 4, np.full(512, 0x27))
+    pud = int(memory.pages[top][0]) & ~0xFFF
+    pmd = int(memory.pages[pud][0]) & ~0xFFF
+
+    def touch(address):
+        if address == leaf:
+            memory.pages[pmd][0] |= bits.ACCESSED
+
+    memory.before = touch
+    reads = memory.reads
+    assert PageTable(memory, top).read_blocks(np.array([0], np.uint64)).known.all()
+    assert memory.reads - reads < 10
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_garbage_never_crashes(word):
+    memory = Memory()
+    top, leaf = tree(memory, 4, np.full(512, 0x27))
+    for page in list(memory.pages):
+        if page != leaf:
+            memory.pages[page][:] = np.uint64(word)
+    found = PageTable(memory, top).read_blocks(np.array([0, 5 * BLOCK], np.uint64))
+    assert found.pte.shape == (2, 512)
+
+
+SPTE = 1 << 11
+
+
+def vm(memory, accessed=0x20, track=0, soft=False):
+    made = object.__new__(Vm)
+    made._kernel, made._kvm = memory, None
+    made.accessed_mask, made._track_mask, made.soft = np.uint64(accessed), np.uint64(track), soft
+    made._table_mask = Memory.pfn_mask
+    return made
+
+
+def test_tdp_walk_with_a_large_spte():
+    memory = Memory()
+    leaf = memory.new(np.where(np.arange(512) % 2 == 0, 0x7000 | SPTE | 0x27, 0))
+    level2 = memory.new()
+    memory.pages[level2][0] = leaf | SPTE | 7
+    memory.pages[level2][1] = (1 << 21) | SPTE | 0xA7
+    level3 = memory.new()
+    memory.pages[level3][0] = level2 | SPTE | 7
+    machine = vm(memory)
+    spte, level, known = machine._walk(level3, 3, 256, 512)
+    assert known.all()
+    assert (level[256:] == 2).all() and (level[:256:2] == 1).all() and not spte[1:256:2].any()
+    assert machine.young(spte[spte > 0]).all()
+
+
+def test_rmaps_of_every_length():
+    memory = Memory()
+    table = memory.new(np.full(512, 0x5000 | SPTE | 0x27))
+    single = table + 8 * 3
+    machine = vm(memory)
+
+    class Kind:
+        size = 128
+
+    machine._kernel.program = type("P", (), {"type": staticmethod(lambda name: Kind)})
+    import drgn
+
+    offsets = {"more": 0, "sptes": 16}
+    real = drgn.offsetof
+    drgn.offsetof = lambda kind, name: offsets[name]
+    try:
+        descriptors = memory.new()
+        second = descriptors + 512
+        page = memory.pages[descriptors]
+        page[0], page[2], page[3] = second, table + 8, table + 16
+        page[64], page[66] = 0, table + 24
+        heads = np.array([0, single, descriptors | 1, 0], np.uint64)
+        which, pointers = machine._chains(heads)
+    finally:
+        drgn.offsetof = real
+    pairs = sorted(zip(which.tolist(), pointers.tolist(), strict=True))
+    assert pairs == [(1, single), (2, table + 8), (2, table + 16), (2, table + 24)]
+
+
+@pytest.mark.parametrize(
+    ("accessed", "track", "soft", "spte", "young"),
+    [
+        (0x20, 0, False, 0x27 | SPTE, True),
+        (0x20, 0, False, 0x07 | SPTE, False),
+        (0x100, 7, False, 0x107 | SPTE, True),
+        (0x100, 7, False, 0x007 | SPTE, False),
+        # eptad=0 up to 6.12: young is present and not access-tracked.
+        (0, 7, False, 1 << 52 | 0x877, True),
+        (0, 7, False, 1 << 52 | 0x5 << 54 | 0x870, False),
+        # A nested guest without A/D on a host with: its SPTEs are tracked one by one.
+        (0x100, 7, False, 1 << 52 | 0x107 | SPTE, True),
+        (0x100, 7, False, 1 << 52 | 0x100 | SPTE, False),
+        # 6.13 on: bit 8 in software, whatever the type.
+        (0x100, 7, True, 1 << 60 | 0x107 | SPTE, True),
+        (0x100, 7, True, 1 << 60 | 0x007 | SPTE, False),
+    ],
+)
+def test_is_accessed_spte(accessed, track, soft, spte, young):
+    assert vm(Memory(), accessed, track, soft).young(np.array([spte], np.uint64)).tolist() == [young]
+
+
+def test_slots_that_begin_inside_a_block():
+    blocks = np.array([0, BLOCK, 4 * BLOCK], np.uint64)
+    slot = Slot(0, 1, 1000, 600, BLOCK - 0x3000, ())
+    assert list(_overlaps(blocks, slot)) == [(509, 1000, 515)]
+    assert list(_overlaps(blocks[2:], slot)) == []

@@ -1,0 +1,124 @@
+"""Tracepoints to decisions: lines as kernels print them, the refusal recognised, addresses only where confirmed."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secondsight.errors import MissingPart
+from secondsight.live import tracefs
+from secondsight.live.reasons import REFUSAL, WORDS
+from secondsight.live.tracefs import Event, Instance, parse_line, remove_leftovers
+from secondsight.live.watch import Joiner, Watcher
+from secondsight.mm.judgement import Scan
+
+V61 = b"""\
+      khugepaged-30      [000] ...1.    12.912525: mm_collapse_huge_page_isolate: scan_pfn=0xe614, none_or_zero=0, referenced=512, writable=1, status=succeeded
+      khugepaged-30      [000] .....    12.915847: mm_collapse_huge_page: mm=00000000618a95bb, isolated=1, status=succeeded
+      khugepaged-30      [000] .....    12.915983: mm_khugepaged_scan_pmd: mm=00000000618a95bb, scan_pfn=0xe614, writable=1, referenced=512, none_or_zero=0, status=succeeded, unmapped=0
+"""  # noqa: E501 - as printed
+V72 = b"""\
+      khugepaged-34      [001] ...1.    21.500000: mm_collapse_huge_page_isolate: scan_pfn=0x1200, none_or_zero=0, referenced=0, status=lack_referenced_page, order=9
+      khugepaged-34      [001] .....    21.500100: mm_collapse_huge_page: mm=00000000aa00aa00, isolated=0, status=lack_referenced_page, order=9
+      khugepaged-34      [001] .....    21.500200: mm_khugepaged_scan_pmd: mm=00000000aa00aa00, scan_pfn=0x1200, referenced=512, none_or_zero=0, status=lack_referenced_page, unmapped=0
+      khugepaged-34      [001] .....    21.500300: mm_khugepaged_scan_pmd: mm=00000000aa00aa00, scan_pfn=0x1400, referenced=0, none_or_zero=0, status=lack_referenced_page, unmapped=0
+      khugepaged-34      [001] .....    21.500400: mm_khugepaged_scan_pmd: mm=00000000bb00bb00, scan_pfn=0xffffffffffffffff, referenced=0, none_or_zero=0, status=no_pte_table, unmapped=0
+"""  # noqa: E501 - as printed
+
+
+def decisions(text):
+    joiner = Joiner()
+    events = [parse_line(line) for line in text.splitlines()]
+    assert all(isinstance(event, Event) for event in events)
+    return [closed for event in events if (closed := joiner.add(event))]
+
+
+def test_a_collapse_of_6_1():
+    ((decision, frame),) = decisions(V61)
+    assert (decision.status, decision.referenced, decision.isolate_referenced, frame) == (
+        "succeeded",
+        512,
+        512,
+        0xE614,
+    )
+    assert decision.writable is True and not decision.wasted
+    assert decision.time == 12_915_983_000
+
+
+def test_the_refusal_is_told_from_a_plain_lack():
+    (refused, _), (idle, _), (empty, frame) = decisions(V72)
+    assert refused.wasted and refused.reason == REFUSAL and refused.isolate_referenced == 0
+    assert not idle.wasted and idle.isolate_status is None
+    assert frame is None and empty.mm == 2 and empty.writable is None
+
+
+def test_other_tasks_do_not_mix():
+    lines = V72.splitlines()
+    other = lines[0].replace(b"khugepaged-34", b"my: task-77")
+    joiner = Joiner()
+    joiner.add(parse_line(other))
+    (closed, _) = joiner.add(parse_line(lines[3]))
+    assert closed.isolate_status is None
+    assert parse_line(other).task == "my: task" and parse_line(other).pid == 77
+
+
+def test_lost_events_are_counted():
+    assert parse_line(b"CPU:0 [LOST 123 EVENTS]") == 123
+    assert parse_line(b"# tracer: nop") is None
+
+
+@given(st.binary(max_size=200))
+def test_noise(line):
+    parse_line(line)
+    parse_line(V61[:120] + line)
+
+
+def test_every_answer_of_the_judgement_has_words():
+    assert {str(code) for code in Scan} <= set(WORDS)
+
+
+class Known:
+    def __init__(self, places):
+        self.places = places
+
+    def find(self, frame, collapsed):
+        return self.places.get((frame, collapsed))
+
+
+def test_addresses_only_where_confirmed_and_one_process_only():
+    events = [parse_line(line) for line in V72.splitlines()]
+    watcher = Watcher(Known({(0x1200, False): (42, 0x7F0000000000)}), only=42)
+    kept = watcher.take(events)
+    assert [d.address for d in kept] == [0x7F0000000000, None], (
+        "the same mm: its pid is known, the second address is not"
+    )
+    assert watcher.elsewhere == 1 and watcher.wasted == 1 and watcher.located == 1
+
+
+def test_leftovers_of_the_dead_go_those_of_the_living_stay(tmp_path):
+    instances = tmp_path / "instances"
+    instances.mkdir()
+    started = Path(f"/proc/{os.getpid()}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    ours, dead, recycled = (
+        f"secondsight-{os.getpid()}-{started}",
+        "secondsight-999999999-5",
+        f"secondsight-{os.getpid()}-1",
+    )
+    for name in (ours, dead, recycled, "secondsight-odd", "somebody"):
+        (instances / name).mkdir()
+    assert sorted(remove_leftovers(tmp_path)) == sorted([dead, recycled])
+    assert sorted(p.name for p in instances.iterdir()) == sorted([ours, "secondsight-odd", "somebody"])
+
+
+def test_a_failed_start_leaves_nothing(tmp_path):
+    (tmp_path / "instances").mkdir()
+    (tmp_path / "events/huge_memory/mm_khugepaged_scan_pmd").mkdir(parents=True)
+    with pytest.raises(MissingPart):
+        Instance.open(tmp_path)
+    leftover = list((tmp_path / "instances").iterdir())
+    # A real tracefs folder goes with rmdir, files and all; this one holds what was written before the failure.
+    assert all(p.name.startswith(tracefs._PREFIX) for p in leftover)
+    with pytest.raises(MissingPart, match="no khugepaged tracepoints"):
+        Instance.open(tmp_path / "nothing")
