@@ -1,0 +1,136 @@
+"""Running batches: answers are kept, a guest that dies costs the scenario at fault alone, a second run asks nothing again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secondsight.errors import SecondSightError
+from secondsight.lab import run as lab
+from secondsight.lab.kernels import Kernel
+from secondsight.lab.machine import GuestDied
+from secondsight.scenario import verbs as v
+from secondsight.scenario.results import Run
+
+
+class FakeGuest:
+    """Answers a batch with one visit a space and pass; dies or fails over the verbs it is told to."""
+
+    console = "the end of the console"
+
+    def __init__(self, dies_at: str, fails_at: str, lost: bool) -> None:
+        self.dies_at, self.fails_at, self.lost = dies_at, fails_at, lost
+        self.queue: list[Any] = [{"hello": {"kernel": "fake"}}]
+
+    def send(self, request: dict[str, Any]) -> None:
+        if "quit" in request:
+            self.queue.append(None)
+            return
+        number, blocks, passes = request["batch"], [], 0
+        spaces = [s["name"] for s in request["scenario"]["spaces"]]
+        for i, step in enumerate(request["scenario"]["steps"]):
+            self.queue.append({"at": [number, i]})
+            if step["do"] == self.dies_at:
+                self.queue.append(GuestDied("its kernel is lost", self.console))
+                return
+            if step["do"] == self.fails_at:
+                self.queue.append({"failed": number, "step": i, "why": "no such thing", "lost": self.lost})
+                return
+            if step["do"] == "scan":
+                passes += 1
+                blocks += [
+                    {"pass": passes, "space": s, "block": 0, "status": "succeeded", "referenced": 1, "none_or_zero": 0, "unmapped": 0}
+                    for s in spaces
+                ]  # fmt: skip
+        self.queue.append({"done": number, "blocks": blocks, "answers": [], "states": []})
+
+    def receive(self, timeout: float = 0) -> Any:
+        value = self.queue.pop(0)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+
+class FakeMachine:
+    name, slow = "npt", 1.0
+
+    def __init__(self, **what: Any) -> None:
+        self.boots, self.what = 0, {"dies_at": "", "fails_at": "", "lost": False, **what}
+
+    @contextlib.contextmanager
+    def boot(self, *_: Any, **__: Any) -> Iterator[FakeGuest]:
+        self.boots += 1
+        yield FakeGuest(**self.what)
+
+
+PLAIN, KILLER = (
+    v.Scenario((v.Space("a"),), (v.CpuWrite("a", "0"), v.Scan()), title="plain"),
+    v.Scenario((v.Space("a"),), (v.CpuWrite("a", "0"), v.Drain(), v.Scan()), title="killer"),
+)
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    def asked(scenarios: list[v.Scenario], machine: FakeMachine, **more: Any) -> list[Run | lab.Failure]:
+        monkeypatch.setattr(lab, "machine", lambda name: machine)
+        kernel = Kernel("own", "9.9", "9.9-1", tmp_path / "vmlinuz", None)
+        return lab.run(scenarios, kernel, "npt", folder=tmp_path / "kept", **more)
+
+    return asked
+
+
+def test_each_scenario_gets_its_own_answer_and_a_second_run_boots_nothing(ask: Any) -> None:
+    machine = FakeMachine()
+    answers = ask([PLAIN, KILLER, PLAIN], machine, size=2)
+    assert [len(a.blocks) for a in answers] == [1, 1, 1] and machine.boots == 1
+    assert [a.provenance["scenario"] for a in answers] == ["plain", "killer", "plain"]
+    assert all(a.blocks[0].space == "a" and a.provenance["mmu"] == "npt" for a in answers)
+    assert ask([PLAIN, KILLER, PLAIN], machine, size=2) == answers and machine.boots == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "boots"),
+    [
+        ({"dies_at": "drain"}, 2),
+        ({"fails_at": "drain"}, 1),
+        ({"fails_at": "drain", "lost": True}, 2),
+    ],
+)
+def test_the_scenario_at_fault_fails_alone(ask: Any, what: dict[str, Any], boots: int) -> None:
+    machine = FakeMachine(**what)
+    answers = ask([PLAIN, KILLER, PLAIN], machine)
+    assert [isinstance(a, Run) for a in answers] == [True, False, True]
+    assert answers[1].console == FakeGuest.console and machine.boots == boots
+
+
+def test_where_the_pass_kills_the_batch_is_halved_until_each_has_had_its_turn(ask: Any) -> None:
+    machine = FakeMachine(dies_at="scan")
+    answers = ask([PLAIN] * 4, machine)
+    assert all(isinstance(a, lab.Failure) and "lost" in a.why for a in answers)
+
+
+def test_a_guest_that_dies_before_any_step_is_nobodys_fault(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        FakeGuest, "receive", lambda self, timeout=0: (_ for _ in ()).throw(GuestDied("no boot", ""))
+    )
+    with pytest.raises(GuestDied, match="no boot"):
+        ask([PLAIN], FakeMachine())
+
+
+def test_an_answer_to_something_else_is_refused(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = iter([{"hello": {}}, {"done": "another batch"}])
+    monkeypatch.setattr(FakeGuest, "receive", lambda self, timeout=0: next(replies))
+    with pytest.raises(SecondSightError, match="another batch"):
+        ask([PLAIN], FakeMachine())
+
+
+def test_everything_the_agent_imports_goes_along() -> None:
+    files = lab.agent_files()
+    assert "/app/secondsight/lab/agent/__main__.py" in files
+    assert not [f for f in files if f.startswith("/app/secondsight/cli")]
