@@ -87,7 +87,8 @@ def run(
 @app.command("vm", context_settings={"ignore_unknown_options": True})
 def vm(
     arguments: Annotated[
-        list[str], typer.Argument(help="QEMU's arguments, after --; its program first if need be.")
+        list[str],
+        typer.Argument(help="QEMU's arguments, after --; with --kernel, the command to run in the guest."),
     ],
     output: Output,
     quantum: Quantum = 0,
@@ -95,13 +96,30 @@ def vm(
         bool,
         typer.Option("--virtual", help="Guest-virtual addresses, all processes mixed, not guest-physical."),
     ] = False,
+    kernel: Annotated[
+        str | None,
+        typer.Option(help="Boot this kernel of the lab (6.1, 6.12, 7.2 or a vmlinuz) for a command."),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(help="With --kernel: another program, or HOST:GUEST, for the guest; repeatable."),
+    ] = None,
+    memory: Annotated[str, typer.Option(help="With --kernel: the guest's memory.")] = "512M",
 ) -> None:
     """Record every memory access of a VM under QEMU's TCG, through a plugin built on first use.
 
     The clock is the number of instructions, one ns each. Ctrl-C ends the VM and keeps what was recorded.
     """
+    import contextlib
+
+    from secondsight.errors import UsageError
     from secondsight.trace.vm import record_vm
 
+    told = None
+    if kernel is None and file:
+        raise UsageError(
+            "--file goes with --kernel, which builds the guest; QEMU's own arguments name its files"
+        )
     _terminate_as_interrupt()
     ticker = _Ticker()
     seen = 0
@@ -111,7 +129,15 @@ def vm(
         seen = accesses
         ticker(accesses, rows, spaces)
 
-    provenance, code = record_vm(output, arguments, quantum=quantum, virtual=virtual, report=report)
+    with contextlib.ExitStack() as stack:
+        if kernel is not None:
+            from secondsight.cli.guest import machine
+
+            told = ["vm", "--kernel", kernel, "--memory", memory, "--", *arguments]
+            arguments = stack.enter_context(machine(kernel, arguments, file or [], memory))
+        provenance, code = record_vm(
+            output, arguments, quantum=quantum, virtual=virtual, report=report, told=told
+        )
     ticker.done(output, seen)
     for reason, number in provenance.dropped.items():
         ticker.console.print(f"left out: {number:,} {reason}", highlight=False)

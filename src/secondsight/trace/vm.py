@@ -124,10 +124,12 @@ def record_vm(
     profile: Profile = "compact",
     report: Report | None = None,
     stdin: int | None = None,
+    told: Sequence[str] | None = None,
 ) -> tuple[Provenance, int]:
     """Run QEMU with *arguments* and write the trace *path*; returns its provenance and QEMU's exit code.
 
     *arguments* may begin with the QEMU program. *quantum* in ns of the clock, that is instructions; 0: every access.
+    *told*: the command that the provenance names, where *arguments* hold paths of this machine.
     *virtual*: guest-virtual addresses, of all the guest's processes mixed, instead of guest-physical ones. Ctrl-C ends
     the VM and keeps what was recorded. Raises :class:`MissingPart`, :class:`UsageError`, :class:`SecondSightError`.
     """
@@ -140,7 +142,7 @@ def record_vm(
     plugin = build_plugin(next(api for since, api in _API if version >= since))
     start = Provenance(
         source="record-vm",
-        command=[program, *rest],
+        command=list(told or (program, *rest)),
         clock=Clock(meaning=CLOCK),
         unseen=list(UNSEEN),
         quantum=quantum,
