@@ -30,6 +30,7 @@ __all__ = ["Vm"]
 _KVM_CREATE_VM, _KVM_VCPU_MMAP_SIZE, _KVM_CREATE_VCPU, _KVM_RUN = 0xAE01, 0xAE04, 0xAE41, 0xAE80
 _KVM_SET_TSS_ADDR, _KVM_SET_MEMORY, _KVM_SET_IDENTITY_MAP = 0xAE47, 0x4020AE46, 0x4008AE48
 _KVM_GET_REGS, _KVM_SET_REGS, _KVM_GET_SREGS, _KVM_SET_SREGS = 0x8090AE81, 0x4090AE82, 0x8138AE83, 0x4138AE84
+_KVM_GET_SUPPORTED_CPUID, _KVM_SET_CPUID2 = 0xC008AE05, 0x4008AE90
 _EXIT_HLT, _EXIT_MMIO = 5, 6
 
 _SIZE = libc.BLOCK_BYTES
@@ -38,6 +39,7 @@ _ENTRIES = (_TABLES - _MAILBOX) // 16 - 1
 _TABLE, _LEAF, _LARGE = 0x27, 0x67, 0xE7  # P W U A; plus D; plus PS
 _PRIVATE_SLOT = 400
 _WINDOW_BLOCKS = 512
+_CPUID_ENTRIES = 128
 
 
 def _segment(kind: int, selector: int, long: bool) -> bytes:
@@ -48,8 +50,11 @@ def _segment(kind: int, selector: int, long: bool) -> bytes:
 
 
 class _Vcpu:
-    def __init__(self, vm: int, index: int, size: int) -> None:
+    def __init__(self, vm: int, index: int, size: int, cpuid: bytearray) -> None:
         self.fd = fcntl.ioctl(vm, _KVM_CREATE_VCPU, index)
+        if index == 1:
+            # Newer kernels refuse EFER.LMA to a vCPU that was never told of long mode (kvm_valid_efer).
+            fcntl.ioctl(self.fd, _KVM_SET_CPUID2, cpuid)
         self.run = mmap.mmap(self.fd, size)
         long = index == 1
         s = bytearray(fcntl.ioctl(self.fd, _KVM_GET_SREGS, bytes(312)))
@@ -116,10 +121,13 @@ class Vm:
         fcntl.ioctl(self._fd, _KVM_SET_TSS_ADDR, 0x7FFB_D000)
         fcntl.ioctl(self._fd, _KVM_SET_IDENTITY_MAP, struct.pack("<Q", 0x7FFB_C000))
         self._size = fcntl.ioctl(kvm, _KVM_VCPU_MMAP_SIZE, 0)
+        cpuid = bytearray(struct.pack("<II", _CPUID_ENTRIES, 0) + bytes(40 * _CPUID_ENTRIES))
+        fcntl.ioctl(kvm, _KVM_GET_SUPPORTED_CPUID, cpuid)
+        self._cpuid = cpuid
         os.close(kvm)
         self._slot(_PRIVATE_SLOT, code.PRIVATE, _SIZE, base)
         self.add(0, 0, 0, blocks)
-        self._cpu = {0: _Vcpu(self._fd, 0, self._size)}
+        self._cpu = {0: _Vcpu(self._fd, 0, self._size, self._cpuid)}
 
     def _put(self, offset: int, data: bytes) -> None:
         ctypes.memmove(ctypes.addressof(self._memory) + offset, data, len(data))
@@ -169,7 +177,7 @@ class Vm:
             for g in sorted({(p + shift) // 512 for p in pages}):
                 self._window(view, g)
             if 1 not in self._cpu:
-                self._cpu[1] = _Vcpu(self._fd, 1, self._size)
+                self._cpu[1] = _Vcpu(self._fd, 1, self._size, self._cpuid)
         cpu = self._cpu[1 if view else 0]
         top = view << 39
         denied: dict[str, int] = {}
