@@ -20,6 +20,7 @@ import itertools
 import os
 import struct
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ from secondsight.errors import MissingPart, TargetGone
 from secondsight.live.process import Process, explain_oserror
 
 U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
 Preadv = Callable[[int, Sequence[memoryview], int], int]
 
 PAGE = 4096
@@ -38,11 +40,8 @@ BLOCK = PAGE * PAGES_PER_BLOCK
 MERGE_GAP = 16
 _PAGEMAP_SCAN = 3 << 30 | 96 << 16 | ord("f") << 8 | 16  # _IOWR('f', 16, struct pm_scan_arg)
 _SCAN_VECTOR = 4096
+_FRAMES_A_THREAD = 1 << 15
 _REGION = np.dtype([("start", "<u8"), ("end", "<u8"), ("categories", "<u8")])
-
-
-def _preadv(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
-    return os.preadv(fd, buffers, offset)
 
 
 def _read_into(fd: int, view: memoryview, offset: int, preadv: Preadv) -> int:
@@ -62,7 +61,7 @@ def _read_into(fd: int, view: memoryview, offset: int, preadv: Preadv) -> int:
 class Pagemap:
     """``/proc/PID/pagemap`` of one address space; a context manager."""
 
-    def __init__(self, process: Process, preadv: Preadv = _preadv) -> None:
+    def __init__(self, process: Process, preadv: Preadv = os.preadv) -> None:
         """Open it.
 
         Raises:
@@ -219,10 +218,22 @@ def _blocks_of(regions: npt.NDArray[np.void]) -> U64:
     return np.unique(starts + within.astype(np.uint64) * np.uint64(BLOCK))
 
 
+def _cut(firsts: I64, lengths: I64, offsets: I64, most: int) -> tuple[I64, I64, I64]:
+    """The same runs, none longer than *most*."""
+    pieces = -(-lengths // most)
+    within = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    ahead = within * most
+    return (
+        np.repeat(firsts, pieces) + ahead,
+        np.minimum(np.repeat(lengths, pieces) - ahead, most),
+        np.repeat(offsets, pieces) + ahead,
+    )
+
+
 class FrameTable:
     """``/proc/kpageflags`` or ``/proc/kpagecount``: a uint64 for each page frame; a context manager."""
 
-    def __init__(self, path: str = "/proc/kpageflags", preadv: Preadv = _preadv) -> None:
+    def __init__(self, path: str = "/proc/kpageflags", preadv: Preadv = os.preadv) -> None:
         """Open it.
 
         Raises:
@@ -247,33 +258,57 @@ class FrameTable:
         if not len(flat):
             return np.empty(pfns.shape, np.uint64)
         steps = np.diff(flat.view(np.int64))
-        ordered = bool((steps >= 0).all())
-        frames = flat if ordered else np.sort(flat)
-        if not ordered:
+        order = None if bool((steps >= 0).all()) else np.argsort(flat)
+        frames = flat if order is None else flat[order]
+        if order is not None:
             steps = np.diff(frames.view(np.int64))
         cuts = np.flatnonzero(steps > MERGE_GAP) + 1
-        firsts = frames[np.concatenate(([0], cuts))]
-        lasts = frames[np.concatenate((cuts - 1, [len(frames) - 1]))]
-        lengths = (lasts - firsts).astype(np.int64) + 1
+        bounds = np.concatenate(([0], cuts, [len(frames)]))
+        firsts = frames[bounds[:-1]].view(np.int64)
+        lengths = frames[bounds[1:] - 1].view(np.int64) - firsts + 1
         offsets = np.cumsum(lengths) - lengths
-        words = np.zeros(int(lengths.sum()), np.uint64)
-        view = memoryview(words).cast("B")
-        for first, length, offset in zip(firsts.tolist(), lengths.tolist(), offsets.tolist(), strict=True):
-            try:
-                _read_into(self._fd, view[offset * 8 : (offset + length) * 8], first * 8, self._preadv)
-            except OSError as error:
-                raise explain_oserror(error, self.path) from None
-        if len(firsts) == 1:
-            index = (flat - firsts[0]).view(np.int64)
-        elif ordered:
-            # Frames of a run keep their distance to its first: shift each run as a whole.
-            sizes = np.diff(np.concatenate((cuts, [len(frames)])), prepend=0)
-            sizes[0] = cuts[0] if len(cuts) else len(frames)
-            index = flat.view(np.int64) - np.repeat(firsts.view(np.int64) - offsets, sizes)
-        else:
-            run = np.searchsorted(firsts, flat, side="right") - 1
-            index = flat.view(np.int64) - (firsts.view(np.int64) - offsets)[run]
-        return words[index].reshape(pfns.shape)
+        words = np.empty(int(lengths.sum()), np.uint64)
+        self._read_runs(memoryview(words).cast("B"), firsts, lengths, offsets)
+        # Frames of a run keep their distance to its first: each run is shifted as a whole.
+        found = words[frames.view(np.int64) - np.repeat(firsts - offsets, np.diff(bounds))]
+        if order is None:
+            return found.reshape(pfns.shape)
+        back = np.empty(len(flat), np.uint64)
+        back[order] = found
+        return back.reshape(pfns.shape)
+
+    def _read_runs(self, view: memoryview, firsts: I64, lengths: I64, offsets: I64) -> None:
+        """Fill *view* with the words of each run, on every core: the kernel takes a quarter of a microsecond for each frame."""
+        parts = min(len(os.sched_getaffinity(0)), len(view) // 8 // _FRAMES_A_THREAD, 8)
+        if parts < 2:
+            self._read_some(view, firsts, lengths, offsets)
+            return
+        # Long runs in pieces, so that the parts are equal also where everything is one run.
+        firsts, lengths, offsets = _cut(firsts, lengths, offsets, len(view) // 8 // parts + 1)
+        edges = np.searchsorted(offsets, np.linspace(0, len(view) // 8, parts + 1).astype(np.int64)).tolist()
+        with ThreadPoolExecutor(parts) as pool:
+            jobs = [
+                pool.submit(self._read_some, view, firsts[low:high], lengths[low:high], offsets[low:high])
+                for low, high in zip(edges, edges[1:], strict=False)
+            ]
+            for job in jobs:
+                job.result()
+
+    def _read_some(self, view: memoryview, firsts: I64, lengths: I64, offsets: I64) -> None:
+        # Nothing but reads in the loop: scattered memory has runs by the ten thousand.
+        fd, preadv = self._fd, self._preadv
+        starts, ends = (offsets * 8).tolist(), ((offsets + lengths) * 8).tolist()
+        try:
+            for position, start, end in zip((firsts * 8).tolist(), starts, ends, strict=True):
+                try:
+                    done = preadv(fd, (view[start:end],), position)
+                except InterruptedError:
+                    done = 0
+                if done != end - start:
+                    done += _read_into(fd, view[start + done : end], position + done, preadv)
+                    view[start + done : end] = bytes(end - start - done)  # beyond the end of memory
+        except OSError as error:
+            raise explain_oserror(error, self.path) from None
 
     def close(self) -> None:
         """Close the file."""

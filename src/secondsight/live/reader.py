@@ -248,13 +248,15 @@ class ProcfsReader:
         huge = self._pagemap.huge_blocks(blocks)
         # Which PTEs are writable procfs does not say: taken for writable, as private memory that was written is.
         entry = bits.PRESENT | bits.USER | bits.RW | bits.DIRTY
-        found.pte[present] = pfns[present] << bits.PFN_SHIFT | entry
-        found.pte[swapped] = bits.swap_pte(pfns[swapped])
-        uffd = (words & pm.UFFD_WP) != 0
-        found.pte[present & uffd] |= bits.UFFD_WP
-        found.pte_known[present] = False
+        np.multiply(pfns << bits.PFN_SHIFT | entry, present, out=found.pte)
+        if swapped.any():
+            found.pte[swapped] = bits.swap_pte(pfns[swapped])
+        uffd = present & ((words & pm.UFFD_WP) != 0)
+        if uffd.any():
+            found.pte[uffd] |= bits.UFFD_WP
+        np.logical_not(present, out=found.pte_known)
         visible = present & (pfns != 0)
-        self._pages(found, words, present, visible)
+        self._pages(found, words, pfns, present, visible)
         if huge is None:
             # No PAGEMAP_SCAN: 512 frames of one aligned THP are taken for a PMD mapping.
             first = pfns[:, 0]
@@ -270,32 +272,30 @@ class ProcfsReader:
         self._process.require_alive()
         return found
 
-    def _pages(self, found: Columns, words: U64, present: Bools, visible: Bools) -> None:
+    def _pages(self, found: Columns, words: U64, pfns: U64, present: Bools, visible: Bools) -> None:
         """Flags and counts of the frames that may be seen."""
-        found.page_known[present] = False
-        pfns = words & pm.PFN_MASK
-        exclusive = (words & pm.EXCLUSIVE) != 0
+        # Masks touch each page once, below; everything else works on whole arrays, which is several times faster.
+        frames = pfns[visible]
         if self._flags is not None:
-            raw = (self._flags.read(pfns[visible]) & _FRAME_BITS).astype(np.uint32)
-            if not self._trust_ksm:
-                raw &= ~kpf.KSM
-            found.flags[visible] = raw
-            found.page_known[visible] = True
-            zero = np.zeros(present.shape, np.bool_)
-            zero[visible] = (raw & kpf.ZERO_PAGE) != 0
-            found.pte[zero] &= ~(bits.PFN_MASK | bits.RW)
-            found.flags[zero] = 0
-        counts = found.mapcount
-        counts[present] = 1
-        several = visible & ~exclusive
-        if self._counts is not None and several.any():
-            counts[several] = np.minimum(self._counts.read(pfns[several]), 1 << 30).astype(np.int32)
+            flags = (self._flags.read(frames) & _FRAME_BITS).astype(np.uint32)
+            found.flags[visible] = flags if self._trust_ksm else flags & ~kpf.KSM
+            np.logical_or(~present, visible, out=found.page_known)
+            zero = (found.flags & kpf.ZERO_PAGE) != 0
+            if zero.any():
+                found.pte[zero] &= ~(bits.PFN_MASK | bits.RW)
+                found.flags[zero] = 0
         else:
-            counts[several] = 2
-        found.shared[:] = counts > 1
+            np.logical_not(present, out=found.page_known)
+        counts = found.mapcount
+        counts[:] = present
+        several = visible & ((words & pm.EXCLUSIVE) == 0)
+        if several.any():
+            held = self._counts.read(pfns[several]) if self._counts is not None else np.uint64(2)
+            counts[several] = np.minimum(held, np.uint64(1 << 30)).astype(np.int32)
+        np.greater(counts, 1, out=found.shared)
         found.folio_mapcount[:] = counts
-        found.refcount[:] = counts + ((found.flags & kpf.SWAPCACHE) != 0)
-        found.folio[visible] = pfns[visible].astype(np.int64)
+        np.add(counts, (found.flags & kpf.SWAPCACHE) != 0, out=found.refcount)
+        np.copyto(found.folio, pfns.view(np.int64), where=visible)
 
     def close(self) -> None:
         """Close the files."""

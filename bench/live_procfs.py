@@ -1,0 +1,159 @@
+"""How fast a process with 1 GiB touched is read through procfs: against the kernel tree's thpmaps, and the bare system calls.
+
+    python bench/live_procfs.py --thpmaps linux/tools/mm/thpmaps [--mib 1024] [--repeat 5]
+
+All in one process, warm, alternating, the least CPU time of each (user and system: the kernel's share is most of it). thpmaps is
+``tools/mm/thpmaps`` of any kernel tree since 6.9; it is measured, not shipped. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.machinery
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secondsight.bits import pagemap as pm
+from secondsight.live import procfs
+from secondsight.live.process import Process
+from secondsight.live.reader import ProcfsReader
+from secondsight.live.vma import parse_maps
+
+HOG = """
+import mmap, sys
+memory = mmap.mmap(-1, int(sys.argv[1]) << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for at in range(0, len(memory), 4096):
+    memory[at] = 1
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def least(repeat: int, work: Callable[[], object]) -> float:
+    best = float("inf")
+    for _ in range(repeat):
+        start = time.process_time()
+        work()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def load_thpmaps(path: Path) -> Any:
+    loader = importlib.machinery.SourceFileLoader("thpmaps", str(path))
+    spec = importlib.util.spec_from_loader("thpmaps", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def ours(process: Process) -> Callable[[], object]:
+    def work() -> object:
+        with ProcfsReader(process) as reader:
+            found = [
+                reader.pagemap.populated_blocks(vma.start, vma.end)
+                for vma in parse_maps(process.read_file("maps"))
+                if vma.anonymous
+            ]
+            return reader.read_blocks(np.concatenate(found))
+
+    return work
+
+
+def bare(process: Process) -> Callable[[], object]:
+    """The system calls that any reader must make: the scan, the words, the flags, in the same runs, into ready buffers."""
+    with procfs.Pagemap(process) as pagemap:
+        vmas = [vma for vma in parse_maps(process.read_file("maps")) if vma.anonymous]
+        blocks = np.concatenate([pagemap.populated_blocks(vma.start, vma.end) for vma in vmas])
+        words = pagemap.read_blocks(blocks)
+    frames = np.sort(words[(words & pm.PRESENT) != 0] & pm.PFN_MASK).astype(np.int64)
+    cuts = np.flatnonzero(np.diff(frames) > procfs.MERGE_GAP) + 1
+    bounds = np.concatenate(([0], cuts, [len(frames)]))
+    firsts, lasts = frames[bounds[:-1]], frames[bounds[1:] - 1]
+    buffers = [bytearray(8 * int(n)) for n in lasts - firsts + 1]
+    runs = list(zip((firsts * 8).tolist(), [(memoryview(b),) for b in buffers], strict=True))
+    edges = np.concatenate(([0], np.flatnonzero(np.diff(blocks) != procfs.BLOCK) + 1, [len(blocks)]))
+    parts = [
+        (int(blocks[a]) // 4096 * 8, (memoryview(bytearray(int(b - a) * 4096)),))
+        for a, b in zip(edges, edges[1:], strict=False)
+    ]
+
+    def work() -> None:
+        table = os.open("/proc/kpageflags", os.O_RDONLY)
+        with procfs.Pagemap(process) as pagemap:
+            for vma in vmas:
+                pagemap.scan(vma.start, vma.end, pm.SCAN_PRESENT | pm.SCAN_SWAPPED, 0)
+            for position, buffer in parts:
+                os.preadv(pagemap._fd, buffer, position)
+            for position, buffer in runs:
+                os.preadv(table, buffer, position)
+        os.close(table)
+
+    return work
+
+
+def theirs(module: Any, pid: int) -> Callable[[], object]:
+    def work() -> None:
+        with module.PageMap(pid) as pagemap, module.KPageFlags() as kpageflags:
+            for vma in module.VMAList(pid, module.vma_min_stats):
+                if (vma.read or vma.write or vma.execute) and vma.stats["Rss"]["value"] > 0:
+                    module.vma_parse(vma, pagemap, kpageflags, [])
+
+    return work
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--thpmaps", type=Path, help="tools/mm/thpmaps of a kernel tree")
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--repeat", type=int, default=5)
+    given = parser.parse_args()
+    hog = subprocess.Popen(
+        [sys.executable, "-c", HOG, str(given.mib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert hog.stdout is not None
+    hog.stdout.readline()
+    try:
+        with Process.open(hog.pid) as process:
+            work = {"secondsight": ours(process), "system calls": bare(process)}
+            if given.thpmaps is not None:
+                work["thpmaps"] = theirs(load_thpmaps(given.thpmaps), hog.pid)
+            for each in work.values():
+                each()
+            best = dict.fromkeys(work, float("inf"))
+            for _ in range(given.repeat):
+                for name, each in work.items():
+                    best[name] = min(best[name], least(1, each))
+    finally:
+        hog.kill()
+        hog.wait()
+    rows = [
+        {"name": "live: read a process by procfs", "value": best["secondsight"] * 1e3, "unit": "ms CPU", "mib": given.mib},
+        {"name": "live: procfs over bare system calls", "value": best["secondsight"] / best["system calls"], "unit": "x",
+         "reference": best["system calls"] * 1e3, "bar": 1.5, "better": "lower"},
+    ]  # fmt: skip
+    if "thpmaps" in best:
+        rows.append(
+            {"name": "live: procfs against thpmaps", "value": best["thpmaps"] / best["secondsight"], "unit": "x",
+             "reference": best["thpmaps"] * 1e3, "bar": 5.0, "better": "higher"}
+        )  # fmt: skip
+    for row in rows:
+        bar = f"   bar {row['bar']}" if "bar" in row else ""
+        print(f"{row['name']:<42} {row['value']:9.2f} {row['unit']}{bar}")
+    out = Path(__file__).parent / "out"
+    out.mkdir(exist_ok=True)
+    (out / "live_procfs.json").write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
