@@ -165,3 +165,20 @@ def test_a_pte_mapped_huge_page_can_be_collapsed_again() -> None:
     host.khugepaged.full_scan()
     assert seen == ["succeeded"] and mm.arrays.pmd[0] & x86.PSE
     holds(host)
+
+
+@pytest.mark.parametrize("advice", ["mergeable", "nohugepage"])
+def test_an_area_cut_inside_a_huge_page_splits_its_pmd(advice) -> None:
+    host = Host("6.1", HostConfig(thp_enabled="always"))
+    mm = host.mm("p", 2)
+    mm.cpu_access(pages(0), write=True)
+    mm.cpu_access(pages(1), write=True)
+    madvise(mm, 7, 1024, advice)
+    assert not mm.arrays.pmd[0] & x86.PSE and mm.arrays.pmd[1] & x86.PSE
+    child = fork(mm, "c")
+    assert child.pfn(0) == mm.pfn(0)
+    holds(host)
+    split_huge(mm, 1)
+    # What is so advised already is not cut.
+    mm.cpu_access(pages(0, 0), write=True)
+    holds(host)

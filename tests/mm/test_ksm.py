@@ -9,6 +9,7 @@ from secondsight.bits import pte as x86
 from secondsight.mm import ksm
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
+from secondsight.mm.mprotect import mprotect
 from secondsight.mm.page import KSM
 from support.model import KERNELS, flags, holds, pages, vm
 
@@ -19,7 +20,7 @@ def merged(rules: str):
     mm.cpu_access(pages(0, 4), write=True, value=8)
     mm.cpu_access(pages(0, 5), write=True)
     host.drain()
-    kvm.access(pages(0, 1, 2, 4), write=True)
+    kvm.access(pages(0, 1, 2, 4), write=False)
     host.drain()
     madvise(mm, 0, 512, "mergeable")
     assert ksm.merge(host) == 2
@@ -82,5 +83,28 @@ def test_a_pinned_page_is_not_merged() -> None:
     mm.cpu_access(pages(0, 1, 2), write=True, value=7)
     host.drain()
     mm.pin(pages(0, 1), "io")
+    madvise(mm, 0, 512, "mergeable")
+    assert ksm.merge(host) == 0
+
+
+def test_a_guests_store_gives_a_page_a_content_of_its_own() -> None:
+    host, mm, kvm = vm("6.1", 1)
+    mm.cpu_access(pages(0, 1, 2), write=True, value=7)
+    host.drain()
+    kvm.access(pages(0, 2), write=True)
+    host.drain()
+    madvise(mm, 0, 512, "mergeable")
+    assert ksm.merge(host) == 0
+
+
+def test_a_denied_store_leaves_the_content() -> None:
+    host = Host("6.1")
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0, 1), write=True, value=7)
+    mm.cpu_access(pages(0, 2), write=True, value=8)
+    host.drain()
+    mprotect(mm, 0, 512, "r")
+    mm.cpu_access(pages(0, 2), write=True, value=7)
+    assert mm.denied == 1
     madvise(mm, 0, 512, "mergeable")
     assert ksm.merge(host) == 0

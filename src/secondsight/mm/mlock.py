@@ -10,7 +10,6 @@ from numba import njit
 from secondsight.bits.pte import MAPPED, PSE
 from secondsight.errors import UsageError
 from secondsight.mm.lru import mark_page_accessed
-from secondsight.mm.madvise import split_edges
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import ACTIVE, HEAD, LRU, MLOCKED, TAIL, UNEVICTABLE, ZERO_PFN, head_of
 from secondsight.mm.vma import Vm
@@ -55,7 +54,6 @@ def mlock(mm: Mm, start: int, end: int) -> None:
     _range(mm, start, end)
     host = mm.host
     host.drain()
-    split_edges(mm, start, end)
     mm.change_areas(start, end, lambda flags: flags | Vm.LOCKED)
     _mark_locked(host.frames.arrays, mm.arrays, start, end, True)
     pages = np.arange(start, end, dtype=np.int64)
@@ -69,7 +67,6 @@ def munlock(mm: Mm, start: int, end: int) -> None:
     """munlock pages *start* to *end*: back to the evictable lists, inactive."""
     _range(mm, start, end)
     mm.host.drain()
-    split_edges(mm, start, end)
     mm.change_areas(start, end, lambda flags: flags & ~Vm.LOCKED)
     _mark_locked(mm.host.frames.arrays, mm.arrays, start, end, False)
 

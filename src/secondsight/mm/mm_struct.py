@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import MAPPED, PFN_MASK, PRESENT, PSE
+from secondsight.bits.pte import MAPPED, PFN_MASK, PRESENT, PSE, RW
 from secondsight.errors import UsageError
 from secondsight.mm import gup, memory
+from secondsight.mm.huge_memory import split_block_pmd
 from secondsight.mm.memory import MmArrays
 from secondsight.mm.mmu_notifier import MmuNotifiers
 from secondsight.mm.page import HPAGE, HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN, head_of, put_page
@@ -78,7 +79,15 @@ class Mm:
         self.arrays = self.arrays._replace(vma_page=pages, swap=self.host.swap)
 
     def change_areas(self, start: int, end: int, change: Callable[[Vm], Vm]) -> None:
-        """Give pages *start* to *end* new vm_flags; an area that grows by vma_merge may be registered with khugepaged."""
+        """Give pages *start* to *end* new vm_flags; an area that grows by vma_merge may be registered with khugepaged.
+
+        An area that is cut inside a huge page splits its PMD first (vma_adjust_trans_huge).
+        """
+        for edge in (start, end):
+            if edge % HPAGE and edge < self.npages:
+                vma = self.vmas.at(edge)
+                if vma.start < edge and change(vma.flags) != vma.flags:
+                    split_block_pmd(self, edge // HPAGE)
         for vma in self.vmas.update(start, end, change):
             self.host.khugepaged.enter_vma(self, vma)
         self.refresh()
@@ -152,17 +161,22 @@ class Mm:
 
         self.run_faults(pages, step, "the process")
         if write:
-            self._fill(pages, value)
+            self.wrote(pages, value)
 
-    def _fill(self, pages: Pages, value: int | None) -> None:
-        content = self.host.content
+    def wrote(self, pages: Pages, value: int | None = None) -> None:
+        """What stores to *pages*, by whomever, left in them: *value* all over, or (None) a content of each page's own.
+
+        A store that was denied left nothing: after one that was made the entry permits it.
+        """
+        content, flags = self.host.content, self.host.frames.arrays.flags
         if value is None and not content:
             return
-        flags = self.host.frames.arrays.flags
         for page in pages.tolist():
-            pfn = self.pfn(page)
-            if pfn < 0:
+            pmd = self.arrays.pmd[page >> 9]
+            if not (pmd if pmd & PSE else self.arrays.pte[page]) & RW:
                 continue
+            pfn = self.pfn(page)
+            flags[pfn] &= ~ZERO_FILLED
             if value is None:
                 content.pop(pfn, None)
             else:

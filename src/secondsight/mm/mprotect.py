@@ -8,7 +8,6 @@ from numba import njit
 
 from secondsight.bits.pte import ACCESSED, DIRTY, NX, PFN_MASK, PRESENT, PROTNONE, PSE, RW, SPECIAL, USER
 from secondsight.errors import UsageError
-from secondsight.mm.madvise import split_edges
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import EXCLUSIVE, HPAGE, HUGE_ZERO_PFN, ZERO_PFN
 from secondsight.mm.vma import Vm
@@ -56,7 +55,6 @@ def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> 
         low, high = max(start, vma.start), min(end, vma.end)
         # mprotect_fixup leaves an area alone that is so protected already.
         if low < high and vma.flags & (Vm.READ | Vm.WRITE) != flags:
-            split_edges(mm, low, high)
             mm.change_areas(low, high, lambda old: (old & ~(Vm.READ | Vm.WRITE)) | flags)
             mm.notifiers.invalidate_range(low, high)
             _change(mm.host.frames.arrays, mm.arrays, low, high, prot == "none", prot == "rw", eager)

@@ -50,6 +50,8 @@ class Gru(MmuNotifier):
             return len(pages)
 
         self.mm.run_faults(pages, step, "the device")
+        if write:
+            self.mm.wrote(pages)
 
     def _fill(self, page: int, write: bool, notified: bool) -> int:
         """Make the TLB permit the access; the pfn, or gup's NOTIFY or NOT_PERMITTED."""

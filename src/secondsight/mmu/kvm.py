@@ -150,6 +150,8 @@ class Kvm(MmuNotifier):
             )
 
         self.mm.run_faults(pages, step, "the guest")
+        if write:
+            self.mm.wrote(pages)
 
     # -- the notifier's ops -------------------------------------------------------------------------------------
 
