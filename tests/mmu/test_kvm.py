@@ -11,7 +11,7 @@ from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig
 from secondsight.mm.fork import exit_mm
 from secondsight.mm.host import Host
-from secondsight.mm.page import ACTIVE, REFERENCED
+from secondsight.mm.page import ACTIVE, REFERENCED, ZERO_FILLED
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mmu.kvm import Kvm
 from support.model import KERNELS, MMUS, flags, holds, pages, vm
@@ -249,3 +249,13 @@ def test_two_vms_in_one_process_answer_apart() -> None:
     new.access(pages(0, 2), write=True)
     answers = mm.notifiers.test_young(0, 4, np.ones(4, np.bool_))
     assert [np.flatnonzero(y).tolist() for _, _, y in answers] == [[2], [1]], "the newest is asked first"
+
+
+@pytest.mark.parametrize("mmu", MMUS)
+def test_a_guests_store_into_a_huge_page_is_no_longer_zero(mmu) -> None:
+    host, mm, kvm = vm("6.1", mmu=mmu, thp_enabled="always")
+    kvm.access(pages(0, 3), write=True)
+    kvm.access(pages(0, 4), write=True)
+    kvm.access(pages(0, 5), write=False)
+    zero = host.frames.arrays.flags[mm.folio(0) : mm.folio(0) + 512] & ZERO_FILLED != 0
+    assert np.flatnonzero(~zero).tolist() == [3, 4]
