@@ -143,3 +143,38 @@ def vm(
         ticker.console.print(f"left out: {number:,} {reason}", highlight=False)
     if code:
         raise typer.Exit(code if code > 0 else 128 - code)
+
+
+@app.command("pid")
+def pid(
+    process: Annotated[int, typer.Argument(metavar="PID", help="The process to look at.")],
+    output: Output,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 1.0,
+    duration: Annotated[
+        float | None, typer.Option(help="Seconds to record; else until it exits or Ctrl-C.")
+    ] = None,
+    clear: Annotated[
+        bool,
+        typer.Option(
+            "--clear", help="Clear accessed and soft-dirty bits at each look: sees more, changes the system."
+        ),
+    ] = False,
+) -> None:
+    """Record a running process by looking at it through procfs; says which channels it could see."""
+    from secondsight.trace.pid import record_pid
+
+    _terminate_as_interrupt()
+    ticker = _Ticker()
+    seen = 0
+
+    def report(pages: int, rows: int, looks: int) -> None:
+        nonlocal seen
+        seen = pages
+        ticker(pages, rows, 1)
+
+    provenance = record_pid(output, process, interval=interval, duration=duration, clear=clear, report=report)
+    ticker.done(output, seen)
+    for note in provenance.notes:
+        ticker.console.print(note, highlight=False)
+    for reason, number in provenance.dropped.items():
+        ticker.console.print(f"left out: {number:,} {reason}", highlight=False)
