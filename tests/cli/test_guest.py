@@ -23,7 +23,9 @@ def test_the_command_its_libraries_and_files_are_inside(tmp_path):
     path = tmp_path / "initramfs"
     write_initramfs(path, ["env", "A=b c", "true"], ["cat", f"{tmp_path}/data:/data"])
     entries = {entry.name: entry for entry in cpio.read(path.read_bytes())}
-    assert {"init", "bin/busybox", "bin/env", "bin/cat", "data", "dev/console", "proc", "sys", "tmp"} <= set(entries)
+    assert {"init", "bin/busybox", "bin/env", "bin/cat", "data", "dev/console", "proc", "sys", "tmp"} <= set(
+        entries
+    )
     assert b"\nenv 'A=b c' true\n" in entries["init"].data
     assert entries["data"].data == b"data"
     for library in libraries(shutil.which("env")):

@@ -6,7 +6,10 @@ referenced); a line for a failed system call or MADV_COLLAPSE: ``step 3 EINVAL``
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from secondsight.scenario import verbs
@@ -51,9 +54,8 @@ def differences(scenario: verbs.Scenario) -> list[str]:
 
 def table(scenario: verbs.Scenario, run: Run) -> None:
     """Print *run* as a table: a row a visit, with the channels' counts and both looks."""
-    shown = Table(
-        title=f"{scenario.title or 'scenario'}  [{run.source}, {scenario.host.mmu}]", title_justify="left"
-    )
+    title = escape(f"{scenario.title or 'scenario'}  [{run.source}, {scenario.host.mmu}]")
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in (
         "pass",
         "block",
@@ -67,14 +69,15 @@ def table(scenario: verbs.Scenario, run: Run) -> None:
         "asked",
         "status",
     ):
-        shown.add_column(name, justify="left" if name in ("block", "status") else "right")
+        shown.add_column(name, justify="left" if name in ("block", "status") else "right", no_wrap=True)
     for v in run.blocks:
         young = v.young or ("", "", "")
         shown.add_row(
             str(v.pass_), f"{v.space}:{v.block}", *map(str, young), str(v.referenced), str(v.none_or_zero), str(v.unmapped),
             "" if v.isolate is None else str(v.isolate.referenced), str(v.test_young_calls or 0), v.status,
         )  # fmt: skip
-    console = Console()
+    # A pipe has no width of its own: nothing is cut off there.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(shown)
     for answer in run.answers:
         if answer.errno is not None:
