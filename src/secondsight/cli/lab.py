@@ -159,3 +159,86 @@ def run_command(
             table(scenario, answer)
     if lost := sum(isinstance(answer, Failure) for answer in answers):
         raise SecondSightError(f"{lost} of {len(files)} scenarios have no answer; the others have")
+
+
+@app.command("compare")
+def compare_command(
+    files: Annotated[list[str] | None, typer.Argument(help="Scenario files to compare on.")] = None,
+    random: Annotated[int, typer.Option(help="How many random scenarios.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the random ones (default: a fresh one, printed).")
+    ] = None,
+    kernel: KernelOption = "6.1",
+    mmu: MmuOption = "npt",
+    rules: Annotated[
+        str | None, typer.Option("--rules", "-r", help="Rules to hold against the kernel (default: its own).")
+    ] = None,
+    states: Annotated[
+        bool, typer.Option(help="Also compare every page's PTE, flags, mapcount and SPTEs around each pass.")
+    ] = False,
+    shrink: Annotated[int, typer.Option(help="Shrink at most this many differing scenarios.")] = 2,
+    write: Annotated[
+        Path | None, typer.Option(help="Folder for the shrunk scenarios, ready to be examples.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Ask a booted kernel and the model the same scenarios; compare every field of every answer.
+
+    Exit code 1 if they disagree anywhere; each difference is then shrunk to the shortest scenario that still shows it.
+    """
+    import secrets
+
+    import msgspec
+
+    from secondsight.errors import SecondSightError, UsageError
+    from secondsight.lab.compare import FIELDS, compare
+    from secondsight.lab.compare import shrink as shrunk
+    from secondsight.mm.rules import preset
+    from secondsight.scenario import files as scenario_files
+    from secondsight.scenario import random as chance
+
+    if not files and random < 1:
+        raise UsageError("nothing to compare: name scenario files, or --random N")
+    given = preset(rules) if rules else None
+    seed = secrets.randbelow(1 << 31) if seed is None else seed
+    scenarios = [scenario_files.read(path) for path in files or []]
+    left_out: dict[str, int] = {}
+    if random:
+        made, generator = chance.scenarios(random, seed, chance.mmu_of(mmu))
+        scenarios += made
+        left_out = dict(generator.excluded)
+        _say(f"{random} random scenarios from --seed {seed}")
+    report = compare(scenarios, kernel, mmu, rules=given, states=states, say=_say)
+    if json:
+        print(
+            msgspec.json.encode(
+                {"seed": seed, "excluded": left_out, "fields": FIELDS, "report": report}
+            ).decode()
+        )
+    else:
+        excluded = sum(left_out.values())
+        print(f"kernel {report.kernel} on {report.mmu}, rules {report.rules}, seed {seed if random else '-'}")
+        print(
+            f"{report.agreed} of {report.scenarios} scenarios agree: {report.visits} visits, {report.states} states of spaces"
+        )
+        if random:
+            print(
+                f"left out by the generator: {excluded} steps ({100 * excluded / max(1, generator.steps):.1f} %) {left_out or ''}"
+            )
+        for number, why in report.failures:
+            print(f"#{number} no answer: {why}")
+        for difference in report.differences:
+            print(difference)
+    differing = list(dict.fromkeys(d.scenario for d in report.differences))
+    for number in differing[:shrink]:
+        _say(f"shrinking #{number}")
+        short = shrunk(scenarios[number], kernel, mmu, rules=given, states=states, say=_say)
+        text = msgspec.toml.encode(short).decode()
+        print(f"# the shortest scenario found for #{number}\n{text}")
+        if write:
+            write.mkdir(parents=True, exist_ok=True)
+            scenario_files.write(short, write / f"difference-{seed}-{number}.toml")
+    if differing or report.failures:
+        raise SecondSightError(
+            f"{len(differing)} of {report.scenarios} scenarios differ, {len(report.failures)} got no answer"
+        )

@@ -185,7 +185,7 @@ def _visit(b: BlockPass | None) -> str:
 
 
 def shrink(
-    scenario: verbs.Scenario, kernel: str, mmu: str, *, rules: Rules | None = None, rounds: int = 12,
+    scenario: verbs.Scenario, kernel: str, mmu: str, *, rules: Rules | None = None, states: bool = False, rounds: int = 12,
     say: Say = lambda text: None,
 ) -> verbs.Scenario:  # fmt: skip
     """The shortest scenario found that model and kernel still answer differently."""
@@ -194,7 +194,7 @@ def shrink(
         shorter = _candidates(best)
         if not shorter:
             break
-        report = compare(shorter, kernel, mmu, rules=rules, say=say)
+        report = compare(shorter, kernel, mmu, rules=rules, states=states, say=say)
         bad = sorted({d.scenario for d in report.differences}, key=lambda i: _weight(shorter[i]))
         if not bad:
             break

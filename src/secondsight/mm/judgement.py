@@ -155,7 +155,9 @@ def _compiled(rules: Rules, limits: Knobs, khugepaged: bool) -> _J:
 
 
 @njit(cache=True)
-def _page_checks(j, pte, flags, mapcount, folio_maps, refcount, is_shared, known, shared, isolate, taken):  # type: ignore[no-untyped-def]
+def _page_checks(
+    j, pte, flags, mapcount, folio_maps, refcount, is_shared, known, shared, isolate, taken, again
+):  # type: ignore[no-untyped-def]
     """The checks of one mapped page, in the kernel's order: the code that ends the look (SUCCEED: none), and the shared count."""
     if j.writable == 2 and not pte & RW:
         return Scan.PAGE_RO, shared
@@ -174,7 +176,7 @@ def _page_checks(j, pte, flags, mapcount, folio_maps, refcount, is_shared, known
             return Scan.SUCCEED, shared
     elif not flags & LRU:
         return Scan.PAGE_LRU, shared
-    if flags & LOCKED:
+    if flags & LOCKED or again:
         return Scan.PAGE_LOCK, shared
     if not isolate and not j.anon_first and not flags & ANON:
         return Scan.PAGE_ANON, shared
@@ -188,6 +190,12 @@ def _page_checks(j, pte, flags, mapcount, folio_maps, refcount, is_shared, known
     if isolate and not flags & LRU:
         return Scan.DEL_PAGE_LRU, shared
     return Scan.SUCCEED, shared
+
+
+@njit(cache=True)
+def _again(folio, i):  # type: ignore[no-untyped-def]
+    """Did an earlier PTE of the block map the same folio?"""
+    return bool((folio[:i] == folio[i]).any())
 
 
 class _Columns(NamedTuple):
@@ -258,8 +266,10 @@ def _look(j, isolate, c, assume, out):  # type: ignore[no-untyped-def]
             if entry & RW and not isolate:
                 out.writable[b] = True
             taken = isolate and c.folio[b, i] >= 0 and c.folio[b, i] == last_large
+            # The same small page a second time (KSM): isolate holds its lock already.
+            again = isolate and not taken and c.mapcount[b, i] > 1 and _again(c.folio[b], i)
             result, shared = _page_checks(j, entry, c.flags[b, i], c.mapcount[b, i], c.folio_maps[b, i], c.refcount[b, i],
-                                          c.shared[b, i], c.page_known[b, i], shared, isolate, taken)  # fmt: skip
+                                          c.shared[b, i], c.page_known[b, i], shared, isolate, taken, again)  # fmt: skip
             if result != Scan.SUCCEED:
                 out.stopped[b] = i
                 break

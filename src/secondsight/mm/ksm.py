@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PSE, RW
+from secondsight.mm.huge_memory import is_large, split_huge
 from secondsight.mm.page import EXCLUSIVE, HEAD, HPAGE, KSM, TAIL, ZERO_PFN, put_page
 from secondsight.mm.vma import Vm
 
@@ -36,12 +37,13 @@ def merge(host: Host, took: dict[str, npt.NDArray[np.int64]] | None = None) -> i
             if not vma.flags & Vm.MERGEABLE:
                 continue
             for page in range(vma.start, vma.end):
-                if (allowed is not None and page not in allowed) or mm.arrays.pmd[page >> 9] & PSE:
+                if allowed is not None and page not in allowed:
                     continue
                 pfn = mm.pfn(page)
-                if pfn <= ZERO_PFN or pfn not in host.content or f.flags[pfn] & (HEAD | TAIL):
+                if pfn <= ZERO_PFN or pfn not in host.content:
                     continue
-                if not f.flags[pfn] & KSM and f.refcount[pfn] != f.mapcount[pfn]:
+                small = not f.flags[pfn] & (HEAD | TAIL)
+                if small and not f.flags[pfn] & KSM and f.refcount[pfn] != f.mapcount[pfn]:
                     continue
                 groups.setdefault(host.content[pfn], []).append((mm, page))
     changed = 0
@@ -52,6 +54,10 @@ def merge(host: Host, took: dict[str, npt.NDArray[np.int64]] | None = None) -> i
 
 
 def _merge_group(host: Host, members: list[tuple[Mm, int]]) -> int:
+    # try_to_merge_one_page splits a huge page first; one that cannot be split is left out.
+    members = [(mm, page) for mm, page in members if _small(mm, page)]
+    if len(members) < 2:
+        return 0
     f = host.frames.reserve(0, 0, len(members) + 64)
     first_mm, first_page = members[0]
     keep = first_mm.pfn(first_page)
@@ -75,6 +81,13 @@ def _merge_group(host: Host, members: list[tuple[Mm, int]]) -> int:
         put_page(f, old)
         changed += 1
     return changed
+
+
+def _small(mm: Mm, page: int) -> bool:
+    """Is *page* mapped by a small page, if need be after a split?"""
+    if mm.arrays.pmd[page >> 9] & PSE or is_large(mm, page):
+        return split_huge(mm, page // HPAGE)
+    return True
 
 
 def _write_protect(mm: Mm, page: int) -> None:

@@ -6,7 +6,7 @@ reclaim           folio_referenced: every mapping old (clear_flush_young)     yo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -107,8 +107,15 @@ def can_swap(mm: Mm, page: int) -> bool:
     )
 
 
-def swap_out(mm: Mm, pages: Pages, took: Pages | None = None) -> Pages:
-    """MADV_PAGEOUT of *pages*; returns those that went to swap (int64).
+class PagedOut(NamedTuple):
+    """*gone* int64: the pages that went to swap; *errno*: EINVAL where a locked area was among them."""
+
+    gone: Pages
+    errno: str | None
+
+
+def swap_out(mm: Mm, pages: Pages, took: Pages | None = None) -> PagedOut:
+    """MADV_PAGEOUT of each run of *pages*; a locked area ends its run (can_madv_lru_vma).
 
     Earlier kernels make each PTE old and its page unreferenced (no notifier asked), then let reclaim ask
     folio_referenced, which does ask: a page young in a secondary MMU is aged, marked referenced and kept. Later ones ignore
@@ -118,6 +125,7 @@ def swap_out(mm: Mm, pages: Pages, took: Pages | None = None) -> Pages:
     host.drain()
     asks = host.rules.pageout_asks_references
     gone: list[int] = []
+    errno: str | None = None
     recorded = None if took is None else set(took.tolist())
     for start, end in _runs(pages):
         for vma in list(mm.vmas.areas):
@@ -125,6 +133,7 @@ def swap_out(mm: Mm, pages: Pages, took: Pages | None = None) -> Pages:
             if low >= high:
                 continue
             if vma.flags & Vm.LOCKED:
+                errno = "EINVAL"
                 break
             for a, b in ranges_without_large(mm, low, high):
                 _reclaim(mm, range(a, b), recorded, asks, gone)
@@ -132,7 +141,7 @@ def swap_out(mm: Mm, pages: Pages, took: Pages | None = None) -> Pages:
     if len(out):
         slots = swap_pte(host.swap_slots(len(out)).astype(np.uint64))
         _unmap_to_swap(host.frames.reserve(0, 0, len(out) + 64), mm.arrays, out, slots)
-    return out
+    return PagedOut(out, errno)
 
 
 def _runs(pages: Pages) -> list[tuple[int, int]]:

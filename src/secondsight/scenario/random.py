@@ -19,7 +19,7 @@ from secondsight.mm.config import HostConfig, Knobs, Mmu
 from secondsight.mm.madvise import Advice
 from secondsight.scenario import verbs as v
 
-__all__ = ["EXCLUSIONS", "GROUP", "Generator", "scenarios"]
+__all__ = ["EXCLUSIONS", "GROUP", "Generator", "mmu_of", "scenarios"]
 
 #: Scenarios that share one host (its knobs and MGLRU), so that one pass serves them all.
 GROUP = 64
@@ -56,6 +56,7 @@ class Generator:
         self.mmu: Mmu = mmu
         self.mglru = mglru
         self.excluded: Counter[str] = Counter()
+        self.steps = 0
 
     def host(self) -> HostConfig:
         """One group's host: mostly default limits, sometimes tight ones."""
@@ -87,6 +88,7 @@ class Generator:
             for _ in range(r.randint(0, 3)):
                 self._live(s)
             s.steps.append(v.Scan())
+        self.steps += len(s.steps)
         space = v.Space("vm", blocks=s.blocks, vm=v.Vm() if s.vm else None)
         return v.Scenario(spaces=(space,), steps=tuple(s.steps), host=host)
 
@@ -299,6 +301,12 @@ _WEIGHTS = {
 _DO: dict[str, Callable[[Generator, _State], bool]] = {
     name: getattr(Generator, f"_do_{name}") for name in _WEIGHTS
 }
+
+
+def mmu_of(machine: str) -> Mmu:
+    """The table format of a lab machine's name; machines beyond the four are asked with NPT's scenarios."""
+    known: tuple[Mmu, ...] = ("npt", "shadow", "ept", "ept-noad")
+    return next((m for m in known if m == machine), "npt")
 
 
 def scenarios(

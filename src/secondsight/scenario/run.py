@@ -191,8 +191,8 @@ class Runner:
 
     def _do_swap_out(self, step: verbs.SwapOut) -> None:
         took = None if step.took is None else self._pages(step, step.took)
-        gone = rmap.swap_out(self._mm(step), self._pages(step), took)
-        self._answer(took=page_text.format(np.sort(gone)))
+        out = rmap.swap_out(self._mm(step), self._pages(step), took)
+        self._answer(errno=out.errno, took=page_text.format(np.sort(out.gone)))
 
     def _do_age(self, step: verbs.Age) -> None:
         rmap.age(self._mm(step), self._pages(step, step.took))
