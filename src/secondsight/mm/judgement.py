@@ -155,9 +155,9 @@ def _compiled(rules: Rules, limits: Knobs, khugepaged: bool) -> _J:
 
 
 @njit(cache=True)
-def _page_checks(
+def _page_checks(  # type: ignore[no-untyped-def]
     j, pte, flags, mapcount, folio_maps, refcount, is_shared, known, shared, isolate, taken, again
-):  # type: ignore[no-untyped-def]
+):
     """The checks of one mapped page, in the kernel's order: the code that ends the look (SUCCEED: none), and the shared count."""
     if j.writable == 2 and not pte & RW:
         return Scan.PAGE_RO, shared
