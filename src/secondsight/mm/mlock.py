@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from secondsight.bits.pte import MAPPED, PSE
+from secondsight.bits.pte import MAPPED, PRESENT, PSE, RW
 from secondsight.errors import UsageError
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import pfn_of
@@ -49,18 +49,30 @@ def _touch(f, r, m, start, end):  # type: ignore[no-untyped-def]
             mark_page_accessed(f, r, pfn)
 
 
-def mlock(mm: Mm, start: int, end: int) -> None:
-    """mlock pages *start* to *end*: VM_LOCKED, what is there goes to the unevictable list, what is not is faulted in for writing."""
+def mlock(mm: Mm, start: int, end: int) -> str | None:
+    """mlock pages *start* to *end*: VM_LOCKED, what is there goes to the unevictable list, what is not is faulted in.
+
+    Returns ENOMEM where population meets an inaccessible area: it stops there (__mm_populate), the rest stays locked but absent.
+    """
     _range(mm, start, end)
     host = mm.host
     host.drain()
+    split_edges(mm, start, end)
     mm.change_areas(start, end, lambda flags: flags | Vm.LOCKED)
     _mark_locked(host.frames.arrays, mm.arrays, start, end, True)
-    pages = np.arange(start, end, dtype=np.int64)
-    absent = pages[[not _populated(mm, p) for p in pages.tolist()]]
-    mm.cpu_access(absent, write=True)
-    _touch(host.frames.arrays, host.r, mm.arrays, start, end)
+    for vma in list(mm.vmas.areas):
+        low, high = max(start, vma.start), min(end, vma.end)
+        if low >= high:
+            continue
+        if not vma.flags & (Vm.READ | Vm.WRITE):
+            return "ENOMEM"
+        write = bool(vma.flags & Vm.WRITE)
+        pages = np.arange(low, high, dtype=np.int64)
+        absent = pages[[not _populated(mm, p, write) for p in pages.tolist()]]
+        mm.cpu_access(absent, write=write)
+        _touch(host.frames.arrays, host.r, mm.arrays, low, high)
     host.drain()
+    return None
 
 
 def munlock(mm: Mm, start: int, end: int) -> None:
@@ -71,8 +83,8 @@ def munlock(mm: Mm, start: int, end: int) -> None:
     _mark_locked(mm.host.frames.arrays, mm.arrays, start, end, False)
 
 
-def _populated(mm: Mm, page: int) -> bool:
-    """Would gup with FOLL_WRITE find the page without a fault?"""
+def _populated(mm: Mm, page: int, write: bool) -> bool:
+    """Would gup find the page without a fault?"""
     pmd = mm.arrays.pmd[page >> 9]
     entry = pmd if pmd & PSE else (mm.arrays.pte[page] if pmd else np.uint64(0))
     return bool(entry & MAPPED and entry & np.uint64(2))

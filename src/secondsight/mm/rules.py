@@ -276,9 +276,9 @@ class Rules:
         "booted",
     )
     split_maps_zero_page: bool = _rule(
-        False,
+        True,
         "splitting a huge page maps the zero page in place of its zero-filled subpages",
-        "mm/huge_memory.c RMP_USE_SHARED_ZEROPAGE for every anonymous split (6.12 only)",
+        "mm/huge_memory.c RMP_USE_SHARED_ZEROPAGE, TTU_USE_SHARED_ZEROPAGE (6.12)",
         "booted",
     )
     dontneed_frees_tables: bool = _rule(
@@ -340,7 +340,6 @@ _6_12 = _SINCE_6_18.but(
     mglru_fault_marks=False,
     madv_collapse="6.1",
     dontneed_frees_tables=False,
-    split_maps_zero_page=True,
 )
 _6_1 = _6_12.but(
     name="6.1",

@@ -182,8 +182,10 @@ class Runner:
             mprotect.mprotect(self._mm(step), start, end, step.prot)
 
     def _do_mlock(self, step: verbs.Mlock) -> None:
+        errno: str | None = None
         for start, end in spans(self._pages(step)):
-            mlock.mlock(self._mm(step), start, end)
+            errno = mlock.mlock(self._mm(step), start, end) or errno
+        self._answer(errno=errno)
 
     def _do_munlock(self, step: verbs.Munlock) -> None:
         for start, end in spans(self._pages(step)):
