@@ -54,15 +54,25 @@ def check_command(
     files: Annotated[
         list[str], typer.Argument(help="Scenario files whose expected answers are to be checked.")
     ],
+    update: Annotated[
+        bool, typer.Option(help="Write the model's answers into each file (a kernel's, `kernel/mmu`, stay).")
+    ] = False,
 ) -> None:
-    """Run each file under the rules it states answers for and compare; exit code 1 if one differs."""
+    """Run each file under the rules it states answers for and compare; exit code 1 if one differs.
+
+    An answer of a booted kernel, stated as `kernel/mmu`, is held against the model under that kernel's rules.
+    """
     from secondsight.errors import SecondSightError
+    from secondsight.scenario.expect import answers, differences, write
     from secondsight.scenario.files import read
-    from secondsight.scenario.text import differences
 
     failed = 0
     for path in files:
-        wrong = differences(read(path))
+        scenario = read(path)
+        if update:
+            write(path, {**{k: v for k, v in scenario.expect.items() if "/" in k}, **answers(scenario)})
+            scenario = read(path)
+        wrong = differences(scenario)
         failed += bool(wrong)
         typer.echo(f"{path}: {'as expected' if not wrong else ''}")
         for line in wrong:

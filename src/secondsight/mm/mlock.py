@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from secondsight.bits.pte import MAPPED, PRESENT, PSE, RW
+from secondsight.bits.pte import MAPPED, PSE
 from secondsight.errors import UsageError
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import pfn_of
@@ -57,7 +57,6 @@ def mlock(mm: Mm, start: int, end: int) -> str | None:
     _range(mm, start, end)
     host = mm.host
     host.drain()
-    split_edges(mm, start, end)
     mm.change_areas(start, end, lambda flags: flags | Vm.LOCKED)
     _mark_locked(host.frames.arrays, mm.arrays, start, end, True)
     for vma in list(mm.vmas.areas):

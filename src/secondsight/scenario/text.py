@@ -15,7 +15,7 @@ from rich.table import Table
 from secondsight.scenario import verbs
 from secondsight.scenario.results import BlockPass, Run
 
-__all__ = ["differences", "line", "lines", "table"]
+__all__ = ["line", "lines", "table"]
 
 
 def line(visit: BlockPass) -> str:
@@ -34,21 +34,6 @@ def lines(run: Run) -> list[str]:
     """A whole answer as text, in order: visits, then what system calls said."""
     out = [line(visit) for visit in run.blocks]
     out.extend(f"step {a.step} {a.errno}" for a in run.answers if a.errno is not None)
-    return out
-
-
-def differences(scenario: verbs.Scenario) -> list[str]:
-    """Run *scenario* under every rules preset it states an answer for; a line for each that differs (empty: all as stated)."""
-    from secondsight.mm.rules import preset
-    from secondsight.scenario.run import run
-
-    out = []
-    for name, expected in scenario.expect.items():
-        if "/" in name:
-            continue
-        got = lines(run(scenario, preset(name)))
-        if got != expected:
-            out.append(f"{name}: expected {expected}, got {got}")
     return out
 
 
