@@ -179,7 +179,7 @@ class Batch:
                 self._split(self.spaces[verb.space], verb.pages)
             case v.Age():
                 space = self.spaces[verb.space]
-                took = age(space.pid, [int(p) for p in pagetext.parse(verb.pages, space.blocks)])
+                took = self._age(space, verb.pages)
                 space.ask({"do": "flush"})
             case _:
                 space = self.spaces[verb.space]
@@ -195,6 +195,17 @@ class Batch:
                 knobs.khugepaged(name, value)
         if verb.thp_enabled is not None:
             knobs.thp_enabled(verb.thp_enabled)
+
+    def _age(self, space: _Space, text: str) -> str:
+        """Age; the pages asked for, and those whose secondary entries went old beside them."""
+        has_vm = any(s.name == space.name and s.vm for s in self.scenario.spaces)
+        before = self.host.eyes.look(space.pid, space.blocks).secondary if has_vm else None
+        done = age(space.pid, [int(p) for p in pagetext.parse(text, space.blocks)])
+        if before is None or not done:
+            return done
+        after = self.host.eyes.look(space.pid, space.blocks).secondary
+        asked = pagetext.parse(done, space.blocks)
+        return pagetext.format(np.union1d(asked, np.flatnonzero(before & ~after)))
 
     def _split(self, space: _Space, text: str) -> None:
         for block in sorted({int(p) // 512 for p in pagetext.parse(text, space.blocks)}):
