@@ -25,13 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.errors import TargetGone, UsageError
-from secondsight.live import madvise
-from secondsight.live import view as views
+from secondsight.live import eligible, madvise
 from secondsight.live.capture import Snapshot
 from secondsight.live.choose import choose
 from secondsight.live.explain import Facts as PageFacts
 from secondsight.live.process import Process
 from secondsight.live.procfs import BLOCK, Pagemap
+from secondsight.live.view import to_view
 from secondsight.live.vma import Vma, parse_smaps
 from secondsight.mm.judgement import scan
 from secondsight.mm.view import BlockView
@@ -140,7 +140,7 @@ def check_policy(policy: Policy) -> None:
 
 def considered(vmas: list[Vma], advised: bool) -> list[Vma]:
     """The mappings that may be collapsed: anonymous, of a kind that can be huge, not MADV_NOHUGEPAGE."""
-    return [vma for vma in vmas if not views.ineligible(vma, "madvise" if advised else "always")]
+    return [vma for vma in vmas if not eligible.ineligible(vma, "madvise" if advised else "always")]
 
 
 def choices(snapshot: Snapshot, policy: Policy, limits: Limits) -> list[Choice]:
@@ -149,8 +149,8 @@ def choices(snapshot: Snapshot, policy: Policy, limits: Limits) -> list[Choice]:
     ``khugepaged`` is carried out here: blocks that its first look passes, those known to be used most first.
     """
     columns, vmas = snapshot.columns, considered(list(snapshot.header.mappings), limits.advised)
-    held = np.array([vma is not None for vma in views.mappings_of(columns.address, vmas)], np.bool_)
-    facts = PageFacts(snapshot, views.to_view(columns, vmas, "always"))
+    held = np.array([vma is not None for vma in eligible.mappings_of(columns.address, vmas)], np.bool_)
+    facts = PageFacts(snapshot)
     rows = np.flatnonzero(held & (facts.populated > 0) & ~facts.huge)
     if policy.khugepaged:
         chosen = _as_khugepaged(snapshot, rows, limits)
@@ -170,7 +170,7 @@ def choices(snapshot: Snapshot, policy: Policy, limits: Limits) -> list[Choice]:
 
 
 def _as_khugepaged(snapshot: Snapshot, rows: npt.NDArray[np.int64], limits: Limits) -> npt.NDArray[np.int64]:
-    view: BlockView = views.to_view(snapshot.columns, list(snapshot.header.mappings), "always")[rows]
+    view: BlockView = to_view(snapshot.columns, list(snapshot.header.mappings), "always")[rows]
     rules = choose(snapshot.header.facts).rules[0]
     sure = scan(view, snapshot.header.limits, rules)
     perhaps = scan(view, snapshot.header.limits, rules, assume=not limits.certain)

@@ -6,7 +6,7 @@ the kernel leaves a rule open, it is judged in every reading: a verdict is *know
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
-from secondsight.live import reasons
-from secondsight.live import view as views
+from secondsight.live import eligible, reasons
 from secondsight.live.capture import Snapshot
 from secondsight.live.choose import Candidates, choose
 from secondsight.live.vma import BLOCK, Vma
-from secondsight.mm.judgement import Scan, Verdict, verdict
-from secondsight.mm.view import BlockView
+
+if TYPE_CHECKING:
+    from secondsight.mm.judgement import Verdict
 
 Counts = npt.NDArray[np.int64]
 
@@ -106,33 +106,40 @@ SCHEMA = 1
 
 
 class _Judged:
-    """Verdicts of one snapshot under each reading of the rules."""
+    """Verdicts of the rows that need judging, under each reading of the rules; *place* int64[N] is a row's place in them, or -1."""
 
-    def __init__(self, snapshot: Snapshot, view: BlockView, candidates: Candidates) -> None:
-        limits, mglru = snapshot.header.limits, snapshot.header.facts.mglru
-        self.readings: list[Verdict] = [
-            verdict(view, limits, rules, mglru=mglru) for rules in candidates.rules
+    def __init__(self, snapshot: Snapshot, rows: npt.NDArray[np.int64], candidates: Candidates) -> None:
+        # The compiled judgement takes longer to import than a snapshot without eligible blocks takes to explain.
+        from secondsight.live.view import to_view
+        from secondsight.mm.judgement import verdict
+
+        header = snapshot.header
+        view = to_view(snapshot.columns, list(header.mappings), header.enabled)[rows]
+        readings = [
+            verdict(view, header.limits, rules, mglru=header.facts.mglru) for rules in candidates.rules
         ]
-        codes = [reading.code for reading in self.readings] + [reading.other for reading in self.readings]
-        self.codes = np.stack(codes, axis=1)
-        self.first = self.readings[0]
+        self.codes = np.stack([r.code for r in readings] + [r.other for r in readings], axis=1)
+        self.first: Verdict = readings[0]
         self.known = (self.codes == self.codes[:, :1]).all(axis=1)
+        self.place = np.full(len(snapshot.columns.address), -1, np.int64)
+        self.place[rows] = np.arange(len(rows))
 
 
 def explain(snapshot: Snapshot) -> Explanation:
     """Judge *snapshot*; nothing is read."""
     header, columns = snapshot.header, snapshot.columns
     vmas = list(header.mappings)
-    view = views.to_view(columns, vmas, header.enabled)
-    candidates = choose(header.facts, has_vm=bool(view.secondary))
-    judged = _Judged(snapshot, view, candidates)
-    holders = views.mappings_of(columns.address, vmas)
-    facts = Facts(snapshot, view)
-    why_not = {id(vma): views.ineligible(vma, header.enabled) for vma in vmas}
-    blocks = tuple(
-        _block(row, snapshot, facts, judged, "the mapping has gone" if vma is None else why_not[id(vma)])
-        for row, vma in enumerate(holders)
-    )
+    candidates = choose(header.facts, has_vm=bool(columns.secondary))
+    facts = Facts(snapshot)
+    why_not = {id(vma): eligible.ineligible(vma, header.enabled) for vma in vmas}
+    refused = [
+        "the mapping has gone" if vma is None else why_not[id(vma)]
+        for vma in eligible.mappings_of(columns.address, vmas)
+    ]
+    may = np.array([not why for why in refused], np.bool_)
+    rows = np.flatnonzero(may & ~facts.huge)
+    judged = _Judged(snapshot, rows, candidates) if len(rows) else None
+    blocks = tuple(_block(row, snapshot, facts, judged, why) for row, why in enumerate(refused))
     mappings = _mappings(vmas, columns.address, facts, why_not)
     return Explanation(
         version=header.version,
@@ -147,7 +154,7 @@ def explain(snapshot: Snapshot) -> Explanation:
         open_points=candidates.open_points,
         channels=_channels(snapshot, facts),
         limits=msgspec.to_builtins(header.limits) | {"enabled": header.enabled},
-        totals=_totals(blocks, mappings, facts, view),
+        totals=_totals(blocks, mappings, facts, may),
         mappings=mappings,
         blocks=blocks,
     )
@@ -156,7 +163,7 @@ def explain(snapshot: Snapshot) -> Explanation:
 class Facts:
     """Counts of a snapshot's pages by block, int64[N] each; ``X_unknown`` counts pages whose X could not be seen."""
 
-    def __init__(self, snapshot: Snapshot, view: BlockView) -> None:
+    def __init__(self, snapshot: Snapshot) -> None:
         columns = snapshot.columns
         present = bits.pte_present(columns.pte)
         zero = present & ((columns.pte & bits.PFN_MASK) == 0)
@@ -175,7 +182,7 @@ class Facts:
         self.referenced_unknown: Counts = (mapped & ~columns.page_known).sum(axis=1)
         young = np.zeros(mapped.shape, np.bool_)
         known = np.ones(mapped.shape, np.bool_)
-        for channel in view.secondary:
+        for channel in columns.secondary:
             young |= channel.young & channel.known
             known &= channel.known
         self.secondary: Counts = (mapped & young).sum(axis=1)
@@ -192,15 +199,17 @@ def _shown(count: Counts, unknown: Counts, row: int) -> int | None:
     return None if unknown[row] else int(count[row])
 
 
-def _block(row: int, snapshot: Snapshot, facts: Facts, judged: _Judged, refused: str) -> Block:
+def _block(row: int, snapshot: Snapshot, facts: Facts, judged: _Judged | None, refused: str) -> Block:
     columns = snapshot.columns
     huge = bool(facts.huge[row])
     populated, swapped = (512, 0) if huge else (int(facts.populated[row]), int(facts.swapped[row]))
     gfn = int(columns.gfn[row])
-    if refused:
-        status, known, reason, others, at, wasted = _refused(refused)
+    if refused or judged is None or judged.place[row] < 0:
+        status, known, reason, others, at, wasted = _unjudged(refused)
     else:
-        status, known, reason, others, at, wasted = _verdict(row, snapshot, facts, judged)
+        status, known, reason, others, at, wasted = _verdict(
+            row, int(judged.place[row]), snapshot, facts, judged
+        )
     return Block(
         address=int(columns.address[row]),
         mapping="huge" if huge else "small" if populated else "swapped" if swapped else "none",
@@ -227,17 +236,22 @@ def _block(row: int, snapshot: Snapshot, facts: Facts, judged: _Judged, refused:
 _Answer = tuple[str, bool, str, tuple[str, ...], int | None, bool]
 
 
-def _refused(why: str) -> _Answer:
-    return "ineligible", True, why, (), None, False
+def _unjudged(why: str) -> _Answer:
+    """Blocks that the first glance ends: mappings passed by (*why* says so), and those a PMD maps already."""
+    if why:
+        return "ineligible", True, why, (), None, False
+    return "page_pmd_mapped", True, reasons.words("page_pmd_mapped"), (), None, False
 
 
-def _verdict(row: int, snapshot: Snapshot, facts: Facts, judged: _Judged) -> _Answer:
+def _verdict(row: int, place: int, snapshot: Snapshot, facts: Facts, judged: _Judged) -> _Answer:
+    from secondsight.mm.judgement import Scan
+
     first = judged.first
-    code = Scan(int(first.code[row]))
-    others = tuple(sorted({str(Scan(int(c))) for c in judged.codes[row]} - {str(code)}))
-    passed = bool(first.scan.passed[row])
+    code = Scan(int(first.code[place]))
+    others = tuple(sorted({str(Scan(int(c))) for c in judged.codes[place]} - {str(code)}))
+    passed = bool(first.scan.passed[place])
     look = first.isolate if passed else first.scan
-    stopped = int(look.stopped[row])
+    stopped = int(look.stopped[place])
     at = (
         int(snapshot.columns.address[row]) + stopped * 4096
         if stopped < 512 and code != Scan.SUCCEED
@@ -245,12 +259,19 @@ def _verdict(row: int, snapshot: Snapshot, facts: Facts, judged: _Judged) -> _An
     )
     wasted = passed and code in (Scan.LACK_REFERENCED_PAGE, Scan.PAGE_COUNT)
     if wasted and code == Scan.LACK_REFERENCED_PAGE:
-        reason = f"{int(first.scan.referenced[row])} pages count as used, most through the secondary MMU; {reasons.REFUSAL}"
+        reason = f"{int(first.scan.referenced[place])} pages count as used, most through the secondary MMU; {reasons.REFUSAL}"
     elif wasted:
         reason = reasons.LOST_REFERENCE
     else:
-        reason = _reason(code, row, snapshot, facts, judged)
-    known = bool(judged.known[row])
+        reason = _reason(
+            str(code),
+            row,
+            snapshot,
+            facts,
+            int(first.scan.unmapped[place]),
+            int(first.scan.referenced[place]),
+        )
+    known = bool(judged.known[place])
     if not known:
         reason = f"{reason}; or {' / '.join(others)}: it hangs on {_hangs_on(row, snapshot, facts)}"
     if code == Scan.SUCCEED and not snapshot.header.counts_known:
@@ -275,19 +296,18 @@ def _hangs_on(row: int, snapshot: Snapshot, facts: Facts) -> str:
     return "; ".join(points) or "a rule this kernel does not show"
 
 
-def _reason(code: Scan, row: int, snapshot: Snapshot, facts: Facts, judged: _Judged) -> str:
-    limits, look = snapshot.header.limits, judged.first.scan
-    status = str(code)
-    if code == Scan.EXCEED_NONE_PTE:
+def _reason(status: str, row: int, snapshot: Snapshot, facts: Facts, unmapped: int, referenced: int) -> str:
+    limits = snapshot.header.limits
+    if status == "exceed_none_pte":
         missing = 512 - int(facts.populated[row]) - int(facts.swapped[row])
         return f"{missing} pages are missing, max_ptes_none is {limits.max_ptes_none}"
-    if code == Scan.EXCEED_SWAP_PTE:
+    if status == "exceed_swap_pte":
         return f"{int(facts.swapped[row])} pages are swapped out, max_ptes_swap is {limits.max_ptes_swap}"
-    if code == Scan.EXCEED_SHARED_PTE:
+    if status == "exceed_shared_pte":
         return f"{int(facts.shared[row])} pages are shared, max_ptes_shared is {limits.max_ptes_shared}"
-    if code == Scan.LACK_REFERENCED_PAGE and look.unmapped[row] and look.referenced[row]:
-        return f"{int(look.referenced[row])} pages used; with pages in swap, 256 are needed"
-    if code == Scan.PAGE_COUNT:
+    if status == "lack_referenced_page" and unmapped and referenced:
+        return f"{referenced} pages used; with pages in swap, 256 are needed"
+    if status == "not_suitable_page_count":
         return f"{int(facts.pinned[row])} pages are held by more than their mappings: {reasons.words(status)}"
     return reasons.words(status)
 
@@ -318,19 +338,18 @@ def _mappings(
 
 
 def _totals(
-    blocks: tuple[Block, ...], mappings: tuple[Mapping, ...], facts: Facts, view: BlockView
+    blocks: tuple[Block, ...], mappings: tuple[Mapping, ...], facts: Facts, may: npt.NDArray[np.bool_]
 ) -> Totals:
-    eligible = view.eligible
     resident = np.where(facts.huge, 512, facts.populated)
-    inside = int(resident[eligible].sum())
-    huge = int(facts.huge[eligible].sum())
+    inside = int(resident[may].sum())
+    huge = int(facts.huge[may].sum())
     by_status: dict[str, int] = {}
     for block in blocks:
         by_status[block.status] = by_status.get(block.status, 0) + 1
     return Totals(
         mappings=len(mappings),
         blocks=len(blocks),
-        eligible_blocks=int(eligible.sum()),
+        eligible_blocks=int(may.sum()),
         huge_blocks=int(facts.huge.sum()),
         resident=int(resident.sum()) * 4096,
         coverage=huge * 512 / inside if inside else None,
