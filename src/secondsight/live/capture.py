@@ -23,6 +23,7 @@ from secondsight.live import sysfs
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import Process
 from secondsight.live.reader import Columns, KernelReader, ProcfsReader, Secondary, settle_primary
+from secondsight.live.symbols import kcore_problem
 from secondsight.live.vma import BLOCK, Vma, parse_maps, parse_smaps
 from secondsight.mm.config import Knobs
 
@@ -149,6 +150,12 @@ def open_kernel(wanted: bool | None) -> tuple[Kernel | None, str]:
     """
     if wanted is False:
         return None, "not asked for"
+    problem = kcore_problem()
+    if problem:
+        # Known without drgn, whose import takes longer than a small process takes to read.
+        if wanted:
+            raise MissingPart(problem)
+        return None, problem
     try:
         from secondsight.live.kmem import Kernel
 

@@ -9,10 +9,9 @@ the walkers above read again or answer *unknown*.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import drgn
 import numpy as np
@@ -21,10 +20,10 @@ from drgn.helpers.linux.pid import find_task
 
 from secondsight.errors import MissingPart, TargetGone
 from secondsight.live import btftypes
+from secondsight.live.symbols import BTF_FOLDER, Kallsyms, Symbols, kcore_problem
 
 U64 = npt.NDArray[np.uint64]
 
-BTF_FOLDER = Path("/sys/kernel/btf")
 _MODULES = ("kvm",)
 #: types of the variables that the walkers and drgn's helpers ask for (BTF names functions' types, not variables')
 _GLOBALS = {
@@ -39,50 +38,6 @@ _GLOBALS = {
 
 class Torn(Exception):
     """What was being read changed or was freed underneath; read again or call it unknown."""
-
-
-class Symbols(Protocol):
-    """Addresses of names, and back."""
-
-    def address(self, name: str) -> int | None:
-        """Address of *name*, None if the kernel has no such symbol."""
-
-    def name_at(self, address: int) -> str | None:
-        """Name of the symbol that starts at *address*."""
-
-
-class Kallsyms:
-    """``/proc/kallsyms``, kept as text: a handful of lookups cost less than parsing 200,000 lines."""
-
-    def __init__(self, text: bytes) -> None:
-        """Take the file's content.
-
-        Raises:
-            MissingPart: the addresses are hidden (kptr_restrict).
-        """
-        self._text = text
-        # Per-CPU symbols start at 0 on some kernels; hidden ones are all 0.
-        if not re.search(rb"^0*[1-9a-f]", text, re.MULTILINE):
-            raise MissingPart(
-                "/proc/kallsyms: addresses are hidden; be root with kernel.kptr_restrict below 2"
-            )
-
-    def address(self, name: str) -> int | None:
-        """Address of *name*, in vmlinux or any module."""
-        for ending in (b"\n", b"\t"):
-            at = self._text.find(b" " + name.encode() + ending)
-            if at >= 0:
-                line = self._text[self._text.rfind(b"\n", 0, at) + 1 : at]
-                return int(line.split()[0], 16)
-        return None
-
-    def name_at(self, address: int) -> str | None:
-        """A function's or variable's name at exactly *address*."""
-        at = self._text.find(b"%016x " % address)
-        if at < 0:
-            return None
-        line = self._text[at : self._text.find(b"\n", at)]
-        return line.split()[2].decode("ascii", "replace")
 
 
 class DumpSymbols:
@@ -151,13 +106,9 @@ class Kernel:
         Raises:
             MissingPart: no permission, no ``/proc/kcore``, no BTF, or hidden symbols; says which.
         """
-        if not os.access("/proc/kcore", os.R_OK):
-            present = os.path.exists("/proc/kcore")  # noqa: PTH110 - Path.exists hides EACCES the same way
-            raise MissingPart(
-                "/proc/kcore: permission denied; kernel memory needs root (CAP_SYS_RAWIO, no lockdown)"
-                if present
-                else "/proc/kcore: this kernel does not have it (CONFIG_PROC_KCORE); kernel memory cannot be read"
-            )
+        problem = kcore_problem()
+        if problem:
+            raise MissingPart(problem)
         program = drgn.Program()
         try:
             program.set_kernel()

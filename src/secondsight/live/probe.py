@@ -24,7 +24,7 @@ import msgspec
 
 from secondsight.errors import SecondSightError
 from secondsight.live.btf import FUNC, STRUCT, Btf
-from secondsight.live.kmem import BTF_FOLDER, Kallsyms
+from secondsight.live.symbols import BTF_FOLDER, Kallsyms
 
 
 class Facts(msgspec.Struct, frozen=True):
