@@ -183,3 +183,17 @@ def test_damaged_snapshots_are_refused(whole, tmp_path, data):
 def test_ranges_that_are_none(text):
     with pytest.raises(UsageError, match="--range"):
         capture.parse_range(text)
+
+
+def test_the_page_tells_every_block_and_escapes_names():
+    from secondsight.live.page import kind, render
+
+    young = np.zeros((3, 512), bool)
+    young[1] = True
+    taken = snapshot(with_vm(columns(3), young))
+    taken = dataclasses.replace(taken, header=msgspec.structs.replace(taken.header, name="<script>"))
+    answer = explain(taken)
+    page = render(answer)
+    assert page.count("<rect ") == 3 and "<script" not in page and "&lt;script&gt;" in page
+    assert [kind(b) for b in answer.blocks] == ["idle", "wasted", "idle"]
+    assert "http" not in page and "src=" not in page

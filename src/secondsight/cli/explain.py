@@ -28,6 +28,7 @@ def explain(
         bool, typer.Option("--all", help="Every block, not only the telling ones.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page as well.")] = None,
     kernel_memory: Annotated[
         bool | None,
         typer.Option(
@@ -56,6 +57,8 @@ def explain(
             kernel, missing = capture.open_kernel(kernel_memory)
             taken = capture.take(process, kernel, missing, bounds)
     answer = judge(taken)
+    if report is not None:
+        _write_page(answer, report)
     if json:
         import msgspec
 
@@ -65,6 +68,22 @@ def explain(
     _print_totals(answer)
     _print_mappings(answer, everything)
     _print_blocks(answer, everything)
+
+
+def _write_page(answer: Explanation, path: Path) -> None:
+    import os
+
+    from secondsight.errors import UsageError
+    from secondsight.live.page import render
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(render(answer), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise UsageError(f"--report {path}: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _size(amount: float) -> str:

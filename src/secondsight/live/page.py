@@ -1,0 +1,162 @@
+"""An explanation as one self-contained HTML page: totals, a map of every block, and the telling ones in words.
+
+No script, no font and nothing else is loaded from anywhere: it can be mailed and opened in ten years. Hovering over a block tells it whole.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+from secondsight.live.explain import Block, Explanation, Mapping
+
+_COLUMNS = 64  # blocks a row: 128 MiB
+_SIDE, _GAP = 11, 2
+_MOST = 40_000  # blocks drawn; beyond, a page would take a browser minutes
+
+#: what a colour says, in the order of the legend; chosen to differ in lightness too, for eyes that do not see all hues
+_KINDS = {
+    "huge": ("#1b4965", "huge already"),
+    "will": ("#2a9d5c", "will collapse"),
+    "may": ("#a7d8a0", "will or may collapse: something is unknown"),
+    "wasted": ("#d62839", "wasted pass: in use, and refused at the second look"),
+    "idle": ("#e9c46a", "no page was used"),
+    "limit": ("#b08968", "a limit or a held page stands against it"),
+    "passed": ("#d5d9e0", "the mapping is passed by"),
+}
+_STYLE = """
+:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}table{border-collapse:collapse;font-size:13px}
+td,th{padding:.2rem .6rem;text-align:left;border-bottom:1px solid #8884;vertical-align:top}td.n{text-align:right}
+code{font:12px ui-monospace,monospace}.big{font-size:1.6rem;font-weight:600}.cards{display:flex;flex-wrap:wrap;gap:2rem;margin:1rem 0}
+.cards div{min-width:8rem}.legend span{display:inline-block;margin-right:1rem}
+.legend i{display:inline-block;width:11px;height:11px;margin-right:.3rem}
+svg{display:block;margin:.2rem 0 1rem}small{color:#777}
+"""
+
+
+def kind(block: Block) -> str:
+    """The legend's key of *block*."""
+    if block.mapping == "huge":
+        return "huge"
+    if block.status == "ineligible":
+        return "passed"
+    if block.wasted:
+        return "wasted"
+    if block.status == "succeeded" or "succeeded" in block.others:
+        return "will" if block.known else "may"
+    return "idle" if block.status == "lack_referenced_page" else "limit"
+
+
+def render(answer: Explanation) -> str:
+    """The page."""
+    title = f"{answer.name} ({answer.pid}): which blocks become huge, and why not"
+    totals = answer.totals
+    coverage = "–" if totals.coverage is None else f"{100 * totals.coverage:.1f} %"
+    cards = (
+        (coverage, "of eligible memory is huge"),
+        (f"{totals.resident / 2**20:,.0f} MiB", f"resident in {totals.blocks:,} blocks"),
+        (f"{totals.collapsible:,}", "blocks will collapse"),
+        (f"{totals.collapsible_if:,}", "more may"),
+        (f"{totals.bloat / 2**20:,.1f} MiB", "would be added"),
+        (f"{totals.wasted:,}", "wasted passes ahead"),
+    )
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width'>",
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>",
+        f"<h1>{html.escape(title)}</h1><small>kernel {html.escape(answer.kernel)}, read from {html.escape(answer.source)} in "
+        f"{answer.read_seconds:.2f} s; secondsight {html.escape(answer.version)}</small>",
+        "<div class=cards>",
+        *(
+            f"<div><div class=big>{html.escape(value)}</div>{html.escape(text)}</div>"
+            for value, text in cards
+        ),
+        "</div>",
+        _facts(answer),
+        "<h2>Every block</h2><p>One square is 2 MiB; hover to read it.</p>",
+        _legend(),
+        *_maps(answer),
+        _table(answer),
+        "</html>",
+    ]
+    return "\n".join(parts)
+
+
+def _facts(answer: Explanation) -> str:
+    rows = [
+        *answer.channels.items(),
+        *(("open", f"{point}; judged both ways") for point in answer.open_points),
+    ]
+    if answer.missing:
+        rows.append(("kernel memory", f"not read: {answer.missing}"))
+    rows.append(("limits", ", ".join(f"{name} {value}" for name, value in answer.limits.items())))
+    return f"<h2>What could be seen</h2><table>{_rows(rows)}</table>"
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(text)}" for name, text in rows)
+
+
+def _legend() -> str:
+    return f"<p class=legend>{''.join(f'<span><i style=background:{colour}></i>{text}</span>' for colour, text in _KINDS.values())}</p>"
+
+
+def _maps(answer: Explanation) -> Iterable[str]:
+    left = _MOST
+    blocks = iter(answer.blocks)
+    block = next(blocks, None)
+    for mapping in answer.mappings:
+        mine = []
+        while block is not None and block.address < mapping.end:
+            if block.address >= mapping.start:
+                mine.append(block)
+            block = next(blocks, None)
+        if mine and left > 0:
+            yield _map(mapping, mine[:left])
+            left -= len(mine)
+    if left <= 0:
+        yield f"<p>Only the first {_MOST:,} blocks are drawn; <code>--json</code> holds all.</p>"
+
+
+def _map(mapping: Mapping, blocks: list[Block]) -> str:
+    step = _SIDE + _GAP
+    height = -(-len(blocks) // _COLUMNS) * step
+    squares = "".join(
+        f"<rect x={i % _COLUMNS * step} y={i // _COLUMNS * step} width={_SIDE} height={_SIDE} fill='{_KINDS[kind(b)][0]}'>"
+        f"<title>{html.escape(_words(b))}</title></rect>"
+        for i, b in enumerate(blocks)
+    )
+    state = f"passed by: {mapping.refused}" if mapping.refused else "eligible"
+    head = f"{mapping.start:012x}-{mapping.end:012x} {mapping.perms} {mapping.advice} {mapping.name}"
+    return (
+        f"<div><code>{html.escape(head)}</code> <small>{html.escape(state)}</small></div>"
+        f"<svg role=img width={_COLUMNS * step} height={height}>{squares}</svg>"
+    )
+
+
+def _words(block: Block) -> str:
+    used = " ".join(
+        f"{name} {'unknown' if count is None else count}"
+        for name, count in (
+            ("PRIMARY", block.primary),
+            ("REFERENCED", block.referenced),
+            ("SECONDARY", block.secondary),
+        )
+    )
+    guest = f"\nguest {block.guest:#x}, slot {block.slot}" if block.guest is not None else ""
+    doubt = "" if block.known else " (not certain)"
+    return f"{block.address:#x}: {block.populated} present, {block.swapped} swapped\n{used}{guest}\n{block.status}{doubt}: {block.reason}"
+
+
+def _table(answer: Explanation) -> str:
+    reasons: dict[tuple[str, str], int] = {}
+    for block in answer.blocks:
+        key = (block.status, block.reason)
+        reasons[key] = reasons.get(key, 0) + 1
+    ranked = sorted(reasons.items(), key=lambda item: -item[1])[:60]
+    body = "".join(
+        f"<tr><td class=n>{count:,}<td><code>{html.escape(status)}</code><td>{html.escape(reason)}"
+        for (status, reason), count in ranked
+    )
+    return f"<h2>Answers, and why</h2><table><tr><th>blocks<th>khugepaged will say<th>because{body}</table>"
