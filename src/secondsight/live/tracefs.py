@@ -36,7 +36,8 @@ EVENTS = (
     "mm_khugepaged_collapse_file",
 )
 _PREFIX = "secondsight-"
-_LINE = re.compile(rb"^ *(.+)-(\d+) +\[(\d+)\] +(?:\S+ +)?(\d+)\.(\d+): (\w+): (.*)$")
+# A task's name has at most 15 bytes and may hold spaces, dashes and colons.
+_LINE = re.compile(rb" *(.{1,16}?)-(\d+) +\[\d+\] +(?:\S+ +)?(\d+)\.(\d+): (\w+): (.*)")
 _LOST = re.compile(rb"LOST (\d+) EVENTS")
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 1 << 14, 1 << 18
 
@@ -57,13 +58,9 @@ def parse_line(line: bytes) -> Event | int | None:
     if found is None:
         lost = _LOST.search(line)
         return int(lost[1]) if lost else None
-    task, pid, _, seconds, fraction, name, rest = found.groups()
-    fields = {}
-    for part in rest.decode("ascii", "replace").split(", "):
-        key, equals, value = part.partition("=")
-        if equals:
-            fields[key.strip()] = value
-    time = int(seconds) * 1_000_000_000 + int(fraction.ljust(9, b"0")[:9])
+    task, pid, seconds, fraction, name, rest = found.groups()
+    fields = dict([part.split("=", 1) for part in rest.decode("ascii", "replace").split(", ") if "=" in part])
+    time = int(seconds) * 1_000_000_000 + int((fraction + b"00000000")[:9])
     return Event(time, task.decode("utf-8", "replace").strip(), int(pid), name.decode("ascii"), fields)
 
 
