@@ -52,9 +52,12 @@ def quiet() -> None:
 
 
 def thp_enabled(value: str) -> None:
-    """``transparent_hugepage/enabled``, only when it differs: writing it may start or stop khugepaged."""
-    if read(THP / "enabled") != value:
+    """``transparent_hugepage/enabled``, only when it differs: writing it may start khugepaged, which begins with a pass of its own."""
+    before = read(THP / "enabled")
+    if before != value:
         put(THP / "enabled", value)
+        if before == "never":
+            time.sleep(0.5)
 
 
 def khugepaged(name: str, value: int) -> None:
