@@ -28,8 +28,10 @@ def opened(tmp_path):
 
 def place(browser, selector, x=0.5, y=0.5):
     """A point inside *selector*, scrolled into view."""
+    # A click is aimed at what was last drawn: let the scroll be drawn first.
     box = browser.run(
-        f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}}); "
+        f"(async () => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}}); "
+        "await new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r))); "
         "const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; })()"
     )
     return box[0] + x * box[2], box[1] + y * box[3]
