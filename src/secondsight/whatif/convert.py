@@ -1,0 +1,229 @@
+"""From what a replay counted to the results a report shows.
+
+    SubjectResult + SubjectData --figures--> metrics        (measure, costs)
+                                --visits---> events         (equal answers in a row become one)
+                                --channels-> C columns      (the most young pages in each equal part of the run)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.mm.judgement import Scan
+from secondsight.replay.metrics import Channels, SubjectData, SubjectResult
+from secondsight.report.metrics import METRICS
+from secondsight.report.schema import CHANNELS, Events, Row, VerdictRule, finite, pack
+from secondsight.report.verdicts import rule
+from secondsight.whatif import measure
+from secondsight.whatif.costs import CostModel, walk_references
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+#: Cells a channel may have over all rows, and the columns it has at least and at most.
+CELLS, LEAST, MOST = 6_000_000, 24, 240
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What all rows share: hot bool[blocks * 512]; misses int64[blocks] with every page small, or None without a TLB; columns of the channels."""
+
+    hot: Bools
+    misses: Ints | None
+    columns: int
+    costs: CostModel
+
+
+def columns_for(blocks: int, rows: int) -> int:
+    """Columns that each channel of *rows* rows gets."""
+    return int(np.clip(CELLS // max(1, blocks * rows), LEAST, MOST))
+
+
+def figures(result: SubjectResult, data: SubjectData, facts: Facts) -> dict[str, float | None]:
+    """Every figure by its key; None where it is not known."""
+    total, blocks, costs = result.total, data.blocks, facts.costs
+    promoted = blocks.first_huge >= 0
+    precision, recall = measure.precision_recall(facts.hot, promoted)
+    populated = int(blocks.populated.sum()) * 4096
+    out: dict[str, float | None] = dict.fromkeys(METRICS)
+    out |= {
+        "huge_blocks": float(total.huge_at_end),
+        "huge_share": measure.share(total.huge_at_end, total.blocks),
+        "coverage": measure.share(total.accesses_huge, total.accesses),
+        "precision": precision,
+        "recall": recall,
+        "bloat": float(total.bloat),
+        "bloat_share": measure.share(total.bloat, populated),
+        "zero_filled": float(total.zero_filled),
+        "collapses": float(total.collapses),
+        "wasted_passes": float(total.wasted),
+        "splits": float(total.splits),
+        "guest_faults": float(total.guest_faults),
+        "pages_scanned": float(total.pages_scanned),
+        "notifier_calls": float(sum(result.notifier_calls.values())),
+        "fairness": measure.jain([space.coverage for space in result.spaces]),
+        "daemon_time": costs.daemon_seconds(
+            populated=blocks.held,
+            collapses=blocks.collapses,
+            wasted=total.wasted,
+            pages_scanned=total.pages_scanned,
+            test_young=total.test_young,
+        ),
+    }
+    if facts.misses is not None:
+        out["precision_misses"], out["recall_misses"] = measure.by_misses(facts.misses, promoted)
+    if total.walks is not None and total.walks_huge is not None:
+        small, huge = total.walks - total.walks_huge, total.walks_huge
+        for key, nested in (("native", False), ("nested", True)):
+            references = walk_references(small, huge, nested=nested)
+            out[f"walk_refs_{key}"] = float(references)
+            out[f"overhead_{key}"] = costs.overhead(references, total.accesses)
+    return {key: finite(value) for key, value in out.items()}
+
+
+class Verdicts:
+    """The rules behind the answers that occur, numbered as they are met."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.rules: list[VerdictRule] = []
+        self._number: dict[str, int] = {}
+
+    def number(self, code: str) -> int:
+        """The index of *code*'s rule."""
+        if code not in self._number:
+            self._number[code] = len(self.rules)
+            self.rules.append(rule(code))
+        return self._number[code]
+
+
+def _codes(data: SubjectData, daemon: bool, verdicts: Verdicts) -> Ints:
+    """The verdict index of each visit: the isolate's answer where it was reached, and what a success means here."""
+    seen = data.visits.columns()
+    scan, isolate = seen["scan"], seen["isolate"]
+    out = np.zeros(len(scan), np.int64)
+    for first, second in {*zip(scan.tolist(), isolate.tolist(), strict=True)}:
+        reached = second >= 0
+        code = str(Scan(second if reached else first))
+        if reached and second == Scan.SUCCEED:
+            code = "succeeded" if daemon else "policy_huge"
+        elif reached:
+            code = f"{code}@isolate"
+        out[(scan == first) & (isolate == second)] = verdicts.number(code)
+    return out
+
+
+def events(data: SubjectData, row_of: dict[tuple[int, int], int], daemon: bool, verdicts: Verdicts) -> Events:
+    """What was decided about each block, by block, then time. *row_of*: (space, number) to block; *daemon*: khugepaged decided."""
+    seen = data.visits.columns()
+    visited = np.array(
+        [row_of[key] for key in zip(seen["space"].tolist(), seen["block"].tolist(), strict=True)], np.int64
+    )
+    code = _codes(data, daemon, verdicts)
+    time = seen["time"]
+    said = {name: seen[name] for name in (*CHANNELS, "populated")}
+    # Huge since a first touch: no visit says so.
+    good = {i for i, r in enumerate(verdicts.rules) if r.code in ("succeeded", "policy_huge")}
+    collapsed = {*zip(visited[np.isin(code, list(good))].tolist(), time[np.isin(code, list(good))].tolist(), strict=True)}
+    first_huge = data.blocks.first_huge
+    faulted = [b for b in np.flatnonzero(first_huge >= 0).tolist() if (b, int(first_huge[b])) not in collapsed]
+    if faulted:
+        extra = np.array(faulted, np.int64)
+        visited = np.r_[visited, extra]
+        time = np.r_[time, first_huge[extra]]
+        code = np.r_[code, np.full(len(extra), verdicts.number("fault_huge"))]
+        said = {name: np.r_[column, np.full(len(extra), -1)] for name, column in said.items()}
+        in_time = np.argsort(time, kind="stable")
+        visited, time, code = visited[in_time], time[in_time], code[in_time]
+        said = {name: column[in_time] for name, column in said.items()}
+    order, found = measure.runs(visited, code)
+    first, last = order[found.first], order[found.last]
+    return Events(
+        block=pack(visited[first], "i4"),
+        first=pack(time[first] / 1e9, "f4"),
+        last=pack(time[last] / 1e9, "f4"),
+        count=pack(found.count, "i4"),
+        verdict=pack(code[first], "u1"),
+        primary=pack(said["primary"][first], "i2"),
+        referenced=pack(said["referenced"][first], "i2"),
+        secondary=pack(said["secondary"][first], "i2"),
+        populated=pack(said["populated"][first], "i2"),
+    )
+
+
+def binned(channels: Channels, end: float, columns: int) -> dict[str, npt.NDArray[np.int16]]:
+    """The channels, int16[blocks, C]: the most young pages in each of C equal parts of *end* ns; a part without a wake-up repeats the last."""
+    time = np.asarray(channels.time, np.float64)
+    count = min(columns, max(1, len(time)))
+    at = np.minimum((time / max(end, 1.0) * count).astype(np.int64), count - 1)
+    out: dict[str, npt.NDArray[np.int16]] = {}
+    for name in CHANNELS:
+        rows = getattr(channels, name)
+        blocks = len(rows[0]) if rows else 0
+        cells = np.full((blocks, count), -1, np.int16)
+        for column, values in zip(at.tolist(), rows, strict=True):
+            np.maximum(cells[:, column], values, out=cells[:, column])
+        for column in range(1, count):
+            if not (at == column).any():
+                cells[:, column] = cells[:, column - 1]
+        out[name] = cells
+    return out
+
+
+def split_times(channels: Channels) -> npt.NDArray[np.float64]:
+    """When each block was last seen small after it had been huge, in seconds; NaN never."""
+    huge = np.asarray(channels.huge, np.bool_)
+    out = np.full(huge.shape[1] if huge.ndim == 2 else 0, np.nan)
+    for i in range(1, len(huge)):
+        out[huge[i - 1] & ~huge[i]] = channels.time[i] / 1e9
+    return out
+
+
+def row(
+    result: SubjectResult,
+    data: SubjectData,
+    facts: Facts,
+    verdicts: Verdicts,
+    *,
+    label: str,
+    policy: str,
+    daemon: bool,
+    row_of: dict[tuple[int, int], int],
+) -> Row:
+    """One row of the results."""
+    blocks, series = data.blocks, result.series
+    first = np.where(blocks.first_huge >= 0, blocks.first_huge, np.iinfo(np.int64).max)
+    order = np.argsort(first, kind="stable")[: int((blocks.first_huge >= 0).sum())]
+    seconds = np.asarray(series.time, np.float64) / 1e9
+    said = data.channels
+    channels = binned(said, float(series.time[-1]), facts.columns) if said is not None and said.time else {}
+    return Row(
+        label=label,
+        policy=policy.partition(",")[0],
+        rules=result.rules,
+        options=dict(part.split("=", 1) for part in policy.split(",")[1:]),
+        metrics=figures(result, data, facts),
+        seconds=pack(seconds, "f8"),
+        huge=pack(series.huge_blocks, "i4"),
+        bloat=pack(series.bloat, "f8"),
+        curve=measure.thinned(measure.utility_curve(blocks.accesses, order)),
+        fate=pack(np.where(blocks.first_huge >= 0, blocks.first_huge / 1e9, np.nan), "f4"),
+        split=pack(split_times(said), "f4") if said is not None and said.time else None,
+        channels={name: pack(cells, "i2") for name, cells in channels.items()},
+        events=events(data, row_of, daemon, verdicts),
+    )
+
+
+def oracle_curve(accesses: Ints) -> list[tuple[float, float]]:
+    """The utility curve of the best choice there is: the most accessed blocks first."""
+    touched = np.argsort(-accesses, kind="stable")[: int((accesses > 0).sum())]
+    return measure.thinned(measure.utility_curve(accesses, touched))
+
+
+def spaces_used(results: Sequence[SubjectResult]) -> list[str]:
+    """Names of the spaces the replay drove."""
+    return [space.name for space in results[0].spaces]

@@ -1,0 +1,81 @@
+"""The trace's hot set, counted while the replay reads: no reading of its own.
+
+    replay asks for a batch --> Counting hands it on, and adds each access to its page's count
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from secondsight.replay.events import Batch, Source
+from secondsight.replay.layout import HPAGE, Layout, Lookup, columns
+from secondsight.trace.kinds import FIRST_VERB
+from secondsight.trace.provenance import Space
+
+#: Share of the accesses that the hot pages take together.
+HOT_SHARE = 0.9
+
+
+@njit(cache=True, nogil=True)
+def _count(address, kind, space, count, many, low, first, directory, leaves, out):  # type: ignore[no-untyped-def]
+    s = 0
+    for i in range(len(address)):
+        if kind[i] >= FIRST_VERB:
+            continue
+        if many:
+            s = space[i]
+        a = address[i]
+        leaf = np.int64(directory[first[s] + np.int64(a >> np.uint64(30)) - low[s]])
+        row = np.int64(leaves[(leaf << 9) | np.int64((a >> np.uint64(21)) & np.uint64(511))])
+        out[(row << 9) | np.int64((a >> np.uint64(12)) & np.uint64(511))] += count[i]
+
+
+class Counting:
+    """A source that counts the accesses of each page once it is told the layout (:meth:`start`)."""
+
+    def __init__(self, source: Source) -> None:
+        """*source* itself is left as it is."""
+        self.source = source
+        self.provenance = getattr(source, "provenance", None)
+        self._lookup: Lookup | None = None
+        #: uint64[blocks * 512], in the layout's order.
+        self.pages: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
+
+    @property
+    def spaces(self) -> list[Space]:
+        """The source's."""
+        return self.source.spaces
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The source's."""
+        return self.source.span
+
+    def start(self, layout: Layout) -> None:
+        """Count in the next walk, by *layout*."""
+        self._lookup = layout.lookup
+        self.pages = np.zeros(layout.rows * HPAGE, np.uint64)
+
+    def batches(self, columns_: Sequence[str] = (), rows: int | None = None) -> Iterator[Batch]:
+        """The source's batches, counted."""
+        many = len(self.source.spaces) > 1
+        for batch in self.source.batches(columns_, rows):
+            if self._lookup is not None:
+                _count(*columns(batch, many), many, *self._lookup, self.pages)
+            yield batch
+
+
+def hot_pages(counts: npt.NDArray[Any], share: float = HOT_SHARE) -> npt.NDArray[np.bool_]:
+    """The fewest pages that together take *share* of the accesses, those as often accessed as the last of them included; bool like *counts*."""
+    total = int(counts.sum())
+    if not total:
+        return np.zeros(len(counts), np.bool_)
+    ordered = np.sort(counts)[::-1]
+    needed = int(np.searchsorted(np.cumsum(ordered), np.ceil(share * total), side="left"))
+    threshold = ordered[min(needed, len(ordered) - 1)]
+    return (counts >= threshold) & (counts > 0)
