@@ -65,7 +65,7 @@ def results(blocks: int = 300, columns: int = 48, rows: int = 6, seed: int = 1) 
             "wasted_passes": float(i * 7),
             "pages_scanned": 512.0 * blocks * columns,
             "daemon_time": 0.0004 * float(huge[-1]),
-            "guest_refaults": float(i * 911),
+            "guest_faults": float(i * 911),
             "fairness": 0.8,
         }
         steps = np.cumsum(heat[chosen]) / total
@@ -86,9 +86,7 @@ def results(blocks: int = 300, columns: int = 48, rows: int = 6, seed: int = 1) 
                     "referenced": pack(marked, "i2"),
                     "secondary": pack(guest if i != 4 else np.full_like(guest, -1), "i2"),
                 },
-                events=_events(fate, guest, cpu, marked, populated, seconds)
-                if policy == "khugepaged"
-                else None,
+                events=_events(fate, guest, cpu, marked, seconds) if policy == "khugepaged" else None,
             )
         )
     best = np.cumsum(heat[order]) / total
@@ -124,10 +122,8 @@ def results(blocks: int = 300, columns: int = 48, rows: int = 6, seed: int = 1) 
     )
 
 
-def _events(fate, guest, cpu, marked, populated, seconds) -> Events:
-    columns: dict[str, list] = {
-        k: [] for k in ("block", "first", "last", "count", "verdict", "p", "r", "s", "n")
-    }
+def _events(fate, guest, cpu, marked, seconds) -> Events:
+    columns: dict[str, list] = {k: [] for k in ("block", "first", "last", "count", "verdict", "p", "r", "s")}
     for b in range(len(fate)):
         end = fate[b]
         for t, (first, last, code) in enumerate(((10.0, 40.0, 0), (50.0, 50.0, 1), (end, end, 2))):
@@ -143,9 +139,8 @@ def _events(fate, guest, cpu, marked, populated, seconds) -> Events:
                 cpu[b, at],
                 marked[b, at],
                 guest[b, at],
-                populated[b],
             )
             for key, value in zip(columns, row, strict=True):
                 columns[key].append(value)
-    types = ("i4", "f4", "f4", "i4", "u1", "i2", "i2", "i2", "i2")
+    types = ("i4", "f4", "f4", "i4", "u1", "i2", "i2", "i2")
     return Events(*(pack(v, t) for v, t in zip(columns.values(), types, strict=True)))

@@ -9,11 +9,12 @@ not counted.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
+from secondsight.policy.history import History
 from secondsight.policy.protocol import Decision, Look, Need, Policy
 
 
@@ -21,13 +22,20 @@ from secondsight.policy.protocol import Decision, Look, Need, Policy
 class Oracle(Policy):
     """The most accessed blocks, from their first touch on. It ignores bloat: the bound is on coverage.
 
-    Simplified: blocks that come into being only after the first access are served by what is left of the budget at the next wake-up.
+    It asks for no more than the budget can pay, promises to blocks that were not touched yet included. Simplified: blocks that come into
+    being only after the first access are served by what is left of the budget at the next wake-up.
     """
 
     name: ClassVar[str] = "oracle"
     needs: ClassVar[frozenset[Need]] = frozenset({"future"})
+    _promised: History = field(default_factory=History, init=False, repr=False)
 
     def wake(self, look: Look) -> Decision:
         """Every small block with accesses to come, most first."""
-        rows = np.flatnonzero(~look.huge & (look.future > 0))
-        return Decision(promote=rows[np.argsort(-look.future[rows], kind="stable")])
+        promised = self._promised.align(look)
+        open_ = (promised > 0) & ~look.huge & (look.populated == 0)
+        rows = np.flatnonzero(~look.huge & (look.future > 0) & ~open_)
+        rows = rows[np.argsort(-look.future[rows], kind="stable")]
+        rows = rows[: max(0, look.budget - int(open_.sum()))]
+        promised[rows] = 1
+        return Decision(promote=rows)

@@ -25,9 +25,19 @@ _ALL: Final = (
         "Accesses that land in a huge mapping, of all accesses: what the policy won, its lateness included.",
     ),
     Metric(
-        "precision", "precision", "share", "more",
-        "Of the pages in blocks that were ever made huge, the share that is hot. Hot: the fewest pages that together take 90 % of the "
-        "accesses (ties: all of them).",
+        "precision",
+        "precision",
+        "share",
+        "more",
+        "Of the blocks that were ever made huge, the share that holds a hot page. Hot: the fewest 4 KiB pages that together take 90 % "
+        "of the accesses (ties: all of them).",
+    ),
+    Metric(
+        "precision_pages",
+        "precision by pages",
+        "share",
+        "more",
+        "Of the pages in blocks that were ever made huge, the share that is hot. Low by nature where hot pages lie scattered.",
     ),
     Metric(
         "recall", "recall", "share", "more",
@@ -44,8 +54,9 @@ _ALL: Final = (
     ),
     Metric(
         "bloat", "bloat", "bytes", "less",
-        "Memory that huge pages occupy and the program has not touched: sum of (512 − pages touched so far) × 4 KiB over huge blocks, "
-        "at the end.",
+        "Memory that huge pages occupy and the program had not asked for: sum of (512 − pages populated when the block became huge) "
+        "× 4 KiB over the blocks that are huge at the end. Of a huge page mapped at a first touch, the pages written by the next wake-up "
+        "count as populated.",
     ),
     Metric(
         "bloat_share", "bloat share", "share", "less",
@@ -87,8 +98,12 @@ _ALL: Final = (
         "Huge blocks that were made small again by the policy.",
     ),
     Metric(
-        "guest_refaults", "guest refaults", "count", "less",
-        "Faults that a secondary MMU took on pages it had mapped before: what collapses, wasted passes and ageing took from it.",
+        "guest_faults",
+        "guest faults",
+        "count",
+        "less",
+        "Faults that a secondary MMU took during the trace: first touches, and touches of what collapses, wasted passes and ageing took "
+        "from it. Compare with the row of never.",
     ),
     Metric(
         "pages_scanned", "pages scanned", "count", "less",
@@ -124,7 +139,7 @@ SHOWN: Final = (
     "overhead_native",
     "overhead_nested",
     "wasted_passes",
-    "guest_refaults",
+    "guest_faults",
     "daemon_time",
 )
 

@@ -273,10 +273,10 @@
     if (held.events) for (let e = held.start[b]; e < held.start[b + 1]; e++) {
       const E = held.events, verdict = R.verdicts[E.verdict[e]], many = E.count[e] > 1;
       const when = seconds(E.first[e]) + (many ? ` … ${seconds(E.last[e])}` : "");
-      body.append(el("tr", {}, el("td", {}, when), el("td", {}, many ? `${E.count[e]} ×` : ""), ...["primary", "referenced", "secondary", "populated"].map((k) => el("td", {}, known(E[k][e]))),
+      body.append(el("tr", {}, el("td", {}, when), el("td", {}, many ? `${E.count[e]} ×` : ""), ...["primary", "referenced", "secondary"].map((k) => el("td", {}, known(E[k][e]))),
         el("td", { class: "words" }, el("span", { class: "code " + (verdict.good ? "good" : "bad") }, verdict.code), ` ${verdict.meaning} `, el("span", { class: "cite" }, verdict.cite))));
     }
-    const heads = ["when", "", "primary", "referenced", "secondary", "populated"].map((h) => el("th", {}, h));
+    const heads = ["when", "", "primary", "referenced", "secondary"].map((h) => el("th", {}, h));
     box.replaceChildren(
       el("div", { class: "tools noprint" }, el("button", { type: "button", id: "prev" }, "◀ block before"), el("button", { type: "button", id: "next" }, "block after ▶")),
       el("h3", {}, `Block ${name(b)} under ${source.label}`), el("p", { class: "note" }, facts), svg, legend,

@@ -10,7 +10,6 @@ import html
 import os
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +18,7 @@ from secondsight.errors import UsageError
 from secondsight.report.metrics import METRICS, SHOWN, text
 from secondsight.report.schema import CHANNELS, Results, Row
 from secondsight.report.svg import Line, chart, swatch
+from secondsight.report.table import whole
 
 #: Bytes a page may have: a browser still opens it at once, and it can be sent to someone.
 LIMIT: Final = 10 * 1000 * 1000
@@ -55,15 +55,7 @@ def write(results: Results, path: str | os.PathLike[str]) -> int:
         raise UsageError(
             f"the report would have {len(raw) / 1e6:.1f} MB, over 10: compare fewer rows, or use --json"
         )
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(raw)
-        temporary.replace(target)
-    except OSError as error:
-        raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    whole(path, raw)
     return len(raw)
 
 

@@ -104,7 +104,7 @@ class Events(msgspec.Struct, frozen=True):
     """Arrays of E, by block, then time: what was decided about a block and what each channel said then.
 
     block i4; first, last f4: seconds, the same answer *count* i4 times between them; verdict u1: index into the results' verdicts;
-    primary, referenced, secondary, populated i2: pages at the first of them, -1 unknown.
+    primary, referenced, secondary i2: pages young by each at the first of them, -1 unknown.
     """
 
     block: Packed
@@ -115,7 +115,6 @@ class Events(msgspec.Struct, frozen=True):
     primary: Packed
     referenced: Packed
     secondary: Packed
-    populated: Packed
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

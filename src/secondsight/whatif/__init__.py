@@ -1,1 +1,10 @@
-"""What if: policies and rules compared on recorded traces, one at a time or thousands; benefit, bloat and cost before one switches."""
+"""What if: policies and rules compared on recorded traces, one at a time or thousands; benefit, bloat and cost before one switches.
+
+>>> from secondsight.whatif import compare
+>>> results = compare("vm.parquet", ["khugepaged", "hawkeye,alpha=0.4", "oracle"], ["6.1", "7.2"])  # doctest: +SKIP
+"""
+
+from secondsight.whatif.comparison import Range, combinations, compare, parse_budget
+from secondsight.whatif.costs import CostModel
+
+__all__ = ["CostModel", "Range", "combinations", "compare", "parse_budget"]

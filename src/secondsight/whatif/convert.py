@@ -1,8 +1,8 @@
 """From what a replay counted to the results a report shows.
 
-    SubjectResult + SubjectData --figures--> metrics        (measure, costs)
-                                --visits---> events         (equal answers in a row become one)
-                                --channels-> C columns      (the most young pages in each equal part of the run)
+SubjectResult + SubjectData --figures--> metrics        (measure, costs)
+                            --visits---> events         (equal answers in a row become one)
+                            --channels-> C columns      (the most young pages in each equal part of the run)
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.mm.judgement import Scan
+from secondsight.replay import tally
 from secondsight.replay.metrics import Channels, SubjectData, SubjectResult
+from secondsight.replay.run import Run
 from secondsight.report.metrics import METRICS
 from secondsight.report.schema import CHANNELS, Events, Row, VerdictRule, finite, pack
 from secondsight.report.verdicts import rule
@@ -30,7 +32,9 @@ CELLS, LEAST, MOST = 6_000_000, 24, 240
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What all rows share: hot bool[blocks * 512]; misses int64[blocks] with every page small, or None without a TLB; columns of the channels."""
+    """What all rows share: hot bool[blocks * 512]; misses int64[blocks] with every page small, None without a TLB; columns
+    of the channels.
+    """
 
     hot: Bools
     misses: Ints | None
@@ -43,11 +47,11 @@ def columns_for(blocks: int, rows: int) -> int:
     return int(np.clip(CELLS // max(1, blocks * rows), LEAST, MOST))
 
 
-def figures(result: SubjectResult, data: SubjectData, facts: Facts) -> dict[str, float | None]:
+def figures(result: SubjectResult, data: SubjectData, run: Run, facts: Facts) -> dict[str, float | None]:
     """Every figure by its key; None where it is not known."""
     total, blocks, costs = result.total, data.blocks, facts.costs
     promoted = blocks.first_huge >= 0
-    precision, recall = measure.precision_recall(facts.hot, promoted)
+    precision, by_pages, recall = measure.precision_recall(facts.hot, promoted)
     populated = int(blocks.populated.sum()) * 4096
     out: dict[str, float | None] = dict.fromkeys(METRICS)
     out |= {
@@ -55,6 +59,7 @@ def figures(result: SubjectResult, data: SubjectData, facts: Facts) -> dict[str,
         "huge_share": measure.share(total.huge_at_end, total.blocks),
         "coverage": measure.share(total.accesses_huge, total.accesses),
         "precision": precision,
+        "precision_pages": by_pages,
         "recall": recall,
         "bloat": float(total.bloat),
         "bloat_share": measure.share(total.bloat, populated),
@@ -67,8 +72,8 @@ def figures(result: SubjectResult, data: SubjectData, facts: Facts) -> dict[str,
         "notifier_calls": float(sum(result.notifier_calls.values())),
         "fairness": measure.jain([space.coverage for space in result.spaces]),
         "daemon_time": costs.daemon_seconds(
-            populated=blocks.held,
-            collapses=blocks.collapses,
+            populated=run.held,
+            collapses=run.collapses,
             wasted=total.wasted,
             pages_scanned=total.pages_scanned,
             test_young=total.test_young,
@@ -76,8 +81,8 @@ def figures(result: SubjectResult, data: SubjectData, facts: Facts) -> dict[str,
     }
     if facts.misses is not None:
         out["precision_misses"], out["recall_misses"] = measure.by_misses(facts.misses, promoted)
-    if total.walks is not None and total.walks_huge is not None:
-        small, huge = total.walks - total.walks_huge, total.walks_huge
+    if total.walks is not None and (huge := getattr(total, "walks_huge", None)) is not None:
+        small = total.walks - huge
         for key, nested in (("native", False), ("nested", True)):
             references = walk_references(small, huge, nested=nested)
             out[f"walk_refs_{key}"] = float(references)
@@ -125,12 +130,18 @@ def events(data: SubjectData, row_of: dict[tuple[int, int], int], daemon: bool, 
     )
     code = _codes(data, daemon, verdicts)
     time = seen["time"]
-    said = {name: seen[name] for name in (*CHANNELS, "populated")}
+    said = _said(data.channels, time, visited)
     # Huge since a first touch: no visit says so.
     good = {i for i, r in enumerate(verdicts.rules) if r.code in ("succeeded", "policy_huge")}
-    collapsed = {*zip(visited[np.isin(code, list(good))].tolist(), time[np.isin(code, list(good))].tolist(), strict=True)}
+    collapsed = {
+        *zip(
+            visited[np.isin(code, list(good))].tolist(), time[np.isin(code, list(good))].tolist(), strict=True
+        )
+    }
     first_huge = data.blocks.first_huge
-    faulted = [b for b in np.flatnonzero(first_huge >= 0).tolist() if (b, int(first_huge[b])) not in collapsed]
+    faulted = [
+        b for b in np.flatnonzero(first_huge >= 0).tolist() if (b, int(first_huge[b])) not in collapsed
+    ]
     if faulted:
         extra = np.array(faulted, np.int64)
         visited = np.r_[visited, extra]
@@ -151,12 +162,23 @@ def events(data: SubjectData, row_of: dict[tuple[int, int], int], daemon: bool, 
         primary=pack(said["primary"][first], "i2"),
         referenced=pack(said["referenced"][first], "i2"),
         secondary=pack(said["secondary"][first], "i2"),
-        populated=pack(said["populated"][first], "i2"),
     )
 
 
+def _said(channels: Channels | None, time: Ints, blocks: Ints) -> dict[str, Ints]:
+    """Pages that each channel called young when *blocks* were visited at *time*; -1 where nothing was kept."""
+    if channels is None or not channels.time:
+        return {name: np.full(len(time), -1) for name in CHANNELS}
+    # Every visit is made at a wake-up, and the channels were kept just before.
+    at = np.minimum(np.searchsorted(np.asarray(channels.time), time), len(channels.time) - 1)
+    return {name: np.asarray(getattr(channels, name))[at, blocks].astype(np.int64) for name in CHANNELS}
+
+
 def binned(channels: Channels, end: float, columns: int) -> dict[str, npt.NDArray[np.int16]]:
-    """The channels, int16[blocks, C]: the most young pages in each of C equal parts of *end* ns; a part without a wake-up repeats the last."""
+    """The channels, int16[blocks, C]: the most young pages in each of C equal parts of *end* ns.
+
+    A part without a wake-up repeats the last.
+    """
     time = np.asarray(channels.time, np.float64)
     count = min(columns, max(1, len(time)))
     at = np.minimum((time / max(end, 1.0) * count).astype(np.int64), count - 1)
@@ -184,8 +206,7 @@ def split_times(channels: Channels) -> npt.NDArray[np.float64]:
 
 
 def row(
-    result: SubjectResult,
-    data: SubjectData,
+    run: Run,
     facts: Facts,
     verdicts: Verdicts,
     *,
@@ -195,6 +216,7 @@ def row(
     row_of: dict[tuple[int, int], int],
 ) -> Row:
     """One row of the results."""
+    result, data = tally.result(run)
     blocks, series = data.blocks, result.series
     first = np.where(blocks.first_huge >= 0, blocks.first_huge, np.iinfo(np.int64).max)
     order = np.argsort(first, kind="stable")[: int((blocks.first_huge >= 0).sum())]
@@ -206,7 +228,7 @@ def row(
         policy=policy.partition(",")[0],
         rules=result.rules,
         options=dict(part.split("=", 1) for part in policy.split(",")[1:]),
-        metrics=figures(result, data, facts),
+        metrics=figures(result, data, run, facts),
         seconds=pack(seconds, "f8"),
         huge=pack(series.huge_blocks, "i4"),
         bloat=pack(series.bloat, "f8"),

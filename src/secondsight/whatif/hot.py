@@ -1,6 +1,6 @@
 """The trace's hot set, counted while the replay reads: no reading of its own.
 
-    replay asks for a batch --> Counting hands it on, and adds each access to its page's count
+replay asks for a batch --> Counting hands it on, and adds each access to its page's count
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Counting:
 
 
 def hot_pages(counts: npt.NDArray[Any], share: float = HOT_SHARE) -> npt.NDArray[np.bool_]:
-    """The fewest pages that together take *share* of the accesses, those as often accessed as the last of them included; bool like *counts*."""
+    """The fewest pages that together take *share* of the accesses, and those as often accessed as the last of them; bool like *counts*."""
     total = int(counts.sum())
     if not total:
         return np.zeros(len(counts), np.bool_)

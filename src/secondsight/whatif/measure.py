@@ -1,4 +1,4 @@
-"""The derived figures of one row, from what the replay counted: pure functions over arrays, each with its own example in docs/metrics.md."""
+"""The derived figures of one row, from what the replay counted: pure functions over arrays, each with an example in docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ def share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def precision_recall(hot: Bools, promoted: Bools) -> tuple[float | None, float | None]:
-    """(precision, recall) by pages.
+def precision_recall(hot: Bools, promoted: Bools) -> tuple[float | None, float | None, float | None]:
+    """(precision by blocks, precision by pages, recall by pages).
 
-    *hot* bool[blocks * 512], the hot pages; *promoted* bool[blocks], ever huge. Precision is None with nothing promoted, recall with nothing
-    hot.
+    *hot* bool[blocks * 512], the hot pages; *promoted* bool[blocks], ever huge. Precision is None with nothing promoted, recall with
+    nothing hot.
     """
     of_block = hot.reshape(-1, 512).sum(axis=1)
-    good = int(of_block[promoted].sum())
-    return share(good, 512 * int(promoted.sum())), share(good, int(of_block.sum()))
+    good, made = int(of_block[promoted].sum()), int(promoted.sum())
+    return (
+        share(int((of_block[promoted] > 0).sum()), made),
+        share(good, 512 * made),
+        share(good, int(of_block.sum())),
+    )
 
 
 def by_misses(misses: Ints, promoted: Bools, hot_share: float = 0.9) -> tuple[float | None, float | None]:

@@ -1,0 +1,246 @@
+"""``secondsight compare``: what policies and rules would bring on a recorded trace, and cost."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from secondsight.report.schema import Results
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def compare(
+    trace: Annotated[
+        Path | None, typer.Argument(help="The trace; or results of a sweep or of --json, to report on again.")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--policy",
+            help="NAME[,option=value…]; repeatable. Default: never, khugepaged, always, oracle.",
+        ),
+    ] = None,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option("-r", "--rules", help="A preset, or PRESET+rule=value,…; repeatable. Default: 7.2."),
+    ] = None,
+    vary: Annotated[
+        str | None, typer.Option(help="A knob over its range: max_ptes_none=0..511:64, or alpha=0.2,0.4.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Blocks that may become huge in the run, or a share of the footprint: 25%."),
+    ] = None,
+    knob: Annotated[
+        list[str] | None, typer.Option(help="khugepaged's sysfs files: pages_to_scan=4096; repeatable.")
+    ] = None,
+    mmu: Annotated[str, typer.Option(help="What KVM uses: npt, shadow, ept, ept-noad.")] = "npt",
+    mglru: Annotated[bool, typer.Option(help="The host runs MGLRU.")] = False,
+    backing: Annotated[
+        str, typer.Option(help="What stands behind the trace's spaces: trace (as recorded), process, vm.")
+    ] = "trace",
+    time_scale: Annotated[
+        float, typer.Option(help="ns of khugepaged's clock for one ns of the trace.")
+    ] = 1.0,
+    tlb: Annotated[bool, typer.Option(help="Model a TLB: misses, walks, MMU overhead. Slower.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the table as Parquet.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Print every figure, not only those one reads first.")
+    ] = False,
+    explain: Annotated[str | None, typer.Option(help="Print what a figure means, and nothing else.")] = None,
+    policies: Annotated[
+        bool, typer.Option("--policies", help="List the policies and their options, and nothing else.")
+    ] = False,
+) -> None:
+    """Compare policies and rules on one trace: benefit, bloat and cost."""
+    from secondsight.errors import UsageError
+
+    if explain is not None:
+        _explain(explain)
+    elif policies:
+        _policies()
+    elif trace is None:
+        raise UsageError("compare needs a TRACE; `secondsight compare --help` tells the rest")
+    else:
+        results = _results(trace) if trace.suffix == ".json" else None
+        if results is None:
+            results = _run(
+                trace, policy, rules, vary, budget, _config(knob or [], mmu, mglru), _backing(backing), time_scale, tlb,
+                channels=report is not None or json is not None,
+            )  # fmt: skip
+        _write(results, report, json, csv, parquet)
+        _print(results, everything)
+
+
+def _explain(name: str) -> None:
+    from secondsight.report.metrics import METRICS
+    from secondsight.report.metrics import explain as definition
+
+    for metric in METRICS.values() if name == "all" else [definition(name)]:
+        print(
+            f"{metric.title} ({metric.key}, {metric.form}, {metric.better} is better)".replace(
+                "neither is better", "neither way is better"
+            )
+        )
+        print(f"  {metric.definition}")
+
+
+def _policies() -> None:
+    from secondsight.policy import find, names, options
+
+    for name in names():
+        policy = find(name)
+        takes = ", ".join(
+            f"{key}={str(default).lower() if isinstance(default, bool) else default}"
+            for key, (_, default) in options(policy).items()
+        )
+        print(f"{name}  {takes}".rstrip())
+        print(f"  {' '.join((policy.__doc__ or '').split(chr(10) + chr(10))[0].split())}")
+
+
+def _config(knobs: list[str], mmu: str, mglru: bool) -> Any:
+    import msgspec
+
+    from secondsight.errors import UsageError
+    from secondsight.mm.config import HostConfig, Knobs
+    from secondsight.replay import HOST
+
+    changes: dict[str, int] = {}
+    for item in knobs:
+        name, equals, value = item.partition("=")
+        if not equals or name not in Knobs.__struct_fields__ or not value.isdigit():
+            raise UsageError(
+                f"--knob {item!r}: write NAME=NUMBER, one of {', '.join(Knobs.__struct_fields__)}"
+            )
+        changes[name] = int(value)
+    told = msgspec.to_builtins(HOST) | {"mmu": mmu, "mglru": mglru}
+    told["knobs"] |= changes
+    try:
+        return msgspec.convert(told, HostConfig)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"host: {error}") from None
+
+
+def _backing(text: str) -> Any:
+    from secondsight.errors import UsageError
+
+    if text not in ("trace", "process", "vm"):
+        raise UsageError(f"--backing {text!r}: one of trace, process, vm")
+    return text
+
+
+def _run(
+    trace: Path,
+    policy: list[str] | None,
+    rules: list[str] | None,
+    vary: str | None,
+    budget: str | None,
+    config: Any,
+    backing: Any,
+    time_scale: float,
+    tlb: bool,
+    *,
+    channels: bool,
+) -> Results:
+    from secondsight.replay.tlb import TlbConfig
+    from secondsight.whatif import comparison
+
+    with Progress() as progress:
+        return comparison.compare(
+            trace,
+            policy or ["never", "khugepaged", "always", "oracle"],
+            rules or ["7.2"],
+            config=config,
+            time_scale=time_scale,
+            backing=backing,
+            budget=budget,
+            tlb=TlbConfig() if tlb else None,
+            vary=comparison.Range.parse(vary) if vary else None,
+            channels=channels,
+            progress=progress,
+            command=shlex.join(["secondsight", *sys.argv[1:]]),
+        )
+
+
+class Progress:
+    """One line on standard error where that is a terminal: share done, and the time left."""
+
+    def __init__(self) -> None:
+        """Nothing printed yet."""
+        self.start = self.last = time.monotonic()
+        self.shown = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def __call__(self, done: int, total: int) -> None:
+        """*done* of *total* rows."""
+        now = time.monotonic()
+        if now - self.last < 0.5 or not sys.stderr.isatty() or not done:
+            return
+        self.last, self.shown = now, True
+        left = (now - self.start) * (total - done) / done
+        print(
+            f"\r\x1b[K{100 * done / max(total, 1):.0f} % replayed, {left:.0f} s left",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _results(path: Path) -> Results:
+    from secondsight.errors import InputError
+    from secondsight.report import decode
+
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(str(path), "", f"cannot be read: {error.strerror}") from None
+    return decode(raw, str(path))
+
+
+def _write(
+    results: Results, report: Path | None, json: Path | None, csv: Path | None, parquet: Path | None
+) -> None:
+    from secondsight.report import encode, write
+    from secondsight.report.table import whole, write_csv, write_parquet
+
+    if json:
+        whole(json, encode(results))
+    if csv:
+        write_csv(results, csv)
+    if parquet:
+        write_parquet(results, parquet)
+    if report:
+        write(results, report)
+
+
+def _print(results: Results, everything: bool) -> None:
+    from rich.console import Console
+
+    from secondsight.report.table import terminal
+
+    wide = Console()
+    # A pipe has no width of its own: lines are not folded there.
+    console = wide if wide.is_terminal else Console(width=400)
+    console.print(results.answer, highlight=False, soft_wrap=not wide.is_terminal)
+    console.print()
+    console.print(terminal(results, everything=everything))
+    for note in results.provenance.notes:
+        console.print(f"note: {note}", highlight=False)
