@@ -169,6 +169,30 @@ def _dictionary(file: Bytes, pages: list[_Page], dtype: type[np.unsignedinteger[
 
 
 @njit(cache=True, nogil=True)
+def _spread(
+    data: Bytes, table: NDArray[Any], strange: NDArray[np.bool_], per_byte: int, out: NDArray[Any]
+) -> bool:
+    """Each byte of *data* through *table* into *per_byte* values of *out*; whether any byte is *strange*."""
+    unknown = False
+    if per_byte == 8:  # constant trip counts: the compiler makes them one move
+        for i in range(data.size):
+            unknown |= strange[data[i]]
+            for j in range(8):
+                out[8 * i + j] = table[data[i], j]
+    elif per_byte == 4:
+        for i in range(data.size):
+            unknown |= strange[data[i]]
+            for j in range(4):
+                out[4 * i + j] = table[data[i], j]
+    else:
+        for i in range(data.size):
+            unknown |= strange[data[i]]
+            for j in range(2):
+                out[2 * i + j] = table[data[i], j]
+    return unknown
+
+
+@njit(cache=True, nogil=True)
 def _unpack(data: Bytes, width: int, values: NDArray[Any], known: int, out: NDArray[Any]) -> bool:
     """Unpack *data*'s runs of *width*-bit indices through *values* into *out*; False if they do not add up."""
     at = 0
@@ -176,6 +200,16 @@ def _unpack(data: Bytes, width: int, values: NDArray[Any], known: int, out: NDAr
     largest = np.uint64(0)
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
     bits = np.uint64(width)
+    # Widths that divide a byte, the common ones: a table of the values that each byte stands for.
+    per_byte = 8 // width if width == 1 or width == 2 or width == 4 else 0
+    unknown = False
+    table = np.empty((256, 8), values.dtype)
+    strange = np.zeros(256, np.bool_)
+    for entry in range(256):
+        for j in range(per_byte):
+            index = np.uint64(entry) >> np.uint64(j * width) & mask
+            table[entry, j] = values[index]
+            strange[entry] |= index >= np.uint64(known)
     while n < out.size:
         head = np.uint64(0)
         shift = np.uint64(0)
@@ -209,6 +243,22 @@ def _unpack(data: Bytes, width: int, values: NDArray[Any], known: int, out: NDAr
             continue
         if length == 0 or at + length * width > data.size:
             return False
+        if per_byte:
+            whole = int(length) * width
+            if whole > (out.size - n) // per_byte:
+                whole = (out.size - n) // per_byte
+            unknown |= _spread(data[at : at + whole], table, strange, per_byte, out[n : n + whole * per_byte])
+            n += whole * per_byte
+            if n < out.size and whole < int(length) * width:
+                word = np.uint64(data[at + whole])
+                while n < out.size:
+                    index = word & mask
+                    largest = max(largest, index)
+                    out[n] = values[index]
+                    word >>= bits
+                    n += 1
+            at += int(length) * width
+            continue
         for _ in range(length):
             word = np.uint64(0)
             for b in range(width):
@@ -229,4 +279,4 @@ def _unpack(data: Bytes, width: int, values: NDArray[Any], known: int, out: NDAr
                     word >>= bits
                     n += 1
                 break
-    return bool(largest < np.uint64(known) or out.size == 0)
+    return bool((largest < np.uint64(known) and not unknown) or out.size == 0)
