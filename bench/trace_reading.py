@@ -1,7 +1,8 @@
 """How fast a trace is read: ``python bench/trace_reading.py [--rows 20000000]``.
 
-Compares, in one run on the same rows, what a replay reads (address and kind) from each profile with the same rows in memory, looked
-at by the same compiled loop, in CPU time of all threads: the ratio says how much of a replay at memory speed goes into reading. And lackey text.
+Compares, in one run on the same rows, what a replay reads (address and kind) from each profile with the same rows
+in memory, looked at by the same compiled loop, in CPU time of all threads: the ratio says how much of a replay at
+memory speed goes into reading. And lackey text.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def main() -> None:
         text = Path(folder) / "lackey"
         with text.open("w") as out:
             for at in range(min(rows, 2_000_000)):
-                out.write(f"I  {0x4000000 + 4 * at:08x},4\nI  {0x4000004 + 4 * at:08x},4\n {'LS'[at & 1]} {int(address[at]):08x},8\n")
+                out.write(
+                    f"I  {0x4000000 + 4 * at:08x},4\nI  {0x4000004 + 4 * at:08x},4\n {'LS'[at & 1]} {int(address[at]):08x},8\n"
+                )
         lines = 3 * min(rows, 2_000_000)
         for quantum in (0, 100_000):
             seconds = best(
