@@ -1,5 +1,7 @@
 """Comparisons of micro traces with answers counted by hand, and what must hold in any trace."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -198,3 +200,29 @@ def test_always_has_recall_one(rows):
 
 def test_make_is_what_compare_takes():
     assert compare(TWO, [lambda: make("never")]).rows[0].label == "never under 7.2"
+
+
+def test_asking_costs_only_those_who_ask():
+    # A VM's pages: a policy that looks at nothing asks nobody; one that wants to know who is young asks about each mapped page.
+    class Asks(Policy):
+        name = "asks"
+        needs = frozenset({"young"})
+        seen: ClassVar[list] = []
+
+        def wake(self, look):
+            self.seen.append((look.young.tolist(), look.secondary.tolist()))
+            return Decision()
+
+    class Looks(Asks):
+        name = "looks"
+        needs = frozenset()
+        seen: ClassVar[list] = []
+
+    results = compare(TWO, [Asks, Looks], backing="vm", fill=False, channels=False)
+    asks, looks = (row(results, name).metrics for name in ("asks", "looks"))
+    assert (looks["notifier_calls"], looks["daemon_time"]) == (0, 0)
+    # After the first second block 0 has two pages, block 5 one; asked at 10, 20, 30 and 40 s, each page a call's worth.
+    assert asks["notifier_calls"] > 0
+    assert asks["daemon_time"] == pytest.approx(4 * 3 * 150e-9)
+    assert Asks.seen[-1] == ([2, 1], [2, 1])
+    assert Looks.seen[-1] == ([-1, -1], [-1, -1])

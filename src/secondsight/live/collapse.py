@@ -132,7 +132,7 @@ def check_policy(policy: Policy) -> None:
     Raises:
         UsageError: names the signal and why.
     """
-    for need in sorted(policy.needs):
+    for need in sorted(policy.needs - {"young"}):
         raise UsageError(
             f"policy {policy.name}: {_CANNOT.get(need, f'needs {need}')}; replay a recorded trace under it instead"
         )

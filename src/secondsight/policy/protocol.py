@@ -19,9 +19,10 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: clear_young: accessed bits (primary and secondary) are cleared after every wake-up; walks: page walks per block (a TLB model or a
-#: PMU); future: accesses still to come (an oracle's).
-Need = Literal["clear_young", "walks", "future"]
+#: young: every secondary MMU is asked about every mapped page at each wake-up, which costs; clear_young: so too, and accessed bits
+#: (primary and secondary) are cleared after it; walks: page walks per block (a TLB model or a PMU); future: accesses still to come (an
+#: oracle's).
+Need = Literal["young", "clear_young", "walks", "future"]
 
 #: What the first touch of an eligible block maps: 4 KiB, or 2 MiB (``enabled=always``).
 Faults = Literal["small", "huge"]
@@ -36,9 +37,9 @@ class Look:
 
     now, since: ns of this and the previous wake-up (equal before the first access); space int64 (index), block int64 (number in its
     space); huge bool; populated, zero_filled, swapped, shared: pages, int64; primary, referenced, secondary: pages young by each channel,
-    int64, -1 where the host cannot know; young: pages young by any channel; walks: page walks since the last wake-up, or -1;
-    future: accesses still to come, or -1; budget: how many blocks may still become huge in this run (a block split and made huge again
-    counts twice); free: share of the host's memory that is free, or -1.
+    int64, -1 where the host cannot know or nobody needs it; young: pages young by any channel, -1 where a secondary MMU was not asked;
+    walks: page walks since the last wake-up, or -1; future: accesses still to come, or -1; budget: how many blocks may still become
+    huge in this run (a block split and made huge again counts twice); free: share of the host's memory that is free, or -1.
     """
 
     now: int

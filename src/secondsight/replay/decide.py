@@ -56,10 +56,13 @@ def look(run: Run, alarm: Alarm) -> tuple[Look, Ints]:
     rows: list[Ints] = []
     for space in run.machine.spaces:
         mm = space.mm
-        young, known = _ask(run, space)
+        asks = "young" in policy.needs or "clear_young" in policy.needs
+        young, known = _ask(run, space) if asks else (None, space.kvm is None)
         columns = summarise(mm, young)._asdict()
         if not known:
             columns["secondary"] = np.full(mm.blocks, -1, np.int64)
+        if not asks and space.kvm is not None:
+            columns["young"] = np.full(mm.blocks, -1, np.int64)
         may = np.zeros(mm.blocks, np.bool_)
         for vma in mm.vmas.areas:
             if allowed(vma.flags, run.host.config.thp_enabled):

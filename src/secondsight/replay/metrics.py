@@ -54,13 +54,16 @@ class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
     """One value a wake-up: time ns (khugepaged's clock), huge blocks and bloat bytes after it, accesses and those
-    in huge mappings before it."""
+    in huge mappings before it; and so far: full scans of khugepaged, wasted passes, guest faults (which come before it)."""
 
     time: list[int]
     huge_blocks: list[int]
     bloat: list[int]
     accesses: list[int]
     accesses_huge: list[int]
+    full_scans: list[int]
+    wasted: list[int]
+    guest_faults: list[int]
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from secondsight.bits.pte import PSE
 from secondsight.mm.judgement import Scan
 from secondsight.mm.khugepaged import Visit
 from secondsight.mm.madvise import Advice, madvise, unmap
-from secondsight.mm.memory import HUGE_FAULTS, V_HUGE
+from secondsight.mm.memory import GUEST_FAULTS, HUGE_FAULTS, V_HUGE
 from secondsight.mm.rmap import swap_out
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.policy.protocol import UNLIMITED
@@ -60,7 +60,7 @@ class Run:
         self.wasted = np.zeros(rows, np.int64)
         self.visits = Visits()
         self.visit_rows: list[int] = []
-        self.series = Series(time=[], huge_blocks=[], bloat=[], accesses=[], accesses_huge=[])
+        self.series = Series(**{name: [] for name in Series.__struct_fields__})
         self.channels = Channels([], [], [], [], []) if channels else None
         self.wakes = 0
         self.now = 0
@@ -198,6 +198,9 @@ class Run:
         series.accesses.append(total - self._counted[0])
         series.accesses_huge.append(in_huge - self._counted[1])
         self._counted = (total, in_huge)
+        series.full_scans.append(self.host.khugepaged.full_scans)
+        series.wasted.append(int(self.wasted.sum()))
+        series.guest_faults.append(sum(int(s.mm.arrays.n[GUEST_FAULTS]) for s in self.machine.spaces))
         alarm.time += alarm.interval
         return np.unique(np.array(self._changed, np.int64))
 
