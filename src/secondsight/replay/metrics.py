@@ -31,9 +31,11 @@ class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):
     huge_at_end: int
     collapses: int
     refused: dict[str, int]
-    """Blocks that khugepaged's last visit left small, by its answer."""
+    """Blocks that are small at the end, by the answer of the last visit (``code@isolate``: of the second look)."""
+    unvisited: int
+    """Blocks that are small at the end and were never visited."""
     visits: dict[str, int]
-    """Visits of khugepaged by the answer they ended with."""
+    """Visits by the answer they ended with, named alike."""
     fault_huge: int
     splits: int
     bloat: int
@@ -167,8 +169,17 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return next(s for s in self.subjects if s.name == name)
 
 
+#: Added to the code of an answer that is the second look's.
+SECOND = 1 << 8
+
+
 def answers(codes: npt.NDArray[np.int64]) -> dict[str, int]:
-    """How often each answer occurs, by the tracepoints' words, most frequent first."""
+    """How often each answer occurs, by the tracepoints' words, most frequent first; refusals of the second look as ``word@isolate``."""
     found, counts = np.unique(codes, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    return {str(Scan(int(found[i]))): int(counts[i]) for i in order}
+    return {_word(int(found[i])): int(counts[i]) for i in order}
+
+
+def _word(code: int) -> str:
+    scan = Scan(code % SECOND)
+    return str(scan) if code < SECOND or scan is Scan.SUCCEED else f"{scan}@isolate"

@@ -21,7 +21,7 @@ from secondsight.mm.task_mmu import clear_refs
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay.decide import decide
 from secondsight.replay.layout import HPAGE, Layout
-from secondsight.replay.metrics import PAGE, Channels, Series, Visits
+from secondsight.replay.metrics import PAGE, SECOND, Channels, Series, Visits
 from secondsight.replay.subject import H_DEVICE, H_PIN, Machine, Space, Subject
 from secondsight.replay.summary import Ints, secondary, summarise, zero_filled
 from secondsight.replay.touch import fold, settled
@@ -217,12 +217,14 @@ class Run:
         keep.isolate.append(-1 if second is None else int(second.code[0]))
         keep.isolate_referenced.append(-1 if second is None else int(second.referenced[0]))
         self.visit_rows.append(row)
-        self.last_answer[row] = int(visit.status)
+        self.last_answer[row] = int(visit.status) + (0 if second is None else SECOND)
         if look.code[i] != Scan.PMD_MAPPED:
             self.scanned[row] += min(int(look.stopped[i]) + 1, HPAGE)
-        self.asked[row] += int(look.asked[i])
+        # Without the heuristic nobody would be asked: the model counts references there only to tell them.
+        asks = self.host.rules.referenced_needed
+        self.asked[row] += asks * int(look.asked[i])
         if second is not None:
-            self.asked[row] += int(second.asked[0])
+            self.asked[row] += asks * int(second.asked[0])
             self._changed.append(row)
             if visit.status == Scan.SUCCEED:
                 self.collapses[row] += 1

@@ -188,6 +188,9 @@ class Machine:
         for space in self.spaces:
             if self.fills(space):
                 self.age(space)
+                # What is counted begins with the trace.
+                space.mm.notifiers.calls.clear()
+                space.mm.arrays.n[[memory.HUGE_FAULTS, memory.FAULTS, memory.GUEST_FAULTS]] = 0
 
     def age(self, space: Space) -> None:
         """Every accessed bit cleared, PG_young and PG_referenced too: what reclaim's ageing, or a monitor that resets, leaves behind."""

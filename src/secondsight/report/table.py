@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from rich.table import Table
 from secondsight.errors import UsageError
 from secondsight.report.metrics import METRICS, SHOWN, text
 from secondsight.report.schema import SCHEMA, Results
+
+_BREAK = re.compile(r"(?<=-)|(?=[+,=])")
 
 #: Where a Parquet table keeps the schema version and the provenance.
 KEY = b"secondsight.results"
@@ -31,6 +35,19 @@ def terminal(results: Results, *, everything: bool = False) -> Table:
         table.add_column(METRICS[key].title, justify="right")
     for row in results.rows:
         table.add_row(row.label, *(text(row.metrics.get(key), METRICS[key].form) for key in keys))
+    return table
+
+
+def side_by_side(columns: Sequence[str], rows: Sequence[tuple[str, str, Sequence[float | None]]]) -> Table:
+    """A Rich table with a column for each of *columns* and a line for each of *rows*: (title, form as of a metric, values)."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name in columns:
+        # Six columns fit into 80 characters: a long name goes on several lines.
+        table.add_column(name if len(name) < 8 else _BREAK.sub("\n", name), justify="right", no_wrap=True)
+    for title, form, values in rows:
+        style = "dim" if title.startswith(" ") else None
+        table.add_row(title, *(text(value, form) for value in values), style=style)
     return table
 
 

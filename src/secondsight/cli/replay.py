@@ -1,0 +1,272 @@
+"""``secondsight replay``: one trace under several kernels' rules, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from secondsight.replay import Result, SubjectResult
+
+app = typer.Typer(add_completion=False)
+
+#: What is replayed where nothing else is asked for: before the heuristic, as posted, and the long-term kernels.
+DEFAULT = ("thp-base", "2.6.38", "6.1", "6.18", "7.2")
+
+
+@app.command()
+def replay(
+    trace: Annotated[
+        Path, typer.Argument(help="The trace (Parquet; `secondsight convert` makes one of others).")
+    ],
+    rules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-r", "--rules", help="A preset, or PRESET+rule=value,…; repeatable. Default: all that matter."
+        ),
+    ] = None,
+    backing: Annotated[
+        str,
+        typer.Option(
+            "--as", help="What the trace's memory is: trace (as recorded), process, vm (a guest's memory)."
+        ),
+    ] = "trace",
+    time_scale: Annotated[
+        float, typer.Option(help="ns of khugepaged's clock for one ns of the trace; it wakes every 10 s.")
+    ] = 1.0,
+    mmu: Annotated[str, typer.Option(help="What KVM uses: npt, shadow, ept, ept-noad.")] = "npt",
+    mglru: Annotated[bool, typer.Option(help="The host runs MGLRU.")] = False,
+    knob: Annotated[
+        list[str] | None, typer.Option(help="khugepaged's sysfs files: pages_to_scan=4096; repeatable.")
+    ] = None,
+    empty: Annotated[
+        bool, typer.Option(help="A VM's memory begins empty, not written and aged before the trace.")
+    ] = False,
+    tlb: Annotated[
+        bool,
+        typer.Option(
+            "--tlb", help="Model a data TLB: only its misses walk, and so set accessed bits. Slower."
+        ),
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead.")] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Draw where each channel was young, under every rules, to FILE.svg or FILE.html."),
+    ] = None,
+    heat: Annotated[
+        str | None,
+        typer.Option(
+            "--map", help="Whose heat map the terminal shows: one of the rules, or none. Default: the last."
+        ),
+    ] = None,
+) -> None:
+    """Replay a trace through the model under any number of rules: what khugepaged would make huge, refuse, and why."""
+    from secondsight.cli.compare import Progress, _backing, _config
+    from secondsight.errors import UsageError
+    from secondsight.replay import Subject
+    from secondsight.replay import replay as run
+    from secondsight.replay.tlb import TlbConfig
+
+    if picture is not None and picture.suffix not in (".svg", ".html"):
+        raise UsageError(f"--picture {picture}: the name must end in .svg or .html")
+    config, behind = _config(knob or [], mmu, mglru), _backing(backing)
+    subjects = [
+        Subject.of(
+            r, config=config, backing=behind, fill=False if empty else None, tlb=TlbConfig() if tlb else None
+        )
+        for r in dict.fromkeys(rules or DEFAULT)
+    ]
+    names = [s.name for s in subjects]
+    if heat is not None and heat not in [*names, "none"]:
+        raise UsageError(f"--map {heat}: one of {', '.join(names)}, or none")
+    shown = None if heat == "none" or json else heat or names[-1]
+    with Progress() as progress:
+        result = run(
+            trace,
+            subjects,
+            time_scale=time_scale,
+            channels=picture is not None or shown is not None,
+            progress=progress,
+        )
+    if picture is not None:
+        _draw(result, picture, str(trace))
+    if json:
+        print(result.json().decode())
+    else:
+        _print(result, str(trace), shown)
+
+
+def _print(result: Result, trace: str, shown: str | None) -> None:
+    """The table, the meaning of its refusals, the map, the notes."""
+    from rich.console import Console
+
+    from secondsight.report.table import side_by_side
+
+    told = Console()
+    # A pipe has no width of its own: lines are not folded there.
+    console = told if told.is_terminal else Console(width=max(100, 34 + 15 * len(result.subjects)))
+    first, span = result.subjects[0], result.provenance.span
+    clock = (span[1] - span[0]) / 1e9 * result.provenance.time_scale
+    console.print(f"[bold]{trace}[/]", highlight=False)
+    console.print(_what(first, clock, result.provenance.time_scale), highlight=False)
+    console.print()
+    console.print(side_by_side([s.name for s in result.subjects], _rows(result)))
+    console.print()
+    _meanings(result, console)
+    for subject in result.subjects:
+        if subject.name == shown:
+            _map(result, subject, console)
+    for note in _notes(result, clock):
+        console.print(f"note: {note}", highlight=False)
+
+
+def _what(one: SubjectResult, clock: float, scale: float) -> str:
+    """In words: what was replayed, as what, and on which clock."""
+    as_what = {
+        "vm": f"a VM's memory (KVM, {one.mmu})",
+        "process": "a process's memory",
+        "mixed": "VMs' and processes' memory",
+    }
+    began = "written and aged before it begins" if one.start == "filled" else "empty when it begins"
+    time = f"{clock:,.0f} s of khugepaged's time" + (
+        f", each second of the trace standing for {scale:g}" if scale != 1 else ""
+    )
+    return f"{one.total.accesses:,} accesses to {as_what[one.backing]} of {one.total.blocks} blocks of 2 MiB, {began}; {time}"
+
+
+def _rows(result: Result) -> list[tuple[str, str, list[float | None]]]:
+    """The table: (title, form, a value for each subject); a title that begins with a space is part of the one above."""
+    from secondsight.report.metrics import METRICS
+
+    subjects, totals = result.subjects, [s.total for s in result.subjects]
+
+    def known(key: str, values: list[Any]) -> tuple[str, str, list[float | None]]:
+        return METRICS[key].title, METRICS[key].form, values
+
+    def each(name: str) -> list[Any]:
+        return [getattr(t, name) for t in totals]
+
+    rows: list[tuple[str, str, list[float | None]]] = [known("collapses", each("collapses"))]
+    if any(each("fault_huge")):
+        rows.append(("huge by a first touch", "count", each("fault_huge")))
+    rows.append(("blocks left small", "count", [t.blocks - t.huge_at_end for t in totals]))
+    reasons = dict.fromkeys(code for t in totals for code in t.refused)
+    rows += [(f" {code}", "count", [t.refused.get(code, 0) for t in totals]) for code in reasons]
+    if any(each("unvisited")):
+        rows.append((" never visited", "count", each("unvisited")))
+    rows += [
+        known("coverage", [t.coverage for t in totals]),
+        known("bloat", each("bloat")),
+        known("wasted_passes", each("wasted")),
+        known("pages_scanned", each("pages_scanned")),
+        known("notifier_calls", [sum(s.notifier_calls.values()) for s in subjects]),
+    ]
+    ops = dict.fromkeys(op for s in subjects for op in s.notifier_calls)
+    rows += [(f" {op}", "count", [s.notifier_calls.get(op, 0) for s in subjects]) for op in ops]
+    if any(each("guest_faults")):
+        rows.append(known("guest_faults", each("guest_faults")))
+    if any(each("splits")):
+        rows.append(known("splits", each("splits")))
+    if totals[0].walks is not None:
+        rows.append(("page walks", "count", each("walks")))
+        rows.append(("walk references", "count", each("walk_references")))
+    rows.append(("full scans", "count", [s.full_scans for s in subjects]))
+    return rows
+
+
+def _meanings(result: Result, console: Console) -> None:
+    """What the columns are, and what the refusals in the table mean, each once."""
+    from rich.table import Table
+
+    from secondsight.mm.rules import ABOUT
+    from secondsight.report.verdicts import rule
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for subject in result.subjects:
+        if subject.rules in ABOUT:
+            table.add_row(subject.rules, ABOUT[subject.rules])
+    for code in dict.fromkeys(code for s in result.subjects for code in s.total.refused):
+        table.add_row(code, rule(code).meaning)
+    console.print(table)
+
+
+def _notes(result: Result, clock: float) -> list[str]:
+    """Notes of all subjects, each once; and whether khugepaged had time to do anything."""
+    notes = dict.fromkeys(note for s in result.subjects for note in s.notes)
+    wakes = min(s.wakes for s in result.subjects)
+    if wakes < 8:
+        notes[
+            f"khugepaged woke only {wakes} times in {clock:,.1f} s of its clock: a larger --time-scale gives it something to do"
+        ] = None
+    return list(notes)
+
+
+# -- pictures ------------------------------------------------------------------------------------------------------
+
+
+def _panels(result: Result, index: int) -> list[Any]:
+    """PRIMARY, REFERENCED, SECONDARY and what was huge, of subject *index*."""
+    import numpy as np
+
+    from secondsight.report.heatmap import Panel
+
+    channels = result.data[index].channels
+    assert channels is not None
+    out = []
+    for name in ("primary", "referenced", "secondary"):
+        pages = np.array(getattr(channels, name), np.float32).T
+        if name != "secondary" or result.subjects[index].backing != "process":
+            out.append(Panel(name.upper(), np.where(pages < 0, np.nan, pages / 512).astype(np.float32)))
+    out.append(Panel("huge", np.array(channels.huge, np.float32).T))
+    return out
+
+
+def _labels(result: Result) -> list[str]:
+    """A block's address, in MiB."""
+    return [f"{int(n) * 2:,} MiB".replace(",", " ") for n in result.data[0].blocks.number]
+
+
+def _end(result: Result, index: int) -> str:
+    seconds = result.subjects[index].series.time[-1] / 1e9
+    return f"{seconds / 60:.0f} min" if seconds >= 180 else f"{seconds:.0f} s"
+
+
+def _map(result: Result, subject: SubjectResult, console: Console) -> None:
+    """The terminal's heat map of one subject."""
+    from secondsight.report.heatmap import legend, terminal
+
+    index = result.subjects.index(subject)
+    colour = console.is_terminal and console.color_system in ("256", "truecolor")
+    console.print()
+    console.print(
+        f"[bold]{subject.name}[/]: where each channel was young, by address and time", highlight=False
+    )
+    console.print(
+        terminal(
+            _panels(result, index),
+            _labels(result),
+            end=_end(result, index),
+            width=min(console.width, 140),
+            height=18,
+            colour=colour,
+        ),
+        end="",
+    )
+    console.print(legend(colour))
+
+
+def _draw(result: Result, path: Path, title: str) -> None:
+    """Every subject's panels, as SVG or a page."""
+    from secondsight.report.heatmap import page, svg
+    from secondsight.report.table import whole
+
+    rows = [(s.name, _panels(result, i)) for i, s in enumerate(result.subjects)]
+    heading = f"{title}: where each channel was young, and what was huge"
+    drawing = svg(rows, _labels(result), title=heading, end=_end(result, 0))
+    whole(path, (page(drawing, heading) if path.suffix == ".html" else drawing).encode())
