@@ -73,6 +73,8 @@ def replay(
 
     if picture is not None and picture.suffix not in (".svg", ".html"):
         raise UsageError(f"--picture {picture}: the name must end in .svg or .html")
+    if backing not in ("trace", "process", "vm"):
+        raise UsageError(f"--as {backing!r}: one of trace, process, vm")
     config, behind = _config(knob or [], mmu, mglru), _backing(backing)
     subjects = [
         Subject.of(

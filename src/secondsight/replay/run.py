@@ -15,7 +15,7 @@ from secondsight.bits.pte import PSE
 from secondsight.mm.judgement import Scan
 from secondsight.mm.khugepaged import Visit
 from secondsight.mm.madvise import Advice, madvise, unmap
-from secondsight.mm.memory import GUEST_FAULTS, HUGE_FAULTS, V_HUGE
+from secondsight.mm.memory import GUEST_FAULTS, V_HUGE
 from secondsight.mm.rmap import swap_out
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.policy.protocol import UNLIMITED
@@ -98,17 +98,17 @@ class Run:
             space = self.machine.at[index]
             local = pages[start:stop] - space.first_row * HPAGE
             how = space.how[kinds[start:stop]]
-            before = int(space.mm.arrays.n[HUGE_FAULTS])
+            pmd = space.mm.arrays.pmd
             limited = self.machine.budget < UNLIMITED and bool(space.mm.arrays.vma.max() & V_HUGE)
             for a, b in self._pieces(space, local, how, limited):
+                last = int(local[b - 1]) >> 9
+                empty = not pmd[last]
                 if how[a] >= H_DEVICE:
                     self._hold(space, int(local[a]), int(how[a]))
                 else:
                     space.access(local[a:b], how[a:b])
-                if limited:
-                    self.machine.spend(space, before)
-                    before = int(space.mm.arrays.n[HUGE_FAULTS])
-                    limited = self.machine.budget > 0
+                if limited and empty and pmd[last] & PSE:
+                    self.machine.spend()
         # Only now: an access may have changed what an earlier one of the batch mapped.
         for start, stop, index in _runs(spaces, len(pages), self.machine.spaces[0].index):
             space = self.machine.at[index]
@@ -220,8 +220,8 @@ class Run:
         self.last_answer[row] = int(visit.status) + (0 if second is None else SECOND)
         if look.code[i] != Scan.PMD_MAPPED:
             self.scanned[row] += min(int(look.stopped[i]) + 1, HPAGE)
-        # Without the heuristic nobody would be asked: the model counts references there only to tell them.
-        asks = self.host.rules.referenced_needed
+        # Where nobody is registered nobody is called. Without the heuristic nobody would be: the model counts there only to tell.
+        asks = self.host.rules.referenced_needed and bool(visit.mm.notifiers)
         self.asked[row] += asks * int(look.asked[i])
         if second is not None:
             self.asked[row] += asks * int(second.asked[0])
@@ -257,8 +257,11 @@ class Run:
         }
         if verb in advice:
             madvise(mm, first, end, advice[verb])
-        elif verb in (Verb.MUNMAP, Verb.EXIT):
+        elif verb is Verb.MUNMAP:
             unmap(mm, first, end)
+        elif verb is Verb.EXIT:
+            unmap(mm, first, end)
+            self.host.khugepaged.exit(mm)
         elif verb is Verb.CLEAR_REFS:
             clear_refs(mm)
         elif verb is Verb.SWAP_OUT:

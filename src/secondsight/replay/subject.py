@@ -205,9 +205,9 @@ class Machine:
         space.mm.fault_huge[rows] = True
         space.mm.refresh()
 
-    def spend(self, space: Space, before: int) -> None:
-        """Huge pages that faults mapped since the counter stood at *before* come off the budget; an empty one ends them."""
-        self.budget -= int(space.mm.arrays.n[memory.HUGE_FAULTS]) - before
+    def spend(self) -> None:
+        """A block became huge by a fault: it comes off the budget; an empty one ends such faults."""
+        self.budget -= 1
         if self.budget <= 0:
             for other in self.spaces:
                 if other.mm.fault_huge is not None and other.mm.fault_huge.any():

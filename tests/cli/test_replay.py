@@ -1,0 +1,105 @@
+"""The replay command: its table, its pictures, its refusals."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from secondsight.cli import main
+from secondsight.trace import Provenance, Space, TraceWriter
+from support.events import GR, GW, trace
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A VM of two blocks for 60 s: the guest uses page 0 of the first all the time, the second only at 1 s."""
+    rows = [(s, 0, 4, 0, GR) for s in range(0, 60, 5)] + [(1, 0, 9, 3, GW)]
+    columns = trace(sorted(rows), ["vm"]).columns
+    path = tmp_path_factory.mktemp("traces") / "vm.parquet"
+    with TraceWriter(path, Provenance(source="test", spaces=[Space(id=0, name="vm", type="vm")])) as out:
+        out.append(*(columns[name] for name in ("time", "space", "address", "kind")))
+    return str(path)
+
+
+def run(capsys, *argv):
+    """(exit code, what was printed, what was complained)."""
+    try:
+        main(["replay", *argv])
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code or 0
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def line(out, title):
+    found = next(text for text in out.splitlines() if text.startswith(title))
+    return re.split(r"\s{2,}|(?<=\d) (?=\d)", found.strip())[1:]
+
+
+def test_the_table_has_a_column_for_each_rules(recorded, capsys):
+    code, out, _ = run(capsys, recorded, "-r", "thp-base", "-r", "6.1", "-r", "7.2", "--map", "none")
+    assert code == 0
+    assert re.search(r"^collapses +0 +2 +1$", out, re.M)
+    assert re.search(r"^blocks left small +2 +0 +1$", out, re.M)
+    assert re.search(r"^ lack_referenced_page +2 +0 +1$", out, re.M)
+    assert "Debian 12's kernel" in out
+    assert "no channel called any page young" in out
+
+
+def test_the_map_of_the_last_rules(recorded, capsys):
+    _, out, _ = run(capsys, recorded, "-r", "6.1", "-r", "thp-base")
+    assert "thp-base: where each channel was young" in out
+    cells = [text for text in out.splitlines() if "··" in text]
+    # One page of 512 young for the guest all the time, nothing for the primary page table; two blocks.
+    assert cells[0].split() == ["8", "MiB", "······", "······", "░░░░░░", "······"]
+    assert len(cells) == 2
+
+
+def test_json(recorded, capsys):
+    _, out, _ = run(capsys, recorded, "-r", "6.1", "--json")
+    told = json.loads(out)
+    assert told["subjects"][0]["total"]["collapses"] == 2
+    assert told["provenance"]["trace"]["source"] == "test"
+
+
+@pytest.mark.parametrize("suffix", ["svg", "html"])
+def test_pictures(recorded, capsys, tmp_path, suffix):
+    path = tmp_path / f"p.{suffix}"
+    assert run(capsys, recorded, "-r", "6.1", "-r", "7.2", "--map", "none", "--picture", str(path))[0] == 0
+    text = path.read_text()
+    assert text.count("data:image/png;base64,") == 8
+    drawing = text[text.index("<svg") : text.index("</svg>") + 6]
+    assert ET.fromstring(drawing).tag.endswith("svg")
+
+
+def test_too_short_a_trace_is_told(recorded, capsys):
+    _, out, _ = run(capsys, recorded, "-r", "6.1", "--map", "none", "--time-scale", "0.1")
+    assert "khugepaged woke only 1 times in 5.5 s" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["-r", "5.4"], "no rules preset is called '5.4'"),
+        (["--as", "guest"], "--as 'guest': one of trace, process, vm"),
+        (["--mmu", "tlb"], "host: "),
+        (["--knob", "max_ptes_none=512"], "max_ptes_none=512: must be 0 to 511"),
+        (["--knob", "nr=1"], "--knob 'nr=1': write NAME=NUMBER"),
+        (["--picture", "a.png"], "must end in .svg or .html"),
+        (["--map", "5.4"], "--map 5.4: one of"),
+        (["--time-scale", "0"], "time scale 0"),
+        (["--picture", "/nowhere/a.svg", "-r", "6.1"], "cannot be written"),
+    ],
+)
+def test_wrong_requests_are_one_line(recorded, capsys, argv, complaint):
+    code, _, err = run(capsys, recorded, *argv)
+    assert code == 2
+    assert complaint in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_no_such_trace(capsys):
+    code, _, err = run(capsys, "nowhere.parquet")
+    assert (code, err.strip()) == (2, "secondsight: nowhere.parquet: no such file")

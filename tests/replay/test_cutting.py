@@ -1,0 +1,206 @@
+"""The fast path is the same verbs in larger batches: where a batch, a chunk or the trace's reading is cut changes nothing; and what is
+noted and folded in gives the very visits that a scenario of the same verbs gets, one access at a time."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from secondsight.mm.config import HostConfig
+from secondsight.mm.judgement import Scan
+from secondsight.replay import HOST, Subject, engine, replay
+from secondsight.scenario import run as scenario_run
+from secondsight.scenario import verbs
+from secondsight.trace.kinds import Kind, Verb
+from support.events import CR, CW, GR, GW, trace
+
+BLOCKS = 2
+PAGES = (0, 1, 511)
+KINDS = {
+    "process": (CR, CW, Kind.DEVICE_WRITE, Kind.PIN_READ),
+    "vm": (GR, GW, CR, CW, Kind.PIN_WRITE),
+}
+VERBS = (
+    Verb.CLEAR_REFS,
+    Verb.MADV_DONTNEED,
+    Verb.MADV_NOHUGEPAGE,
+    Verb.MADV_HUGEPAGE,
+    Verb.SWAP_OUT,
+    Verb.UNPIN,
+)
+SPACES = ("vm", "process")
+
+
+@st.composite
+def rows(draw):
+    """Up to 60 events in 45 s, most pages in several of its intervals; at their end every block is touched: all layouts are the same."""
+    out = []
+    for second in sorted(
+        draw(st.lists(st.sampled_from([0, 3, 10, 14, 22, 29, 35, 44]), min_size=1, max_size=12))
+    ):
+        for _ in range(draw(st.integers(1, 5))):
+            space = draw(st.integers(0, 1))
+            block, page = draw(st.integers(0, BLOCKS - 1)), draw(st.sampled_from(PAGES))
+            if draw(st.integers(0, 6)) == 0:
+                verb = draw(st.sampled_from(VERBS))
+                whole = verb in (Verb.MADV_DONTNEED, Verb.MADV_HUGEPAGE, Verb.MADV_NOHUGEPAGE)
+                out.append((second, space, block, 0 if whole else page, verb, 512 if whole else 1))
+            else:
+                out.append((second, space, block, page, draw(st.sampled_from(KINDS[SPACES[space]])), 1))
+    out[0] = (0, *out[0][1:])
+    return out + [
+        (45, s, b, 7, CW if SPACES[s] == "process" else GW, 1) for s in (0, 1) for b in range(BLOCKS)
+    ]
+
+
+def told(result):
+    """Everything that was found, for comparing."""
+    columns = [{name: value.tolist() for name, value in d.visits.columns().items()} for d in result.data]
+    channels = [
+        [np.array(getattr(d.channels, n)).tolist() for n in ("primary", "referenced", "secondary", "huge")]
+        for d in result.data
+    ]
+    blocks = [
+        [d.blocks.accesses_huge.tolist(), d.blocks.populated.tolist(), d.blocks.first_huge.tolist()]
+        for d in result.data
+    ]
+    return result.subjects, columns, channels, blocks
+
+
+SUBJECTS = [
+    Subject.of("6.1"),
+    Subject.of("7.2"),
+    Subject("2.6.38 ept", Subject.of("2.6.38").rules, HostConfig(mmu="ept", thp_enabled="always")),
+    Subject(
+        "6.12 noad empty",
+        Subject.of("6.12").rules,
+        HostConfig(mmu="ept-noad", thp_enabled="always"),
+        fill=False,
+    ),
+    Subject(
+        "7.2 shadow faults",
+        Subject.of("7.2").rules,
+        HostConfig(mmu="shadow", thp_enabled="always"),
+        fill=False,
+        faults="huge",
+        budget=4,
+    ),
+]
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows(), st.integers(1, 7), st.sampled_from([1, 2, 5]))
+@example([(0, 0, 0, 0, CR), (0, 0, 0, 0, GW), (11, 0, 0, 0, GR), (45, 0, 0, 0, CW)], 1, 1)
+def test_cutting_changes_nothing(events, batch, chunk):
+    whole = replay(trace(events, SPACES), SUBJECTS, channels=True)
+    before = engine.SMALLEST, engine.LARGEST
+    engine.SMALLEST = engine.LARGEST = chunk
+    try:
+        cut = replay(trace(events, SPACES, batch=batch), SUBJECTS, channels=True)
+    finally:
+        engine.SMALLEST, engine.LARGEST = before
+    assert told(cut) == told(whole)
+
+
+@settings(max_examples=8, deadline=None)
+@given(rows())
+def test_a_subject_does_not_know_of_the_others(events):
+    together = replay(trace(events, SPACES), SUBJECTS[:3], channels=True)
+    for i, subject in enumerate(SUBJECTS[:3]):
+        alone = replay(trace(events, SPACES), [subject], channels=True)
+        subjects, *rest = told(together)
+        assert told(alone) == ([subjects[i]], *([part[i]] for part in rest))
+
+
+# -- against scenarios -----------------------------------------------------------------------------------------------
+
+
+def steps(events):
+    """The scenario's verbs for *events*: each with its second."""
+    held = set()
+    for second, space, block, page, kind, _ in events:
+        name, where = f"s{space}", f"{block}:{page}"
+        whole = str(block)
+        if kind in (Kind.CPU_READ, Kind.GUEST_READ, Kind.CPU_WRITE, Kind.GUEST_WRITE):
+            make = {CR: verbs.CpuRead, CW: verbs.CpuWrite, GR: verbs.GuestRead, GW: verbs.GuestWrite}[kind]
+            yield second, make(space=name, pages=where)
+        elif kind == Kind.DEVICE_WRITE:
+            yield second, verbs.IoZeroCopy(space=name, pages=where, write=True)
+        elif kind in (Kind.PIN_READ, Kind.PIN_WRITE):
+            held.add((name, where))
+            yield second, verbs.Pin(space=name, pages=where, name=where, write=kind == Kind.PIN_WRITE)
+        elif kind == Verb.UNPIN:
+            if (name, where) in held:
+                held.discard((name, where))
+                yield second, verbs.Unpin(space=name, name=where)
+        elif kind == Verb.CLEAR_REFS:
+            yield second, verbs.ClearRefs(space=name)
+        elif kind == Verb.SWAP_OUT:
+            yield second, verbs.SwapOut(space=name, pages=where)
+        else:
+            advice = {
+                Verb.MADV_DONTNEED: "dontneed",
+                Verb.MADV_HUGEPAGE: "hugepage",
+                Verb.MADV_NOHUGEPAGE: "nohugepage",
+            }[kind]
+            yield second, verbs.Madvise(space=name, pages=whole, advice=advice)
+
+
+def by_scenario(events, rules):
+    """The visits of a scenario of the same verbs: (wake-up, space, block, status, referenced, isolate's)."""
+    spaces = tuple(
+        verbs.Space(name=f"s{i}", blocks=BLOCKS, vm=verbs.Vm() if kind == "vm" else None)
+        for i, kind in enumerate(SPACES)
+    )
+    runner = scenario_run.Runner(verbs.Scenario(spaces=spaces, steps=(), host=HOST), rules)
+    for mm in runner.host.mms.values():
+        # A replay maps small pages at a first touch unless it is told otherwise.
+        mm.fault_huge = np.zeros(mm.blocks, np.bool_)
+        mm.refresh()
+    out, wake = [], 1
+    runner.host.khugepaged.on_visit = lambda v: out.append(
+        (wake, v.mm.name, v.block, int(v.look.code[v.row]), int(v.look.referenced[v.row]),
+         -1 if v.isolate is None else int(v.isolate.code[0]))
+    )  # fmt: skip
+
+    def scan():
+        runner.host.khugepaged.do_scan()
+
+    for second, step in steps(events):
+        while second >= 10 * wake:
+            scan()
+            wake += 1
+        scenario_run._VERBS[type(step)](runner, step)
+    scan()
+    return out
+
+
+@pytest.mark.parametrize("rules", ["thp-base", "2.6.38", "6.1", "7.2"])
+@settings(max_examples=20, deadline=None)
+@given(events=rows())
+def test_the_verdicts_are_those_of_a_scenario(rules, events):
+    result = replay(trace(events, SPACES), [Subject.of(rules, fill=False)])
+    seen = result.data[0].visits
+    found = [
+        (t // 10**10, f"s{s}", b, c, r, i)
+        for t, s, b, c, r, i in zip(
+            seen.time, seen.space, seen.block, seen.scan, seen.scan_referenced, seen.isolate, strict=True
+        )
+    ]
+    assert found == by_scenario(events, rules)
+
+
+def test_the_events_reach_what_they_are_to_reach():
+    # The strategy is no use unless it collapses, refuses in both looks, swaps and splits: one trace that does.
+    events = [
+        (0, 0, 0, 0, GW),
+        (0, 1, 1, 0, CW),
+        (0, 1, 1, 1, CW),
+        (5, 1, 1, 1, Verb.SWAP_OUT),
+        (12, 1, 1, 1, CR),
+    ]
+    events += [(45, s, b, 7, CW if SPACES[s] == "process" else GW) for s in (0, 1) for b in range(BLOCKS)]
+    events = [(*row, 1)[:6] for row in events]
+    found = by_scenario(events, "7.2")
+    assert (1, "s0", 0, Scan.SUCCEED, 1, Scan.SUCCEED) in found
+    assert any(scan == Scan.LACK_REFERENCED_PAGE for _, _, _, scan, _, _ in found)

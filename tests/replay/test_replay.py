@@ -1,0 +1,223 @@
+"""Replays small enough to be counted by hand."""
+
+import numpy as np
+import pytest
+
+from secondsight.errors import InputError, UsageError
+from secondsight.mm.config import Knobs
+from secondsight.replay import HOST, Subject, replay
+from secondsight.trace.kinds import Kind, Verb
+from support.events import CR, CW, GR, GW, trace, visits
+
+
+def one(rows, rules="7.2", spaces=("process",), scale=1.0, **fields):
+    result = replay(trace(rows, spaces), [Subject.of(rules, **fields)], time_scale=scale)
+    return result, result.subjects[0].total
+
+
+def test_a_process_by_hand():
+    # Block 3: pages 0 and 1 written at 1 s, read 7 times at 12 s; block 9: only read, so only the zero page is mapped.
+    rows = [(1, 0, 3, 0, CW), (1, 0, 3, 1, CW), (1, 0, 9, 4, CR), (12, 0, 3, 0, CR, 7), (12, 0, 9, 5, CR, 3)]
+    result, total = one(rows)
+    assert visits(result) == [
+        (10, 0, 3, "succeeded", "succeeded"),
+        (10, 0, 9, "exceed_none_pte", None),
+        (20, 0, 3, "page_pmd_mapped", None),
+        (20, 0, 9, "exceed_none_pte", None),
+    ]
+    assert (total.blocks, total.collapses, total.huge_at_end) == (2, 1, 1)
+    assert (total.accesses, total.accesses_huge) == (13, 7)
+    assert total.coverage == 7 / 13
+    # Two pages were populated: the other 510 are bloat, and as nobody wrote them they are zero-filled.
+    assert (total.bloat, total.zero_filled) == (510 * 4096, 510 * 4096)
+    # Pages 0 and 1 of block 3 by writing, 4 and 5 of block 9 by reading; 5 after a page table was there.
+    assert total.faults == 4
+    assert total.refused == {"exceed_none_pte": 1}
+    assert result.subjects[0].series.huge_blocks == [1, 1]
+    assert result.subjects[0].series.accesses == [3, 10]
+    assert result.data[0].blocks.first_huge.tolist() == [10_000_000_000, -1]
+    assert result.data[0].blocks.number.tolist() == [3, 9]
+
+
+def test_a_wake_up_sees_what_was_before_it():
+    # At 10 s exactly belongs behind the first wake-up.
+    result, _ = one([(0, 0, 0, 0, CW), (10, 0, 1, 0, CW), (11, 0, 0, 0, CW)])
+    assert visits(result) == [
+        (10, 0, 0, "succeeded", "succeeded"),
+        (10, 0, 1, "no_pte_table", None),
+        (20, 0, 0, "page_pmd_mapped", None),
+        (20, 0, 1, "succeeded", "succeeded"),
+    ]
+
+
+def test_the_time_scale():
+    rows = [(0, 0, 0, 0, CW), (1, 0, 0, 0, CW, 2), (2, 0, 0, 0, CW, 4)]
+    # One second stands for ten: the second and third row lie at the first and second wake-up.
+    result, total = one(rows, scale=10)
+    assert result.subjects[0].wakes == 3
+    assert (total.accesses, total.accesses_huge) == (7, 6)
+
+
+def test_a_guest_alone_before_the_patch_with_it_and_since_the_zap_forgets():
+    # The VM's memory was written and aged before; then the guest touches page 1 every 5 s up to 25 s.
+    rows = [(s, 0, 0, 1, GR) for s in range(0, 30, 5)]
+    source = trace(rows, ["vm"])
+    result = replay(source, [Subject.of(r) for r in ("thp-base", "6.1", "7.2")])
+    base, patched, newest = (s.total for s in result.subjects)
+    assert base.refused == {"lack_referenced_page": 1}
+    assert (base.collapses, base.test_young) == (0, 0)
+    assert [v[3:] for v in visits(result, 1)] == [("succeeded", "succeeded")] + [
+        ("page_pmd_mapped", None)
+    ] * 2
+    # Of one populated page one is asked about, once: the zap marks it before isolate looks.
+    assert (patched.test_young, patched.wasted, patched.accesses_huge) == (1, 0, 4)
+    # The first pass is wasted; the touch at 10 s goes through a fault, which marks the page (twice: gup-fast, then the release
+    # activates it and takes the mark away): the SPTE alone is young at 20 s, and that pass is wasted too, unless the page was active.
+    assert visits(result, 2)[0][3:] == ("succeeded", "lack_referenced_page")
+    assert newest.wasted >= 1
+    assert newest.guest_faults >= 1
+    assert result.subjects[2].notifier_calls["invalidate_range_start"] == newest.wasted + newest.collapses
+
+
+def test_refusals_tell_which_look_refused():
+    result, total = one([(0, 0, 0, 1, GR), (11, 0, 1, 1, GR)], "7.2", ["vm"])
+    assert visits(result)[0] == (10, 0, 0, "succeeded", "lack_referenced_page")
+    assert total.visits["lack_referenced_page@isolate"] == total.wasted
+
+
+def test_several_spaces_are_counted_apart_and_together():
+    rows = [(0, 0, 5, 0, CW, 3), (0, 1, 5, 0, GW, 5), (12, 0, 5, 0, CW, 4), (12, 1, 5, 0, GW, 1)]
+    result = replay(trace(rows, ["process", "vm"]), [Subject.of("6.1")])
+    told = result.subjects[0]
+    process, vm = told.spaces
+    assert (told.backing, told.start) == ("mixed", "filled")
+    assert (process.accesses, process.accesses_huge, vm.accesses, vm.accesses_huge) == (7, 4, 6, 1)
+    assert told.total.accesses_huge == 5
+    assert (process.guest_faults, process.test_young) == (0, 0)
+    assert {v[1] for v in visits(result)} == {0, 1}
+
+
+def test_two_vms_on_one_host_do_not_know_each_other():
+    alone = [(s, 0, 2, p, GW) for s in range(0, 40, 3) for p in range(s % 5)]
+    beside = sorted(alone + [(s, 1, 2, p + 9, GR) for s, _, _, p, _ in alone], key=lambda r: r[0])
+    one_vm = replay(trace(alone, ["vm"]), [Subject.of("6.1")]).subjects[0].spaces[0]
+    both = replay(trace(beside, ["vm", "vm"]), [Subject.of("6.1")]).subjects[0]
+    assert both.spaces[0] == one_vm
+    assert both.total.blocks == 2
+
+
+def test_a_program_as_a_vm():
+    result, total = one([(0, 0, 7, 0, CW), (15, 0, 7, 0, CR)], "thp-base", backing="vm")
+    assert result.subjects[0].backing == "vm"
+    assert total.refused == {"lack_referenced_page": 1}
+    result, total = one([(0, 0, 7, 0, CW), (15, 0, 7, 0, CR)], "thp-base", backing="process")
+    assert total.collapses == 1
+
+
+def test_the_verbs_of_a_trace():
+    rows = [
+        (0, 0, 0, 0, CW), (0, 0, 1, 0, CW), (0, 0, 2, 0, CW), (0, 0, 3, 0, CW), (0, 0, 3, 1, CW),
+        (1, 0, 0, 0, Verb.MADV_NOHUGEPAGE, 512), (1, 0, 1, 0, Verb.MADV_DONTNEED, 512),
+        (1, 0, 2, 0, Kind.PIN_WRITE), (1, 0, 3, 1, Verb.SWAP_OUT, 1),
+        (15, 0, 2, 0, Verb.UNPIN, 1),
+        (25, 0, 2, 0, Verb.MUNMAP, 512),
+    ]  # fmt: skip
+    result, total = one(rows, "6.1")
+    assert visits(result)[:3] == [
+        # 6.1's MADV_DONTNEED leaves an empty page table.
+        (10, 0, 1, "exceed_none_pte", None),
+        (10, 0, 2, "not_suitable_page_count", None),
+        # Swapped out in part, and fewer than 256 young.
+        (10, 0, 3, "lack_referenced_page", None),
+    ]
+    assert (20, 0, 2, "succeeded", "succeeded") in visits(result)
+    assert result.data[0].blocks.huge.tolist() == [False] * 4
+    assert total.unvisited == 1
+
+
+def test_clear_refs_and_exit():
+    rows = [
+        (0, 0, 0, 0, CW),
+        (5, 0, 0, 0, Verb.CLEAR_REFS, 0),
+        (12, 0, 0, 0, CR),
+        (25, 0, 0, 0, Verb.EXIT, 0),
+    ]
+    result, _ = one(rows, "6.1")
+    assert [v[3] for v in visits(result)] == ["lack_referenced_page", "succeeded"]
+    assert result.data[0].blocks.populated.tolist() == [0]
+
+
+def test_huge_pages_at_a_first_touch_and_a_budget():
+    rows = [(0, 0, b, 0, CW, 10) for b in range(3)]
+    _, total = one(rows, faults="huge")
+    assert (total.fault_huge, total.collapses, total.accesses_huge, total.huge_at_end) == (3, 0, 30, 3)
+    _, total = one(rows, faults="huge", budget=2, config=HOST)
+    assert total.fault_huge == 2
+    # A block that is read first maps the huge zero page, and is one block all the same when it is written.
+    rows = [(0, 0, b, 0, kind) for b in range(3) for kind in (CR, CW)]
+    _, total = one(rows, faults="huge", budget=2)
+    assert total.fault_huge == 2
+
+
+def test_khugepageds_knobs():
+    # pages_to_scan 512: one block a wake-up under rules that count blocks.
+    import msgspec
+
+    config = msgspec.structs.replace(HOST, knobs=Knobs(pages_to_scan=512, scan_sleep_millisecs=1000))
+    result, _ = one([(0, 0, b, 0, CW) for b in range(3)] + [(4, 0, 0, 0, CR)], "6.1", config=config)
+    assert [v[:3] for v in visits(result)][:3] == [(1, 0, 0), (2, 0, 1), (3, 0, 2)]
+
+
+def test_what_the_channels_said():
+    rows = [(0, 0, 0, 0, GW), (0, 0, 0, 1, GW), (12, 0, 0, 0, GR)]
+    result = replay(trace(rows, ["vm"]), [Subject.of("7.2")], channels=True)
+    kept = result.data[0].channels
+    at = {
+        name: np.array(getattr(kept, name))[:, 0].tolist() for name in ("primary", "referenced", "secondary")
+    }
+    # Before the first look the guest's two pages; the wasted pass takes their SPTEs; one comes back.
+    assert at["primary"] == [0, 0]
+    assert at["secondary"] == [2, 1]
+    assert kept.time == [10_000_000_000, 20_000_000_000]
+
+
+def test_a_host_without_notifiers_does_not_know():
+    import msgspec
+
+    config = msgspec.structs.replace(HOST, mmu_notifier=False)
+    result = replay(trace([(0, 0, 0, 0, GW)], ["vm"]), [Subject.of("7.2", config=config)], channels=True)
+    assert result.data[0].channels.secondary[0].tolist() == [-1]
+    assert result.subjects[0].total.test_young == 0
+
+
+def test_figures_do_not_know_of_what_was_before_the_trace():
+    result, total = one([(0, 0, 0, p, GR) for p in range(100)], "thp-base", ["vm"])
+    assert (total.faults, total.guest_faults) == (0, 0)
+    assert result.subjects[0].notifier_calls == {}
+
+
+@pytest.mark.parametrize(
+    ("rows", "kwargs", "error"),
+    [
+        ([], {}, "no accesses"),
+        ([(0, 0, 0, 0, Verb.CLEAR_REFS, 0)], {}, "no accesses"),
+        ([(0, 0, 0, 0, CW)], {"time_scale": 0}, "time scale 0"),
+        ([(0, 0, 0, 0, CW)], {"time_scale": float("inf")}, "time scale inf"),
+        ([(0, 0, 0, 0, CW)], {"subjects": []}, "needs subjects"),
+        ([(0, 0, 0, 0, CW)], {"subjects": [Subject.of("6.1")] * 2}, "a name of its own"),
+    ],
+)
+def test_bad_requests(rows, kwargs, error):
+    subjects = kwargs.pop("subjects", [Subject.of("7.2")])
+    with pytest.raises(UsageError, match=error):
+        replay(trace(rows), subjects, **kwargs)
+
+
+def test_bad_traces(tmp_path):
+    with pytest.raises(UsageError, match="times run backwards"):
+        trace([(1, 0, 0, 0, CW), (0, 0, 0, 0, CW)])
+    with pytest.raises(UsageError, match="space 3 is not among the 1 spaces"):
+        trace([(1, 3, 0, 0, CW)])
+    (tmp_path / "t").write_bytes(b"PAR1 not at all")
+    with pytest.raises(InputError, match="not a whole Parquet file"):
+        replay(tmp_path / "t", [Subject.of("7.2")])

@@ -1,0 +1,86 @@
+"""Heat maps: what a cell says."""
+
+import io
+import zlib
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from secondsight.report import heatmap
+from secondsight.report.heatmap import Panel, level, shrink
+
+
+def values(*rows):
+    return np.array(rows, np.float32)
+
+
+def test_a_band_is_the_mean_of_its_blocks_each_at_its_most_in_the_part():
+    four = values([0, 0.5, 0, 0], [1, 0, 0, 0])
+    assert shrink(four, 1, 2).tolist() == [[0.75, 0.0]]
+    assert shrink(four, 2, 4).tolist() == four.tolist()
+    # What is not known is left out of the mean; where nothing is known there is none.
+    half = shrink(values([np.nan, 0.5], [np.nan, np.nan]), 1, 2)
+    assert np.isnan(half[0, 0])
+    assert half[0, 1] == 0.5
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50), st.integers(1, 50))
+def test_no_cell_is_lost(blocks, times, rows, columns):
+    out = shrink(np.ones((blocks, times), np.float32), rows, columns)
+    assert out.shape == (min(rows, blocks), min(columns, times))
+    assert (out == 1).all()
+
+
+def test_levels_rise_from_one_page_to_all():
+    found = level(values([0, 1 / 512, 1 / 64, 1 / 8, 1]))[0]
+    assert found[0] == 0
+    assert found[1] == np.float32(0.1)
+    assert found[4] == 1
+    assert (np.diff(found) > 0).all()
+
+
+def text(panels, labels, **how):
+    out = io.StringIO()
+    Console(file=out, width=200, force_terminal=how["colour"], color_system="truecolor").print(
+        heatmap.terminal(panels, labels, end="9 s", **how)
+    )
+    return out.getvalue()
+
+
+def test_shades_without_colours():
+    shown = text(
+        [Panel("A", values([0, 1 / 512, 1 / 32, 1 / 4, 1, np.nan]))],
+        ["0 MiB"],
+        width=80,
+        height=4,
+        colour=False,
+    )
+    assert shown.splitlines()[1] == "0 MiB ·░▒▓█?"
+
+
+def test_two_bands_a_line_with_colours():
+    panels = [Panel("A", values([0, 1], [1, 0], [0, 0]))]
+    shown = text(panels, ["a", "b", "c"], width=80, height=4, colour=True)
+    assert sum("▀" in line for line in shown.splitlines()) == 2
+    assert "38;2;253;231;37" in shown
+
+
+def test_the_png_holds_the_pixels():
+    pixels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    raw = heatmap._png(pixels)
+    assert raw[16:24] == b"\0\0\0\x03\0\0\0\x02"
+    at = raw.index(b"IDAT")
+    size = int.from_bytes(raw[at - 4 : at], "big")
+    assert (
+        zlib.decompress(raw[at + 4 : at + 4 + size])
+        == b"\0" + pixels[0].tobytes() + b"\0" + pixels[1].tobytes()
+    )
+    assert zlib.crc32(raw[at : at + 4 + size]) == int.from_bytes(raw[at + 4 + size : at + 8 + size], "big")
+
+
+def test_names_are_escaped():
+    drawing = heatmap.svg([("<b>", [Panel("A&B", values([0]))])], ["0"], title="<t>", end="1 s")
+    assert "<b>" not in drawing
+    assert "A&amp;B" in drawing
