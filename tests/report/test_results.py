@@ -1,7 +1,9 @@
 """Results travel as JSON and come back the same; figures are printed for people; answers and charts say what is so."""
 
 import math
+from xml.etree import ElementTree
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,9 +12,11 @@ from hypothesis import strategies as st
 from secondsight.errors import InputError, UsageError
 from secondsight.report import decode, encode, explain
 from secondsight.report.answer import best_within
+from secondsight.report.charts import write_svg
 from secondsight.report.metrics import METRICS, SHOWN, text
 from secondsight.report.schema import finite, pack
-from secondsight.report.svg import Line, chart, thin, ticks
+from secondsight.report.svg import Line, changes, chart, thin, ticks
+from secondsight.report.table import by_pass, records, sensitivity
 from secondsight.report.verdicts import VERDICTS, rule
 from support.results import results
 
@@ -43,7 +47,7 @@ def test_results_come_back_as_they_went():
         (b"{}", "schema version None"),
         (b'{"schema": 99}', "version 99"),
         (b"nonsense", "not a results file"),
-        (b'{"schema": 1}', "not a results file"),
+        (b'{"schema": 2}', "not a results file"),
     ],
 )
 def test_what_is_no_results_file_is_refused(raw, said):
@@ -103,6 +107,54 @@ def test_a_chart_keeps_ends_when_it_is_thinned():
     kept = thin(points)
     assert len(kept) <= 402
     assert (kept[0], kept[-1]) == (points[0], points[-1])
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
+def test_a_step_line_of_its_changes_is_the_same_line(values):
+    points = [(float(i), float(v)) for i, v in enumerate(values)]
+    kept = changes(points)
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    for x, y in points:
+        assert [b for a, b in kept if a <= x][-1] == y
+
+
+def test_charts_become_files_that_stand_alone(tmp_path):
+    written = write_svg(results(blocks=20, columns=4), tmp_path / "out")
+    assert {"utility.svg", "huge.svg", "bloat.svg", "max_ptes_none-coverage.svg"} <= {p.name for p in written}
+    for path in written:
+        root = ElementTree.fromstring(path.read_text())
+        said = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert "khugepaged under 6.1" in said
+        assert "data-chart" not in root.attrib
+
+
+def test_a_table_after_each_pass_and_one_for_each_knob():
+    made = results(blocks=20, columns=8)
+    # Row 0 finishes a pass each second wake-up; its guest faults are 10, 20, 30 ...; never's stand at 5 from its second wake-up on.
+    steps = np.arange(1, 9)
+    first = msgspec.structs.replace(
+        made.rows[0],
+        passes=pack(steps // 2, "i4"),
+        hot=pack(steps, "i4"),
+        wasted=pack(0 * steps, "i4"),
+        guest_faults=pack(10 * steps, "i4"),
+    )
+    never = msgspec.structs.replace(made.rows[3], guest_faults=pack(np.r_[0, np.full(7, 5)], "i4"))
+    told = [
+        [list(column.cells) for column in table.columns]
+        for table in by_pass(msgspec.structs.replace(made, rows=[first, never]))
+    ]
+    hot, _, wasted, faults = told
+    assert hot == [["khugepaged under 6.1"], ["2"], ["4"], ["6"], ["8"]]
+    assert [c[0] for c in wasted[1:]] == ["0", "0", "0", "0"]
+    assert [c[0] for c in faults[1:]] == ["15", "35", "55", "75"]
+    (coverage, bloat) = sensitivity(made)
+    assert coverage.columns[0].header == "coverage at max_ptes_none ="
+    assert [c.header for c in bloat.columns[1:]] == [str(x) for x in range(0, 512, 64)]
+    flat = records(made)
+    assert len(flat) == 6 + 2 * 8
+    assert flat[6]["knobs"] == '{"max_ptes_none":0.0}'
+    assert by_pass(made) == []
 
 
 def test_a_chart_escapes_its_labels():

@@ -111,13 +111,17 @@ def results(blocks: int = 300, columns: int = 48, rows: int = 6, seed: int = 1) 
         blocks=Blocks(pack(space, "i4"), pack(number, "f8"), pack(heat, "f8"), pack(populated, "i4")),
         verdicts=[rule(code) for code in CODES],
         oracle=bound,
-        vary="max_ptes_none",
         sensitivity={
-            r.label: [
-                (float(x), {"coverage": min(1.0, 0.2 + x / 700 + 0.03 * k), "bloat": x * 90000.0 * (k + 1)})
-                for x in range(0, 512, 64)
-            ]
-            for k, r in enumerate(made[:2])
+            "max_ptes_none": {
+                r.label: [
+                    (
+                        float(x),
+                        {"coverage": min(1.0, 0.2 + x / 700 + 0.03 * k), "bloat": x * 90000.0 * (k + 1)},
+                    )
+                    for x in range(0, 512, 64)
+                ]
+                for k, r in enumerate(made[:2])
+            }
         },
     )
 

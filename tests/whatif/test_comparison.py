@@ -91,8 +91,8 @@ def test_the_channels_are_kept_by_block_and_time():
 
 def test_a_range_of_a_knob():
     results = compare(TWO, ["khugepaged", "never"], vary=Range.parse("max_ptes_none=0..511:509"))
-    found = results.sensitivity["khugepaged under 7.2"]
-    assert list(results.sensitivity) == ["khugepaged under 7.2"]
+    found = results.sensitivity["max_ptes_none"]["khugepaged under 7.2"]
+    assert list(results.sensitivity["max_ptes_none"]) == ["khugepaged under 7.2"]
     # 510 empty pages in block 0, 511 in block 5: 509 takes neither, 511 both.
     assert [(v, f["huge_blocks"]) for v, f in found] == [(0, 0), (509, 0), (511, 2)]
     with pytest.raises(UsageError, match="neither khugepaged nor any"):
@@ -101,7 +101,7 @@ def test_a_range_of_a_knob():
 
 def test_an_option_of_a_policy_is_a_knob_too():
     results = compare(TWO, ["madv_collapse"], vary=Range.parse("min_populated=1,2,3"))
-    found = results.sensitivity["madv_collapse under 7.2"]
+    found = results.sensitivity["min_populated"]["madv_collapse under 7.2"]
     assert [f["huge_blocks"] for _, f in found] == [2, 1, 0]
 
 

@@ -34,7 +34,10 @@ def compare(
         typer.Option("-r", "--rules", help="A preset, or PRESET+rule=value,…; repeatable. Default: 7.2."),
     ] = None,
     vary: Annotated[
-        str | None, typer.Option(help="A knob over its range: max_ptes_none=0..511:64, or alpha=0.2,0.4.")
+        list[str] | None,
+        typer.Option(
+            help="A knob over its range: max_ptes_none=0..511:64, or alpha=0.2,0.4; repeatable, one knob at a time."
+        ),
     ] = None,
     budget: Annotated[
         str | None,
@@ -56,6 +59,15 @@ def compare(
     json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the table as Parquet.")] = None,
+    svg: Annotated[
+        Path | None, typer.Option(help="Write each chart as an SVG file into this directory.")
+    ] = None,
+    passes: Annotated[
+        bool,
+        typer.Option(
+            "--passes", help="Print what stood after each of khugepaged's passes, not only at the end."
+        ),
+    ] = False,
     everything: Annotated[
         bool, typer.Option("--all", help="Print every figure, not only those one reads first.")
     ] = False,
@@ -80,8 +92,8 @@ def compare(
                 trace, policy, rules, vary, budget, _config(knob or [], mmu, mglru), _backing(backing), time_scale, tlb,
                 channels=report is not None or json is not None,
             )  # fmt: skip
-        _write(results, report, json, csv, parquet)
-        _print(results, everything)
+        _write(results, report, json, csv, parquet, svg)
+        _print(results, everything, passes)
 
 
 def _explain(name: str) -> None:
@@ -145,7 +157,7 @@ def _run(
     trace: Path,
     policy: list[str] | None,
     rules: list[str] | None,
-    vary: str | None,
+    vary: list[str] | None,
     budget: str | None,
     config: Any,
     backing: Any,
@@ -155,10 +167,11 @@ def _run(
     channels: bool,
 ) -> Results:
     from secondsight.replay.tlb import TlbConfig
-    from secondsight.whatif import comparison
+    from secondsight.whatif import Range
+    from secondsight.whatif import compare as run
 
     with Progress() as progress:
-        return comparison.compare(
+        return run(
             trace,
             policy or ["never", "khugepaged", "always", "oracle"],
             rules or ["7.2"],
@@ -167,7 +180,7 @@ def _run(
             backing=backing,
             budget=budget,
             tlb=TlbConfig() if tlb else None,
-            vary=comparison.Range.parse(vary) if vary else None,
+            vary=[Range.parse(v) for v in vary or []],
             channels=channels,
             progress=progress,
             command=shlex.join(["secondsight", *sys.argv[1:]]),
@@ -216,9 +229,15 @@ def _results(path: Path) -> Results:
 
 
 def _write(
-    results: Results, report: Path | None, json: Path | None, csv: Path | None, parquet: Path | None
+    results: Results,
+    report: Path | None,
+    json: Path | None,
+    csv: Path | None,
+    parquet: Path | None,
+    svg: Path | None,
 ) -> None:
     from secondsight.report import encode, write
+    from secondsight.report.charts import write_svg
     from secondsight.report.table import whole, write_csv, write_parquet
 
     if json:
@@ -227,14 +246,16 @@ def _write(
         write_csv(results, csv)
     if parquet:
         write_parquet(results, parquet)
+    if svg:
+        write_svg(results, svg)
     if report:
         write(results, report)
 
 
-def _print(results: Results, everything: bool) -> None:
+def _print(results: Results, everything: bool, passes: bool) -> None:
     from rich.console import Console
 
-    from secondsight.report.table import terminal
+    from secondsight.report.table import by_pass, sensitivity, terminal
 
     wide = Console()
     # A pipe has no width of its own: lines are not folded there.
@@ -242,5 +263,8 @@ def _print(results: Results, everything: bool) -> None:
     console.print(results.answer, highlight=False, soft_wrap=not wide.is_terminal)
     console.print()
     console.print(terminal(results, everything=everything))
+    for table in [*(by_pass(results) if passes else []), *sensitivity(results)]:
+        console.print()
+        console.print(table)
     for note in results.provenance.notes:
         console.print(f"note: {note}", highlight=False)

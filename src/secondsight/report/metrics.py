@@ -143,6 +143,9 @@ SHOWN: Final = (
     "daemon_time",
 )
 
+#: Figures whose sensitivity to a knob is shown, where they are known and it moves them.
+SENSITIVE: Final = ("coverage", "huge_blocks", "bloat", "wasted_passes", "daemon_time", "overhead_nested")
+
 
 def explain(name: str) -> Metric:
     """The definition of the figure *name* (its key or its title).

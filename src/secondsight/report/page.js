@@ -76,12 +76,12 @@
       const x = x0 + ((px - left) / (width - left - right)) * (x1 - x0);
       if (x < x0 || x > x1) return svg.onmouseleave();
       hair.setAttribute("x1", px); hair.setAttribute("x2", px); hair.style.display = "";
-      const format = figure.dataset.y === "share" ? percent : figure.dataset.y === "bytes" ? (v) => (v / 1048576).toFixed(1) + " MiB" : count;
+      const format = { share: percent, bytes: (v) => (v / 1048576).toFixed(1) + " MiB", seconds, index: (v) => v.toFixed(2) }[figure.dataset.y] || count;
       const at = (points) => { let y = null, before = null;
         for (const [a, b] of points) { if (a > x) { if (figure.dataset.step !== "1" && before) y = before[1] + ((b - before[1]) * (x - before[0])) / (a - before[0]); break; } y = b; before = [a, b]; }
         return y; };
       const lines = data.lines.map((l) => [l.label, at(l.p)]).filter((l) => l[1] !== null).sort((a, b) => b[1] - a[1]);
-      tip.replaceChildren(el("b", {}, figure.dataset.x === "share" ? percent(x) + " of the footprint" : figure.dataset.x === "seconds" ? seconds(x) : String(Math.round(x))),
+      tip.replaceChildren(el("b", {}, figure.dataset.x === "share" ? percent(x) : figure.dataset.x === "seconds" ? seconds(x) : String(Number(x.toPrecision(4)))),
         ...lines.slice(0, 14).map(([label, y]) => el("div", {}, `${format(y)}  ${label}`)));
       tip.style.display = "block";
       const where = figure.getBoundingClientRect();

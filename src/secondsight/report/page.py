@@ -15,9 +15,10 @@ from typing import Any, Final
 import msgspec
 
 from secondsight.errors import UsageError
+from secondsight.report import charts
 from secondsight.report.metrics import METRICS, SHOWN, text
 from secondsight.report.schema import CHANNELS, Results, Row
-from secondsight.report.svg import Line, chart, swatch
+from secondsight.report.svg import swatch
 from secondsight.report.table import whole
 
 #: Bytes a page may have: a browser still opens it at once, and it can be sent to someone.
@@ -33,7 +34,7 @@ def render(results: Results) -> str:
         "ANSWER": html.escape(results.answer),
         "FACTS": _facts(results),
         "TABLE": _table(results.rows),
-        "CHARTS": _charts(results),
+        "CHARTS": charts.page(results),
         "DEFINITIONS": _definitions(results),
         "PROVENANCE": _provenance(results),
         "DATA": _data(results),
@@ -68,7 +69,7 @@ def _facts(results: Results) -> str:
     blocks = results.blocks.space.shape[0]
     said = [
         f"{text(p.accesses, 'count')} accesses to {text(blocks, 'count')} blocks of 2 MiB over {text(p.seconds, 'seconds')}"
-        + (f", replayed {p.time_scale:g} times slower" if p.time_scale != 1 else ""),
+        + (f", each of which stands for {p.time_scale:g} of khugepaged's" if p.time_scale != 1 else ""),
         f"{len(results.spaces)} address space{'s' if len(results.spaces) != 1 else ''}",
     ]
     if p.unseen:
@@ -120,66 +121,6 @@ def _best(values: Iterable[float | None], better: str) -> float | None:
     if not known or better == "neither" or max(known) == min(known):
         return None
     return max(known) if better == "more" else min(known)
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.0f} %"
-
-
-def _series(row: Row, name: str) -> list[tuple[float, float]]:
-    x, y = row.seconds.array(), getattr(row, name).array()
-    return list(zip(x.tolist(), y.tolist(), strict=True))
-
-
-def _charts(results: Results) -> str:
-    rows = results.rows
-    figures = []
-
-    def figure(title: str, note: str, svg: str, x: str, y: str, step: bool = False) -> None:
-        figures.append(
-            f'<figure data-x="{x}" data-y="{y}" data-step="{int(step)}"><figcaption>{title}</figcaption>'
-            f'{svg}<p class="note">{note}</p></figure>'
-        )
-
-    curves = [Line(r.label, [(0.0, 0.0), *r.curve], i) for i, r in enumerate(rows) if r.curve]
-    if results.oracle:
-        curves.append(Line("knowing the future", [(0.0, 0.0), *results.oracle], len(rows), reference=True))
-    if curves:
-        figure(
-            "Was the memory well chosen?",
-            "Share of all accesses that fall on the first blocks a policy made huge, in its own order, had they been huge from the start. "
-            "Dotted: the best choice possible.",
-            chart(curves, x_title="share of the footprint made huge", y_title="share of accesses", x_text=_share, y_text=_share, y_max=1.0),
-            "share", "share",
-        )  # fmt: skip
-    steps = [r for r in rows if r.seconds.shape[0] > 1]
-    if steps:
-        figure(
-            "Huge blocks over time", "After each wake-up.",
-            chart([Line(r.label, _series(r, "huge"), i, step=True) for i, r in enumerate(rows) if r in steps],
-                  x_title="seconds", y_title="huge blocks"), "seconds", "count", True,
-        )  # fmt: skip
-        figure(
-            "Bloat over time", METRICS["bloat"].definition,
-            chart([Line(r.label, _series(r, "bloat"), i, step=True) for i, r in enumerate(rows) if r in steps],
-                  x_title="seconds", y_title="bloat", y_text=lambda v: text(v, "bytes"), y_unit=float(1 << 20)), "seconds", "bytes", True,
-        )  # fmt: skip
-    if results.sensitivity:
-        for key in ("coverage", "bloat"):
-            metric = METRICS[key]
-            lines = [
-                Line(label, [(x, v) for x, values in points if (v := values.get(key)) is not None], i)
-                for i, (label, points) in enumerate(results.sensitivity.items())
-            ]
-            figure(
-                f"{metric.title.capitalize()} against {html.escape(results.vary)}",
-                "One replay for each point.",
-                chart(lines, x_title=results.vary, y_title=metric.title, y_text=lambda v, m=metric: text(v, m.form),  # type: ignore[misc]
-                      y_unit=float(1 << 20) if metric.form == "bytes" else 1.0),
-                "number", metric.form,
-            )  # fmt: skip
-    legend = "".join(f'<li data-row="{i}">{swatch(i)}{html.escape(r.label)}</li>' for i, r in enumerate(rows))
-    return f'<div class="charts">{"".join(figures)}</div><ul class="legend">{legend}</ul>'
 
 
 def _definitions(results: Results) -> str:

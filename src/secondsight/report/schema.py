@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from secondsight.errors import InputError
 
 #: Changed whenever a reader of the older one could misread the newer.
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 Dtype = Literal["u1", "i2", "i4", "f4", "f8"]
 CHANNELS: Final = ("primary", "referenced", "secondary")
@@ -120,7 +121,9 @@ class Events(msgspec.Struct, frozen=True):
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One combination. Figures by metric key, None where it is not known.
 
-    seconds f8[T], huge i4[T], bloat f8[T] (bytes): after each wake-up. curve: (share of footprint made huge, share of accesses covered).
+    options: the policy's own, where not the default; knobs: what was varied to get this row. seconds f8[T], huge i4[T], bloat f8[T]
+    (bytes): after each wake-up; and so i4[T]: hot, huge blocks that hold a hot page; passes, full scans of khugepaged so far; wasted,
+    collapses begun and refused so far; guest_faults so far. curve: (share of footprint made huge, share of accesses covered).
     fate f4[B]: when each block first became huge, seconds, NaN never. split f4[B]: when it last was split, NaN never.
     channels: by name, i2[B, C], the most pages young in each of C equal parts of the run, -1 unknown.
     """
@@ -129,10 +132,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     policy: str
     rules: str
     options: dict[str, Any] = {}
+    knobs: dict[str, float | str] = {}
     metrics: dict[str, float | None]
     seconds: Packed
     huge: Packed
     bloat: Packed
+    hot: Packed | None = None
+    passes: Packed | None = None
+    wasted: Packed | None = None
+    guest_faults: Packed | None = None
     curve: list[tuple[float, float]] = []
     fate: Packed | None = None
     split: Packed | None = None
@@ -140,8 +148,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     events: Events | None = None
 
 
+#: (policy and rules) -> (value of the knob, figures), values rising.
+Sensitivity = Mapping[str, Sequence[tuple[float, Mapping[str, float | None]]]]
+
+
 class Results(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole comparison."""
+    """A whole comparison: of one trace, or over many (then there are no blocks, and the figures are sums or means over the traces).
+
+    oracle: the best utility curve there is. sensitivity: by knob. spread: by metric, then row: (share of the traces, at most this value).
+    """
 
     schema: int = SCHEMA
     title: str
@@ -153,9 +168,8 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     blocks: Blocks
     verdicts: list[VerdictRule] = []
     oracle: list[tuple[float, float]] = []
-    vary: str = ""
-    #: (policy and rules) -> (value of the knob, figures)
-    sensitivity: dict[str, list[tuple[float, dict[str, float | None]]]] = {}
+    sensitivity: dict[str, Sensitivity] = {}
+    spread: dict[str, dict[str, list[tuple[float, float]]]] = {}
 
 
 def finite(value: float | None) -> float | None:

@@ -12,7 +12,7 @@ import html
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 80, 18, 12, 44
@@ -50,6 +50,12 @@ def thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[f
     return [*points[::stride], points[-1]]
 
 
+def changes(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points of a step line where it changes, and its last."""
+    kept = [p for i, p in enumerate(points) if i == 0 or p[1] != points[i - 1][1]]
+    return kept if kept[-1:] == list(points[-1:]) else [*kept, points[-1]]
+
+
 def chart(
     lines: Sequence[Line],
     *,
@@ -59,14 +65,14 @@ def chart(
     y_text: Callable[[float], str] = lambda v: f"{v:g}",
     y_max: float | None = None,
     y_unit: float = 1.0,
-    standalone: bool = False,
+    standalone: str = "",
 ) -> str:
     """The chart as SVG.
 
-    *y_unit*: what a round number is counted in (2**20: ticks at whole MiB). *standalone*: with its own colours, for a file of
-    its own; else the page's style applies.
+    *y_unit*: what a round number is counted in (2**20: ticks at whole MiB). *standalone*: the title of a chart that stands in a file
+    of its own, with its own colours and a legend; else the page's style applies.
     """
-    lines = [Line(line.label, thin(line.points), line.index, line.step, line.reference) for line in lines]
+    lines = [replace(line, points=thin(changes(line.points) if line.step else line.points)) for line in lines]
     points = [p for line in lines for p in line.points]
     x_low, x_high = min((p[0] for p in points), default=0.0), max((p[0] for p in points), default=1.0)
     x_low = 0.0 if x_low >= 0 else x_low
@@ -80,7 +86,7 @@ def chart(
         return HEIGHT - BOTTOM - value / y_high * (HEIGHT - TOP - BOTTOM)
 
     # Read back by the page for its cross-hair.
-    data = {
+    data: dict[str, object] = {
         "x": [x_low, x_high],
         "y": [0, y_high],
         "lines": [
@@ -92,12 +98,20 @@ def chart(
             for line in lines
         ],
     }
+    attribute = "" if standalone else f' data-chart="{html.escape(json.dumps(data))}"'
+    above, below = (26, 18 * -(-len(lines) // 2) + 8) if standalone else (0, 0)
     out = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(y_title)} against {html.escape(x_title)}" '
-        f'xmlns="http://www.w3.org/2000/svg" data-chart="{html.escape(json.dumps(data))}">'
+        f'<svg class="chart" viewBox="0 {-above} {WIDTH} {HEIGHT + above + below}" role="img" '
+        f'aria-label="{html.escape(y_title)} against {html.escape(x_title)}" '
+        f'xmlns="http://www.w3.org/2000/svg"{attribute}>'
     ]
     if standalone:
-        out.append(STYLE)
+        out.append(
+            f'{STYLE}<rect class="paper" x="0" y="{-above}" width="{WIDTH}" height="{HEIGHT + above + below}"/>'
+        )
+        out.append(
+            f'<text class="title" x="8" y="-8" font-weight="bold" font-size="14">{html.escape(standalone)}</text>'
+        )
     for value in (y_unit * tick for tick in ticks(0, y_high / y_unit)):
         y = y_at(value)
         out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -126,15 +140,33 @@ def chart(
                 path.append(f"L{x_at(a):.1f} {y_at(last):.1f}")
             path.append(f"{'L' if i else 'M'}{x_at(a):.1f} {y_at(min(b, y_high)):.1f}")
             last = b
-        look = "reference" if line.reference else f"c{line.index % COLOURS}"
-        dash = "2 4" if line.reference else DASHES[line.index // COLOURS % len(DASHES)]
-        style = f' stroke-dasharray="{dash}"' if dash else ""
+        look, style = _look(line)
         out.append(
             f'<path class="series {look}" data-row="{line.index}" d="{"".join(path)}"{style}>'
             f"<title>{html.escape(line.label)}</title></path>"
         )
+    if standalone:
+        out += [_entry(line, i) for i, line in enumerate(lines)]
     out.append("</svg>")
     return "".join(out)
+
+
+def _look(line: Line) -> tuple[str, str]:
+    """The class and the dashes of *line*."""
+    if line.reference:
+        return "reference", ' stroke-dasharray="2 4"'
+    dash = DASHES[line.index // COLOURS % len(DASHES)]
+    return f"c{line.index % COLOURS}", f' stroke-dasharray="{dash}"' if dash else ""
+
+
+def _entry(line: Line, place: int) -> str:
+    """The legend's entry number *place*, two to a line below the chart."""
+    x, y = 20 + (place % 2) * (WIDTH - 20) / 2, HEIGHT + 10 + 18 * (place // 2)
+    look, style = _look(line)
+    return (
+        f'<path class="series {look}" d="M{x:.0f} {y}h26"{style}/>'
+        f'<text class="title" x="{x + 32:.0f}" y="{y + 4}">{html.escape(line.label)}</text>'
+    )
 
 
 def swatch(index: int) -> str:
@@ -145,7 +177,7 @@ def swatch(index: int) -> str:
 
 
 STYLE = (
-    "<style>.chart{background:#fff;font:12px sans-serif}.grid{stroke:#ddd}.axis{stroke:#555}.tick,.title{fill:#333}"
+    "<style>.chart{font:12px sans-serif}.paper{fill:#fff}.grid{stroke:#ddd}.axis{stroke:#555}.tick,.title{fill:#333}"
     ".series{fill:none;stroke-width:2}.c0{stroke:#1f5fb4}.c1{stroke:#c2570c}.c2{stroke:#1b7f4b}.c3{stroke:#a3297c}"
     ".c4{stroke:#6b5b00}.c5{stroke:#0e7c86}.c6{stroke:#8a3ffc}.c7{stroke:#b3261e}.reference{stroke:#555}</style>"
 )

@@ -6,18 +6,19 @@ import csv
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
 from secondsight.errors import UsageError
-from secondsight.report.metrics import METRICS, SHOWN, text
-from secondsight.report.schema import SCHEMA, Results
+from secondsight.report.metrics import METRICS, SENSITIVE, SHOWN, text
+from secondsight.report.schema import SCHEMA, Results, Row
 
 _BREAK = re.compile(r"(?<=-)|(?=[+,=])")
 
@@ -51,18 +52,106 @@ def side_by_side(columns: Sequence[str], rows: Sequence[tuple[str, str, Sequence
     return table
 
 
+#: Passes that are shown, where there are that many; and the last.
+PASSES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500)
+
+
+def _at_passes(row: Row, passes: Sequence[int]) -> list[int]:
+    """The wake-up at which each of *passes* was complete (the last where it never was)."""
+    assert row.passes is not None
+    done = row.passes.array()
+    return [min(int(np.searchsorted(done, wanted)), len(done) - 1) for wanted in passes]
+
+
+def by_pass(results: Results) -> list[Table]:
+    """Tables of what stood after each pass of khugepaged over everything: rows that it worked on, some of the passes as columns."""
+    rows = [r for r in results.rows if r.passes is not None and r.passes.array().max(initial=0) > 0]
+    if not rows:
+        return []
+    most = max(int(r.passes.array()[-1]) for r in rows if r.passes is not None)
+    passes = [p for p in PASSES if p < most] + [most]
+    floor = next((r for r in results.rows if r.policy == "never"), None)
+    beyond = " beyond never's" if floor else ""
+    out = []
+    for name, title, form in (
+        ("hot", "hot blocks made huge", "count"), ("bloat", "bloat", "bytes"), ("wasted", "wasted passes over a block", "count"),
+        ("guest_faults", f"guest faults{beyond}", "count"),
+    ):  # fmt: skip
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(f"{title}, after pass", no_wrap=True)
+        for number in passes:
+            table.add_column(str(number), justify="right")
+        for row in rows:
+            column = getattr(row, name).array()
+            at = _at_passes(row, passes)
+            values = column[at].astype(float)
+            if name == "guest_faults" and floor is not None and floor.guest_faults is not None:
+                # The same moments of the floor's run, which has wake-ups of its own.
+                moments = row.seconds.array()[at]
+                other = np.searchsorted(floor.seconds.array(), moments, side="right") - 1
+                values = values - floor.guest_faults.array()[np.maximum(other, 0)]
+            table.add_row(row.label, *(text(float(v), form) for v in values))
+        out.append(table)
+    return out
+
+
+def sensitivity(results: Results) -> list[Table]:
+    """A table for each varied knob and each figure that it moves: rows as lines, the knob's values as columns."""
+    out: list[Table] = []
+    for knob, told in results.sensitivity.items():
+        values, before = sorted({x for points in told.values() for x, _ in points}), len(out)
+        for key in SENSITIVE:
+            lines = {label: {x: f.get(key) for x, f in points} for label, points in told.items()}
+            if not any(len({v for v in line.values() if v is not None}) > 1 for line in lines.values()):
+                continue
+            table = Table(box=None, pad_edge=False, header_style="bold")
+            table.add_column(f"{METRICS[key].title} at {knob} =", no_wrap=True)
+            for value in values:
+                table.add_column(f"{value:g}", justify="right")
+            for label, line in lines.items():
+                table.add_row(label, *(text(line.get(value), METRICS[key].form) for value in values))
+            out.append(table)
+        if len(out) == before:
+            table = Table(
+                f"{knob} moves no figure between {values[0]:g} and {values[-1]:g}", box=None, pad_edge=False
+            )
+            out.append(table)
+    return out
+
+
 def records(results: Results) -> list[dict[str, Any]]:
-    """One flat record a row: label, policy, options (JSON), rules, then every figure by its key."""
-    return [
-        {
-            "label": row.label,
-            "policy": row.policy,
-            "options": msgspec.json.encode(row.options, order="deterministic").decode(),
-            "rules": row.rules,
-            **{key: row.metrics.get(key) for key in METRICS},
-        }
-        for row in results.rows
-    ]
+    """One flat record a row: label, policy, options and knobs (JSON), rules, then every figure by its key; behind the rows, one
+    for each point of a sensitivity curve.
+    """
+    out = [_record(r.label, r.policy, r.options, r.rules, r.knobs, r.metrics) for r in results.rows]
+    by_label = {row.label: row for row in results.rows}
+    for knob, told in results.sensitivity.items():
+        for label, points in told.items():
+            row = by_label.get(label)
+            policy, _, rules = label.rpartition(" under ")
+            options = row.options if row else {}
+            for value, figures in points:
+                name = row.policy if row else policy
+                out.append(_record(f"{label} {knob}={value:g}", name, options, rules, {knob: value}, figures))
+    return out
+
+
+def _record(
+    label: str,
+    policy: str,
+    options: Mapping[str, Any],
+    rules: str,
+    knobs: Mapping[str, Any],
+    figures: Mapping[str, float | None],
+) -> dict[str, Any]:
+    return {
+        "label": label,
+        "policy": policy,
+        "options": msgspec.json.encode(options, order="deterministic").decode(),
+        "rules": rules,
+        "knobs": msgspec.json.encode(knobs, order="deterministic").decode(),
+        **{key: figures.get(key) for key in METRICS},
+    }
 
 
 def write_csv(results: Results, path: str | os.PathLike[str]) -> None:
@@ -84,7 +173,7 @@ def write_parquet(results: Results, path: str | os.PathLike[str]) -> None:
 
     :raises UsageError: *path* cannot be written.
     """
-    types = dict.fromkeys(("label", "policy", "options", "rules"), pa.string()) | dict.fromkeys(
+    types = dict.fromkeys(("label", "policy", "options", "rules", "knobs"), pa.string()) | dict.fromkeys(
         METRICS, pa.float64()
     )
     schema = pa.schema(list(types.items()), {KEY: _about(results)})

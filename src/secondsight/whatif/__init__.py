@@ -4,7 +4,8 @@
 >>> results = compare("vm.parquet", ["khugepaged", "hawkeye,alpha=0.4", "oracle"], ["6.1", "7.2"])  # doctest: +SKIP
 """
 
-from secondsight.whatif.comparison import Range, combinations, compare, parse_budget
+from secondsight.whatif.combine import Combination, Range, combinations, parse_budget
+from secondsight.whatif.comparison import compare
 from secondsight.whatif.costs import CostModel
 
-__all__ = ["CostModel", "Range", "combinations", "compare", "parse_budget"]
+__all__ = ["Combination", "CostModel", "Range", "combinations", "compare", "parse_budget"]

@@ -7,7 +7,6 @@ SubjectResult + SubjectData --figures--> metrics        (measure, costs)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from secondsight.report.metrics import METRICS
 from secondsight.report.schema import CHANNELS, Events, Row, VerdictRule, finite, pack
 from secondsight.report.verdicts import rule
 from secondsight.whatif import measure
+from secondsight.whatif.combine import Combination
 from secondsight.whatif.costs import CostModel, walk_references
 
 Ints = npt.NDArray[np.int64]
@@ -210,42 +210,47 @@ def row(
     facts: Facts,
     verdicts: Verdicts,
     *,
-    label: str,
-    policy: str,
-    daemon: bool,
+    combination: Combination,
     row_of: dict[tuple[int, int], int],
 ) -> Row:
     """One row of the results."""
     result, data = tally.result(run)
     blocks, series = data.blocks, result.series
+    name, *options = combination.policy.split(",")
     first = np.where(blocks.first_huge >= 0, blocks.first_huge, np.iinfo(np.int64).max)
     order = np.argsort(first, kind="stable")[: int((blocks.first_huge >= 0).sum())]
     seconds = np.asarray(series.time, np.float64) / 1e9
     said = data.channels
     channels = binned(said, float(series.time[-1]), facts.columns) if said is not None and said.time else {}
     return Row(
-        label=label,
-        policy=policy.partition(",")[0],
+        label=combination.label,
+        policy=name,
         rules=result.rules,
-        options=dict(part.split("=", 1) for part in policy.split(",")[1:]),
+        options=dict(part.split("=", 1) for part in options),
+        knobs=dict(combination.knobs),
         metrics=figures(result, data, run, facts),
         seconds=pack(seconds, "f8"),
         huge=pack(series.huge_blocks, "i4"),
         bloat=pack(series.bloat, "f8"),
+        hot=pack(hot_huge(facts.hot, data, np.asarray(series.time)), "i4"),
+        passes=pack(series.full_scans, "i4"),
+        wasted=pack(series.wasted, "i4"),
+        guest_faults=pack(series.guest_faults, "i4"),
         curve=measure.thinned(measure.utility_curve(blocks.accesses, order)),
         fate=pack(np.where(blocks.first_huge >= 0, blocks.first_huge / 1e9, np.nan), "f4"),
         split=pack(split_times(said), "f4") if said is not None and said.time else None,
         channels={name: pack(cells, "i2") for name, cells in channels.items()},
-        events=events(data, row_of, daemon, verdicts),
+        events=events(data, row_of, run.machine.daemon, verdicts),
     )
+
+
+def hot_huge(hot: Bools, data: SubjectData, time: Ints) -> Ints:
+    """Blocks with a hot page that had been made huge by each of *time*."""
+    when = data.blocks.first_huge[hot.reshape(-1, 512).any(axis=1)]
+    return np.searchsorted(np.sort(when[when >= 0]), time, side="right")
 
 
 def oracle_curve(accesses: Ints) -> list[tuple[float, float]]:
     """The utility curve of the best choice there is: the most accessed blocks first."""
     touched = np.argsort(-accesses, kind="stable")[: int((accesses > 0).sum())]
     return measure.thinned(measure.utility_curve(accesses, touched))
-
-
-def spaces_used(results: Sequence[SubjectResult]) -> list[str]:
-    """Names of the spaces the replay drove."""
-    return [space.name for space in results[0].spaces]

@@ -1,0 +1,204 @@
+"""The charts of a comparison: the same in the page, and each as an SVG file of its own.
+
+curves: utility      over time: huge, hot huge, bloat, wasted passes, guest faults      knobs: sensitivity      many traces: spread
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from secondsight.errors import UsageError
+from secondsight.report.metrics import METRICS, SENSITIVE, text
+from secondsight.report.schema import Packed, Results, Row
+from secondsight.report.svg import Line, chart, swatch
+from secondsight.report.table import whole
+
+Form = Literal["count", "share", "bytes", "seconds", "index", "number"]
+
+#: Figures whose spread over many traces is drawn.
+SPREAD = ("coverage", "bloat", "wasted_passes", "overhead_nested")
+
+MIB = float(1 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One chart: *name* is its file's, *x* and *y* say how values are printed."""
+
+    name: str
+    title: str
+    note: str
+    x_title: str
+    y_title: str
+    x: Form
+    y: Form
+    lines: Sequence[Line] = field(default_factory=list)
+    y_max: float | None = None
+
+    def svg(self, *, standalone: bool = False) -> str:
+        """The chart; *standalone*: with title, legend and colours of its own."""
+        return chart(
+            self.lines, x_title=self.x_title, y_title=self.y_title, x_text=_printer(self.x), y_text=_printer(self.y), y_max=self.y_max,
+            y_unit=MIB if self.y == "bytes" else 1.0, standalone=self.title if standalone else "",
+        )  # fmt: skip
+
+    def html(self) -> str:
+        """The figure for the page; its attributes tell the page's script how to print the cross-hair's values."""
+        step = int(any(line.step for line in self.lines))
+        return (
+            f'<figure data-x="{self.x}" data-y="{self.y}" data-step="{step}"><figcaption>{html.escape(self.title)}</figcaption>'
+            f'{self.svg()}<p class="note">{html.escape(self.note)}</p></figure>'
+        )
+
+
+def _printer(form: Form) -> Callable[[float], str]:
+    if form == "share":
+        return lambda v: f"{100 * v:.0f} %"
+    if form in ("bytes", "seconds"):
+        return lambda v: text(v, form)
+    if form == "count":
+        return lambda v: text(v, "count") if v == round(v) else f"{v:g}"
+    return lambda v: f"{v:g}"
+
+
+def figures(results: Results) -> list[Figure]:
+    """Every chart that *results* have something for, in the order of the page."""
+    out = _curves(results)
+    out += _over_time(results.rows)
+    for knob in results.sensitivity:
+        out += _sensitivity(results, knob)
+    return out + _spread(results)
+
+
+def _curves(results: Results) -> list[Figure]:
+    curves = [Line(r.label, [(0.0, 0.0), *r.curve], i) for i, r in enumerate(results.rows) if r.curve]
+    if results.oracle:
+        curves.append(
+            Line("knowing the future", [(0.0, 0.0), *results.oracle], len(results.rows), reference=True)
+        )
+    if not curves:
+        return []
+    return [
+        Figure(
+            "utility",
+            "Was the memory well chosen?",
+            "Share of all accesses that fall on the first blocks a policy made huge, in its own order, had they been huge from the start. "
+            "Dotted: the best choice possible.",
+            "share of the footprint made huge", "share of accesses", "share", "share", curves, 1.0,
+        )
+    ]  # fmt: skip
+
+
+def _over_time(rows: Sequence[Row]) -> list[Figure]:
+    steps = [(i, r) for i, r in enumerate(rows) if r.seconds.shape[0] > 1]
+
+    def lines(pick: Callable[[Row], Packed | None]) -> list[Line]:
+        out = []
+        for i, r in steps:
+            if (packed := pick(r)) is not None:
+                points = list(zip(r.seconds.array().tolist(), packed.array().tolist(), strict=True))
+                out.append(Line(r.label, points, i, step=True))
+        return out
+
+    if not steps:
+        return []
+    out = [
+        Figure("huge", "Huge blocks over time", "After each wake-up.", "seconds", "huge blocks", "seconds", "count",
+               lines(lambda r: r.huge)),
+        Figure("bloat", "Bloat over time", METRICS["bloat"].definition, "seconds", "bloat", "seconds", "bytes", lines(lambda r: r.bloat)),
+    ]  # fmt: skip
+    if hot := lines(lambda r: r.hot):
+        out.insert(1, Figure(
+            "hot", "Hot blocks made huge over time",
+            "Blocks with a hot page (the fewest pages that together take 90 % of the accesses) that have been made huge so far.",
+            "seconds", "hot blocks", "seconds", "count", hot,
+        ))  # fmt: skip
+    wasted = lines(lambda r: r.wasted)
+    if any(line.points[-1][1] for line in wasted):
+        out.append(Figure("wasted", "Wasted passes over time", METRICS["wasted_passes"].definition, "seconds", "wasted passes",
+                          "seconds", "count", wasted))  # fmt: skip
+    faults = lines(lambda r: r.guest_faults)
+    if any(line.points[-1][1] for line in faults):
+        out.append(Figure("faults", "Guest faults over time", METRICS["guest_faults"].definition, "seconds", "guest faults",
+                          "seconds", "count", faults))  # fmt: skip
+    return out
+
+
+def _index(results: Results, label: str) -> int:
+    """The look of *label*'s row; labels that are no row's come behind."""
+    labels = [row.label for row in results.rows]
+    return labels.index(label) if label in labels else len(labels) + sum(map(ord, label)) % 7
+
+
+def _sensitivity(results: Results, knob: str) -> list[Figure]:
+    out = []
+    for key in SENSITIVE:
+        metric = METRICS[key]
+        lines = [
+            Line(label, points, _index(results, label))
+            for label, told in results.sensitivity[knob].items()
+            if (points := [(x, float(v)) for x, values in told if (v := values.get(key)) is not None])
+        ]
+        # A figure that no value of the knob moves is no picture.
+        if any(len({v for _, v in line.points}) > 1 for line in lines):
+            out.append(Figure(
+                f"{knob}-{key}", f"{_capital(metric.title)} against {knob}", f"One replay for each point. {metric.definition}", knob,
+                metric.title, "number", metric.form, lines,
+            ))  # fmt: skip
+    return out
+
+
+def _spread(results: Results) -> list[Figure]:
+    out = []
+    for key in SPREAD:
+        metric = METRICS[key]
+        lines = [
+            Line(label, points, _index(results, label))
+            for label, points in results.spread.get(key, {}).items()
+            if points
+        ]
+        if any(line.points[-1][1] for line in lines):
+            out.append(Figure(
+                f"spread-{key}", f"{_capital(metric.title)} over the traces",
+                f"How many of the traces have at most this much. {metric.definition}", "share of the traces", metric.title, "share",
+                metric.form, lines,
+            ))  # fmt: skip
+    return out
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def page(results: Results) -> str:
+    """All charts and their legend, for the page."""
+    shown = "".join(figure.html() for figure in figures(results))
+    legend = "".join(
+        f'<li data-row="{i}">{swatch(i)}{html.escape(r.label)}</li>' for i, r in enumerate(results.rows)
+    )
+    return f'<div class="charts">{shown}</div><ul class="legend">{legend}</ul>'
+
+
+def write_svg(results: Results, directory: str | os.PathLike[str]) -> list[Path]:
+    """Each chart as ``NAME.svg`` under *directory* (made where it is missing); the paths.
+
+    :raises UsageError: something cannot be written.
+    """
+    where = Path(directory)
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{where}: cannot be made: {error.strerror}") from None
+    out = []
+    for figure in figures(results):
+        whole(where / f"{figure.name}.svg", figure.svg(standalone=True).encode())
+        out.append(where / f"{figure.name}.svg")
+    return out
+
+
+__all__ = ["Figure", "figures", "page", "write_svg"]
