@@ -53,6 +53,16 @@ def test_kinds_of_entry() -> None:
     assert not pte.pmd_trans_huge(entries).any()
 
 
+def test_a_prot_none_entry_is_turned_upright() -> None:
+    """pfn_pte of arch/x86/include/asm/pgtable.h: the frame of an entry without P is stored inverted."""
+    frame = np.uint64(0x12345) << np.uint64(12)
+    stored = (frame ^ pte.PFN_MASK) | pte.PROTNONE | pte.DIRTY
+    others = [pte.NONE, frame | pte.PRESENT, pte.swap_pte(np.array([7], np.uint64))[0]]
+    read = pte.upright(np.array([stored, *others], np.uint64))
+    assert read[0] == frame | pte.PROTNONE | pte.DIRTY and pte.pte_pfn(read[:1])[0] == 0x12345
+    assert read[1:].tolist() == [int(o) for o in others]
+
+
 def test_page_flags_are_the_kernels_export() -> None:
     """include/uapi/linux/kernel-page-flags.h"""
     positions = {"LOCKED": 0, "REFERENCED": 2, "UPTODATE": 3, "DIRTY": 4, "LRU": 5, "ACTIVE": 6, "WRITEBACK": 8, "MMAP": 11,

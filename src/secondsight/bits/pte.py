@@ -83,6 +83,12 @@ def pte_pfn(pte: U64) -> U64:
     return (pte & PFN_MASK) >> PFN_SHIFT
 
 
+def upright(entry: U64) -> U64:
+    """Entries as read from a kernel, PROT_NONE's with their frame number turned back: x86 keeps it inverted wherever P is clear
+    (L1TF; __pte_needs_invert, arch/x86/include/asm/pgtable-invert.h, 4.18)."""
+    return np.where((entry & (PRESENT | PROTNONE)) == PROTNONE, entry ^ PFN_MASK, entry)
+
+
 def mk_pte(pfn: U64, prot: np.uint64) -> U64:
     """An entry for *pfn* (uint64) with the bits of *prot*."""
     return (np.asarray(pfn, dtype=np.uint64) << PFN_SHIFT) | prot

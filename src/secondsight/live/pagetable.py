@@ -26,7 +26,7 @@ _ATTEMPTS = 3
 
 
 class Entries(NamedTuple):
-    """Entries of N blocks: *pmd* uint64[N], *pte* uint64[N, 512] (0 where there is no table), *known* bool[N]."""
+    """Entries of N blocks: *pmd* uint64[N], *pte* uint64[N, 512] (0 where there is no table), *known* bool[N]; ``bits.pte.upright``."""
 
     pmd: U64
     pte: U64
@@ -96,6 +96,6 @@ class PageTable:
             except Torn:
                 continue
             done = left[whole]
-            pmd[done], pte[done], known[done] = before[whole], rows[whole], True
+            pmd[done], pte[done], known[done] = bits.upright(before[whole]), bits.upright(rows[whole]), True
             left = left[~whole]
         return Entries(pmd, pte, known)
