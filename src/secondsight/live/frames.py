@@ -241,9 +241,9 @@ class Frames:
             total = number(self._large_mapcount) + 1
             own = (own + entire).astype(np.int32)
             if self._mm_ids is not None:
-                # folio_maybe_mapped_shared (6.15+): bit 31 of _mm_ids.
+                # folio_maybe_mapped_shared (6.15+): FOLIO_MM_IDS_SHARED_BITNUM, the top bit (bit 31 is its lock).
                 word = int(folio[self._mm_ids : self._mm_ids + 8].view("<u8")[0])
-                return total, total > 1 and bool(word >> 31 & 1), own
+                return total, total > 1 and bool(word >> 63), own
             # folio_likely_mapped_shared (6.9 to 6.14): a guess from the first page.
             return total, total > 1 and (entire > 0 or total > pages or number(self._mapcount) > 0), own
         # folio_mapcount of 6.1: each page's own and the whole's, summed.
