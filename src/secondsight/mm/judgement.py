@@ -1,6 +1,6 @@
 """The judgement, in three pure steps, because the kernel looks twice and changes the world in between.
 
-    view --scan--> passes? --zap--> the view after the notifiers' invalidation --isolate--> collapses?
+    view --scan--> passes? --swap_in, zap--> the view after the notifiers' invalidation --isolate--> collapses?
 
 ``scan`` is hpage_collapse_scan_pmd / collapse_scan_pmd, ``isolate`` is __collapse_huge_page_isolate: for each PTE the checks in
 the kernel's order, first hit wins, then the block's. Nothing else decides: the model's khugepaged, the live ``explain`` and the policies
@@ -17,7 +17,18 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PFN_MASK, PSE, RW, UFFD_WP
+from secondsight.bits.pte import (
+    ACCESSED,
+    DIRTY,
+    MAPPED,
+    PFN_MASK,
+    PRESENT,
+    PSE,
+    RW,
+    UFFD_WP,
+    USER,
+    is_swap_pte,
+)
 from secondsight.mm.config import HPAGE_PMD_NR, Knobs
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.page import (
@@ -419,6 +430,24 @@ def zap(view: BlockView, rules: Rules, *, mglru: bool = False, assume: bool = Fa
     )
 
 
+def swap_in(view: BlockView) -> BlockView:
+    """The view after __collapse_huge_page_swapin: each swapped page is present, young as a fault leaves it, and this process's alone. Pure.
+
+    The page's frame is not known yet: its number is the highest there is, and no folio has it.
+    """
+    swapped = is_swap_pte(view.pte)
+    if not swapped.any():
+        return view
+    entry = PRESENT | USER | ACCESSED | DIRTY | PFN_MASK
+    one = np.int32(1)
+    return replace(
+        view, pte=np.where(swapped, entry, view.pte), flags=np.where(swapped, np.uint32(ANON | LRU | SWAPBACKED), view.flags),
+        mapcount=np.where(swapped, one, view.mapcount), folio_mapcount=np.where(swapped, one, view.folio_mapcount),
+        refcount=np.where(swapped, one, view.refcount), shared=view.shared & ~swapped, folio=np.where(swapped, -1, view.folio),
+        pte_known=view.pte_known | swapped, page_known=view.page_known | swapped,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What khugepaged will answer for N blocks: the scan, and the isolate of those that pass it.
@@ -437,12 +466,17 @@ class Verdict:
 def verdict(
     view: BlockView, limits: Knobs, rules: Rules, *, mglru: bool = False, khugepaged: bool = True
 ) -> Verdict:
-    """Scan, zap, isolate of every block in *view*, three-valued."""
+    """Scan, swap-in, zap, isolate of every block in *view*, three-valued."""
     looks = []
+    inside = swap_in(view)
     for assume in (False, True):
         first = scan(view, limits, rules, khugepaged=khugepaged, assume=assume)
         second = isolate(
-            zap(view, rules, mglru=mglru, assume=assume), limits, rules, khugepaged=khugepaged, assume=assume
+            zap(inside, rules, mglru=mglru, assume=assume),
+            limits,
+            rules,
+            khugepaged=khugepaged,
+            assume=assume,
         )
         code = np.where(first.passed, second.code, first.code).astype(np.uint8)
         looks.append((first, second, code))
