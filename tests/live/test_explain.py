@@ -197,3 +197,38 @@ def test_the_page_tells_every_block_and_escapes_names():
     assert page.count("<rect ") == 3 and "<script" not in page and "&lt;script&gt;" in page
     assert [kind(b) for b in answer.blocks] == ["idle", "wasted", "idle"]
     assert "http" not in page and "src=" not in page
+
+
+def test_swapped_pages_come_back_before_the_second_look():
+    found = columns(2, secondary=False)
+    found.pte[:, :8] = bits.swap_pte(np.arange(16, dtype=np.uint64)).reshape(2, 8)
+    found.pte[0, 8:] |= bits.ACCESSED
+    found.pte[1, 8:200] |= bits.ACCESSED
+    for facts in (FACTS_61, FACTS_72):
+        swapped, idle = explain(snapshot(found, facts)).blocks
+        assert (swapped.status, swapped.known, swapped.bloat) == ("succeeded", True, 0)
+        assert idle.status == "lack_referenced_page" and "256 are needed" in idle.reason
+
+
+@pytest.mark.parametrize(
+    ("marked", "rescued", "said"),
+    [
+        (1, 0, {"not_suitable_page_count", "lack_referenced_page"}),
+        (15, 0, {"not_suitable_page_count", "lack_referenced_page"}),
+        (40, 1, {"not_suitable_page_count", "succeeded"}),
+        (0, 1, {"succeeded"}),
+    ],
+)
+def test_what_hangs_on_the_lru_batch_is_said_to(marked, rescued, said):
+    """6.1 without MGLRU: pages inactive, PG_referenced and used by the guest wait in a batch that holds a reference, unless it fills."""
+    young = np.zeros((1, 512), bool)
+    young[0, :marked] = True
+    found = with_vm(columns(1), young)
+    found.flags[0, :marked] |= kpf.REFERENCED
+    found.pte[0, 500 : 500 + rescued] |= bits.ACCESSED
+    (block,) = explain(snapshot(found, FACTS_61)).blocks
+    assert {block.status, *block.others} == said
+    assert block.known == (len(said) == 1)
+    assert ("LRU batch by then" in block.reason) == (len(said) == 2)
+    with_mglru = msgspec.structs.replace(FACTS_61, mglru=True)
+    assert explain(snapshot(found, with_mglru)).blocks[0].status == "succeeded"

@@ -16,11 +16,11 @@ from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.live import eligible, reasons
 from secondsight.live.capture import Snapshot
-from secondsight.live.choose import Candidates, choose
+from secondsight.live.choose import choose
 from secondsight.live.vma import BLOCK, Vma
 
 if TYPE_CHECKING:
-    from secondsight.mm.judgement import Verdict
+    from secondsight.live.judged import Judged
 
 Counts = npt.NDArray[np.int64]
 
@@ -105,26 +105,6 @@ class Explanation(msgspec.Struct, frozen=True):
 SCHEMA = 1
 
 
-class _Judged:
-    """Verdicts of the rows that need judging, under each reading of the rules; *place* int64[N] is a row's place in them, or -1."""
-
-    def __init__(self, snapshot: Snapshot, rows: npt.NDArray[np.int64], candidates: Candidates) -> None:
-        # The compiled judgement takes longer to import than a snapshot without eligible blocks takes to explain.
-        from secondsight.live.view import to_view
-        from secondsight.mm.judgement import verdict
-
-        header = snapshot.header
-        view = to_view(snapshot.columns, list(header.mappings), header.enabled)[rows]
-        readings = [
-            verdict(view, header.limits, rules, mglru=header.facts.mglru) for rules in candidates.rules
-        ]
-        self.codes = np.stack([r.code for r in readings] + [r.other for r in readings], axis=1)
-        self.first: Verdict = readings[0]
-        self.known = (self.codes == self.codes[:, :1]).all(axis=1)
-        self.place = np.full(len(snapshot.columns.address), -1, np.int64)
-        self.place[rows] = np.arange(len(rows))
-
-
 def explain(snapshot: Snapshot) -> Explanation:
     """Judge *snapshot*; nothing is read."""
     header, columns = snapshot.header, snapshot.columns
@@ -138,7 +118,12 @@ def explain(snapshot: Snapshot) -> Explanation:
     ]
     may = np.array([not why for why in refused], np.bool_)
     rows = np.flatnonzero(may & ~facts.huge)
-    judged = _Judged(snapshot, rows, candidates) if len(rows) else None
+    judged = None
+    if len(rows):
+        # The compiled judgement takes longer to import than a snapshot without eligible blocks takes to explain.
+        from secondsight.live.judged import Judged
+
+        judged = Judged(snapshot, rows, candidates)
     blocks = tuple(_block(row, snapshot, facts, judged, why) for row, why in enumerate(refused))
     mappings = _mappings(vmas, columns.address, facts, why_not)
     return Explanation(
@@ -199,7 +184,7 @@ def _shown(count: Counts, unknown: Counts, row: int) -> int | None:
     return None if unknown[row] else int(count[row])
 
 
-def _block(row: int, snapshot: Snapshot, facts: Facts, judged: _Judged | None, refused: str) -> Block:
+def _block(row: int, snapshot: Snapshot, facts: Facts, judged: Judged | None, refused: str) -> Block:
     columns = snapshot.columns
     huge = bool(facts.huge[row])
     populated, swapped = (512, 0) if huge else (int(facts.populated[row]), int(facts.swapped[row]))
@@ -243,7 +228,7 @@ def _unjudged(why: str) -> _Answer:
     return "page_pmd_mapped", True, reasons.words("page_pmd_mapped"), (), None, False
 
 
-def _verdict(row: int, place: int, snapshot: Snapshot, facts: Facts, judged: _Judged) -> _Answer:
+def _verdict(row: int, place: int, snapshot: Snapshot, facts: Facts, judged: Judged) -> _Answer:
     from secondsight.mm.judgement import Scan
 
     first = judged.first
@@ -273,7 +258,9 @@ def _verdict(row: int, place: int, snapshot: Snapshot, facts: Facts, judged: _Ju
         )
     known = bool(judged.known[place])
     if not known:
-        reason = f"{reason}; or {' / '.join(others)}: it hangs on {_hangs_on(row, snapshot, facts)}"
+        reason = (
+            f"{reason}; or {' / '.join(others)}: it hangs on {_hangs_on(row, place, snapshot, facts, judged)}"
+        )
     if code == Scan.SUCCEED and not snapshot.header.counts_known:
         # A pin cannot be seen from procfs: what would succeed is only not refused by anything visible.
         known, others = False, tuple(sorted({*others, "not_suitable_page_count"}))
@@ -281,8 +268,10 @@ def _verdict(row: int, place: int, snapshot: Snapshot, facts: Facts, judged: _Ju
     return str(code), known, reason, others, at, wasted
 
 
-def _hangs_on(row: int, snapshot: Snapshot, facts: Facts) -> str:
+def _hangs_on(row: int, place: int, snapshot: Snapshot, facts: Facts, judged: Judged) -> str:
     points = []
+    if judged.batch_decides[place]:
+        points.append("how many activated pages wait in the CPU's LRU batch by then")
     if facts.primary_unknown[row]:
         points.append("the CPU's accessed bits (not in procfs)")
     if facts.referenced_unknown[row]:

@@ -1,0 +1,80 @@
+"""The judgement of a snapshot's blocks in every reading that what was seen leaves open.
+
+::
+
+    readings      rules that the kernel's interfaces do not tell apart (choose.py)
+      x unknown   what a channel did not show: no, and yes
+      x batch     up to 6.12 without MGLRU: how full the CPU's activate batch is when khugepaged comes
+
+The last: invalidating an accessed SPTE marks its page accessed; a page that this activates waits in a per-CPU batch that holds a
+reference, so that isolate stops at it (``not_suitable_page_count``), unless the batch just fills up and is emptied. Where the batch
+stands depends on what that CPU did before, and no snapshot shows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits import pageflags as kpf
+from secondsight.live.capture import Snapshot
+from secondsight.live.choose import Candidates
+from secondsight.live.view import to_view
+from secondsight.mm.config import Knobs
+from secondsight.mm.judgement import Verdict, verdict, zap
+from secondsight.mm.rules import Rules
+from secondsight.mm.view import BlockView
+
+I64 = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.uint8]
+
+
+class Judged:
+    """Verdicts of the rows that need judging.
+
+    *first*: the likeliest reading; *codes* uint8[M, R]: the status in each; *known* bool[M]: all agree; *batch_decides* bool[M]: the
+    LRU batch is among what they disagree over; *place* int64[N]: a row's place in these, or -1.
+    """
+
+    def __init__(self, snapshot: Snapshot, rows: I64, candidates: Candidates) -> None:
+        """Judge the blocks *rows* of *snapshot*, int64[M]."""
+        header = snapshot.header
+        mglru = header.facts.mglru
+        view = to_view(snapshot.columns, list(header.mappings), header.enabled)[rows]
+        readings = [verdict(view, header.limits, rules, mglru=mglru) for rules in candidates.rules]
+        batched = [
+            other_batch(view, header.limits, rules, each, mglru)
+            for rules, each in zip(candidates.rules, readings, strict=True)
+        ]
+        self.first: Verdict = readings[0]
+        self.codes = np.stack([r.code for r in readings] + [r.other for r in readings] + batched, axis=1)
+        self.known = (self.codes == self.codes[:, :1]).all(axis=1)
+        self.batch_decides = np.any([b != r.code for b, r in zip(batched, readings, strict=True)], axis=0)
+        self.place = np.full(len(snapshot.columns.address), -1, np.int64)
+        self.place[rows] = np.arange(len(rows))
+
+
+def other_batch(view: BlockView, limits: Knobs, rules: Rules, empty: Verdict, mglru: bool) -> Codes:
+    """The statuses of *view*'s blocks if the CPU's batch stands so that each block's activations do the opposite to it, uint8[N].
+
+    *empty* is the verdict with an empty batch: where a block's activations leave some waiting, one that they just fill is taken, where
+    they just fill it, one that is not empty.
+    """
+    codes = empty.code.copy()
+    rows = np.flatnonzero(empty.scan.passed & (view.zap_marks != 0).any(axis=1))
+    if mglru or not (rules.zap_transfers_accessed and rules.activate_batched) or not len(rows):
+        return codes
+    mine = view[rows]
+    after = zap(mine, rules)
+    waiting = (after.refcount > mine.refcount).sum(axis=1)
+    activated = (waiting > 0) | (((after.flags ^ mine.flags) & kpf.ACTIVE) != 0).any(axis=1)
+    pending = np.where(waiting > 0, rules.lru_batch - waiting, 1)
+    for count in np.unique(pending[activated]).tolist():
+        chosen = np.flatnonzero(activated & (pending == count))
+        # Swapping pages in empties the batches first (lru_add_drain in __collapse_huge_page_swapin).
+        chosen = chosen[empty.scan.unmapped[rows[chosen]] == 0]
+        if len(chosen):
+            codes[rows[chosen]] = verdict(replace(mine[chosen], activate_pending=count), limits, rules).code
+    return codes
