@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secondsight.bits import pagemap as pm
+from secondsight.bits import pte as bits
 from secondsight.errors import MissingPart, SecondSightError, TargetGone, UsageError
 from secondsight.live.process import Process
 from secondsight.live.procfs import BLOCK, FrameTable, Pagemap
+from secondsight.live.reader import ProcfsReader
 
 
 @pytest.fixture
@@ -64,6 +66,31 @@ def test_a_terabyte_of_nothing_is_quick(own):
         except MissingPart:
             pytest.skip("needs PAGEMAP_SCAN")
         assert len(pagemap.populated_blocks(start, start + (1 << 40))) == 1
+
+
+def test_frames_that_may_not_be_seen_are_unknown_and_not_the_zero_page(own):
+    """Without CAP_SYS_ADMIN pagemap shows frame 0 for every page."""
+
+    def hiding(fd, buffers, offset):
+        count = os.preadv(fd, buffers, offset)
+        words = np.frombuffer(buffers[0], np.uint64, count // 8)
+        words &= ~pm.PFN_MASK
+        return count
+
+    memory, block = area([0, 7])
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    assert memory[block - start + 9 * 4096] == 0  # maps the zero page
+    with ProcfsReader(own) as reader:
+        reader.pagemap._preadv = hiding
+        found = reader.read_blocks(np.array([block], np.uint64))
+        try:
+            told = reader.pagemap.zero_pages(np.array([block], np.uint64)) is not None
+        except MissingPart:
+            told = False
+    zero = bits.pte_present(found.pte[0]) & (bits.pte_pfn(found.pte[0]) == 0)
+    assert np.flatnonzero(zero).tolist() == ([9] if told else [])
+    assert np.flatnonzero(~found.page_known[0]).tolist() == ([0, 7] if told else [0, 7, 9])
+    assert np.flatnonzero(bits.pte_present(found.pte[0])).tolist() == [0, 7, 9]
 
 
 @settings(max_examples=30, deadline=None)

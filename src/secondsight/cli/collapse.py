@@ -95,8 +95,10 @@ def _rounds(
     process: Process, policy: Policy, limits: Limits, bounds: tuple[int, int] | None, kernel_memory: bool | None,
     stopping: Stopping, *, dry_run: bool, follow: bool, json: bool,
 ) -> None:  # fmt: skip
+    import errno
+
     from secondsight.errors import TargetGone
-    from secondsight.live import capture
+    from secondsight.live import capture, madvise
     from secondsight.live import collapse as live
     from secondsight.live.probe import probe
 
@@ -117,6 +119,8 @@ def _rounds(
             return
         done.considered = len(taken.columns.address)
         _print_round(done, json)
+        if done.stopped == madvise.CAUSES[errno.EPERM]:
+            raise typer.Exit(1)
         over = done.stopped and not done.stopped.startswith("calls keep")
         if not follow or over or stopping.wait(policy.interval / 1e9):
             return

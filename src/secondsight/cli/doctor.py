@@ -23,7 +23,11 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="The findings as JS
 
         print(msgspec.json.format(msgspec.json.encode(report), indent=1).decode())
         return
-    rights = "root" if report.root else ", ".join(report.capabilities) or "no special rights"
+    held = ", ".join(report.capabilities)
+    whole = len(report.capabilities) == len(report.wanted)
+    rights = (
+        "root" if report.root and whole else held or "none of the capabilities " + ", ".join(report.wanted)
+    )
     print(f"kernel {report.kernel}, {rights}")
     for group, title in _TITLES.items():
         print(f"\n{title}")

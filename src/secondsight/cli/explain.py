@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from secondsight.live.explain import Block, Explanation
+    from secondsight.live.explain import Block, Explanation, Mapping
 
 app = typer.Typer(help="Why khugepaged will or will not collapse each block of a process.")
 
-_SHOWN = 24
+_SHOWN = 8  # of the blocks that collapse or are wasted
+_ALIKE = 3  # of anything else with the same answer
 
 
 @app.command()
@@ -135,48 +136,69 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
     if not shown:
         return
     print("\nmappings with whole blocks" if not everything else "\nmappings")
+    alike: dict[tuple[str, str, str], list[Mapping]] = {}
     for m in shown:
-        state = f"passed by: {m.refused}" if m.refused else "eligible"
-        print(
-            f"  {m.start:012x}-{m.end:012x} {m.perms} {m.blocks} blocks ({m.huge} huge, {m.empty} empty) "
-            f"{m.advice} {m.name} {state}".rstrip()
-        )
+        key = (m.perms, m.advice, m.refused)
+        # A process may have thousands that differ in nothing but their place.
+        alike.setdefault((*key[:2], f"{key[2]} {m.start:x}") if everything else key, []).append(m)
+    for same in alike.values():
+        for m in same[:_ALIKE]:
+            state = f"passed by: {m.refused}" if m.refused else "eligible"
+            words = (
+                f"{m.start:012x}-{m.end:012x}", m.perms, f"{m.blocks} blocks ({m.huge} huge, {m.empty} empty)",
+                m.advice, m.name, state,
+            )  # fmt: skip
+            print(f"  {' '.join(word for word in words if word)}")
+        left = same[_ALIKE:]
+        if left:
+            blocks, huge, empty = (
+                sum(getattr(m, name) for m in left) for name in ("blocks", "huge", "empty")
+            )
+            print(f"  … {len(left)} more mappings like these: {blocks} blocks ({huge} huge, {empty} empty)")
 
 
-def _telling(answer: Explanation) -> list[Block]:
-    """The blocks a user wants first: wasted passes, then what will or may collapse by the memory it adds, then refusals of each kind."""
-    chosen = [b for b in answer.blocks if b.wasted]
-    chosen += sorted(
-        (b for b in answer.blocks if b.status == "succeeded" and not b.wasted), key=lambda b: -b.bloat
-    )
-    seen: dict[tuple[str, str], int] = {}
+def _groups(answer: Explanation) -> list[list[Block]]:
+    """The blocks by their answer: wasted passes first, then what will or may collapse, then refusals, the most frequent first.
+
+    Within a group by the memory that a collapse would add, the most first.
+    """
+    found: dict[tuple[str, bool, bool], list[Block]] = {}
     for block in answer.blocks:
-        if block.wasted or block.status in ("succeeded", "page_pmd_mapped"):
-            continue
-        kind = (block.status, block.reason)
-        seen[kind] = seen.get(kind, 0) + 1
-        if seen[kind] <= 3:
-            chosen.append(block)
-    return sorted(chosen[:_SHOWN], key=lambda b: b.address)
+        if block.status != "page_pmd_mapped":
+            found.setdefault((block.status, block.known, block.wasted), []).append(block)
+    groups = sorted(
+        found.values(),
+        key=lambda g: (not g[0].wasted, g[0].status != "succeeded", g[0].status == "ineligible", -len(g)),
+    )
+    return [sorted(group, key=lambda b: (-b.bloat, b.address)) for group in groups]
 
 
 def _print_blocks(answer: Explanation, everything: bool) -> None:
-    blocks = list(answer.blocks) if everything else _telling(answer)
-    if not blocks:
+    if not answer.blocks:
         return
     print(
         f"\n{'every block' if everything else 'telling blocks'}: pages present/swapped, and used by PRIMARY REFERENCED SECONDARY"
     )
-    for block in blocks:
-        used = " ".join(
-            "?" if n is None else str(n) for n in (block.primary, block.referenced, block.secondary)
-        )
-        guest = f" guest {block.guest:#x} slot {block.slot}" if block.guest is not None else ""
-        doubt = "" if block.known else " (not certain)"
-        where = f" at {block.at:#x}" if block.at is not None else ""
-        print(
-            f"  {block.address:#014x} {block.mapping} {block.populated}/{block.swapped} used {used}{guest}: "
-            f"{block.status}{doubt}: {block.reason}{where}"
-        )
-    if not everything and len(answer.blocks) > len(blocks):
-        print(f"  … {len(answer.blocks) - len(blocks)} more; --all shows every block")
+    if everything:
+        for block in answer.blocks:
+            print(f"  {_words(block)}")
+        return
+    for group in _groups(answer):
+        shown = group[: _SHOWN if group[0].wasted or group[0].status == "succeeded" else _ALIKE]
+        for block in sorted(shown, key=lambda b: b.address):
+            print(f"  {_words(block)}")
+        if len(group) > len(shown):
+            doubt = "" if group[0].known else " (not certain)"
+            print(f"  … {len(group) - len(shown)} more {group[0].status}{doubt}")
+    print("  --all shows every block")
+
+
+def _words(block: Block) -> str:
+    used = " ".join("?" if n is None else str(n) for n in (block.primary, block.referenced, block.secondary))
+    guest = f" guest {block.guest:#x} slot {block.slot}" if block.guest is not None else ""
+    doubt = "" if block.known else " (not certain)"
+    where = f" at {block.at:#x}" if block.at is not None else ""
+    return (
+        f"{block.address:#014x} {block.mapping} {block.populated}/{block.swapped} used {used}{guest}: "
+        f"{block.status}{doubt}: {block.reason}{where}"
+    )

@@ -139,8 +139,12 @@ def check_policy(policy: Policy) -> None:
 
 
 def considered(vmas: list[Vma], advised: bool) -> list[Vma]:
-    """The mappings that may be collapsed: anonymous, of a kind that can be huge, not MADV_NOHUGEPAGE."""
-    return [vma for vma in vmas if not eligible.ineligible(vma, "madvise" if advised else "always")]
+    """The mappings that may be collapsed: anonymous, of a kind that can be huge, not MADV_NOHUGEPAGE.
+
+    MADV_COLLAPSE does not ask the switches in sysfs, so what the kernel made of them (``THPeligible``) is left out.
+    """
+    unasked = [msgspec.structs.replace(vma, eligible=None) for vma in vmas]
+    return [vma for vma in unasked if not eligible.ineligible(vma, "madvise" if advised else "always")]
 
 
 def choices(snapshot: Snapshot, policy: Policy, limits: Limits) -> list[Choice]:
@@ -170,7 +174,9 @@ def choices(snapshot: Snapshot, policy: Policy, limits: Limits) -> list[Choice]:
 
 
 def _as_khugepaged(snapshot: Snapshot, rows: npt.NDArray[np.int64], limits: Limits) -> npt.NDArray[np.int64]:
-    view: BlockView = to_view(snapshot.columns, list(snapshot.header.mappings), "always")[rows]
+    view: BlockView = to_view(
+        snapshot.columns, considered(list(snapshot.header.mappings), limits.advised), "always"
+    )[rows]
     rules = choose(snapshot.header.facts).rules[0]
     sure = scan(view, snapshot.header.limits, rules)
     perhaps = scan(view, snapshot.header.limits, rules, assume=not limits.certain)

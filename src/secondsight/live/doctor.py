@@ -16,7 +16,7 @@ from secondsight.live import madvise, sysfs, tracefs
 from secondsight.live.capture import open_kernel
 from secondsight.live.choose import choose
 from secondsight.live.probe import Facts, probe
-from secondsight.live.process import Process, own_capabilities
+from secondsight.live.process import CAPABILITIES, Process, own_capabilities
 from secondsight.live.procfs import FrameTable, Pagemap
 
 State = Literal["yes", "partly", "no"]
@@ -38,6 +38,7 @@ class Report(msgspec.Struct, frozen=True):
     kernel: str
     root: bool
     capabilities: tuple[str, ...]
+    wanted: tuple[str, ...]
     facts: Facts
     rules: tuple[str, ...]
     open_points: tuple[str, ...]
@@ -53,11 +54,13 @@ def examine() -> Report:
     candidates = choose(facts)
     kernel = _kernel_memory()
     flags = _frame_table("/proc/kpageflags", "page flags")
+    pagemap, scan = _pagemap()
     interfaces = (
         kernel,
         flags,
         _frame_table("/proc/kpagecount", "map counts"),
-        *_pagemap(),
+        pagemap,
+        scan,
         _tracepoints(facts),
         *_thp(),
     )
@@ -66,13 +69,14 @@ def examine() -> Report:
         kernel=facts.release,
         root=os.geteuid() == 0,
         capabilities=tuple(sorted(own_capabilities())),
+        wanted=tuple(sorted(CAPABILITIES.values())),
         facts=facts,
         rules=tuple(rules.name for rules in candidates.rules),
         open_points=candidates.open_points,
         checks=(
             *interfaces,
             collapse,
-            *_channels(kernel, flags),
+            *_channels(kernel, flags if pagemap.state == "yes" else pagemap),
             *_verbs(kernel, flags, interfaces, collapse),
         ),
     )
@@ -151,12 +155,12 @@ def _tracepoints(facts: Facts) -> Check:
         left = tracefs.remove_leftovers(tracing)
     except SecondSightError as error:
         return Check("kernel", "tracepoints", "no", str(error), _ROOT)
-    if facts.trace_fields is None:
+    if "tracepoints" in facts.missing:
         return Check(
             "kernel",
             "tracepoints",
             "no",
-            facts.missing.get("tracepoints", "not there"),
+            facts.missing["tracepoints"],
             "CONFIG_TRACING, CONFIG_TRANSPARENT_HUGEPAGE",
         )
     removed = f"; removed {len(left)} instance(s) left by a killed run" if left else ""
@@ -184,8 +188,8 @@ def _collapse() -> Check:
         return Check(
             "kernel",
             "MADV_COLLAPSE",
-            "partly",
-            "for our own processes only",
+            "no",
+            "process_madvise on another process needs CAP_SYS_NICE",
             "CAP_SYS_NICE and CAP_SYS_PTRACE, or root",
         )
     return Check("kernel", "MADV_COLLAPSE", "yes", "in any process, through a pidfd")
@@ -212,7 +216,7 @@ def _channels(kernel: Check, flags: Check) -> tuple[Check, ...]:
             "REFERENCED",
             "yes" if some else "no",
             "PG_referenced from kpageflags" if some else flags.found,
-            flags.mend,
+            "" if some else flags.mend,
         ),
         Check(
             "channel", "SECONDARY", "no", "unknown: only kernel memory shows what a VM or device used", mend

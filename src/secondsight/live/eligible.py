@@ -1,7 +1,7 @@
 """Which mappings khugepaged's scan of anonymous memory looks at, and why it passes the others by.
 
 The kernel's own test (``hugepage_vma_check``, ``thp_vma_allowable_orders``) as far as VmFlags, the name and the switches in sysfs
-show it.
+show it; what they do not show (prctl, a stack that exec is still building) its answer in smaps does, ``THPeligible``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def ineligible(vma: Vma, enabled: str) -> str:
         return "transparent huge pages are switched off (enabled=never)"
     if enabled == "madvise" and "hg" not in vma.flags:
         return "not advised (enabled=madvise, no MADV_HUGEPAGE)"
+    if vma.eligible is False:
+        return "the kernel says THPeligible: 0 (prctl PR_SET_THP_DISABLE, most likely)"
     return ""
 
 

@@ -365,7 +365,7 @@ def _channels(snapshot: Snapshot, facts: Facts) -> dict[str, str]:
     why = next((answer.why for answer in snapshot.header.secondary if answer.why), "")
     return {
         "PRIMARY": seen(facts.primary_unknown, "procfs has no accessed bit"),
-        "REFERENCED": seen(facts.referenced_unknown, "kpageflags may not be read"),
+        "REFERENCED": seen(facts.referenced_unknown, "page flags may not be read (root, CAP_SYS_ADMIN)"),
         "SECONDARY": seen(facts.secondary_unknown, why)
         if snapshot.header.secondary
         else "known: no MMU notifier is registered",

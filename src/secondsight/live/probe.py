@@ -12,7 +12,8 @@ A vendor's kernel carries changes from later ones, so each of the model's rules 
     spte_era                 KVM has the variable ``kvm_ad_enabled`` (kallsyms), else as the line above
     asks_page_young          ``PG_young`` exists (BTF)
 
-What nothing shows stays open, and every reading of it is judged.
+Where tracefs may not be read, BTF, which anyone may, has the tracepoint's fields (``struct trace_event_raw_mm_khugepaged_scan_pmd``) and
+``enum scan_result``. What nothing shows stays open, and every reading of it is judged.
 """
 
 from __future__ import annotations
@@ -71,20 +72,32 @@ def _members(btf: Btf, name: str) -> dict[str, int]:
     return found
 
 
-def _from_btf(folder: Path) -> dict[str, object]:
-    btf = Btf.load(folder / "vmlinux")
+#: enumerators of ``enum scan_result`` that the rules are chosen by, as the tracepoint prints them
+_STATUSES = {"SCAN_NO_PTE_TABLE": "no_pte_table", "SCAN_PAGE_LAZYFREE": "page_lazyfree"}
+
+
+def _tracepoint(btf: Btf) -> dict[str, object]:
+    """Fields and telling statuses of the scan tracepoint; nothing where the kernel has no such types."""
+    fields = tuple(name for name in _members(btf, "trace_event_raw_mm_khugepaged_scan_pmd") if name != "ent")
+    if not fields or btf.find_enumerator("SCAN_SUCCEED") is None:
+        return {}
+    told = tuple(text for name, text in _STATUSES.items() if btf.find_enumerator(name) is not None)
+    return {"trace_fields": fields, "trace_statuses": told}
+
+
+def from_btf(btf: Btf, kvm: Btf | None = None) -> dict[str, object]:
+    """What the types of a kernel (and of its kvm module, None where KVM is built in or not there) say."""
+    kvm = btf if kvm is None else kvm
     batch = _members(btf, "folio_batch").get("folios")
     length = None
     if batch is not None:
         record = btf.record(batch)
         length = int(record.words[record.at + 2])
-    # KVM as a module has a blob of its own, once it is loaded.
-    kvm = Btf.load(folder / "kvm", btf) if (folder / "kvm").exists() else btf
     functions = frozenset({FUNC})
     transfers = None
     if kvm.find("kvm_mmu_notifier_test_young", functions) is not None:
         transfers = kvm.find("kvm_set_pfn_accessed", functions) is not None
-    return {
+    return _tracepoint(btf) | {
         "zap_transfers": transfers,
         "soft_accessed": None if transfers is None else not transfers,
         "large_mapcount": "_large_mapcount" in _members(btf, "folio"),
@@ -111,14 +124,17 @@ def probe(
     found: dict[str, object] = {}
     missing: dict[str, str] = {}
     try:
+        vmlinux = Btf.load(btf_folder / "vmlinux")
+        # KVM as a module has a blob of its own, once it is loaded.
+        module = btf_folder / "kvm"
+        found |= from_btf(vmlinux, Btf.load(module, vmlinux) if module.exists() else None)
+    except SecondSightError as error:
+        missing["BTF"] = str(error)
+    try:
         folder = tracefs.folder() if tracing is None else tracing
         found["trace_fields"], found["trace_statuses"] = scan_format(folder)
     except (SecondSightError, OSError) as error:
         missing["tracepoints"] = str(error)
-    try:
-        found |= _from_btf(btf_folder)
-    except SecondSightError as error:
-        missing["BTF"] = str(error)
     try:
         found |= _from_symbols(kallsyms)
     except (SecondSightError, OSError) as error:

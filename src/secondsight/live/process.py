@@ -17,14 +17,15 @@ from types import TracebackType
 
 from secondsight.errors import MissingPart, SecondSightError, TargetGone, UsageError
 
-_CAP_NAMES = {19: "CAP_SYS_PTRACE", 21: "CAP_SYS_ADMIN", 23: "CAP_SYS_NICE"}
+#: the capabilities that reading and collapsing need, by bit (include/uapi/linux/capability.h)
+CAPABILITIES = {19: "CAP_SYS_PTRACE", 21: "CAP_SYS_ADMIN", 23: "CAP_SYS_NICE"}
 
 
 def own_capabilities() -> frozenset[str]:
     """The effective capabilities of this process among those that the readers need."""
     with Path("/proc/self/status").open(encoding="ascii") as status:
         mask = next((int(line.split()[1], 16) for line in status if line.startswith("CapEff:")), 0)
-    return frozenset(name for bit, name in _CAP_NAMES.items() if mask >> bit & 1)
+    return frozenset(name for bit, name in CAPABILITIES.items() if mask >> bit & 1)
 
 
 def explain_oserror(error: OSError, what: str, pid: int | None = None) -> SecondSightError:

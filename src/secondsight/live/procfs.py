@@ -192,6 +192,29 @@ class Pagemap:
             return None
         return huge
 
+    def zero_pages(self, blocks: U64) -> npt.NDArray[np.bool_] | None:
+        """Which pages of *blocks* (ascending uint64[N]) are the zero page; bool[N, 512], None without PAGEMAP_SCAN.
+
+        Raises:
+            TargetGone: the process exited or called exec.
+        """
+        zero = np.zeros((len(blocks), PAGES_PER_BLOCK), np.bool_)
+        if not len(blocks) or self._scan_works is False:
+            return zero if self._scan_works is not False else None
+        try:
+            regions = self.scan(int(blocks[0]), int(blocks[-1]) + BLOCK, pm.SCAN_PFNZERO, pm.SCAN_PFNZERO)
+        except MissingPart:
+            self._scan_works = False
+            return None
+        pages = zero.reshape(-1)
+        for start, end in zip(regions["start"].tolist(), regions["end"].tolist(), strict=True):
+            for at in range(start & ~(BLOCK - 1), end, BLOCK):
+                row = int(np.searchsorted(blocks, np.uint64(at)))
+                if row < len(blocks) and int(blocks[row]) == at:
+                    first, last = max(start, at) - at, min(end, at + BLOCK) - at
+                    pages[row * PAGES_PER_BLOCK + first // PAGE : row * PAGES_PER_BLOCK + last // PAGE] = True
+        return zero
+
     def close(self) -> None:
         """Close the file."""
         if self._fd >= 0:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 _FRAME_BITS = np.uint64(int(kpf.KPF_MASK))
+#: stands for a frame that may not be seen (0 would be the zero page): the highest number there is
+_HIDDEN = np.uint64(int(bits.PFN_MASK) >> 12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,15 +250,19 @@ class ProcfsReader:
         huge = self._pagemap.huge_blocks(blocks)
         # Which PTEs are writable procfs does not say: taken for writable, as private memory that was written is.
         entry = bits.PRESENT | bits.USER | bits.RW | bits.DIRTY
-        np.multiply(pfns << bits.PFN_SHIFT | entry, present, out=found.pte)
+        hidden = present & (pfns == 0)
+        shown = np.where(hidden, _HIDDEN, pfns) if hidden.any() else pfns
+        np.multiply(shown << bits.PFN_SHIFT | entry, present, out=found.pte)
         if swapped.any():
             found.pte[swapped] = bits.swap_pte(pfns[swapped])
         uffd = present & ((words & pm.UFFD_WP) != 0)
         if uffd.any():
             found.pte[uffd] |= bits.UFFD_WP
         np.logical_not(present, out=found.pte_known)
-        visible = present & (pfns != 0)
+        visible = present & ~hidden
         self._pages(found, words, pfns, present, visible)
+        if hidden.any():
+            self._mark_zero(found, hidden)
         if huge is None:
             # No PAGEMAP_SCAN: 512 frames of one aligned THP are taken for a PMD mapping.
             first = pfns[:, 0]
@@ -288,14 +294,27 @@ class ProcfsReader:
             np.logical_not(present, out=found.page_known)
         counts = found.mapcount
         counts[:] = present
-        several = visible & ((words & pm.EXCLUSIVE) == 0)
-        if several.any():
-            held = self._counts.read(pfns[several]) if self._counts is not None else np.uint64(2)
+        several = present & ((words & pm.EXCLUSIVE) == 0)
+        counts[several] = 2
+        several &= visible
+        if several.any() and self._counts is not None:
+            held = self._counts.read(pfns[several])
             counts[several] = np.minimum(held, np.uint64(1 << 30)).astype(np.int32)
         np.greater(counts, 1, out=found.shared)
         found.folio_mapcount[:] = counts
         np.add(counts, (found.flags & kpf.SWAPCACHE) != 0, out=found.refcount)
         np.copyto(found.folio, pfns.view(np.int64), where=visible)
+
+    def _mark_zero(self, found: Columns, hidden: Bools) -> None:
+        """Which of the *hidden* pages (bool[N, 512]) are the zero page: PAGEMAP_SCAN tells without their frames."""
+        zero = self._pagemap.zero_pages(found.address)
+        if zero is None:
+            return
+        zero &= hidden
+        found.pte[zero] &= ~(bits.PFN_MASK | bits.RW)
+        found.page_known[zero] = True
+        found.mapcount[zero] = found.folio_mapcount[zero] = found.refcount[zero] = 1
+        found.shared[zero] = False
 
     def close(self) -> None:
         """Close the files."""
