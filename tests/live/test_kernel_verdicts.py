@@ -134,7 +134,8 @@ def test_explain_says_what_khugepaged_then_does(kernel, mmu, wanted, blocks, spa
         pytest.skip(str(missing))
     where, tally, seed = machine(mmu), Tally(), SEED * 1000 + zlib.crc32(f"{kernel}/{mmu}".encode()) % 900
     files = {**agent_files(), "/app/main.py": PROGRAM}
-    with where.boot(found, files, main=["/app/main.py"], memory_mib=3072) as guest:
+    memory = 1024 if where.slow > 1 else 3072
+    with where.boot(found, files, main=["/app/main.py"], memory_mib=memory) as guest:
         assert guest.receive(120 * where.slow)["missing"] == {}
         while tally.visited < wanted:
             seed += 1

@@ -62,14 +62,15 @@ def collapse(
     from secondsight.live.stopping import Stopping
     from secondsight.policy.registry import make
 
+    bounds = capture.parse_range(within) if within else None
     limits = live.Limits(
         budget=live.parse_budget(budget) if budget else None,
         max_stall=live.parse_stall(max_stall) if max_stall else None,
         until=live.parse_coverage(until_coverage) if until_coverage else None,
         advised=advised,
         certain=certain,
+        within=bounds,
     )
-    bounds = capture.parse_range(within) if within else None
     chooser = make(policy)
     live.check_policy(chooser)
     problem = madvise.available()
@@ -82,7 +83,6 @@ def collapse(
             process,
             chooser,
             limits,
-            bounds,
             kernel_memory,
             stopping,
             dry_run=dry_run,
@@ -92,8 +92,8 @@ def collapse(
 
 
 def _rounds(
-    process: Process, policy: Policy, limits: Limits, bounds: tuple[int, int] | None, kernel_memory: bool | None,
-    stopping: Stopping, *, dry_run: bool, follow: bool, json: bool,
+    process: Process, policy: Policy, limits: Limits, kernel_memory: bool | None, stopping: Stopping, *, dry_run: bool,
+    follow: bool, json: bool,
 ) -> None:  # fmt: skip
     import errno
 
@@ -106,7 +106,7 @@ def _rounds(
     facts = probe()
     while True:
         try:
-            taken = capture.take(process, kernel, missing, bounds, facts)
+            taken = capture.take(process, kernel, missing, limits.within, facts)
             chosen = live.choices(taken, policy, limits)
             if dry_run:
                 _print_choices(chosen, json)

@@ -81,13 +81,14 @@ class Round(msgspec.Struct):
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """*budget* bytes a second (None: none), *max_stall* seconds, *until* a share of 1, *advised* only MADV_HUGEPAGE mappings,
-    *certain* only blocks whose use is known."""
+    *certain* only blocks whose use is known, *within* only mappings that these addresses touch."""
 
     budget: int | None = None
     max_stall: float | None = None
     until: float | None = None
     advised: bool = False
     certain: bool = False
+    within: tuple[int, int] | None = None
 
 
 def parse_budget(text: str) -> int:
@@ -138,13 +139,16 @@ def check_policy(policy: Policy) -> None:
         )
 
 
-def considered(vmas: list[Vma], advised: bool) -> list[Vma]:
+def considered(vmas: list[Vma], limits: Limits) -> list[Vma]:
     """The mappings that may be collapsed: anonymous, of a kind that can be huge, not MADV_NOHUGEPAGE.
 
     MADV_COLLAPSE does not ask the switches in sysfs, so what the kernel made of them (``THPeligible``) is left out.
     """
-    unasked = [msgspec.structs.replace(vma, eligible=None) for vma in vmas]
-    return [vma for vma in unasked if not eligible.ineligible(vma, "madvise" if advised else "always")]
+    low, high = limits.within or (0, 1 << 64)
+    unasked = [
+        msgspec.structs.replace(vma, eligible=None) for vma in vmas if vma.start < high and low < vma.end
+    ]
+    return [vma for vma in unasked if not eligible.ineligible(vma, "madvise" if limits.advised else "always")]
 
 
 def choices(snapshot: Snapshot, policy: Policy, limits: Limits) -> list[Choice]:
@@ -152,7 +156,7 @@ def choices(snapshot: Snapshot, policy: Policy, limits: Limits) -> list[Choice]:
 
     ``khugepaged`` is carried out here: blocks that its first look passes, those known to be used most first.
     """
-    columns, vmas = snapshot.columns, considered(list(snapshot.header.mappings), limits.advised)
+    columns, vmas = snapshot.columns, considered(list(snapshot.header.mappings), limits)
     held = np.array([vma is not None for vma in eligible.mappings_of(columns.address, vmas)], np.bool_)
     facts = PageFacts(snapshot)
     rows = np.flatnonzero(held & (facts.populated > 0) & ~facts.huge)
@@ -174,9 +178,9 @@ def choices(snapshot: Snapshot, policy: Policy, limits: Limits) -> list[Choice]:
 
 
 def _as_khugepaged(snapshot: Snapshot, rows: npt.NDArray[np.int64], limits: Limits) -> npt.NDArray[np.int64]:
-    view: BlockView = to_view(
-        snapshot.columns, considered(list(snapshot.header.mappings), limits.advised), "always"
-    )[rows]
+    view: BlockView = to_view(snapshot.columns, considered(list(snapshot.header.mappings), limits), "always")[
+        rows
+    ]
     rules = choose(snapshot.header.facts).rules[0]
     sure = scan(view, snapshot.header.limits, rules)
     perhaps = scan(view, snapshot.header.limits, rules, assume=not limits.certain)
@@ -275,7 +279,7 @@ def carry_out(
 
 def _sums(process: Process, limits: Limits) -> tuple[int, int]:
     """(huge, resident) bytes of the anonymous memory considered, from smaps."""
-    vmas = considered(parse_smaps(process.read_file("smaps"), f"/proc/{process.pid}/smaps"), limits.advised)
+    vmas = considered(parse_smaps(process.read_file("smaps"), f"/proc/{process.pid}/smaps"), limits)
     return sum(v.kb.get("AnonHugePages", 0) for v in vmas) << 10, sum(
         v.kb.get("Anonymous", 0) for v in vmas
     ) << 10
