@@ -40,6 +40,7 @@ def watch(
     Reads a private trace instance, removed on exit; switches nothing that others see. Addresses are given where the page table
     confirms them, else they are unknown. Needs root.
     """
+    import contextlib
     import time
 
     from secondsight.live.process import Process
@@ -49,8 +50,10 @@ def watch(
 
     process = Process.open(pid) if pid is not None else None
     try:
-        with Stopping() as stopping, Instance.open() as instance:
-            places = Places([process]) if process is not None else None
+        with contextlib.ExitStack() as stack:
+            stopping = stack.enter_context(Stopping())
+            instance = stack.enter_context(Instance.open())
+            places = stack.enter_context(Places([process])) if process is not None else None
             watcher = Watcher(places, only=pid)
             sink = _Sink(record)
             started = time.monotonic()
@@ -77,9 +80,10 @@ def _follow(
         done = stopping.wait(left) or (end is not None and time.monotonic() >= end)
         if process is not None and not process.alive():
             done = True
-        for decision in watcher.take(instance.read()):
-            sink.add(decision)
-            _print(decision, json)
+        decisions = watcher.take(instance.read())
+        if decisions:
+            sink.add(decisions)
+            print("\n".join([_line(decision, json) for decision in decisions]), flush=True)
         if places is not None and not done and time.monotonic() >= due:
             begun = time.monotonic()
             places.refresh()
@@ -96,12 +100,11 @@ def _head(json: bool, instance: Instance, process: Any) -> None:
     )
 
 
-def _print(decision: Decision, json: bool) -> None:
+def _line(decision: Decision, json: bool) -> str:
     import msgspec
 
     if json:
-        print(msgspec.json.encode(decision).decode(), flush=True)
-        return
+        return msgspec.json.encode(decision).decode()
     where = f"{decision.address:#014x}" if decision.address is not None else "address unknown"
     whose = f"pid {decision.pid}" if decision.pid is not None else f"mm {decision.mm}"
     numbers = f"referenced {decision.referenced}, none {decision.none_or_zero}, swapped {decision.unmapped}"
@@ -110,9 +113,7 @@ def _print(decision: Decision, json: bool) -> None:
         second = f"; isolate: {decision.isolate_status}, referenced {decision.isolate_referenced}"
     by = "" if decision.task == "khugepaged" else f" [by {decision.task}]"
     stamp = f"{decision.time / 1e9:13.6f}"
-    print(
-        f"{stamp} {whose} {where}{by}: {decision.status}: {decision.reason} ({numbers}{second})", flush=True
-    )
+    return f"{stamp} {whose} {where}{by}: {decision.status}: {decision.reason} ({numbers}{second})"
 
 
 def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -> None:
@@ -160,9 +161,9 @@ class _Sink:
         self._path = path
         self._rows: list[Decision] = []
 
-    def add(self, decision: Decision) -> None:
+    def add(self, decisions: list[Decision]) -> None:
         if self._path is not None:
-            self._rows.append(decision)
+            self._rows += decisions
 
     def __enter__(self) -> _Sink:
         return self

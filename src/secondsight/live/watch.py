@@ -31,6 +31,7 @@ from secondsight.live.vma import parse_maps
 
 U64 = npt.NDArray[np.uint64]
 _BLOCK_MASK = ~(BLOCK - 1)
+_RUN = np.arange(512, dtype=np.uint64)
 
 
 class Decision(msgspec.Struct, omit_defaults=False):
@@ -138,6 +139,7 @@ class Places:
         self._owners: npt.NDArray[np.int32] = np.empty(0, np.int32)
         #: processes whose places could not be read, and why
         self.unread: dict[int, str] = {}
+        self._pagemaps: dict[int, Pagemap] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -170,10 +172,40 @@ class Places:
         at = int(np.searchsorted(self._frames, np.uint64(frame)))
         while at < len(self._frames) and int(self._frames[at]) == frame:
             process, address = self._processes[int(self._owners[at])], int(self._addresses[at])
-            if _agrees(process, frame, address, collapsed):
+            if self._agrees(process, frame, address, collapsed):
                 return process.pid, address & _BLOCK_MASK
             at += 1
         return None
+
+    def _agrees(self, process: Process, frame: int, address: int, collapsed: bool) -> bool:
+        """Does the page table still say so? A pagemap opened once stays this address space's: after an exec it is empty."""
+        try:
+            pagemap = self._pagemaps.get(process.pid)
+            if pagemap is None:
+                pagemap = self._pagemaps[process.pid] = Pagemap(process)
+            if not collapsed:
+                return int(pagemap.read(address, 1)[0] & pm.PFN_MASK) == frame
+            words = pagemap.read(address & _BLOCK_MASK, 512) & pm.PFN_MASK
+        except SecondSightError:
+            # Exited, or a new program: the next look opens its own.
+            stale = self._pagemaps.pop(process.pid, None)
+            if stale is not None:
+                stale.close()
+            return False
+        # One aligned run of 512 frames: the huge page that took the block's place.
+        first = int(words[0])
+        return first != 0 and first % 512 == 0 and bool((words == first + _RUN).all())
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._pagemaps:
+            self._pagemaps.popitem()[1].close()
+
+    def __enter__(self) -> Places:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _places(process: Process, most: int) -> tuple[U64, U64]:
@@ -197,22 +229,6 @@ def _places(process: Process, most: int) -> tuple[U64, U64]:
     if len(every) and not every.any():
         raise MissingPart("pagemap: shows no frames; addresses need CAP_SYS_ADMIN")
     return every, np.concatenate(addresses)
-
-
-def _agrees(process: Process, frame: int, address: int, collapsed: bool) -> bool:
-    try:
-        with Pagemap(process) as pagemap:
-            block = address & _BLOCK_MASK
-            words = pagemap.read(block, 512) & pm.PFN_MASK
-    except SecondSightError:
-        return False
-    if collapsed:
-        # One aligned run of 512 frames: the huge page that took the block's place.
-        first = int(words[0])
-        return (
-            first != 0 and first % 512 == 0 and bool((words == first + np.arange(512, dtype=np.uint64)).all())
-        )
-    return int(words[(address - block) // PAGE]) == frame
 
 
 class Watcher:
