@@ -21,7 +21,7 @@ from secondsight import __version__
 from secondsight.errors import UsageError
 from secondsight.replay import tally, touch
 from secondsight.replay.events import Batch, Source
-from secondsight.replay.layout import HPAGE, columns, discover
+from secondsight.replay.layout import HPAGE, discover, lean_columns
 from secondsight.replay.metrics import SCHEMA, Provenance, Result
 from secondsight.replay.run import Alarm, Run
 from secondsight.replay.subject import Subject
@@ -69,18 +69,28 @@ class Engine:
     ) -> None:
         """Lay the trace out and fill what is filled before it begins."""
         self.source, self.scale = source, time_scale
-        vms = any(space.type == "vm" for space in source.spaces)
-        fills = any(s.fill or (s.fill is None and (s.backing == "vm" or vms)) for s in subjects)
-        self.found = discover(source, pages=fills)
+        self.found = discover(source)
         self.runs = [Run(subject, self.found, channels=channels) for subject in subjects]
         for run in self.runs:
             run.machine.fill()
-        self.state = np.zeros(self.found.rows * HPAGE, np.uint8)
-        self.accesses = np.zeros(self.found.rows, np.int64)
+        # A byte for each cell, and the accesses of each 512 of them, since they were last folded in.
+        self.state = np.zeros(len(self.found.touched), np.uint8)
+        self.accesses = np.zeros(len(self.found.touched) // HPAGE, np.int64)
         self.start, self.end = source.span
         self._out = np.zeros(LARGEST, np.int64)
         self._chunk = SMALLEST
         self._many = len(self.found.spaces) > 1
+        if all(any(map(run.machine.fills, run.machine.spaces)) for run in self.runs):
+            self._settle()
+
+    def _settle(self) -> None:
+        """What the fill mapped in every subject is settled from the first touch on."""
+        for row in range(0, self.found.rows, 1024):
+            pages = self.found.touched_pages(row, min(row + 1024, self.found.rows))
+            bits = np.full(len(pages), 15, np.uint8)
+            for run in self.runs:
+                run.settle(pages, bits)
+            touch.settle(self.state, self.found.cells, pages, bits)
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -143,7 +153,7 @@ class Engine:
     def _wake(self, run: Run, alarm: Alarm) -> None:
         changed = run.wake(alarm)
         if len(changed):
-            touch.unsettle(self.state, changed)
+            touch.unsettle(self.state, self.found.cells, changed)
 
     def _verbs(self, batch: Batch) -> list[int]:
         limits = batch.limits("kind")
@@ -159,7 +169,7 @@ class Engine:
                 space, Verb(int(batch["kind"][at])), int(batch["address"][at]), int(batch["count"][at])
             )
             if len(changed):
-                touch.unsettle(self.state, changed)
+                touch.unsettle(self.state, self.found.cells, changed)
 
     # -- events ------------------------------------------------------------------------------------------------
 
@@ -167,9 +177,7 @@ class Engine:
         """The accesses *start* to *stop* of *batch*, in chunks that grow as fewer of them need the verbs."""
         if start >= stop:
             return
-        address, kind, space, count = columns(batch, self._many)
-        limits = batch.limits("count")
-        plain = not self._many and limits == (1, 1)
+        address, kind, space, count, plain = lean_columns(batch, self._many)
         while start < stop:
             end = min(stop, start + self._chunk)
             n = int(
@@ -200,18 +208,20 @@ class Engine:
         bits = np.full(len(index), 15, np.uint8)
         for run in self.runs:
             run.touch(pages, kinds, spaces, bits)
-        touch.settle(self.state, pages, bits)
+        touch.settle(self.state, self.found.cells, pages, bits)
 
     def close(self) -> None:
         """Before anyone looks: every subject folds what was noted, and the accesses are counted."""
-        rows = np.flatnonzero(self.accesses)
+        at = self.found.cells // HPAGE
+        accesses = self.accesses[at]
+        rows = np.flatnonzero(accesses)
         if len(rows):
             for run in self.runs:
                 run.fold(self.state, rows)
-            touch.forget(self.state, rows)
+            touch.forget(self.state, self.found.cells, rows)
         for run in self.runs:
-            run.count(self.accesses, rows)
-        self.accesses[rows] = 0
+            run.count(accesses, rows)
+        self.accesses[at] = 0
 
     def result(self) -> Result:
         """What every subject counted."""

@@ -3,12 +3,13 @@
     address  63        30 29         21 20      12 11     0
              | GiB       | block in GiB| page      | byte  |        of space s
                  |              |          |
-       directory[first[s] + GiB - low[s]] = leaf
+       directory[first[s] + GiB - low[s]] = leaf                 0: nothing of this GiB is touched
+                      cell = leaf * 2**18 + page in GiB          what is noted of a page while the trace is read: one look-up away
                       leaves[leaf, block in GiB] = row           rows of all spaces, one after another: row r is block
                                     page = row * 512 + page      numbers[r] of its space, and pages r*512 .. r*512+511
 
-The first reading of a trace finds the blocks; a byte for each page of them says how it is touched, where a replay must fill memory
-before it begins.
+The first reading of a trace finds the blocks and the pages it touches. Unsigned indices: for signed ones Numba tests for a negative one
+each time, which costs a third of the speed.
 """
 
 from __future__ import annotations
@@ -28,15 +29,18 @@ from secondsight.trace.provenance import Space
 HPAGE = 512
 LEAF = 512
 GIB_SHIFT = 30
+CELLS = LEAF * HPAGE
+#: GiBs that a trace may touch something in: 16 GiB for the cells, of which only those touched need memory.
+MOST_LEAVES = 1 << 16
 
 
 class Lookup(NamedTuple):
-    """Address to row, for compiled code: low, first int64[spaces]; directory int32[...], 0: no leaf;
+    """Address to row, for compiled code: low, first int64[spaces]; directory uint32[...], 0: no leaf;
     leaves int32[leaves * 512], -1: no such block."""
 
     low: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
-    directory: npt.NDArray[np.int32]
+    directory: npt.NDArray[np.uint32]
     leaves: npt.NDArray[np.int32]
 
 
@@ -45,15 +49,16 @@ class Layout:
     """The blocks of a trace.
 
     spaces: as in the trace; first int64[spaces + 1]: rows of each space; numbers int64[rows]: true block numbers, rising in each space;
-    total int64[rows]: accesses in the whole trace; touched uint8[rows * 512] or None: which pages are accessed at all; origins:
-    for each space the bits ``1 << origin`` of its accesses; has_verbs; lookup.
+    total int64[rows]: accesses in the whole trace; cells int64[rows]: each row's first cell; touched uint8[cells]: which pages are
+    accessed at all; origins: for each space the bits ``1 << origin`` of its accesses; has_verbs; lookup.
     """
 
     spaces: list[Space]
     first: npt.NDArray[np.int64]
     numbers: npt.NDArray[np.int64]
     total: npt.NDArray[np.int64]
-    touched: npt.NDArray[np.uint8] | None
+    cells: npt.NDArray[np.int64]
+    touched: npt.NDArray[np.uint8]
     origins: list[int]
     has_verbs: bool
     events: int
@@ -67,6 +72,12 @@ class Layout:
     def part(self, space: int) -> slice:
         """The rows of *space*."""
         return slice(int(self.first[space]), int(self.first[space + 1]))
+
+    def touched_pages(self, first: int, end: int) -> npt.NDArray[np.int64]:
+        """The pages (all spaces' numbering) of rows *first* to *end* that are accessed at all, rising."""
+        cells = self.cells[first:end, None] + np.arange(HPAGE)
+        row, page = np.nonzero(self.touched[cells])
+        return (row + first) * HPAGE + page
 
     def pages(self, space: int, address: int, npages: int) -> tuple[int, int]:
         """The pages of *space* (its own numbering) that lie in the *npages* from byte *address* on: first and end."""
@@ -82,41 +93,41 @@ class Layout:
 
 
 @njit(cache=True, nogil=True)
-def _discover(address, kind, space, count, many_spaces, start, look, seen, found, used, touched, origins):  # type: ignore[no-untyped-def]
-    """Count the accesses of each block (``seen``), giving leaves out as GiBs appear.
+def _discover(address, kind, space, count, plain, start, look, seen, used, touched, origins):  # type: ignore[no-untyped-def]
+    """Note which pages are accessed (``touched``) and count the accesses of each block (``seen``), giving leaves out as GiBs appear.
 
-    Returns len(address), or the index where another leaf is needed and there is none left. ``touched`` of length 0 is not kept.
+    Returns len(address), or the index where another leaf is needed and there is none left. *plain*: one space, and every count 1.
     """
-    keep = len(touched) > 0
-    room = len(seen) // 512
-    s = 0
+    room = len(touched) >> 18
+    many = len(space) > 0
+    first = np.uint64(look.first[0] - look.low[0])
     for i in range(start, len(address)):
-        if kind[i] >= 0x80:
+        if kind[i] >= FIRST_VERB:
             continue
-        if many_spaces:
-            s = space[i]
-        a = address[i]
-        at = look.first[s] + np.int64(a >> np.uint64(30)) - look.low[s]
-        leaf = np.int64(look.directory[at])
+        a = np.uint64(address[i])
+        s = np.uint64(0)
+        if many:
+            s = np.uint64(space[i])
+            first = np.uint64(look.first[s] - look.low[s])
+        at = first + (a >> np.uint64(30))
+        leaf = np.uint64(look.directory[at])
         if leaf == 0:
             if used[0] == room:
                 return i
-            leaf = used[0]
+            leaf = np.uint64(used[0])
             used[0] += 1
-            look.directory[at] = leaf
-        block = (leaf << 9) | np.int64((a >> np.uint64(21)) & np.uint64(511))
-        seen[block] += count[i]
-        found[block] = True
-        origins[s, kind[i] >> 2] = 1
-        if keep:
-            touched[(block << 9) | np.int64((a >> np.uint64(12)) & np.uint64(511))] = 1
+            look.directory[at] = np.uint32(leaf)
+        cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
+        touched[cell] = 1
+        seen[cell >> np.uint64(9)] += np.int64(1) if plain else np.int64(count[i])
+        origins[s, np.uint64(kind[i] >> np.uint8(2))] = 1
     return len(address)
 
 
-def discover(source: Source, *, pages: bool = False) -> Layout:
-    """Read *source* once and lay it out; *pages*: keep which pages are touched.
+def discover(source: Source) -> Layout:
+    """Read *source* once and lay it out.
 
-    :raises UsageError: the trace holds no accesses.
+    :raises UsageError: the trace holds no accesses, or they lie scattered over more than :data:`MOST_LEAVES` GiB.
     """
     spaces = list(source.spaces)
     low, high, has_verbs, rows = _bounds(source, len(spaces))
@@ -125,37 +136,47 @@ def discover(source: Source, *, pages: bool = False) -> Layout:
     gibs = (high >> GIB_SHIFT) - (low >> GIB_SHIFT) + 1
     lows = np.full(len(spaces), low >> GIB_SHIFT, np.int64)
     first = np.arange(len(spaces), dtype=np.int64) * gibs
-    directory = np.zeros(len(spaces) * gibs, np.int32)
+    directory = np.zeros(len(spaces) * gibs, np.uint32)
     look = Lookup(lows, first, directory, np.zeros(0, np.int32))
-    seen = np.zeros(8 * LEAF, np.int64)
-    found = np.zeros(8 * LEAF, np.bool_)
-    touched = np.zeros(8 * LEAF * HPAGE if pages else 0, np.uint8)
+    room = len(directory) + 1 if len(directory) < 4096 else 8
+    seen = np.zeros(room * LEAF, np.int64)
+    touched = np.zeros(room * CELLS, np.uint8)
     used = np.ones(1, np.int64)  # leaf 0 stands for none
     origins = np.zeros((len(spaces), 32), np.uint8)
     many = len(spaces) > 1
     for batch in source.batches(("address",)):
         start, n = 0, len(batch)
-        args = columns(batch, many)
+        args = lean_columns(batch, many)
         while True:
-            start = int(_discover(*args, many, start, look, seen, found, used, touched, origins))
+            start = int(_discover(*args, start, look, seen, used, touched, origins))
             if start == n:
                 break
-            seen, found = _doubled(seen), _doubled(found)
-            touched = _doubled(touched)
-    return _compact(
-        spaces, lows, first, directory, seen, found, touched if pages else None, origins, has_verbs, rows
-    )
+            if int(used[0]) >= MOST_LEAVES:
+                raise UsageError(
+                    f"the trace touches memory in more than {MOST_LEAVES:,} different GiB; cut it (secondsight trace cut)"
+                )
+            seen, touched = _doubled(seen), _doubled(touched)
+    return _compact(spaces, look, seen, touched, int(used[0]), origins, has_verbs, rows)
 
 
-def columns(
-    batch: Batch, many_spaces: bool
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint32]]:
+Columns = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint32]]
+
+
+def columns(batch: Batch, many_spaces: bool) -> Columns:
     """address, kind, space, count of *batch*; ``space`` is empty where there is only one."""
     space = batch["space"] if many_spaces else _NO_SPACE
     return batch["address"], batch["kind"], space, batch["count"]
 
 
+def lean_columns(batch: Batch, many_spaces: bool) -> tuple[*Columns, bool]:
+    """:func:`columns`, and whether the batch is plain (one space, every count 1): its counts are then not decoded but left empty."""
+    if many_spaces or batch.limits("count") != (1, 1):
+        return *columns(batch, many_spaces), False
+    return batch["address"], batch["kind"], _NO_SPACE, _NO_COUNT, True
+
+
 _NO_SPACE = np.zeros(0, np.uint16)
+_NO_COUNT = np.zeros(0, np.uint32)
 
 
 def _doubled(array: npt.NDArray) -> npt.NDArray:  # type: ignore[type-arg]
@@ -182,28 +203,28 @@ def _decoded(batch: Batch, name: str) -> tuple[int, int]:
 
 def _compact(
     spaces: list[Space],
-    lows: npt.NDArray[np.int64],
-    first: npt.NDArray[np.int64],
-    directory: npt.NDArray[np.int32],
+    look: Lookup,
     seen: npt.NDArray[np.int64],
-    found: npt.NDArray[np.bool_],
-    touched: npt.NDArray[np.uint8] | None,
+    touched: npt.NDArray[np.uint8],
+    used: int,
     origins: npt.NDArray[np.uint8],
     has_verbs: bool,
     events: int,
 ) -> Layout:
     """Leaves in order of first touch become rows in order of address."""
+    touched = touched[: used * CELLS]
+    found = np.logical_or.reduceat(touched.view(np.uint64), np.arange(0, len(touched) // 8, HPAGE // 8))
     numbers: list[npt.NDArray[np.int64]] = []
     old: list[npt.NDArray[np.int64]] = []
-    leaves = np.full(len(seen), -1, np.int32)
+    leaves = np.full(used * LEAF, -1, np.int32)
     starts, row = [0], 0
-    gibs = len(directory) // len(spaces)
+    gibs = len(look.directory) // len(spaces)
     for s in range(len(spaces)):
-        entries = directory[s * gibs : (s + 1) * gibs]
+        entries = look.directory[s * gibs : (s + 1) * gibs]
         for gib in np.flatnonzero(entries).tolist():
             leaf = int(entries[gib])
             blocks = np.flatnonzero(found[leaf * LEAF : (leaf + 1) * LEAF])
-            numbers.append(((int(lows[s]) + gib) << 9) + blocks)
+            numbers.append(((int(look.low[s]) + gib) << 9) + blocks)
             old.append(leaf * LEAF + blocks)
             leaves[leaf * LEAF + blocks] = np.arange(row, row + len(blocks))
             row += len(blocks)
@@ -211,17 +232,15 @@ def _compact(
     if not row:
         raise UsageError("the trace holds no accesses: there is nothing to replay")
     at = np.concatenate(old)
-    pages = None
-    if touched is not None:
-        pages = touched.reshape(-1, HPAGE)[at].reshape(-1)
     return Layout(
         spaces=spaces,
         first=np.array(starts, np.int64),
         numbers=np.concatenate(numbers).astype(np.int64),
         total=seen[at],
-        touched=pages,
+        cells=at * HPAGE,
+        touched=touched,
         origins=[int(sum(1 << o for o in np.flatnonzero(line))) for line in origins],
         has_verbs=has_verbs,
         events=events,
-        lookup=Lookup(lows, first, directory, leaves),
+        lookup=look._replace(leaves=leaves),
     )

@@ -140,13 +140,22 @@ class Run:
             space.mm.pin(where, "device", write=how > H_DEVICE)
             space.mm.unpin("device")
 
+    def settle(self, pages: Ints, settled_bits: npt.NDArray[np.uint8]) -> None:
+        """Before the trace: ``settled_bits`` (uint8, 15 at first) loses what is not settled of *pages* (rising, all spaces' numbering)."""
+        for space in self.machine.spaces:
+            low, high = np.searchsorted(pages, (space.rows.start * HPAGE, space.rows.stop * HPAGE))
+            settled(
+                space.lay, space.mm.arrays, space.table, pages[low:high] - space.first_row * HPAGE,
+                space.as_cpu, space.as_guest, space.alone, settled_bits[low:high],
+            )  # fmt: skip
+
     def fold(self, state: npt.NDArray[np.uint8], rows: Ints) -> None:
         """The noted touches of *rows* become accessed and dirty bits."""
         for space in self.machine.spaces:
             part = space.rows
             low, high = np.searchsorted(rows, (part.start, part.stop))
             fold(
-                self.host.frames.arrays, space.lay, space.mm.arrays, space.table, state, rows[low:high],
+                self.host.frames.arrays, space.lay, space.mm.arrays, space.table, state, self.found.cells, rows[low:high],
                 space.first_row, space.as_cpu, space.as_guest,
             )  # fmt: skip
 

@@ -177,13 +177,12 @@ class Machine:
         for space in self.spaces:
             if not self.fills(space):
                 continue
-            assert self.found.touched is not None
-            part = slice(space.first_row * HPAGE, (space.first_row + space.mm.blocks) * HPAGE)
-            pages = np.flatnonzero(self.found.touched[part])
             code = (H_GUEST_READ if space.kvm else H_CPU_READ) + 1
-            for start in range(0, len(pages), 1 << 16):
-                chunk = pages[start : start + (1 << 16)]
-                space.access(chunk, np.full(len(chunk), code, np.uint8))
+            for row in range(space.rows.start, space.rows.stop, 128):
+                pages = (
+                    self.found.touched_pages(row, min(row + 128, space.rows.stop)) - space.first_row * HPAGE
+                )
+                space.access(pages, np.full(len(pages), code, np.uint8))
         self.host.drain()
         for space in self.spaces:
             if self.fills(space):

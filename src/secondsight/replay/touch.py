@@ -1,6 +1,6 @@
 """The passes over events and pages, compiled.
 
-    a page's byte     7  6  5  4   3  2  1  0
+    a page's cell     7  6  5  4   3  2  1  0
                       GW GR CW CR  GW GR CW CR        C: by the CPU, G: by a guest; R: read or fetched, W: written
                       settled      touched since the last fold
 
@@ -20,6 +20,7 @@ from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
 from secondsight.mm.memory import cpu_access, pfn_of
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mmu.spt import _allowed, _touch, guest_access
+from secondsight.replay.layout import CELLS
 from secondsight.trace.kinds import Access, Kind, Origin
 
 CPU_READ, CPU_WRITE, GUEST_READ, GUEST_WRITE = 1, 2, 4, 8
@@ -49,38 +50,36 @@ BITS = _bits()
 def mark(address, kind, space, count, start, stop, plain, bits, look, state, accesses, out):  # type: ignore[no-untyped-def]
     """Note the settled touches of events *start* to *stop*; returns how many of them are not, with their indices in *out*.
 
-    *plain*: one space, and every count 1. state uint8[pages], accesses int64[rows], out int32[stop - start].
+    *plain*: one space, and every count 1 (*count* may be empty). state uint8[cells], accesses int64[cells / 512], out int64[stop - start].
     """
-    n = 0
+    n = np.uint64(0)
+    first = np.uint64(look.first[0] - look.low[0])
     if plain:
-        base = look.low[0]
         for i in range(start, stop):
-            a = np.int64(address[i])
-            row = np.int64(look.leaves[(np.int64(look.directory[(a >> 30) - base]) << 9) | ((a >> 21) & 511)])
-            page = (row << 9) | ((a >> 12) & 511)
-            was = state[page]
+            a = np.uint64(address[i])
+            leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
+            cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
+            was = state[cell]
             noted = bits[kind[i]] & (was >> np.uint8(4))
-            state[page] = was | noted
-            accesses[row] += 1
+            state[cell] = was | noted
+            accesses[cell >> np.uint64(9)] += 1
             out[n] = i
-            n += noted == 0
+            n += np.uint64(noted == 0)
         return n
     many = len(space) > 0
     for i in range(start, stop):
-        s = np.int64(space[i]) if many else np.int64(0)
-        a = np.int64(address[i])
-        row = np.int64(
-            look.leaves[
-                (np.int64(look.directory[look.first[s] + (a >> 30) - look.low[s]]) << 9) | ((a >> 21) & 511)
-            ]
-        )
-        page = (row << 9) | ((a >> 12) & 511)
-        was = state[page]
+        if many:
+            s = np.uint64(space[i])
+            first = np.uint64(look.first[s] - look.low[s])
+        a = np.uint64(address[i])
+        leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
+        cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
+        was = state[cell]
         noted = bits[kind[i]] & (was >> np.uint8(4))
-        state[page] = was | noted
-        accesses[row] += count[i]
+        state[cell] = was | noted
+        accesses[cell >> np.uint64(9)] += np.int64(count[i])
         out[n] = i
-        n += noted == 0
+        n += np.uint64(noted == 0)
     return n
 
 
@@ -89,16 +88,14 @@ def locate(address, space, index, look):  # type: ignore[no-untyped-def]
     """The pages (all spaces' numbering, int64) of the events *index*."""
     out = np.empty(len(index), np.int64)
     many = len(space) > 0
+    s = np.int64(0)
     for j in range(len(index)):
         i = index[j]
-        s = np.int64(space[i]) if many else np.int64(0)
+        if many:
+            s = np.int64(space[i])
         a = np.int64(address[i])
-        row = np.int64(
-            look.leaves[
-                (np.int64(look.directory[look.first[s] + (a >> 30) - look.low[s]]) << 9) | ((a >> 21) & 511)
-            ]
-        )
-        out[j] = (row << 9) | ((a >> 12) & 511)
+        leaf = np.int64(look.directory[look.first[s] + (a >> 30) - look.low[s]])
+        out[j] = (np.int64(look.leaves[(leaf << 9) | ((a >> 21) & 511)]) << 9) | ((a >> 12) & 511)
     return out
 
 
@@ -176,71 +173,103 @@ def settled(lay, m, t, pages, as_cpu, as_guest, alone, out):  # type: ignore[no-
 
 
 @njit(cache=True)
-def settle(state, pages, bits):  # type: ignore[no-untyped-def]
+def settle(state, cells, pages, bits):  # type: ignore[no-untyped-def]
     """Record what :func:`settled` found for *pages* (all spaces' numbering)."""
     for i in range(len(pages)):
-        state[pages[i]] = (state[pages[i]] & np.uint8(15)) | np.uint8(bits[i] << 4)
+        cell = cells[pages[i] >> 9] + (pages[i] & 511)
+        state[cell] = (state[cell] & np.uint8(15)) | np.uint8(bits[i] << 4)
 
 
 @njit(cache=True, inline="always")
-def _fold_cpu(f, m, page, write):  # type: ignore[no-untyped-def]
-    block = page >> 9
+def _fold_cpu(f, m, block, notes):  # type: ignore[no-untyped-def]
+    """The CPU's noted touches of one block: notes uint8[512], 1 read, 2 written."""
     pmd = m.pmd[block]
-    bits = ACCESSED | (DIRTY if write else np.uint64(0))
     if pmd & PSE:
-        m.pmd[block] = pmd | bits
-        if write and pfn_of(pmd) != HUGE_ZERO_PFN:
-            f.flags[pfn_of(pmd) + (page & 511)] &= ~ZERO_FILLED
-    else:
-        m.pte[page] |= bits
+        head = np.uint64(pfn_of(pmd))
+        any_bits = np.uint8(0)
+        zero = pfn_of(pmd) == HUGE_ZERO_PFN
+        for i in range(np.uint64(512)):
+            any_bits |= notes[i]
+            if notes[i] & 2 and not zero and f.flags[head + i] & ZERO_FILLED:
+                f.flags[head + i] &= ~ZERO_FILLED
+        m.pmd[block] = (
+            pmd | (ACCESSED if any_bits else np.uint64(0)) | (DIRTY if any_bits & 2 else np.uint64(0))
+        )
+        return
+    first = np.uint64(block) << np.uint64(9)
+    for i in range(np.uint64(512)):
+        if notes[i]:
+            entry = m.pte[first + i]
+            if notes[i] & 2:
+                pfn = np.uint64(pfn_of(entry))
+                if f.flags[pfn] & ZERO_FILLED:
+                    f.flags[pfn] &= ~ZERO_FILLED
+                m.pte[first + i] = entry | ACCESSED | DIRTY
+            else:
+                m.pte[first + i] = entry | ACCESSED
 
 
 @njit(cache=True, inline="always")
-def _fold_guest(f, lay, t, page, write):  # type: ignore[no-untyped-def]
-    index = page - t.first
-    big = t.smd[index >> 9]
-    if big & lay.present:
-        t.smd[index >> 9] = _touch(lay, big, write)
-        if write:
-            f.flags[pfn_of(big) + (index & 511)] &= ~ZERO_FILLED
-    else:
-        spte = t.spte[index]
-        t.spte[index] = _touch(lay, spte, write)
-        if write:
-            f.flags[pfn_of(spte)] &= ~ZERO_FILLED
+def _fold_guest(f, lay, t, first_page, notes):  # type: ignore[no-untyped-def]
+    """The guest's noted touches of the block that begins at *first_page*, likewise."""
+    first = np.uint64(first_page - t.first)
+    block = first >> np.uint64(9)
+    big = t.smd[block]
+    large = (big & lay.present) != 0
+    head = np.uint64(pfn_of(big))
+    any_bits = np.uint8(0)
+    for i in range(np.uint64(512)):
+        noted = notes[i]
+        if not noted:
+            continue
+        any_bits |= noted
+        pfn = head + i
+        if not large:
+            spte = t.spte[first + i]
+            pfn = np.uint64(pfn_of(spte))
+            t.spte[first + i] = _touch(lay, spte, noted & 2)
+        if noted & 2 and f.flags[pfn] & ZERO_FILLED:
+            f.flags[pfn] &= ~ZERO_FILLED
+    if large and any_bits:
+        t.smd[block] = _touch(lay, big, any_bits & 2)
 
 
 @njit(cache=True)
-def fold(f, lay, m, t, state, rows, first_row, as_cpu, as_guest):  # type: ignore[no-untyped-def]
+def fold(f, lay, m, t, state, cells, rows, first_row, as_cpu, as_guest):  # type: ignore[no-untyped-def]
     """Set the bits that the noted touches of *rows* (all spaces' numbering) would have set; the space begins at *first_row*."""
+    notes = np.empty(512, np.uint8)
     for row in rows:
-        for page in range(row * 512, row * 512 + 512):
-            noted = state[page] & np.uint8(15)
-            if not noted:
+        block = row - first_row
+        for origin in range(2):
+            kind = as_guest if origin else as_cpu
+            if kind < 0:
                 continue
-            here = page - first_row * 512
-            for origin in range(2):
-                bits = (noted >> np.uint8(2 * origin)) & np.uint8(3)
-                kind = as_guest if origin else as_cpu
-                if not bits:
-                    continue
-                if kind == 0:
-                    _fold_cpu(f, m, here, bits & 2)
-                elif kind == 1:
-                    _fold_guest(f, lay, t, here, bits & 2)
+            some = np.uint8(0)
+            cell = np.uint64(cells[row])
+            for i in range(np.uint64(512)):
+                notes[i] = (state[cell + i] >> np.uint8(2 * origin)) & np.uint8(3)
+                some |= notes[i]
+            if not some:
+                continue
+            if kind == 0:
+                _fold_cpu(f, m, block, notes)
+            else:
+                _fold_guest(f, lay, t, block * 512, notes)
 
 
 @njit(cache=True)
-def forget(state, rows):  # type: ignore[no-untyped-def]
+def forget(state, cells, rows):  # type: ignore[no-untyped-def]
     """The noted touches of *rows* are folded in every subject."""
     for row in rows:
-        for page in range(row * 512, row * 512 + 512):
-            state[page] &= np.uint8(0xF0)
+        cell = np.uint64(cells[row])
+        for i in range(np.uint64(512)):
+            state[cell + i] &= np.uint8(0xF0)
 
 
 @njit(cache=True)
-def unsettle(state, rows):  # type: ignore[no-untyped-def]
+def unsettle(state, cells, rows):  # type: ignore[no-untyped-def]
     """The mappings of *rows* may have changed in some subject: their next touches go through the verbs."""
     for row in rows:
-        for page in range(row * 512, row * 512 + 512):
-            state[page] &= np.uint8(0x0F)
+        cell = np.uint64(cells[row])
+        for i in range(np.uint64(512)):
+            state[cell + i] &= np.uint8(0x0F)
