@@ -10,19 +10,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from secondsight.bits.pte import ACCESSED, PRESENT, PROTNONE, PSE, RW, TABLE
 from secondsight.mm.madvise import unmap
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import EXCLUSIVE, HPAGE, HUGE_ZERO_PFN, ZERO_PFN, map_pmd, map_pte
 from secondsight.mm.vma import Vm, VmaList
+from secondsight.native import native
 
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
 
 
-@njit(cache=True)
+@native
 def _copy(f, parent, child, start, end):  # type: ignore[no-untyped-def]
     """copy_page_range of one area."""
     page = start

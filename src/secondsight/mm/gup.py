@@ -11,19 +11,19 @@ A huge page's head is marked, once a subpage: many subpages in one call are many
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
 from secondsight.mm.lru import mark_page_accessed
-from secondsight.mm.memory import cpu_access, pfn_of
+from secondsight.mm.memory import ACCESS_DENIED, ACCESS_NOTIFY, access_page, pfn_of
 from secondsight.mm.page import HUGE_ZERO_PFN, REFERENCED, ZERO_PFN, head_of
+from secondsight.native import native
 
 MISS = -1
 NOTIFY = -2
 NOT_PERMITTED = -3
 
 
-@njit(cache=True)
+@native
 def gup_fast(f, r, m, page, write):  # type: ignore[no-untyped-def]
     """get_user_pages_fast of one page: its pfn with one more reference and PG_referenced set, or MISS."""
     block = page >> 9
@@ -48,7 +48,7 @@ def gup_fast(f, r, m, page, write):  # type: ignore[no-untyped-def]
     return pfn
 
 
-@njit(cache=True)
+@native
 def gup_slow(f, r, m, page, write, notified, has_notifiers):  # type: ignore[no-untyped-def]
     """get_user_pages_unlocked of one page (FOLL_GET | FOLL_TOUCH): fault it in if need be, touch it, take a reference.
 
@@ -60,12 +60,10 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers):  # type: ignore[no-
     if not pmd & PSE:
         entry = m.pte[page] if pmd else np.uint64(0)
     if not entry & PRESENT or (write and not entry & RW):
-        one = np.empty(1, np.int64)
-        one[0] = page
-        done = cpu_access(f, r, m, one, write, 0, notified, has_notifiers)
-        if done == 0:
+        done = access_page(f, r, m, page, write, notified or not has_notifiers)
+        if done == ACCESS_NOTIFY:
             return NOTIFY
-        if done < 0:
+        if done == ACCESS_DENIED:
             return NOT_PERMITTED
         pmd = m.pmd[block]
         entry = pmd if pmd & PSE else m.pte[page]

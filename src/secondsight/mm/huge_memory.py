@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PSE, RW
 from secondsight.errors import UsageError
@@ -42,6 +41,7 @@ from secondsight.mm.page import (
     put_page,
     unmap_pte,
 )
+from secondsight.native import native
 
 if TYPE_CHECKING:
     from secondsight.mm.host import Host
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 _SWAP_SHIFT = np.uint64(14)
 
 
-@njit(cache=True)
+@native
 def swap_in_block(f, r, m, block):  # type: ignore[no-untyped-def]
     """__collapse_huge_page_swapin: every swapped page of the block comes back (not counted as a fault of the process); how many."""
     count = 0
@@ -65,7 +65,7 @@ def swap_in_block(f, r, m, block):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True)
+@native
 def put_back(f, r, m, block, stopped):  # type: ignore[no-untyped-def]
     """release_pte_pages after a failed isolate: the pages before *stopped* go back to the LRU, last first, small ones before large."""
     first = block * HPAGE
@@ -89,7 +89,7 @@ def put_back(f, r, m, block, stopped):  # type: ignore[no-untyped-def]
                 last = head
 
 
-@njit(cache=True)
+@native
 def copy_and_map(f, r, m, block, active):  # type: ignore[no-untyped-def]
     """__collapse_huge_page_copy and what follows: the small pages give way to one huge page; returns its head pfn."""
     first = block * HPAGE
@@ -149,7 +149,7 @@ def split_block_pmd(mm: Mm, block: int) -> None:
         split_pmd(mm.host.frames.arrays, mm.arrays, block)
 
 
-@njit(cache=True)
+@native
 def _split_folio(f, r, head):  # type: ignore[no-untyped-def]
     """__split_huge_page: tails take over the head's flags (__split_huge_page_tail), each page its own references."""
     inherited = f.flags[head] & (

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from secondsight.bits.pte import (
     ACCESSED,
@@ -47,6 +46,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.rules import Rules
 from secondsight.mm.view import BlockView
+from secondsight.native import native
 
 
 class Scan(enum.IntEnum):
@@ -165,7 +165,7 @@ def _compiled(rules: Rules, limits: Knobs, khugepaged: bool) -> _J:
     )
 
 
-@njit(cache=True)
+@native
 def _page_checks(  # type: ignore[no-untyped-def]
     j, pte, flags, mapcount, folio_maps, refcount, is_shared, known, shared, isolate, taken, again
 ):
@@ -203,10 +203,13 @@ def _page_checks(  # type: ignore[no-untyped-def]
     return Scan.SUCCEED, shared
 
 
-@njit(cache=True)
+@native
 def _again(folio, i):  # type: ignore[no-untyped-def]
     """Did an earlier PTE of the block map the same folio?"""
-    return bool((folio[:i] == folio[i]).any())
+    for j in range(i):  # noqa: SIM110 - compiled
+        if folio[j] == folio[i]:
+            return True
+    return False
 
 
 class _Columns(NamedTuple):
@@ -226,7 +229,7 @@ class _Columns(NamedTuple):
     secondary: npt.NDArray[np.bool_]
 
 
-@njit(cache=True)
+@native
 def _look(j, isolate, c, assume, out):  # type: ignore[no-untyped-def]
     """Both looks; *isolate* 1 is the second, under the cleared PMD."""
     for b in range(len(c.pmd)):
@@ -369,7 +372,7 @@ class _Z(NamedTuple):
     mglru: int
 
 
-@njit(cache=True)
+@native
 def _zap(r, f, ids, marks, heads):  # type: ignore[no-untyped-def]
     for i in range(len(ids)):
         if ids[i] >= 0:

@@ -14,7 +14,6 @@ Source: mm/swap.c of 6.1, 6.12 and 7.2; mm/swap.c of 2.6.38, where activation is
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from secondsight.mm.page import (
     ACTIVE,
@@ -31,9 +30,10 @@ from secondsight.mm.page import (
     head_of,
     put_page,
 )
+from secondsight.native import native
 
 
-@njit(cache=True)
+@native
 def _drain_add(f, r):  # type: ignore[no-untyped-def]
     """lru_add: the batch's pages reach the LRU. MGLRU keeps no PG_active on its lists (lru_gen_add_folio)."""
     count = f.n[N_ADD]
@@ -49,7 +49,7 @@ def _drain_add(f, r):  # type: ignore[no-untyped-def]
         put_page(f, pfn)
 
 
-@njit(cache=True)
+@native
 def _drain_activate(f, r):  # type: ignore[no-untyped-def]
     """lru_activate: what waited becomes active, unless it already is or cannot be."""
     count = f.n[N_ACTIVATE]
@@ -61,14 +61,14 @@ def _drain_activate(f, r):  # type: ignore[no-untyped-def]
         put_page(f, pfn)
 
 
-@njit(cache=True)
+@native
 def lru_add_drain(f, r):  # type: ignore[no-untyped-def]
     """lru_add_drain_cpu: first lru_add, at the end the activations."""
     _drain_add(f, r)
     _drain_activate(f, r)
 
 
-@njit(cache=True)
+@native
 def mark_page_accessed(f, r, pfn):  # type: ignore[no-untyped-def]
     """folio_mark_accessed on the folio of *pfn*."""
     page = head_of(f, pfn)
@@ -99,7 +99,7 @@ def mark_page_accessed(f, r, pfn):  # type: ignore[no-untyped-def]
     f.flags[page] &= ~IDLE
 
 
-@njit(cache=True)
+@native
 def _activate(f, r, page):  # type: ignore[no-untyped-def]
     """folio_activate: into the batch with a reference; a full batch, or a huge folio, drains it."""
     if not r.activate_batched:
@@ -112,7 +112,7 @@ def _activate(f, r, page):  # type: ignore[no-untyped-def]
         _drain_activate(f, r)
 
 
-@njit(cache=True)
+@native
 def folio_add_lru(f, r, page, in_fault):  # type: ignore[no-untyped-def]
     """folio_add_lru of a head or small page; *in_fault*: under handle_mm_fault (lru_gen_in_fault)."""
     if r.mglru and in_fault and not f.flags[page] & UNEVICTABLE:

@@ -40,6 +40,7 @@ from secondsight.mm.page import (
     unmap_pte,
 )
 from secondsight.mm.vma import Vm
+from secondsight.native import native
 
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 Advice = Literal["hugepage", "nohugepage", "dontneed", "free", "cold", "mergeable", "unmergeable", "collapse"]
 
 
-@njit(cache=True)
+@native
 def zap_page_range(f, m, start, end):  # type: ignore[no-untyped-def]
     """Unmap pages *start* to *end*; a huge PMD lies wholly inside (the caller split others). Page tables stay."""
     page = start
@@ -140,7 +141,7 @@ def _lazyfree_drain(f, batch, waiting):  # type: ignore[no-untyped-def]
         f.refcount[pfn] -= 1
 
 
-@njit(cache=True)
+@native
 def _cold(f, r, m, start, end):  # type: ignore[no-untyped-def]
     """madvise_cold_or_pageout_pte_range: only pages mapped once and on the LRU."""
     for page in range(start, end):
@@ -164,7 +165,7 @@ def _cold(f, r, m, start, end):  # type: ignore[no-untyped-def]
         _deactivate(f, r, head)
 
 
-@njit(cache=True)
+@native
 def _deactivate(f, r, pfn):  # type: ignore[no-untyped-def]
     f.flags[pfn] &= ~(REFERENCED | YOUNG)
     if not f.flags[pfn] & UNEVICTABLE:

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from secondsight.bits.pte import (
     ACCESSED,
@@ -56,6 +55,7 @@ from secondsight.mm.page import (
     unmap_pmd,
     unmap_pte,
 )
+from secondsight.native import inlined, native
 
 # What compiled code must know of the VMA behind a page (MmArrays.vma, one byte a block; MIXED: ask .vma_page).
 V_READ, V_WRITE, V_HUGE, V_LOCKED, V_MIXED = 1, 2, 4, 8, 16
@@ -68,6 +68,8 @@ HUGE_ZERO_PMD = PROT | PSE | (np.uint64(HUGE_ZERO_PFN) << PFN_SHIFT)
 
 # Answers of a compiled access beside "all done" (the number of pages) and "notify first" (an index).
 NOT_PERMITTED = -1
+# Answers of one page's access.
+ACCESS_DONE, ACCESS_NOTIFY, ACCESS_DENIED = 0, 1, 2
 
 
 class MmArrays(NamedTuple):
@@ -89,13 +91,13 @@ class MmArrays(NamedTuple):
 HUGE_FAULTS, FAULTS, GUEST_FAULTS = 2, 3, 4
 
 
-@njit(cache=True, inline="always")
+@inlined
 def pfn_of(entry):  # type: ignore[no-untyped-def]
     """The frame an entry names, as a signed index."""
     return np.int64((entry & PFN_MASK) >> PFN_SHIFT)
 
 
-@njit(cache=True, inline="always")
+@inlined
 def vma_bits(m, page):  # type: ignore[no-untyped-def]
     """The V_ bits of the VMA that holds *page*."""
     bits = m.vma[page >> 9]
@@ -104,7 +106,7 @@ def vma_bits(m, page):  # type: ignore[no-untyped-def]
     return np.int64(bits)
 
 
-@njit(cache=True)
+@native
 def _new_anon(f, r, bits, in_fault):  # type: ignore[no-untyped-def]
     """A new anonymous page on its way to the LRU (folio_add_new_anon_rmap, folio_add_lru_vma); refcount 1, not yet mapped."""
     pfn = alloc_page(f)
@@ -120,14 +122,14 @@ def _new_anon(f, r, bits, in_fault):  # type: ignore[no-untyped-def]
     return pfn
 
 
-@njit(cache=True)
+@native
 def _install(f, m, page, pfn, prot):  # type: ignore[no-untyped-def]
     """Map a page whose one reference the caller holds: the reference becomes the mapping's."""
     f.mapcount[pfn] += 1
     m.pte[page] = (np.uint64(pfn) << PFN_SHIFT) | prot
 
 
-@njit(cache=True)
+@native
 def huge_fault(f, r, m, block, write):  # type: ignore[no-untyped-def]
     """do_huge_pmd_anonymous_page: the huge zero page for a read, a new zeroed huge page for a write."""
     m.n[HUGE_FAULTS] += 1
@@ -136,13 +138,14 @@ def huge_fault(f, r, m, block, write):  # type: ignore[no-untyped-def]
         return
     head = alloc_huge(f)
     _new_huge(f, r, head, m.vma[block], True)
-    f.flags[head : head + 512] |= ZERO_FILLED
+    for i in range(head, head + 512):
+        f.flags[i] |= ZERO_FILLED
     map_pmd(f, head)
     put_page(f, head)
     m.pmd[block] = (np.uint64(head) << PFN_SHIFT) | PROT | PSE | RW | DIRTY
 
 
-@njit(cache=True)
+@native
 def _new_huge(f, r, head, bits, in_fault):  # type: ignore[no-untyped-def]
     """Flags and LRU of a new huge anonymous folio (refcount 1 held by the caller)."""
     f.flags[head] |= NEW_ANON
@@ -154,7 +157,7 @@ def _new_huge(f, r, head, bits, in_fault):  # type: ignore[no-untyped-def]
         folio_add_lru(f, r, head, in_fault)
 
 
-@njit(cache=True)
+@native
 def split_pmd(f, m, block):  # type: ignore[no-untyped-def]
     """__split_huge_pmd: PTEs in place of a huge PMD, with its bits; the folio stays whole."""
     pmd = m.pmd[block]
@@ -174,7 +177,7 @@ def split_pmd(f, m, block):  # type: ignore[no-untyped-def]
     m.pmd[block] = TABLE
 
 
-@njit(cache=True)
+@native
 def _anonymous(f, r, m, page, write):  # type: ignore[no-untyped-def]
     """do_anonymous_page: nothing mapped here."""
     m.n[FAULTS] += 1
@@ -186,7 +189,7 @@ def _anonymous(f, r, m, page, write):  # type: ignore[no-untyped-def]
     _install(f, m, page, pfn, PROT | DIRTY | RW)
 
 
-@njit(cache=True)
+@native
 def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
     """do_swap_page with a synchronous device and no other owner of the slot: straight from swap, no swap cache."""
     m.n[FAULTS] += 1
@@ -202,7 +205,7 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
     _install(f, m, page, pfn, prot)
 
 
-@njit(cache=True)
+@native
 def _can_reuse(f, r, pfn):  # type: ignore[no-untyped-def]
     """do_wp_page: may the sole owner write in place?"""
     flags = f.flags[pfn]
@@ -219,7 +222,75 @@ def _can_reuse(f, r, pfn):  # type: ignore[no-untyped-def]
     return f.refcount[head] <= 1 + cached
 
 
-@njit(cache=True)
+@native
+def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
+    """One load (*write* 0) or store through the primary page table: an ACCESS_ code. *told*: its notifiers have run, or there are none."""
+    block = page >> 9
+    need = V_WRITE if write else V_READ
+    pmd = m.pmd[block]
+    if pmd & PSE:
+        if not vma_bits(m, page) & need:
+            return ACCESS_DENIED
+        if not write or pmd & RW:
+            m.pmd[block] = pmd | ACCESSED | (DIRTY if write else np.uint64(0))
+            if write:
+                f.flags[pfn_of(pmd) + (page & 511)] &= ~ZERO_FILLED
+            return ACCESS_DONE
+        zero = pfn_of(pmd) == HUGE_ZERO_PFN
+        if not zero and f.flags[pfn_of(pmd)] & EXCLUSIVE or (not zero and f.refcount[pfn_of(pmd)] == 1):
+            f.flags[pfn_of(pmd)] |= EXCLUSIVE
+            f.flags[pfn_of(pmd) + (page & 511)] &= ~ZERO_FILLED
+            m.pmd[block] = pmd | RW | ACCESSED | DIRTY
+            return ACCESS_DONE
+        if not told:
+            return ACCESS_NOTIFY
+        if zero and r.huge_zero_wp_allocates:
+            m.pmd[block] = 0
+            huge_fault(f, r, m, block, True)
+            f.flags[pfn_of(m.pmd[block]) + (page & 511)] &= ~ZERO_FILLED
+            return ACCESS_DONE
+        split_pmd(f, m, block)
+        pmd = m.pmd[block]
+    pte = m.pte[page] if pmd else np.uint64(0)
+    if pte & PRESENT:
+        if not write:
+            m.pte[page] = pte | ACCESSED
+            return ACCESS_DONE
+        if pte & RW:
+            m.pte[page] = pte | ACCESSED | DIRTY
+            return ACCESS_DONE
+    bits = vma_bits(m, page)
+    if not bits & need:
+        return ACCESS_DENIED
+    if not pmd:
+        if bits & V_HUGE:
+            huge_fault(f, r, m, block, write)
+            if write:
+                f.flags[pfn_of(m.pmd[block]) + (page & 511)] &= ~ZERO_FILLED
+            return ACCESS_DONE
+        m.pmd[block] = TABLE
+    if pte == 0:
+        _anonymous(f, r, m, page, write)
+    elif not pte & PRESENT:
+        swap_in(f, r, m, page, write, True)
+    else:
+        # A write to a present read-only page: do_wp_page.
+        old = pfn_of(pte)
+        if old != ZERO_PFN and _can_reuse(f, r, old):
+            f.flags[old] |= EXCLUSIVE
+            m.pte[page] = pte | RW | ACCESSED | DIRTY
+            return ACCESS_DONE
+        if not told:
+            return ACCESS_NOTIFY
+        m.n[FAULTS] += 1
+        pfn = _new_anon(f, r, bits, True)
+        if old != ZERO_PFN:
+            unmap_pte(f, old)
+        _install(f, m, page, pfn, PROT | RW | DIRTY)
+    return ACCESS_DONE
+
+
+@native
 def cpu_access(f, r, m, pages, write, start, notified, has_notifiers):  # type: ignore[no-untyped-def]
     """Loads (*write* 0) or stores through the primary page table, of *pages* from index *start* on.
 
@@ -227,68 +298,9 @@ def cpu_access(f, r, m, pages, write, start, notified, has_notifiers):  # type: 
     does not permit the access.
     """
     for i in range(start, len(pages)):
-        page = pages[i]
-        block = page >> 9
-        told = not has_notifiers or (notified and i == start)
-        need = V_WRITE if write else V_READ
-        pmd = m.pmd[block]
-        if pmd & PSE:
-            if not vma_bits(m, page) & need:
-                return NOT_PERMITTED - i
-            if not write or pmd & RW:
-                m.pmd[block] = pmd | ACCESSED | (DIRTY if write else np.uint64(0))
-                if write:
-                    f.flags[pfn_of(pmd) + (page & 511)] &= ~ZERO_FILLED
-                continue
-            zero = pfn_of(pmd) == HUGE_ZERO_PFN
-            if not zero and f.flags[pfn_of(pmd)] & EXCLUSIVE or (not zero and f.refcount[pfn_of(pmd)] == 1):
-                f.flags[pfn_of(pmd)] |= EXCLUSIVE
-                f.flags[pfn_of(pmd) + (page & 511)] &= ~ZERO_FILLED
-                m.pmd[block] = pmd | RW | ACCESSED | DIRTY
-                continue
-            if not told:
-                return i
-            if zero and r.huge_zero_wp_allocates:
-                m.pmd[block] = 0
-                huge_fault(f, r, m, block, True)
-                f.flags[pfn_of(m.pmd[block]) + (page & 511)] &= ~ZERO_FILLED
-                continue
-            split_pmd(f, m, block)
-            pmd = m.pmd[block]
-        pte = m.pte[page] if pmd else np.uint64(0)
-        if pte & PRESENT:
-            if not write:
-                m.pte[page] = pte | ACCESSED
-                continue
-            if pte & RW:
-                m.pte[page] = pte | ACCESSED | DIRTY
-                continue
-        bits = vma_bits(m, page)
-        if not bits & need:
+        done = access_page(f, r, m, pages[i], write, not has_notifiers or (notified and i == start))
+        if done == ACCESS_NOTIFY:
+            return i
+        if done == ACCESS_DENIED:
             return NOT_PERMITTED - i
-        if not pmd:
-            if bits & V_HUGE:
-                huge_fault(f, r, m, block, write)
-                if write:
-                    f.flags[pfn_of(m.pmd[block]) + (page & 511)] &= ~ZERO_FILLED
-                continue
-            m.pmd[block] = TABLE
-        if pte == 0:
-            _anonymous(f, r, m, page, write)
-        elif not pte & PRESENT:
-            swap_in(f, r, m, page, write, True)
-        else:
-            # A write to a present read-only page: do_wp_page.
-            old = pfn_of(pte)
-            if old != ZERO_PFN and _can_reuse(f, r, old):
-                f.flags[old] |= EXCLUSIVE
-                m.pte[page] = pte | RW | ACCESSED | DIRTY
-                continue
-            if not told:
-                return i
-            m.n[FAULTS] += 1
-            pfn = _new_anon(f, r, bits, True)
-            if old != ZERO_PFN:
-                unmap_pte(f, old)
-            _install(f, m, page, pfn, PROT | RW | DIRTY)
     return len(pages)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from secondsight.bits.pte import MAPPED, PSE
 from secondsight.errors import UsageError
@@ -13,12 +12,13 @@ from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import ACTIVE, HEAD, LRU, MLOCKED, TAIL, UNEVICTABLE, ZERO_PFN, head_of
 from secondsight.mm.vma import Vm
+from secondsight.native import native
 
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
 
 
-@njit(cache=True)
+@native
 def _mark_locked(f, m, start, end, lock):  # type: ignore[no-untyped-def]
     """mlock_pte_range over pages already there."""
     for page in range(start, end):
@@ -39,7 +39,7 @@ def _mark_locked(f, m, start, end, lock):  # type: ignore[no-untyped-def]
             f.flags[pfn] &= ~(MLOCKED | UNEVICTABLE)
 
 
-@njit(cache=True)
+@native
 def _touch(f, r, m, start, end):  # type: ignore[no-untyped-def]
     """__mm_populate: gup with FOLL_TOUCH marks each page accessed."""
     for page in range(start, end):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from numba import njit
-
 from secondsight.bits.pte import ACCESSED, DIRTY, NX, PFN_MASK, PRESENT, PROTNONE, PSE, RW, SPECIAL, USER
 from secondsight.errors import UsageError
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import EXCLUSIVE, HPAGE, HUGE_ZERO_PFN, ZERO_PFN
 from secondsight.mm.vma import Vm
+from secondsight.native import native
 
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 _KEPT = PFN_MASK | ACCESSED | DIRTY | SPECIAL | PSE | NX
 
 
-@njit(cache=True)
+@native
 def _change(f, m, start, end, none, writable, eager):  # type: ignore[no-untyped-def]
     """change_pte_range; *eager*: can_change_pte_writable gives write back to exclusive dirty pages at once."""
     page = start

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from secondsight.bits import pageflags as kpf
+from secondsight.native import inlined, native
 
 ZERO_PFN = 0
 HUGE_ZERO_PFN = 512
@@ -58,7 +58,7 @@ class FrameArrays(NamedTuple):
     n: npt.NDArray[np.int64]
 
 
-@njit(cache=True, inline="always")
+@inlined
 def head_of(f, pfn):  # type: ignore[no-untyped-def]
     """compound_head: the pfn that holds the folio's flags and refcount."""
     if f.flags[pfn] & TAIL:
@@ -66,7 +66,7 @@ def head_of(f, pfn):  # type: ignore[no-untyped-def]
     return pfn
 
 
-@njit(cache=True)
+@native
 def alloc_page(f):  # type: ignore[no-untyped-def]
     """A free small frame, refcount 1, no flags. The caller has reserved room (:meth:`Frames.reserve`)."""
     if f.n[N_FREE] > 0:
@@ -82,7 +82,7 @@ def alloc_page(f):  # type: ignore[no-untyped-def]
     return pfn
 
 
-@njit(cache=True)
+@native
 def alloc_huge(f):  # type: ignore[no-untyped-def]
     """A free huge folio (head pfn): flags of head and tails set, refcount 1, unmapped."""
     if f.n[N_HFREE] > 0:
@@ -104,7 +104,7 @@ def alloc_huge(f):  # type: ignore[no-untyped-def]
     return head
 
 
-@njit(cache=True)
+@native
 def put_page(f, pfn):  # type: ignore[no-untyped-def]
     """folio_put: drop one reference; the last one frees the folio."""
     head = head_of(f, pfn)
@@ -113,8 +113,9 @@ def put_page(f, pfn):  # type: ignore[no-untyped-def]
         if f.flags[head] & HEAD:
             f.hfree[f.n[N_HFREE]] = head
             f.n[N_HFREE] += 1
-            f.flags[head : head + HPAGE] = 0
-            f.refcount[head : head + HPAGE] = 0
+            for i in range(head, head + HPAGE):
+                f.flags[i] = 0
+                f.refcount[i] = 0
             f.n[FREED] += HPAGE
         else:
             f.flags[head] = 0
@@ -123,7 +124,7 @@ def put_page(f, pfn):  # type: ignore[no-untyped-def]
             f.n[FREED] += 1
 
 
-@njit(cache=True)
+@native
 def folio_mapcount(f, head):  # type: ignore[no-untyped-def]
     """Every mapping of the folio, PMD mappings and PTE mappings of all its pages (total_mapcount)."""
     if f.flags[head] & HEAD:
@@ -131,7 +132,7 @@ def folio_mapcount(f, head):  # type: ignore[no-untyped-def]
     return np.int64(f.mapcount[head])
 
 
-@njit(cache=True)
+@native
 def map_pte(f, pfn):  # type: ignore[no-untyped-def]
     """One more PTE maps *pfn*: mapcount and reference."""
     head = head_of(f, pfn)
@@ -141,7 +142,7 @@ def map_pte(f, pfn):  # type: ignore[no-untyped-def]
         f.refcount[head + 2] += 1
 
 
-@njit(cache=True)
+@native
 def unmap_pte(f, pfn):  # type: ignore[no-untyped-def]
     """A PTE no longer maps *pfn* (page_remove_rmap and put_page)."""
     head = head_of(f, pfn)
@@ -151,14 +152,14 @@ def unmap_pte(f, pfn):  # type: ignore[no-untyped-def]
     put_page(f, pfn)
 
 
-@njit(cache=True)
+@native
 def map_pmd(f, head):  # type: ignore[no-untyped-def]
     """A PMD maps the whole folio."""
     f.refcount[head + 1] += 1
     f.refcount[head] += 1
 
 
-@njit(cache=True)
+@native
 def unmap_pmd(f, head):  # type: ignore[no-untyped-def]
     """A PMD no longer maps the folio."""
     f.refcount[head + 1] -= 1

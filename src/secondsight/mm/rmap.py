@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from secondsight.bits.pte import ACCESSED, MAPPED, PFN_MASK, PSE, swap_pte
 from secondsight.mm.huge_memory import split_huge
@@ -30,6 +29,7 @@ from secondsight.mm.page import (
     unmap_pte,
 )
 from secondsight.mm.vma import Vm
+from secondsight.native import native
 
 if TYPE_CHECKING:
     from secondsight.mm.host import Host
@@ -85,7 +85,7 @@ def age(mm: Mm, pages: Pages) -> None:
         f.flags[pfn] |= IDLE
 
 
-@njit(cache=True)
+@native
 def _unmap_to_swap(f, m, pages, slots):  # type: ignore[no-untyped-def]
     for i in range(len(pages)):
         page = pages[i]

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from numba import njit
-
 from secondsight.bits.pte import ACCESSED, MAPPED, PSE
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import HPAGE, REFERENCED, YOUNG, ZERO_PFN, head_of
+from secondsight.native import native
 
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
 
 
-@njit(cache=True)
+@native
 def _clear_refs(f, m):  # type: ignore[no-untyped-def]
     for block in range(len(m.pmd)):
         pmd = m.pmd[block]

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from secondsight.bits.pte import MAPPED, PSE
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import HEAD, N_ACTIVATE, TAIL, ZERO_PFN, folio_mapcount, head_of
 from secondsight.mm.vma import HPAGE, allowed
+from secondsight.native import native
 
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
@@ -123,7 +123,7 @@ def empty(n: int) -> dict[str, Any]:
     }
 
 
-@njit(cache=True)
+@native
 def _gather(f, m, rows, pmd, pte, flags, mapcount, folio_maps, refcount, shared, folio):  # type: ignore[no-untyped-def]
     for i in range(len(rows)):
         block = rows[i]

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from secondsight.bits.pte import PSE
 from secondsight.bits.spte import AD_TYPE_MASK, SAVED_BITS, SAVED_MASK, SAVED_SHIFT
@@ -24,6 +23,7 @@ from secondsight.mm.gup import MISS, NOT_PERMITTED, NOTIFY, gup_fast, gup_slow
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import GUEST_FAULTS, pfn_of
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN, put_page
+from secondsight.native import native
 
 # How the table is filled.
 TDP, SHADOW_DIRECT, SHADOW_PAGED = 0, 1, 2
@@ -39,7 +39,7 @@ class SpteArrays(NamedTuple):
     first: int
 
 
-@njit(cache=True)
+@native
 def accessed(lay, spte):  # type: ignore[no-untyped-def]
     """is_accessed_spte of a present SPTE."""
     if lay.accessed:
@@ -49,12 +49,12 @@ def accessed(lay, spte):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True)
+@native
 def _tracked(lay, spte):  # type: ignore[no-untyped-def]
     return lay.ad_disabled != 0 and (spte & AD_TYPE_MASK) == lay.ad_disabled and (spte & lay.tracked) == 0
 
 
-@njit(cache=True)
+@native
 def _touch(lay, spte, write):  # type: ignore[no-untyped-def]
     """What the hardware does to a present SPTE it may use: sets A, and D for a store, where the format has them."""
     if lay.ad_disabled:
@@ -65,12 +65,12 @@ def _touch(lay, spte, write):  # type: ignore[no-untyped-def]
     return spte
 
 
-@njit(cache=True)
+@native
 def _allowed(lay, spte, write):  # type: ignore[no-untyped-def]
     return (spte & lay.readable) != 0 and (not write or (spte & lay.writable) != 0)
 
 
-@njit(cache=True)
+@native
 def _fast_page_fault(lay, spte, write):  # type: ignore[no-untyped-def]
     """fast_page_fault: the SPTE with its access given back, or 0 where that does not help."""
     new = spte
@@ -83,7 +83,7 @@ def _fast_page_fault(lay, spte, write):  # type: ignore[no-untyped-def]
     return new
 
 
-@njit(cache=True)
+@native
 def _make_spte(lay, pfn, writable, prefetch, large):  # type: ignore[no-untyped-def]
     """make_spte: prefetched SPTEs are left old (access-tracked without A/D bits)."""
     spte = (
@@ -103,12 +103,12 @@ def _make_spte(lay, pfn, writable, prefetch, large):  # type: ignore[no-untyped-
     return spte
 
 
-@njit(cache=True)
+@native
 def _is_zero(pfn):  # type: ignore[no-untyped-def]
     return pfn == ZERO_PFN or (pfn & ~511) == HUGE_ZERO_PFN
 
 
-@njit(cache=True)
+@native
 def _release(f, r, pfn, marks):  # type: ignore[no-untyped-def]
     """kvm_release_page_clean: mark accessed (not in 2.6.38), then put."""
     if not _is_zero(pfn):
@@ -117,7 +117,7 @@ def _release(f, r, pfn, marks):  # type: ignore[no-untyped-def]
         put_page(f, pfn)
 
 
-@njit(cache=True)
+@native
 def _prefetch_run(f, r, lay, m, t, first, last):  # type: ignore[no-untyped-def]
     """direct_pte_prefetch_many: pin entries *first* to *last* at once, as far as gup_fast gets; False where not one could be."""
     pinned = 0
@@ -134,7 +134,7 @@ def _prefetch_run(f, r, lay, m, t, first, last):  # type: ignore[no-untyped-def]
     return pinned > 0
 
 
-@njit(cache=True)
+@native
 def _prefetch_direct(f, r, lay, m, t, index):  # type: ignore[no-untyped-def]
     """__direct_pte_prefetch: the runs of missing entries in the aligned group of 8 around *index*."""
     low = index & ~(PREFETCH - 1)
@@ -149,7 +149,7 @@ def _prefetch_direct(f, r, lay, m, t, index):  # type: ignore[no-untyped-def]
             run = j
 
 
-@njit(cache=True)
+@native
 def _prefetch_paged(f, r, lay, m, t, index):  # type: ignore[no-untyped-def]
     """FNAME(pte_prefetch): one by one, up to the first that gup_fast cannot write; each is released like a faulted page."""
     low = index & ~(PREFETCH - 1)
@@ -163,7 +163,7 @@ def _prefetch_paged(f, r, lay, m, t, index):  # type: ignore[no-untyped-def]
         _release(f, r, pfn, r.release_marks_accessed)
 
 
-@njit(cache=True)
+@native
 def guest_access(f, r, lay, m, t, pages, write, start, notified, has_notifiers, mode):  # type: ignore[no-untyped-def]
     """Loads or stores by the guest of *pages* (numbers in the mm) from index *start* on; answers like ``cpu_access``."""
     for i in range(start, len(pages)):
@@ -221,7 +221,7 @@ def guest_access(f, r, lay, m, t, pages, write, start, notified, has_notifiers, 
     return len(pages)
 
 
-@njit(cache=True)
+@native
 def zap(f, r, lay, t, page, marks_always):  # type: ignore[no-untyped-def]
     """Drop the 4 KiB SPTE of one page; an accessed one marks the page where the rules carry the bit over."""
     index = page - t.first
@@ -234,7 +234,7 @@ def zap(f, r, lay, t, page, marks_always):  # type: ignore[no-untyped-def]
                 mark_page_accessed(f, r, pfn)
 
 
-@njit(cache=True)
+@native
 def zap_large(f, r, lay, t, block, marks_always):  # type: ignore[no-untyped-def]
     """Drop the 2 MiB SPTE of one block of the table."""
     spte = t.smd[block]
@@ -246,7 +246,7 @@ def zap_large(f, r, lay, t, block, marks_always):  # type: ignore[no-untyped-def
                 mark_page_accessed(f, r, pfn)
 
 
-@njit(cache=True)
+@native
 def zap_range(f, r, lay, tables, start, end, marks_always):  # type: ignore[no-untyped-def]
     """Zap pages *start* to *end* in every table of a slot: page by page all 4 KiB SPTEs (the rmap's order), then large ones."""
     for page in range(start, end):
@@ -257,7 +257,7 @@ def zap_range(f, r, lay, tables, start, end, marks_always):  # type: ignore[no-u
             zap_large(f, r, lay, t, block, marks_always)
 
 
-@njit(cache=True)
+@native
 def test_range(lay, t, start, end, out):  # type: ignore[no-untyped-def]
     """out[i] |= page ``start + i`` is young in this table (kvm_test_age_gfn, is_accessed_spte)."""
     for page in range(start, end):
@@ -269,7 +269,7 @@ def test_range(lay, t, start, end, out):  # type: ignore[no-untyped-def]
             out[page - start] = True
 
 
-@njit(cache=True)
+@native
 def age_range(lay, t, start, end, out):  # type: ignore[no-untyped-def]
     """Clear youth as kvm_age_gfn does (A bit, or access tracking) and report it in *out*."""
     for page in range(start, end):
@@ -289,7 +289,7 @@ def age_range(lay, t, start, end, out):  # type: ignore[no-untyped-def]
             t.spte[index] = new
 
 
-@njit(cache=True)
+@native
 def count_marks(lay, t, start, end, out, marks_always):  # type: ignore[no-untyped-def]
     """out[i] += 1 where zapping page ``start + i`` in this table would mark it accessed; a large SPTE counts at its first page."""
     for page in range(start, end):

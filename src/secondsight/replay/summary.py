@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from secondsight.bits.pte import ACCESSED, PRESENT, PSE
 from secondsight.mm.memory import pfn_of
@@ -21,6 +20,7 @@ from secondsight.mm.page import (
     folio_mapcount,
     head_of,
 )
+from secondsight.native import native
 
 Ints = npt.NDArray[np.int64]
 
@@ -40,7 +40,7 @@ class Summary(NamedTuple):
     young: Ints
 
 
-@njit(cache=True)
+@native
 def _summarise(f, m, young, out):  # type: ignore[no-untyped-def]
     asked = len(young) > 0
     for block in range(len(m.pmd)):
@@ -117,7 +117,7 @@ def secondary(mm: Mm) -> npt.NDArray[np.bool_]:
     return young
 
 
-@njit(cache=True)
+@native
 def _zero_filled(f, m, rows, out):  # type: ignore[no-untyped-def]
     for j in range(len(rows)):
         pmd = m.pmd[rows[j]]

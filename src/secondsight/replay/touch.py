@@ -20,6 +20,7 @@ from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
 from secondsight.mm.memory import cpu_access, pfn_of
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mmu.spt import _allowed, _touch, guest_access
+from secondsight.native import inlined, native
 from secondsight.replay.layout import CELLS
 from secondsight.trace.kinds import Access, Kind, Origin
 
@@ -99,7 +100,7 @@ def locate(address, space, index, look):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
+@native
 def access_runs(f, r, lay, m, t, pages, how, start, notified, has_notifiers, mode):  # type: ignore[no-untyped-def]
     """The verbs ``cpu_access`` and ``guest_access`` over *pages* in order, each made as *how* (H_ codes) says.
 
@@ -125,7 +126,7 @@ def access_runs(f, r, lay, m, t, pages, how, start, notified, has_notifiers, mod
     return n
 
 
-@njit(cache=True, inline="always")
+@inlined
 def _cpu_settled(m, page, alone):  # type: ignore[no-untyped-def]
     """1 reads, 2 writes by the CPU that would only set bits now. *alone*: nobody else reaches this space."""
     entry = m.pmd[page >> 9]
@@ -139,7 +140,7 @@ def _cpu_settled(m, page, alone):  # type: ignore[no-untyped-def]
     return 1 if alone else 0
 
 
-@njit(cache=True, inline="always")
+@inlined
 def _guest_settled(lay, m, t, page, alone):  # type: ignore[no-untyped-def]
     index = page - t.first
     big = t.smd[index >> 9]
@@ -153,7 +154,7 @@ def _guest_settled(lay, m, t, page, alone):  # type: ignore[no-untyped-def]
     return 1 if alone and not whole and _allowed(lay, spte, False) else 0
 
 
-@njit(cache=True)
+@native
 def settled(lay, m, t, pages, as_cpu, as_guest, alone, out):  # type: ignore[no-untyped-def]
     """out[i] &= the touches of ``pages[i]`` that are settled here.
 
@@ -172,7 +173,7 @@ def settled(lay, m, t, pages, as_cpu, as_guest, alone, out):  # type: ignore[no-
         out[i] &= bits
 
 
-@njit(cache=True)
+@native
 def settle(state, cells, pages, bits):  # type: ignore[no-untyped-def]
     """Record what :func:`settled` found for *pages* (all spaces' numbering)."""
     for i in range(len(pages)):
@@ -180,49 +181,44 @@ def settle(state, cells, pages, bits):  # type: ignore[no-untyped-def]
         state[cell] = (state[cell] & np.uint8(15)) | np.uint8(bits[i] << 4)
 
 
-@njit(cache=True, inline="always")
-def _fold_cpu(f, m, block, notes):  # type: ignore[no-untyped-def]
-    """The CPU's noted touches of one block: notes uint8[512], 1 read, 2 written."""
+@inlined
+def _fold_cpu(f, m, block, state, cell, shift):  # type: ignore[no-untyped-def]
+    """The CPU's noted touches of one block, bits *shift* (read) and the next (written) of 512 cells from *cell* on."""
     pmd = m.pmd[block]
-    if pmd & PSE:
-        head = np.uint64(pfn_of(pmd))
-        any_bits = np.uint8(0)
-        zero = pfn_of(pmd) == HUGE_ZERO_PFN
-        for i in range(np.uint64(512)):
-            any_bits |= notes[i]
-            if notes[i] & 2 and not zero and f.flags[head + i] & ZERO_FILLED:
-                f.flags[head + i] &= ~ZERO_FILLED
-        m.pmd[block] = (
-            pmd | (ACCESSED if any_bits else np.uint64(0)) | (DIRTY if any_bits & 2 else np.uint64(0))
-        )
-        return
+    huge = (pmd & PSE) != 0
+    head = np.uint64(pfn_of(pmd))
+    some = np.uint8(0)
     first = np.uint64(block) << np.uint64(9)
     for i in range(np.uint64(512)):
-        if notes[i]:
+        noted = (state[cell + i] >> shift) & np.uint8(3)
+        if not noted:
+            continue
+        some |= noted
+        pfn = head + i
+        if not huge:
             entry = m.pte[first + i]
-            if notes[i] & 2:
-                pfn = np.uint64(pfn_of(entry))
-                if f.flags[pfn] & ZERO_FILLED:
-                    f.flags[pfn] &= ~ZERO_FILLED
-                m.pte[first + i] = entry | ACCESSED | DIRTY
-            else:
-                m.pte[first + i] = entry | ACCESSED
+            pfn = np.uint64(pfn_of(entry))
+            m.pte[first + i] = entry | ACCESSED | (DIRTY if noted & 2 else np.uint64(0))
+        if noted & 2 and f.flags[pfn] & ZERO_FILLED and head != HUGE_ZERO_PFN:
+            f.flags[pfn] &= ~ZERO_FILLED
+    if huge and some:
+        m.pmd[block] = pmd | ACCESSED | (DIRTY if some & 2 else np.uint64(0))
 
 
-@njit(cache=True, inline="always")
-def _fold_guest(f, lay, t, first_page, notes):  # type: ignore[no-untyped-def]
+@inlined
+def _fold_guest(f, lay, t, first_page, state, cell, shift):  # type: ignore[no-untyped-def]
     """The guest's noted touches of the block that begins at *first_page*, likewise."""
     first = np.uint64(first_page - t.first)
     block = first >> np.uint64(9)
     big = t.smd[block]
     large = (big & lay.present) != 0
     head = np.uint64(pfn_of(big))
-    any_bits = np.uint8(0)
+    some = np.uint8(0)
     for i in range(np.uint64(512)):
-        noted = notes[i]
+        noted = (state[cell + i] >> shift) & np.uint8(3)
         if not noted:
             continue
-        any_bits |= noted
+        some |= noted
         pfn = head + i
         if not large:
             spte = t.spte[first + i]
@@ -230,34 +226,25 @@ def _fold_guest(f, lay, t, first_page, notes):  # type: ignore[no-untyped-def]
             t.spte[first + i] = _touch(lay, spte, noted & 2)
         if noted & 2 and f.flags[pfn] & ZERO_FILLED:
             f.flags[pfn] &= ~ZERO_FILLED
-    if large and any_bits:
-        t.smd[block] = _touch(lay, big, any_bits & 2)
+    if large and some:
+        t.smd[block] = _touch(lay, big, some & 2)
 
 
-@njit(cache=True)
+@native
 def fold(f, lay, m, t, state, cells, rows, first_row, as_cpu, as_guest):  # type: ignore[no-untyped-def]
     """Set the bits that the noted touches of *rows* (all spaces' numbering) would have set; the space begins at *first_row*."""
-    notes = np.empty(512, np.uint8)
     for row in rows:
         block = row - first_row
+        cell = np.uint64(cells[row])
         for origin in range(2):
             kind = as_guest if origin else as_cpu
-            if kind < 0:
-                continue
-            some = np.uint8(0)
-            cell = np.uint64(cells[row])
-            for i in range(np.uint64(512)):
-                notes[i] = (state[cell + i] >> np.uint8(2 * origin)) & np.uint8(3)
-                some |= notes[i]
-            if not some:
-                continue
             if kind == 0:
-                _fold_cpu(f, m, block, notes)
-            else:
-                _fold_guest(f, lay, t, block * 512, notes)
+                _fold_cpu(f, m, block, state, cell, np.uint8(2 * origin))
+            elif kind == 1:
+                _fold_guest(f, lay, t, block * 512, state, cell, np.uint8(2 * origin))
 
 
-@njit(cache=True)
+@native
 def forget(state, cells, rows):  # type: ignore[no-untyped-def]
     """The noted touches of *rows* are folded in every subject."""
     for row in rows:
@@ -266,7 +253,7 @@ def forget(state, cells, rows):  # type: ignore[no-untyped-def]
             state[cell + i] &= np.uint8(0xF0)
 
 
-@njit(cache=True)
+@native
 def unsettle(state, cells, rows):  # type: ignore[no-untyped-def]
     """The mappings of *rows* may have changed in some subject: their next touches go through the verbs."""
     for row in rows:
