@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -19,7 +20,13 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def compare(
     trace: Annotated[
-        Path | None, typer.Argument(help="The trace; or results of a sweep or of --json, to report on again.")
+        Path | None,
+        typer.Argument(
+            help="The trace; or the results of --json or the directory of a sweep, to report on again."
+        ),
+    ] = None,
+    of: Annotated[
+        str | None, typer.Option("--trace", help="Of a sweep: one trace alone, by its name or the end of it.")
     ] = None,
     policy: Annotated[
         list[str] | None,
@@ -86,8 +93,14 @@ def compare(
     elif trace is None:
         raise UsageError("compare needs a TRACE; `secondsight compare --help` tells the rest")
     else:
-        results = _results(trace) if trace.suffix == ".json" else None
+        for path in (report, json, csv, parquet):
+            _writable(path)
+        results = _made(trace, of)
         if results is None:
+            if of is not None:
+                raise UsageError(
+                    f"--trace {of}: chooses among a sweep's traces, and {trace} is no sweep's directory"
+                )
             results = _run(
                 trace, policy, rules, vary, budget, _config(knob or [], mmu, mglru), _backing(backing), time_scale, tlb,
                 channels=report is not None or json is not None,
@@ -215,6 +228,25 @@ class Progress:
             file=sys.stderr,
             flush=True,
         )
+
+
+def _writable(path: Path | None) -> None:
+    """Found out before a replay of minutes, not after it."""
+    from secondsight.errors import UsageError
+
+    if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise UsageError(f"{path}: cannot be written: {path.parent} is no directory one may write to")
+
+
+def _made(path: Path, of: str | None) -> Results | None:
+    """The results that *path* holds already; None where it is a trace to be replayed."""
+    if path.suffix == ".json":
+        return _results(path)
+    if not path.is_dir():
+        return None
+    from secondsight.whatif.overview import results
+
+    return results(path, of, shlex.join(["secondsight", *sys.argv[1:]]))
 
 
 def _results(path: Path) -> Results:

@@ -61,6 +61,8 @@ class Khugepaged:
         self.test_young_calls = 0
         self.wasted = 0
         self.on_visit: Callable[[Visit], None] | None = None
+        #: How many huge pages can still be allocated; None: as many as are asked for.
+        self.huge_pages_left: Callable[[], int] | None = None
 
     # -- registration ------------------------------------------------------------------------------------------
 
@@ -186,7 +188,10 @@ class Khugepaged:
         self.test_young_calls += int(look.asked[i])
         status, second, swapped = Scan(int(look.code[i])), None, None
         tried = bool(look.passed[i])
-        if tried:
+        if tried and self.huge_pages_left is not None and self.huge_pages_left() <= 0:
+            # alloc_charge_folio comes before the zap: nothing has been done to the block. (The sleep that follows is left out.)
+            status = Scan.ALLOC_HUGE_PAGE_FAIL
+        elif tried:
             swapped, second = collapse(mm, block, khugepaged=True)
             status = Scan(int(second.code[0]))
             self.test_young_calls += int(second.asked[0])

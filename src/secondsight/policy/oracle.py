@@ -9,6 +9,7 @@ not counted.)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -24,11 +25,19 @@ class Oracle(Policy):
 
     It asks for no more than the budget can pay, promises to blocks that were not touched yet included. Simplified: blocks that come into
     being only after the first access are served by what is left of the budget at the next wake-up.
+
+    A first read maps a huge page of its own (``use_zero_page`` is 0): the huge zero page does not outlive the first write, and in
+    kernels before 6.13 not even as a huge page.
     """
 
     name: ClassVar[str] = "oracle"
     needs: ClassVar[frozenset[Need]] = frozenset({"future"})
     _promised: History = field(default_factory=History, init=False, repr=False)
+
+    @property
+    def knobs(self) -> Mapping[str, int]:
+        """No huge zero page."""
+        return {"use_zero_page": 0}
 
     def wake(self, look: Look) -> Decision:
         """Every small block with accesses to come, most first."""

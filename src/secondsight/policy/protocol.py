@@ -89,7 +89,7 @@ class Policy(Protocol):
 
     name: as it is found; needs: signals beyond the free ones; faults: what the first touch of an eligible block maps, 4 KiB or 2 MiB;
     khugepaged: the kernel's own daemon runs too, under the rules of the run; interval: ns between wake-ups; knobs: khugepaged's sysfs
-    files, where they differ from the run's.
+    files and ``use_zero_page``, where they differ from the run's.
     """
 
     name: ClassVar[str]
@@ -104,7 +104,7 @@ class Policy(Protocol):
 
     @property
     def knobs(self) -> Mapping[str, int]:
-        """Fields of :class:`~secondsight.mm.config.Knobs` to replace, by name; none unless said."""
+        """Fields of :class:`~secondsight.mm.config.Knobs`, or ``use_zero_page``, to replace, by name; none unless said."""
         return {}
 
     def wake(self, look: Look) -> Decision:

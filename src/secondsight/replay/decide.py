@@ -7,12 +7,15 @@ Look (one row a block that may be huge) --> Policy.wake --> Decision --> split: 
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import PSE
+from secondsight.errors import UsageError
 from secondsight.mm import judgement, view
 from secondsight.mm.huge_memory import collapse, split_huge
 from secondsight.mm.judgement import Scan
@@ -20,7 +23,7 @@ from secondsight.mm.khugepaged import Visit
 from secondsight.mm.madvise import unmap
 from secondsight.mm.page import ZERO_FILLED
 from secondsight.mm.vma import allowed
-from secondsight.policy.protocol import UNLIMITED, Decision, Look
+from secondsight.policy.protocol import UNLIMITED, Decision, Look, Policy
 from secondsight.replay.layout import HPAGE
 from secondsight.replay.subject import Space
 from secondsight.replay.summary import Ints, summarise
@@ -35,7 +38,7 @@ def decide(run: Run, alarm: Alarm) -> list[int]:
     assert policy is not None
     run.host.drain()
     told, at = look(run, alarm)
-    decision = policy.wake(told)
+    decision = _decision(policy, told)
     run.since = alarm.time
     run.at_last_wake[:] = run.accesses
     changed = _carry_out(run, decision, told, at)
@@ -46,6 +49,32 @@ def decide(run: Run, alarm: Alarm) -> list[int]:
                 # Ageing without accessed bits takes permissions away, or the mapping.
                 changed.extend(range(space.rows.start, space.rows.stop))
     return changed
+
+
+def _decision(policy: Policy, told: Look) -> Decision:
+    """What *policy* decides; whatever is wrong with it is one line, since it may be anyone's.
+
+    :raises UsageError: it raised, or what it returned is no Decision over the rows of *told*.
+    """
+    when = f"policy {policy.name} failed at {told.now / 1e9:g} s"
+    try:
+        decision = policy.wake(told)
+    except Exception as error:
+        # The last frame is the plug-in's own line.
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" (line {frames[-1].lineno} of {Path(frames[-1].filename).name})" if frames else ""
+        raise UsageError(f"{when}: {type(error).__name__}: {error}{where}") from error
+    if not isinstance(decision, Decision):
+        raise UsageError(f"{when}: wake returned a {type(decision).__name__}, not a Decision")
+    for name in ("promote", "split"):
+        rows = np.asarray(getattr(decision, name))
+        if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
+            raise UsageError(
+                f"{when}: {name} must be an array of row numbers, not {rows.dtype} of shape {rows.shape}"
+            )
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(told):
+            raise UsageError(f"{when}: {name} names rows outside 0 to {len(told) - 1}")
+    return decision
 
 
 def look(run: Run, alarm: Alarm) -> tuple[Look, Ints]:

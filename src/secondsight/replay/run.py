@@ -72,6 +72,8 @@ class Run:
         self._row_of = {id(space.mm): space.first_row for space in self.machine.spaces}
         self.unreplayed: dict[str, int] = {}
         self.host.khugepaged.on_visit = self.visited
+        if subject.budget < UNLIMITED:
+            self.host.khugepaged.huge_pages_left = lambda: self.machine.budget
         self.alarms: list[Alarm] = []
         if self.machine.daemon:
             sleep = self.host.config.knobs.scan_sleep_millisecs * 1_000_000

@@ -124,6 +124,8 @@ class Machine:
         if knobs:
             import msgspec
 
+            if "use_zero_page" in knobs:
+                config = msgspec.structs.replace(config, use_zero_page=bool(knobs.pop("use_zero_page")))
             config = msgspec.structs.replace(config, knobs=msgspec.structs.replace(config.knobs, **knobs))
         if config.knobs.scan_sleep_millisecs < 1:
             raise UsageError(

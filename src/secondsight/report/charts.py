@@ -25,6 +25,9 @@ SPREAD = ("coverage", "bloat", "wasted_passes", "overhead_nested")
 
 MIB = float(1 << 20)
 
+#: Rows that are drawn; more than that nobody can tell apart.
+MOST = 24
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -69,14 +72,14 @@ def _printer(form: Form) -> Callable[[float], str]:
 def figures(results: Results) -> list[Figure]:
     """Every chart that *results* have something for, in the order of the page."""
     out = _curves(results)
-    out += _over_time(results.rows)
+    out += _over_time(results.rows[:MOST])
     for knob in results.sensitivity:
         out += _sensitivity(results, knob)
     return out + _spread(results)
 
 
 def _curves(results: Results) -> list[Figure]:
-    curves = [Line(r.label, [(0.0, 0.0), *r.curve], i) for i, r in enumerate(results.rows) if r.curve]
+    curves = [Line(r.label, [(0.0, 0.0), *r.curve], i) for i, r in enumerate(results.rows[:MOST]) if r.curve]
     if results.oracle:
         curves.append(
             Line("knowing the future", [(0.0, 0.0), *results.oracle], len(results.rows), reference=True)
@@ -129,18 +132,18 @@ def _over_time(rows: Sequence[Row]) -> list[Figure]:
     return out
 
 
-def _index(results: Results, label: str) -> int:
-    """The look of *label*'s row; labels that are no row's come behind."""
-    labels = [row.label for row in results.rows]
-    return labels.index(label) if label in labels else len(labels) + sum(map(ord, label)) % 7
+def _labels(results: Results) -> list[str]:
+    """What lines stand for, each at the number that gives it its look: the rows drawn, then what only sensitivity curves name."""
+    curves = [label for told in results.sensitivity.values() for label in told]
+    return list(dict.fromkeys([r.label for r in results.rows[:MOST]] + curves))
 
 
 def _sensitivity(results: Results, knob: str) -> list[Figure]:
-    out = []
+    out, labels = [], _labels(results)
     for key in SENSITIVE:
         metric = METRICS[key]
         lines = [
-            Line(label, points, _index(results, label))
+            Line(label, points, labels.index(label))
             for label, told in results.sensitivity[knob].items()
             if (points := [(x, float(v)) for x, values in told if (v := values.get(key)) is not None])
         ]
@@ -154,13 +157,13 @@ def _sensitivity(results: Results, knob: str) -> list[Figure]:
 
 
 def _spread(results: Results) -> list[Figure]:
-    out = []
+    out, labels = [], _labels(results)
     for key in SPREAD:
         metric = METRICS[key]
         lines = [
-            Line(label, points, _index(results, label))
+            Line(label, points, labels.index(label))
             for label, points in results.spread.get(key, {}).items()
-            if points
+            if points and label in labels
         ]
         if any(line.points[-1][1] for line in lines):
             out.append(Figure(
@@ -179,8 +182,11 @@ def page(results: Results) -> str:
     """All charts and their legend, for the page."""
     shown = "".join(figure.html() for figure in figures(results))
     legend = "".join(
-        f'<li data-row="{i}">{swatch(i)}{html.escape(r.label)}</li>' for i, r in enumerate(results.rows)
+        f'<li data-row="{i}">{swatch(i)}{html.escape(label)}</li>' for i, label in enumerate(_labels(results))
     )
+    more = len(results.rows) - MOST
+    if more > 0:
+        shown += f'<p class="note">Drawn are the first {MOST} rows of the table; {more} more stand in it.</p>'
     return f'<div class="charts">{shown}</div><ul class="legend">{legend}</ul>'
 
 

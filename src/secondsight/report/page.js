@@ -28,9 +28,9 @@
       ? document.documentElement.dataset.theme === "dark"
       : matchMedia("(prefers-color-scheme: dark)").matches;
     document.documentElement.dataset.theme = dark ? "light" : "dark";
-    draw();
+    if ($("heat")) draw();
   };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => $("heat") && draw());
   const table = document.querySelector(".tablebox table");
   $("more").onclick = () => {
     const on = table.classList.toggle("all");
@@ -54,7 +54,7 @@
   });
   table.tBodies[0].addEventListener("click", (event) => {
     const tr = event.target.closest("tr");
-    if (tr) choose(Number(tr.dataset.row));
+    if (tr && $("heat")) choose(Number(tr.dataset.row));
   });
 
   // -- charts: a cross-hair, and one row lit in all of them -------------------------------------------------------
@@ -91,6 +91,9 @@
     };
     svg.onmouseleave = () => { tip.style.display = "none"; hair.style.display = "none"; };
   }
+
+  // Over many traces there is no map.
+  if (!$("heat")) { document.documentElement.dataset.ready = "1"; return; }
 
   // -- the heat map -------------------------------------------------------------------------------------------------
   const B = { space: await unpack(R.blocks.space), number: await unpack(R.blocks.number), accesses: await unpack(R.blocks.accesses), populated: await unpack(R.blocks.populated) };

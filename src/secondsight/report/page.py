@@ -42,7 +42,11 @@ def render(results: Results) -> str:
         "JS": _asset("page.js"),
     }
     # Split at the markers first: a value may hold text that looks like one.
-    pieces = _asset("page.html").split("@@")
+    asset = _asset("page.html")
+    if not results.blocks.space.shape[0]:
+        # Over many traces there is no map to draw.
+        asset = asset[: asset.index('<h2 id="map">')] + asset[asset.index('<h2 id="definitions">') :]
+    pieces = asset.split("@@")
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
 
@@ -67,6 +71,10 @@ def _asset(name: str) -> str:
 def _facts(results: Results) -> str:
     p = results.provenance
     blocks = results.blocks.space.shape[0]
+    if not blocks:
+        return html.escape(
+            f"{text(p.accesses, 'count')} accesses over {text(p.seconds, 'seconds')}; {p.trace}."
+        )
     said = [
         f"{text(p.accesses, 'count')} accesses to {text(blocks, 'count')} blocks of 2 MiB over {text(p.seconds, 'seconds')}"
         + (f", each of which stands for {p.time_scale:g} of khugepaged's" if p.time_scale != 1 else ""),

@@ -71,6 +71,13 @@ def thinned(curve: list[tuple[float, float]], most: int = 200) -> list[tuple[flo
     return [curve[i] for i in at.tolist()]
 
 
+def evenly(points: list[tuple[float, float]], most: int = 100) -> list[tuple[float, float]]:
+    """At most *most* of *points*, the first and the last among them, evenly spread."""
+    if len(points) <= most:
+        return points
+    return [points[i] for i in np.linspace(0, len(points) - 1, most).round().astype(int).tolist()]
+
+
 @dataclass(frozen=True, slots=True)
 class Runs:
     """Visits with the same answer in a row: for each, the index of its first and of its last visit, and how many (int64)."""

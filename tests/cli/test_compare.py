@@ -1,0 +1,177 @@
+"""``secondsight compare`` and ``sweep``: what is printed and written, and one clear line for whatever is wrong."""
+
+import csv
+import io
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+
+from secondsight.cli import main
+from secondsight.policy import Decision, Policy, registry
+from secondsight.report.metrics import METRICS
+from support import sweeps
+
+
+@pytest.fixture
+def trace(tmp_path):
+    return str(sweeps.trace(tmp_path / "t.parquet", 1))
+
+
+def run(capsys, *arguments):
+    """Exit code, output and errors of a command."""
+    code = 0
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stop:
+        code = stop.code or 0
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def test_everything_is_written_and_says_the_same(trace, tmp_path, capsys):
+    out = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "parquet", "html")}
+    code, printed, _ = run(
+        capsys, "compare", trace, "-p", "never", "-p", "khugepaged", "-r", "6.1", "-r", "7.2", "--vary", "max_ptes_none=0,511", "--passes",
+        "--json", out["json"], "--csv", out["csv"], "--parquet", out["parquet"], "--report", out["html"], "--svg", tmp_path / "svg",
+    )  # fmt: skip
+    assert code == 0
+    assert "khugepaged under 7.2" in printed
+    assert "hot blocks made huge, after pass" in printed
+    assert "coverage at max_ptes_none =" in printed
+    told = msgspec.json.decode(out["json"].read_bytes())
+    assert told["schema"] == 2
+    assert told["provenance"]["command"].startswith("secondsight ")
+    coverage = [row["metrics"]["coverage"] for row in told["rows"]]
+    lines = out["csv"].read_text().splitlines()
+    assert msgspec.json.decode(lines[0][2:])["schema"] == 2
+    rows = list(csv.DictReader(io.StringIO("\n".join(lines[1:]))))
+    assert [float(r["coverage"]) for r in rows[:3]] == coverage
+    # Three rows, and two rules at two values of the knob.
+    assert len(rows) == 3 + 4
+    table = pq.read_table(out["parquet"])
+    assert table.column("coverage").to_pylist()[:3] == coverage
+    assert (
+        msgspec.json.decode(table.schema.metadata[b"secondsight.results"])["provenance"]["trace"]
+        == "t.parquet"
+    )
+    assert (tmp_path / "svg" / "utility.svg").exists()
+    again = tmp_path / "again.html"
+    assert run(capsys, "compare", out["json"], "--report", again)[0] == 0
+    assert again.read_bytes() == out["html"].read_bytes()
+
+
+def test_every_figure_is_explained_and_every_policy_listed(capsys):
+    code, out, _ = run(capsys, "compare", "--explain", "bloat")
+    assert code == 0
+    assert METRICS["bloat"].definition in out
+    _, out, _ = run(capsys, "compare", "--explain", "all")
+    assert all(m.title in out for m in METRICS.values())
+    _, out, _ = run(capsys, "compare", "--policies")
+    assert "hawkeye  alpha=0.4" in out
+
+
+class Broken(Policy):
+    """Divides by zero at its second wake-up."""
+
+    name = "broken"
+    wakes = 0
+
+    def wake(self, look):
+        self.wakes += 1
+        return Decision() if self.wakes < 2 else 1 // 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-p", "broken"], "policy broken failed at 10 s: ZeroDivisionError"),
+        (["-p", "hawkeye,alhpa=1"], "policy hawkeye: no option 'alhpa=1'; it takes alpha"),
+        (["-p", "nobody"], "no policy is called 'nobody'"),
+        (["-r", "5.55"], "5.55"),
+        (["--vary", "max_ptes_none"], "write KNOB=FIRST..LAST:STEP"),
+        (["--vary", "max_ptes_none=600"], "must be 0 to 511"),
+        (["--knob", "nonsense=1"], "--knob 'nonsense=1'"),
+        (["--budget", "many"], "budget 'many'"),
+        (["--time-scale", "-1"], "time scale"),
+        (["--mmu", "arm"], "arm"),
+        (["--backing", "disk"], "--backing"),
+        (["--trace", "x"], "no sweep's directory"),
+        (["--report", "/nonexistent/dir/x.html"], "cannot be written: /nonexistent/dir is no directory"),
+        (["--svg", "/dev/null/x"], "cannot be made"),
+    ],
+)
+def test_whatever_is_wrong_is_one_line_and_code_two(trace, capsys, arguments, said, monkeypatch):
+    monkeypatch.setattr(registry, "_ADDED", {"broken": Broken})
+    code, _, err = run(capsys, "compare", trace, *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ([1], "returned a list, not a Decision"),
+        (Decision(promote=[99]), "promote names rows outside 0 to 5"),
+        (Decision(split=[0.5]), "split must be an array of row numbers"),
+    ],
+)
+def test_what_is_no_decision_is_one_line(trace, capsys, monkeypatch, returned, said):
+    class Wrong(Policy):
+        name = "wrong"
+
+        def wake(self, look):
+            return returned
+
+    monkeypatch.setattr(registry, "_ADDED", {"wrong": Wrong})
+    code, _, err = run(capsys, "compare", trace, "-p", "wrong")
+    assert (code, err.count("\n")) == (2, 1)
+    assert said in err
+
+
+def test_files_that_are_no_traces_are_one_line(tmp_path, capsys):
+    (tmp_path / "a.parquet").write_bytes(b"nothing")
+    (tmp_path / "a.json").write_text('{"schema": 1}')
+    (tmp_path / "empty").mkdir()
+    for name, said in (("a.parquet", "not a whole"), ("a.json", "version 1; this reads version 2"), ("empty", "not a sweep"),
+                       ("none.parquet", "no such file"), ("none.json", "cannot be read")):  # fmt: skip
+        code, _, err = run(capsys, "compare", tmp_path / name)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert said in err
+
+
+def test_a_sweep_from_plan_to_report(tmp_path, capsys):
+    spec = sweeps.spec(tmp_path, 2)
+    code, out, _ = run(capsys, "sweep", spec, "-o", tmp_path / "out", "--plan")
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "2 traces, 20 rows in 10 cells of up to 2; 10 cells to run, 0 finished",
+    )
+    (tmp_path / "traces" / "torn.parquet").write_bytes(b"PAR1")
+    code, out, err = run(capsys, "sweep", spec, "-o", tmp_path / "out", "--jobs", 1)
+    assert code == 1
+    assert "10 cells: 0 were finished before, 10 run, 1 failed" in out
+    assert "failed: traces/torn.parquet: " in err
+    (tmp_path / "traces" / "torn.parquet").unlink()
+    code, out, _ = run(capsys, "sweep", spec, "-o", tmp_path / "out", "--jobs", 1)
+    assert (code, "10 were finished before, 0 run, 0 failed" in out) == (0, True)
+    code, out, _ = run(capsys, "compare", tmp_path / "out", "--report", tmp_path / "all.html")
+    assert (code, out.startswith("Over 2 traces: ")) == (0, True)
+    code, out, _ = run(
+        capsys, "compare", tmp_path / "out", "--trace", "t1", "--report", tmp_path / "one.html"
+    )
+    assert code == 0
+    assert "traces/t1.parquet" in (tmp_path / "one.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--jobs", "0"], 2, "--jobs 0"),
+        (["--jobs", "1", "--scheduler", "tcp://x"], 2, "give one of them"),
+    ],
+)
+def test_a_sweep_asked_wrongly_is_one_line(tmp_path, capsys, arguments, code, said):
+    found, _, err = run(capsys, "sweep", sweeps.spec(tmp_path, 1), "-o", tmp_path / "out", *arguments)
+    assert (found, err.count("\n")) == (code, 1)
+    assert said in err
