@@ -41,7 +41,7 @@ def test_everything_is_written_and_says_the_same(trace, tmp_path, capsys):
     assert "coverage at max_ptes_none =" in printed
     told = msgspec.json.decode(out["json"].read_bytes())
     assert told["schema"] == 2
-    assert told["provenance"]["command"].startswith("secondsight ")
+    assert told["provenance"]["command"].startswith("secondsight")
     coverage = [row["metrics"]["coverage"] for row in told["rows"]]
     lines = out["csv"].read_text().splitlines()
     assert msgspec.json.decode(lines[0][2:])["schema"] == 2
