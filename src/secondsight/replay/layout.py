@@ -101,7 +101,7 @@ def _discover(address, kind, space, count, plain, start, look, seen, used, touch
     room = len(touched) >> 18
     many = len(space) > 0
     first = np.uint64(look.first[0] - look.low[0])
-    for i in range(start, len(address)):
+    for i in range(np.uint64(start), np.uint64(len(address))):
         if kind[i] >= FIRST_VERB:
             continue
         a = np.uint64(address[i])

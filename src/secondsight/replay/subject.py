@@ -179,6 +179,7 @@ class Machine:
         for space in self.spaces:
             if not self.fills(space):
                 continue
+            self.host.frames.reserve(int(np.count_nonzero(self.found.touched)))
             code = (H_GUEST_READ if space.kvm else H_CPU_READ) + 1
             for row in range(space.rows.start, space.rows.stop, 128):
                 pages = (

@@ -56,7 +56,7 @@ def mark(address, kind, space, count, start, stop, plain, bits, look, state, acc
     n = np.uint64(0)
     first = np.uint64(look.first[0] - look.low[0])
     if plain:
-        for i in range(start, stop):
+        for i in range(np.uint64(start), np.uint64(stop)):
             a = np.uint64(address[i])
             leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
             cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
@@ -68,7 +68,7 @@ def mark(address, kind, space, count, start, stop, plain, bits, look, state, acc
             n += np.uint64(noted == 0)
         return n
     many = len(space) > 0
-    for i in range(start, stop):
+    for i in range(np.uint64(start), np.uint64(stop)):
         if many:
             s = np.uint64(space[i])
             first = np.uint64(look.first[s] - look.low[s])
@@ -198,7 +198,10 @@ def _fold_cpu(f, m, block, state, cell, shift):  # type: ignore[no-untyped-def]
         if not huge:
             entry = m.pte[first + i]
             pfn = np.uint64(pfn_of(entry))
-            m.pte[first + i] = entry | ACCESSED | (DIRTY if noted & 2 else np.uint64(0))
+            new = entry | ACCESSED | (DIRTY if noted & 2 else np.uint64(0))
+            # Most are set already; what is not written costs no memory bandwidth.
+            if new != entry:
+                m.pte[first + i] = new
         if noted & 2 and f.flags[pfn] & ZERO_FILLED and head != HUGE_ZERO_PFN:
             f.flags[pfn] &= ~ZERO_FILLED
     if huge and some:
@@ -223,7 +226,9 @@ def _fold_guest(f, lay, t, first_page, state, cell, shift):  # type: ignore[no-u
         if not large:
             spte = t.spte[first + i]
             pfn = np.uint64(pfn_of(spte))
-            t.spte[first + i] = _touch(lay, spte, noted & 2)
+            new = _touch(lay, spte, noted & 2)
+            if new != spte:
+                t.spte[first + i] = new
         if noted & 2 and f.flags[pfn] & ZERO_FILLED:
             f.flags[pfn] &= ~ZERO_FILLED
     if large and some:
