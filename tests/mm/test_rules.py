@@ -28,7 +28,7 @@ def test_every_rule_makes_a_difference_between_some_presets() -> None:
 
 def test_what_if() -> None:
     changed = model.preset("7.2").but(zap_transfers_accessed=True)
-    assert changed.zap_transfers_accessed and changed.name == "7.2+zap_transfers_accessed=True"
+    assert changed.zap_transfers_accessed and changed.name == "7.2+zap_transfers_accessed=true"
     again = model.preset("7.2+zap_transfers_accessed=true,lru_batch=15")
     assert again.zap_transfers_accessed and again.lru_batch == 15
     assert model.preset("6.1+writable=none").writable == "none"

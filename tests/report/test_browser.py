@@ -4,8 +4,10 @@ import base64
 import json
 
 import pytest
+from msgspec import structs
 
 from secondsight.report import write
+from secondsight.report.schema import pack
 from support.browser import Browser
 from support.results import results
 
@@ -112,6 +114,56 @@ def test_it_prints(opened):
     )
     assert raw.startswith(b"%PDF")
     assert len(raw) > 20_000
+
+
+def test_over_many_traces_there_is_no_map_and_all_else_works(tmp_path):
+    made = results()
+    nothing = type(made.blocks)(*(pack([], d) for d in ("i4", "f8", "f8", "i4")))
+    bare = [structs.replace(r, channels={}, events=None, fate=None, curve=[]) for r in made.rows]
+    spread = {
+        "coverage": {
+            r.label: [(0.0, 0.1 * i), (0.5, 0.2 * i), (1.0, 0.2 * i)] for i, r in enumerate(made.rows)
+        }
+    }
+    write(
+        structs.replace(made, rows=bare, blocks=nothing, spaces=[], spread=spread, oracle=[]),
+        tmp_path / "r.html",
+    )
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open(tmp_path / "r.html")
+        assert browser.run("document.querySelector('#heat')") is None
+        assert "Coverage over the traces" in text(browser, ".charts")
+        browser.click(*place(browser, "th:nth-child(4) button"))
+        browser.click(*place(browser, "tr[data-row='2'] td"))
+        browser.click(*place(browser, "#theme"))
+        browser.call(
+            "Input.dispatchMouseEvent",
+            type="mouseMoved",
+            **dict(zip("xy", place(browser, ".charts svg"), strict=True)),
+        )
+        assert "under" in browser.run(
+            "[...document.querySelectorAll('.tip')].find(t => t.style.display === 'block').innerText"
+        )
+        assert browser.complaints == []
+    finally:
+        browser.close()
+
+
+def test_without_channels_a_block_still_has_its_history(tmp_path):
+    made = results()
+    write(
+        structs.replace(made, rows=[structs.replace(r, channels={}) for r in made.rows]), tmp_path / "r.html"
+    )
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open(tmp_path / "r.html")
+        assert browser.run("document.querySelector('#heat').checkVisibility()") is False
+        assert "lack_referenced_page" in text(browser, "#history")
+        browser.click(*place(browser, "#next"))
+        assert browser.complaints == []
+    finally:
+        browser.close()
 
 
 def test_tens_of_thousands_of_blocks_stay_fluid(tmp_path):

@@ -161,8 +161,8 @@ def test_over_all_traces_counts_are_sums_and_shares_means(done):
         assert row.metrics["bloat"] == sum(p["bloat"] for p in parts)
         assert row.metrics["coverage"] == pytest.approx(sum(p["coverage"] for p in parts) / 3)
         spread = told.spread["coverage"][row.label]
-        assert [v for _, v in spread] == sorted(p["coverage"] for p in parts)
-        assert spread[-1][0] == 1
+        values = sorted(p["coverage"] for p in parts)
+        assert spread == [(0, values[0]), (1 / 3, values[1]), (2 / 3, values[2]), (1, values[2])]
     page = render(told)
     assert "Coverage over the traces" in page
     assert 'id="heat"' not in page

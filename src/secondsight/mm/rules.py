@@ -318,7 +318,7 @@ class Rules:
             if type(value) is not type(current):
                 raise UsageError(f"rule {name}={value!r}: takes a {type(current).__name__}, like {current!r}")
         if "name" not in changes:
-            told = ",".join(f"{k}={v}" for k, v in changes.items())
+            told = ",".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in changes.items())
             changes["name"] = f"{self.name}+{told}" if told else self.name
         return dataclasses.replace(self, **changes)
 

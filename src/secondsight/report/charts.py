@@ -23,6 +23,8 @@ Form = Literal["count", "share", "bytes", "seconds", "index", "number"]
 #: Figures whose spread over many traces is drawn.
 SPREAD = ("coverage", "bloat", "wasted_passes", "overhead_nested")
 
+CLOCK = "time, by khugepaged's clock"
+
 MIB = float(1 << 20)
 
 #: Rows that are drawn; more than that nobody can tell apart.
@@ -111,64 +113,66 @@ def _over_time(rows: Sequence[Row]) -> list[Figure]:
     if not steps:
         return []
     out = [
-        Figure("huge", "Huge blocks over time", "After each wake-up.", "seconds", "huge blocks", "seconds", "count",
+        Figure("huge", "Huge blocks over time", "After each wake-up.", CLOCK, "huge blocks", "seconds", "count",
                lines(lambda r: r.huge)),
-        Figure("bloat", "Bloat over time", METRICS["bloat"].definition, "seconds", "bloat", "seconds", "bytes", lines(lambda r: r.bloat)),
+        Figure("bloat", "Bloat over time", METRICS["bloat"].definition, CLOCK, "bloat", "seconds", "bytes", lines(lambda r: r.bloat)),
     ]  # fmt: skip
     if hot := lines(lambda r: r.hot):
         out.insert(1, Figure(
             "hot", "Hot blocks made huge over time",
             "Blocks with a hot page (the fewest pages that together take 90 % of the accesses) that have been made huge so far.",
-            "seconds", "hot blocks", "seconds", "count", hot,
+            CLOCK, "hot blocks", "seconds", "count", hot,
         ))  # fmt: skip
     wasted = lines(lambda r: r.wasted)
     if any(line.points[-1][1] for line in wasted):
-        out.append(Figure("wasted", "Wasted passes over time", METRICS["wasted_passes"].definition, "seconds", "wasted passes",
+        out.append(Figure("wasted", "Wasted passes over time", METRICS["wasted_passes"].definition, CLOCK, "wasted passes",
                           "seconds", "count", wasted))  # fmt: skip
     faults = lines(lambda r: r.guest_faults)
     if any(line.points[-1][1] for line in faults):
-        out.append(Figure("faults", "Guest faults over time", METRICS["guest_faults"].definition, "seconds", "guest faults",
+        out.append(Figure("faults", "Guest faults over time", METRICS["guest_faults"].definition, CLOCK, "guest faults",
                           "seconds", "count", faults))  # fmt: skip
     return out
 
 
-def _labels(results: Results) -> list[str]:
-    """What lines stand for, each at the number that gives it its look: the rows drawn, then what only sensitivity curves name."""
-    curves = [label for told in results.sensitivity.values() for label in told]
-    return list(dict.fromkeys([r.label for r in results.rows[:MOST]] + curves))
+def _look(results: Results, label: str) -> int:
+    """The number whose look a line called *label* has: its row's; for a sensitivity curve that of the first row it runs through."""
+    labels = [row.label for row in results.rows]
+    if label in labels:
+        return labels.index(label)
+    return next((i for i, row in enumerate(labels) if row.startswith(f"{label} ")), len(labels))
 
 
 def _sensitivity(results: Results, knob: str) -> list[Figure]:
-    out, labels = [], _labels(results)
+    out = []
     for key in SENSITIVE:
         metric = METRICS[key]
         lines = [
-            Line(label, points, labels.index(label))
+            Line(label, points, _look(results, label))
             for label, told in results.sensitivity[knob].items()
             if (points := [(x, float(v)) for x, values in told if (v := values.get(key)) is not None])
         ]
         # A figure that no value of the knob moves is no picture.
         if any(len({v for _, v in line.points}) > 1 for line in lines):
             out.append(Figure(
-                f"{knob}-{key}", f"{_capital(metric.title)} against {knob}", f"One replay for each point. {metric.definition}", knob,
+                f"{knob}-{key}", f"{_capital(metric.title)} against {knob}", "One replay for each point.", knob,
                 metric.title, "number", metric.form, lines,
             ))  # fmt: skip
     return out
 
 
 def _spread(results: Results) -> list[Figure]:
-    out, labels = [], _labels(results)
+    out = []
     for key in SPREAD:
         metric = METRICS[key]
         lines = [
-            Line(label, points, labels.index(label))
-            for label, points in results.spread.get(key, {}).items()
-            if points and label in labels
+            Line(row.label, points, i, step=True)
+            for i, row in enumerate(results.rows[:MOST])
+            if (points := results.spread.get(key, {}).get(row.label))
         ]
         if any(line.points[-1][1] for line in lines):
             out.append(Figure(
                 f"spread-{key}", f"{_capital(metric.title)} over the traces",
-                f"How many of the traces have at most this much. {metric.definition}", "share of the traces", metric.title, "share",
+                "The traces from least to most: how many of them have at most this much.", "share of the traces", metric.title, "share",
                 metric.form, lines,
             ))  # fmt: skip
     return out
@@ -182,7 +186,8 @@ def page(results: Results) -> str:
     """All charts and their legend, for the page."""
     shown = "".join(figure.html() for figure in figures(results))
     legend = "".join(
-        f'<li data-row="{i}">{swatch(i)}{html.escape(label)}</li>' for i, label in enumerate(_labels(results))
+        f'<li data-row="{i}">{swatch(i)}{html.escape(r.label)}</li>'
+        for i, r in enumerate(results.rows[:MOST])
     )
     more = len(results.rows) - MOST
     if more > 0:

@@ -314,6 +314,8 @@
     for (const button of $("channels").children) { button.setAttribute("aria-pressed", button.dataset.key === channel); button.disabled = !has.includes(button.dataset.key); }
     missed(); history(); draw();
   };
+  // Without channels (a sweep leaves them out unless asked) there are fates and verdicts, and no picture.
+  if (!R.rows.some((r) => Object.keys(r.channels).length)) for (const id of ["heat", "key", "channels", "zoomout", "mapnote"]) $(id).style.display = "none";
   R.rows.forEach((r, i) => $("rowpick").append(el("option", { value: i }, r.label)));
   $("rowpick").onchange = () => choose(Number($("rowpick").value));
   for (const [key, label] of [["any", "any channel"], ...Object.entries(R.channels)]) {

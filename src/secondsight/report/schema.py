@@ -155,7 +155,8 @@ Sensitivity = Mapping[str, Sequence[tuple[float, Mapping[str, float | None]]]]
 class Results(msgspec.Struct, frozen=True, kw_only=True):
     """A whole comparison: of one trace, or over many (then there are no blocks, and the figures are sums or means over the traces).
 
-    oracle: the best utility curve there is. sensitivity: by knob. spread: by metric, then row: (share of the traces, at most this value).
+    oracle: the best utility curve there is. sensitivity: by knob. spread: by metric, then row:
+    (share of the traces below, value) and (1, the most).
     """
 
     schema: int = SCHEMA

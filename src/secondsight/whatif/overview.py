@@ -141,11 +141,13 @@ def _over_all(plan: Plan, table: pa.Table, where: str, notes: list[str], command
             notes.append(f"{label}: {len(at)} of {traces} traces")
         for key, curve in spread.items():
             values = np.sort(known[key][at][~np.isnan(known[key][at])])
-            shares = (np.arange(len(values)) + 1) / max(1, len(values))
-            curve[label] = measure.evenly(list(zip(shares.tolist(), values.tolist(), strict=True)))
+            # The i-th least holds from i / n to (i + 1) / n.
+            points = [(i / len(values), v) for i, v in enumerate(values.tolist())]
+            curve[label] = measure.evenly([*points, (1.0, points[-1][1])]) if points else []
     per_trace: dict[str, tuple[int, float]] = {}
     for told in table.select(["trace", "accesses", "trace_seconds"]).to_pylist():
         per_trace[told["trace"]] = (told["accesses"], told["trace_seconds"])
+    scales = sorted({float(scale) for scale in table.column("time_scale").to_pylist() if scale is not None})
     empty = Blocks(pack([], "i4"), pack([], "f8"), pack([], "f8"), pack([], "i4"))
     notes.append(
         "figures are over all traces: counts, bytes and seconds summed; of shares and indices the mean, every trace weighing the same"
@@ -156,6 +158,7 @@ def _over_all(plan: Plan, table: pa.Table, where: str, notes: list[str], command
         provenance=Provenance(
             tool=f"secondsight {__version__}", command=command, trace=f"{Path(where).name}: {', '.join(plan.spec.traces)}",
             accesses=sum(t[0] for t in per_trace.values()), rows=len(table), seconds=sum(t[1] for t in per_trace.values()),
+            time_scale=scales[0] if len(scales) == 1 else 1.0,
             config={k: v for k, v in msgspec.to_builtins(plan.spec).items() if v not in ({}, None) and k != "traces"}, notes=notes,
         ),
         metrics=list(METRICS.values()), spaces=[], rows=rows, blocks=empty, sensitivity=sensitivities(rows),
