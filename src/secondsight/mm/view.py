@@ -175,18 +175,23 @@ def of_model(mm: Mm, rows: Sequence[int] | npt.NDArray[np.int64], *, ask: bool =
         columns["folio"],
     )
     columns["address"] = (mm.numbers[rows].astype(np.uint64)) << np.uint64(21)
-    for i, row in enumerate(rows.tolist()):
-        start, end = row * HPAGE, (row + 1) * HPAGE
-        for vma in mm.vmas.areas:
-            if vma.start <= start and end <= vma.end:
-                columns["eligible"][i] = vma.anon_vma and allowed(vma.flags, mm.host.config.thp_enabled)
+    for vma in mm.vmas.areas:
+        if vma.anon_vma and allowed(vma.flags, mm.host.config.thp_enabled):
+            columns["eligible"] |= (vma.start <= rows * HPAGE) & ((rows + 1) * HPAGE <= vma.end)
     for notifier in mm.notifiers.list if mm.notifiers else ():
         marks = getattr(notifier, "zap_marks", None)
         if marks is not None:
-            for i, row in enumerate(rows.tolist()):
-                columns["zap_marks"][i] += marks(row * HPAGE, (row + 1) * HPAGE)
+            for i, j in _adjacent(rows):
+                found = marks(int(rows[i]) * HPAGE, (int(rows[j - 1]) + 1) * HPAGE)
+                columns["zap_marks"][i:j] += found.reshape(-1, HPAGE)
     channels = _ask(mm, rows, columns) if ask and mm.notifiers else ()
     return BlockView(**columns, secondary=channels, activate_pending=int(f.n[N_ACTIVATE]))
+
+
+def _adjacent(rows: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Each run of adjacent blocks in *rows*, as (first index, end)."""
+    edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+    return [(i, j) for i, j in zip(edges, edges[1:], strict=False) if i < j]
 
 
 def _ask(mm: Mm, rows: npt.NDArray[np.int64], columns: dict[str, Any]) -> tuple[Channel, ...]:
@@ -194,14 +199,14 @@ def _ask(mm: Mm, rows: npt.NDArray[np.int64], columns: dict[str, Any]) -> tuple[
     known = np.ones(columns["pte"].shape, dtype=np.bool_)
     young = {id(n): np.zeros(columns["pte"].shape, dtype=np.bool_) for n in mm.notifiers.list}
     mapped = ((columns["pte"] & MAPPED) != 0) & (columns["folio"] >= 0)
-    base = mm.host.rules.scan_tests_base_address
-    for i, row in enumerate(rows.tolist()):
-        want = mapped[i].copy()
-        if base:
-            want[0] = True
-        if not want.any():
+    if mm.host.rules.scan_tests_base_address:
+        mapped[:, 0] = True
+    for i, j in _adjacent(rows):
+        if not mapped[i:j].any():
             continue
-        answers = mm.notifiers.test_young(row * HPAGE, (row + 1) * HPAGE, want)
+        answers = mm.notifiers.test_young(
+            int(rows[i]) * HPAGE, (int(rows[j - 1]) + 1) * HPAGE, mapped[i:j].reshape(-1)
+        )
         for notifier, (_, _, yes) in zip(mm.notifiers.list, answers, strict=True):
-            young[id(notifier)][i] = yes
+            young[id(notifier)][i:j] = yes.reshape(-1, HPAGE)
     return tuple(Channel(n.name, young[id(n)], known) for n in mm.notifiers.list)
