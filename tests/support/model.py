@@ -63,6 +63,7 @@ def balance(host: Host) -> None:
             for pfn in held:
                 if pfn != pg.ZERO_PFN and pfn & ~511 != pg.HUGE_ZERO_PFN:
                     extra[int(pg.head_of(a, pfn))] += 1
+    np.add.at(extra, a.batch[pg.BATCH_MLOCK, : a.n[pg.N_MLOCK]] >> 2, 1)
     for which, count in ((pg.BATCH_ADD, a.n[pg.N_ADD]), (pg.BATCH_ACTIVATE, a.n[pg.N_ACTIVATE])):
         np.add.at(extra, a.batch[which, :count], 1)
 

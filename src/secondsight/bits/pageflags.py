@@ -57,5 +57,4 @@ COMPARED = (
     | UNEVICTABLE
     | KSM
     | THP
-    | ZERO_PAGE
 )

@@ -4,9 +4,11 @@
     NX  pkey   UW  ignored    page frame number   SD  UW1  SP  G   PS  D   A   PCD PWT U   W   P
 
     P present, W writable, U user, A accessed ("young"), D dirty, PS leaf of 2 MiB in a PMD, SP special (the zero
-    page, pte_special), UW1 = _PAGE_UFFD_WP (software bit 10), SD soft-dirty (software bit 11).
+    page, pte_special), UW1 = _PAGE_UFFD_WP (software bit 10), SD soft-dirty (software bit 11). Bit 58 is
+    _PAGE_SAVED_DIRTY since 6.6: a write-protected dirty entry keeps its D there (pte_wrprotect).
 
-An entry with P clear and any other bit set is a swap entry; here the slot number sits where the kernel puts the
+PROT_NONE's entries have P clear, bit 8 (G) set and, in the kernel's own tables, the frame number inverted (``upright``
+turns it back). Any other entry with P clear and some bit set is a swap entry; here the slot number sits where the kernel puts the
 inverted offset (__swp_entry in arch/x86/include/asm/pgtable_64.h): only *that* it is one matters to khugepaged.
 Source of the layout: arch/x86/include/asm/pgtable_types.h. Every function takes and returns uint64 arrays (or scalars)
 of any shape; predicates return bool arrays.
@@ -29,6 +31,7 @@ PSE = np.uint64(1 << 7)
 SPECIAL = np.uint64(1 << 9)
 UFFD_WP = np.uint64(1 << 10)
 SOFT_DIRTY = np.uint64(1 << 11)
+SAVED_DIRTY = np.uint64(1 << 58)
 PROTNONE = np.uint64(1 << 8)
 #: pte_present: mapped, if only for PROT_NONE.
 MAPPED = PRESENT | PROTNONE
@@ -69,8 +72,8 @@ def pte_write(pte: U64) -> Bools:
 
 
 def pte_dirty(pte: U64) -> Bools:
-    """Written since the bit was last cleared."""
-    return (pte & DIRTY) != 0
+    """Written since the bit was last cleared (_PAGE_DIRTY_BITS: D, or D saved when the entry was write-protected)."""
+    return (pte & (DIRTY | SAVED_DIRTY)) != 0
 
 
 def pmd_trans_huge(pmd: U64) -> Bools:

@@ -92,7 +92,6 @@ class Frames:
         self._mm_ids = kernel.offset("struct folio", "_mm_ids")
         self._page_order = kernel.offset("struct page", "compound_order")
         self._double_map = kernel.constant("PG_double_map")
-        self._zero = self._zero_frames()
 
     def _must(self, *names: str) -> int:
         offset = self._kernel.offset("struct page", *names)
@@ -100,9 +99,14 @@ class Frames:
             raise MissingPart(f"struct page has no {' or '.join(names)}: this kernel's layout is not known")
         return offset
 
-    def _zero_frames(self) -> U64:
-        named = (self._kernel.variable(name) for name in ("zero_pfn", "zero_page_pfn", "huge_zero_pfn"))
-        return np.array([pfn for pfn in named if pfn is not None], np.uint64)
+    def _is_zero(self, frames: U64) -> npt.NDArray[np.bool_]:
+        """Which of *frames* are the zero page or part of the huge one (which comes and goes: asked anew each time)."""
+        small = [pfn for name in ("zero_pfn", "zero_page_pfn") if (pfn := self._kernel.variable(name))]
+        huge = self._kernel.variable("huge_zero_pfn")
+        found: npt.NDArray[np.bool_] = np.isin(frames, np.array(small, np.uint64))
+        if huge is not None:
+            found |= (frames >> np.uint64(9)) == np.uint64(huge >> 9)
+        return found
 
     def _raw(self, pfns: U64) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """``struct page`` of ascending *pfns* (uint64[N]); uint8[N, size], bool[N] known."""
@@ -201,7 +205,7 @@ class Frames:
         flags[low == 3] |= kpf.KSM
         compound = (flags & (kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL)) != 0
         flags[compound & ((flags & (kpf.ANON | kpf.LRU)) != 0)] |= kpf.THP
-        flags[np.isin(frames, self._zero)] |= kpf.ZERO_PAGE
+        flags[self._is_zero(frames)] |= kpf.ZERO_PAGE
         return flags
 
     def _large(self, which: npt.NDArray[np.int64], found: FrameColumns) -> None:

@@ -16,10 +16,13 @@ class R(NamedTuple):
 
     lru_batch: int
     activate_batched: int
+    mlock_batched: int
+    swapin_mlocks: int
     mark_needs_lru: int
     new_anon_active: int
     mglru: int
     mglru_fault_marks: int
+    mglru_add_clears_referenced: int
     use_zero_page: int
     gup_fast_sets_referenced: int
     release_marks_accessed: int
@@ -27,6 +30,10 @@ class R(NamedTuple):
     zap_transfers_accessed: int
     swapin_writable: int
     huge_zero_wp_allocates: int
+    retry_marks_accessed: int
+    release_dirties: int
+    split_pmd_keeps_dirty: int
+    refault_activates: int
 
 
 def compile_rules(rules: Rules, host: HostConfig) -> R:
@@ -34,10 +41,13 @@ def compile_rules(rules: Rules, host: HostConfig) -> R:
     return R(
         lru_batch=rules.lru_batch,
         activate_batched=int(rules.activate_batched),
+        mlock_batched=int(rules.mlock_batched),
+        swapin_mlocks=int(rules.swapin_mlocks),
         mark_needs_lru=int(rules.mark_needs_lru),
         new_anon_active=int(rules.new_anon_active),
         mglru=int(host.mglru and rules.mglru_available),
         mglru_fault_marks=int(rules.mglru_fault_marks),
+        mglru_add_clears_referenced=int(rules.mglru_add_clears_referenced),
         use_zero_page=int(host.use_zero_page),
         gup_fast_sets_referenced=int(rules.gup_fast_sets_referenced),
         release_marks_accessed=int(rules.release_marks_accessed),
@@ -45,4 +55,8 @@ def compile_rules(rules: Rules, host: HostConfig) -> R:
         zap_transfers_accessed=int(rules.zap_transfers_accessed),
         swapin_writable=int(rules.swapin_writable),
         huge_zero_wp_allocates=int(rules.huge_zero_wp_allocates),
+        retry_marks_accessed=int(rules.retry_marks_accessed),
+        release_dirties=int(rules.release_dirties),
+        split_pmd_keeps_dirty=int(rules.split_pmd_keeps_dirty),
+        refault_activates=int(rules.refault_activates),
     )

@@ -15,7 +15,8 @@ import numpy as np
 from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import ACCESS_DENIED, ACCESS_NOTIFY, access_page, pfn_of
-from secondsight.mm.page import HUGE_ZERO_PFN, REFERENCED, ZERO_PFN, head_of
+from secondsight.mm.page import DIRTY as PAGE_DIRTY
+from secondsight.mm.page import HUGE_ZERO_PFN, REFERENCED, ZERO_PFN, head_of, put_page
 from secondsight.native import native
 
 MISS = -1
@@ -75,5 +76,18 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers):  # type: ignore[no-
     if pfn == ZERO_PFN or (pfn & ~511) == HUGE_ZERO_PFN:
         return pfn
     f.refcount[head_of(f, pfn)] += 1
-    mark_page_accessed(f, r, pfn)
+    if not pmd & PSE:
+        # follow_page_pte; follow_trans_huge_pmd leaves it at touch_pmd.
+        if write and not entry & DIRTY:
+            f.flags[head_of(f, pfn)] |= PAGE_DIRTY
+        mark_page_accessed(f, r, pfn)
+    return pfn
+
+
+@native
+def populate(f, r, m, page, write, notified, has_notifiers):  # type: ignore[no-untyped-def]
+    """__mm_populate of one page: gup without the page; answers like ``gup_slow``."""
+    pfn = gup_slow(f, r, m, page, write, notified, has_notifiers)
+    if pfn >= 0 and pfn != ZERO_PFN and (pfn & ~511) != HUGE_ZERO_PFN:
+        put_page(f, pfn)
     return pfn

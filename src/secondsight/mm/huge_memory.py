@@ -15,8 +15,18 @@ import numpy as np
 from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PSE, RW
 from secondsight.errors import UsageError
 from secondsight.mm import judgement, view
-from secondsight.mm.lru import folio_add_lru, lru_add_drain
-from secondsight.mm.memory import PFN_SHIFT, PROT, ZERO_PTE, _new_huge, pfn_of, split_pmd, swap_in, vma_bits
+from secondsight.mm.lru import folio_add_lru, lru_add_drain, munlock_folio
+from secondsight.mm.memory import (
+    PFN_SHIFT,
+    PROT,
+    V_LOCKED,
+    ZERO_PTE,
+    _new_huge,
+    pfn_of,
+    split_pmd,
+    swap_in,
+    vma_bits,
+)
 from secondsight.mm.page import (
     ACTIVE,
     ANON,
@@ -41,6 +51,7 @@ from secondsight.mm.page import (
     put_page,
     unmap_pte,
 )
+from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -77,6 +88,9 @@ def put_back(f, r, m, block, stopped):  # type: ignore[no-untyped-def]
         if f.flags[pfn] & (HEAD | TAIL):
             continue
         f.flags[pfn] &= ~LRU
+        if r.mglru and f.flags[pfn] & SWAPBACKED and not f.flags[pfn] & UNEVICTABLE:
+            # lru_gen_del_folio: it comes from one of the two youngest generations, where nothing here lets anonymous pages grow old.
+            f.flags[pfn] |= ACTIVE
         folio_add_lru(f, r, pfn, False)
     last = np.int64(-1)
     for page in range(first, first + stopped):
@@ -100,6 +114,8 @@ def copy_and_map(f, r, m, block, active):  # type: ignore[no-untyped-def]
         if entry & MAPPED and pfn_of(entry) != ZERO_PFN:
             pfn = pfn_of(entry)
             f.flags[head + i] |= f.flags[pfn] & ZERO_FILLED
+            if bits & V_LOCKED:
+                munlock_folio(f, r, pfn)
             unmap_pte(f, pfn)
         else:
             f.flags[head + i] |= ZERO_FILLED
@@ -141,19 +157,37 @@ def collapse(mm: Mm, block: int, *, khugepaged: bool) -> tuple[int, Look]:
     return swapped, look
 
 
-def split_block_pmd(mm: Mm, block: int) -> None:
-    """split_huge_pmd of one block: the folio stays whole, 512 PTEs map it. Nothing happens where the PMD is not huge."""
+def cut_area(mm: Mm, edge: int) -> None:
+    """vma_adjust_trans_huge: an area is about to end (or begin) at page *edge*, inside a block that it holds whole.
+
+    split_huge_pmd_if_needed splits a huge PMD; later kernels tell the notifiers even where there is only a page table.
+    """
+    block = edge // HPAGE
+    vma = mm.vmas.at(edge)
+    if edge % HPAGE == 0 or vma.start > block * HPAGE or vma.end < (block + 1) * HPAGE:
+        return
+    if mm.arrays.pmd[block] & PSE:
+        split_block_pmd(mm, block)
+    elif mm.arrays.pmd[block] and mm.host.rules.area_cut_invalidates:
+        mm.notifiers.invalidate_range(block * HPAGE, (block + 1) * HPAGE)
+
+
+def split_block_pmd(mm: Mm, block: int, *, frozen: bool = False) -> None:
+    """split_huge_pmd of one block: the folio stays whole, 512 PTEs map it. Nothing happens where the PMD is not huge.
+
+    *frozen*: on the way to splitting the folio, by migration entries, which keep the dirty bit in every kernel.
+    """
     if mm.arrays.pmd[block] & PSE:
         mm.notifiers.invalidate_range(block * HPAGE, (block + 1) * HPAGE)
         mm.host.frames.reserve(0, 0, 4 * HPAGE)
-        split_pmd(mm.host.frames.arrays, mm.arrays, block)
+        split_pmd(mm.host.frames.arrays, mm.host.r, mm.arrays, block, frozen)
 
 
 @native
 def _split_folio(f, r, head):  # type: ignore[no-untyped-def]
     """__split_huge_page: tails take over the head's flags (__split_huge_page_tail), each page its own references."""
     inherited = f.flags[head] & (
-        REFERENCED | ACTIVE | LRU | UNEVICTABLE | MLOCKED | ANON | SWAPBACKED | UPTODATE
+        REFERENCED | ACTIVE | LRU | UNEVICTABLE | MLOCKED | ANON | SWAPBACKED | UPTODATE | PAGE_DIRTY
     )
     own = EXCLUSIVE | ZERO_FILLED
     extra = f.refcount[head] - folio_mapcount(f, head)
@@ -193,7 +227,7 @@ def split_huge(mm: Mm, block: int) -> bool:
     for other in host.mms.values():
         for row in np.flatnonzero((other.arrays.pmd & PSE) != 0).tolist():
             if int(pfn_of(other.arrays.pmd[row])) == head:
-                split_block_pmd(other, row)
+                split_block_pmd(other, row, frozen=True)
     host.frames.reserve(0, 0, 4 * HPAGE)
     _split_folio(host.frames.arrays, host.r, head)
     _remap(host, head)

@@ -416,7 +416,7 @@ def zap(view: BlockView, rules: Rules, *, mglru: bool = False, assume: bool = Fa
             mapcount=np.zeros(padded, np.int32),
             free=np.zeros(1, np.int32),
             hfree=np.zeros(1, np.int32),
-            batch=np.zeros((2, BATCH_MAX), np.int32),
+            batch=np.zeros((3, BATCH_MAX), np.int32),
             n=np.zeros(8, np.int64),
         )
         f.flags[:HPAGE_PMD_NR] = flags[b] & ~TAIL

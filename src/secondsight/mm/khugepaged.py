@@ -206,22 +206,24 @@ class Khugepaged:
 
     # -- MADV_COLLAPSE -----------------------------------------------------------------------------------------
 
-    def madvise_collapse(self, mm: Mm, start: int, end: int) -> str | None:
-        """madvise(MADV_COLLAPSE) of pages *start* to *end*: None when every whole block in it is huge, else the errno's name.
+    def madvise_collapse(self, mm: Mm, vma: Vma, start: int, end: int) -> str | None:
+        """MADV_COLLAPSE of pages *start* to *end*, all of *vma*: None when every whole block in it is huge, else the errno's name.
 
         Ignores sysfs, every max_ptes limit and the referenced test; VM_NOHUGEPAGE still refuses.
         """
         if self.host.rules.madv_collapse == "none":
             return "EINVAL"
-        vma = mm.vmas.at(start)
         if (
             vma.flags & (Vm.NOHUGEPAGE | Vm.SPECIAL | Vm.TEMPORARY_STACK)
             or not vma.anon_vma
             or not has_block(vma)
         ):
             return "EINVAL"
-        self.host.drain()
         first, last = -(-start // HPAGE), end // HPAGE
+        if first > last:
+            # Less than a block, and across a boundary: the count of blocks before 6.18 is -1, which none collapsed is not.
+            return None if self.host.rules.madv_collapse == "6.18" else "EINVAL"
+        self.host.drain()
         huge, failed = 0, Scan.FAIL
         for block in range(first, last):
             seen = view.of_model(mm, [block], ask=False)

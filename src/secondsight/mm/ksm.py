@@ -16,7 +16,21 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PSE, RW
 from secondsight.mm.huge_memory import is_large, split_huge
-from secondsight.mm.page import EXCLUSIVE, HEAD, HPAGE, KSM, TAIL, ZERO_PFN, put_page
+from secondsight.mm.lru import mark_page_accessed, munlock_folio
+from secondsight.mm.page import (
+    ANON,
+    EXCLUSIVE,
+    HEAD,
+    HPAGE,
+    KSM,
+    TAIL,
+    ZERO_FILLED,
+    ZERO_PFN,
+    head_of,
+    mlock_page,
+    put_page,
+)
+from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.vma import Vm
 
 if TYPE_CHECKING:
@@ -40,12 +54,15 @@ def merge(host: Host, took: dict[str, npt.NDArray[np.int64]] | None = None) -> i
                 if allowed is not None and page not in allowed:
                     continue
                 pfn = mm.pfn(page)
-                if pfn <= ZERO_PFN or pfn not in host.content:
+                if pfn <= ZERO_PFN or not f.flags[head_of(f, pfn)] & ANON:
+                    continue
+                value = host.content.get(pfn, 0 if f.flags[pfn] & ZERO_FILLED else None)
+                if value is None:
                     continue
                 small = not f.flags[pfn] & (HEAD | TAIL)
                 if small and not f.flags[pfn] & KSM and f.refcount[pfn] != f.mapcount[pfn]:
                     continue
-                groups.setdefault(host.content[pfn], []).append((mm, page))
+                groups.setdefault(value, []).append((mm, page))
     changed = 0
     for members in groups.values():
         if len(members) > 1:
@@ -55,17 +72,22 @@ def merge(host: Host, took: dict[str, npt.NDArray[np.int64]] | None = None) -> i
 
 def _merge_group(host: Host, members: list[tuple[Mm, int]]) -> int:
     # try_to_merge_one_page splits a huge page first; one that cannot be split is left out.
-    members = [(mm, page) for mm, page in members if _small(mm, page)]
+    members = [(mm, page) for mm, page in members if _small(mm, page) and mm.pfn(page) > ZERO_PFN]
     if len(members) < 2:
         return 0
     f = host.frames.reserve(0, 0, len(members) + 64)
-    first_mm, first_page = members[0]
-    keep = first_mm.pfn(first_page)
+    # ksmd finds the first page of a kind again in its unstable tree when it meets the second: that one becomes the KSM page
+    # (try_to_merge_two_pages); once there is one, the others are merged into it.
+    kept_mm, kept_page = next(((mm, page) for mm, page in members if f.flags[mm.pfn(page)] & KSM), members[1])
+    keep = kept_mm.pfn(kept_page)
     changed = 0
     for mm, page in members:
         _write_protect(mm, page)
-    f.flags[keep] = (f.flags[keep] | KSM) & ~EXCLUSIVE
-    for mm, page in members[1:]:
+    if not f.flags[keep] & KSM:
+        # The first page of a kind becomes the KSM page in place (try_to_merge_one_page without kpage).
+        f.flags[keep] = (f.flags[keep] | KSM | PAGE_DIRTY) & ~EXCLUSIVE
+        mark_page_accessed(f, host.r, keep)
+    for mm, page in members:
         old = mm.pfn(page)
         if old == keep:
             continue
@@ -77,6 +99,9 @@ def _merge_group(host: Host, members: list[tuple[Mm, int]]) -> int:
         mm.arrays.pte[page] = entry
         f.mapcount[keep] += 1
         f.refcount[keep] += 1
+        if mm.vmas.at(page).flags & Vm.LOCKED:
+            munlock_folio(f, host.r, old)
+            mlock_page(f, keep)
         f.mapcount[old] -= 1
         put_page(f, old)
         changed += 1

@@ -6,6 +6,7 @@
 
     folio_add_lru --> [lru_add batch: one reference each] --full or drain--> on the LRU (PG_lru)
     activation    --> [lru_activate batch: one reference each] --full or drain--> PG_active
+    mlock, munlock -> [mlock batch: one reference each] --full or drain--> unevictable, or no longer
 
 A page in a batch has one reference more than its mappings explain: khugepaged then answers ``not_suitable_page_count``.
 Source: mm/swap.c of 6.1, 6.12 and 7.2; mm/swap.c of 2.6.38, where activation is immediate.
@@ -19,18 +20,24 @@ from secondsight.mm.page import (
     ACTIVE,
     BATCH_ACTIVATE,
     BATCH_ADD,
+    BATCH_MLOCK,
     HEAD,
     IDLE,
     LRU,
     MLOCKED,
     N_ACTIVATE,
     N_ADD,
+    N_MLOCK,
     REFERENCED,
+    TAIL,
     UNEVICTABLE,
     head_of,
     put_page,
 )
 from secondsight.native import native
+
+# What waits in the mlock batch, in the low bits of its entries.
+_MUNLOCK, _NEW, _MLOCK = 0, 1, 2
 
 
 @native
@@ -45,6 +52,8 @@ def _drain_add(f, r):  # type: ignore[no-untyped-def]
         else:
             f.flags[pfn] = (f.flags[pfn] & ~UNEVICTABLE) | LRU
             if r.mglru:
+                if r.mglru_add_clears_referenced and f.flags[pfn] & ACTIVE:
+                    f.flags[pfn] &= ~REFERENCED
                 f.flags[pfn] &= ~ACTIVE
         put_page(f, pfn)
 
@@ -62,10 +71,63 @@ def _drain_activate(f, r):  # type: ignore[no-untyped-def]
 
 
 @native
+def _drain_mlock(f):  # type: ignore[no-untyped-def]
+    """mlock_folio_batch: new pages reach the unevictable list; pages that left their locked area leave it too, inactive."""
+    count = f.n[N_MLOCK]
+    f.n[N_MLOCK] = 0
+    for i in range(count):
+        pfn = np.int64(f.batch[BATCH_MLOCK, i] >> 2)
+        what = f.batch[BATCH_MLOCK, i] & 3
+        if what == _NEW:
+            f.flags[pfn] |= LRU
+            if f.flags[pfn] & MLOCKED:
+                f.flags[pfn] |= UNEVICTABLE
+        elif what == _MLOCK:
+            if f.flags[pfn] & LRU and f.flags[pfn] & MLOCKED:
+                f.flags[pfn] = (f.flags[pfn] & ~ACTIVE) | UNEVICTABLE
+        else:
+            f.flags[pfn] &= ~MLOCKED
+            if f.flags[pfn] & LRU:
+                f.flags[pfn] &= ~UNEVICTABLE
+        put_page(f, pfn)
+
+
+@native
+def _mlock_add(f, r, pfn, what):  # type: ignore[no-untyped-def]
+    f.refcount[pfn] += 1
+    f.batch[BATCH_MLOCK, f.n[N_MLOCK]] = pfn * 4 + what
+    f.n[N_MLOCK] += 1
+    if f.n[N_MLOCK] >= r.lru_batch or f.flags[pfn] & HEAD or not r.mlock_batched:
+        _drain_mlock(f)
+
+
+@native
+def mlock_new_folio(f, r, pfn):  # type: ignore[no-untyped-def]
+    """A new page of a locked area, not on the LRU yet: through the mlock batch, with a reference, to the unevictable list."""
+    f.flags[pfn] |= MLOCKED
+    _mlock_add(f, r, pfn, _NEW)
+
+
+@native
+def munlock_folio(f, r, pfn):  # type: ignore[no-untyped-def]
+    """munlock_vma_page: a small page is unmapped in a locked area (page_remove_rmap); through the mlock batch, with a reference."""
+    if not f.flags[pfn] & (HEAD | TAIL):
+        _mlock_add(f, r, pfn, _MUNLOCK)
+
+
+@native
+def mlock_folio(f, r, pfn):  # type: ignore[no-untyped-def]
+    """mlock_vma_page: a page that exists is mapped in a locked area; through the mlock batch, with a reference."""
+    f.flags[pfn] |= MLOCKED
+    _mlock_add(f, r, pfn, _MLOCK)
+
+
+@native
 def lru_add_drain(f, r):  # type: ignore[no-untyped-def]
-    """lru_add_drain_cpu: first lru_add, at the end the activations."""
+    """lru_add_drain: first lru_add, then the activations, at the end mlock's batch."""
     _drain_add(f, r)
     _drain_activate(f, r)
+    _drain_mlock(f)
 
 
 @native

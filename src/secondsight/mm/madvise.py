@@ -21,11 +21,12 @@ from secondsight.bits.pageflags import DIRTY as PAGE_DIRTY
 from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE
 from secondsight.errors import UsageError
 from secondsight.mm.huge_memory import is_large, split_block_pmd, split_huge
-from secondsight.mm.lru import lru_add_drain
-from secondsight.mm.memory import pfn_of
+from secondsight.mm.lru import lru_add_drain, munlock_folio
+from secondsight.mm.memory import V_LOCKED, pfn_of, vma_bits
 from secondsight.mm.page import (
     ACTIVE,
     ANON,
+    HEAD,
     HPAGE,
     HUGE_ZERO_PFN,
     LRU,
@@ -35,6 +36,7 @@ from secondsight.mm.page import (
     UNEVICTABLE,
     YOUNG,
     ZERO_PFN,
+    folio_mapcount,
     head_of,
     unmap_pmd,
     unmap_pte,
@@ -49,7 +51,7 @@ Advice = Literal["hugepage", "nohugepage", "dontneed", "free", "cold", "mergeabl
 
 
 @native
-def zap_page_range(f, m, start, end):  # type: ignore[no-untyped-def]
+def zap_page_range(f, r, m, start, end):  # type: ignore[no-untyped-def]
     """Unmap pages *start* to *end*; a huge PMD lies wholly inside (the caller split others). Page tables stay."""
     page = start
     while page < end:
@@ -66,6 +68,8 @@ def zap_page_range(f, m, start, end):  # type: ignore[no-untyped-def]
             if not entry & MAPPED:
                 m.swap[np.int64(entry >> np.uint64(14)) - 1] -= 1
             elif pfn_of(entry) != ZERO_PFN:
+                if vma_bits(m, page) & V_LOCKED:
+                    munlock_folio(f, r, pfn_of(entry))
                 unmap_pte(f, pfn_of(entry))
             m.pte[page] = 0
         page += 1
@@ -86,7 +90,7 @@ def unmap(mm: Mm, start: int, end: int) -> None:
     lru_add_drain(f, host.r)
     mm.notifiers.invalidate_range(start, end)
     f = host.frames.reserve(0, 0, end - start + 1024)
-    zap_page_range(f, mm.arrays, start, end)
+    zap_page_range(f, host.r, mm.arrays, start, end)
 
 
 @njit(cache=True)
@@ -104,6 +108,7 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
             if (page & 511) == 0:
                 head = pfn_of(pmd)
                 m.pmd[block] = pmd & ~(ACCESSED | DIRTY)
+                f.flags[head] &= ~PAGE_DIRTY
                 if f.flags[head] & LRU and not f.flags[head] & UNEVICTABLE:
                     f.flags[head] &= ~(ACTIVE | REFERENCED | SWAPBACKED)
             continue
@@ -117,10 +122,12 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
         pfn = pfn_of(entry)
         if pfn == ZERO_PFN:
             continue
-        # A shared page is left alone where it is dirty or in the swap cache.
-        if f.mapcount[pfn] != 1 and f.flags[pfn] & (SWAPCACHE | PAGE_DIRTY):
-            continue
         pfn = head_of(f, pfn)
+        if f.flags[pfn] & (SWAPCACHE | PAGE_DIRTY):
+            # A shared page is left alone where it is dirty or in the swap cache.
+            if folio_mapcount(f, pfn) != (HPAGE if f.flags[pfn] & HEAD else 1):
+                continue
+            f.flags[pfn] &= ~PAGE_DIRTY
         m.pte[page] = entry & ~(ACCESSED | DIRTY)
         flags = f.flags[pfn]
         if flags & LRU and flags & ANON and flags & SWAPBACKED and not flags & (SWAPCACHE | UNEVICTABLE):
@@ -220,15 +227,18 @@ def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
     """
     if not 0 <= start < end <= mm.npages:
         raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
-    if advice not in _ADVICE:
-        raise UsageError(f"no advice is called {advice!r}; there are {', '.join(_ADVICE)}")
-    if advice == "collapse":
-        return mm.host.khugepaged.madvise_collapse(mm, start, end)
+    if advice not in _ADVICE and advice != "collapse":
+        raise UsageError(f"no advice is called {advice!r}; there are {', '.join(_ADVICE)}, collapse")
     for vma in list(mm.vmas.areas):
         low, high = max(start, vma.start), min(end, vma.end)
         if low < high:
             if vma.flags & Vm.LOCKED and advice in ("dontneed", "free", "cold"):
                 return "EINVAL"
+            if advice == "collapse":
+                errno = mm.host.khugepaged.madvise_collapse(mm, vma, low, high)
+                if errno:
+                    return errno
+                continue
             _ADVICE[advice](mm, low, high)
             if advice == "hugepage":
                 # hugepage_madvise: registration looks at the area as it was, before it is split.
@@ -284,5 +294,4 @@ _ADVICE: dict[str, Callable[[Mm, int, int], None]] = {
     "cold": _make_cold,
     "mergeable": _mergeable,
     "unmergeable": _unmergeable,
-    "collapse": lambda mm, start, end: None,
 }

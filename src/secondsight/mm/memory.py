@@ -34,14 +34,13 @@ from secondsight.bits.pte import (
     USER,
 )
 from secondsight.mm import page as pg
-from secondsight.mm.lru import folio_add_lru, lru_add_drain
+from secondsight.mm.lru import folio_add_lru, lru_add_drain, mlock_folio, mlock_new_folio, munlock_folio
 from secondsight.mm.page import (
     EXCLUSIVE,
     HEAD,
     HUGE_ZERO_PFN,
     KSM,
     LRU,
-    MLOCKED,
     NEW_ANON,
     SWAPCACHE,
     ZERO_FILLED,
@@ -114,8 +113,8 @@ def _new_anon(f, r, bits, in_fault):  # type: ignore[no-untyped-def]
     if r.new_anon_active:
         flags |= pg.ACTIVE
     if bits & V_LOCKED:
-        # mlock_new_folio: through the mlock batch, drained here at once, straight to the unevictable list.
-        f.flags[pfn] = (flags | MLOCKED | LRU | pg.UNEVICTABLE) & ~pg.ACTIVE
+        f.flags[pfn] = flags & ~pg.ACTIVE
+        mlock_new_folio(f, r, pfn)
     else:
         f.flags[pfn] = flags
         folio_add_lru(f, r, pfn, in_fault)
@@ -152,14 +151,15 @@ def _new_huge(f, r, head, bits, in_fault):  # type: ignore[no-untyped-def]
     if r.new_anon_active:
         f.flags[head] |= pg.ACTIVE
     if bits & V_LOCKED:
-        f.flags[head] = (f.flags[head] | MLOCKED | LRU | pg.UNEVICTABLE) & ~pg.ACTIVE
+        f.flags[head] &= ~pg.ACTIVE
+        mlock_new_folio(f, r, head)
     else:
         folio_add_lru(f, r, head, in_fault)
 
 
 @native
-def split_pmd(f, m, block):  # type: ignore[no-untyped-def]
-    """__split_huge_pmd: PTEs in place of a huge PMD, with its bits; the folio stays whole."""
+def split_pmd(f, r, m, block, frozen):  # type: ignore[no-untyped-def]
+    """__split_huge_pmd: PTEs in place of a huge PMD, with its bits; the folio stays whole. *frozen*: by way of migration entries."""
     pmd = m.pmd[block]
     first = block * 512
     if pfn_of(pmd) == HUGE_ZERO_PFN:
@@ -167,8 +167,12 @@ def split_pmd(f, m, block):  # type: ignore[no-untyped-def]
             m.pte[first + i] = ZERO_PTE
     else:
         head = pfn_of(pmd)
+        if pmd & DIRTY:
+            f.flags[head] |= pg.DIRTY
         exclusive = f.flags[head] & EXCLUSIVE
         keep = pmd & (ACCESSED | DIRTY | RW | USER | PRESENT | NX | PROTNONE)
+        if not r.split_pmd_keeps_dirty and not frozen:
+            keep &= ~DIRTY
         for i in range(512):
             map_pte(f, head + i)
             f.flags[head + i] = (f.flags[head + i] & ~EXCLUSIVE) | exclusive
@@ -196,11 +200,20 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
     bits = vma_bits(m, page)
     slot = np.int64(m.pte[page] >> np.uint64(14)) - 1
     m.swap[slot] -= 1
-    pfn = _new_anon(f, r, bits, in_fault)
+    # A store to a slot that others name too gets a copy; what was swapped in stays behind in the swap cache.
+    shared = m.swap[slot] > 0
+    pfn = alloc_page(f)
+    f.flags[pfn] = NEW_ANON
+    if r.new_anon_active or (r.refault_activates and not r.mglru and not (write and shared)):
+        # workingset_refault, before the page reaches the LRU; a reclaimed page's shadow is always recent here.
+        f.flags[pfn] |= pg.ACTIVE
+    folio_add_lru(f, r, pfn, in_fault)
+    if bits & V_LOCKED and r.swapin_mlocks:
+        mlock_folio(f, r, pfn)
     prot = PROT
     if write:
         prot |= RW | DIRTY
-    elif r.swapin_writable and bits & V_WRITE:
+    elif r.swapin_writable and bits & V_WRITE and not shared:
         prot |= RW
     _install(f, m, page, pfn, prot)
 
@@ -249,7 +262,7 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
             huge_fault(f, r, m, block, True)
             f.flags[pfn_of(m.pmd[block]) + (page & 511)] &= ~ZERO_FILLED
             return ACCESS_DONE
-        split_pmd(f, m, block)
+        split_pmd(f, r, m, block, False)
         pmd = m.pmd[block]
     pte = m.pte[page] if pmd else np.uint64(0)
     if pte & PRESENT:
@@ -285,6 +298,8 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
         m.n[FAULTS] += 1
         pfn = _new_anon(f, r, bits, True)
         if old != ZERO_PFN:
+            if bits & V_LOCKED:
+                munlock_folio(f, r, old)
             unmap_pte(f, old)
         _install(f, m, page, pfn, PROT | RW | DIRTY)
     return ACCESS_DONE

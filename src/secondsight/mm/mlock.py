@@ -8,9 +8,9 @@ import numpy as np
 
 from secondsight.bits.pte import MAPPED, PSE
 from secondsight.errors import UsageError
-from secondsight.mm.lru import mark_page_accessed
+from secondsight.mm.gup import NOT_PERMITTED, NOTIFY, populate
 from secondsight.mm.memory import pfn_of
-from secondsight.mm.page import ACTIVE, HEAD, LRU, MLOCKED, TAIL, UNEVICTABLE, ZERO_PFN, head_of
+from secondsight.mm.page import HEAD, MLOCKED, TAIL, UNEVICTABLE, ZERO_PFN, head_of, mlock_page
 from secondsight.mm.vma import Vm
 from secondsight.native import native
 
@@ -32,21 +32,9 @@ def _mark_locked(f, m, start, end, lock):  # type: ignore[no-untyped-def]
         if pfn == ZERO_PFN or f.flags[pfn] & TAIL or (f.flags[pfn] & HEAD and not pmd & PSE):
             continue
         if lock:
-            f.flags[pfn] |= MLOCKED
-            if f.flags[pfn] & LRU:
-                f.flags[pfn] = (f.flags[pfn] & ~ACTIVE) | UNEVICTABLE
+            mlock_page(f, pfn)
         elif f.flags[pfn] & MLOCKED:
             f.flags[pfn] &= ~(MLOCKED | UNEVICTABLE)
-
-
-@native
-def _touch(f, r, m, start, end):  # type: ignore[no-untyped-def]
-    """__mm_populate: gup with FOLL_TOUCH marks each page accessed."""
-    for page in range(start, end):
-        pmd = m.pmd[page >> 9]
-        pfn = pfn_of(pmd) if pmd & PSE else pfn_of(m.pte[page])
-        if pfn != ZERO_PFN:
-            mark_page_accessed(f, r, pfn)
 
 
 def mlock(mm: Mm, start: int, end: int) -> str | None:
@@ -65,11 +53,7 @@ def mlock(mm: Mm, start: int, end: int) -> str | None:
             continue
         if not vma.flags & (Vm.READ | Vm.WRITE):
             return "ENOMEM"
-        write = bool(vma.flags & Vm.WRITE)
-        pages = np.arange(low, high, dtype=np.int64)
-        absent = pages[[not _populated(mm, p, write) for p in pages.tolist()]]
-        mm.cpu_access(absent, write=write)
-        _touch(host.frames.arrays, host.r, mm.arrays, low, high)
+        _populate(mm, low, high, bool(vma.flags & Vm.WRITE))
     host.drain()
     return None
 
@@ -82,11 +66,26 @@ def munlock(mm: Mm, start: int, end: int) -> None:
     _mark_locked(mm.host.frames.arrays, mm.arrays, start, end, False)
 
 
-def _populated(mm: Mm, page: int, write: bool) -> bool:
-    """Would gup find the page without a fault?"""
-    pmd = mm.arrays.pmd[page >> 9]
-    entry = pmd if pmd & PSE else (mm.arrays.pte[page] if pmd else np.uint64(0))
-    return bool(entry & MAPPED and entry & np.uint64(2))
+def _populate(mm: Mm, low: int, high: int, write: bool) -> None:
+    """populate_vma_page_range: page by page, a huge one as a whole."""
+    pages = np.arange(low, high, dtype=np.int64)
+    host = mm.host
+
+    def step(start: int, notified: bool) -> int:
+        f, block = host.frames.arrays, -1
+        for i in range(start, len(pages)):
+            page = int(pages[i])
+            if page >> 9 == block:
+                continue
+            pfn = populate(f, host.r, mm.arrays, page, write, notified and i == start, bool(mm.notifiers))
+            if pfn == NOTIFY:
+                return i
+            if pfn == NOT_PERMITTED:
+                return -1 - i
+            block = page >> 9 if mm.arrays.pmd[page >> 9] & PSE else -1
+        return len(pages)
+
+    mm.run_faults(pages, step, "mlock")
 
 
 def _range(mm: Mm, start: int, end: int) -> None:

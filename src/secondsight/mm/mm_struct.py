@@ -15,7 +15,7 @@ import numpy.typing as npt
 from secondsight.bits.pte import MAPPED, PFN_MASK, PRESENT, PSE, RW
 from secondsight.errors import UsageError
 from secondsight.mm import gup, memory
-from secondsight.mm.huge_memory import split_block_pmd
+from secondsight.mm.huge_memory import cut_area
 from secondsight.mm.memory import MmArrays
 from secondsight.mm.mmu_notifier import MmuNotifiers
 from secondsight.mm.page import HPAGE, HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN, head_of, put_page
@@ -81,13 +81,13 @@ class Mm:
     def change_areas(self, start: int, end: int, change: Callable[[Vm], Vm]) -> None:
         """Give pages *start* to *end* new vm_flags; an area that grows by vma_merge may be registered with khugepaged.
 
-        An area that is cut inside a huge page splits its PMD first (vma_adjust_trans_huge).
+        An area that is cut inside a block comes through ``cut_area`` first.
         """
         for edge in (start, end):
             if edge % HPAGE and edge < self.npages:
                 vma = self.vmas.at(edge)
                 if vma.start < edge and change(vma.flags) != vma.flags:
-                    split_block_pmd(self, edge // HPAGE)
+                    cut_area(self, edge)
         for vma in self.vmas.update(start, end, change):
             self.host.khugepaged.enter_vma(self, vma)
         self.refresh()

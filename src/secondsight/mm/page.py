@@ -28,8 +28,8 @@ FIRST_PFN = 1024
 HPAGE = 512
 
 # Indices into FrameArrays.n
-N_ADD, N_ACTIVATE, NEXT, N_FREE, N_HFREE, ALLOCATED, FREED = range(7)
-BATCH_ADD, BATCH_ACTIVATE = 0, 1
+N_ADD, N_ACTIVATE, NEXT, N_FREE, N_HFREE, ALLOCATED, FREED, N_MLOCK = range(8)
+BATCH_ADD, BATCH_ACTIVATE, BATCH_MLOCK = 0, 1, 2
 #: The largest folio_batch of any kernel here (FOLIO_BATCH_SIZE, 31).
 BATCH_MAX = 32
 
@@ -38,7 +38,7 @@ ANON, SWAPCACHE, SWAPBACKED, KSM = kpf.ANON, kpf.SWAPCACHE, kpf.SWAPBACKED, kpf.
 HEAD, TAIL, THP = kpf.COMPOUND_HEAD, kpf.COMPOUND_TAIL, kpf.THP
 UNEVICTABLE, MLOCKED, IDLE, YOUNG = kpf.UNEVICTABLE, kpf.MLOCKED, kpf.IDLE, kpf.YOUNG
 ZERO_PAGE, ZERO_FILLED, UPTODATE, MMAP = kpf.ZERO_PAGE, kpf.ZERO_FILLED, kpf.UPTODATE, kpf.MMAP
-EXCLUSIVE = kpf.EXCLUSIVE
+EXCLUSIVE, DIRTY = kpf.EXCLUSIVE, kpf.DIRTY
 NEW_ANON = ANON | SWAPBACKED | UPTODATE | MMAP | EXCLUSIVE
 
 
@@ -46,7 +46,8 @@ class FrameArrays(NamedTuple):
     """The columns, as compiled code takes them.
 
     flags uint32[cap]; refcount, mapcount int32[cap]; free, hfree int32[...] stacks of free pfns and free huge heads;
-    batch int32[2, BATCH_MAX] the per-CPU ``lru_add`` and ``lru_activate`` batches; n int64[8] the counters above.
+    batch int32[3, BATCH_MAX] the per-CPU ``lru_add``, ``lru_activate`` and
+    ``mlock`` batches (the last: pfn * 4 + what is to be done); n int64[8] the counters above.
     """
 
     flags: npt.NDArray[np.uint32]
@@ -153,6 +154,14 @@ def unmap_pte(f, pfn):  # type: ignore[no-untyped-def]
 
 
 @native
+def mlock_page(f, pfn):  # type: ignore[no-untyped-def]
+    """mlock_vma_page, its batch drained: the folio at *pfn* is mapped in a locked area; on the LRU it moves to the unevictable list."""
+    f.flags[pfn] |= MLOCKED
+    if f.flags[pfn] & LRU:
+        f.flags[pfn] = (f.flags[pfn] & ~ACTIVE) | UNEVICTABLE
+
+
+@native
 def map_pmd(f, head):  # type: ignore[no-untyped-def]
     """A PMD maps the whole folio."""
     f.refcount[head + 1] += 1
@@ -178,7 +187,7 @@ class Frames:
             mapcount=np.zeros(capacity, np.int32),
             free=np.zeros(4 * HPAGE, np.int32),
             hfree=np.zeros(16, np.int32),
-            batch=np.zeros((2, BATCH_MAX), np.int32),
+            batch=np.zeros((3, BATCH_MAX), np.int32),
             n=np.zeros(8, np.int64),
         )
         a = self.arrays

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import ACCESSED, MAPPED, PFN_MASK, PSE, swap_pte
+from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PFN_MASK, PSE, swap_pte
 from secondsight.mm.huge_memory import split_huge
 from secondsight.mm.madvise import ranges_without_large
 from secondsight.mm.memory import pfn_of
@@ -19,10 +19,12 @@ from secondsight.mm.page import (
     ACTIVE,
     HEAD,
     HPAGE,
+    HUGE_ZERO_PFN,
     IDLE,
     LRU,
     MLOCKED,
     REFERENCED,
+    SWAPBACKED,
     TAIL,
     YOUNG,
     ZERO_PFN,
@@ -85,12 +87,45 @@ def age(mm: Mm, pages: Pages) -> None:
         f.flags[pfn] |= IDLE
 
 
+def damon_mkold(mm: Mm, pages: Pages, aged: Pages) -> None:
+    """DAMON looks at each of *pages* (damon_ptep_mkold, damon_pmdp_mkold): entry old, notifiers aged, what was young to PG_young.
+
+    It asks the notifiers about a range that begins at an address inside the page, so the page behind it is aged with it, and with a
+    huge PMD all up to the same page of the next block; unless chance chose the page's very first byte. *aged*: the pages whose
+    secondary entries were seen to be old afterwards.
+    """
+    f = mm.host.frames.arrays
+    seen = set(aged.tolist())
+    for page in pages.tolist():
+        folio = mm.folio(page)
+        pmd = mm.arrays.pmd[page >> 9]
+        if folio <= ZERO_PFN or folio == HUGE_ZERO_PFN or not f.flags[folio] & LRU:
+            continue
+        if pmd & PSE:
+            young = bool(pmd & ACCESSED)
+            mm.arrays.pmd[page >> 9] = pmd & ~ACCESSED
+            end = min(page + HPAGE + 1, mm.npages)
+        else:
+            young = bool(mm.arrays.pte[page] & ACCESSED)
+            mm.arrays.pte[page] &= ~ACCESSED
+            end = page + 2 if page + 1 in seen else page + 1
+        if bool(mm.notifiers.clear_young(page, end).any()) or young:
+            f.flags[folio] |= YOUNG
+        f.flags[folio] |= IDLE
+
+
 @native
 def _unmap_to_swap(f, m, pages, slots):  # type: ignore[no-untyped-def]
+    """try_to_unmap: a swap entry in each page's place; what was lazily freed is discarded."""
     for i in range(len(pages)):
         page = pages[i]
-        unmap_pte(f, pfn_of(m.pte[page]))
+        pfn = pfn_of(m.pte[page])
+        lazily_freed = not f.flags[pfn] & SWAPBACKED
+        unmap_pte(f, pfn)
         m.pte[page] = slots[i]
+        if lazily_freed:
+            m.pte[page] = 0
+            m.swap[np.int64(slots[i] >> np.uint64(14)) - 1] -= 1
 
 
 def can_swap(mm: Mm, page: int) -> bool:
@@ -149,12 +184,27 @@ def _runs(pages: Pages) -> list[tuple[int, int]]:
     return [(int(p[0]), int(p[-1]) + 1) for p in np.split(pages, cut) if len(p)]
 
 
+def _keep_huge(mm: Mm, block: int, asks: bool) -> None:
+    """A huge page isolated by MADV_PAGEOUT and put back: old and inactive, referenced where a secondary MMU had used it."""
+    f = mm.host.frames.arrays
+    head = mm.folio(block * HPAGE)
+    if head == HUGE_ZERO_PFN or not f.flags[head] & LRU or f.refcount[head + 1] != 1:
+        return
+    f.flags[head] &= ~(REFERENCED | YOUNG | ACTIVE)
+    if asks:
+        mm.arrays.pmd[block] &= ~ACCESSED
+        if mm.notifiers.clear_flush_young(block * HPAGE, (block + 1) * HPAGE).any():
+            f.flags[head] |= REFERENCED
+
+
 def _reclaim(mm: Mm, pages: range, recorded: set[int] | None, asks: bool, gone: list[int]) -> None:
     """reclaim_pages: what goes is unmapped everywhere (the notifiers are told); what stays is put back, inactive."""
     for page in pages:
         pmd = mm.arrays.pmd[page >> 9]
         if pmd & PSE:
             if recorded is not None and page not in recorded:
+                if page % HPAGE == 0:
+                    _keep_huge(mm, page >> 9, asks)
                 continue
             # Taken whole: unmapped through PTEs (TTU_SPLIT_HUGE_PMD), then page by page.
             split_huge(mm, page >> 9)
@@ -167,7 +217,13 @@ def _reclaim(mm: Mm, pages: range, recorded: set[int] | None, asks: bool, gone: 
         if asks:
             mm.arrays.pte[page] &= ~ACCESSED
             young = bool(mm.notifiers.clear_flush_young(page, page + 1)[0])
-        if (not young) if recorded is None else page in recorded:
+        if not f.flags[pfn] & SWAPBACKED and mm.arrays.pte[page] & DIRTY:
+            # Stored to since MADV_FREE: no longer to be discarded, and kept this time.
+            f.flags[pfn] |= SWAPBACKED
+            kept = True
+        else:
+            kept = young if recorded is None else page not in recorded
+        if not kept:
             mm.notifiers.invalidate_range(page, page + 1)
             gone.append(page)
         else:

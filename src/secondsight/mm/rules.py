@@ -205,6 +205,18 @@ class Rules:
         "virt/kvm/kvm_main.c kvm_release_page_clean; 2.6.38 does a plain put_page",
         "booted",
     )
+    release_dirties: bool = _rule(
+        True,
+        "after a fault KVM marks the page dirty if it may be written; else the zap of a dirty SPTE does",
+        "virt/kvm/kvm_main.c kvm_release_page_dirty (6.13); arch/x86/kvm/mmu kvm_set_pfn_dirty before",
+        "booted",
+    )
+    retry_marks_accessed: bool = _rule(
+        False,
+        "a KVM fault that its own copy-on-write made stale marks the page accessed, and is then made again",
+        "arch/x86/kvm/mmu/mmu.c is_page_fault_stale; kvm_release_page_unused since 6.13",
+        "booted",
+    )
     prefetch_marks_accessed: bool = _rule(
         True,
         "pages KVM prefetches are marked accessed too (their SPTEs stay old)",
@@ -225,6 +237,18 @@ class Rules:
         "mm/swap.c folio_activate; eb709b0d062e (2.6.39)",
         "booted",
     )
+    mlock_batched: bool = _rule(
+        True,
+        "mlock and munlock of a page wait in a per-CPU batch (with a reference); else they are done at once",
+        "mm/mlock.c mlock_folio_batch; 2fbb0c10d1e8 (5.18)",
+        "booted",
+    )
+    swapin_mlocks: bool = _rule(
+        False,
+        "a page swapped in to a locked area is mlocked at once; else only when reclaim or mlock meets it",
+        "mm/memory.c do_swap_page: page_add_anon_rmap; folio_add_new_anon_rmap since 6.11",
+        "booted",
+    )
     mark_needs_lru: bool = _rule(
         False,
         "mark_page_accessed activates only pages already on the LRU",
@@ -241,6 +265,12 @@ class Rules:
         True,
         "with MGLRU a page faulted in starts with PG_referenced",
         "mm/swap.c folio_add_lru: lru_gen_in_fault, folio_mark_accessed (6.14)",
+        "booted",
+    )
+    mglru_add_clears_referenced: bool = _rule(
+        False,
+        "an active page (one faulted in, or put back from a young generation) that reaches MGLRU's lists loses PG_referenced",
+        "include/linux/mm_inline.h lru_gen_add_folio; 4d5d14a01e2c (6.13, and 6.12.117), gone in 6.14",
         "booted",
     )
     mglru_available: bool = _rule(
@@ -279,6 +309,24 @@ class Rules:
         True,
         "splitting a huge page maps the zero page in place of its zero-filled subpages",
         "mm/huge_memory.c RMP_USE_SHARED_ZEROPAGE, TTU_USE_SHARED_ZEROPAGE (6.12)",
+        "booted",
+    )
+    split_pmd_keeps_dirty: bool = _rule(
+        True,
+        "the PTEs that take a huge PMD's place are as dirty as it was; else clean",
+        "mm/huge_memory.c __split_huge_pmd_locked: no pte_mkdirty before 6.3 (sparc64)",
+        "booted",
+    )
+    area_cut_invalidates: bool = _rule(
+        True,
+        "an area cut inside a block that it holds whole unmaps the block from secondary MMUs, huge PMD or not",
+        "mm/huge_memory.c split_huge_pmd_address calls __split_huge_pmd, whose notifiers run before it looks",
+        "booted",
+    )
+    refault_activates: bool = _rule(
+        True,
+        "a page swapped in soon after it was swapped out starts active (no MGLRU)",
+        "mm/workingset.c workingset_refault; for anonymous pages since aae466b0052e (5.9)",
         "booted",
     )
     dontneed_frees_tables: bool = _rule(
@@ -337,21 +385,27 @@ _6_12 = _SINCE_6_18.but(
     test_young_without_ad="present",
     zap_transfers_accessed=True,
     prefetch_marks_accessed=False,
+    retry_marks_accessed=True,
+    release_dirties=False,
     mglru_fault_marks=False,
     madv_collapse="6.1",
     dontneed_frees_tables=False,
+    mglru_add_clears_referenced=True,
 )
 _6_1 = _6_12.but(
     name="6.1",
     shared="page",
     anon_before_shared=False,
+    mglru_add_clears_referenced=False,
     lru_batch=15,
     has_change_pte=True,
     swapin_writable=False,
+    swapin_mlocks=True,
     huge_zero_wp_allocates=False,
     pageout_asks_references=True,
     advice_splits_whole=True,
     split_maps_zero_page=False,
+    split_pmd_keeps_dirty=False,
 )
 _2_6_38 = _6_1.but(
     name="2.6.38",
@@ -372,8 +426,13 @@ _2_6_38 = _6_1.but(
     has_clear_young=False,
     notifier_protection="rcu",
     release_marks_accessed=False,
+    retry_marks_accessed=False,
+    split_pmd_keeps_dirty=True,
+    area_cut_invalidates=False,
+    refault_activates=False,
     lru_batch=14,
     activate_batched=False,
+    mlock_batched=False,
     mark_needs_lru=True,
     new_anon_active=True,
     mglru_available=False,

@@ -22,7 +22,7 @@ from secondsight.bits.spte import AD_TYPE_MASK, SAVED_BITS, SAVED_MASK, SAVED_SH
 from secondsight.mm.gup import MISS, NOT_PERMITTED, NOTIFY, gup_fast, gup_slow
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import GUEST_FAULTS, pfn_of
-from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN, put_page
+from secondsight.mm.page import DIRTY, HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN, head_of, put_page
 from secondsight.native import native
 
 # How the table is filled.
@@ -109,9 +109,11 @@ def _is_zero(pfn):  # type: ignore[no-untyped-def]
 
 
 @native
-def _release(f, r, pfn, marks):  # type: ignore[no-untyped-def]
-    """kvm_release_page_clean: mark accessed (not in 2.6.38), then put."""
+def _release(f, r, pfn, marks, writable):  # type: ignore[no-untyped-def]
+    """kvm_release_page_clean, or _dirty where the page is *writable* (later kernels): mark accessed (not in 2.6.38), then put."""
     if not _is_zero(pfn):
+        if writable and r.release_dirties:
+            f.flags[head_of(f, pfn)] |= DIRTY
         if marks:
             mark_page_accessed(f, r, pfn)
         put_page(f, pfn)
@@ -130,7 +132,7 @@ def _prefetch_run(f, r, lay, m, t, first, last):  # type: ignore[no-untyped-def]
         pmd = m.pmd[page >> 9]
         pfn = pfn_of(pmd) + (page & 511) if pmd & PSE else pfn_of(m.pte[page])
         t.spte[j] = _make_spte(lay, pfn, True, True, False)
-        _release(f, r, pfn, r.prefetch_marks_accessed)
+        _release(f, r, pfn, r.prefetch_marks_accessed, True)
     return pinned > 0
 
 
@@ -160,7 +162,7 @@ def _prefetch_paged(f, r, lay, m, t, index):  # type: ignore[no-untyped-def]
         if pfn == MISS:
             return
         t.spte[j] = _make_spte(lay, pfn, True, True, False)
-        _release(f, r, pfn, r.release_marks_accessed)
+        _release(f, r, pfn, r.release_marks_accessed, True)
 
 
 @native
@@ -199,7 +201,11 @@ def guest_access(f, r, lay, m, t, pages, write, start, notified, has_notifiers, 
             if pfn == NOT_PERMITTED:
                 return -1 - i
             writable = write != 0
-            if not write:
+            if notified and i == start:
+                # Our own invalidation made the fault stale (is_page_fault_stale): it is released and made again.
+                _release(f, r, pfn, r.retry_marks_accessed, False)
+                pfn = gup_fast(f, r, m, page, 1)
+            elif not write:
                 again = gup_fast(f, r, m, page, 1)
                 if again != MISS:
                     put_page(f, pfn)
@@ -217,8 +223,20 @@ def guest_access(f, r, lay, m, t, pages, write, start, notified, has_notifiers, 
                 _prefetch_direct(f, r, lay, m, t, index)
             elif mode == SHADOW_PAGED:
                 _prefetch_paged(f, r, lay, m, t, index)
-        _release(f, r, pfn, r.release_marks_accessed)
+        _release(f, r, pfn, r.release_marks_accessed, writable)
     return len(pages)
+
+
+@native
+def _drop(f, r, lay, spte, marks_always):  # type: ignore[no-untyped-def]
+    """What a present SPTE that goes leaves on its page, where the rules carry its bits over: accessed, dirty."""
+    pfn = pfn_of(spte)
+    if _is_zero(pfn):
+        return
+    if not r.release_dirties and spte & (lay.writable if lay.ad_disabled else lay.dirty):
+        f.flags[head_of(f, pfn)] |= DIRTY
+    if r.zap_transfers_accessed and (marks_always or accessed(lay, spte)):
+        mark_page_accessed(f, r, pfn)
 
 
 @native
@@ -228,10 +246,7 @@ def zap(f, r, lay, t, page, marks_always):  # type: ignore[no-untyped-def]
     spte = t.spte[index]
     if spte & lay.present:
         t.spte[index] = 0
-        if r.zap_transfers_accessed and (marks_always or accessed(lay, spte)):
-            pfn = pfn_of(spte)
-            if not _is_zero(pfn):
-                mark_page_accessed(f, r, pfn)
+        _drop(f, r, lay, spte, marks_always)
 
 
 @native
@@ -240,10 +255,7 @@ def zap_large(f, r, lay, t, block, marks_always):  # type: ignore[no-untyped-def
     spte = t.smd[block]
     if spte & lay.present:
         t.smd[block] = 0
-        if r.zap_transfers_accessed and (marks_always or accessed(lay, spte)):
-            pfn = pfn_of(spte)
-            if not _is_zero(pfn):
-                mark_page_accessed(f, r, pfn)
+        _drop(f, r, lay, spte, marks_always)
 
 
 @native

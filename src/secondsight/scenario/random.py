@@ -25,7 +25,21 @@ __all__ = ["EXCLUSIONS", "GROUP", "Generator", "mmu_of", "scenarios"]
 GROUP = 64
 
 #: What is never generated, and why no model can predict it.
-EXCLUSIONS: dict[str, str] = {}
+EXCLUSIONS: dict[str, str] = {
+    "swap_out while a child lives, fork after swap_out": (
+        "a slot that two processes name is read through the swap cache, with as many neighbours as swap_vma_readahead "
+        "guesses from earlier hits (mm/swap_state.c, mm/memory.c do_swap_page: __swap_count(entry) == 1)"
+    ),
+    "swap_out while pages are pinned": (
+        "a pinned page is unmapped but stays in the swap cache until reclaim or its next fault frees the slot "
+        "(mm/vmscan.c __remove_mapping, mm/memory.c should_try_to_free_swap)"
+    ),
+    "ksm_merge where a huge page was": (
+        "its hundreds of zero-filled pages exceed max_page_sharing, and which copies share which page follows the moments "
+        "at which ksmd's chains are pruned (mm/ksm.c stable_node_dup)"
+    ),
+}
+_SHARED_SLOTS, _PINNED_SLOTS, _MANY_EQUAL = EXCLUSIONS
 
 
 @dataclass
@@ -237,6 +251,9 @@ class Generator:
         return True
 
     def _do_swap(self, s: _State) -> bool:
+        if s.forked or s.pins:
+            self.excluded[_SHARED_SLOTS if s.forked else _PINNED_SLOTS] += 1
+            return False
         s.swapped = True
         s.steps.append(v.SwapOut("vm", self._some(s)))
         return True
@@ -250,6 +267,9 @@ class Generator:
                 s.steps.append(v.CpuWrite(child, self._some(s)))
                 s.forked.append(child)
             return True
+        if s.swapped:
+            self.excluded[_SHARED_SLOTS] += 1
+            return False
         child = f"c{len(s.steps)}"
         s.forked.append(child)
         s.steps.append(v.Fork("vm", child))
@@ -276,6 +296,9 @@ class Generator:
 
     def _do_ksm(self, s: _State) -> bool:
         if s.merged:
+            return False
+        if s.huge or s.swapped or any(isinstance(step, v.Scan) for step in s.steps):
+            self.excluded[_MANY_EQUAL] += 1
             return False
         s.merged = True
         block = str(self.rng.randrange(s.blocks))

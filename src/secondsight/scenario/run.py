@@ -12,14 +12,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import ACCESSED, PRESENT, PSE
+from secondsight.bits.pte import ACCESSED, MAPPED, PRESENT, PSE
 from secondsight.errors import UsageError
 from secondsight.mm import fork, huge_memory, ksm, madvise, mlock, mprotect, rmap, task_mmu
 from secondsight.mm.config import HPAGE_PMD_NR
 from secondsight.mm.host import Host
 from secondsight.mm.khugepaged import Visit
 from secondsight.mm.mm_struct import Mm
-from secondsight.mm.page import REFERENCED
+from secondsight.mm.page import DIRTY, HEAD, REFERENCED, TAIL
 from secondsight.mm.rules import Rules
 from secondsight.mmu.gru import Gru
 from secondsight.mmu.kvm import Kvm
@@ -138,6 +138,12 @@ class Runner:
     def _do_io_zero_copy(self, step: verbs.IoZeroCopy) -> None:
         mm, pages = self._mm(step), self._pages(step)
         self._guarded(mm, lambda: mm.pin(pages, "\0io", write=step.write))
+        if step.write:
+            # bio_release_pages(mark_dirty): what the device stored into, compound pages left out.
+            f = self.host.frames.arrays
+            for pfn in mm.pins.get("\0io", ()):
+                if not f.flags[pfn] & (HEAD | TAIL):
+                    f.flags[pfn] |= DIRTY
         mm.unpin("\0io")
 
     def _do_guest(self, step: verbs.GuestRead | verbs.GuestWrite) -> None:
@@ -197,7 +203,10 @@ class Runner:
         self._answer(errno=out.errno, took=page_text.format(np.sort(out.gone)))
 
     def _do_age(self, step: verbs.Age) -> None:
-        rmap.age(self._mm(step), self._pages(step, step.took))
+        if step.took is None:
+            rmap.age(self._mm(step), self._pages(step))
+        elif step.took:
+            rmap.damon_mkold(self._mm(step), self._pages(step), self._pages(step, step.took))
 
     def _do_fork(self, step: verbs.Fork) -> None:
         fork.fork(self._mm(step), step.child)
@@ -225,7 +234,7 @@ class Runner:
 
     def _do_split_pmd(self, step: verbs.SplitPmd) -> None:
         for block in np.unique(self._pages(step) // HPAGE_PMD_NR).tolist():
-            huge_memory.split_block_pmd(self._mm(step), block)
+            huge_memory.cut_area(self._mm(step), block * HPAGE_PMD_NR + 1)
 
     def _do_split_huge(self, step: verbs.SplitHuge) -> None:
         for block in np.unique(self._pages(step) // HPAGE_PMD_NR).tolist():
@@ -253,8 +262,7 @@ class Runner:
             table = np.where(a.pmd[:, None] == 0, np.uint64(0), a.pte.reshape(-1, HPAGE_PMD_NR))
             entries = states.per_page(a.pmd, table)
             pfns = ((entries >> np.uint64(12)) & np.uint64((1 << 40) - 1)).astype(np.int64)
-            present = (entries & PRESENT) != 0
-            pfns[~present] = 0
+            pfns[(entries & MAPPED) == 0] = 0
             kvm = self.kvm.get(name)
             self.states.append(
                 states.page_state(
@@ -323,8 +331,6 @@ def _young(visit: Visit) -> tuple[int, int, int]:
 
 def _kpf(f: Any, pfns: Pages) -> npt.NDArray[np.uint32]:
     """Each page's flags as /proc/kpageflags shows them: a tail has its folio's, and its own compound bits."""
-    from secondsight.mm.page import HEAD, TAIL
-
     own = f.flags[pfns]
     tail = (own & TAIL) != 0
     head = np.where(tail, pfns & ~511, pfns)
@@ -334,8 +340,6 @@ def _kpf(f: Any, pfns: Pages) -> npt.NDArray[np.uint32]:
 
 def _mapcounts(f: Any, pfns: Pages) -> npt.NDArray[np.int32]:
     """Each page's mapcount as /proc/kpagecount shows it: its own PTE mappings and its folio's PMD mappings."""
-    from secondsight.mm.page import HEAD, TAIL
-
     own = f.flags[pfns]
     large = (own & (HEAD | TAIL)) != 0
     entire = np.where(large, f.refcount[np.where(large, (pfns & ~511) + 1, 0)], 0)

@@ -88,7 +88,8 @@ def page_state(
     present pages only; *sptes* the text of each page, None for a space without a VM."""
     entries = per_page(pmd, table)
     huge = np.repeat(pte.pmd_trans_huge(pmd), 512)
-    present = pte.pte_present(entries)
+    # The zero pages belong to everyone: what their flags and counts are is no matter of this space's.
+    present = pte.pte_present(entries) & ((flags & pageflags.ZERO_PAGE) == 0)
     shown = np.where(present, flags & pageflags.COMPARED, np.uint32(0))
     counts = np.where(present, mapcount, np.int32(0))
     return PageState(

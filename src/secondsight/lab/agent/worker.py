@@ -32,7 +32,6 @@ __all__ = ["ADDRESS", "Link", "main", "pagemap"]
 ADDRESS = "\0secondsight"
 """The agent listens here (an abstract Unix socket)."""
 
-PM_SWAP = np.uint64(1 << 62)
 PM_PRESENT = np.uint64(1 << 63)
 
 
@@ -170,9 +169,9 @@ class _Worker:
             case v.Munlock():
                 errno = self.over(verb.pages, lambda a, n: libc.failed(libc.lib.munlock(a, n)))
             case v.SwapOut():
-                before = pagemap("self", self.blocks) & PM_SWAP
+                before = pagemap("self", self.blocks) & PM_PRESENT
                 errno = self.over(verb.pages, lambda a, n: libc.madvise(a, n, "pageout"))
-                gone = np.flatnonzero((pagemap("self", self.blocks) & PM_SWAP & ~before) != 0)
+                gone = np.flatnonzero((before & ~pagemap("self", self.blocks)) != 0)
                 took = pagetext.format(gone)
                 self.flush_tlb()
             case v.SplitPmd():
