@@ -145,9 +145,13 @@ def test_a_table_after_each_pass_and_one_for_each_knob():
         for table in by_pass(msgspec.structs.replace(made, rows=[first, never]))
     ]
     hot, _, wasted, faults = told
+    # Passes 1, 2, 3, and the end (four are complete then); never's row, where no pass ever is, is left out.
     assert hot == [["khugepaged under 6.1"], ["2"], ["4"], ["6"], ["8"]]
     assert [c[0] for c in wasted[1:]] == ["0", "0", "0", "0"]
     assert [c[0] for c in faults[1:]] == ["15", "35", "55", "75"]
+    slower = msgspec.structs.replace(first, label="slower", passes=pack(np.minimum(steps // 2, 1), "i4"))
+    (both, *_) = by_pass(msgspec.structs.replace(made, rows=[first, slower]))
+    assert [list(c.cells)[1] for c in both.columns] == ["slower", "2", "", "", "8"]
     (coverage, bloat) = sensitivity(made)
     assert coverage.columns[0].header == "coverage at max_ptes_none ="
     assert [c.header for c in bloat.columns[1:]] == [str(x) for x in range(0, 512, 64)]

@@ -64,8 +64,10 @@ class Figure:
 def _printer(form: Form) -> Callable[[float], str]:
     if form == "share":
         return lambda v: f"{100 * v:.0f} %"
-    if form in ("bytes", "seconds"):
+    if form == "bytes":
         return lambda v: text(v, form)
+    if form == "seconds":
+        return lambda v: f"{v:g} s" if v >= 1 or not v else text(v, form)
     if form == "count":
         return lambda v: text(v, "count") if v == round(v) else f"{v:g}"
     return lambda v: f"{v:g}"

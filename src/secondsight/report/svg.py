@@ -99,7 +99,9 @@ def chart(
         ],
     }
     attribute = "" if standalone else f' data-chart="{html.escape(json.dumps(data))}"'
-    above, below = (26, 18 * -(-len(lines) // 2) + 8) if standalone else (0, 0)
+    # The legend's entries: two to a line where they are short enough.
+    abreast = 2 if all(len(line.label) <= 36 for line in lines) else 1
+    above, below = (26, 18 * -(-len(lines) // abreast) + 8) if standalone else (0, 0)
     out = [
         f'<svg class="chart" viewBox="0 {-above} {WIDTH} {HEIGHT + above + below}" role="img" '
         f'aria-label="{html.escape(y_title)} against {html.escape(x_title)}" '
@@ -146,7 +148,7 @@ def chart(
             f"<title>{html.escape(line.label)}</title></path>"
         )
     if standalone:
-        out += [_entry(line, i) for i, line in enumerate(lines)]
+        out += [_entry(line, i, abreast) for i, line in enumerate(lines)]
     out.append("</svg>")
     return "".join(out)
 
@@ -159,9 +161,9 @@ def _look(line: Line) -> tuple[str, str]:
     return f"c{line.index % COLOURS}", f' stroke-dasharray="{dash}"' if dash else ""
 
 
-def _entry(line: Line, place: int) -> str:
-    """The legend's entry number *place*, two to a line below the chart."""
-    x, y = 20 + (place % 2) * (WIDTH - 20) / 2, HEIGHT + 10 + 18 * (place // 2)
+def _entry(line: Line, place: int, abreast: int) -> str:
+    """The legend's entry number *place*, *abreast* of them to a line below the chart."""
+    x, y = 20 + (place % abreast) * (WIDTH - 20) / 2, HEIGHT + 10 + 18 * (place // abreast)
     look, style = _look(line)
     return (
         f'<path class="series {look}" d="M{x:.0f} {y}h26"{style}/>'

@@ -57,10 +57,10 @@ PASSES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 
 
 def _at_passes(row: Row, passes: Sequence[int]) -> list[int]:
-    """The wake-up at which each of *passes* was complete (the last where it never was)."""
+    """The wake-up at which each of *passes* was complete, len of the series where it never was; and the last."""
     assert row.passes is not None
     done = row.passes.array()
-    return [min(int(np.searchsorted(done, wanted)), len(done) - 1) for wanted in passes]
+    return [*np.searchsorted(done, passes).tolist(), len(done) - 1]
 
 
 def by_pass(results: Results) -> list[Table]:
@@ -69,7 +69,7 @@ def by_pass(results: Results) -> list[Table]:
     if not rows:
         return []
     most = max(int(r.passes.array()[-1]) for r in rows if r.passes is not None)
-    passes = [p for p in PASSES if p < most] + [most]
+    passes = [p for p in PASSES if p <= most]
     floor = next((r for r in results.rows if r.policy == "never"), None)
     beyond = " beyond never's" if floor else ""
     out = []
@@ -79,18 +79,16 @@ def by_pass(results: Results) -> list[Table]:
     ):  # fmt: skip
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column(f"{title}, after pass", no_wrap=True)
-        for number in passes:
+        for number in (*passes, "end"):
             table.add_column(str(number), justify="right")
         for row in rows:
-            column = getattr(row, name).array()
-            at = _at_passes(row, passes)
-            values = column[at].astype(float)
+            values = getattr(row, name).array().astype(float)
             if name == "guest_faults" and floor is not None and floor.guest_faults is not None:
                 # The same moments of the floor's run, which has wake-ups of its own.
-                moments = row.seconds.array()[at]
-                other = np.searchsorted(floor.seconds.array(), moments, side="right") - 1
+                other = np.searchsorted(floor.seconds.array(), row.seconds.array(), side="right") - 1
                 values = values - floor.guest_faults.array()[np.maximum(other, 0)]
-            table.add_row(row.label, *(text(float(v), form) for v in values))
+            at = _at_passes(row, passes)
+            table.add_row(row.label, *(text(float(values[i]), form) if i < len(values) else "" for i in at))
         out.append(table)
     return out
 
