@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from secondsight.policy import Look, registry
+from secondsight.policy.registry import _installed
+from secondsight.report.metrics import METRICS
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -17,19 +21,24 @@ def code_of(page: str) -> list[str]:
 def claims_of(page: str) -> list[str]:
     """What the page says its code prints: in a comment behind the print, or indented under a line that says "prints"."""
     text = (DOCS / page).read_text()
-    said = re.findall(r"^print\(.*\)  # (.*)$", text, flags=re.MULTILINE)
-    for block in re.findall(r"^prints\n\n((?:    .*\n)+)", text, flags=re.MULTILINE):
-        said += [line.strip() for line in block.splitlines()]
-    return said
+    said = [(m.start(), [m[1]]) for m in re.finditer(r"^print\(.*\)  # (.*)$", text, flags=re.MULTILINE)]
+    said += [
+        (m.start(), [line.strip() for line in m[1].splitlines()])
+        for m in re.finditer(r"^prints\n\n((?:    .*\n)+)", text, flags=re.MULTILINE)
+    ]
+    return [line for _, lines in sorted(said) for line in lines]
 
 
-@pytest.mark.parametrize("page", ["add-a-secondary-mmu.md", "model.md", "add-a-kernel-version.md"])
-def test_the_code_of_a_page_runs(page, capsys) -> None:
+@pytest.mark.parametrize(
+    "page", ["add-a-secondary-mmu.md", "model.md", "add-a-kernel-version.md", "metrics.md", "policies.md"]
+)
+def test_the_code_of_a_page_runs(page, capsys, monkeypatch) -> None:
     blocks = code_of(page)
     assert blocks
+    monkeypatch.setattr(registry, "_ADDED", {})
     space: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, page, "exec"), space)
+        exec(compile(block, page, "exec", dont_inherit=True), space)
     assert capsys.readouterr().out.splitlines() == claims_of(page) != []
 
 
@@ -37,3 +46,19 @@ def test_the_secondary_mmu_is_short() -> None:
     nic = code_of("add-a-secondary-mmu.md")[0]
     lines = [line for line in nic[nic.index("class Nic") :].splitlines() if line.strip()]
     assert len(lines) <= 30
+
+
+def test_every_figure_stands_in_the_metrics_page_word_for_word() -> None:
+    page = (DOCS / "metrics.md").read_text()
+    for metric in METRICS.values():
+        assert f"### {metric.title}\n\n`{metric.key}`: " in page
+        assert metric.definition in page
+    assert page.count("### ") == len(METRICS)
+
+
+def test_every_policy_stands_in_the_policies_page() -> None:
+    page = (DOCS / "policies.md").read_text()
+    for name in _installed():
+        assert f"| `{name}` |" in page
+    for column in Look.__slots__:
+        assert f"`{column}`" in page
