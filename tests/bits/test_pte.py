@@ -57,6 +57,8 @@ def test_a_prot_none_entry_is_turned_upright() -> None:
     """pfn_pte of arch/x86/include/asm/pgtable.h: the frame of an entry without P is stored inverted."""
     frame = np.uint64(0x12345) << np.uint64(12)
     stored = (frame ^ pte.PFN_MASK) | pte.PROTNONE | pte.DIRTY
+    leaf = np.uint64(0x40000000) | pte.PSE | pte.PROTNONE
+    assert pte.upright(np.array([leaf ^ (pte.PFN_MASK & ~np.uint64(0x1FFFFF))], np.uint64))[0] == leaf
     others = [pte.NONE, frame | pte.PRESENT, pte.swap_pte(np.array([7], np.uint64))[0]]
     read = pte.upright(np.array([stored, *others], np.uint64))
     assert read[0] == frame | pte.PROTNONE | pte.DIRTY and pte.pte_pfn(read[:1])[0] == 0x12345

@@ -88,8 +88,9 @@ def pte_pfn(pte: U64) -> U64:
 
 def upright(entry: U64) -> U64:
     """Entries as read from a kernel, PROT_NONE's with their frame number turned back: x86 keeps it inverted wherever P is clear
-    (L1TF; __pte_needs_invert, arch/x86/include/asm/pgtable-invert.h, 4.18)."""
-    return np.where((entry & (PRESENT | PROTNONE)) == PROTNONE, entry ^ PFN_MASK, entry)
+    (L1TF; __pte_needs_invert, arch/x86/include/asm/pgtable-invert.h, 4.18), a leaf's down to bit 21 (pfn_pmd)."""
+    flipped = np.where((entry & PSE) != 0, PFN_MASK & ~np.uint64((1 << 21) - 1), PFN_MASK)
+    return np.where((entry & (PRESENT | PROTNONE)) == PROTNONE, entry ^ flipped, entry)
 
 
 def mk_pte(pfn: U64, prot: np.uint64) -> U64:

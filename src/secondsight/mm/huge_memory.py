@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PSE, RW
+from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PRESENT, PROTNONE, PSE, RW, USER
 from secondsight.errors import UsageError
 from secondsight.mm import judgement, view
 from secondsight.mm.lru import folio_add_lru, lru_add_drain, munlock_folio
@@ -20,6 +20,8 @@ from secondsight.mm.memory import (
     PFN_SHIFT,
     PROT,
     V_LOCKED,
+    V_READ,
+    V_WRITE,
     ZERO_PTE,
     _new_huge,
     pfn_of,
@@ -126,8 +128,10 @@ def copy_and_map(f, r, m, block, active):  # type: ignore[no-untyped-def]
     map_pmd(f, head)
     put_page(f, head)
     prot = PROT | PSE | DIRTY
-    if bits & 2:
+    if bits & V_WRITE:
         prot |= RW
+    if not bits & V_READ:
+        prot = (prot & ~(PRESENT | USER)) | PROTNONE
     m.pmd[block] = (np.uint64(head) << PFN_SHIFT) | prot
     return head
 
