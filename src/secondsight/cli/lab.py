@@ -127,6 +127,9 @@ def run_command(
     fresh: Annotated[
         bool, typer.Option(help="Ask again what this code has asked this kernel before.")
     ] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write each answer into its file's [expect], under RELEASE/MMU.")
+    ] = False,
 ) -> None:
     """Run scenarios in a booted kernel and print what its tracepoints said, as `scenario run` prints the model's answers.
 
@@ -140,8 +143,9 @@ def run_command(
     from secondsight.errors import SecondSightError
     from secondsight.lab import kernels
     from secondsight.lab.run import Failure, run
+    from secondsight.scenario.expect import write
     from secondsight.scenario.files import read
-    from secondsight.scenario.text import table
+    from secondsight.scenario.text import lines, table
 
     scenarios = [read(path) for path in files]
     chosen = kernels.resolve(kernel, modules=modules)
@@ -157,6 +161,8 @@ def run_command(
             sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
         else:
             table(scenario, answer)
+        if record and not isinstance(answer, Failure):
+            write(path, {**scenario.expect, f"{chosen.release}/{mmu}": lines(answer)})
     if lost := sum(isinstance(answer, Failure) for answer in answers):
         raise SecondSightError(f"{lost} of {len(files)} scenarios have no answer; the others have")
 

@@ -39,7 +39,8 @@ def lines(run: Run) -> list[str]:
 
 def table(scenario: verbs.Scenario, run: Run) -> None:
     """Print *run* as a table: a row a visit, with the channels' counts and both looks."""
-    title = escape(f"{scenario.title or 'scenario'}  [{run.source}, {scenario.host.mmu}]")
+    where = run.provenance.get("mmu", scenario.host.mmu)
+    title = escape(f"{scenario.title or 'scenario'}  [{run.provenance.get('kernel', run.source)}, {where}]")
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in (
         "pass",
