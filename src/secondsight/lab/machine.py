@@ -189,9 +189,6 @@ def _running(
             raise
         finally:
             guest._close()
-            import subprocess as q
-
-            q.run(["cp", "-r", str(folder), "/tmp/labm/last"])
 
 
 def init_script(modules: Mapping[str, str], check: Mapping[str, str], main: Sequence[str]) -> str:

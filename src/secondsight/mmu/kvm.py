@@ -88,9 +88,13 @@ class Kvm(MmuNotifier):
         self.slots[slot_id] = Slot(slot_id, gfn, page, npages)
 
     def slot_delete(self, slot_id: int) -> None:
-        """Size 0: the slot's SPTEs go (an accessed one marks its page where the rules say so), then the slot."""
-        slot = self._slot(slot_id)
-        self._zap(slot, slot.page, slot.end)
+        """Size 0: the SPTEs of *every* slot go (kvm_mmu_zap_all_fast; KVM_X86_QUIRK_SLOT_ZAP_ALL), then the slot.
+
+        An accessed SPTE marks its page where the rules say so.
+        """
+        self._slot(slot_id)
+        for slot in sorted(self.slots.values(), key=lambda s: s.gfn):
+            self._zap(slot, slot.page, slot.end)
         del self.slots[slot_id]
 
     def _slot(self, slot_id: int) -> Slot:
