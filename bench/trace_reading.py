@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from common import row, write
 from numba import njit
 
 from secondsight.trace import Kind, Provenance, Space, Trace, TraceWriter
@@ -52,6 +53,7 @@ def main() -> None:
     _mark(address[:1], kind[:1], state)
     memory = best(lambda: _mark(address, kind, state))
     print(f"{'bare loop over arrays in memory':44} {rows / memory / 1e6:7.0f} M rows/s")
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         for profile in ("fast", "compact"):
             path = Path(folder) / f"{profile}.parquet"
@@ -78,7 +80,19 @@ def main() -> None:
                 print(
                     f"{profile + ': read ' + ', '.join(columns):44} {rows / seconds / 1e6:7.0f} M rows/s, {size:.1f} B a row"
                 )
+                found.append(
+                    row(f"trace, {profile}: read {', '.join(columns)}", rows / seconds / 1e6, "M rows/s")
+                )
             seconds = best(replay)
+            found.append(
+                row(
+                    f"trace, {profile}: read and bare loop",
+                    rows / seconds / 1e6,
+                    "M rows/s",
+                    reference=rows / memory / 1e6,
+                    against="bare loop",
+                )
+            )
             print(
                 f"{profile + ': read and loop':44} {rows / seconds / 1e6:7.0f} M rows/s, {memory / seconds:.2f} of the bare loop"
             )
@@ -95,6 +109,8 @@ def main() -> None:
             )
             name = f"lackey text to a trace, quantum {quantum}"
             print(f"{name:44} {lines / seconds / 1e6:7.1f} M records/s")
+            found.append(row(name, lines / seconds / 1e6, "M records/s", bar=5.0))
+    write("trace_reading", found)
 
 
 if __name__ == "__main__":

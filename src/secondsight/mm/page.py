@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from secondsight.bits import pageflags as kpf
 from secondsight.native import inlined, native
@@ -175,12 +176,32 @@ def unmap_pmd(f, head):  # type: ignore[no-untyped-def]
     put_page(f, head)
 
 
+@njit(cache=True)
+def _merge_free(f):  # type: ignore[no-untyped-def]
+    """Aligned groups of 512 free small pages move to the stack of free huge folios, which has room for them."""
+    group = np.zeros((len(f.flags) >> 9) + 1, np.int32)
+    for i in range(f.n[N_FREE]):
+        group[f.free[i] >> 9] += 1
+    kept = 0
+    for i in range(f.n[N_FREE]):
+        pfn = f.free[i]
+        if group[pfn >> 9] < HPAGE:
+            f.free[kept] = pfn
+            kept += 1
+    f.n[N_FREE] = kept
+    for g in range(len(group)):
+        if group[g] == HPAGE:
+            f.hfree[f.n[N_HFREE]] = g << 9
+            f.n[N_HFREE] += 1
+
+
 class Frames:
     """All page frames of a host. ``arrays`` is replaced when it grows: take it anew after :meth:`reserve`."""
 
     def __init__(self, capacity: int = 4096) -> None:
         """*capacity*: frames to begin with; it grows by doubling."""
         capacity = max(capacity, FIRST_PFN + HPAGE)
+        self._apart = 0
         self.arrays = FrameArrays(
             flags=np.zeros(capacity, np.uint32),
             refcount=np.zeros(capacity, np.int32),
@@ -201,11 +222,14 @@ class Frames:
     def reserve(self, small: int, huge: int = 0, frees: int = 0) -> FrameArrays:
         """Make room for *small* pages and *huge* folios to be allocated, and *frees* more to be freed; returns the arrays."""
         a = self.arrays
+        if huge > int(a.n[N_HFREE]) and int(a.n[N_FREE]) - self._apart >= max(8 * HPAGE, len(a.flags) // 16):
+            a = self._merge()
         fresh_small = max(0, small - int(a.n[N_FREE]))
         fresh_huge = max(0, huge - int(a.n[N_HFREE]))
         need = int(a.n[NEXT]) + fresh_small + (fresh_huge + 1) * HPAGE
         if need > len(a.flags):
-            size = max(need, len(a.flags) + len(a.flags) // 2)
+            # By half while that is little, then by an eighth: the frames are a third of what a page costs.
+            size = max(need, len(a.flags) + len(a.flags) // (2 if len(a.flags) < 1 << 20 else 8))
             a = a._replace(
                 flags=_grown(a.flags, size),
                 refcount=_grown(a.refcount, size),
@@ -218,6 +242,17 @@ class Frames:
         if heads > len(a.hfree):
             a = a._replace(hfree=_grown(a.hfree, max(heads, 2 * len(a.hfree))))
         self.arrays = a
+        return a
+
+    def _merge(self) -> FrameArrays:
+        """Free small pages become free huge folios where they lie together, as the buddy allocator's do: collapsing frees them so."""
+        a = self.arrays
+        heads = int(a.n[N_HFREE]) + int(a.n[N_FREE]) // HPAGE + 16
+        if heads > len(a.hfree):
+            a = a._replace(hfree=_grown(a.hfree, max(heads, 2 * len(a.hfree))))
+        _merge_free(a)
+        # Asked again when enough others are free.
+        self._apart = int(a.n[N_FREE])
         return a
 
     @property

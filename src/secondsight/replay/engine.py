@@ -28,7 +28,7 @@ from secondsight.replay.subject import Subject
 from secondsight.trace import Trace
 from secondsight.trace.kinds import FIRST_VERB, Verb
 
-SMALLEST, LARGEST = 1 << 13, 1 << 20
+SMALLEST, LARGEST = 1 << 13, 1 << 18
 Progress = Callable[[int, int], None]
 
 
@@ -73,20 +73,24 @@ class Engine:
         self.runs = [Run(subject, self.found, channels=channels) for subject in subjects]
         for run in self.runs:
             run.machine.fill()
-        # A byte for each cell, and the accesses of each 512 of them, since they were last folded in.
-        self.state = np.zeros(len(self.found.touched), np.uint8)
+        # A byte for each cell (the layout's, who needs it no more after this), and the accesses of each 512 since they were folded in.
+        self.state = self.found.touched
         self.accesses = np.zeros(len(self.found.touched) // HPAGE, np.int64)
         self.start, self.end = source.span
         self._out = np.zeros(LARGEST, np.int64)
         self._chunk = SMALLEST
         self._many = len(self.found.spaces) > 1
-        if all(any(map(run.machine.fills, run.machine.spaces)) for run in self.runs):
-            self._settle()
+        self._settle()
 
     def _settle(self) -> None:
-        """What the fill mapped in every subject is settled from the first touch on."""
+        """No touch is noted yet; what was filled in every subject is settled from the first touch on."""
+        if not all(any(map(run.machine.fills, run.machine.spaces)) for run in self.runs):
+            self.state[:] = 0
+            return
         for row in range(0, self.found.rows, 1024):
-            pages = self.found.touched_pages(row, min(row + 1024, self.found.rows))
+            end = min(row + 1024, self.found.rows)
+            pages = self.found.touched_pages(row, end)
+            touch.clear(self.state, self.found.cells, np.arange(row, end))
             bits = np.full(len(pages), 15, np.uint8)
             for run in self.runs:
                 run.settle(pages, bits)

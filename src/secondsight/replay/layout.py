@@ -50,7 +50,8 @@ class Layout:
 
     spaces: as in the trace; first int64[spaces + 1]: rows of each space; numbers int64[rows]: true block numbers, rising in each space;
     total int64[rows]: accesses in the whole trace; cells int64[rows]: each row's first cell; touched uint8[cells]: which pages are
-    accessed at all; origins: for each space the bits ``1 << origin`` of its accesses; has_verbs; lookup.
+    accessed at all, until an engine uses it for its own notes; origins: for each space the bits ``1 << origin`` of its accesses;
+    has_verbs; lookup.
     """
 
     spaces: list[Space]

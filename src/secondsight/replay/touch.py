@@ -259,6 +259,15 @@ def forget(state, cells, rows):  # type: ignore[no-untyped-def]
 
 
 @native
+def clear(state, cells, rows):  # type: ignore[no-untyped-def]
+    """Nothing is noted or settled in *rows*."""
+    for row in rows:
+        cell = np.uint64(cells[row])
+        for i in range(np.uint64(512)):
+            state[cell + i] = 0
+
+
+@native
 def unsettle(state, cells, rows):  # type: ignore[no-untyped-def]
     """The mappings of *rows* may have changed in some subject: their next touches go through the verbs."""
     for row in rows:
