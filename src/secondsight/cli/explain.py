@@ -37,6 +37,10 @@ def explain(
             help="Insist on kernel memory, or do without (default: if it can be read).",
         ),
     ] = None,
+    vmcore: Annotated[Path | None, typer.Option(help="The process is in this crash dump.")] = None,
+    qmp: Annotated[
+        Path | None, typer.Option(help="The process is in the guest behind this QMP socket of QEMU.")
+    ] = None,
 ) -> None:
     """Totals first, then block by block: how it is mapped, which channel calls it used, and what khugepaged will answer and why."""
     from secondsight.errors import UsageError
@@ -46,17 +50,14 @@ def explain(
     if (file is None) == (pid is None):
         raise UsageError("explain: name a snapshot file or --pid PID, one of them")
     if file is not None:
-        if within:
-            raise UsageError("--range: belongs to --pid; a snapshot holds what was captured")
+        if within or vmcore or qmp:
+            raise UsageError("--range, --vmcore, --qmp: belong to --pid; a snapshot holds what was captured")
         taken = capture.load(file)
     else:
-        from secondsight.live.process import Process
+        from secondsight.cli.snapshot import take
 
         assert pid is not None
-        bounds = capture.parse_range(within) if within else None
-        with Process.open(pid) as process:
-            kernel, missing = capture.open_kernel(kernel_memory)
-            taken = capture.take(process, kernel, missing, bounds)
+        taken = take(pid, within, kernel_memory, vmcore, qmp)
     answer = judge(taken)
     if report is not None:
         _write_page(answer, report)

@@ -177,18 +177,20 @@ _MAKERS: dict[int, Callable[[BtfTypes, Record, str | None], Any]] = {
 }
 
 
-def attach(program: Any, folder: Path = Path("/sys/kernel/btf"), modules: tuple[str, ...] = ()) -> list[str]:
-    """Give *program* the types of ``folder/vmlinux`` and of those *modules* that have a file there; their names.
+def load(folder: Path, modules: tuple[str, ...] = ()) -> dict[str, Btf]:
+    """The types of ``folder/vmlinux`` and of those *modules* that have a file there, by name.
 
     Raises:
         MissingPart: the kernel has no BTF.
         InputError: what is there is not BTF.
     """
     base = Btf.load(folder / "vmlinux")
-    blobs = [(name, Btf.load(folder / name, base)) for name in modules if (folder / name).exists()]
-    blobs.append(("vmlinux", base))
-    for index, (name, blob) in enumerate(blobs):
-        types = BtfTypes(program, blob)
-        program.register_type_finder(f"btf:{name}", types.find_type, enable_index=index)
-        program.register_object_finder(f"btf:{name}", types.find_constant, enable_index=index)
-    return [name for name, _ in blobs]
+    found = {name: Btf.load(folder / name, base) for name in modules if (folder / name).exists()}
+    return {"vmlinux": base, **found}
+
+
+def attach(program: Any, name: str, blob: Btf) -> None:
+    """Give *program* the types of *blob* under *name*, to be asked before those that it has: a module's after vmlinux's."""
+    types = BtfTypes(program, blob)
+    program.register_type_finder(f"btf:{name}", types.find_type, enable_index=0)
+    program.register_object_finder(f"btf:{name}", types.find_constant, enable_index=0)

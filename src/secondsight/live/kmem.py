@@ -16,10 +16,12 @@ from typing import Any
 import drgn
 import numpy as np
 import numpy.typing as npt
+from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.pid import find_task
 
 from secondsight.errors import MissingPart, TargetGone
 from secondsight.live import btftypes
+from secondsight.live.btf import Btf
 from secondsight.live.symbols import BTF_FOLDER, Kallsyms, Symbols, kcore_problem
 
 U64 = npt.NDArray[np.uint64]
@@ -32,7 +34,7 @@ _GLOBALS = {
     "init_mm": "struct mm_struct",
     "page_offset_base": "unsigned long",
     "vmemmap_base": "unsigned long",
-    "modules": "struct list_head",
+    "btf_modules": "struct list_head",
 }
 
 
@@ -41,19 +43,21 @@ class Torn(Exception):
 
 
 class DumpSymbols:
-    """Symbols of a kernel that is not the running one: drgn decompresses its own kallsyms."""
+    """Symbols of a kernel that is not the running one: drgn decompresses its own kallsyms (6.0 on: VMCOREINFO leads to them)."""
 
     def __init__(self, program: Any) -> None:
-        from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms, module_kallsyms
-        from drgn.helpers.linux.module import find_module
+        from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
         program.register_symbol_finder("kallsyms:vmlinux", load_vmlinux_kallsyms(program), enable_index=0)
         program.register_object_finder("globals", _variables(self), enable_index=0)
         self._program = program
-        module = find_module(program, "kvm")
-        if module:
-            index = drgn.SymbolIndex(module_kallsyms(module))
-            program.register_symbol_finder("kallsyms:kvm", index, enable_index=1)
+
+    def add(self, name: str, module: Any) -> None:
+        """Take in the symbols of *module*, a ``struct module *``; its types must be there already."""
+        from drgn.helpers.linux.kallsyms import module_kallsyms
+
+        index = drgn.SymbolIndex(module_kallsyms(module))
+        self._program.register_symbol_finder(f"kallsyms:{name}", index, enable_index=1)
 
     def address(self, name: str) -> int | None:
         """Address of *name*."""
@@ -68,6 +72,14 @@ class DumpSymbols:
             return str(self._program.symbol(address).name)
         except LookupError:
             return None
+
+
+def _find_module(program: Any, name: str) -> tuple[Any, bytes] | None:
+    """``struct module *`` called *name* and its BTF, None if it is not loaded; kernel/bpf/btf.c keeps the list."""
+    for entry in list_for_each_entry("struct btf_module", program["btf_modules"].address_of_(), "list"):
+        if entry.module.name.string_() == name.encode():
+            return entry.module.read_(), program.read(entry.btf.data.value_(), entry.btf.data_size.value_())
+    return None
 
 
 def _variables(symbols: Symbols) -> Any:
@@ -86,9 +98,14 @@ def _variables(symbols: Symbols) -> Any:
 class Kernel:
     """A kernel whose memory can be read; make one with :meth:`live`, :meth:`dump` or :meth:`qmp`."""
 
-    def __init__(self, program: Any, symbols: Symbols) -> None:
+    def __init__(
+        self, program: Any, symbols: Symbols, types: dict[str, Btf], source: str = "kernel memory"
+    ) -> None:
         self.program = program
         self.symbols = symbols
+        #: BTF of ``vmlinux``, and of ``kvm`` where that is a module
+        self.types = types
+        self.source = source
         self._direct_map = self._global_word("page_offset_base")
         self.vmemmap = self._global_word("vmemmap_base")
         info = program["VMCOREINFO"].string_()
@@ -114,32 +131,35 @@ class Kernel:
             program.set_kernel()
         except (OSError, ValueError, drgn.FaultError) as error:
             raise MissingPart(f"/proc/kcore: {error}") from None
-        btftypes.attach(program, btf_folder, _MODULES)
+        types = btftypes.load(btf_folder, _MODULES)
+        for name, blob in types.items():
+            btftypes.attach(program, name, blob)
         symbols = Kallsyms(Path("/proc/kallsyms").read_bytes())
         program.register_object_finder("globals", _variables(symbols), enable_index=0)
-        return cls(program, symbols)
+        return cls(program, symbols, types)
 
     @classmethod
-    def dump(cls, path: Path, btf_folder: Path) -> Kernel:
-        """A crash dump; *btf_folder* holds ``vmlinux`` and the modules' BTF of the same kernel.
+    def dump(cls, path: Path) -> Kernel:
+        """The kernel of a crash dump (kdump, ``virsh dump --memory-only``, ``dump-guest-memory``); types come from its own memory.
 
         Raises:
-            MissingPart: not a dump that drgn reads, or no BTF.
+            MissingPart: not a dump that drgn reads, or a kernel without BTF or VMCOREINFO.
         """
         program = drgn.Program()
         try:
             program.set_core_dump(path)
         except (OSError, ValueError, drgn.FaultError) as error:
             raise MissingPart(f"{path}: {error}") from None
-        btftypes.attach(program, btf_folder, _MODULES)
-        return cls(program, DumpSymbols(program))
+        return cls._foreign(program, str(path), "a crash dump")
 
     @classmethod
-    def qmp(cls, socket: Path, btf_folder: Path) -> Kernel:
-        """The kernel of a guest, from outside, over QEMU's QMP *socket* (the guest needs a vmcoreinfo device).
+    def qmp(cls, socket: Path) -> Kernel:
+        """The kernel of a running guest, from outside, over QEMU's QMP *socket*; nothing in it is stopped.
+
+        The guest needs QEMU's ``-device vmcoreinfo`` and its own driver for it (qemu_fw_cfg).
 
         Raises:
-            MissingPart: no such socket, a drgn without QMP, or no BTF.
+            MissingPart: no such socket, a drgn without QMP, or a guest without vmcoreinfo or BTF.
         """
         program = drgn.Program()
         if not hasattr(program, "set_qemu_qmp"):
@@ -148,8 +168,32 @@ class Kernel:
             program.set_qemu_qmp(str(socket))
         except (OSError, ValueError, drgn.FaultError) as error:
             raise MissingPart(f"{socket}: {error}") from None
-        btftypes.attach(program, btf_folder, _MODULES)
-        return cls(program, DumpSymbols(program))
+        return cls._foreign(program, str(socket), "a guest's memory over QMP")
+
+    @classmethod
+    def _foreign(cls, program: Any, where: str, source: str) -> Kernel:
+        """Take symbols and types from the kernel's own memory."""
+        if not program.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
+            raise MissingPart(
+                f"{where}: is not known to be a Linux kernel (a guest: -device vmcoreinfo, and its qemu_fw_cfg loaded)"
+            )
+        try:
+            symbols = DumpSymbols(program)
+            first, last = symbols.address("__start_BTF"), symbols.address("__stop_BTF")
+            if first is None or last is None:
+                raise MissingPart(f"{where}: the kernel was built without BTF (CONFIG_DEBUG_INFO_BTF)")
+            types = {"vmlinux": Btf(program.read(first, last - first), None, f"{where}: vmlinux")}
+            btftypes.attach(program, "vmlinux", types["vmlinux"])
+            for name in _MODULES:
+                found = _find_module(program, name)
+                if found is not None:
+                    module, data = found
+                    types[name] = Btf(data, types["vmlinux"], f"{where}: {name}")
+                    btftypes.attach(program, name, types[name])
+                    symbols.add(name, module)
+            return cls(program, symbols, types, source)
+        except (drgn.FaultError, LookupError, AttributeError, ValueError) as error:
+            raise MissingPart(f"{where}: this kernel cannot be read ({error})") from None
 
     def _global_word(self, name: str) -> int:
         address = self.symbols.address(name)

@@ -64,6 +64,25 @@ class PageTable:
                 found[mine] = table[(blocks[mine] >> np.uint64(21) & np.uint64(511)).astype(np.int64)]
         return found
 
+    def mapped_blocks(self, start: int, end: int) -> U64:
+        """Addresses of the 2 MiB blocks wholly in [start, end) whose PMD entry is not none; uint64[N].
+
+        What cannot be read now (:class:`Torn`) counts as mapped: reading it again will tell.
+        """
+        first, last = start + (1 << 21) - 1 >> 21, end >> 21
+        found = [np.empty(0, np.uint64)]
+        for gigabyte in range(first >> 9, (last + 511) >> 9):
+            low, high = max(first, gigabyte << 9), min(last, gigabyte + 1 << 9)
+            numbers = np.arange(low, high, dtype=np.uint64)
+            try:
+                table = self._pmd_table(gigabyte << 30)
+            except Torn:
+                found.append(numbers << np.uint64(21))
+                continue
+            if table is not None:
+                found.append(numbers[table[low & 511 : (low & 511) + len(numbers)] != 0] << np.uint64(21))
+        return np.concatenate(found)
+
     def read_blocks(self, blocks: U64) -> Entries:
         """PMD entry and PTEs of the blocks at *blocks* (uint64[N]).
 

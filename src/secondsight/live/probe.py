@@ -78,7 +78,8 @@ _STATUSES = {"SCAN_NO_PTE_TABLE": "no_pte_table", "SCAN_PAGE_LAZYFREE": "page_la
 
 def _tracepoint(btf: Btf) -> dict[str, object]:
     """Fields and telling statuses of the scan tracepoint; nothing where the kernel has no such types."""
-    fields = tuple(name for name in _members(btf, "trace_event_raw_mm_khugepaged_scan_pmd") if name != "ent")
+    members = _members(btf, "trace_event_raw_mm_khugepaged_scan_pmd")
+    fields = tuple(name for name in members if name not in ("ent", "__data"))
     if not fields or btf.find_enumerator("SCAN_SUCCEED") is None:
         return {}
     told = tuple(text for name, text in _STATUSES.items() if btf.find_enumerator(name) is not None)
@@ -144,4 +145,9 @@ def probe(
         found["mglru"] = int(lru_gen.read_text(), 16) & 1 == 1
     except (OSError, ValueError):
         found["mglru"] = False
-    return msgspec.convert({"release": os.uname().release, "missing": missing, **found}, Facts)
+    return facts(release=os.uname().release, missing=missing, **found)
+
+
+def facts(**found: object) -> Facts:
+    """*found*, by the names of ``Facts``, as one."""
+    return msgspec.convert(found, Facts)

@@ -14,7 +14,7 @@ Imports nothing that a small guest does not have (NumPy, drgn); ``view.py`` turn
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,6 +86,16 @@ class Columns:
             pte_known=np.ones(page, np.bool_), page_known=np.ones(page, np.bool_), zap_marks=np.zeros(page, np.uint8),
             gfn=np.full(count, -1, np.int64), slot=np.full(count, -1, np.int32), **facts,  # type: ignore[arg-type]
         )  # fmt: skip
+
+    def chosen(self, rows: npt.NDArray[np.int64]) -> Columns:
+        """The blocks *rows*, int64[M], as columns of their own."""
+        arrays = {
+            each.name: getattr(self, each.name)[rows]
+            for each in fields(self)
+            if each.name not in ("counts_known", "secondary")
+        }
+        answers = tuple(replace(a, young=a.young[rows], known=a.known[rows]) for a in self.secondary)
+        return replace(self, **arrays, secondary=answers)
 
 
 class KernelReader:

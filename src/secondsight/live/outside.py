@@ -1,0 +1,185 @@
+"""A snapshot of a process in another kernel: a crash dump, or a QEMU guest over QMP. No procfs there: all comes from kernel memory.
+
+::
+
+    mappings   mm->mm_mt (maple tree, 6.1 on)      struct vm_area_struct: vm_start, vm_end, vm_flags, vm_file
+    switches   transparent_hugepage_flags, huge_anon_orders_*        kernel variables, as sysfs shows them
+    limits     khugepaged_max_ptes_none ...
+    what the kernel has    its own BTF, __start_BTF to __stop_BTF, and the kvm module's
+
+Nothing is written and nothing is stopped: a running guest may change meanwhile, which the walkers notice as they do on the running kernel.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import drgn
+import numpy as np
+from drgn.helpers.linux.mm import for_each_vma
+from drgn.helpers.linux.pid import find_task
+
+from secondsight import __version__
+from secondsight.bits import pte as bits
+from secondsight.errors import MissingPart, TargetGone
+from secondsight.live import probe
+from secondsight.live.capture import FORMAT, Answerer, Header, Snapshot
+from secondsight.live.kmem import Kernel
+from secondsight.live.pagetable import PageTable
+from secondsight.live.process import Process
+from secondsight.live.reader import Columns, KernelReader
+from secondsight.live.vma import Vma
+from secondsight.mm.config import Knobs
+
+_PMD_ORDER = 9
+#: bits of vm_flags (include/linux/mm.h) by the letters that smaps prints for them (show_smap_vma_flags)
+_LETTERS = {
+    0x1: "rd", 0x2: "wr", 0x4: "ex", 0x8: "sh", 0x200: "um", 0x400: "pf", 0x1000: "uw", 0x2000: "lo", 0x4000: "io",
+    0x40000: "de", 0x400000: "ht", 0x10000000: "mm", 0x20000000: "hg", 0x40000000: "nh",
+}  # fmt: skip
+_MAYSHARE = 0x80
+
+
+class Remote:
+    """A process of another kernel, as the readers take one."""
+
+    start_time = None
+
+    def __init__(self, kernel: Kernel, pid: int) -> None:
+        """Find process *pid* of the kernel's initial PID namespace.
+
+        Raises:
+            TargetGone: there is no such process, or it has no memory.
+        """
+        self.pid = pid
+        self.mm = kernel.find_mm(pid)
+        self.name = find_task(kernel.program, pid).comm.string_().decode("utf-8", "replace")
+
+    def require_alive(self) -> None:
+        """Nothing: finding it again after the read says it."""
+
+
+def take(kernel: Kernel, pid: int, within: tuple[int, int] | None = None) -> Snapshot:
+    """Capture process *pid* of *kernel*: every 2 MiB block that holds anything, inside the addresses *within*.
+
+    Raises:
+        TargetGone: there is no such process.
+        MissingPart: the kernel lacks a part that must be there.
+    """
+    begun = time.monotonic()
+    remote = Remote(kernel, pid)
+    vmas = mappings(kernel, remote.mm)
+    low, high = within or (0, 1 << 64)
+    table = PageTable(kernel, int(remote.mm.pgd.value_()))
+    found = [table.mapped_blocks(max(v.start, low), min(v.end, high)) for v in vmas]
+    blocks = np.concatenate(found) if found else np.empty(0, np.uint64)
+    columns = _holding(KernelReader(kernel, cast(Process, remote)).read_blocks(blocks))
+    header = Header(
+        format=FORMAT, version=__version__, taken=time.time(), seconds=time.monotonic() - begun, source=kernel.source, missing="",
+        pid=pid, name=remote.name, machine="x86_64", facts=facts(kernel), limits=limits(kernel), enabled=enabled(kernel),
+        counts_known=True, secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary), mappings=tuple(vmas),
+    )  # fmt: skip
+    return Snapshot(header, columns)
+
+
+def _holding(columns: Columns) -> Columns:
+    """The blocks that hold a page or a swap entry, as PAGEMAP_SCAN would list them; tables may hang there empty."""
+    keep = bits.pmd_trans_huge(columns.pmd) | (columns.pte != 0).any(axis=1)
+    return columns.chosen(np.flatnonzero(keep))
+
+
+def mappings(kernel: Kernel, mm: Any) -> list[Vma]:
+    """The mappings of ``struct mm_struct *`` *mm*, by address; sizes and ``THPeligible`` stay unknown.
+
+    Raises:
+        TargetGone: they changed while they were read.
+    """
+    try:
+        return [_vma(area) for area in for_each_vma(mm)]
+    except (drgn.FaultError, LookupError, AttributeError) as error:
+        raise TargetGone(f"the mappings would not hold still ({error})") from None
+
+
+def _vma(area: Any) -> Vma:
+    word = int(area.vm_flags.value_())
+    perms = "".join(letter if word >> at & 1 else "-" for at, letter in enumerate("rwx"))
+    file = area.vm_file.read_()
+    inode, name = 0, ""
+    if file:
+        # Anonymous shared memory and /dev/zero have a file of their own too.
+        inode = int(file.f_inode.i_ino.value_()) or 1
+        name = file.f_path.dentry.d_name.name.string_().decode("utf-8", "backslashreplace")
+    return Vma(
+        start=int(area.vm_start.value_()), end=int(area.vm_end.value_()), perms=perms + ("s" if word & _MAYSHARE else "p"),
+        offset=int(area.vm_pgoff.value_()) << 12, device="00:00", inode=inode, name=name,
+        flags=frozenset(letters for bit, letters in _LETTERS.items() if word & bit),
+    )  # fmt: skip
+
+
+def _word32(kernel: Kernel, name: str) -> int:
+    value = kernel.variable(name)
+    if value is None:
+        raise MissingPart(
+            f"kernel symbol {name}: not found; this kernel was built without khugepaged or KALLSYMS_ALL"
+        )
+    return value & 0xFFFF_FFFF
+
+
+def limits(kernel: Kernel) -> Knobs:
+    """khugepaged's limits.
+
+    Raises:
+        MissingPart: the kernel has no khugepaged.
+    """
+    return Knobs(**{name: _word32(kernel, f"khugepaged_{name}") for name in Knobs.__struct_fields__})
+
+
+def enabled(kernel: Kernel) -> str:
+    """``always``, ``madvise`` or ``never`` for 2 MiB pages, as ``sysfs.thp_enabled`` says it.
+
+    Raises:
+        MissingPart: the kernel has no transparent huge pages.
+    """
+    word = _word32(kernel, "transparent_hugepage_flags")
+
+    def on(name: str) -> bool:
+        bit = kernel.constant(name)
+        return bit is not None and bool(word >> bit & 1)
+
+    whole = (
+        "always"
+        if on("TRANSPARENT_HUGEPAGE_FLAG")
+        else "madvise"
+        if on("TRANSPARENT_HUGEPAGE_REQ_MADV_FLAG")
+        else "never"
+    )
+    own = {kind: kernel.variable(f"huge_anon_orders_{kind}") for kind in ("always", "madvise", "inherit")}
+    if own["inherit"] is None:
+        return whole
+    chosen = [kind for kind, orders in own.items() if orders is not None and orders >> _PMD_ORDER & 1]
+    return (whole if chosen[0] == "inherit" else chosen[0]) if chosen else "never"
+
+
+def facts(kernel: Kernel) -> probe.Facts:
+    """What *kernel* is and has."""
+    found = probe.from_btf(kernel.types["vmlinux"], kernel.types.get("kvm"))
+    if kernel.symbols.address("kvm_mmu_notifier_test_young") is not None:
+        found["soft_accessed"] = kernel.symbols.address("kvm_ad_enabled") is not None
+    # static_key lru_gen_caps[LRU_GEN_CORE]: its first word counts who enabled it.
+    caps = kernel.variable("lru_gen_caps")
+    mglru = caps is not None and (caps & 0xFFFF_FFFF) != 0
+    return probe.facts(release=kernel.release, mglru=mglru, **found)
+
+
+def open_kernel(vmcore: Path | None, qmp: Path | None) -> Kernel:
+    """The kernel of the crash dump *vmcore*, or of the guest behind QEMU's *qmp* socket.
+
+    Raises:
+        MissingPart: not readable, or not a kernel that can be read.
+    """
+    if vmcore is not None:
+        return Kernel.dump(vmcore)
+    assert qmp is not None
+    return Kernel.qmp(qmp)
