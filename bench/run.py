@@ -18,7 +18,16 @@ from typing import Any
 
 HERE = Path(__file__).parent
 OUT = HERE / "out"
-ALL = ("replaying", "judging", "memory", "starting", "trace_reading", "live_procfs")
+ALL = (
+    "replaying",
+    "compare_policies",
+    "sweep",
+    "judging",
+    "memory",
+    "starting",
+    "trace_reading",
+    "live_procfs",
+)
 
 
 def completed(row: dict[str, Any]) -> dict[str, Any]:

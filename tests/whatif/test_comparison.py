@@ -61,6 +61,17 @@ def test_a_budget_of_one_block():
     assert sweep["bloat"] == 510 * 4096
 
 
+@pytest.mark.parametrize("policy", ["khugepaged", "always", "thp_shrinker", "madv_collapse"])
+def test_no_policy_makes_more_huge_than_the_budget(policy):
+    results = compare(TWO, [policy], budget=1, channels=False)
+    # The shrinker splits what it got: 510 of its pages were never written.
+    assert row(results, policy).metrics["huge_blocks"] == (0 if policy == "thp_shrinker" else 1)
+    if policy == "khugepaged":
+        codes = [results.verdicts[v].code for v in row(results, policy).events.verdict.array()]
+        # Block 0 is made huge; block 5 finds no huge page left.
+        assert codes == ["succeeded", "page_pmd_mapped", "alloc_huge_page_failed"]
+
+
 def test_fairness_between_two_processes():
     # The same block number in two spaces; a budget of one goes to the more accessed: coverage 1 and 0.
     two = events([row for s in range(12) for row in ((s, 0, 3, 0, 9), (s, 1, 3, 0, 1))], spaces=2)

@@ -45,6 +45,13 @@ class Visit:
     seen: BlockView
 
 
+#: The answers by code: a table, since calling an enumeration costs as much as all else about a visit to a huge block.
+_SCAN = {int(code): code for code in Scan}
+_MAPPED = int(Scan.PMD_MAPPED)
+#: Codes of blocks whose pages were not looked at.
+_UNSCANNED = [int(c) for c in (Scan.PMD_MAPPED, Scan.NO_PTE_TABLE, Scan.PMD_NONE, Scan.PMD_NULL)]
+
+
 class Khugepaged:
     """The daemon of one host. ``on_visit`` (if set) is called with every :class:`Visit`."""
 
@@ -158,36 +165,33 @@ class Khugepaged:
             batch = rows[at : at + chunk]
             seen = view.of_model(mm, batch)
             look = judgement.scan(seen, self.host.config.knobs, self.host.rules)
+            costs, passed = self._costs(look), look.passed.tolist()
             for i, row in enumerate(batch.tolist()):
                 self._block = row + 1
-                progress += self._cost(look, i)
-                if self._visit(mm, row, look, i, seen):
-                    # The mmap lock was dropped: leave the mm, keep the cursor.
-                    return progress
-                if progress >= pages:
+                progress += costs[i]
+                self._visit(mm, row, look, i, seen, passed[i])
+                if passed[i] or progress >= pages:
+                    # After a collapse was tried the mmap lock is gone: leave the mm, keep the cursor.
                     return progress
             at += len(batch)
             chunk = min(2 * chunk, 256)
         self._next(mm)
         return progress
 
-    def _cost(self, look: Look, i: int) -> int:
-        """What a visit uses up of pages_to_scan."""
+    def _costs(self, look: Look) -> list[int]:
+        """What each visit uses up of pages_to_scan."""
         if self.host.rules.progress == "block":
-            return HPAGE
-        if look.code[i] in (Scan.PMD_MAPPED, Scan.NO_PTE_TABLE, Scan.PMD_NONE, Scan.PMD_NULL):
-            return 1
-        return min(int(look.stopped[i]) + 1, HPAGE)
+            return [HPAGE] * len(look.code)
+        return np.where(np.isin(look.code, _UNSCANNED), 1, np.minimum(look.stopped + 1, HPAGE)).tolist()
 
-    def _visit(self, mm: Mm, block: int, look: Look, i: int, seen: BlockView) -> bool:
-        """Act on one scanned block; True if a collapse was tried."""
+    def _visit(self, mm: Mm, block: int, look: Look, i: int, seen: BlockView, tried: bool) -> None:
+        """Act on one scanned block; *tried*: the scan passed."""
+        code = int(look.code[i])
         self.blocks_visited += 1
-        self.pages_scanned += (
-            min(int(look.stopped[i]) + 1, HPAGE) if look.code[i] not in (Scan.PMD_MAPPED,) else 0
-        )
+        if code != _MAPPED:
+            self.pages_scanned += min(int(look.stopped[i]) + 1, HPAGE)
         self.test_young_calls += int(look.asked[i])
-        status, second, swapped = Scan(int(look.code[i])), None, None
-        tried = bool(look.passed[i])
+        status, second, swapped = _SCAN[code], None, None
         if tried and self.huge_pages_left is not None and self.huge_pages_left() <= 0:
             # alloc_charge_folio comes before the zap: nothing has been done to the block. (The sleep that follows is left out.)
             status = Scan.ALLOC_HUGE_PAGE_FAIL
@@ -200,9 +204,8 @@ class Khugepaged:
             else:
                 self.wasted += 1
         if self.on_visit is not None:
-            count = swapped if look.unmapped[i] else None
+            count = swapped if tried and look.unmapped[i] else None
             self.on_visit(Visit(mm, block, status, look, i, second, count, seen))
-        return tried
 
     # -- MADV_COLLAPSE -----------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ class Never(Policy):
     """Nothing becomes huge: ``transparent_hugepage/enabled`` is ``never``. The floor every other row is measured from."""
 
     name: ClassVar[str] = "never"
+    passive: ClassVar[bool] = True
 
     def wake(self, look: Look) -> Decision:
         """Nothing, ever."""
@@ -34,6 +35,7 @@ class Always(Policy):
     """
 
     name: ClassVar[str] = "always"
+    passive: ClassVar[bool] = True
     khugepaged: bool = True
     faults: ClassVar[Faults] = "huge"  # type: ignore[misc]  # fixed here, an option elsewhere
 
@@ -50,6 +52,7 @@ class Khugepaged(Policy):
     """
 
     name: ClassVar[str] = "khugepaged"
+    passive: ClassVar[bool] = True
     khugepaged: ClassVar[bool] = True  # type: ignore[misc]  # fixed here, an option elsewhere
     pages_to_scan: int = -1
     scan_sleep_millisecs: int = -1

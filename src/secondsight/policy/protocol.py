@@ -88,14 +88,15 @@ class Policy(Protocol):
     Subclass it for the defaults below. A dataclass's fields are its options on the command line (``hawkeye,alpha=0.4``).
 
     name: as it is found; needs: signals beyond the free ones; faults: what the first touch of an eligible block maps, 4 KiB or 2 MiB;
-    khugepaged: the kernel's own daemon runs too, under the rules of the run; interval: ns between wake-ups; knobs: khugepaged's sysfs
-    files and ``use_zero_page``, where they differ from the run's.
+    khugepaged: the kernel's own daemon runs too, under the rules of the run; passive: ``wake`` decides nothing and is not called;
+    interval: ns between wake-ups; knobs: khugepaged's sysfs files and ``use_zero_page``, where they differ from the run's.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     faults: Faults = "small"
     khugepaged: bool = False
+    passive: ClassVar[bool] = False
 
     @property
     def interval(self) -> int:

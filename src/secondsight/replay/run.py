@@ -27,6 +27,8 @@ from secondsight.replay.summary import Ints, secondary, summarise, zero_filled
 from secondsight.replay.touch import fold, settled
 from secondsight.trace.kinds import Verb
 
+_MAPPED = int(Scan.PMD_MAPPED)
+
 
 @dataclass(slots=True)
 class Alarm:
@@ -69,7 +71,7 @@ class Run:
         self.at_last_wake = np.zeros(rows, np.int64)
         self._changed: list[int] = []
         self._collapsed: dict[int, int] = {}
-        self._row_of = {id(space.mm): space.first_row for space in self.machine.spaces}
+        self._place_of = {id(space.mm): (space.index, space.first_row) for space in self.machine.spaces}
         self.unreplayed: dict[str, int] = {}
         self.host.khugepaged.on_visit = self.visited
         if subject.budget < UNLIMITED:
@@ -217,23 +219,27 @@ class Run:
 
     def visited(self, visit: Visit) -> None:
         """Record one visit to a block, khugepaged's or a policy's."""
-        row = self._row_of[id(visit.mm)] + visit.block
+        index, first = self._place_of[id(visit.mm)]
+        row = first + visit.block
         look, i, second = visit.look, visit.row, visit.isolate
+        # The scan's answer; where it passed and the allocation failed, that.
+        code = int(look.code[i] if second is not None else visit.status)
         keep = self.visits
         keep.time.append(self.now)
-        keep.space.append(next(s.index for s in self.machine.spaces if s.mm is visit.mm))
+        keep.space.append(index)
         keep.block.append(int(self.found.numbers[row]))
-        keep.scan.append(int(look.code[i]))
+        keep.scan.append(code)
         keep.scan_referenced.append(int(look.referenced[i]))
         keep.isolate.append(-1 if second is None else int(second.code[0]))
         keep.isolate_referenced.append(-1 if second is None else int(second.referenced[0]))
         self.visit_rows.append(row)
         self.last_answer[row] = int(visit.status) + (0 if second is None else SECOND)
-        if look.code[i] != Scan.PMD_MAPPED:
+        if code != _MAPPED:
             self.scanned[row] += min(int(look.stopped[i]) + 1, HPAGE)
         # Where nobody is registered nobody is called. Without the heuristic nobody would be: the model counts there only to tell.
         asks = self.host.rules.referenced_needed and bool(visit.mm.notifiers)
-        self.asked[row] += asks * int(look.asked[i])
+        if asks and (asked := int(look.asked[i])):
+            self.asked[row] += asked
         if second is not None:
             self.asked[row] += asks * int(second.asked[0])
             self._changed.append(row)
