@@ -5,6 +5,7 @@
 #   make lint       style, types, the rooms' import arrows
 #   make bench      benchmarks, beside the peers they are measured against
 #   make kernel     the tier that boots real kernels (needs QEMU, Bochs; see docs/lab.md)
+#   make compare    random scenarios, asked of the model and of booted kernels
 #   make browser    the tier that opens the report in headless Chromium
 #   make clean      remove .venv and every cache
 
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test lint bench kernel browser clean
+.PHONY: demo test lint bench kernel compare browser clean
 
 # A VM that boots, fills a redis and serves it, recorded in 7.6 s of its instructions; each stands for 100, khugepaged wakes every 10 s.
 RULES := no-heuristic thp-base 2.6.38 6.1 6.18 7.2
@@ -31,12 +32,26 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pre-commit validate-config
 
-kernel: $(VENV)/.dev
-	$(BIN)/secondsight lab fetch
+kernel: $(VENV)/.kernels
 	$(PYTEST) -m kernel
+
+# Random scenarios, a fresh seed each time (printed): model and kernel must answer alike in every field.
+PAIRS := 6.1/npt=150 6.1/shadow=150 6.12/npt=150 newest/npt=64 6.1/ept=20 6.1/ept-noad=20
+compare: $(VENV)/.kernels
+	@for each in $(PAIRS); do \
+	  pair=$${each%=*}; kernel=$${pair%/*}; \
+	  if $(BIN)/secondsight lab kernels | grep -q "^$$kernel .*not here"; then echo "$$pair: left out, the kernel is not here"; continue; fi; \
+	  $(BIN)/secondsight lab compare --random $${each#*=} --kernel $$kernel --mmu $${pair#*/} --states || exit 1; \
+	done
 
 browser: $(VENV)/.dev
 	$(PYTEST) -m browser
+
+# Debian's newest kernel changes daily and can be missing from a mirror for a day; the others must be there.
+$(VENV)/.kernels: $(VENV)/.dev
+	$(BIN)/secondsight lab fetch 6.1 6.12
+	$(BIN)/secondsight lab fetch newest || echo "Debian's newest kernel cannot be fetched today: its tests are left out"
+	@touch $@
 
 # -- environments: one .venv, a stamp for each set of packages in it ---------------------------------------------
 
