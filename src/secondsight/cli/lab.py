@@ -123,7 +123,7 @@ def run_command(
             "--states", help="Read every page's state around each pass, and each block's young pages."
         ),
     ] = False,
-    size: Annotated[int, typer.Option(help="Blocks that share one pass.")] = 128,
+    size: Annotated[int | None, typer.Option(help="Blocks that share one pass (default: what fits).")] = None,
     fresh: Annotated[
         bool, typer.Option(help="Ask again what this code has asked this kernel before.")
     ] = False,

@@ -57,6 +57,10 @@ SECTOR = bytes.fromhex(
 )
 
 
+#: Bochs refuses more (host_size "is out of range 1 to 2048").
+_MOST_MIB = 2048
+
+
 def boot_sector() -> bytes:
     """A floppy image (1.44 MB) whose first sector enters the kernel."""
     return (SECTOR.ljust(510, b"\0") + b"\x55\xaa").ljust(1440 * 1024, b"\0")
@@ -191,6 +195,7 @@ MACHINES = [
         modules={"kvm-intel": "ept=1 eptad=1", "brd": "rd_nr=2 rd_size=524288"},
         check={"/sys/module/kvm_intel/parameters/ept": "Y", "/sys/module/kvm_intel/parameters/eptad": "Y"},
         slow=10.0,
+        most_mib=_MOST_MIB,
         append=APPEND,
     ),
     Machine(
@@ -201,6 +206,7 @@ MACHINES = [
         modules={"kvm-intel": "ept=1 eptad=0", "brd": "rd_nr=2 rd_size=524288"},
         check={"/sys/module/kvm_intel/parameters/ept": "Y", "/sys/module/kvm_intel/parameters/eptad": "N"},
         slow=10.0,
+        most_mib=_MOST_MIB,
         append=APPEND,
     ),
 ]

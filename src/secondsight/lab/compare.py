@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from secondsight.lab import kernels
-from secondsight.lab.run import Failure, run
+from secondsight.lab.run import Failure, blocks_of, run
 from secondsight.mm.rules import Rules, for_kernel
 from secondsight.scenario import batch, verbs
 from secondsight.scenario.results import BlockPass, PageState, Run
@@ -69,7 +69,7 @@ class Report:
 
 def compare(
     scenarios: Sequence[verbs.Scenario], kernel: str, mmu: str, *, rules: Rules | None = None, states: bool = True,
-    size: int = 128, say: Say = lambda text: None,
+    size: int | None = None, say: Say = lambda text: None,
 ) -> Report:  # fmt: skip
     """Ask *kernel* on *mmu* and the model under *rules* (the kernel's own by default), and compare."""
     booted = kernels.resolve(kernel)
@@ -82,7 +82,7 @@ def compare(
             report.failures.append(
                 (i, f"{answer.why}\n{answer.console[-1500:]}" if answer.console else answer.why)
             )
-    for members in batch.plan(scenarios, size):
+    for members in batch.plan(scenarios, size or blocks_of(mmu)):
         # A batch in which a scenario failed was cut apart: what was merged with what is only known for whole ones.
         alive = [i for i in members if isinstance(answers[i], Run)]
         runs: list[Run] = [a for i in alive if isinstance(a := answers[i], Run)]

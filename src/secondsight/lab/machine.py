@@ -105,15 +105,16 @@ class Machine:
     *name* is what ``--mmu`` says; *about* one line for people; *modules* maps each module to load,
     dependencies left out, to its parameters; *check* maps files of the guest's sysfs to what they must hold,
     so that a kernel which ignores a parameter cannot pass for another machine; *slow* is how many times
-    slower than QEMU it boots.
+    slower than QEMU it boots, *most_mib* the most memory it can have.
     """
 
     def __init__(
         self, name: str, about: str, emulator: Emulator, *, cpu: str, modules: Mapping[str, str],
-        check: Mapping[str, str], slow: float = 1.0, append: str = "",
+        check: Mapping[str, str], slow: float = 1.0, append: str = "", most_mib: int = 1 << 20,
     ) -> None:  # fmt: skip
         self.name, self.about, self.emulator, self.cpu = name, about, emulator, cpu
         self.modules, self.check, self.slow, self.append = dict(modules), dict(check), slow, append
+        self.most_mib = most_mib
 
     def boot(
         self,
@@ -139,6 +140,7 @@ class Machine:
         loads = {name: self.modules.get(name, "") for name in kernel.load_order(*self.modules)}
         top = initramfs.overlay({"/init": init_script(loads, self.check, main).encode(), **files})
         line = " ".join(f"{COMMAND_LINE} {self.append} {append}".split())
+        memory_mib = min(memory_mib, self.most_mib)
         return _running(self, cache or cache_dir(), kernel, [*bases, top], line, memory_mib, qmp)
 
 

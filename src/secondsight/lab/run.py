@@ -23,7 +23,7 @@ from secondsight.lab import initramfs, kernels
 from secondsight.lab.machine import Guest, GuestDied, Machine, machine
 from secondsight.scenario import batch, results, verbs
 
-__all__ = ["Failure", "agent_files", "run"]
+__all__ = ["Failure", "agent_files", "blocks_of", "run"]
 
 Say = Callable[[str], None]
 
@@ -41,7 +41,7 @@ _AGENT = (
     "secondsight.lab.agent.__main__",
 )
 _BLOCKS = 128  # in one batch: 128 processes of about 12 MiB with their area and VM
-_MEMORY_MIB = 3072
+_MEMORY_MIB = 3072  # where the machine can have as much; else the batches are smaller
 _SILENCE = 180.0
 
 
@@ -74,6 +74,11 @@ class _Batch:
         return [self.members[k] for k, _ in self.merged.origin[self.step]] or self.members
 
 
+def blocks_of(mmu: str) -> int:
+    """How many blocks share a pass on the machine *mmu*."""
+    return _BLOCKS * min(machine(mmu).most_mib, _MEMORY_MIB) // _MEMORY_MIB
+
+
 def agent_files() -> dict[str, bytes | Path]:
     """What the guest needs of ours, to lay over its root."""
     return initramfs.package_sources(_AGENT)
@@ -85,14 +90,15 @@ def run(
     mmu: str,
     *,
     states: bool = False,
-    size: int = _BLOCKS,
+    size: int | None = None,
     folder: Path | None = None,
     cache: Path | None = None,
     say: Say = lambda text: None,
 ) -> list[results.Run | Failure]:
     """Answer *scenarios* with *kernel* on the machine *mmu*, in their order.
 
-    *states*: record every space's pages around each pass, and each block's young pages by channel (slower); *size*: blocks in one pass;
+    *states*: record every space's pages around each pass, and each block's young pages by channel (slower); *size*: blocks
+    in one pass (default: what the machine has memory for);
     *folder*: where the batches' answers are kept (default: in the cache, named after what was asked); *say* hears of progress.
     A scenario that kills the guest, or that the agent cannot carry out, answers a ``Failure``; the others are answered all the same.
     Raises MissingPart when the kernel or the emulator is not here.
@@ -103,7 +109,7 @@ def run(
     kept = folder or _folder(cache or kernels.cache_dir(), booted, mmu)
     kept.mkdir(parents=True, exist_ok=True)
     out: dict[int, results.Run | Failure] = {}
-    todo = [_Batch(members, scenarios, states) for members in batch.plan(scenarios, size)]
+    todo = [_Batch(members, scenarios, states) for members in batch.plan(scenarios, size or blocks_of(mmu))]
     before, stuck = -1, 0
     while todo:
         # Cutting a batch down to the one scenario at fault takes at most log2(size) guests; more mean that it is not a scenario.

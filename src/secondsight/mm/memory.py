@@ -306,6 +306,45 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
 
 
 @native
+def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
+    """FAULT_FLAG_UNSHARE: a pin (FOLL_PIN) for reading makes the mapping's page its own first: an ACCESS_ code.
+
+    A sole owner takes the page over; of a shared one the process gets a copy, read-only and clean (wp_page_copy). Nothing to do where
+    no anonymous page is mapped, or an exclusive one (gup_must_unshare).
+    """
+    block = page >> 9
+    pmd = m.pmd[block]
+    if pmd & PSE:
+        head = pfn_of(pmd)
+        if head == HUGE_ZERO_PFN or f.flags[head] & EXCLUSIVE:
+            return ACCESS_DONE
+        if f.refcount[head] == 1:
+            f.flags[head] |= EXCLUSIVE
+            return ACCESS_DONE
+        if not told:
+            return ACCESS_NOTIFY
+        split_pmd(f, r, m, block, False)
+        pmd = m.pmd[block]
+    pte = m.pte[page] if pmd else np.uint64(0)
+    old = pfn_of(pte)
+    if not pte & PRESENT or old == ZERO_PFN or f.flags[old] & EXCLUSIVE:
+        return ACCESS_DONE
+    if _can_reuse(f, r, old):
+        f.flags[old] |= EXCLUSIVE
+        return ACCESS_DONE
+    if not told:
+        return ACCESS_NOTIFY
+    m.n[FAULTS] += 1
+    bits = vma_bits(m, page)
+    pfn = _new_anon(f, r, bits, True)
+    if bits & V_LOCKED:
+        munlock_folio(f, r, old)
+    unmap_pte(f, old)
+    _install(f, m, page, pfn, PROT)
+    return ACCESS_DONE
+
+
+@native
 def cpu_access(f, r, m, pages, write, start, notified, has_notifiers):  # type: ignore[no-untyped-def]
     """Loads (*write* 0) or stores through the primary page table, of *pages* from index *start* on.
 

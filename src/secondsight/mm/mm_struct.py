@@ -178,6 +178,10 @@ class Mm:
         """
         content, flags = self.host.content, self.host.frames.arrays.flags
         if value is None and not content:
+            entries = self.arrays.pte[pages[(self.arrays.pmd[pages >> 9] & PSE) == 0]]
+            flags[
+                ((entries[(entries & RW) != 0] & PFN_MASK) >> np.uint64(12)).astype(np.int64)
+            ] &= ~ZERO_FILLED
             return
         for page in pages.tolist():
             pmd = self.arrays.pmd[page >> 9]
@@ -199,8 +203,11 @@ class Mm:
 
     # -- gup -----------------------------------------------------------------------------------------------------
 
-    def pin(self, pages: Pages, name: str, *, write: bool = False) -> None:
-        """get_user_pages_fast, keeping a reference on each page under *name*: fast where it can, else the slow path, which touches."""
+    def pin(self, pages: Pages, name: str, *, write: bool = False, unshare: bool = False) -> None:
+        """get_user_pages_fast, keeping a reference on each page under *name*: fast where it can, else the slow path, which touches.
+
+        *unshare*: pin_user_pages_fast (FOLL_PIN), which first makes shared pages the process's own even for reading.
+        """
         pages = np.ascontiguousarray(pages, dtype=np.int64)
         self._check(pages)
         held = self.pins.setdefault(name, [])
@@ -210,7 +217,15 @@ class Mm:
             f = host.frames.arrays
             for i in range(start, len(pages)):
                 page = int(pages[i])
-                pfn = int(gup.gup_fast(f, host.r, self.arrays, page, write))
+                told = not self.notifiers or (notified and i == start)
+                if unshare and not write:
+                    before = self.pfn(page)
+                    if memory.unshare_page(f, host.r, self.arrays, page, told) == memory.ACCESS_NOTIFY:
+                        return i
+                    missed = self.pfn(page) != before
+                else:
+                    missed = False
+                pfn = gup.MISS if missed else int(gup.gup_fast(f, host.r, self.arrays, page, write))
                 if pfn == gup.MISS:
                     pfn = int(
                         gup.gup_slow(

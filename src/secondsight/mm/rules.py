@@ -199,6 +199,12 @@ class Rules:
         "seed patch, arch/x86/mm/gup.c; mm/gup.c folio_set_referenced",
         "booted",
     )
+    direct_io_pins: bool = _rule(
+        True,
+        "direct I/O pins its pages (FOLL_PIN), which copies a page shared by fork even to read it; else it holds a reference",
+        "block/bio.c bio_iov_iter_get_pages, iov_iter_extract_pages; a7e689dd1c06 (6.3)",
+        "booted",
+    )
     release_marks_accessed: bool = _rule(
         True,
         "after a fault KVM releases the page through mark_page_accessed",
@@ -406,6 +412,7 @@ _6_1 = _6_12.but(
     advice_splits_whole=True,
     split_maps_zero_page=False,
     split_pmd_keeps_dirty=False,
+    direct_io_pins=False,
 )
 _2_6_38 = _6_1.but(
     name="2.6.38",

@@ -137,7 +137,9 @@ class Runner:
 
     def _do_io_zero_copy(self, step: verbs.IoZeroCopy) -> None:
         mm, pages = self._mm(step), self._pages(step)
-        self._guarded(mm, lambda: mm.pin(pages, "\0io", write=step.write))
+        self._guarded(
+            mm, lambda: mm.pin(pages, "\0io", write=step.write, unshare=self.host.rules.direct_io_pins)
+        )
         if step.write:
             # bio_release_pages(mark_dirty): what the device stored into, compound pages left out.
             f = self.host.frames.arrays
