@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondsight.errors import InputError
-from secondsight.live.vma import parse_maps, parse_smaps
+from secondsight.live.vma import clip, parse_maps, parse_smaps
 
 MAPS = b"""\
 55d0c0a00000-55d0c0a21000 r-xp 00002000 fe:00 26723                      /usr/bin/with space (deleted)
@@ -75,3 +75,11 @@ def test_noise_is_refused_or_read(noise):
             assert all(vma.start < vma.end for vma in parse_smaps(text))
         except InputError:
             continue
+
+
+def test_a_range_cuts_mappings():
+    vmas = parse_maps(
+        b"1000-3000 rw-p 00000000 00:00 0\n3000-6000 r--p 00000000 00:00 0 [heap]\n8000-9000 rw-p 00000000 00:00 0\n"
+    )
+    assert [(v.start, v.end) for v in clip(vmas, (0x2000, 0x4000))] == [(0x2000, 0x3000), (0x3000, 0x4000)]
+    assert clip(vmas, (0x6000, 0x8000)) == [] and clip(vmas, None) == vmas

@@ -182,24 +182,29 @@ def _print_blocks(answer: Explanation, everything: bool) -> None:
     )
     if everything:
         for block in answer.blocks:
-            print(f"  {_words(block)}")
+            print(f"  {_words(block)}: {_verdict(block)}: {block.reason}")
         return
     for group in _groups(answer):
         shown = group[: _SHOWN if group[0].wasted or group[0].status == "succeeded" else _ALIKE]
-        for block in sorted(shown, key=lambda b: b.address):
-            print(f"  {_words(block)}")
+        said = ""
+        for block in sorted(shown, key=lambda b: (b.reason, b.address)):
+            if block.reason != said:
+                said = block.reason
+                print(f"  {_verdict(block)}: {said}")
+            print(f"    {_words(block)}")
         if len(group) > len(shown):
-            doubt = "" if group[0].known else " (not certain)"
-            print(f"  … {len(group) - len(shown)} more {group[0].status}{doubt}")
+            print(f"    … {len(group) - len(shown)} more {_verdict(group[0])}")
     print("  --all shows every block")
+
+
+def _verdict(block: Block) -> str:
+    return block.status if block.known else f"{block.status} (not certain)"
 
 
 def _words(block: Block) -> str:
     used = " ".join("?" if n is None else str(n) for n in (block.primary, block.referenced, block.secondary))
     guest = f" guest {block.guest:#x} slot {block.slot}" if block.guest is not None else ""
-    doubt = "" if block.known else " (not certain)"
-    where = f" at {block.at:#x}" if block.at is not None else ""
+    where = f" stops at {block.at:#x}" if block.at is not None else ""
     return (
-        f"{block.address:#014x} {block.mapping} {block.populated}/{block.swapped} used {used}{guest}: "
-        f"{block.status}{doubt}: {block.reason}{where}"
+        f"{block.address:#014x} {block.mapping} {block.populated}/{block.swapped} used {used}{guest}{where}"
     )

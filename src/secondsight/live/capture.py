@@ -23,7 +23,7 @@ from secondsight.live.probe import Facts, probe
 from secondsight.live.process import Process
 from secondsight.live.reader import Columns, KernelReader, ProcfsReader, Secondary, settle_primary
 from secondsight.live.symbols import kcore_problem
-from secondsight.live.vma import BLOCK, Vma, parse_maps, parse_smaps
+from secondsight.live.vma import BLOCK, Vma, clip, parse_maps, parse_smaps
 from secondsight.mm.config import Knobs
 
 if TYPE_CHECKING:
@@ -103,15 +103,11 @@ def take(
     begun = time.monotonic()
     path = f"/proc/{process.pid}"
     with ProcfsReader(process) as reader:
-        found = []
-        for vma in parse_maps(process.read_file("maps"), f"{path}/maps"):
-            low, high = (
-                (vma.start, vma.end)
-                if within is None
-                else (max(vma.start, within[0]), min(vma.end, within[1]))
-            )
-            if low < high and vma.name != "[vsyscall]":
-                found.append(reader.pagemap.populated_blocks(low, high))
+        found = [
+            reader.pagemap.populated_blocks(vma.start, vma.end)
+            for vma in clip(parse_maps(process.read_file("maps"), f"{path}/maps"), within)
+            if vma.name != "[vsyscall]"
+        ]
         blocks = np.concatenate(found) if found else np.empty(0, np.uint64)
         if kernel is not None:
             columns = KernelReader(kernel, process).read_blocks(blocks)
@@ -136,7 +132,7 @@ def take(
         enabled=sysfs.thp_enabled(),
         counts_known=columns.counts_known,
         secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary),
-        mappings=tuple(mappings),
+        mappings=tuple(clip(mappings, within)),
     )
     return Snapshot(header, columns)
 

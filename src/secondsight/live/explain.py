@@ -244,9 +244,9 @@ def _verdict(row: int, place: int, snapshot: Snapshot, facts: Facts, judged: Jud
     )
     wasted = passed and code in (Scan.LACK_REFERENCED_PAGE, Scan.PAGE_COUNT)
     if wasted and code == Scan.LACK_REFERENCED_PAGE:
-        reason = f"{int(first.scan.referenced[place])} pages count as used, most through the secondary MMU; {reasons.REFUSAL}"
+        reason = reasons.REFUSAL_AHEAD
     elif wasted:
-        reason = reasons.LOST_REFERENCE
+        reason = reasons.LOST_REFERENCE_AHEAD
     else:
         reason = _reason(
             str(code),
@@ -287,6 +287,8 @@ def _hangs_on(row: int, place: int, snapshot: Snapshot, facts: Facts, judged: Ju
 
 def _reason(status: str, row: int, snapshot: Snapshot, facts: Facts, unmapped: int, referenced: int) -> str:
     limits = snapshot.header.limits
+    if status == "succeeded":
+        return "will become one huge page"
     if status == "exceed_none_pte":
         missing = 512 - int(facts.populated[row]) - int(facts.swapped[row])
         return f"{missing} pages are missing, max_ptes_none is {limits.max_ptes_none}"

@@ -167,7 +167,10 @@ class Kernel:
         try:
             program.set_qemu_qmp(str(socket))
         except (OSError, ValueError, drgn.FaultError) as error:
-            raise MissingPart(f"{socket}: {error}") from None
+            why = getattr(error, "strerror", None) or error
+            raise MissingPart(
+                f"{socket}: {why}; QEMU listens with -qmp unix:PATH,server=on,wait=off"
+            ) from None
         return cls._foreign(program, str(socket), "a guest's memory over QMP")
 
     @classmethod

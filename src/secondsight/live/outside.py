@@ -30,7 +30,7 @@ from secondsight.live.kmem import Kernel
 from secondsight.live.pagetable import PageTable
 from secondsight.live.process import Process
 from secondsight.live.reader import Columns, KernelReader
-from secondsight.live.vma import Vma
+from secondsight.live.vma import Vma, clip
 from secondsight.mm.config import Knobs
 
 _PMD_ORDER = 9
@@ -70,10 +70,9 @@ def take(kernel: Kernel, pid: int, within: tuple[int, int] | None = None) -> Sna
     """
     begun = time.monotonic()
     remote = Remote(kernel, pid)
-    vmas = mappings(kernel, remote.mm)
-    low, high = within or (0, 1 << 64)
+    vmas = clip(mappings(kernel, remote.mm), within)
     table = PageTable(kernel, int(remote.mm.pgd.value_()))
-    found = [table.mapped_blocks(max(v.start, low), min(v.end, high)) for v in vmas]
+    found = [table.mapped_blocks(v.start, v.end) for v in vmas]
     blocks = np.concatenate(found) if found else np.empty(0, np.uint64)
     columns = _holding(KernelReader(kernel, cast(Process, remote)).read_blocks(blocks))
     header = Header(

@@ -71,6 +71,18 @@ class Vma(msgspec.Struct, frozen=True):
         )
 
 
+def clip(vmas: list[Vma], within: tuple[int, int] | None) -> list[Vma]:
+    """The parts of *vmas* inside the addresses *within*; their sizes in kB stay those of the whole."""
+    if within is None:
+        return vmas
+    low, high = within
+    return [
+        msgspec.structs.replace(vma, start=max(vma.start, low), end=min(vma.end, high))
+        for vma in vmas
+        if vma.start < high and low < vma.end
+    ]
+
+
 def parse_maps(text: bytes, source: str = "maps") -> list[Vma]:
     """Mappings in the order of the file.
 
