@@ -10,6 +10,8 @@ import pytest
 from secondsight.policy import Look, registry
 from secondsight.policy.registry import _installed
 from secondsight.report.metrics import METRICS
+from secondsight.whatif import compare
+from secondsight.whatif import spec as specs
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -62,3 +64,28 @@ def test_every_policy_stands_in_the_policies_page() -> None:
         assert f"| `{name}` |" in page
     for column in Look.__slots__:
         assert f"`{column}`" in page
+
+
+def test_the_file_of_the_scale_page_is_a_spec(tmp_path) -> None:
+    text = re.findall(
+        r"^```toml\n(.*?)^```", (DOCS / "scale.md").read_text(), flags=re.DOTALL | re.MULTILINE
+    )[0]
+    (tmp_path / "fleet.toml").write_text(text)
+    labels = [c.label for c in specs.rows(specs.read(tmp_path / "fleet.toml"))]
+    # Two budgets: never and oracle once each, khugepaged under three rules at three values, hawkeye under three rules at four.
+    assert len(labels) == 2 * (2 + 3 * 3 + 3 * 4)
+    assert "hawkeye,alpha=0.6 under 6.1 budget=10% alpha=0.2" in labels
+
+
+def test_the_budget_of_the_tutorial() -> None:
+    page = (DOCS / "tutorial.md").read_text()
+    command = next(
+        line for line in page.splitlines() if "--budget" in line and line.startswith("    secondsight")
+    )
+    policies = re.findall(r"-p (\S+)", command)
+    trace = DOCS.parent / "examples" / "traces" / "redis-vm.parquet"
+    told = compare(trace, policies, ["7.2"], time_scale=1000, budget="10%", channels=False)
+    for row in told.rows:
+        line = next(line for line in page.splitlines() if line.startswith(f"| `{row.policy}`"))
+        said = [f"{100 * row.metrics['coverage']:.1f} %", f"{100 * row.metrics['precision']:.0f} %"]
+        assert [cell.strip() for cell in line.split("|")[2:-1]] == said

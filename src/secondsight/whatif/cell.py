@@ -27,13 +27,16 @@ from secondsight.whatif.spec import Cell
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a cell: *table* and *details* as files hold them, or *error*. *seconds* of wall time, by *worker*."""
+    """What became of a cell: *table* and *details* as files hold them, or *error*. *seconds* of wall time and *cpu* time of
+    all threads, by *worker*.
+    """
 
     cell: str
     table: bytes = b""
     details: bytes = b""
     error: str = ""
     seconds: float = 0.0
+    cpu: float = 0.0
     worker: str = ""
 
 
@@ -52,7 +55,7 @@ COLUMNS = pa.schema(
 def work(raw: bytes) -> bytes:
     """Run the encoded :class:`Cell` *raw*; the encoded :class:`Outcome`. Never raises for what the cell's content brings about."""
     cell = msgspec.msgpack.decode(raw, type=Cell)
-    start, here = time.monotonic(), f"{socket.gethostname()}:{os.getpid()}"
+    start, cpu, here = time.monotonic(), time.process_time(), f"{socket.gethostname()}:{os.getpid()}"
     if cell.version != __version__:
         said = f"the worker {here} runs secondsight {__version__}, the sweep {cell.version}: install one version everywhere"
         return msgspec.msgpack.encode(Outcome(cell=cell.id, error=said))
@@ -62,7 +65,7 @@ def work(raw: bytes) -> bytes:
         return msgspec.msgpack.encode(Outcome(cell=cell.id, error=str(error)))
     return msgspec.msgpack.encode(Outcome(
         cell=cell.id, table=table(cell, results), details=zstandard.compress(encode(results), 3),
-        seconds=time.monotonic() - start, worker=here,
+        seconds=time.monotonic() - start, cpu=time.process_time() - cpu, worker=here,
     ))  # fmt: skip
 
 

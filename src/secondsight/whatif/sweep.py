@@ -22,7 +22,8 @@ from secondsight.whatif.spec import Cell, Spec
 
 @dataclass(slots=True)
 class State:
-    """How far a sweep is: cells planned, found finished, run, under way and failed (cell or trace -> why); weights for the time left."""
+    """How far a sweep is: cells planned, found finished, run, under way and failed (cell or trace -> why); weights for the time left; wall
+    and CPU seconds of the cells run."""
 
     planned: int = 0
     before: int = 0
@@ -32,6 +33,7 @@ class State:
     done: float = 0.0
     start: float = field(default_factory=time.monotonic)
     work: float = 0.0
+    cpu: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -82,8 +84,9 @@ def sweep(
                 dataset.keep(outcome)
                 state.run += 1
                 state.work += outcome.seconds
+                state.cpu += outcome.cpu
             dataset.log(cell=cell.id, trace=cell.trace, rows=len(cell.entries), seconds=round(outcome.seconds, 3), worker=outcome.worker,
-                        tries=tries, error=outcome.error)  # fmt: skip
+                        cpu=round(outcome.cpu, 3), tries=tries, error=outcome.error)  # fmt: skip
             if told:
                 told(state)
     return state
