@@ -72,6 +72,18 @@ def test_no_policy_makes_more_huge_than_the_budget(policy):
         assert codes == ["succeeded", "page_pmd_mapped", "alloc_huge_page_failed"]
 
 
+@pytest.mark.parametrize("policy", ["khugepaged", "always", "thp_shrinker", "madv_collapse", "oracle"])
+def test_with_no_budget_nothing_becomes_huge(policy):
+    assert row(compare(TWO, [policy], budget=0, channels=False), policy).metrics["recall"] == 0
+
+
+def test_a_trace_of_no_space_is_refused():
+    trace = events([(0, 0, 0, 0, 1)])
+    trace._spaces = []
+    with pytest.raises(UsageError, match="names no spaces"):
+        compare(trace, ["never"])
+
+
 def test_fairness_between_two_processes():
     # The same block number in two spaces; a budget of one goes to the more accessed: coverage 1 and 0.
     two = events([row for s in range(12) for row in ((s, 0, 3, 0, 9), (s, 1, 3, 0, 1))], spaces=2)

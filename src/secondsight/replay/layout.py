@@ -134,6 +134,10 @@ def discover(source: Source) -> Layout:
     low, high, has_verbs, rows = _bounds(source, len(spaces))
     if not rows:
         raise UsageError("the trace holds no accesses: there is nothing to replay")
+    if not spaces:
+        raise UsageError(
+            "the trace's provenance names no spaces, so its rows belong to none; record or convert it again"
+        )
     gibs = (high >> GIB_SHIFT) - (low >> GIB_SHIFT) + 1
     lows = np.full(len(spaces), low >> GIB_SHIFT, np.int64)
     first = np.arange(len(spaces), dtype=np.int64) * gibs

@@ -148,7 +148,7 @@ class Machine:
         # A VM's memory is one area of its process, whatever the guest leaves untouched.
         numbers = None if vm else found.numbers[found.part(index)]
         mm = self.host.mm(f"{index}:{told.name}", blocks, numbers=numbers)
-        mm.fault_huge = np.full(mm.blocks, self.faults == "huge")
+        mm.fault_huge = np.full(mm.blocks, self.faults == "huge" and self.budget > 0)
         mm.refresh()
         kvm, mode = None, TDP
         lay = layout(self.host.config.mmu, self.host.rules.spte_era)
