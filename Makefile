@@ -32,6 +32,10 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pre-commit validate-config
 
+# SOME="judging memory": only those.
+bench: $(VENV)/.bench
+	$(BIN)/python bench/run.py $(SOME)
+
 kernel: $(VENV)/.kernels
 	$(PYTEST) -m kernel
 
@@ -63,6 +67,11 @@ $(VENV)/.plain: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "Installing SecondSight and its development tools into $(VENV), once ..."
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.plain
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	@echo "Installing SecondSight and the peers it is measured against into $(VENV), once ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
 	@touch $@ $(VENV)/.plain
 
 $(BIN)/python:
