@@ -3,17 +3,50 @@
 Where a function takes a tuple of arrays, Numba counts a reference for each array it touches, atomically, at every call. A page fault
 goes through half a dozen such functions: counting was nine tenths of its 1.4 µs, and half of the time to compile it. A function
 under :data:`native` or :data:`inlined` borrows what its caller holds. It can therefore make no array, slice assignment or slice operation
-of its own: Numba refuses it ("NRT required but not enabled"). One that must is ``njit(cache=True)`` and is called from Python alone,
-for what native code calls is compiled like itself.
+of its own: Numba refuses it ("NRT required but not enabled"). One that must is :data:`allocating`.
+
+Numba keeps a compiled function until its own file changes, the code it calls having been compiled into it. So the stamp kept
+with each is of every file here that native code may come from: a change to one compiles all anew.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from numba import njit
 
-_njit: Any = njit  # the option is in none of its signatures
-native = _njit(cache=True, _nrt=False)
+_ROOMS = ("bits", "mm", "mmu", "replay")
+
+
+def _stamp() -> str:
+    """A digest of the names, sizes and times of the files that native code lies in."""
+    here = Path(__file__).parent
+    files = sorted(path for room in _ROOMS for path in (here / room).glob("*.py"))
+    told = [(str(path.relative_to(here)), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+STAMP = _stamp()
+
+
+def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher: Any = njit(cache=True, **options)(function)
+        kept = getattr(
+            getattr(dispatcher, "_cache", None), "_cache_file", None
+        )  # neither under NUMBA_DISABLE_JIT
+        if kept is not None:
+            kept._source_stamp = STAMP
+        return dispatcher
+
+    return decorate
+
+
+native = _compiled(_nrt=False)
 #: The same, copied into its callers: for a few lines in a hot loop.
-inlined = _njit(cache=True, _nrt=False, inline="always")
+inlined = _compiled(_nrt=False, inline="always")
+#: With counting: for what makes arrays of its own; called from Python alone, for what native code calls is compiled like itself.
+allocating = _compiled(nogil=True)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from secondsight.mm.config import HostConfig
 from secondsight.mm.judgement import Scan
-from secondsight.replay import HOST, Subject, engine, replay
+from secondsight.replay import HOST, Subject, engine, lane, replay
+from secondsight.replay.tlb import TlbConfig
 from secondsight.scenario import run as scenario_run
 from secondsight.scenario import verbs
 from secondsight.trace.kinds import Kind, Verb
@@ -77,6 +78,7 @@ SUBJECTS = [
         HostConfig(mmu="ept-noad", thp_enabled="always"),
         fill=False,
     ),
+    Subject("6.1 tlb", Subject.of("6.1").rules, HOST, tlb=TlbConfig(2, 1, 1, 1, 4, 2)),
     Subject(
         "7.2 shadow faults",
         Subject.of("7.2").rules,
@@ -93,12 +95,12 @@ SUBJECTS = [
 @example([(0, 0, 0, 0, CR), (0, 0, 0, 0, GW), (11, 0, 0, 0, GR), (45, 0, 0, 0, CW)], 1, 1)
 def test_cutting_changes_nothing(events, batch, chunk):
     whole = replay(trace(events, SPACES), SUBJECTS, channels=True)
-    before = engine.SMALLEST, engine.LARGEST
-    engine.SMALLEST = engine.LARGEST = chunk
+    before = engine.SMALLEST, engine.LARGEST, lane.CHUNK
+    engine.SMALLEST = engine.LARGEST = lane.CHUNK = chunk
     try:
         cut = replay(trace(events, SPACES, batch=batch), SUBJECTS, channels=True)
     finally:
-        engine.SMALLEST, engine.LARGEST = before
+        engine.SMALLEST, engine.LARGEST, lane.CHUNK = before
     assert told(cut) == told(whole)
 
 
@@ -110,6 +112,20 @@ def test_a_subject_does_not_know_of_the_others(events):
         alone = replay(trace(events, SPACES), [subject], channels=True)
         subjects, *rest = told(together)
         assert told(alone) == ([subjects[i]], *([part[i]] for part in rest))
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows(), st.booleans())
+def test_a_tlb_changes_no_verdict_unless_bits_are_cleared_behind_it(events, guest_huge):
+    # What a hit leaves unset is set already, since the walk that brought the entry; only clear_refs clears bits and flushes nothing.
+    events = [row for row in events if row[4] != Verb.CLEAR_REFS]
+    tlb = TlbConfig(guest_huge=guest_huge)
+    behind = [Subject(s.name, s.rules, s.config, fill=s.fill, tlb=tlb) for s in SUBJECTS[:4]]
+    without = told(replay(trace(events, SPACES), SUBJECTS[:4], channels=True))
+    found = told(replay(trace(events, SPACES), behind, channels=True))
+    assert found[1:] == without[1:]
+    for one in found[0]:
+        assert 0 < one.total.walks <= one.total.accesses
 
 
 # -- against scenarios -----------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numba import njit
 
 from secondsight.bits.pageflags import DIRTY as PAGE_DIRTY
 from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE
@@ -42,7 +41,7 @@ from secondsight.mm.page import (
     unmap_pte,
 )
 from secondsight.mm.vma import Vm
-from secondsight.native import native
+from secondsight.native import allocating, native
 
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
@@ -93,7 +92,7 @@ def unmap(mm: Mm, start: int, end: int) -> None:
     zap_page_range(f, host.r, mm.arrays, start, end)
 
 
-@njit(cache=True)
+@allocating
 def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
     """madvise_free_pte_range: swap entries go; young or dirty PTEs become clean and old; eligible pages lose PG_swapbacked.
 
@@ -140,7 +139,7 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
     _lazyfree_drain(f, batch, waiting)
 
 
-@njit(cache=True)
+@allocating
 def _lazyfree_drain(f, batch, waiting):  # type: ignore[no-untyped-def]
     for i in range(waiting):
         pfn = batch[i]

@@ -123,7 +123,7 @@ class Mm:
         """
         if self.exited:
             raise UsageError(f"space {self.name!r} has exited: {who} cannot access it")
-        huge = self._huge_faults(pages)
+        huge = self.huge_faults(pages)
         at, notified = 0, False
         while at < len(pages):
             self.host.frames.reserve(len(pages) - at, huge, 1024)
@@ -143,12 +143,12 @@ class Mm:
             notified = True
         self.note_anon(pages)
 
-    def _huge_faults(self, pages: Pages) -> int:
+    def huge_faults(self, pages: Pages) -> int:
         """At most how many huge pages accesses to *pages* allocate: where an area may have them, or the huge zero page is mapped."""
         few = len(pages) < 4096
         blocks = np.unique(pages >> 9) if few else slice(None)
         pmd = self.arrays.pmd[blocks]
-        may = (self.arrays.vma[blocks] & np.uint8(memory.V_HUGE | memory.V_MIXED)) != 0
+        may = (pmd == 0) & ((self.arrays.vma[blocks] & np.uint8(memory.V_HUGE | memory.V_MIXED)) != 0)
         return int((may | ((pmd & PFN_MASK) == memory.HUGE_ZERO_PMD & PFN_MASK)).sum())
 
     def cpu_access(self, pages: Pages, *, write: bool, value: int | None = None) -> None:

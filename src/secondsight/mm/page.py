@@ -18,10 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from secondsight.bits import pageflags as kpf
-from secondsight.native import inlined, native
+from secondsight.native import allocating, inlined, native
 
 ZERO_PFN = 0
 HUGE_ZERO_PFN = 512
@@ -176,7 +175,7 @@ def unmap_pmd(f, head):  # type: ignore[no-untyped-def]
     put_page(f, head)
 
 
-@njit(cache=True)
+@allocating
 def _merge_free(f):  # type: ignore[no-untyped-def]
     """Aligned groups of 512 free small pages move to the stack of free huge folios, which has room for them."""
     group = np.zeros((len(f.flags) >> 9) + 1, np.int32)

@@ -42,7 +42,7 @@ def decide(run: Run, alarm: Alarm) -> list[int]:
     told, at = look(run, alarm)
     decision = _decision(policy, told)
     run.since = alarm.time
-    run.at_last_wake[:] = run.accesses
+    run.at_last_wake[:] = run.walked()
     changed = _carry_out(run, decision, told, at)
     if "clear_young" in policy.needs:
         for space in run.machine.spaces:
@@ -111,7 +111,7 @@ def look(run: Run, alarm: Alarm) -> tuple[Look, Ints]:
         now=alarm.time,
         since=run.since,
         block=found.numbers[at],
-        walks=(run.accesses - run.at_last_wake)[at] if "walks" in policy.needs else unknown,
+        walks=(run.walked() - run.at_last_wake)[at] if "walks" in policy.needs else unknown,
         future=(found.total - run.accesses)[at] if "future" in policy.needs else unknown,
         budget=max(0, min(run.machine.budget, UNLIMITED)),
         spaces=tuple(space.name for space in found.spaces),

@@ -21,10 +21,12 @@ from secondsight import __version__
 from secondsight.errors import UsageError
 from secondsight.replay import tally, touch
 from secondsight.replay.events import Batch, Source
+from secondsight.replay.lane import Lane
 from secondsight.replay.layout import HPAGE, discover, lean_columns
 from secondsight.replay.metrics import SCHEMA, Provenance, Result
 from secondsight.replay.run import Alarm, Run
 from secondsight.replay.subject import Subject
+from secondsight.replay.summary import Ints
 from secondsight.trace import Trace
 from secondsight.trace.kinds import FIRST_VERB, Verb
 
@@ -73,6 +75,9 @@ class Engine:
         self.runs = [Run(subject, self.found, channels=channels) for subject in subjects]
         for run in self.runs:
             run.machine.fill()
+        # Subjects with a TLB see each access; the others share the notes of all.
+        self.lanes = {id(run): Lane(run, self.found) for run in self.runs if run.subject.tlb is not None}
+        self.shared = [run for run in self.runs if id(run) not in self.lanes]
         # A byte for each cell (the layout's, who needs it no more after this), and the accesses of each 512 since they were folded in.
         self.state = self.found.touched
         self.accesses = np.zeros(len(self.found.touched) // HPAGE, np.int64)
@@ -84,7 +89,7 @@ class Engine:
 
     def _settle(self) -> None:
         """No touch is noted yet; what was filled in every subject is settled from the first touch on."""
-        if not all(any(map(run.machine.fills, run.machine.spaces)) for run in self.runs):
+        if not all(any(map(run.machine.fills, run.machine.spaces)) for run in self.shared):
             self.state[:] = 0
             return
         for row in range(0, self.found.rows, 1024):
@@ -92,7 +97,7 @@ class Engine:
             pages = self.found.touched_pages(row, end)
             touch.clear(self.state, self.found.cells, np.arange(row, end))
             bits = np.full(len(pages), 15, np.uint8)
-            for run in self.runs:
+            for run in self.shared:
                 run.settle(pages, bits)
             touch.settle(self.state, self.found.cells, pages, bits)
 
@@ -155,9 +160,16 @@ class Engine:
                     self._wake(run, alarm)
 
     def _wake(self, run: Run, alarm: Alarm) -> None:
-        changed = run.wake(alarm)
-        if len(changed):
-            touch.unsettle(self.state, self.found.cells, changed)
+        self._changed(run, run.wake(alarm))
+
+    def _changed(self, run: Run, rows: Ints, *, flushes: bool = True) -> None:
+        """The mappings of *rows* may have changed in *run*."""
+        if not len(rows):
+            return
+        if id(run) in self.lanes:
+            self.lanes[id(run)].changed(rows, flushes=flushes)
+        else:
+            touch.unsettle(self.state, self.found.cells, rows)
 
     def _verbs(self, batch: Batch) -> list[int]:
         limits = batch.limits("kind")
@@ -167,13 +179,11 @@ class Engine:
 
     def _verb(self, batch: Batch, at: int) -> None:
         self.close()
-        space = int(batch["space"][at])
+        space, verb = int(batch["space"][at]), Verb(int(batch["kind"][at]))
         for run in self.runs:
-            changed = run.verb(
-                space, Verb(int(batch["kind"][at])), int(batch["address"][at]), int(batch["count"][at])
-            )
-            if len(changed):
-                touch.unsettle(self.state, self.found.cells, changed)
+            changed = run.verb(space, verb, int(batch["address"][at]), int(batch["count"][at]))
+            # clear_refs flushes no TLB.
+            self._changed(run, changed, flushes=verb is not Verb.CLEAR_REFS)
 
     # -- events ------------------------------------------------------------------------------------------------
 
@@ -182,7 +192,9 @@ class Engine:
         if start >= stop:
             return
         address, kind, space, count, plain = lean_columns(batch, self._many)
-        while start < stop:
+        for lane in self.lanes.values():
+            lane.apply((address, kind, space, count), plain, start, stop)
+        while start < stop and self.shared:
             end = min(stop, start + self._chunk)
             n = int(
                 touch.mark(
@@ -210,7 +222,7 @@ class Engine:
         kinds = kind[index]
         spaces = space[index] if self._many else space
         bits = np.full(len(index), 15, np.uint8)
-        for run in self.runs:
+        for run in self.shared:
             run.touch(pages, kinds, spaces, bits)
         touch.settle(self.state, self.found.cells, pages, bits)
 
@@ -220,12 +232,14 @@ class Engine:
         accesses = self.accesses[at]
         rows = np.flatnonzero(accesses)
         if len(rows):
-            for run in self.runs:
+            for run in self.shared:
                 run.fold(self.state, rows)
             touch.forget(self.state, self.found.cells, rows)
-        for run in self.runs:
+        for run in self.shared:
             run.count(accesses, rows)
         self.accesses[at] = 0
+        for lane in self.lanes.values():
+            lane.close()
 
     def result(self) -> Result:
         """What every subject counted."""

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from secondsight.errors import UsageError
+from secondsight.native import allocating
 from secondsight.replay.events import Batch, Source
 from secondsight.trace.kinds import FIRST_VERB
 from secondsight.trace.provenance import Space
@@ -93,7 +93,7 @@ class Layout:
         return page_of(start), page_of(start + npages)
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _discover(address, kind, space, count, plain, start, look, seen, used, touched, origins):  # type: ignore[no-untyped-def]
     """Note which pages are accessed (``touched``) and count the accesses of each block (``seen``), giving leaves out as GiBs appear.
 

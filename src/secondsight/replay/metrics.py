@@ -46,7 +46,10 @@ class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):
     faults: int
     guest_faults: int
     walks: int | None
+    """Page walks (TLB misses) of every access, and of them those that end at a huge page of the host; None without a TLB model."""
+    walks_huge: int | None
     walk_references: int | None
+    """Memory references of these walks, nested for a guest under nested paging."""
 
     @property
     def coverage(self) -> float:

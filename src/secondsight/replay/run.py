@@ -60,6 +60,8 @@ class Run:
         self.scanned = np.zeros(rows, np.int64)
         self.asked = np.zeros(rows, np.int64)
         self.wasted = np.zeros(rows, np.int64)
+        # With a TLB: lane.py's walks, int64[4, rows].
+        self.walks: npt.NDArray[np.int64] | None = None
         self.visits = Visits()
         self.visit_rows: list[int] = []
         self.series = Series(**{name: [] for name in Series.__struct_fields__})
@@ -85,6 +87,10 @@ class Run:
             every = policy.interval or self.host.config.knobs.scan_sleep_millisecs * 1_000_000
             self.alarms.append(Alarm(0, every, True))
 
+    def walked(self) -> Ints:
+        """Page walks of each row so far; without a TLB its accesses stand for them."""
+        return self.accesses if self.walks is None else self.walks.sum(axis=0)
+
     # -- between two looks ----------------------------------------------------------------------------------------
 
     def touch(
@@ -108,7 +114,7 @@ class Run:
                 last = int(local[b - 1]) >> 9
                 empty = not pmd[last]
                 if how[a] >= H_DEVICE:
-                    self._hold(space, int(local[a]), int(how[a]))
+                    self.hold(space, int(local[a]), int(how[a]))
                 else:
                     space.access(local[a:b], how[a:b])
                 if limited and empty and pmd[last] & PSE:
@@ -135,7 +141,7 @@ class Run:
         edges = sorted(cuts)
         return list(zip(edges, edges[1:], strict=False))
 
-    def _hold(self, space: Space, page: int, how: int) -> None:
+    def hold(self, space: Space, page: int, how: int) -> None:
         """A pin, held until UNPIN; a device's access: pinned, used and let go (zero-copy I/O)."""
         where = np.array([page], np.int64)
         if how >= H_PIN:

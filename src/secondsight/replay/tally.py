@@ -8,6 +8,7 @@ import numpy as np
 
 from secondsight.mm.memory import FAULTS, GUEST_FAULTS, HUGE_FAULTS
 from secondsight.policy.protocol import UNLIMITED
+from secondsight.replay.lane import references
 from secondsight.replay.layout import HPAGE
 from secondsight.replay.metrics import PAGE, SECOND, Blocks, SpaceResult, SubjectData, SubjectResult, answers
 from secondsight.replay.subject import Space
@@ -52,8 +53,9 @@ def result(run: Run) -> tuple[SubjectResult, SubjectData]:
         budget_left=machine.budget if run.subject.budget < UNLIMITED else None,
         series=run.series,
     )
+    walks = None if run.walks is None else run.walks.sum(axis=0)
     blocks = Blocks(
-        index, found.numbers, run.accesses, run.accesses_huge, None, populated, run.huge, run.first_huge
+        index, found.numbers, run.accesses, run.accesses_huge, walks, populated, run.huge, run.first_huge
     )
     return told, SubjectData(blocks, run.visits, run.channels)
 
@@ -61,9 +63,21 @@ def result(run: Run) -> tuple[SubjectResult, SubjectData]:
 def _notes(run: Run) -> list[str]:
     notes = [f"{number} {verb} events are not replayed" for verb, number in run.unreplayed.items()]
     policy = run.machine.policy
-    if policy is not None and "walks" in policy.needs:
+    if policy is not None and "walks" in policy.needs and run.walks is None:
         notes.append("the policy's walks are access counts: no TLB was modelled")
+    if run.walks is not None and int(run.found.total.sum()) > run.found.events:
+        notes.append(
+            "the trace is aggregated: the TLB sees each row as one access, so there are at least as many misses as told"
+        )
     return notes
+
+
+def _references(run: Run, rows: slice) -> int:
+    """Memory references of the page walks of *rows*."""
+    assert run.walks is not None
+    assert run.subject.tlb is not None
+    nested, huge = run.host.config.mmu != "shadow", run.subject.tlb.guest_huge
+    return int(references(run.walks[:, rows], nested=nested, guest_huge=huge).sum())
 
 
 def _over(run: Run, rows: slice, name: str, zero: Ints, spaces: list[Space]) -> SpaceResult:
@@ -94,6 +108,7 @@ def _over(run: Run, rows: slice, name: str, zero: Ints, spaces: list[Space]) -> 
         wasted=int(run.wasted[rows].sum()),
         faults=int(n[FAULTS] + n[HUGE_FAULTS]),
         guest_faults=int(n[GUEST_FAULTS]),
-        walks=None,
-        walk_references=None,
+        walks=None if run.walks is None else int(run.walks[:, rows].sum()),
+        walks_huge=None if run.walks is None else int(run.walks[1::2, rows].sum()),
+        walk_references=None if run.walks is None else _references(run, rows),
     )

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
 from secondsight.mm.memory import cpu_access, pfn_of
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mmu.spt import _allowed, _touch, guest_access
-from secondsight.native import inlined, native
+from secondsight.native import allocating, inlined, native
 from secondsight.replay.layout import CELLS
 from secondsight.trace.kinds import Access, Kind, Origin
 
@@ -47,7 +46,7 @@ def _bits() -> npt.NDArray[np.uint8]:
 BITS = _bits()
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def mark(address, kind, space, count, start, stop, plain, bits, look, state, accesses, out):  # type: ignore[no-untyped-def]
     """Note the settled touches of events *start* to *stop*; returns how many of them are not, with their indices in *out*.
 
@@ -84,7 +83,7 @@ def mark(address, kind, space, count, start, stop, plain, bits, look, state, acc
     return n
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def locate(address, space, index, look):  # type: ignore[no-untyped-def]
     """The pages (all spaces' numbering, int64) of the events *index*."""
     out = np.empty(len(index), np.int64)
@@ -154,23 +153,29 @@ def _guest_settled(lay, m, t, page, alone):  # type: ignore[no-untyped-def]
     return 1 if alone and not whole and _allowed(lay, spte, False) else 0
 
 
-@native
-def settled(lay, m, t, pages, as_cpu, as_guest, alone, out):  # type: ignore[no-untyped-def]
-    """out[i] &= the touches of ``pages[i]`` that are settled here.
+@inlined
+def settled_bits(lay, m, t, page, as_cpu, as_guest, alone):  # type: ignore[no-untyped-def]
+    """The touches of *page* that are settled here.
 
     *as_cpu*, *as_guest*: what the trace's CPU and guest accesses are here (0 the CPU's, 1 the guest's, -1: there are none).
     """
+    bits = 0
+    if as_cpu == 0:
+        bits |= _cpu_settled(m, page, alone)
+    elif as_cpu == 1:
+        bits |= _guest_settled(lay, m, t, page, alone)
+    if as_guest == 0:
+        bits |= _cpu_settled(m, page, alone) << 2
+    elif as_guest == 1:
+        bits |= _guest_settled(lay, m, t, page, alone) << 2
+    return bits
+
+
+@native
+def settled(lay, m, t, pages, as_cpu, as_guest, alone, out):  # type: ignore[no-untyped-def]
+    """out[i] &= the touches of ``pages[i]`` that are settled here."""
     for i in range(len(pages)):
-        bits = 0
-        if as_cpu == 0:
-            bits |= _cpu_settled(m, pages[i], alone)
-        elif as_cpu == 1:
-            bits |= _guest_settled(lay, m, t, pages[i], alone)
-        if as_guest == 0:
-            bits |= _cpu_settled(m, pages[i], alone) << 2
-        elif as_guest == 1:
-            bits |= _guest_settled(lay, m, t, pages[i], alone) << 2
-        out[i] &= bits
+        out[i] &= settled_bits(lay, m, t, pages[i], as_cpu, as_guest, alone)
 
 
 @native

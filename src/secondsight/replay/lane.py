@@ -1,0 +1,237 @@
+"""A subject with a TLB: every access is looked up in order, and only those that walk reach the page tables.
+
+    access --hit--> counted, nothing more
+           --miss--> walk: settled touch? --yes--> noted          (touch.py: folded in before anyone looks)
+                                          --no--> the model's verb, then perhaps settled
+                     into the TLB, as large as the mapping is now
+
+The loop stops where Python must step in: a page whose notifiers run first, a pin, a device, an access that is denied, a block
+that a fault made huge (a budget may have to pay for it).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits.pte import PRESENT, PSE
+from secondsight.errors import UsageError
+from secondsight.mm.memory import cpu_access
+from secondsight.mmu.spt import guest_access
+from secondsight.native import inlined, native
+from secondsight.policy.protocol import UNLIMITED
+from secondsight.replay import touch
+from secondsight.replay.layout import CELLS, HPAGE, Columns, Layout
+from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, empty, flush, use, use_here
+from secondsight.replay.touch import BITS, H_GUEST_READ, H_GUEST_WRITE, settled_bits
+
+if TYPE_CHECKING:
+    from secondsight.replay.run import Run
+    from secondsight.replay.subject import Space
+    from secondsight.replay.summary import Ints
+
+# Why the loop stopped.
+END, HOLD, NOTIFY, DENIED, MADE_HUGE = range(5)
+CHUNK = 1 << 16
+
+
+@inlined
+def _large(lay, m, t, block, guest):  # type: ignore[no-untyped-def]
+    """Is *block* mapped by a huge page of the host, for the guest or for the CPU?"""
+    return (t.smd[block] & lay.present) != 0 if guest else (m.pmd[block] & PSE) != 0
+
+
+@inlined
+def _mapped(lay, m, t, here, guest):  # type: ignore[no-untyped-def]
+    """Is there a translation of page *here* that a TLB could hold?"""
+    if guest:
+        return (t.smd[here >> np.uint64(9)] & lay.present) != 0 or (t.spte[here] & lay.present) != 0
+    pmd = m.pmd[here >> np.uint64(9)]
+    return pmd != 0 and ((pmd & PSE) != 0 or (m.pte[here] & PRESENT) != 0)
+
+
+# fmt: off
+@native
+def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, guest_pages,  # type: ignore[no-untyped-def]
+                     look, space, address, kind, count, plain, start, stop, resumed,
+                     bits, how, ways, state, accesses, walks, first_row, one, new):
+    # fmt: on
+    """Events *start* to *stop*, all of *space*, through *tlb* and what is behind it: (index, why it stopped, verbs called, found).
+
+    *guest_pages*: where the guests' entries are numbered from, in the TLB's pages. *resumed*: 0, or 1 + what was *found* of event *start*,
+    which its verb has made meanwhile; the rest of it is still to be done.
+    ways: (as_cpu, as_guest, alone) of the space. walks int64[4, rows]: the CPU's to small and huge pages, the guest's to small and
+    huge ones. *one* int64[1] is scratch; *new* int64[stop - start] receives the pages (of the space) that a verb was called for.
+    """
+    first = np.uint64(look.first[space] - look.low[space])
+    called = np.uint64(0)
+    for i in range(np.uint64(start), np.uint64(stop)):
+        a = np.uint64(address[i])
+        leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
+        cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
+        row = np.uint64(look.leaves[cell >> np.uint64(9)])
+        way = how[kind[i]]
+        if way > H_GUEST_WRITE:
+            return i, HOLD, called, MISS
+        guest = way >= H_GUEST_READ
+        write = np.uint32(way & 1)
+        page = (row << np.uint64(9)) | ((a >> np.uint64(12)) & np.uint64(511))
+        tagged = page + guest_pages if guest else page
+        block = row - np.uint64(first_row)
+        whole = guest_huge or not guest
+        big = _large(lay, m, t, block, guest)
+        if resumed and i == np.uint64(start):
+            found = resumed - 1
+            use(tlb, tagged, big and whole, write)
+        else:
+            accesses[cell >> np.uint64(9)] += np.int64(1) if plain else np.int64(count[i])
+            touched = bits[kind[i]]
+            if (state[cell] >> np.uint8(4)) & touched:
+                found = use_here(tlb, tagged, big and whole, write)
+                if found == MISS or (found == CLEAN and write):
+                    state[cell] |= touched
+            else:
+                here = page - np.uint64(first_row) * np.uint64(512)
+                mapped = _mapped(lay, m, t, here, guest)
+                found = np.int64(MISS)
+                if mapped:
+                    found = use(tlb, tagged, big and whole, write)
+                    if found == DIRTY or (found == CLEAN and not write):
+                        continue
+                one[0] = here
+                none = m.pmd[block] == 0
+                if guest:
+                    done = guest_access(f, r, lay, m, t, one, write != 0, 0, False, has_notifiers, mode)
+                else:
+                    done = cpu_access(f, r, m, one, write != 0, 0, False, has_notifiers)
+                if done != 1:
+                    return i, NOTIFY if done == 0 else DENIED, called, found
+                new[called] = here
+                called += np.uint64(1)
+                settled_now = settled_bits(lay, m, t, np.int64(here), ways[0], ways[1], ways[2])
+                state[cell] = (state[cell] & np.uint8(15)) | np.uint8(settled_now << 4)
+                if none and m.pmd[block] & PSE:
+                    # The caller does the rest, and resumes with this event.
+                    return i, MADE_HUGE, called, found
+                was = big
+                big = _large(lay, m, t, block, guest)
+                if not mapped or big != was:
+                    use(tlb, tagged, big and whole, write)
+        if found == MISS:
+            walks[np.uint64(2 * guest + big), row] += 1
+    return np.uint64(stop), END, called, np.int64(MISS)
+
+
+def references(walks: npt.NDArray[np.int64], *, nested: bool, guest_huge: bool) -> Ints:
+    """Memory references int64[rows] of *walks* (int64[4, rows], as :func:`accesses_through` counts them)."""
+    if not nested:
+        # Shadow paging: one table; its entry is huge where the guest's page is too.
+        guest = np.array([4, 3 if guest_huge else 4])
+    else:
+        guest = np.array([19, 15]) if guest_huge else np.array([24, 19])
+    return np.concatenate(([4, 3], guest)) @ walks
+
+
+class Lane:
+    """The TLB of one run, and the notes between it and the page tables."""
+
+    def __init__(self, run: Run, found: Layout) -> None:
+        """An empty TLB; what the fill mapped is settled. To be made before the layout's ``touched`` is used for anything else.
+
+        :raises UsageError: more blocks than tags can tell apart.
+        """
+        config = run.subject.tlb
+        assert config is not None
+        if 2 * found.rows * HPAGE >= MOST_PAGES:
+            raise UsageError(
+                f"a TLB can be modelled for at most {MOST_PAGES // HPAGE // 2:,} touched blocks; the trace has {found.rows:,}"
+            )
+        self.run, self.found, self.config = run, found, config
+        # A guest's translation of a page and qemu's of the same page are two entries.
+        both = any(space.as_cpu >= 0 and space.as_guest >= 0 for space in run.machine.spaces)
+        self._apart = found.rows if both else 0
+        self.tlb = empty(config, found.rows + self._apart)
+        self.state = np.zeros(len(found.touched), np.uint8)
+        self.accesses = np.zeros(len(found.touched) // HPAGE, np.int64)
+        self.walks = run.walks = np.zeros((4, found.rows), np.int64)
+        self._one = np.zeros(1, np.int64)
+        self._new = np.zeros(CHUNK, np.int64)
+        for row in range(0, found.rows, 1024) if any(map(run.machine.fills, run.machine.spaces)) else ():
+            pages = found.touched_pages(row, min(row + 1024, found.rows))
+            settled = np.full(len(pages), 15, np.uint8)
+            run.settle(pages, settled)
+            touch.settle(self.state, found.cells, pages, settled)
+
+    def apply(self, columns: Columns, plain: bool, start: int, stop: int) -> None:
+        """The accesses *start* to *stop* of the columns (address, kind, space, count), in order."""
+        space = columns[2]
+        cuts = [start, stop]
+        if len(space):
+            cuts[1:1] = (
+                np.flatnonzero(space[start + 1 : stop] != space[start : stop - 1]) + start + 1
+            ).tolist()
+        for a, b in zip(cuts, cuts[1:], strict=False):
+            one = self.run.machine.at[int(space[a])] if len(space) else self.run.machine.spaces[0]
+            for low in range(a, b, CHUNK):
+                self._through(one, columns, plain, low, min(b, low + CHUNK))
+
+    def _through(self, space: Space, columns: Columns, plain: bool, start: int, stop: int) -> None:
+        address, kind, _, count = columns
+        mm, host = space.mm, space.mm.host
+        at, resumed = start, 0
+        ways = np.array([space.as_cpu, space.as_guest, space.alone], np.int64)
+        while at < stop:
+            huge = mm.huge_faults(np.arange(0, mm.npages, HPAGE))
+            frames = host.frames.reserve(stop - at, huge, 1024)
+            reached, why, called, tlb_said = accesses_through(
+                frames, host.r, space.lay, mm.arrays, space.table, space.mode, bool(mm.notifiers),
+                self.tlb, self.config.guest_huge, np.uint64(self._apart * HPAGE),
+                self.found.lookup, space.index, address, kind, count, plain, at, stop, resumed,
+                BITS, space.how, ways, self.state, self.accesses, self.walks, space.first_row, self._one, self._new,
+            )  # fmt: skip
+            mm.note_anon(self._new[: int(called)])
+            at, resumed = int(reached), 0
+            if why == END:
+                break
+            way = space.how[kind[at : at + 1]]
+            row, page = self._where(space, int(address[at]))
+            if why == HOLD:
+                self.accesses[self.found.cells[row] // HPAGE] += 1 if plain else int(count[at])
+                self.run.hold(space, page, int(way[0]))
+                at += 1
+            elif why == NOTIFY:
+                # Run by Python with the notifiers called between; the rest of the event follows when the loop is entered again.
+                space.access(np.array([page], np.int64), way)
+                resumed = 1 + int(tlb_said)
+            elif why == DENIED:
+                mm.denied += 1
+                at += 1
+            else:
+                if self.run.machine.budget < UNLIMITED:
+                    self.run.machine.spend()
+                resumed = 1 + int(tlb_said)
+
+    def _where(self, space: Space, address: int) -> tuple[int, int]:
+        """The row and the page (of the space) that hold *address*."""
+        numbers = self.found.numbers[space.rows]
+        block = int(np.searchsorted(numbers, address >> 21))
+        return space.first_row + block, block * HPAGE + (address >> 12 & 511)
+
+    def changed(self, rows: Ints, *, flushes: bool = True) -> None:
+        """The mappings of *rows* may have changed: nothing there is settled, and (*flushes*) no entry of them is left."""
+        touch.unsettle(self.state, self.found.cells, rows)
+        if flushes:
+            flush(self.tlb, np.concatenate((rows, rows + self._apart)))
+
+    def close(self) -> None:
+        """Before anyone looks: the noted touches are folded in, the accesses counted."""
+        at = self.found.cells // HPAGE
+        accesses: npt.NDArray[np.int64] = self.accesses[at]
+        rows = np.flatnonzero(accesses)
+        if len(rows):
+            self.run.fold(self.state, rows)
+            touch.forget(self.state, self.found.cells, rows)
+        self.run.count(accesses, rows)
+        self.accesses[at] = 0
