@@ -32,7 +32,15 @@ def claims_of(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "page", ["add-a-secondary-mmu.md", "model.md", "add-a-kernel-version.md", "metrics.md", "policies.md"]
+    "page",
+    [
+        "add-a-secondary-mmu.md",
+        "model.md",
+        "add-a-kernel-version.md",
+        "metrics.md",
+        "policies.md",
+        "replay.md",
+    ],
 )
 def test_the_code_of_a_page_runs(page, capsys, monkeypatch) -> None:
     blocks = code_of(page)
