@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from secondsight.errors import UsageError
 from secondsight.policy import Decision, Policy, make
 from secondsight.replay import Events
+from secondsight.replay.tlb import TlbConfig
 from secondsight.report import decode, encode, render
 from secondsight.trace.kinds import Kind
 from secondsight.trace.provenance import Space
@@ -70,6 +71,19 @@ def test_no_policy_makes_more_huge_than_the_budget(policy):
         codes = [results.verdicts[v].code for v in row(results, policy).events.verdict.array()]
         # Block 0 is made huge; block 5 finds no huge page left.
         assert codes == ["succeeded", "page_pmd_mapped", "alloc_huge_page_failed"]
+
+
+@pytest.mark.parametrize("backing", ["process", "vm"])
+def test_a_tlb_changes_no_content(backing):
+    # Stores to five pages of one block, each second: behind the first, all of them go through one dirty entry of the huge page.
+    trace = events([(s, 0, 0, page, 1) for s in range(30) for page in range(5)])
+    options = {"backing": backing, "fill": False, "channels": False}
+    with_tlb, without = (
+        row(compare(trace, ["always,khugepaged=false"], tlb=tlb, **options), "always").metrics
+        for tlb in (TlbConfig(), None)
+    )
+    assert with_tlb["bloat"] == without["bloat"] == 507 * 4096
+    assert with_tlb["zero_filled"] == without["zero_filled"] == 507 * 4096
 
 
 @pytest.mark.parametrize("policy", ["khugepaged", "always", "thp_shrinker", "madv_collapse", "oracle"])

@@ -30,7 +30,7 @@ from secondsight.replay.summary import Ints
 from secondsight.trace import Trace
 from secondsight.trace.kinds import FIRST_VERB, Verb
 
-SMALLEST, LARGEST = 1 << 13, 1 << 18
+SMALLEST, LARGEST = 1 << 15, 1 << 18
 Progress = Callable[[int, int], None]
 
 

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import PRESENT, PSE
 from secondsight.errors import UsageError
-from secondsight.mm.memory import cpu_access
+from secondsight.mm.memory import cpu_access, pfn_of
+from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mmu.spt import guest_access
 from secondsight.native import inlined, native
 from secondsight.policy.protocol import UNLIMITED
@@ -50,6 +51,15 @@ def _mapped(lay, m, t, here, guest):  # type: ignore[no-untyped-def]
         return (t.smd[here >> np.uint64(9)] & lay.present) != 0 or (t.spte[here] & lay.present) != 0
     pmd = m.pmd[here >> np.uint64(9)]
     return pmd != 0 and ((pmd & PSE) != 0 or (m.pte[here] & PRESENT) != 0)
+
+
+@inlined
+def _stored(f, lay, m, t, block, page, guest):  # type: ignore[no-untyped-def]
+    """A store through an entry of a huge page that was dirty already walks nothing; what it stored is there all the same."""
+    entry = t.smd[block] if guest else m.pmd[block]
+    pfn = np.uint64(pfn_of(entry))
+    if pfn != np.uint64(HUGE_ZERO_PFN):
+        f.flags[pfn + (page & np.uint64(511))] &= ~ZERO_FILLED
 
 
 # fmt: off
@@ -92,6 +102,8 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
                 found = use_here(tlb, tagged, big and whole, write)
                 if found == MISS or (found == CLEAN and write):
                     state[cell] |= touched
+                elif write and big:
+                    _stored(f, lay, m, t, block, page, guest)
             else:
                 here = page - np.uint64(first_row) * np.uint64(512)
                 mapped = _mapped(lay, m, t, here, guest)
@@ -99,6 +111,8 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
                 if mapped:
                     found = use(tlb, tagged, big and whole, write)
                     if found == DIRTY or (found == CLEAN and not write):
+                        if write and big:
+                            _stored(f, lay, m, t, block, page, guest)
                         continue
                 one[0] = here
                 none = m.pmd[block] == 0
