@@ -68,7 +68,8 @@ _ALL: Final = (
     ),
     Metric(
         "walk_refs_native", "walk references, native", "count", "less",
-        "Memory references of page walks on TLB misses: 4 for a 4 KiB page, 3 for a 2 MiB one. Needs a TLB model.",
+        "Memory references of page walks on TLB misses: 4 for a 4 KiB page, 3 for a 2 MiB one. A VM's misses are those of its own TLB, "
+        "whose entries are as small as the guest's pages, 4 KiB. Needs a TLB model.",
     ),
     Metric(
         "walk_refs_nested", "walk references, nested", "count", "less",
