@@ -163,10 +163,12 @@ def _groups(answer: Explanation) -> list[list[Block]]:
 
     Within a group by the memory that a collapse would add, the most first.
     """
-    found: dict[tuple[str, bool, bool], list[Block]] = {}
+    found: dict[tuple[str, bool, bool, str], list[Block]] = {}
     for block in answer.blocks:
         if block.status != "page_pmd_mapped":
-            found.setdefault((block.status, block.known, block.wasted), []).append(block)
+            # Other reasons hold numbers of the block's own.
+            why = block.reason if block.status == "ineligible" else ""
+            found.setdefault((block.status, block.known, block.wasted, why), []).append(block)
     groups = sorted(
         found.values(),
         key=lambda g: (not g[0].wasted, g[0].status != "succeeded", g[0].status == "ineligible", -len(g)),

@@ -1,0 +1,131 @@
+"""The commands about a running machine, on a process of our own, with whatever rights the tests have."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from secondsight.cli import main
+
+TARGET = """
+import mmap, sys
+memory = mmap.mmap(-1, 10 << 21, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for at in range(0, len(memory), 4096):
+    memory[at] = 1
+several = [mmap.mmap(-1, 3 << 21, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) for _ in range(5)]
+for each in several:
+    each[: 3 << 21] = bytes(3 << 21)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+pytestmark = pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage/enabled").exists(), reason="this kernel has no THP"
+)
+
+
+@pytest.fixture
+def target():
+    with subprocess.Popen(
+        [sys.executable, "-c", TARGET], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        child.stdout.readline()
+        yield child
+        child.kill()
+
+
+def run(capsys, *argv, code=0):
+    left = 0
+    try:
+        main([str(word) for word in argv])
+    except SystemExit as end:
+        left = end.code or 0
+    told = capsys.readouterr()
+    assert left == code, told.err
+    assert "Traceback" not in told.err
+    return told.out if code == 0 else told.err
+
+
+def test_explain_prints_totals_then_what_is_alike_once(target, capsys):
+    told = run(capsys, "explain", "--pid", target.pid, "--procfs")
+    head, mappings, blocks = told.split("\n\n")[0], told.split("\n\n")[2], told.split("\n\n")[3]
+    assert f"process {target.pid} (" in head and "SECONDARY  unknown" in head
+    assert mappings.count("shared memory") <= 3 and "passed by: MADV_NOHUGEPAGE" in mappings
+    assert blocks.count("ineligible: MADV_NOHUGEPAGE") == 1 and "--all shows every block" in blocks
+    every = run(capsys, "explain", "--pid", target.pid, "--procfs", "--all")
+    assert every.count(": ineligible: MADV_NOHUGEPAGE") >= 9
+
+
+def test_a_snapshot_says_what_the_process_said(target, tmp_path, capsys):
+    path = tmp_path / "process.npz"
+    run(capsys, "snapshot", "--pid", target.pid, "-o", path, "--procfs")
+    page = tmp_path / "page.html"
+    kept = json.loads(run(capsys, "explain", path, "--json", "--report", page))
+    live = json.loads(run(capsys, "explain", "--pid", target.pid, "--procfs", "--json"))
+    assert kept["totals"]["blocks"] >= 9 + 5 * 2 and kept["totals"] == live["totals"]
+    assert page.read_text().startswith("<!doctype html>")
+    area = next(m for m in kept["mappings"] if m["advice"] == "MADV_NOHUGEPAGE" and m["blocks"] >= 9)
+    first = -(-area["start"] // (1 << 21)) << 21
+    some = json.loads(
+        run(
+            capsys,
+            "explain",
+            "--pid",
+            target.pid,
+            "--procfs",
+            "--json",
+            "--range",
+            f"{first:x}-{first + (2 << 21):x}",
+        )
+    )
+    assert [b["address"] for b in some["blocks"]] == [first, first + (1 << 21)]
+    assert len(some["mappings"]) == 1 and some["mappings"][0]["empty"] == 0
+
+
+def test_collapse_leaves_what_is_marked_alone(target, capsys):
+    told = run(capsys, "collapse", "--pid", target.pid, "--procfs", "--dry-run", "--json")
+    with Path(f"/proc/{target.pid}/smaps").open() as smaps:
+        marked = [line.split()[0] for line in smaps if "-" in line.split()[0]]
+    assert marked and all(choice["address"] for choice in json.loads(told))
+    live = json.loads(run(capsys, "explain", "--pid", target.pid, "--procfs", "--json"))
+    forbidden = [(m["start"], m["end"]) for m in live["mappings"] if m["advice"] == "MADV_NOHUGEPAGE"]
+    assert forbidden
+    for choice in json.loads(told):
+        assert not any(low <= choice["address"] < high for low, high in forbidden)
+
+
+def test_doctor_answers_with_any_rights(capsys):
+    report = json.loads(run(capsys, "doctor", "--json"))
+    groups = {check["group"] for check in report["checks"]}
+    assert groups == {"kernel", "channel", "verb"}
+    assert all(check["mend"] for check in report["checks"] if check["state"] == "no"), (
+        "what is missing has a mend"
+    )
+    assert report["kernel"] == os.uname().release
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (("explain", "--pid", "99999999"), "there is no such process"),
+        (("explain", "--pid", "2147483648"), "there is no such process"),
+        (("explain", "--pid", "0"), "a process number is positive"),
+        (("explain",), "name a snapshot file or --pid PID"),
+        (("explain", "nowhere.npz"), "nowhere.npz"),
+        (("explain", "--pid", "1", "--range", "5"), "write START-END in hexadecimal"),
+        (("explain", "--pid", "1", "--vmcore", "nowhere"), "there is no such file"),
+        (("explain", "--pid", "1", "--vmcore", __file__, "--qmp", __file__), "name one of them"),
+        (("collapse", "--pid", "99999999"), "there is no such process"),
+        (("collapse", "--pid", "1", "--budget", "lots"), "--budget lots"),
+        (("collapse", "--pid", "1", "--policy", "ingens"), "clears accessed bits"),
+        (("snapshot", "--pid", "99999999", "-o", "x.npz"), "there is no such process"),
+        (("watch", "--pid", "99999999"), "there is no such process"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(argv, says, capsys):
+    told = run(capsys, *argv, code=2)
+    assert says in told and told.count("\n") == 1
