@@ -56,7 +56,7 @@ class FakeGuest:
 
 
 class FakeMachine:
-    name, slow = "npt", 1.0
+    name, slow, most_mib = "npt", 1.0, 1 << 20
 
     def __init__(self, **what: Any) -> None:
         self.boots, self.what = 0, {"dies_at": "", "fails_at": "", "lost": False, **what}
