@@ -133,6 +133,16 @@ def test_a_page_with_two_faults_answers_with_the_one_tested_first(name, second, 
 
 
 @pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("saved", [x86.DIRTY, x86.SAVED_DIRTY])
+def test_a_written_page_is_not_lazyfree_write_protected_or_not(saved, second) -> None:
+    """pte_dirty tests _PAGE_DIRTY_BITS: mprotect moves D to _PAGE_SAVED_DIRTY."""
+    view = young(block(), 0)
+    _lazyfree(view, 9)
+    view.pte[0, 9] = (view.pte[0, 9] & ~x86.RW) | saved
+    assert look(view, "7.2", second).passed[0]
+
+
+@pytest.mark.parametrize("second", [False, True])
 @pytest.mark.parametrize("name", SCAN_ORDER)
 def test_the_lower_page_ends_the_look(name, second) -> None:
     view = young(block(), 0)

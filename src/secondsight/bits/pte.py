@@ -32,6 +32,8 @@ SPECIAL = np.uint64(1 << 9)
 UFFD_WP = np.uint64(1 << 10)
 SOFT_DIRTY = np.uint64(1 << 11)
 SAVED_DIRTY = np.uint64(1 << 58)
+#: _PAGE_DIRTY_BITS: what pte_dirty tests.
+DIRTY_BITS = DIRTY | SAVED_DIRTY
 PROTNONE = np.uint64(1 << 8)
 #: pte_present: mapped, if only for PROT_NONE.
 MAPPED = PRESENT | PROTNONE
@@ -73,7 +75,7 @@ def pte_write(pte: U64) -> Bools:
 
 def pte_dirty(pte: U64) -> Bools:
     """Written since the bit was last cleared (_PAGE_DIRTY_BITS: D, or D saved when the entry was write-protected)."""
-    return (pte & (DIRTY | SAVED_DIRTY)) != 0
+    return (pte & DIRTY_BITS) != 0
 
 
 def pmd_trans_huge(pmd: U64) -> Bools:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from secondsight.bits.pte import (
     ACCESSED,
     DIRTY,
+    DIRTY_BITS,
     MAPPED,
     PFN_MASK,
     PRESENT,
@@ -174,7 +175,7 @@ def _page_checks(  # type: ignore[no-untyped-def]
         return Scan.PAGE_RO, shared
     if not known:
         return Scan.SUCCEED, shared
-    if j.lazyfree and j.khugepaged and flags & ANON and not flags & SWAPBACKED and not pte & DIRTY:
+    if j.lazyfree and j.khugepaged and flags & ANON and not flags & SWAPBACKED and not pte & DIRTY_BITS:
         return Scan.PAGE_LAZYFREE, shared
     if j.anon_first and not isolate and not flags & ANON:
         return Scan.PAGE_ANON, shared
