@@ -26,14 +26,17 @@ pytestmark = pytest.mark.kernel
 
 PROGRAM = Path(__file__).parents[1] / "support/guests/verdicts.py"
 SEED = int(os.environ.get("SECONDSIGHT_SEED", "1"))
+#: Blocks that khugepaged must have judged: of QEMU's guests, and of Bochs', which are slow. docs/live.md has the figures of 500.
+WANTED = int(os.environ.get("SECONDSIGHT_BLOCKS", "100"))
+SLOW = min(WANTED, 50)
 #: kernel, machine, blocks that khugepaged must have judged, blocks and processes of a batch
 CASES = [
-    ("6.1", "npt", 500, 120, 3),
-    ("6.1", "shadow", 500, 120, 3),
-    ("6.12", "npt", 500, 120, 3),
-    ("newest", "npt", 500, 120, 3),
-    ("6.1", "ept", 50, 40, 2),
-    ("6.1", "ept-noad", 50, 40, 2),
+    ("6.1", "npt", WANTED, 120, 3),
+    ("6.1", "shadow", WANTED, 120, 3),
+    ("6.12", "npt", WANTED, 120, 3),
+    ("newest", "npt", WANTED, 120, 3),
+    ("6.1", "ept", SLOW, 40, 2),
+    ("6.1", "ept-noad", SLOW, 40, 2),
 ]
 
 
@@ -150,4 +153,4 @@ def test_explain_says_what_khugepaged_then_does(kernel, mmu, wanted, blocks, spa
     assert not tally.wrong, "\n".join(tally.wrong)
     assert tally.disturbed <= tally.visited // 50
     assert tally.sure >= tally.visited * 0.9
-    assert len(tally.statuses) >= (6 if wanted >= 500 else 4), "the blocks were too much alike"
+    assert len(tally.statuses) >= (6 if wanted >= 100 else 4), "the blocks were too much alike"
