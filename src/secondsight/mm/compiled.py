@@ -34,6 +34,8 @@ class R(NamedTuple):
     release_dirties: int
     split_pmd_keeps_dirty: int
     refault_activates: int
+    touch_pmd_always: int
+    lazyfree_keeps_referenced: int
 
 
 def compile_rules(rules: Rules, host: HostConfig) -> R:
@@ -59,4 +61,6 @@ def compile_rules(rules: Rules, host: HostConfig) -> R:
         release_dirties=int(rules.release_dirties),
         split_pmd_keeps_dirty=int(rules.split_pmd_keeps_dirty),
         refault_activates=int(rules.refault_activates),
+        touch_pmd_always=int(rules.touch_pmd_always),
+        lazyfree_keeps_referenced=int(host.mglru and rules.mglru_lazyfree_keeps_referenced),
     )

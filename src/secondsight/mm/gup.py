@@ -71,8 +71,9 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers):  # type: ignore[no-
     pfn = pfn_of(entry)
     if pmd & PSE:
         pfn += page & 511
-        # follow_trans_huge_pmd with FOLL_TOUCH: touch_pmd sets the accessed bit (and dirty for a write).
-        m.pmd[block] = pmd | ACCESSED | (DIRTY if write else np.uint64(0))
+        # follow_trans_huge_pmd with FOLL_TOUCH, touch_pmd: x86's pmdp_set_access_flags writes nothing where nothing becomes dirty.
+        if write or r.touch_pmd_always:
+            m.pmd[block] = pmd | ACCESSED | DIRTY
     if pfn == ZERO_PFN or (pfn & ~511) == HUGE_ZERO_PFN:
         return pfn
     f.refcount[head_of(f, pfn)] += 1

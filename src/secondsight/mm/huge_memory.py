@@ -50,10 +50,12 @@ from secondsight.mm.page import (
     folio_mapcount,
     head_of,
     map_pmd,
+    mlock_page,
     put_page,
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
+from secondsight.mm.vma import Vm
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -240,7 +242,7 @@ def split_huge(mm: Mm, block: int) -> bool:
 
 def _remap(host: Host, head: int) -> None:
     """remap_page: the notifiers hear of every mapping that went through a migration entry; some kernels map the zero page in place of
-    subpages that are zero-filled."""
+    subpages that are zero-filled; what comes back to a locked area is mlocked (remove_migration_pte)."""
     f = host.frames.arrays
     for mm in host.mms.values():
         pte = mm.arrays.pte
@@ -249,12 +251,15 @@ def _remap(host: Host, head: int) -> None:
         if not len(found):
             continue
         mm.notifiers.invalidate_range(int(found[0]), int(found[-1]) + 1)
-        if host.rules.split_maps_zero_page:
-            for page in found.tolist():
-                pfn = int(pfns[page])
-                if f.flags[pfn] & ZERO_FILLED and not f.flags[pfn] & MLOCKED:
-                    unmap_pte(f, pfn)
-                    mm.arrays.pte[page] = ZERO_PTE
+        for page in found.tolist():
+            pfn = int(pfns[page])
+            if mm.vmas.at(page).flags & Vm.LOCKED:
+                mlock_page(f, pfn)
+            elif (
+                host.rules.split_maps_zero_page and f.flags[pfn] & ZERO_FILLED and not f.flags[pfn] & MLOCKED
+            ):
+                unmap_pte(f, pfn)
+                mm.arrays.pte[page] = ZERO_PTE
 
 
 def is_large(mm: Mm, page: int) -> bool:

@@ -92,6 +92,14 @@ def unmap(mm: Mm, start: int, end: int) -> None:
     zap_page_range(f, host.r, mm.arrays, start, end)
 
 
+@native
+def _lazily_freed(f, r, pfn):  # type: ignore[no-untyped-def]
+    """lru_lazyfree."""
+    f.flags[pfn] &= ~(ACTIVE | SWAPBACKED)
+    if not r.lazyfree_keeps_referenced:
+        f.flags[pfn] &= ~REFERENCED
+
+
 @allocating
 def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
     """madvise_free_pte_range: swap entries go; young or dirty PTEs become clean and old; eligible pages lose PG_swapbacked.
@@ -109,7 +117,7 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
                 m.pmd[block] = pmd & ~(ACCESSED | DIRTY)
                 f.flags[head] &= ~PAGE_DIRTY
                 if f.flags[head] & LRU and not f.flags[head] & UNEVICTABLE:
-                    f.flags[head] &= ~(ACTIVE | REFERENCED | SWAPBACKED)
+                    _lazily_freed(f, r, head)
             continue
         entry = m.pte[page] if pmd else np.uint64(0)
         if entry == 0:
@@ -134,16 +142,16 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
             waiting += 1
             f.refcount[pfn] += 1
             if waiting == r.lru_batch:
-                _lazyfree_drain(f, batch, waiting)
+                _lazyfree_drain(f, r, batch, waiting)
                 waiting = 0
-    _lazyfree_drain(f, batch, waiting)
+    _lazyfree_drain(f, r, batch, waiting)
 
 
 @allocating
-def _lazyfree_drain(f, batch, waiting):  # type: ignore[no-untyped-def]
+def _lazyfree_drain(f, r, batch, waiting):  # type: ignore[no-untyped-def]
     for i in range(waiting):
         pfn = batch[i]
-        f.flags[pfn] &= ~(ACTIVE | REFERENCED | SWAPBACKED)
+        _lazily_freed(f, r, pfn)
         f.refcount[pfn] -= 1
 
 

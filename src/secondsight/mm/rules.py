@@ -279,6 +279,12 @@ class Rules:
         "include/linux/mm_inline.h lru_gen_add_folio; 4d5d14a01e2c (6.13, and 6.12.117), gone in 6.14",
         "booted",
     )
+    mglru_lazyfree_keeps_referenced: bool = _rule(
+        True,
+        "with MGLRU a lazily freed page keeps PG_referenced: it is off its generation's list when the reference is to be cleared",
+        "mm/swap.c lru_lazyfree: lru_gen_clear_refs after lruvec_del_folio (6.14)",
+        "booted",
+    )
     mglru_available: bool = _rule(
         True,
         "the kernel has MGLRU",
@@ -333,6 +339,12 @@ class Rules:
         True,
         "a page swapped in soon after it was swapped out starts active (no MGLRU)",
         "mm/workingset.c workingset_refault; for anonymous pages since aae466b0052e (5.9)",
+        "booted",
+    )
+    touch_pmd_always: bool = _rule(
+        False,
+        "get_user_pages makes a huge PMD it follows young and dirty, reading or writing; else writing only",
+        "mm/huge_memory.c follow_trans_huge_pmd: set_pmd_at (2.6.38); touch_pmd, pmdp_set_access_flags (a8f97366452e, 4.15)",
         "booted",
     )
     dontneed_frees_tables: bool = _rule(
@@ -397,6 +409,7 @@ _6_12 = _SINCE_6_18.but(
     madv_collapse="6.1",
     dontneed_frees_tables=False,
     mglru_add_clears_referenced=True,
+    mglru_lazyfree_keeps_referenced=False,
 )
 _6_1 = _6_12.but(
     name="6.1",
@@ -437,6 +450,7 @@ _2_6_38 = _6_1.but(
     split_pmd_keeps_dirty=True,
     area_cut_invalidates=False,
     refault_activates=False,
+    touch_pmd_always=True,
     lru_batch=14,
     activate_batched=False,
     mlock_batched=False,
