@@ -73,6 +73,9 @@ class Btf:
         heads = self.words[self.starts + 1] if len(self.starts) else np.empty(0, np.uint32)
         self._kinds = (heads >> 24 & 31).astype(np.uint8)
         self._names = self.words[self.starts] if len(self.starts) else np.empty(0, np.uint32)
+        # What was looked for, found or not: a search reads megabytes of strings.
+        self._found: dict[tuple[str, frozenset[int]], int | None] = {}
+        self._enumerators: dict[str, tuple[int, int] | None] = {}
 
     @classmethod
     def load(cls, path: Path, base: Btf | None = None) -> Btf:
@@ -146,6 +149,11 @@ class Btf:
 
     def find(self, name: str, kinds: frozenset[int]) -> int | None:
         """Number of the type called *name* whose kind is one of *kinds*; a module's own before vmlinux's."""
+        if (name, kinds) not in self._found:
+            self._found[name, kinds] = self._find(name, kinds)
+        return self._found[name, kinds]
+
+    def _find(self, name: str, kinds: frozenset[int]) -> int | None:
         owner: Btf | None = self
         while owner is not None:
             strings: Btf | None = owner
@@ -175,6 +183,11 @@ class Btf:
 
     def find_enumerator(self, name: str) -> tuple[int, int] | None:
         """The enumeration's number and the value of the enumerator *name*, or None."""
+        if name not in self._enumerators:
+            self._enumerators[name] = self._find_enumerator(name)
+        return self._enumerators[name]
+
+    def _find_enumerator(self, name: str) -> tuple[int, int] | None:
         offset = self._string_offset(name)
         if offset is not None and len(self.starts):
             # Any word may hold that number: keep the one that lies in an enumeration, at an enumerator's name.

@@ -49,6 +49,8 @@ class Kallsyms:
             MissingPart: the addresses are hidden (kptr_restrict).
         """
         self._text = text
+        self._found: dict[str, int | None] = {}
+        self._named: dict[int, str | None] = {}
         # Per-CPU symbols start at 0 on some kernels; hidden ones are all 0.
         if not re.search(rb"^0*[1-9a-f]", text, re.MULTILINE):
             raise MissingPart(
@@ -56,7 +58,12 @@ class Kallsyms:
             )
 
     def address(self, name: str) -> int | None:
-        """Address of *name*, in vmlinux or any module."""
+        """Address of *name*, in vmlinux or any module; searched for once."""
+        if name not in self._found:
+            self._found[name] = self._search(name)
+        return self._found[name]
+
+    def _search(self, name: str) -> int | None:
         for ending in (b"\n", b"\t"):
             at = self._text.find(b" " + name.encode() + ending)
             if at >= 0:
@@ -65,7 +72,12 @@ class Kallsyms:
         return None
 
     def name_at(self, address: int) -> str | None:
-        """A function's or variable's name at exactly *address*."""
+        """A function's or variable's name at exactly *address*; searched for once."""
+        if address not in self._named:
+            self._named[address] = self._search_name(address)
+        return self._named[address]
+
+    def _search_name(self, address: int) -> str | None:
         at = self._text.find(b"%016x " % address)
         if at < 0:
             return None

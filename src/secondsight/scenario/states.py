@@ -11,6 +11,7 @@ The model hands in its own arrays, the lab what it read from kernel memory; comp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -27,13 +28,7 @@ T = TypeVar("T", int, str)
 
 def runs(values: Sequence[T]) -> list[tuple[int, T]]:
     """``[count, value]`` of each run of equal values."""
-    out: list[tuple[int, T]] = []
-    start = 0
-    for i in range(1, len(values) + 1):
-        if i == len(values) or values[i] != values[start]:
-            out.append((i - start, values[start]))
-            start = i
-    return out
+    return [(len(list(run)), value) for value, run in groupby(values)]
 
 
 def per_page(pmd: U64, table: U64) -> U64:
