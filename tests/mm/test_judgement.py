@@ -331,6 +331,19 @@ def test_two_notifiers_answer_for_different_pages() -> None:
 # -- unknown is a value ---------------------------------------------------------------------------------------------
 
 
+def test_a_page_swapped_in_beside_a_hole_is_a_page_of_its_own_in_the_zap() -> None:
+    """Neither has a folio: the zap's marks on others must not make one of the other."""
+    view = young(block(kvm=list(range(20, 400))), *range(10, 300))
+    view.pte[0, 3] = x86.NONE
+    view.pte[0, 9] = x86.swap_pte(np.uint64(5))
+    for column in ("flags", "mapcount", "folio_mapcount", "refcount"):
+        getattr(view, column)[0, [3, 9]] = 0
+    view.folio[0, [3, 9]] = -1
+    view.zap_marks[0, 20:400] = 1
+    told = judgement.verdict(view, Knobs(), PRESETS["6.1"])
+    assert Scan(told.code[0]) == Scan.SUCCEED and told.known[0]
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_verdict_says_when_an_unknown_channel_decides(name) -> None:
     view = block(kvm=[])

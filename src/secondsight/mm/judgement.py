@@ -409,7 +409,8 @@ def zap(view: BlockView, rules: Rules, *, mglru: bool = False, assume: bool = Fa
         ids = view.folio[b]
         # The block's folios as frames of their own: one row a page; a huge folio's pages share its first page's row.
         _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-        heads = first[inverse].astype(np.int64)
+        # What has no folio yet (a hole, a page that is being swapped in) is a row of its own.
+        heads = np.where(ids >= 0, first[inverse], np.arange(HPAGE_PMD_NR)).astype(np.int64)
         padded = HPAGE_PMD_NR + BATCH_MAX + 8
         f = FrameArrays(
             flags=np.zeros(padded, np.uint32),
