@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from secondsight.lab import kernels
+from secondsight.lab import initramfs, kernels
 from secondsight.lab.machine import machine
 from secondsight.lab.run import agent_files
 
@@ -28,7 +28,7 @@ def main() -> None:
     args = parser.parse_args()
     where = machine(args.mmu)
     program = Path(__file__).with_name("live_kernel_memory_guest.py")
-    files = {**agent_files(), "/app/main.py": program}
+    files = {**agent_files(), **initramfs.program(program)}
     with where.boot(
         kernels.resolve(args.kernel), files, main=["/app/main.py"], memory_mib=3 * args.mib
     ) as guest:

@@ -27,8 +27,7 @@ def answer():
         pytest.skip(str(missing))
     files = {
         **agent_files(),
-        **initramfs.package_sources(["secondsight.mm.*", "secondsight.policy.*"]),
-        "/app/main.py": GUESTS / "heal.py",
+        **initramfs.program(GUESTS / "heal.py"),
         "/app/numba.py": GUESTS / "numba.py",
     }
     with machine("npt").boot(newest, files, main=["/app/main.py"]) as guest:

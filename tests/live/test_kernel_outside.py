@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("drgn")
 
 from secondsight.errors import MissingPart, TargetGone
-from secondsight.lab import kernels
+from secondsight.lab import initramfs, kernels
 from secondsight.lab.agent import libc
 from secondsight.lab.machine import machine
 from secondsight.lab.run import agent_files
@@ -73,7 +73,7 @@ def test_from_outside_as_from_inside(kernel, mmu, mglru, tmp_path):
     scenario = msgspec.structs.replace(
         scenario, steps=tuple(step for step in scenario.steps if not isinstance(step, v.Scan))
     )
-    files = {**agent_files(), "/app/main.py": PROGRAM}
+    files = {**agent_files(), **initramfs.program(PROGRAM)}
     with machine(mmu).boot(found, files, main=["/app/main.py"], qmp=True) as guest:
         assert guest.receive(120)["ready"] == found.release
         guest.send({"scenario": msgspec.to_builtins(scenario)})

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from secondsight.errors import MissingPart
-from secondsight.lab import kernels
+from secondsight.lab import initramfs, kernels
 from secondsight.lab.agent import libc
 from secondsight.lab.machine import machine
 from secondsight.lab.run import agent_files
@@ -136,7 +136,7 @@ def test_explain_says_what_khugepaged_then_does(kernel, mmu, wanted, blocks, spa
     except MissingPart as missing:
         pytest.skip(str(missing))
     where, tally, seed = machine(mmu), Tally(), SEED * 1000 + zlib.crc32(f"{kernel}/{mmu}".encode()) % 900
-    files = {**agent_files(), "/app/main.py": PROGRAM}
+    files = {**agent_files(), **initramfs.program(PROGRAM)}
     memory = 1024 if where.slow > 1 else 3072
     with where.boot(found, files, main=["/app/main.py"], memory_mib=memory) as guest:
         assert guest.receive(120 * where.slow)["missing"] == {}

@@ -75,7 +75,10 @@ def boot_command(
     modules: ModulesOption = None,
     file: Annotated[list[str] | None, typer.Option(help="HOST:GUEST, a file to take along.")] = None,
     package: Annotated[
-        list[str] | None, typer.Option(help="A module of ours to take along (secondsight.bits.*).")
+        list[str] | None,
+        typer.Option(
+            help="A module of ours to take along, besides those that the script imports (secondsight.bits.*)."
+        ),
     ] = None,
     memory: Annotated[int, typer.Option(help="MiB of the guest.")] = 1024,
     append: Annotated[str, typer.Option(help="More of the kernel's command line.")] = "",
@@ -88,7 +91,7 @@ def boot_command(
 
     if not script.is_file():
         raise UsageError(f"no script at {script}")
-    files: dict[str, bytes | Path] = {"/app/main.py": script}
+    files = initramfs.program(script)
     files |= initramfs.package_sources(["secondsight.lab.wire", *(package or [])])
     for pair in file or []:
         host, _, inside = pair.partition(":")

@@ -13,6 +13,7 @@ costs more than it saves.
 
 from __future__ import annotations
 
+import ast
 import compileall
 import contextlib
 import hashlib
@@ -35,7 +36,7 @@ from secondsight.errors import MissingPart
 from secondsight.lab import cpio, elf
 from secondsight.lab.kernels import Kernel, Say, cache_dir, locked
 
-__all__ = ["PACKAGES", "PYTHON", "build", "overlay", "package_sources"]
+__all__ = ["PACKAGES", "PYTHON", "build", "overlay", "package_sources", "program"]
 
 PACKAGES = ("numpy", "drgn", "msgspec")
 """The distributions that the guest's Python can import, besides its standard library."""
@@ -122,6 +123,50 @@ def package_sources(modules: Iterable[str], under: str = "/app") -> dict[str, by
                 inside = "/".join(parts[:i]) + ("/__init__.py" if origin.name == "__init__.py" else ".py")
                 files[f"{under}/{inside}"] = origin
     return files
+
+
+def program(script: Path, under: str = "/app") -> dict[str, bytes | Path]:
+    """Overlay files that bring *script* as ``main.py`` and every module of ours that it imports, those that they import, and so on.
+
+    Every import statement counts, in a function too, but those that only a type checker reads. What is imported by a computed name
+    (``python -m``, a plug-in) is not seen. Raises MissingPart for a module that is not there.
+    """
+    ours: dict[str, Path] = {}
+    waiting = [script]
+    while waiting:
+        for name in sorted(_imported(waiting.pop()) - ours.keys()):
+            spec = importlib.util.find_spec(name)
+            if spec is None or spec.origin is None:
+                raise MissingPart(f"the guest needs {name}, which is not installed here")
+            ours[name] = Path(spec.origin)
+            waiting.append(ours[name])
+    return {f"{under}/main.py": script, **package_sources(ours, under)}
+
+
+def _imported(source: Path) -> set[str]:
+    """The modules of ours, and the packages above them, that the import statements in *source* name."""
+    found = set()
+    waiting: list[ast.AST] = [ast.parse(source.read_bytes(), source)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            waiting += node.orelse
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # What a package gives out is a module of it, or a name in its __init__.
+            package = importlib.util.find_spec(node.module) if _is_ours(node.module) else None
+            inside = bool(package and package.submodule_search_locations)
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} if inside else set()
+            found |= {node.module} | {name for name in submodules if importlib.util.find_spec(name)}
+        else:
+            waiting += ast.iter_child_nodes(node)
+    modules = [name.split(".") for name in found if _is_ours(name)]
+    return {".".join(parts[:i]) for parts in modules for i in range(1, len(parts) + 1)}
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _module_base(folder: Path, kernel: Kernel, say: Say) -> Path:
