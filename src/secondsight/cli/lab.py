@@ -77,7 +77,7 @@ def boot_command(
     package: Annotated[
         list[str] | None,
         typer.Option(
-            help="A module of ours to take along, besides those that the script imports (secondsight.bits.*)."
+            help="A module of ours to take along, besides what the script imports (secondsight.bits.*)."
         ),
     ] = None,
     memory: Annotated[int, typer.Option(help="MiB of the guest.")] = 1024,
