@@ -129,3 +129,26 @@ def test_doctor_answers_with_any_rights(capsys):
 def test_what_cannot_be_asked_is_one_line(argv, says, capsys):
     told = run(capsys, *argv, code=2)
     assert says in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (("explain", "--nonesuch"), "secondsight explain: No such option: --nonesuch"),
+        (("explain", "--pid", "one"), "secondsight explain: Invalid value for '--pid'"),
+        (("collapse",), "secondsight collapse: Missing option '--pid'"),
+        (("nonesuch",), "secondsight: No such command 'nonesuch'"),
+        (("lab", "fetch", "--nonesuch"), "secondsight lab fetch: No such option: --nonesuch"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_one_line(argv, says, capsys):
+    told = run(capsys, *argv, code=2)
+    assert told.startswith(says) and told.count("\n") == 1 and "--help" in told
+
+
+@pytest.mark.parametrize("argv", [["rules"], ["doctor", "--json"]])
+def test_a_reader_that_leaves_is_no_error(argv):
+    program = [sys.executable, "-m", "secondsight", *argv]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        child.stdout.close()
+        assert (child.stderr.read(), child.wait()) == (b"", 0)

@@ -34,6 +34,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lab": ("lab", "Boot real kernels, run scenarios in them, compare them with the model."),
 }
 
+#: Typer brings its own copy of click in some versions: the class of whichever is in use.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
 
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are asked for."""
@@ -78,9 +81,23 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: run a command; turn our errors into one line and their exit code."""
+    """Entry point: run a command; turn our errors, and a command line that cannot be read, into one line and their exit code."""
+    command = typer.main.get_command(app)
     try:
-        app(args=argv)
+        # Not app(): that draws a box around a wrong option, and calls a pipe that was closed a failure.
+        with command.make_context("secondsight", sys.argv[1:] if argv is None else list(argv)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+        sys.exit(0)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except _UsageError as error:
+        if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            path = error.ctx.command_path
+            print(f"{path}: {' '.join(error.format_message().split())} ({path} --help)", file=sys.stderr)
+        sys.exit(error.exit_code)
     except SecondSightError as error:
         print(f"secondsight: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -88,6 +105,15 @@ def main(argv: list[str] | None = None) -> None:
         print("secondsight: interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of a pipe left (head, less): not an error; silence the flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _no_reader()
+    except SystemExit as end:
+        # What rich makes of a closed pipe.
+        if isinstance(end.__context__, BrokenPipeError):
+            _no_reader()
+        raise
+
+
+def _no_reader() -> None:
+    """The reader of a pipe left (head, less): not an error. Silence the flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
