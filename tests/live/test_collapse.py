@@ -78,6 +78,13 @@ def test_until_coverage(target):
     assert done.collapsed == 5 and done.stopped == "coverage reached" and done.coverage == 0.5
 
 
+def test_coverage_is_reached_by_the_last_block_too(target):
+    full = [Choice(START + i * BLOCK, 512, None, 0) for i in range(5)]
+    assert carry_out(target, full, Limits(until=0.5), lambda seconds: False).stopped == "coverage reached"
+    target.huge = 0
+    assert carry_out(target, full[:4], Limits(until=0.5), lambda seconds: False).stopped == ""
+
+
 def test_the_budget_is_a_pace(target):
     waits = []
 

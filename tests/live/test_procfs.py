@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from secondsight.bits import pagemap as pm
 from secondsight.bits import pte as bits
 from secondsight.errors import MissingPart, SecondSightError, TargetGone, UsageError
-from secondsight.live.process import Process
+from secondsight.live.process import Process, explain_oserror
 from secondsight.live.procfs import BLOCK, FrameTable, Pagemap
 from secondsight.live.reader import ProcfsReader
 
@@ -197,3 +197,32 @@ def test_frames_beyond_memory_answer_zero(table):
 def test_a_missing_table_says_so():
     with pytest.raises(MissingPart, match="does not have it"):
         FrameTable("/proc/kpage-nothing")
+
+
+def told_of(tmp_path, status, flags):
+    """What is said of process 4242 with these lines of status and these flags in stat."""
+    (tmp_path / "status").write_text("".join(f"{line}\n" for line in ("Name:\tx", "Tgid:\t4242", *status)))
+    (tmp_path / "stat").write_text(f"4242 (a) b) S 1 1 1 0 -1 {flags} " + " ".join(["0"] * 40))
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(UsageError) as told:
+            Process._from_directory(4242, directory)
+    finally:
+        os.close(directory)
+    return str(told.value)
+
+
+def test_without_memory_a_kernel_thread_is_told_from_what_exits(tmp_path):
+    # PF_KTHREAD and PF_EXITING (include/linux/sched.h)
+    assert "kernel thread" in told_of(tmp_path, [], 0x00200000 | 0x40)
+    assert "is exiting" in told_of(tmp_path, [], 0x00000004 | 0x40)
+    assert "zombie" in told_of(tmp_path, ["State:\tZ (zombie)"], 0x4)
+
+
+def test_a_refusal_in_spite_of_the_capabilities_does_not_advise_them(monkeypatch):
+    denied = PermissionError(errno.EACCES, "denied")
+    monkeypatch.setattr("secondsight.live.process.own_capabilities", lambda: {"CAP_SYS_PTRACE"})
+    assert "run as root" in str(explain_oserror(denied, "x"))
+    every = {"CAP_SYS_PTRACE", "CAP_SYS_ADMIN"}
+    monkeypatch.setattr("secondsight.live.process.own_capabilities", lambda: every)
+    assert "security module" in str(explain_oserror(denied, "x"))

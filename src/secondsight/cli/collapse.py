@@ -151,10 +151,14 @@ def _print_round(done: Round, json: bool) -> None:
     if json:
         print(msgspec.json.encode(done).decode(), flush=True)
         return
-    each = done.spent / (done.collapsed or 1) * 1e6
+    cost = (
+        f"; {done.spent / done.collapsed * 1e6:.0f} us a block, longest call {done.stall * 1e3:.2f} ms"
+        if done.collapsed
+        else ""
+    )
     print(
         f"{done.considered} blocks looked at, {done.chosen} chosen, {done.collapsed} collapsed ({done.confirmed} confirmed by the page "
-        f"table), {done.bloat / 2**20:.1f} MiB added; {each:.0f} us a block, longest call {done.stall * 1e3:.2f} ms"
+        f"table), {done.bloat / 2**20:.1f} MiB added{cost}"
     )
     for cause, count in done.refused.items():
         print(f"  {count:6} refused: {cause}")

@@ -274,6 +274,8 @@ def carry_out(
         done.huge_after, done.resident = _sums(process, limits)
     except TargetGone:
         done.stopped = done.stopped or "the process has exited"
+    if not done.stopped and limits.until is not None and (done.coverage or 0) >= limits.until:
+        done.stopped = "coverage reached"
     return done
 
 

@@ -17,6 +17,9 @@ from types import TracebackType
 
 from secondsight.errors import MissingPart, SecondSightError, TargetGone, UsageError
 
+#: a task's flag (include/linux/sched.h), in field 9 of ``/proc/PID/stat``
+_PF_KTHREAD = 0x00200000
+
 #: the capabilities that reading and collapsing need, by bit (include/uapi/linux/capability.h)
 CAPABILITIES = {19: "CAP_SYS_PTRACE", 21: "CAP_SYS_ADMIN", 23: "CAP_SYS_NICE"}
 
@@ -35,6 +38,11 @@ def explain_oserror(error: OSError, what: str, pid: int | None = None) -> Second
     if error.errno in (errno.ESRCH, errno.ENOENT) and pid is not None:
         return TargetGone(f"process {pid} has gone (while reading {what})")
     if error.errno in (errno.EPERM, errno.EACCES):
+        if {"CAP_SYS_PTRACE", "CAP_SYS_ADMIN"} <= own_capabilities():
+            return MissingPart(
+                f"{what}: permission denied in spite of CAP_SYS_PTRACE and CAP_SYS_ADMIN: the process has more rights, or a security "
+                "module (Yama, SELinux, AppArmor) forbids it"
+            )
         return MissingPart(
             f"{what}: permission denied; run as root, or with CAP_SYS_PTRACE and CAP_SYS_ADMIN"
         )
@@ -94,19 +102,22 @@ class Process:
             raise explain_oserror(error, f"/proc/{pid}", pid) from None
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         group = int(fields.get("Tgid", pid))
+        # The command may hold spaces and parentheses: the fields start after the last one.
+        after = stat[stat.rindex(")") + 2 :].split()
         problem = ""
         if group != pid:
             problem = f"--pid {pid}: is a thread of process {group}; use --pid {group}"
         elif fields.get("State", "").startswith("Z"):
             problem = f"--pid {pid}: has exited (a zombie has no memory)"
-        elif "VmSize" not in fields:
+        elif int(after[6]) & _PF_KTHREAD:
             problem = f"--pid {pid}: is a kernel thread; it has no memory of its own"
+        elif "VmSize" not in fields:
+            problem = f"--pid {pid}: is exiting; its memory has gone"
         if problem:
             if pidfd is not None:
                 os.close(pidfd)
             raise UsageError(problem)
-        # The command may hold spaces and parentheses: the fields start after the last one.
-        start_time = int(stat[stat.rindex(")") + 2 :].split()[19])
+        start_time = int(after[19])
         return cls(pid, directory, pidfd, fields.get("Name", "?").strip(), start_time)
 
     @property
