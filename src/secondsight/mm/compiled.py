@@ -35,6 +35,8 @@ class R(NamedTuple):
     split_pmd_keeps_dirty: int
     refault_activates: int
     touch_pmd_always: int
+    mlock_counts_large: int
+    split_pmd_munlocks: int
     lazyfree_keeps_referenced: int
 
 
@@ -62,5 +64,7 @@ def compile_rules(rules: Rules, host: HostConfig) -> R:
         split_pmd_keeps_dirty=int(rules.split_pmd_keeps_dirty),
         refault_activates=int(rules.refault_activates),
         touch_pmd_always=int(rules.touch_pmd_always),
+        mlock_counts_large=int(rules.mlock_counts_large),
+        split_pmd_munlocks=int(rules.split_pmd_munlocks),
         lazyfree_keeps_referenced=int(host.mglru and rules.mglru_lazyfree_keeps_referenced),
     )

@@ -110,9 +110,16 @@ def mlock_new_folio(f, r, pfn):  # type: ignore[no-untyped-def]
 
 @native
 def munlock_folio(f, r, pfn):  # type: ignore[no-untyped-def]
-    """munlock_vma_page: a small page is unmapped in a locked area (page_remove_rmap); through the mlock batch, with a reference."""
-    if not f.flags[pfn] & (HEAD | TAIL):
-        _mlock_add(f, r, pfn, _MUNLOCK)
+    """munlock_vma_page: a PTE in a locked area is unmapped (page_remove_rmap); through the mlock batch, with a reference."""
+    if r.mlock_counts_large or not f.flags[pfn] & (HEAD | TAIL):
+        _mlock_add(f, r, head_of(f, pfn), _MUNLOCK)
+
+
+@native
+def munlock_huge(f, r, head):  # type: ignore[no-untyped-def]
+    """The same for a huge PMD, unmapped or split, since unmapping munlocks (5.18, as the batch); a large folio drains the batch."""
+    if r.mlock_batched:
+        _mlock_add(f, r, head, _MUNLOCK)
 
 
 @native

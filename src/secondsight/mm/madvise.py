@@ -20,7 +20,7 @@ from secondsight.bits.pageflags import DIRTY as PAGE_DIRTY
 from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE
 from secondsight.errors import UsageError
 from secondsight.mm.huge_memory import is_large, split_block_pmd, split_huge
-from secondsight.mm.lru import lru_add_drain, munlock_folio
+from secondsight.mm.lru import lru_add_drain, munlock_folio, munlock_huge
 from secondsight.mm.memory import V_LOCKED, pfn_of, vma_bits
 from secondsight.mm.page import (
     ACTIVE,
@@ -58,6 +58,8 @@ def zap_page_range(f, r, m, start, end):  # type: ignore[no-untyped-def]
         pmd = m.pmd[block]
         if pmd & PSE:
             if pfn_of(pmd) != HUGE_ZERO_PFN:
+                if vma_bits(m, page) & V_LOCKED:
+                    munlock_huge(f, r, pfn_of(pmd))
                 unmap_pmd(f, pfn_of(pmd))
             m.pmd[block] = 0
             page = (block + 1) * HPAGE

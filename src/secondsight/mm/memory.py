@@ -34,7 +34,14 @@ from secondsight.bits.pte import (
     USER,
 )
 from secondsight.mm import page as pg
-from secondsight.mm.lru import folio_add_lru, lru_add_drain, mlock_folio, mlock_new_folio, munlock_folio
+from secondsight.mm.lru import (
+    folio_add_lru,
+    lru_add_drain,
+    mlock_folio,
+    mlock_new_folio,
+    munlock_folio,
+    munlock_huge,
+)
 from secondsight.mm.page import (
     EXCLUSIVE,
     HEAD,
@@ -177,6 +184,8 @@ def split_pmd(f, r, m, block, frozen):  # type: ignore[no-untyped-def]
             map_pte(f, head + i)
             f.flags[head + i] = (f.flags[head + i] & ~EXCLUSIVE) | exclusive
             m.pte[first + i] = (np.uint64(head + i) << PFN_SHIFT) | keep
+        if vma_bits(m, first) & V_LOCKED and (frozen or r.split_pmd_munlocks):
+            munlock_huge(f, r, head)
         unmap_pmd(f, head)
     m.pmd[block] = TABLE
 

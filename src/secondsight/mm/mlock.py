@@ -10,7 +10,7 @@ from secondsight.bits.pte import MAPPED, PSE
 from secondsight.errors import UsageError
 from secondsight.mm.gup import NOT_PERMITTED, NOTIFY, populate
 from secondsight.mm.memory import pfn_of
-from secondsight.mm.page import HEAD, MLOCKED, TAIL, UNEVICTABLE, ZERO_PFN, head_of, mlock_page
+from secondsight.mm.page import HEAD, HPAGE, MLOCKED, UNEVICTABLE, ZERO_PFN, head_of, mlock_page
 from secondsight.mm.vma import Vm
 from secondsight.native import native
 
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 
 @native
-def _mark_locked(f, m, start, end, lock):  # type: ignore[no-untyped-def]
+def _whole(m, page, end, pfn):  # type: ignore[no-untyped-def]
+    """Do 512 PTEs from *page* on, all before *end*, map the whole folio at *pfn* in order?"""
+    i = 0
+    while i < HPAGE and page + i < end and m.pte[page + i] & MAPPED and pfn_of(m.pte[page + i]) == pfn + i:
+        i += 1
+    return i == HPAGE
+
+
+@native
+def _mark_locked(f, r, m, start, end, lock):  # type: ignore[no-untyped-def]
     """mlock_pte_range over pages already there."""
     for page in range(start, end):
         pmd = m.pmd[page >> 9]
@@ -28,8 +37,11 @@ def _mark_locked(f, m, start, end, lock):  # type: ignore[no-untyped-def]
         entry = pmd if pmd & PSE else m.pte[page]
         if not entry & MAPPED:
             continue
+        if pfn_of(entry) == ZERO_PFN:
+            continue
         pfn = head_of(f, pfn_of(entry))
-        if pfn == ZERO_PFN or f.flags[pfn] & TAIL or (f.flags[pfn] & HEAD and not pmd & PSE):
+        by_ptes = f.flags[pfn] & HEAD and not pmd & PSE
+        if by_ptes and (not r.mlock_counts_large or (lock and not _whole(m, page, end, pfn))):
             continue
         if lock:
             mlock_page(f, pfn)
@@ -45,8 +57,7 @@ def mlock(mm: Mm, start: int, end: int) -> str | None:
     _range(mm, start, end)
     host = mm.host
     host.drain()
-    mm.change_areas(start, end, lambda flags: flags | Vm.LOCKED)
-    _mark_locked(host.frames.arrays, mm.arrays, start, end, True)
+    _fix_up(mm, start, end, lock=True)
     for vma in list(mm.vmas.areas):
         low, high = max(start, vma.start), min(end, vma.end)
         if low >= high:
@@ -62,8 +73,16 @@ def munlock(mm: Mm, start: int, end: int) -> None:
     """munlock pages *start* to *end*: back to the evictable lists, inactive."""
     _range(mm, start, end)
     mm.host.drain()
-    mm.change_areas(start, end, lambda flags: flags & ~Vm.LOCKED)
-    _mark_locked(mm.host.frames.arrays, mm.arrays, start, end, False)
+    _fix_up(mm, start, end, lock=False)
+
+
+def _fix_up(mm: Mm, start: int, end: int, *, lock: bool) -> None:
+    """mlock_fixup: an area that is locked already, or not locked already, is left alone."""
+    now = [(max(start, a.start), min(end, a.end)) for a in mm.vmas.areas if bool(a.flags & Vm.LOCKED) != lock]
+    mm.change_areas(start, end, lambda flags: flags | Vm.LOCKED if lock else flags & ~Vm.LOCKED)
+    for low, high in now:
+        if low < high:
+            _mark_locked(mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, lock)
 
 
 def _populate(mm: Mm, low: int, high: int, write: bool) -> None:

@@ -18,8 +18,9 @@ _KEPT = PFN_MASK | ACCESSED | DIRTY | SPECIAL | PSE | NX
 
 
 @native
-def _change(f, m, start, end, none, writable, eager):  # type: ignore[no-untyped-def]
-    """change_pte_range; *eager*: can_change_pte_writable gives write back to exclusive dirty pages at once."""
+def _change(f, m, start, end, none, writable, eager, eager_huge):  # type: ignore[no-untyped-def]
+    """change_pte_range, change_huge_pmd; *eager*, *eager_huge*: exclusive dirty pages are writable again at once
+    (can_change_pte_writable, can_change_pmd_writable)."""
     page = start
     while page < end:
         block = page >> 9
@@ -32,7 +33,8 @@ def _change(f, m, start, end, none, writable, eager):  # type: ignore[no-untyped
             new |= PROTNONE if none else (PRESENT | USER)
             if writable:
                 zero = pfn in (ZERO_PFN, HUGE_ZERO_PFN)
-                if entry & RW or (eager and not zero and f.flags[pfn] & EXCLUSIVE and entry & DIRTY):
+                again = eager_huge if pmd & PSE else eager
+                if entry & RW or (again and not zero and f.flags[pfn] & EXCLUSIVE and entry & DIRTY):
                     new |= RW
             if pmd & PSE:
                 m.pmd[block] = new
@@ -49,11 +51,14 @@ def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> 
     if not 0 <= start < end <= mm.npages:
         raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
     flags = {"none": Vm(0), "r": Vm.READ, "rw": Vm.READ | Vm.WRITE}[prot]
-    eager = mm.host.rules.mprotect_keeps_exclusive_writable
+    rules = mm.host.rules
+    eager, eager_huge = rules.mprotect_keeps_exclusive_writable, rules.mprotect_keeps_huge_writable
     for vma in list(mm.vmas.areas):
         low, high = max(start, vma.start), min(end, vma.end)
         # mprotect_fixup leaves an area alone that is so protected already.
         if low < high and vma.flags & (Vm.READ | Vm.WRITE) != flags:
             mm.change_areas(low, high, lambda old: (old & ~(Vm.READ | Vm.WRITE)) | flags)
             mm.notifiers.invalidate_range(low, high)
-            _change(mm.host.frames.arrays, mm.arrays, low, high, prot == "none", prot == "rw", eager)
+            _change(
+                mm.host.frames.arrays, mm.arrays, low, high, prot == "none", prot == "rw", eager, eager_huge
+            )

@@ -249,6 +249,18 @@ class Rules:
         "mm/mlock.c mlock_folio_batch; 2fbb0c10d1e8 (5.18)",
         "booted",
     )
+    mlock_counts_large: bool = _rule(
+        True,
+        "mlock takes a huge page that PTEs map in full; unmapping one such PTE in a locked area munlocks it; else PTEs count for neither",
+        "mm/mlock.c allow_mlock_munlock, mm/internal.h munlock_vma_folio; 1acbc3f93614 (6.7)",
+        "booted",
+    )
+    split_pmd_munlocks: bool = _rule(
+        False,
+        "a huge page whose PMD is split in a locked area is munlocked; else its 512 PTEs mlock it first",
+        "mm/huge_memory.c __split_huge_pmd_locked; mm/rmap.c __folio_add_anon_rmap: folio_nr_pages(folio) == nr_pages (6.18)",
+        "booted",
+    )
     swapin_mlocks: bool = _rule(
         False,
         "a page swapped in to a locked area is mlocked at once; else only when reclaim or mlock meets it",
@@ -359,6 +371,12 @@ class Rules:
         "mm/ksm.c replace_page, mmu_notifier_invalidate_range_start (3.7)",
         "source",
     )
+    mprotect_keeps_huge_writable: bool = _rule(
+        True,
+        "the same for a huge PMD; else it becomes writable at the next write",
+        "mm/huge_memory.c change_huge_pmd, can_change_pmd_writable; 6a56ccbcf6c6 (6.2)",
+        "booted",
+    )
     mprotect_keeps_exclusive_writable: bool = _rule(
         True,
         "mprotect(PROT_WRITE) makes PTEs of exclusive dirty pages writable at once",
@@ -408,12 +426,15 @@ _6_12 = _SINCE_6_18.but(
     mglru_fault_marks=False,
     madv_collapse="6.1",
     dontneed_frees_tables=False,
+    split_pmd_munlocks=True,
     mglru_add_clears_referenced=True,
     mglru_lazyfree_keeps_referenced=False,
 )
 _6_1 = _6_12.but(
     name="6.1",
     shared="page",
+    mprotect_keeps_huge_writable=False,
+    mlock_counts_large=False,
     anon_before_shared=False,
     mglru_add_clears_referenced=False,
     lru_batch=15,
@@ -454,6 +475,7 @@ _2_6_38 = _6_1.but(
     lru_batch=14,
     activate_batched=False,
     mlock_batched=False,
+    split_pmd_munlocks=False,
     mark_needs_lru=True,
     new_anon_active=True,
     mglru_available=False,
