@@ -104,6 +104,7 @@ def test_every_verb_and_its_states_in_64_spaces_at_once(tmp_path: Path) -> None:
     assert said[25] == "0"
     observed = {s.space: s for s in first.states if s.at == "observe"}
     assert sum(n for n, _ in observed["a"].pte) == 4 * 512
-    assert next(b.status for b in first.blocks if b.space == "a" and b.block == 1) == "succeeded"
+    # What fork write-protected nobody has written since.
+    assert {b.status for b in first.blocks if b.space == "a"} == {"no_writable_page"}
     assert all(b.young is not None for b in first.blocks)
     assert len({tuple(r.blocks) for r in rest}) == 1

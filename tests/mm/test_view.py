@@ -10,7 +10,7 @@ from secondsight.bits.pte import ACCESSED
 from secondsight.mm import judgement, view
 from secondsight.mm.config import Knobs
 from secondsight.mm.madvise import madvise
-from secondsight.mm.page import ACTIVE, DIRTY, REFERENCED
+from secondsight.mm.page import ACTIVE, BATCH_ACTIVATE, DIRTY, N_ACTIVATE, REFERENCED
 from secondsight.mm.task_mmu import clear_refs
 from support.model import KERNELS, MMUS, pages, vm
 
@@ -64,11 +64,15 @@ def test_zap_is_what_the_models_invalidation_does(rules, mmu, mglru, s) -> None:
     host, mm, _ = prepared(rules, mmu, mglru, s)
     seen = view.of_model(mm, [0])
     told = judgement.zap(seen, host.rules, mglru=mglru)
+    f = host.frames.arrays
+    waiting = f.batch[BATCH_ACTIVATE, : f.n[N_ACTIVATE]]
     mm.notifiers.invalidate_range(0, 512)
     real = view.of_model(mm, [0])
     assert not any(c.young.any() for c in real.secondary), "nothing is left to be young"
     # PG_dirty, which a zap carries over too, is nothing that the judgement asks about.
     off = (told.flags ^ real.flags) & ~DIRTY
+    # Nor does a view tell which pages wait in the batch: those, the zap may have activated by filling it.
+    off[0, [p for p in range(512) if mm.pfn(p) in waiting]] &= ~ACTIVE
     assert not off.any(), (
         f"{np.argwhere(off)[:3].tolist()}: {told.flags[off != 0][:3]} {real.flags[off != 0][:3]}"
     )

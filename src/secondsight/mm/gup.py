@@ -1,7 +1,7 @@
 """get_user_pages: how a page is reached by its address and taken hold of.
 
     gup_fast   walks the page table without locks; takes a reference; marks the page referenced (the seed's addition);
-               gives up where the PTE is missing, special (the zero page), or read-only for a write
+               gives up where the entry is missing, inaccessible (PROT_NONE), special (the zero page), or read-only for a write
     gup slow   faults the page in like an access, then touches it: mark_page_accessed (FOLL_TOUCH)
 
 A huge page's head is marked, once a subpage: many subpages in one call are many marks. Source: mm/gup.c
@@ -30,7 +30,7 @@ def gup_fast(f, r, m, page, write):  # type: ignore[no-untyped-def]
     block = page >> 9
     pmd = m.pmd[block]
     if pmd & PSE:
-        if (write and not pmd & RW) or pfn_of(pmd) == HUGE_ZERO_PFN:
+        if not pmd & PRESENT or (write and not pmd & RW) or pfn_of(pmd) == HUGE_ZERO_PFN:
             return MISS
         pfn = pfn_of(pmd) + (page & 511)
     else:

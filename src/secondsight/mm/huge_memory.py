@@ -209,8 +209,10 @@ def _split_folio(f, r, head):  # type: ignore[no-untyped-def]
             f.n[FREED] += 1
 
 
-def split_huge(mm: Mm, block: int) -> bool:
+def split_huge(mm: Mm, block: int, *, remap: bool = True) -> bool:
     """split_huge_page of the folio that maps *block*: it falls into 512 small pages. False where there is none, or it is pinned.
+
+    *remap* is False where the kernel only unmaps the folio, and no zero page comes in its zero-filled pages' places.
 
     :raises UsageError: the block is outside the space.
     """
@@ -236,7 +238,8 @@ def split_huge(mm: Mm, block: int) -> bool:
                 split_block_pmd(other, row, frozen=True)
     host.frames.reserve(0, 0, 4 * HPAGE)
     _split_folio(host.frames.arrays, host.r, head)
-    _remap(host, head)
+    if remap:
+        _remap(host, head)
     return True
 
 

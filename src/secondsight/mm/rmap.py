@@ -206,8 +206,9 @@ def _reclaim(mm: Mm, pages: range, recorded: set[int] | None, asks: bool, gone: 
                 if page % HPAGE == 0:
                     _keep_huge(mm, page >> 9, asks)
                 continue
-            # Taken whole: unmapped through PTEs (TTU_SPLIT_HUGE_PMD), then page by page.
-            split_huge(mm, page >> 9)
+            # Unmapped through PTEs (TTU_SPLIT_HUGE_PMD), then page by page; what went to swap as a whole was never split before.
+            whole = recorded is not None and recorded.issuperset(range(page, page + HPAGE))
+            split_huge(mm, page >> 9, remap=not whole)
         f = mm.host.frames.arrays
         if not can_swap(mm, page):
             continue

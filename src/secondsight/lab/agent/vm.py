@@ -42,6 +42,9 @@ _PRIVATE_SLOT = 400
 _WINDOW_BLOCKS = 512
 _CPUID_ENTRIES = 128
 
+_ioctl = libc.lib.ioctl
+_ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+
 
 def _segment(kind: int, selector: int, long: bool) -> bytes:
     """struct kvm_segment: base, limit, selector, type, present, dpl, db, s, l, g, avl, unusable."""
@@ -71,42 +74,47 @@ class _Vcpu:
         fcntl.ioctl(self.fd, _KVM_SET_SREGS, bytes(s))
         self.start = code.PRIVATE + (_CODE64 if long else _CODE32)
         self.next = self.start + (code.NEXT64 if long else code.NEXT32)
+        self._regs = ctypes.create_string_buffer(144)
         self.set_rip(self.start)
 
-    def set_rip(self, rip: int) -> None:
-        regs = bytearray(fcntl.ioctl(self.fd, _KVM_GET_REGS, bytes(144)))
-        struct.pack_into("<QQ", regs, 128, rip, 2)
-        fcntl.ioctl(self.fd, _KVM_SET_REGS, bytes(regs))
+    def set_rip(self, rip: int | None) -> None:
+        """Go on at *rip*, with no flag set; None: where it is."""
+        libc.check(_ioctl(self.fd, _KVM_GET_REGS, self._regs), "KVM_GET_REGS")
+        if rip is not None:
+            struct.pack_into("<QQ", self._regs, 128, rip, 2)
+        libc.check(_ioctl(self.fd, _KVM_SET_REGS, self._regs), "KVM_SET_REGS")
+
+    def _run(self, request: int) -> int:
+        """The ioctl's errno, or 0."""
+        return ctypes.get_errno() if _ioctl(self.fd, request, None) < 0 else 0
 
     def rehearse(self) -> None:
-        """What `go` does at a denied access, without one: an exception and a look at the registers take memory the first time."""
-        try:
-            fcntl.ioctl(self.fd, _NO_SUCH_IOCTL, 0)
-        except OSError:
-            fcntl.ioctl(
-                self.fd, _KVM_SET_REGS, bytes(bytearray(fcntl.ioctl(self.fd, _KVM_GET_REGS, bytes(144))))
-            )
+        """What `go` does at a denied access, without one: what that takes of this process's memory, it has taken then.
+
+        No exception is raised on that way, either: each takes fresh memory.
+        """
+        self._run(_NO_SUCH_IOCTL)
+        self.set_rip(None)
 
     def go(self) -> dict[str, int]:
         """Run to the halt; how many accesses the host denied, by errno (ENXIO: no memslot there)."""
-        denied: dict[str, int] = {}
+        denied = {"EFAULT": 0, "ENXIO": 0}
         while True:
-            try:
-                fcntl.ioctl(self.fd, _KVM_RUN, 0)
-            except OSError as error:
-                if error.errno == errno.EINTR:
-                    continue
-                if error.errno != errno.EFAULT:
-                    raise
-                denied["EFAULT"] = denied.get("EFAULT", 0) + 1
+            code = self._run(_KVM_RUN)
+            if code == errno.EINTR:
+                continue
+            if code == errno.EFAULT:
+                denied["EFAULT"] += 1
                 self.set_rip(self.next)
                 continue
+            if code:
+                raise libc.SysError(code, "KVM_RUN: " + os.strerror(code))
             (reason,) = struct.unpack_from("<I", self.run, 8)
             if reason == _EXIT_HLT:
                 return denied
             if reason != _EXIT_MMIO:
                 raise libc.SysError(errno.EIO, f"the VM stopped with KVM_EXIT {reason}")
-            denied["ENXIO"] = denied.get("ENXIO", 0) + 1
+            denied["ENXIO"] += 1
 
 
 class Vm:
@@ -197,7 +205,7 @@ class Vm:
                 self._cpu[1] = _Vcpu(self._fd, 1, self._size, self._cpuid)
         cpu = self._cpu[1 if view else 0]
         top = view << 39
-        denied: dict[str, int] = {}
+        denied = {"EFAULT": 0, "ENXIO": 0}
         ours = range(code.PRIVATE, code.PRIVATE + self._free, libc.PAGE)
         for at in range(0, len(pages), _ENTRIES):
             part = [top + (p + shift) * libc.PAGE for p in pages[at : at + _ENTRIES]]
@@ -211,8 +219,8 @@ class Vm:
             self._list(part, values, stamp is not None)
             libc.drain()
             for name, count in cpu.go().items():
-                denied[name] = denied.get(name, 0) + count
-        return min(denied) if denied else None
+                denied[name] += count
+        return next((name for name, count in denied.items() if count), None)
 
     def close_inherited(self) -> None:
         """In a forked child: let go of the parent's VM, which must live and die with the parent."""
