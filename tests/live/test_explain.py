@@ -82,6 +82,11 @@ def test_unknown_is_never_no():
     answer = explain(snapshot(found))
     idle, marked, dark = answer.blocks
     assert idle.secondary is None and idle.referenced == 0
+    assert (idle.status, idle.known, idle.wasted) == ("lack_referenced_page", True, False)
+    assert idle.wasted_if and "if only a secondary MMU used it" in idle.reason and dark.wasted_if
+    assert not marked.wasted_if and answer.totals.wasted_if == 2
+    old = explain(snapshot(found, FACTS_61))
+    assert old.totals.wasted_if == 0, "up to 6.12 the zap carries what a guest used"
     assert marked.status == "succeeded" and marked.known, "PG_referenced alone decides"
     assert dark.primary is None and not dark.known and "succeeded" in dark.others
     assert "unknown" in answer.channels["SECONDARY"] and "may not look" in answer.channels["SECONDARY"]
@@ -197,6 +202,28 @@ def test_the_page_tells_every_block_and_escapes_names():
     assert page.count("<rect ") == 3 and "<script" not in page and "&lt;script&gt;" in page
     assert [kind(b) for b in answer.blocks] == ["idle", "wasted", "idle"]
     assert "http" not in page and "src=" not in page
+
+
+def test_the_page_draws_many_small_mappings_that_are_alike_as_one():
+    from secondsight.live.page import render
+
+    taken = snapshot(columns(40))
+    (whole,) = taken.header.mappings
+    start, end = whole.start, whole.end
+    ones = [
+        msgspec.structs.replace(whole, start=start + i * BLOCK, end=start + (i + 1) * BLOCK)
+        for i in range(20)
+    ]
+    other = msgspec.structs.replace(whole, start=start + 20 * BLOCK, end=end)
+    header = msgspec.structs.replace(taken.header, mappings=(*ones, other))
+    page = render(explain(dataclasses.replace(taken, header=header)))
+    assert page.count("<rect ") == 40 and page.count("<svg ") == 2
+    assert f"{start:012x}-{other.start:012x}" in page and "20 mappings alike, eligible" in page
+    header = msgspec.structs.replace(
+        taken.header, mappings=(*ones[:3], msgspec.structs.replace(other, start=ones[3].start))
+    )
+    page = render(explain(dataclasses.replace(taken, header=header)))
+    assert page.count("<rect ") == 40 and page.count("<svg ") == 4 and "alike" not in page
 
 
 def test_swapped_pages_come_back_before_the_second_look():

@@ -50,6 +50,7 @@ class LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"secondsight.cli.{COMMANDS[cmd_name][0]}")
+        module.app._add_completion = False  # options of Typer's that no command here means to have
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command

@@ -123,9 +123,10 @@ def _print_totals(answer: Explanation) -> None:
         f"\n{totals.blocks} blocks hold memory ({_size(totals.resident)}) in {totals.mappings} mappings; "
         f"{totals.eligible_blocks} eligible, {totals.huge_blocks} huge; {coverage}"
     )
+    perhaps = f", perhaps {totals.wasted_if} more" if totals.wasted_if else ""
     print(
         f"khugepaged will collapse {totals.collapsible}, may collapse {totals.collapsible_if} more; "
-        f"memory that would add: {_size(totals.bloat)}; wasted passes ahead: {totals.wasted}; "
+        f"memory that would add: {_size(totals.bloat)}; wasted passes ahead: {totals.wasted}{perhaps}; "
         f"verdicts that hang on the unknown: {totals.unknown}"
     )
     for status, count in totals.by_status.items():

@@ -29,6 +29,8 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     """One 2 MiB block. Counts are pages; a channel's count of None is unknown, with ``*_unknown`` pages not seen.
 
     ``status`` is what khugepaged will answer (``ineligible``: it passes the mapping by); *known* False: ``others`` could come instead.
+    *wasted*: in a pass that allocates a huge page and unmaps the block from the secondary MMUs for nothing; *wasted_if*: so, if a
+    secondary MMU that could not be read used it.
     """
 
     address: int
@@ -46,6 +48,7 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     others: tuple[str, ...] = ()
     at: int | None = None
     wasted: bool = False
+    wasted_if: bool = False
     bloat: int = 0
     guest: int | None = None
     slot: int | None = None
@@ -78,6 +81,7 @@ class Totals(msgspec.Struct, frozen=True):
     collapsible_if: int
     bloat: int
     wasted: int
+    wasted_if: int
     unknown: int
     by_status: dict[str, int]
 
@@ -191,10 +195,15 @@ def _block(row: int, snapshot: Snapshot, facts: Facts, judged: Judged | None, re
     gfn = int(columns.gfn[row])
     if refused or judged is None or judged.place[row] < 0:
         status, known, reason, others, at, wasted = _unjudged(refused)
+        wasted_if = False
     else:
         status, known, reason, others, at, wasted = _verdict(
             row, int(judged.place[row]), snapshot, facts, judged
         )
+        alone = not wasted and facts.secondary_unknown[row] and judged.guest_alone[judged.place[row]]
+        wasted_if = bool(alone) and status == "lack_referenced_page"
+        if wasted_if:
+            reason = f"{reason}; if only a secondary MMU used it, the pass is wasted"
     return Block(
         address=int(columns.address[row]),
         mapping="huge" if huge else "small" if populated else "swapped" if swapped else "none",
@@ -211,6 +220,7 @@ def _block(row: int, snapshot: Snapshot, facts: Facts, judged: Judged | None, re
         others=others,
         at=at,
         wasted=wasted,
+        wasted_if=wasted_if,
         bloat=512 - populated - swapped if status == "succeeded" else 0,
         guest=gfn << 12 if gfn >= 0 else None,
         slot=int(columns.slot[row]) if gfn >= 0 else None,
@@ -351,6 +361,7 @@ def _totals(
         ),
         bloat=sum(block.bloat for block in blocks) * 4096,
         wasted=sum(block.wasted for block in blocks),
+        wasted_if=sum(block.wasted_if for block in blocks),
         unknown=sum(not block.known for block in blocks),
         by_status=dict(sorted(by_status.items(), key=lambda item: -item[1])),
     )

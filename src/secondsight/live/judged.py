@@ -23,7 +23,7 @@ from secondsight.live.capture import Snapshot
 from secondsight.live.choose import Candidates
 from secondsight.live.view import to_view
 from secondsight.mm.config import Knobs
-from secondsight.mm.judgement import Verdict, verdict, zap
+from secondsight.mm.judgement import Scan, Verdict, scan, verdict, zap
 from secondsight.mm.rules import Rules
 from secondsight.mm.view import BlockView
 
@@ -35,7 +35,8 @@ class Judged:
     """Verdicts of the rows that need judging.
 
     *first*: the likeliest reading; *codes* uint8[M, R]: the status in each; *known* bool[M]: all agree; *batch_decides* bool[M]: the
-    LRU batch is among what they disagree over; *place* int64[N]: a row's place in these, or -1.
+    LRU batch is among what they disagree over; *guest_alone* bool[M]: the scan passes if what is unknown is yes, and isolate refuses
+    unless the CPU's own marks are, under rules whose zap drops the guest's; *place* int64[N]: a row's place in these, or -1.
     """
 
     def __init__(self, snapshot: Snapshot, rows: I64, candidates: Candidates) -> None:
@@ -52,6 +53,11 @@ class Judged:
         self.codes = np.stack([r.code for r in readings] + [r.other for r in readings] + batched, axis=1)
         self.known = (self.codes == self.codes[:, :1]).all(axis=1)
         self.batch_decides = np.any([b != r.code for b, r in zip(batched, readings, strict=True)], axis=0)
+        self.guest_alone = np.zeros(len(rows), np.bool_)
+        for rules, each in zip(candidates.rules, readings, strict=True):
+            if not rules.zap_transfers_accessed:
+                perhaps = scan(view, header.limits, rules, assume=True).passed
+                self.guest_alone |= perhaps & (each.isolate.code == Scan.LACK_REFERENCED_PAGE)
         self.place = np.full(len(snapshot.columns.address), -1, np.int64)
         self.place[rows] = np.arange(len(rows))
 

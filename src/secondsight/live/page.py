@@ -12,6 +12,7 @@ from secondsight.live.explain import Block, Explanation, Mapping
 
 _COLUMNS = 64  # blocks a row: 128 MiB
 _SIDE, _GAP = 11, 2
+_SMALL, _MANY = 8, 6  # more mappings than these, alike and of no more blocks than these, are drawn as one
 _MOST = 40_000  # blocks drawn; beyond, a page would take a browser minutes
 
 #: what a colour says, in the order of the legend; chosen to differ in lightness too, for eyes that do not see all hues
@@ -31,7 +32,7 @@ td,th{padding:.2rem .6rem;text-align:left;border-bottom:1px solid #8884;vertical
 code{font:12px ui-monospace,monospace}.big{font-size:1.6rem;font-weight:600}.cards{display:flex;flex-wrap:wrap;gap:2rem;margin:1rem 0}
 .cards div{min-width:8rem}.legend span{display:inline-block;margin-right:1rem}
 .legend i{display:inline-block;width:11px;height:11px;margin-right:.3rem}
-svg{display:block;margin:.2rem 0 1rem}small{color:#777}
+rect{stroke:#8886}svg{display:block;max-width:100%;height:auto;margin:.2rem 0 1rem}small{color:#777}
 """
 
 
@@ -59,7 +60,10 @@ def render(answer: Explanation) -> str:
         (f"{totals.collapsible:,}", "blocks will collapse"),
         (f"{totals.collapsible_if:,}", "more may"),
         (f"{totals.bloat / 2**20:,.1f} MiB", "would be added"),
-        (f"{totals.wasted:,}", "wasted passes ahead"),
+        (
+            f"{totals.wasted:,}" + (f" – {totals.wasted + totals.wasted_if:,}" if totals.wasted_if else ""),
+            "wasted passes ahead",
+        ),
     )
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
@@ -74,10 +78,10 @@ def render(answer: Explanation) -> str:
         ),
         "</div>",
         _facts(answer),
+        _table(answer),
         "<h2>Every block</h2><p>One square is 2 MiB; hover to read it.</p>",
         _legend(),
         *_maps(answer),
-        _table(answer),
         "</html>",
     ]
     return "\n".join(parts)
@@ -103,7 +107,8 @@ def _legend() -> str:
 
 
 def _maps(answer: Explanation) -> Iterable[str]:
-    left = _MOST
+    """The mappings with their blocks, in the order of their addresses; hundreds of small ones that are alike in one, where the first is."""
+    alike: dict[tuple[str, ...], list[tuple[Mapping, list[Block]]]] = {}
     blocks = iter(answer.blocks)
     block = next(blocks, None)
     for mapping in answer.mappings:
@@ -112,14 +117,22 @@ def _maps(answer: Explanation) -> Iterable[str]:
             if block.address >= mapping.start:
                 mine.append(block)
             block = next(blocks, None)
-        if mine and left > 0:
-            yield _map(mapping, mine[:left])
+        if mine:
+            small = () if len(mine) <= _SMALL else (f"{mapping.start}",)
+            key = (mapping.perms, mapping.advice, mapping.name, mapping.refused, *small)
+            alike.setdefault(key, []).append((mapping, mine))
+    left = _MOST
+    for same in alike.values():
+        for several in [same] if len(same) > _MANY else [[one] for one in same]:
+            mine = [block for _, some in several for block in some]
+            if left > 0:
+                yield _map([mapping for mapping, _ in several], mine[:left])
             left -= len(mine)
-    if left <= 0:
-        yield f"<p>Only the first {_MOST:,} blocks are drawn; <code>--json</code> holds all.</p>"
+    if left < 0:
+        yield f"<p>Only {_MOST:,} blocks are drawn; <code>--json</code> holds all.</p>"
 
 
-def _map(mapping: Mapping, blocks: list[Block]) -> str:
+def _map(mappings: list[Mapping], blocks: list[Block]) -> str:
     step = _SIDE + _GAP
     height = -(-len(blocks) // _COLUMNS) * step
     squares = "".join(
@@ -127,11 +140,14 @@ def _map(mapping: Mapping, blocks: list[Block]) -> str:
         f"<title>{html.escape(_words(b))}</title></rect>"
         for i, b in enumerate(blocks)
     )
+    mapping = mappings[0]
     state = f"passed by: {mapping.refused}" if mapping.refused else "eligible"
-    head = f"{mapping.start:012x}-{mapping.end:012x} {mapping.perms} {mapping.advice} {mapping.name}"
+    end = max(each.end for each in mappings)
+    head = f"{mapping.start:012x}-{end:012x} {mapping.perms} {mapping.advice} {mapping.name}"
+    count = f"{len(mappings):,} mappings alike, " if len(mappings) > 1 else ""
     return (
-        f"<div><code>{html.escape(head)}</code> <small>{html.escape(state)}</small></div>"
-        f"<svg role=img width={_COLUMNS * step} height={height}>{squares}</svg>"
+        f"<div><code>{html.escape(head)}</code> <small>{count}{html.escape(state)}</small></div>"
+        f"<svg role=img width={_COLUMNS * step} height={height} viewBox='0 0 {_COLUMNS * step} {height}'>{squares}</svg>"
     )
 
 
