@@ -32,7 +32,7 @@ td,th{padding:.2rem .6rem;text-align:left;border-bottom:1px solid #8884;vertical
 code{font:12px ui-monospace,monospace}.big{font-size:1.6rem;font-weight:600}.cards{display:flex;flex-wrap:wrap;gap:2rem;margin:1rem 0}
 .cards div{min-width:8rem}.legend span{display:inline-block;margin-right:1rem}
 .legend i{display:inline-block;width:11px;height:11px;margin-right:.3rem}
-rect{stroke:#8886}svg{display:block;max-width:100%;height:auto;margin:.2rem 0 1rem}small{color:#777}
+rect{stroke:#8886}svg{display:block;max-width:100%;height:auto;margin:.2rem 0 1rem}small{opacity:.65}
 """
 
 
