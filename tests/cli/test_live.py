@@ -136,6 +136,7 @@ def test_what_cannot_be_asked_is_one_line(argv, says, capsys):
     [
         (("explain", "--nonesuch"), "secondsight explain: No such option: --nonesuch"),
         (("explain", "--pid", "one"), "secondsight explain: Invalid value for '--pid'"),
+        (("explain", "--pid"), "secondsight: Option '--pid' requires an argument"),
         (("collapse",), "secondsight collapse: Missing option '--pid'"),
         (("nonesuch",), "secondsight: No such command 'nonesuch'"),
         (("lab", "fetch", "--nonesuch"), "secondsight lab fetch: No such option: --nonesuch"),

@@ -93,10 +93,10 @@ def main(argv: list[str] | None = None) -> None:
     except typer.Exit as end:
         sys.exit(end.exit_code)
     except _UsageError as error:
-        if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":
+        if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
         else:
-            path = error.ctx.command_path
+            path = error.ctx.command_path if error.ctx else "secondsight"
             print(f"{path}: {' '.join(error.format_message().split())} ({path} --help)", file=sys.stderr)
         sys.exit(error.exit_code)
     except SecondSightError as error:
