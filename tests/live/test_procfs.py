@@ -189,6 +189,14 @@ def test_frames_come_back_in_the_order_asked(table, frames, ordered):
         assert np.array_equal(words.read(asked), asked * np.uint64(3) + np.uint64(1))
 
 
+def test_frames_far_apart_are_sorted_and_long_lists_read_in_parts(table):
+    near = np.tile(np.arange(5000, dtype=np.uint64)[::-1], 8)
+    with FrameTable(str(table)) as words:
+        assert np.array_equal(words.read(near), near * np.uint64(3) + np.uint64(1))
+        far = np.array([7, 1 << 44, 4999, 7, (1 << 44) + 1], np.uint64)
+        assert words.read(far).tolist() == [22, 0, 14998, 22, 0]
+
+
 def test_frames_beyond_memory_answer_zero(table):
     with FrameTable(str(table)) as words:
         assert words.read(np.array([[4999, 5000], [1 << 40, 2]], np.uint64)).tolist() == [[14998, 0], [0, 7]]

@@ -7,7 +7,7 @@ What procfs can and cannot say::
     kpageflags     PG_referenced, PG_idle, LRU, locked, compound …   no refcount, no PG_young
     kpagecount     mapcount                                          no refcount
 
-Reads go straight into preallocated arrays (``os.preadv``). Page frames are read in PFN order with gaps of up to
+Reads go straight into preallocated arrays (``os.preadv``). Page frames are read in PFN order, eight at a time, with gaps of up to
 16 merged: one long read costs less than several short ones. Every call may come back short; the process may exit,
 exec or unmap in between: a short answer is asked again, an empty one means that the address space has gone.
 """
@@ -40,6 +40,9 @@ BLOCK = PAGE * PAGES_PER_BLOCK
 MERGE_GAP = 16
 _PAGEMAP_SCAN = 3 << 30 | 96 << 16 | ord("f") << 8 | 16  # _IOWR('f', 16, struct pm_scan_arg)
 _SCAN_VECTOR = 4096
+_GROUP = 3  # frames are read by groups of 8
+_SPARSE = 16  # groups of memory for each frame asked, beyond which they are sorted rather than counted
+_PART = 1 << 14
 _FRAMES_A_THREAD = 1 << 15
 _REGION = np.dtype([("start", "<u8"), ("end", "<u8"), ("categories", "<u8")])
 
@@ -253,6 +256,28 @@ def _cut(firsts: I64, lengths: I64, offsets: I64, most: int) -> tuple[I64, I64, 
     )
 
 
+def _parts(count: int) -> list[slice]:
+    """*count* numbers in pieces that fit into a core's cache: a fresh array of a number for each page costs its page faults."""
+    return [slice(at, at + _PART) for at in range(0, count, _PART)]
+
+
+def _groups(frames: I64) -> tuple[I64, Callable[[slice], I64]]:
+    """The groups that *frames* (int64[N]) lie in, ascending, int64[M]; and, for a slice of them, where among those each one's is."""
+    low = int(frames.min()) >> _GROUP
+    span = (int(frames.max()) >> _GROUP) - low + 1
+    if span > _SPARSE * len(frames) + (1 << 20):
+        found, place = np.unique(frames >> _GROUP, return_inverse=True)
+        return found, place.reshape(-1).__getitem__
+    # Counted rather than sorted: a tenth of the time where frames lie at random.
+    seen = np.zeros(span, np.bool_)
+    for part in _parts(len(frames)):
+        seen[(frames[part] >> _GROUP) - low] = True
+    found = np.flatnonzero(seen)
+    index = np.empty(span, np.int32)
+    index[found] = np.arange(len(found), dtype=np.int32)
+    return found + low, lambda part: index[(frames[part] >> _GROUP) - low]
+
+
 class FrameTable:
     """``/proc/kpageflags`` or ``/proc/kpagecount``: a uint64 for each page frame; a context manager."""
 
@@ -280,25 +305,20 @@ class FrameTable:
         flat = pfns.reshape(-1)
         if not len(flat):
             return np.empty(pfns.shape, np.uint64)
-        steps = np.diff(flat.view(np.int64))
-        order = None if bool((steps >= 0).all()) else np.argsort(flat)
-        frames = flat if order is None else flat[order]
-        if order is not None:
-            steps = np.diff(frames.view(np.int64))
-        cuts = np.flatnonzero(steps > MERGE_GAP) + 1
-        bounds = np.concatenate(([0], cuts, [len(frames)]))
-        firsts = frames[bounds[:-1]].view(np.int64)
-        lengths = frames[bounds[1:] - 1].view(np.int64) - firsts + 1
+        frames = flat.view(np.int64)
+        groups, place = _groups(frames)
+        cuts = np.flatnonzero(np.diff(groups) > 1 + (MERGE_GAP >> _GROUP)) + 1
+        edges = np.concatenate(([0], cuts, [len(groups)]))
+        firsts = groups[edges[:-1]]
+        lengths = groups[edges[1:] - 1] - firsts + 1
         offsets = np.cumsum(lengths) - lengths
-        words = np.empty(int(lengths.sum()), np.uint64)
-        self._read_runs(memoryview(words).cast("B"), firsts, lengths, offsets)
-        # Frames of a run keep their distance to its first: each run is shifted as a whole.
-        found = words[frames.view(np.int64) - np.repeat(firsts - offsets, np.diff(bounds))]
-        if order is None:
-            return found.reshape(pfns.shape)
-        back = np.empty(len(flat), np.uint64)
-        back[order] = found
-        return back.reshape(pfns.shape)
+        words = np.empty(int(lengths.sum()) << _GROUP, np.uint64)
+        self._read_runs(memoryview(words).cast("B"), firsts << _GROUP, lengths << _GROUP, offsets << _GROUP)
+        starts = groups + np.repeat(offsets - firsts, np.diff(edges)) << _GROUP
+        found = np.empty(len(frames), np.uint64)
+        for part in _parts(len(frames)):
+            found[part] = words[starts[place(part)] + (frames[part] & (1 << _GROUP) - 1)]
+        return found.reshape(pfns.shape)
 
     def _read_runs(self, view: memoryview, firsts: I64, lengths: I64, offsets: I64) -> None:
         """Fill *view* with the words of each run, on every core: the kernel takes a quarter of a microsecond for each frame."""

@@ -15,7 +15,7 @@ Imports nothing that a small guest does not have (NumPy, drgn); ``view.py`` turn
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,12 +79,32 @@ class Columns:
     def empty(cls, blocks: U64, **facts: object) -> Columns:
         """Columns for the blocks at *blocks* (uint64[N]), all zero and known; *facts* are the fields that are not arrays."""
         count, page = len(blocks), (len(blocks), 512)
+        # The arrays of a number a page lie in one: large enough for huge pages, which NumPy asks for, or else all page faults.
+        arena = np.empty(count * 512 * 36, np.uint8)
+        taken = 0
+
+        def part(of: type[np.generic]) -> npt.NDArray[Any]:
+            nonlocal taken
+            start, taken = taken, taken + count * 512 * np.dtype(of).itemsize
+            return arena[start:taken].view(of).reshape(page)
+
+        pte, folio, flags = part(np.uint64), part(np.int64), part(np.uint32)
+        mapcount, folio_mapcount, refcount = part(np.int32), part(np.int32), part(np.int32)
+        shared, pte_known, page_known, zap_marks = (
+            part(np.bool_),
+            part(np.bool_),
+            part(np.bool_),
+            part(np.uint8),
+        )
+        for each in (pte, flags, mapcount, folio_mapcount, refcount, shared, zap_marks):
+            each[:] = 0
+        pte_known[:] = page_known[:] = True
+        folio[:] = -1
         return cls(
-            address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=np.zeros(page, np.uint64),
-            flags=np.zeros(page, np.uint32), mapcount=np.zeros(page, np.int32), folio_mapcount=np.zeros(page, np.int32),
-            refcount=np.zeros(page, np.int32), shared=np.zeros(page, np.bool_), folio=np.full(page, -1, np.int64),
-            pte_known=np.ones(page, np.bool_), page_known=np.ones(page, np.bool_), zap_marks=np.zeros(page, np.uint8),
-            gfn=np.full(count, -1, np.int64), slot=np.full(count, -1, np.int32), **facts,  # type: ignore[arg-type]
+            address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=pte, flags=flags, mapcount=mapcount,
+            folio_mapcount=folio_mapcount, refcount=refcount, shared=shared, folio=folio, pte_known=pte_known,
+            page_known=page_known, zap_marks=zap_marks, gfn=np.full(count, -1, np.int64),
+            slot=np.full(count, -1, np.int32), **facts,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def chosen(self, rows: npt.NDArray[np.int64]) -> Columns:
@@ -262,7 +282,9 @@ class ProcfsReader:
         entry = bits.PRESENT | bits.USER | bits.RW | bits.DIRTY
         hidden = present & (pfns == 0)
         shown = np.where(hidden, _HIDDEN, pfns) if hidden.any() else pfns
-        np.multiply(shown << bits.PFN_SHIFT | entry, present, out=found.pte)
+        np.left_shift(shown, bits.PFN_SHIFT, out=found.pte)
+        np.bitwise_or(found.pte, entry, out=found.pte)
+        np.multiply(found.pte, present, out=found.pte)
         if swapped.any():
             found.pte[swapped] = bits.swap_pte(pfns[swapped])
         uffd = present & ((words & pm.UFFD_WP) != 0)
@@ -291,10 +313,14 @@ class ProcfsReader:
     def _pages(self, found: Columns, words: U64, pfns: U64, present: Bools, visible: Bools) -> None:
         """Flags and counts of the frames that may be seen."""
         # Masks touch each page once, below; everything else works on whole arrays, which is several times faster.
-        frames = pfns[visible]
+        # A fresh array of one number a page costs its page faults: they are worked on in place.
         if self._flags is not None:
-            flags = (self._flags.read(frames) & _FRAME_BITS).astype(np.uint32)
-            found.flags[visible] = flags if self._trust_ksm else flags & ~kpf.KSM
+            flags = self._flags.read(pfns if visible.all() else pfns[visible])
+            flags &= _FRAME_BITS if self._trust_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
+            if flags.shape == visible.shape:
+                found.flags[:] = flags
+            else:
+                found.flags[visible] = flags
             np.logical_or(~present, visible, out=found.page_known)
             zero = (found.flags & kpf.ZERO_PAGE) != 0
             if zero.any():
