@@ -97,16 +97,19 @@ class Btf:
         total = len(words)
         if total < 3:
             return np.empty(0, np.int64)
-        fixed, each = np.full(32, 3, np.int64), np.zeros(32, np.int64)
+        fixed, each = np.full(32, 3, np.int32), np.zeros(32, np.int32)
         for kind, extra in _FIXED.items():
             fixed[kind] += extra
         for kind, extra in _EACH.items():
             each[kind] = extra
-        info = np.append(words[1:], np.uint32(0))
-        kinds = info >> np.uint32(24) & np.uint32(31)
-        following = np.arange(total) + fixed[kinds] + each[kinds] * (info & np.uint32(0xFFFF))
+        following = np.arange(total, dtype=np.int32)
+        following[-1] = total
+        info = words[1:]
+        kinds = (info >> np.uint32(24)).astype(np.uint8) & np.uint8(31)
+        following[:-1] += fixed[kinds]
+        following[:-1] += each[kinds] * (info & np.uint32(0xFFFF)).astype(np.int32)
         chain, at = [], 0
-        jump = following.tolist()
+        jump = following.data  # gives Python's numbers, and only those asked for
         while at < total:
             chain.append(at)
             at = jump[at]

@@ -188,8 +188,10 @@ class Pagemap:
             for first, last in itertools.pairwise(edges):
                 low, high = int(blocks[first]), int(blocks[last - 1]) + BLOCK
                 regions = self.scan(low, high, pm.SCAN_HUGE, pm.SCAN_HUGE)
-                hit = np.isin(blocks[first:last], _blocks_of(regions))
-                huge[first:last] = hit
+                found = _blocks_of(regions)
+                place = np.searchsorted(found, blocks[first:last])
+                inside = place < len(found)
+                huge[first:last][inside] = found[place[inside]] == blocks[first:last][inside]
         except MissingPart:
             self._scan_works = False
             return None
@@ -241,7 +243,9 @@ def _blocks_of(regions: npt.NDArray[np.void]) -> U64:
     counts = ((last - first) // np.uint64(BLOCK)).astype(np.int64) + 1
     starts = np.repeat(first, counts)
     within = np.arange(len(starts)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.unique(starts + within.astype(np.uint64) * np.uint64(BLOCK))
+    blocks: U64 = starts + within.astype(np.uint64) * np.uint64(BLOCK)
+    # The regions ascend: no need to sort (np.unique imports numpy.ma, 15 ms).
+    return blocks[np.concatenate(([True], blocks[1:] != blocks[:-1]))]
 
 
 def _cut(firsts: I64, lengths: I64, offsets: I64, most: int) -> tuple[I64, I64, I64]:
