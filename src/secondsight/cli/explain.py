@@ -178,7 +178,8 @@ def _groups(answer: Explanation) -> list[list[Block]]:
 
 
 def _print_blocks(answer: Explanation, everything: bool) -> None:
-    if not answer.blocks:
+    groups = _groups(answer)
+    if not (answer.blocks if everything else groups):
         return
     print(
         f"\n{'every block' if everything else 'telling blocks'}: pages present/swapped, and used by PRIMARY REFERENCED SECONDARY"
@@ -187,7 +188,7 @@ def _print_blocks(answer: Explanation, everything: bool) -> None:
         for block in answer.blocks:
             print(f"  {_words(block)}: {_verdict(block)}: {block.reason}")
         return
-    for group in _groups(answer):
+    for group in groups:
         shown = group[: _SHOWN if group[0].wasted or group[0].status == "succeeded" else _ALIKE]
         said = ""
         for block in sorted(shown, key=lambda b: (b.reason, b.address)):
