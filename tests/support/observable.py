@@ -1,0 +1,179 @@
+"""The shortest scenarios that show a rule: one for each rule of page tables, KVM and the LRU that a booted kernel settled.
+
+``tests/mm/test_observable.py`` holds the model to what is written here, for either value of the rule; ``tests/lab`` asks booted kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from secondsight.bits.pageflags import REFERENCED, UNEVICTABLE
+from secondsight.mm.config import HostConfig
+from secondsight.scenario import verbs as v
+from secondsight.scenario.results import PageState, Run
+
+
+@dataclass(frozen=True)
+class Shown:
+    """*look* at the run of *steps* answers *yes* where the *rule* is true (or as the fourth value says), else *no*.
+
+    *yes* and *no* pair a value of the rule with the look's answer.
+    """
+
+    rule: str
+    steps: tuple[v.Verb, ...]
+    look: Callable[[Run], object]
+    yes: tuple[object, object]
+    no: tuple[object, object]
+    rules: str = "6.12"
+    vm: bool = False
+    mmu: str = "npt"
+    mglru: bool = False
+
+    def scenario(self) -> v.Scenario:
+        """The steps in one space of one block, and a look at the end."""
+        space = v.Space("p", 1, v.Vm() if self.vm else None)
+        host = HostConfig(mmu=self.mmu, mglru=self.mglru)
+        return v.Scenario(spaces=(space,), steps=(*self.steps, v.Observe()), title=self.rule, host=host)
+
+
+def _last(run: Run, space: str = "p") -> PageState:
+    return [s for s in run.states if s.at == "observe" and s.space == space][-1]
+
+
+def _at(runs: list[tuple[int, object]], page: int) -> object:
+    for length, value in runs:
+        if page < length:
+            return value
+        page -= length
+    raise AssertionError("no such page")
+
+
+def pte(page: int) -> Callable[[Run], object]:
+    """The page's primary entry as text."""
+    return lambda run: _at(_last(run).pte, page)
+
+
+def spte(page: int) -> Callable[[Run], object]:
+    """The page's secondary entries as text."""
+    return lambda run: _at(_last(run).spte["kvm"], page)
+
+
+def flag(page: int, bit: object) -> Callable[[Run], object]:
+    """Does the page's folio have the flag?"""
+    return lambda run: bool(_at(_last(run).flags, page) & int(bit))  # type: ignore[operator]
+
+
+def status(run: Run) -> object:
+    """What khugepaged said last."""
+    return run.blocks[-1].status
+
+
+_fill = v.CpuWrite("p", "0")
+_huge = (v.Madvise("p", "0", "hugepage"), v.CpuWrite("p", "0"))
+_scan = (v.Madvise("p", "0", "hugepage"), v.Scan())
+
+SHOWN = (
+    Shown("split_pmd_keeps_dirty", (*_huge, v.SplitPmd("p", "0")), pte(5), (True, "PWAD"), (False, "PWA")),
+    Shown(
+        "split_maps_zero_page",
+        (v.Madvise("p", "0", "hugepage"), v.CpuWrite("p", "0:0-9"), v.SplitHuge("p", "0")),
+        pte(100),
+        (True, "PA"),
+        (False, "PWAD"),
+    ),
+    Shown(
+        "mprotect_keeps_huge_writable",
+        (*_huge, v.Mprotect("p", "0", "r"), v.Mprotect("p", "0", "rw")),
+        pte(0),
+        (True, "PWADH"),
+        (False, "PADH"),
+    ),
+    Shown(
+        "mprotect_keeps_exclusive_writable",
+        (_fill, v.Mprotect("p", "0", "r"), v.Mprotect("p", "0", "rw")),
+        pte(0),
+        (True, "PWAD"),
+        (False, "PAD"),
+    ),
+    Shown(
+        "swapin_writable",
+        (_fill, v.Drain(), v.ClearRefs("p"), v.SwapOut("p", "0:7", took="0:7"), v.CpuRead("p", "0:7")),
+        pte(7),
+        (True, "PWA"),
+        (False, "PA"),
+    ),
+    Shown(
+        "area_cut_invalidates",
+        (_fill, v.GuestRead("p", "0"), v.Mlock("p", "0:100-200")),
+        spte(5),
+        (True, ""),
+        (False, "PWY"),
+        vm=True,
+    ),
+    Shown(
+        "mlock_counts_large",
+        (*_huge, v.SplitPmd("p", "0"), v.Drain(), v.Mlock("p", "0"), v.Drain()),
+        flag(0, UNEVICTABLE),
+        (True, True),
+        (False, False),
+    ),
+    Shown(
+        "split_pmd_munlocks",
+        (*_huge, v.Drain(), v.Mlock("p", "0"), v.Drain(), v.SplitPmd("p", "0"), v.Drain()),
+        flag(0, UNEVICTABLE),
+        (True, False),
+        (False, True),
+    ),
+    Shown(
+        "direct_io_pins",
+        (_fill, v.Fork("p", "child"), v.Drain(), v.IoZeroCopy("p", "0:3", write=False)),
+        lambda run: _at(_last(run).mapcount, 3),
+        (True, 1),
+        (False, 2),
+    ),
+    Shown(
+        "zap_transfers_accessed",
+        (_fill, v.GuestWrite("p", "0:9"), v.Drain(), v.ClearRefs("p"), *_scan),
+        status,
+        (True, "succeeded"),
+        (False, "lack_referenced_page"),
+        vm=True,
+    ),
+    Shown(
+        "lru_batch",
+        (
+            _fill, v.Drain(), v.ClearRefs("p"), v.GuestRead("p", "0:0-30"), v.Madvise("p", "0:0-30", "cold"),
+            v.IoZeroCopy("p", "0:0-30", write=False), v.Drain(), *_scan,
+        ),
+        status,
+        (31, "lack_referenced_page"),
+        (15, "not_suitable_page_count"),
+        vm=True,
+    ),
+    Shown(
+        "mglru_lazyfree_keeps_referenced",
+        (_fill, v.Drain(), v.CpuWrite("p", "0"), v.IoZeroCopy("p", "0", write=False), v.Madvise("p", "0", "free"), v.Drain()),
+        flag(3, REFERENCED),
+        (True, True),
+        (False, False),
+        rules="7.2",
+        mglru=True,
+    ),
+    Shown(
+        "dontneed_frees_tables",
+        (_fill, v.Madvise("p", "0", "hugepage"), v.Madvise("p", "0", "dontneed"), v.CpuRead("p", "0:0")),
+        pte(511),
+        (True, "PAH"),
+        (False, "-"),
+        rules="7.2",
+    ),
+    Shown(
+        "touch_pmd_always",
+        (*_huge, v.ClearRefs("p"), v.IoZeroCopy("p", "0:3", write=False)),
+        pte(0),
+        (True, "PWDH"),
+        (False, "PWDH"),
+    ),
+)  # fmt: skip
