@@ -38,6 +38,7 @@ class R(NamedTuple):
     mlock_counts_large: int
     split_pmd_munlocks: int
     lazyfree_keeps_referenced: int
+    wp_reuses_large: int
 
 
 def compile_rules(rules: Rules, host: HostConfig) -> R:
@@ -67,4 +68,5 @@ def compile_rules(rules: Rules, host: HostConfig) -> R:
         mlock_counts_large=int(rules.mlock_counts_large),
         split_pmd_munlocks=int(rules.split_pmd_munlocks),
         lazyfree_keeps_referenced=int(host.mglru and rules.mglru_lazyfree_keeps_referenced),
+        wp_reuses_large=int(rules.wp_reuses_large),
     )

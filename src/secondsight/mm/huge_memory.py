@@ -37,6 +37,7 @@ from secondsight.mm.page import (
     HEAD,
     HPAGE,
     HUGE_ZERO_PFN,
+    IDLE,
     LRU,
     MLOCKED,
     REFERENCED,
@@ -44,6 +45,7 @@ from secondsight.mm.page import (
     TAIL,
     UNEVICTABLE,
     UPTODATE,
+    YOUNG,
     ZERO_FILLED,
     ZERO_PFN,
     alloc_huge,
@@ -193,7 +195,17 @@ def split_block_pmd(mm: Mm, block: int, *, frozen: bool = False) -> None:
 def _split_folio(f, r, head):  # type: ignore[no-untyped-def]
     """__split_huge_page: tails take over the head's flags (__split_huge_page_tail), each page its own references."""
     inherited = f.flags[head] & (
-        REFERENCED | ACTIVE | LRU | UNEVICTABLE | MLOCKED | ANON | SWAPBACKED | UPTODATE | PAGE_DIRTY
+        REFERENCED
+        | ACTIVE
+        | LRU
+        | UNEVICTABLE
+        | MLOCKED
+        | ANON
+        | SWAPBACKED
+        | UPTODATE
+        | PAGE_DIRTY
+        | YOUNG
+        | IDLE
     )
     own = EXCLUSIVE | ZERO_FILLED
     extra = f.refcount[head] - folio_mapcount(f, head)
@@ -262,7 +274,8 @@ def _remap(host: Host, head: int) -> None:
                 host.rules.split_maps_zero_page and f.flags[pfn] & ZERO_FILLED and not f.flags[pfn] & MLOCKED
             ):
                 unmap_pte(f, pfn)
-                mm.arrays.pte[page] = ZERO_PTE
+                inaccessible = not mm.vmas.at(page).flags & (Vm.READ | Vm.WRITE)
+                mm.arrays.pte[page] = ZERO_PTE ^ (PRESENT | PROTNONE) if inaccessible else ZERO_PTE
 
 
 def is_large(mm: Mm, page: int) -> bool:

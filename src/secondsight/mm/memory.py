@@ -23,6 +23,7 @@ import numpy.typing as npt
 from secondsight.bits.pte import (
     ACCESSED,
     DIRTY,
+    MAPPED,
     NX,
     PFN_MASK,
     PRESENT,
@@ -54,6 +55,7 @@ from secondsight.mm.page import (
     ZERO_PFN,
     alloc_huge,
     alloc_page,
+    folio_mapcount,
     head_of,
     map_pmd,
     map_pte,
@@ -228,7 +230,21 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
 
 
 @native
-def _can_reuse(f, r, pfn):  # type: ignore[no-untyped-def]
+def _only_here(f, m, page, head):  # type: ignore[no-untyped-def]
+    """Is every reference to the folio a PTE of this process, more than one (__wp_can_reuse_large_anon_folio)?
+
+    It maps each of the folio's pages once at most, all in one block.
+    """
+    here = 0
+    first = (page >> 9) << 9
+    for i in range(first, first + 512):
+        if m.pte[i] & MAPPED and head_of(f, pfn_of(m.pte[i])) == head:
+            here += 1
+    return here > 1 and here == folio_mapcount(f, head) and here == f.refcount[head]
+
+
+@native
+def _can_reuse(f, r, m, page, pfn):  # type: ignore[no-untyped-def]
     """do_wp_page: may the sole owner write in place?"""
     flags = f.flags[pfn]
     head = head_of(f, pfn)
@@ -236,7 +252,9 @@ def _can_reuse(f, r, pfn):  # type: ignore[no-untyped-def]
         return False
     if flags & EXCLUSIVE:
         return True
-    if f.flags[head] & HEAD or f.refcount[head] > 3:
+    if f.flags[head] & HEAD:
+        return r.wp_reuses_large and _only_here(f, m, page, head)
+    if f.refcount[head] > 3:
         return False
     if not flags & LRU:
         lru_add_drain(f, r)
@@ -298,7 +316,7 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
     else:
         # A write to a present read-only page: do_wp_page.
         old = pfn_of(pte)
-        if old != ZERO_PFN and _can_reuse(f, r, old):
+        if old != ZERO_PFN and _can_reuse(f, r, m, page, old):
             f.flags[old] |= EXCLUSIVE
             m.pte[page] = pte | RW | ACCESSED | DIRTY
             return ACCESS_DONE
@@ -338,7 +356,7 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
     old = pfn_of(pte)
     if not pte & PRESENT or old == ZERO_PFN or f.flags[old] & EXCLUSIVE:
         return ACCESS_DONE
-    if _can_reuse(f, r, old):
+    if _can_reuse(f, r, m, page, old):
         f.flags[old] |= EXCLUSIVE
         return ACCESS_DONE
     if not told:

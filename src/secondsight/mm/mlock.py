@@ -64,7 +64,7 @@ def mlock(mm: Mm, start: int, end: int) -> str | None:
             continue
         if not vma.flags & (Vm.READ | Vm.WRITE):
             return "ENOMEM"
-        _populate(mm, low, high, bool(vma.flags & Vm.WRITE))
+        populate_area(mm, low, high, bool(vma.flags & Vm.WRITE))
     host.drain()
     return None
 
@@ -85,7 +85,7 @@ def _fix_up(mm: Mm, start: int, end: int, *, lock: bool) -> None:
             _mark_locked(mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, lock)
 
 
-def _populate(mm: Mm, low: int, high: int, write: bool) -> None:
+def populate_area(mm: Mm, low: int, high: int, write: bool) -> None:
     """populate_vma_page_range: page by page, a huge one as a whole."""
     pages = np.arange(low, high, dtype=np.int64)
     host = mm.host

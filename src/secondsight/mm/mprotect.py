@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from secondsight.bits.pte import ACCESSED, DIRTY, NX, PFN_MASK, PRESENT, PROTNONE, PSE, RW, SPECIAL, USER
 from secondsight.errors import UsageError
 from secondsight.mm.memory import pfn_of
-from secondsight.mm.page import EXCLUSIVE, HPAGE, HUGE_ZERO_PFN, ZERO_PFN
+from secondsight.mm.mlock import populate_area
+from secondsight.mm.page import EXCLUSIVE, HEAD, HPAGE, HUGE_ZERO_PFN, TAIL, ZERO_PFN, head_of
 from secondsight.mm.vma import Vm
 from secondsight.native import native
 
@@ -18,10 +21,34 @@ _KEPT = PFN_MASK | ACCESSED | DIRTY | SPECIAL | PSE | NX
 
 
 @native
-def _change(f, m, start, end, none, writable, eager, eager_huge):  # type: ignore[no-untyped-def]
+def _batch(f, m, page, end):  # type: ignore[no-untyped-def]
+    """folio_pte_batch_flags: how many PTEs from *page* on, in its page table and before *end*, map the following pages of its large
+    folio with equal rights, and the accessed and dirty bits of them all."""
+    entry = m.pte[page]
+    used = entry & (ACCESSED | DIRTY)
+    pfn = pfn_of(entry)
+    n = 1
+    if not f.flags[pfn] & (HEAD | TAIL):
+        return n, used
+    head = head_of(f, pfn)
+    expected = entry & ~(ACCESSED | DIRTY | PFN_MASK)
+    while page + n < min(end, ((page >> 9) + 1) << 9):
+        entry = m.pte[page + n]
+        if entry & ~(ACCESSED | DIRTY | PFN_MASK) != expected or pfn_of(entry) != pfn + n:
+            break
+        if head_of(f, pfn_of(entry)) != head:
+            break
+        used |= entry & (ACCESSED | DIRTY)
+        n += 1
+    return n, used
+
+
+@native
+def _change(f, m, start, end, none, writable, eager, eager_huge, batches):  # type: ignore[no-untyped-def]
     """change_pte_range, change_huge_pmd; *eager*, *eager_huge*: exclusive dirty pages are writable again at once
-    (can_change_pte_writable, can_change_pmd_writable)."""
+    (can_change_pte_writable, can_change_pmd_writable); *batches*: PTEs of one large folio share their accessed and dirty bits."""
     page = start
+    batched, used = start, np.uint64(0)
     while page < end:
         block = page >> 9
         pmd = m.pmd[block]
@@ -29,6 +56,11 @@ def _change(f, m, start, end, none, writable, eager, eager_huge):  # type: ignor
         entry = pmd if pmd & PSE else m.pte[page]
         if pmd and entry & (PRESENT | PROTNONE):
             pfn = pfn_of(entry)
+            if batches and step == 1:
+                if page >= batched:
+                    n, used = _batch(f, m, page, end)
+                    batched = page + n
+                entry |= used
             new = entry & _KEPT
             new |= PROTNONE if none else (PRESENT | USER)
             if writable:
@@ -60,5 +92,9 @@ def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> 
             mm.change_areas(low, high, lambda old: (old & ~(Vm.READ | Vm.WRITE)) | flags)
             mm.notifiers.invalidate_range(low, high)
             _change(
-                mm.host.frames.arrays, mm.arrays, low, high, prot == "none", prot == "rw", eager, eager_huge
-            )
+                mm.host.frames.arrays, mm.arrays, low, high, prot == "none", prot == "rw",
+                eager, eager_huge, rules.mprotect_batches,
+            )  # fmt: skip
+            if vma.flags & Vm.LOCKED and prot == "rw":
+                # A locked area that becomes writable: copied now what it shares, rather than at the store.
+                populate_area(mm, low, high, True)

@@ -30,6 +30,7 @@ from secondsight.mm.page import (
     ZERO_PFN,
     unmap_pte,
 )
+from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.vma import Vm
 from secondsight.native import native
 
@@ -218,8 +219,9 @@ def _reclaim(mm: Mm, pages: range, recorded: set[int] | None, asks: bool, gone: 
         if asks:
             mm.arrays.pte[page] &= ~ACCESSED
             young = bool(mm.notifiers.clear_flush_young(page, page + 1)[0])
-        if not f.flags[pfn] & SWAPBACKED and mm.arrays.pte[page] & DIRTY:
-            # Stored to since MADV_FREE: no longer to be discarded, and kept this time.
+        dirty = mm.arrays.pte[page] & DIRTY or f.flags[pfn] & PAGE_DIRTY
+        if not f.flags[pfn] & SWAPBACKED and dirty and not young:
+            # Stored to since MADV_FREE: try_to_unmap_one discards it no longer, and keeps it this time.
             f.flags[pfn] |= SWAPBACKED
             kept = True
         else:

@@ -353,6 +353,12 @@ class Rules:
         "mm/workingset.c workingset_refault; for anonymous pages since aae466b0052e (5.9)",
         "booted",
     )
+    wp_reuses_large: bool = _rule(
+        True,
+        "a write to a huge page that PTEs map, all of them this process's, is made in place; else its page is copied",
+        "mm/memory.c __wp_can_reuse_large_anon_folio; 1da190f4d0a6 (6.15)",
+        "booted",
+    )
     touch_pmd_always: bool = _rule(
         False,
         "get_user_pages makes a huge PMD it follows young and dirty, reading or writing; else writing only",
@@ -370,6 +376,12 @@ class Rules:
         "KSM unmaps a page from secondary MMUs before it replaces it; else change_pte alone tells them",
         "mm/ksm.c replace_page, mmu_notifier_invalidate_range_start (3.7)",
         "source",
+    )
+    mprotect_batches: bool = _rule(
+        True,
+        "mprotect makes PTEs of one large folio with equal rights all young if one was, all dirty if one was",
+        "mm/mprotect.c mprotect_folio_pte_batch, modify_prot_start_ptes; cac1db8c3aad (6.17)",
+        "booted",
     )
     mprotect_keeps_huge_writable: bool = _rule(
         True,
@@ -429,6 +441,8 @@ _6_12 = _SINCE_6_18.but(
     split_pmd_munlocks=True,
     mglru_add_clears_referenced=True,
     mglru_lazyfree_keeps_referenced=False,
+    wp_reuses_large=False,
+    mprotect_batches=False,
 )
 _6_1 = _6_12.but(
     name="6.1",

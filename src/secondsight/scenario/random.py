@@ -34,8 +34,8 @@ EXCLUSIONS: dict[str, str] = {
         "a pinned page is unmapped but stays in the swap cache until reclaim or its next fault frees the slot "
         "(mm/vmscan.c __remove_mapping, mm/memory.c should_try_to_free_swap)"
     ),
-    "ksm_merge where a huge page was": (
-        "its hundreds of zero-filled pages exceed max_page_sharing, and which copies share which page follows the moments "
+    "ksm_merge where a huge page was, or what mlock faulted in": (
+        "hundreds of zero-filled pages exceed max_page_sharing, and which copies share which page follows the moments "
         "at which ksmd's chains are pruned (mm/ksm.c stable_node_dup)"
     ),
 }
@@ -56,7 +56,7 @@ class _State:
     locked: bool = False
     forked: list[str] = field(default_factory=list)
     swapped: bool = False
-    huge: bool = False
+    alike: bool = False
     merged: bool = False
     protected: bool = False
 
@@ -136,7 +136,7 @@ class Generator:
         kind = r.random()
         if kind < 0.12:
             # A huge page from the start, whole or in pieces.
-            s.huge = True
+            s.alike = True
             s.steps += [v.Madvise("vm", every, "hugepage"), v.CpuWrite("vm", "0:7")]
             how = r.random()
             if how < 0.4:
@@ -228,6 +228,7 @@ class Generator:
         return True
 
     def _do_collapse(self, s: _State) -> bool:
+        s.alike = True
         s.steps.append(v.Madvise("vm", str(self.rng.randrange(s.blocks)), "collapse"))
         return True
 
@@ -247,6 +248,7 @@ class Generator:
             s.steps.append(v.Munlock("vm", "0" if s.blocks == 1 else "0-1"))
         else:
             s.locked = True
+            s.alike = True
             s.steps.append(v.Mlock("vm", self._some(s)))
         return True
 
@@ -297,7 +299,7 @@ class Generator:
     def _do_ksm(self, s: _State) -> bool:
         if s.merged:
             return False
-        if s.huge or s.swapped or any(isinstance(step, v.Scan) for step in s.steps):
+        if s.alike or s.swapped or any(isinstance(step, v.Scan) for step in s.steps):
             self.excluded[_MANY_EQUAL] += 1
             return False
         s.merged = True

@@ -51,10 +51,22 @@ def age(pid: int, pages: list[int]) -> str:
             put(target / f"regions/{i}/start", at)
             put(target / f"regions/{i}/end", at + libc.PAGE)
         put(kdamond / "state", "on")
-        time.sleep(3 * _SAMPLE_US / 1e6)
+        _wait(int(read(kdamond / "pid")))
         if read(kdamond / "state") != "on":
             raise libc.SysError(5, "DAMON stopped by itself")
         put(kdamond / "state", "off")
     finally:
         put(_ADMIN / "nr_kdamonds", 0)
     return pagetext.format(np.array(chosen))
+
+
+def _wait(thread: int) -> None:
+    """Until DAMON's *thread* has slept out two intervals, however little of the processor it gets; at most two seconds."""
+    deadline = time.monotonic() + 2.0
+    while time.monotonic() < deadline:
+        time.sleep(_SAMPLE_US / 1e6)
+        status = Path(f"/proc/{thread}/status").read_text()
+        slept = int(status.partition("voluntary_ctxt_switches:")[2].split()[0])
+        # Once while it is made, once for whoever waits for its start, then once an interval.
+        if slept >= 4:
+            return
