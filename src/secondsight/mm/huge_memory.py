@@ -83,6 +83,16 @@ def swap_in_block(f, r, m, block):  # type: ignore[no-untyped-def]
 
 
 @native
+def _release_pte_folio(f, r, pfn):  # type: ignore[no-untyped-def]
+    """What isolate took from the LRU goes back to it, through the batch."""
+    f.flags[pfn] &= ~LRU
+    if r.mglru and f.flags[pfn] & SWAPBACKED and not f.flags[pfn] & UNEVICTABLE:
+        # lru_gen_del_folio: it comes from one of the two youngest generations, where nothing here lets anonymous pages grow old.
+        f.flags[pfn] |= ACTIVE
+    folio_add_lru(f, r, pfn, False)
+
+
+@native
 def put_back(f, r, m, block, stopped):  # type: ignore[no-untyped-def]
     """release_pte_pages after a failed isolate: the pages before *stopped* go back to the LRU, last first, small ones before large."""
     first = block * HPAGE
@@ -91,13 +101,8 @@ def put_back(f, r, m, block, stopped):  # type: ignore[no-untyped-def]
         if not entry & MAPPED or pfn_of(entry) == ZERO_PFN:
             continue
         pfn = pfn_of(entry)
-        if f.flags[pfn] & (HEAD | TAIL):
-            continue
-        f.flags[pfn] &= ~LRU
-        if r.mglru and f.flags[pfn] & SWAPBACKED and not f.flags[pfn] & UNEVICTABLE:
-            # lru_gen_del_folio: it comes from one of the two youngest generations, where nothing here lets anonymous pages grow old.
-            f.flags[pfn] |= ACTIVE
-        folio_add_lru(f, r, pfn, False)
+        if not f.flags[pfn] & (HEAD | TAIL):
+            _release_pte_folio(f, r, pfn)
     last = np.int64(-1)
     for page in range(first, first + stopped):
         entry = m.pte[page]
@@ -110,22 +115,42 @@ def put_back(f, r, m, block, stopped):  # type: ignore[no-untyped-def]
 
 
 @native
+def _let_go(f, r, large):  # type: ignore[no-untyped-def]
+    """folio_putback_lru of a large folio that isolate held, if there is one (*large* >= 0)."""
+    if large >= 0:
+        f.flags[large] &= ~LRU
+        folio_add_lru(f, r, large, False)
+        put_page(f, large)
+
+
+@native
 def copy_and_map(f, r, m, block, active):  # type: ignore[no-untyped-def]
-    """__collapse_huge_page_copy and what follows: the small pages give way to one huge page; returns its head pfn."""
+    """__collapse_huge_page_copy and what follows: the small pages give way to one huge page; returns its head pfn.
+
+    Each page goes back to the LRU before it is unmapped (__collapse_huge_page_copy_succeeded): one that another process maps stays there.
+    """
     first = block * HPAGE
     head = alloc_huge(f)
     bits = vma_bits(m, first)
+    large = np.int64(-1)
     for i in range(HPAGE):
         entry = m.pte[first + i]
         if entry & MAPPED and pfn_of(entry) != ZERO_PFN:
             pfn = pfn_of(entry)
             f.flags[head + i] |= f.flags[pfn] & ZERO_FILLED
+            if not f.flags[pfn] & (HEAD | TAIL):
+                _release_pte_folio(f, r, pfn)
+            elif head_of(f, pfn) != large:
+                _let_go(f, r, large)
+                large = np.int64(head_of(f, pfn))
+                f.refcount[large] += 1
             if bits & V_LOCKED:
                 munlock_folio(f, r, pfn)
             unmap_pte(f, pfn)
         else:
             f.flags[head + i] |= ZERO_FILLED
         m.pte[first + i] = 0
+    _let_go(f, r, large)
     if active:
         f.flags[head] |= ACTIVE
     _new_huge(f, r, head, bits, False)

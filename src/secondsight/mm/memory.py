@@ -343,7 +343,7 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
     pmd = m.pmd[block]
     if pmd & PSE:
         head = pfn_of(pmd)
-        if head == HUGE_ZERO_PFN or f.flags[head] & EXCLUSIVE:
+        if not pmd & PRESENT or head == HUGE_ZERO_PFN or f.flags[head] & EXCLUSIVE:
             return ACCESS_DONE
         if f.refcount[head] == 1:
             f.flags[head] |= EXCLUSIVE
