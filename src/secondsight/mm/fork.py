@@ -60,6 +60,7 @@ def fork(mm: Mm, child_name: str) -> Mm:
     child = host.mm(child_name, mm.blocks, numbers=mm.numbers)
     child.vmas = VmaList([replace(v, flags=v.flags & ~Vm.LOCKED) for v in mm.vmas.areas])
     child.refresh()
+    child.huge_ever = mm.huge_ever
     if mm in host.khugepaged.slots:
         host.khugepaged.slots.append(child)
     for vma in mm.vmas.areas:

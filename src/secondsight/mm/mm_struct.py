@@ -63,6 +63,8 @@ class Mm:
             swap=host.swap,
             n=np.zeros(8, np.int64),
         )
+        #: Whether a fault may ever have mapped a huge page or the huge zero page here.
+        self.huge_ever = False
         self.fault_huge: npt.NDArray[np.bool_] | None = None
         self.refresh()
 
@@ -76,6 +78,7 @@ class Mm:
         pages = self.vmas.encode(self.arrays.vma, self.arrays.vma_page, self.host.config.thp_enabled)
         if self.fault_huge is not None:
             self.arrays.vma[~self.fault_huge] &= np.uint8(255 ^ memory.V_HUGE)
+        self._may_huge = bool((self.arrays.vma & np.uint8(memory.V_HUGE | memory.V_MIXED)).any())
         self.arrays = self.arrays._replace(vma_page=pages, swap=self.host.swap)
 
     def change_areas(self, start: int, end: int, change: Callable[[Vm], Vm]) -> None:
@@ -145,6 +148,9 @@ class Mm:
 
     def huge_faults(self, pages: Pages) -> int:
         """At most how many huge pages accesses to *pages* allocate: where an area may have them, or the huge zero page is mapped."""
+        self.huge_ever |= self._may_huge
+        if not self.huge_ever:
+            return 0
         few = len(pages) < 4096
         blocks = np.unique(pages >> 9) if few else slice(None)
         pmd = self.arrays.pmd[blocks]

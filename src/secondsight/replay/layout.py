@@ -76,9 +76,7 @@ class Layout:
 
     def touched_pages(self, first: int, end: int) -> npt.NDArray[np.int64]:
         """The pages (all spaces' numbering) of rows *first* to *end* that are accessed at all, rising."""
-        cells = self.cells[first:end, None] + np.arange(HPAGE)
-        row, page = np.nonzero(self.touched[cells])
-        return (row + first) * HPAGE + page
+        return np.asarray(_touched_pages(self.touched, self.cells, first, end))
 
     def pages(self, space: int, address: int, npages: int) -> tuple[int, int]:
         """The pages of *space* (its own numbering) that lie in the *npages* from byte *address* on: first and end."""
@@ -91,6 +89,19 @@ class Layout:
 
         start = address >> 12
         return page_of(start), page_of(start + npages)
+
+
+@allocating
+def _touched_pages(touched, cells, first, end):  # type: ignore[no-untyped-def]
+    """See :meth:`Layout.touched_pages`."""
+    out = np.empty((end - first) * HPAGE, np.int64)
+    n = np.uint64(0)
+    for row in range(first, end):
+        cell = np.uint64(cells[row])
+        for i in range(np.uint64(HPAGE)):
+            out[n] = row * HPAGE + np.int64(i)
+            n += np.uint64(touched[cell + i] != 0)
+    return out[:n]
 
 
 @allocating
