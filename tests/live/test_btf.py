@@ -109,6 +109,15 @@ def test_refused(data):
         Btf(data)
 
 
+@pytest.mark.parametrize("words", [1, 2])
+def test_a_last_record_torn_in_its_head_is_refused(words):
+    blob = Blob()
+    blob.add("", btf.PTR, 0)
+    blob.types += bytes(4 * words)
+    with pytest.raises(InputError, match="type 2: torn"):
+        Btf(blob.done())
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damage_is_refused_or_survived(data):

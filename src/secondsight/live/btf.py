@@ -103,7 +103,7 @@ class Btf:
         for kind, extra in _EACH.items():
             each[kind] = extra
         following = np.arange(total, dtype=np.int32)
-        following[-1] = total
+        following[-1] += 3  # no record is shorter: one that starts at the last word is torn
         info = words[1:]
         kinds = (info >> np.uint32(24)).astype(np.uint8) & np.uint8(31)
         following[:-1] += fixed[kinds]
