@@ -197,6 +197,45 @@ def test_frames_far_apart_are_sorted_and_long_lists_read_in_parts(table):
         assert words.read(far).tolist() == [22, 0, 14998, 22, 0]
 
 
+def test_many_frames_are_read_by_several_threads(tmp_path, monkeypatch):
+    """Long runs, short ones, gaps, some bits of each word, into memory of the caller's."""
+    count = 200_000
+    (np.arange(count, dtype=np.uint64) * np.uint64(5)).tofile(tmp_path / "words")
+    luck = np.random.default_rng(1)
+    frames = np.concatenate([np.arange(90_000), luck.integers(90_000, count, 30_000)]).astype(np.uint64)
+    luck.shuffle(frames)
+    into = np.zeros((40, 3000), np.uint32)
+    for cores in ({0}, {0, 1}, {0, 1, 2}):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: cores)
+        with FrameTable(str(tmp_path / "words")) as words:
+            assert words.read(frames.reshape(40, 3000), into, np.uint64(0xFFF)) is into
+        assert np.array_equal(into.reshape(-1), frames * np.uint64(5) & np.uint64(0xFFF))
+        into[:] = 0
+
+
+def advised():
+    """A block of our own that may be huge: (mapping, address of the block)."""
+    memory = mmap.mmap(-1, 3 * BLOCK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    return memory, (start + BLOCK - 1) & ~(BLOCK - 1)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_huge_page_and_the_huge_zero_page_are_huge(own, written):
+    memory, block = advised()
+    at = block - np.frombuffer(memory, np.uint8).ctypes.data
+    if written:
+        memory[at] = 1
+    assert memory[at + 4096] == 0
+    with ProcfsReader(own) as reader:
+        told = reader.pagemap.huge_blocks(np.array([block], np.uint64))
+        if told is None or not told[0]:
+            pytest.skip("no huge page was to be had, or no PAGEMAP_SCAN to tell")
+        found = reader.read_blocks(np.array([block], np.uint64))
+    assert bits.pmd_trans_huge(found.pmd[0]) and not found.pte.any()
+
+
 def test_frames_beyond_memory_answer_zero(table):
     with FrameTable(str(table)) as words:
         assert words.read(np.array([[4999, 5000], [1 << 40, 2]], np.uint64)).tolist() == [[14998, 0], [0, 7]]

@@ -7,9 +7,9 @@ What procfs can and cannot say::
     kpageflags     PG_referenced, PG_idle, LRU, locked, compound …   no refcount, no PG_young
     kpagecount     mapcount                                          no refcount
 
-Reads go straight into preallocated arrays (``os.preadv``). Page frames are read in PFN order, eight at a time, with gaps of up to
-16 merged: one long read costs less than several short ones. Every call may come back short; the process may exit,
-exec or unmap in between: a short answer is asked again, an empty one means that the address space has gone.
+Reads go straight into preallocated arrays (``os.preadv``). Page frames are read in PFN order, with gaps of up to 16
+merged: one long read costs less than several short ones. Every call may come back short; the process may exit, exec or unmap in between:
+a short answer is asked again, an empty one means that the address space has gone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import os
 import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ import numpy.typing as npt
 from secondsight.bits import pagemap as pm
 from secondsight.errors import MissingPart, TargetGone
 from secondsight.live.process import Process, explain_oserror
+from secondsight.live.room import zeroed
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -40,9 +42,11 @@ BLOCK = PAGE * PAGES_PER_BLOCK
 MERGE_GAP = 16
 _PAGEMAP_SCAN = 3 << 30 | 96 << 16 | ord("f") << 8 | 16  # _IOWR('f', 16, struct pm_scan_arg)
 _SCAN_VECTOR = 4096
-_GROUP = 3  # frames are read by groups of 8
-_SPARSE = 16  # groups of memory for each frame asked, beyond which they are sorted rather than counted
+_GROUP = 3  # frames are counted by groups of 8
+_SPARSE = 128  # frames of memory for each that is asked, beyond which they are sorted rather than counted
 _PART = 1 << 14
+_BUFFER = 1 << 14  # words
+_EVERY_BIT = np.uint64((1 << 64) - 1)
 _FRAMES_A_THREAD = 1 << 15
 _REGION = np.dtype([("start", "<u8"), ("end", "<u8"), ("categories", "<u8")])
 
@@ -97,13 +101,13 @@ class Pagemap:
             words[done // 8 :] = 0
         return words
 
-    def read_blocks(self, blocks: U64) -> U64:
-        """Words of 2 MiB blocks at addresses *blocks* (uint64[N], ascending reads fastest); uint64[N, 512].
+    def read_blocks(self, blocks: U64, out: U64 | None = None) -> U64:
+        """Words of 2 MiB blocks at addresses *blocks* (uint64[N], ascending reads fastest); uint64[N, 512], into *out* if given.
 
         Raises:
             TargetGone: the process exited or called exec.
         """
-        words = np.empty((len(blocks), PAGES_PER_BLOCK), np.uint64)
+        words = np.empty((len(blocks), PAGES_PER_BLOCK), np.uint64) if out is None else out
         if not len(blocks):
             return words
         cuts = np.flatnonzero(np.diff(blocks) != np.uint64(BLOCK)) + 1
@@ -248,16 +252,12 @@ def _blocks_of(regions: npt.NDArray[np.void]) -> U64:
     return blocks[np.concatenate(([True], blocks[1:] != blocks[:-1]))]
 
 
-def _cut(firsts: I64, lengths: I64, offsets: I64, most: int) -> tuple[I64, I64, I64]:
+def _cut(firsts: I64, lengths: I64, most: int) -> tuple[I64, I64]:
     """The same runs, none longer than *most*."""
     pieces = -(-lengths // most)
     within = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     ahead = within * most
-    return (
-        np.repeat(firsts, pieces) + ahead,
-        np.minimum(np.repeat(lengths, pieces) - ahead, most),
-        np.repeat(offsets, pieces) + ahead,
-    )
+    return np.repeat(firsts, pieces) + ahead, np.minimum(np.repeat(lengths, pieces) - ahead, most)
 
 
 def _parts(count: int) -> list[slice]:
@@ -265,21 +265,59 @@ def _parts(count: int) -> list[slice]:
     return [slice(at, at + _PART) for at in range(0, count, _PART)]
 
 
-def _groups(frames: I64) -> tuple[I64, Callable[[slice], I64]]:
-    """The groups that *frames* (int64[N]) lie in, ascending, int64[M]; and, for a slice of them, where among those each one's is."""
-    low = int(frames.min()) >> _GROUP
-    span = (int(frames.max()) >> _GROUP) - low + 1
-    if span > _SPARSE * len(frames) + (1 << 20):
-        found, place = np.unique(frames >> _GROUP, return_inverse=True)
-        return found, place.reshape(-1).__getitem__
-    # Counted rather than sorted: a tenth of the time where frames lie at random.
-    seen = np.zeros(span, np.bool_)
+class _Runs(NamedTuple):
+    """Which words to read for some frames: *lengths* of them from each of *firsts*, one run after the other into one buffer.
+
+    *position* tells where in it the word of each frame is, for a slice of the frames.
+    """
+
+    firsts: I64
+    lengths: I64
+    position: Callable[[slice], I64]
+
+
+def _runs(frames: I64) -> _Runs:
+    """Runs over *frames* (int64[N], in any order), with gaps of up to MERGE_GAP read along."""
+    low = int(frames.min()) >> _GROUP << _GROUP
+    span = (int(frames.max()) - low >> _GROUP) + 1 << _GROUP
+    if span > _SPARSE * len(frames):
+        found, place = np.unique(frames, return_inverse=True)
+        edges = np.concatenate(([0], np.flatnonzero(np.diff(found) > 1 + MERGE_GAP) + 1, [len(found)]))
+        firsts, lasts = found[edges[:-1]], found[edges[1:] - 1]
+        ahead = _ahead(firsts, lasts, edges)
+        line = place.reshape(-1)
+        return _Runs(firsts, lasts - firsts + 1, lambda part: ahead[line[part]] + frames[part])
+    # Counted rather than sorted: a tenth of the time where frames lie at random. Eight frames are looked at as one number.
+    seen = zeroed(span).view(np.bool_)
     for part in _parts(len(frames)):
-        seen[(frames[part] >> _GROUP) - low] = True
-    found = np.flatnonzero(seen)
-    index = np.empty(span, np.int32)
-    index[found] = np.arange(len(found), dtype=np.int32)
-    return found + low, lambda part: index[(frames[part] >> _GROUP) - low]
+        seen[frames[part] - low] = True
+    eights = seen.view(np.uint64)
+    groups = np.flatnonzero(eights != 0)
+    edges = np.concatenate(
+        ([0], np.flatnonzero(np.diff(groups) > 1 + (MERGE_GAP >> _GROUP)) + 1, [len(groups)])
+    )
+    first, last = groups[edges[:-1]], groups[edges[1:] - 1]
+    # A frame is a byte of 0 or 1: the lowest that is set, and the highest.
+    firsts = (first << _GROUP) + _highest(eights[first] & -eights[first]) + low
+    lasts = (last << _GROUP) + _highest(eights[last]) + low
+    table = zeroed(span >> _GROUP << 3).view(np.int64)
+    table[groups] = _ahead(firsts, lasts, edges)
+    return _Runs(
+        firsts,
+        lasts - firsts + 1,
+        lambda part: table.take(frames[part] - low >> _GROUP) + frames[part],
+    )
+
+
+def _highest(eights: U64) -> I64:
+    """Of eight bytes of 0 or 1, as one number: the highest that is 1."""
+    return np.log2(eights).astype(np.int64) >> 3
+
+
+def _ahead(firsts: I64, lasts: I64, edges: I64) -> I64:
+    """Of each number between *edges*: where a frame's word is in the buffer, less the frame. The same for a whole run."""
+    lengths = lasts - firsts + 1
+    return np.repeat(np.cumsum(lengths) - lengths - firsts, np.diff(edges))
 
 
 class FrameTable:
@@ -298,64 +336,78 @@ class FrameTable:
         except OSError as error:
             raise explain_oserror(error, path) from None
 
-    def read(self, pfns: U64) -> U64:
-        """The words of frames *pfns* (uint64, any shape, any order, repeats allowed), in the same shape.
+    def read(
+        self, pfns: U64, out: npt.NDArray[Any] | None = None, keep: np.uint64 = _EVERY_BIT
+    ) -> npt.NDArray[Any]:
+        """The bits *keep* of the words of frames *pfns* (uint64, any shape, any order, repeats allowed), in the same shape.
 
-        A frame beyond the end of memory answers 0, a hole what the kernel says (KPF_NOPAGE).
+        They are written to *out* if given (of any dtype that holds what is kept). A frame beyond the end of memory answers 0, a hole
+        what the kernel says (KPF_NOPAGE).
 
         Raises:
             MissingPart: the kernel refuses the read.
         """
         flat = pfns.reshape(-1)
         if not len(flat):
-            return np.empty(pfns.shape, np.uint64)
+            return np.empty(pfns.shape, np.uint64) if out is None else out
         frames = flat.view(np.int64)
-        groups, place = _groups(frames)
-        cuts = np.flatnonzero(np.diff(groups) > 1 + (MERGE_GAP >> _GROUP)) + 1
-        edges = np.concatenate(([0], cuts, [len(groups)]))
-        firsts = groups[edges[:-1]]
-        lengths = groups[edges[1:] - 1] - firsts + 1
-        offsets = np.cumsum(lengths) - lengths
-        words = np.empty(int(lengths.sum()) << _GROUP, np.uint64)
-        self._read_runs(memoryview(words).cast("B"), firsts << _GROUP, lengths << _GROUP, offsets << _GROUP)
-        starts = groups + np.repeat(offsets - firsts, np.diff(edges)) << _GROUP
-        found = np.empty(len(frames), np.uint64)
+        runs = _runs(frames)
+        found = np.empty(pfns.shape, np.uint64) if out is None else out
+        words = zeroed(int(runs.lengths.sum()) * found.itemsize).view(found.dtype)
+        self._read_runs(words, runs.firsts, runs.lengths, keep)
+        line = found.reshape(-1)
         for part in _parts(len(frames)):
-            found[part] = words[starts[place(part)] + (frames[part] & (1 << _GROUP) - 1)]
-        return found.reshape(pfns.shape)
+            line[part] = words.take(runs.position(part))
+        return found
 
-    def _read_runs(self, view: memoryview, firsts: I64, lengths: I64, offsets: I64) -> None:
-        """Fill *view* with the words of each run, on every core: the kernel takes a quarter of a microsecond for each frame."""
-        parts = min(len(os.sched_getaffinity(0)), len(view) // 8 // _FRAMES_A_THREAD, 8)
+    def _read_runs(self, words: npt.NDArray[Any], firsts: I64, lengths: I64, keep: np.uint64) -> None:
+        """Fill *words* with what is kept of each run, on every core: the kernel takes a tenth of a microsecond for each frame."""
+        parts = min(len(os.sched_getaffinity(0)), len(words) // _FRAMES_A_THREAD, 8)
+        firsts, lengths = _cut(firsts, lengths, _BUFFER)
         if parts < 2:
-            self._read_some(view, firsts, lengths, offsets)
+            self._read_some(words, firsts, lengths, keep)
             return
-        # Long runs in pieces, so that the parts are equal also where everything is one run.
-        firsts, lengths, offsets = _cut(firsts, lengths, offsets, len(view) // 8 // parts + 1)
-        edges = np.searchsorted(offsets, np.linspace(0, len(view) // 8, parts + 1).astype(np.int64)).tolist()
+        ends = np.cumsum(lengths)
+        edges = np.searchsorted(ends, np.linspace(0, len(words), parts + 1).astype(np.int64)).tolist()
+        edges[-1] = len(ends)
         with ThreadPoolExecutor(parts) as pool:
             jobs = [
-                pool.submit(self._read_some, view, firsts[low:high], lengths[low:high], offsets[low:high])
-                for low, high in zip(edges, edges[1:], strict=False)
+                pool.submit(
+                    self._read_some,
+                    words[int(ends[low] - lengths[low]) :],
+                    firsts[low:high],
+                    lengths[low:high],
+                    keep,
+                )
+                for low, high in itertools.pairwise(edges)
+                if low < high
             ]
             for job in jobs:
                 job.result()
 
-    def _read_some(self, view: memoryview, firsts: I64, lengths: I64, offsets: I64) -> None:
-        # Nothing but reads in the loop: scattered memory has runs by the ten thousand.
+    def _read_some(self, words: npt.NDArray[Any], firsts: I64, lengths: I64, keep: np.uint64) -> None:
+        # Little but reads in the loop: scattered memory has runs by the ten thousand. They go into a buffer that stays in the core's
+        # cache; as many bits as are kept go to memory.
         fd, preadv = self._fd, self._preadv
-        starts, ends = (offsets * 8).tolist(), ((offsets + lengths) * 8).tolist()
+        buffer = np.empty(_BUFFER, np.uint64)
+        view = memoryview(buffer).cast("B")
+        kept, at, size = 0, 0, 8 * _BUFFER
         try:
-            for position, start, end in zip((firsts * 8).tolist(), starts, ends, strict=True):
+            for position, length in zip((firsts * 8).tolist(), (lengths * 8).tolist(), strict=True):
+                if at + length > size:
+                    words[kept : kept + at // 8] = buffer[: at // 8] & keep
+                    kept, at = kept + at // 8, 0
                 try:
-                    done = preadv(fd, (view[start:end],), position)
+                    done = preadv(fd, (view[at : at + length],), position)
                 except InterruptedError:
                     done = 0
-                if done != end - start:
-                    done += _read_into(fd, view[start + done : end], position + done, preadv)
-                    view[start + done : end] = bytes(end - start - done)  # beyond the end of memory
+                if done != length:
+                    done += _read_into(fd, view[at + done : at + length], position + done, preadv)
+                    view[at + done : at + length] = bytes(length - done)  # beyond the end of memory
+                at += length
         except OSError as error:
             raise explain_oserror(error, self.path) from None
+        words[kept : kept + at // 8] = buffer[: at // 8] & keep
 
     def close(self) -> None:
         """Close the file."""

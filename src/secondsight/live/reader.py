@@ -26,6 +26,7 @@ from secondsight.bits import pte as bits
 from secondsight.errors import MissingPart
 from secondsight.live.process import Process
 from secondsight.live.procfs import FrameTable, Pagemap
+from secondsight.live.room import zeroed
 from secondsight.live.vma import Vma
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 _FRAME_BITS = np.uint64(int(kpf.KPF_MASK))
+#: flags of a frame that a PMD's mapping may begin with: a folio, the huge zero page, what has no page
+_NOT_ALONE = kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL | kpf.HUGE | kpf.THP | kpf.ZERO_PAGE | kpf.NOPAGE
+_PART = 16  # blocks worked on at a time
 #: stands for a frame that may not be seen (0 would be the zero page): the highest number there is
 _HIDDEN = np.uint64(int(bits.PFN_MASK) >> 12)
 
@@ -79,8 +83,8 @@ class Columns:
     def empty(cls, blocks: U64, **facts: object) -> Columns:
         """Columns for the blocks at *blocks* (uint64[N]), all zero and known; *facts* are the fields that are not arrays."""
         count, page = len(blocks), (len(blocks), 512)
-        # The arrays of a number a page lie in one: large enough for huge pages, which NumPy asks for, or else all page faults.
-        arena = np.empty(count * 512 * 36, np.uint8)
+        # The arrays of a number a page lie in one.
+        arena = zeroed(count * 512 * 36)
         taken = 0
 
         def part(of: type[np.generic]) -> npt.NDArray[Any]:
@@ -96,8 +100,6 @@ class Columns:
             part(np.bool_),
             part(np.uint8),
         )
-        for each in (pte, flags, mapcount, folio_mapcount, refcount, shared, zap_marks):
-            each[:] = 0
         pte_known[:] = page_known[:] = True
         folio[:] = -1
         return cls(
@@ -268,33 +270,26 @@ class ProcfsReader:
         Raises:
             TargetGone: the process exited or called exec meanwhile.
         """
-        words = self._pagemap.read_blocks(blocks)
-        shape = words.shape
+        shape = (len(blocks), 512)
         nowhere = np.zeros(shape, np.bool_)
         secondary = Secondary("secondary MMUs", nowhere, nowhere, self.secondary_reason())
         found = Columns.empty(blocks, secondary=(secondary,), counts_known=False)
-        present = (words & pm.PRESENT) != 0
-        swapped = (words & pm.SWAPPED) != 0
-        pfns = words & pm.PFN_MASK
-        found.pmd[present.any(axis=1) | swapped.any(axis=1)] = bits.TABLE
-        huge = self._pagemap.huge_blocks(blocks)
-        # Which PTEs are writable procfs does not say: taken for writable, as private memory that was written is.
-        entry = bits.PRESENT | bits.USER | bits.RW | bits.DIRTY
-        hidden = present & (pfns == 0)
-        shown = np.where(hidden, _HIDDEN, pfns) if hidden.any() else pfns
-        np.left_shift(shown, bits.PFN_SHIFT, out=found.pte)
-        np.bitwise_or(found.pte, entry, out=found.pte)
-        np.multiply(found.pte, present, out=found.pte)
-        if swapped.any():
-            found.pte[swapped] = bits.swap_pte(pfns[swapped])
-        uffd = present & ((words & pm.UFFD_WP) != 0)
-        if uffd.any():
-            found.pte[uffd] |= bits.UFFD_WP
-        np.logical_not(present, out=found.pte_known)
+        # The frames stand where their folios will, which procfs does not tell apart.
+        pfns = found.folio.view(np.uint64)
+        present, hidden, several = (np.empty(shape, np.bool_) for _ in range(3))
+        words = np.empty((_PART, 512), np.uint64)
+        for rows in _parts(len(blocks)):
+            some = self._pagemap.read_blocks(blocks[rows], words[: len(blocks[rows])])
+            present[rows] = here = (some & pm.PRESENT) != 0
+            np.logical_and(here, (some & pm.EXCLUSIVE) == 0, out=several[rows])
+            frames = np.bitwise_and(some, pm.PFN_MASK, out=pfns[rows])
+            hidden[rows] = unseen = here & (frames == 0)
+            _entries(found, some, frames, here, unseen, rows)
         visible = present & ~hidden
-        self._pages(found, words, pfns, present, visible)
+        self._pages(found, pfns, present, visible, several)
         if hidden.any():
             self._mark_zero(found, hidden)
+        huge = self._huge(found, present)
         if huge is None:
             # No PAGEMAP_SCAN: 512 frames of one aligned THP are taken for a PMD mapping.
             first = pfns[:, 0]
@@ -307,39 +302,45 @@ class ProcfsReader:
             )
         found.pmd[huge] = bits.PRESENT | bits.PSE | bits.RW | bits.USER | pfns[huge, 0] << bits.PFN_SHIFT
         found.pte[huge] = 0
+        found.folio[~visible] = -1
         self._process.require_alive()
         return found
 
-    def _pages(self, found: Columns, words: U64, pfns: U64, present: Bools, visible: Bools) -> None:
-        """Flags and counts of the frames that may be seen."""
-        # Masks touch each page once, below; everything else works on whole arrays, which is several times faster.
-        # A fresh array of one number a page costs its page faults: they are worked on in place.
-        if self._flags is not None:
-            flags = self._flags.read(pfns if visible.all() else pfns[visible])
-            flags &= _FRAME_BITS if self._trust_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
-            if flags.shape == visible.shape:
-                found.flags[:] = flags
-            else:
-                found.flags[visible] = flags
-            np.logical_or(~present, visible, out=found.page_known)
-            zero = (found.flags & kpf.ZERO_PAGE) != 0
-            if zero.any():
-                found.pte[zero] &= ~(bits.PFN_MASK | bits.RW)
-                found.flags[zero] = 0
-        else:
+    def _huge(self, found: Columns, present: Bools) -> Bools | None:
+        """Which blocks a PMD maps; None without PAGEMAP_SCAN, which is asked only if a block's first page may belong to a larger folio."""
+        first = found.flags[:, 0]
+        small = ~present[:, 0] | ((first != 0) & ((first & _NOT_ALONE) == 0))
+        if self._flags is not None and small.all():
+            return np.zeros(len(small), np.bool_)
+        return self._pagemap.huge_blocks(found.address)
+
+    def _pages(self, found: Columns, pfns: U64, present: Bools, visible: Bools, several: Bools) -> None:
+        """Flags and counts of the frames that may be seen; *several* are mapped more than once."""
+        keep = _FRAME_BITS if self._trust_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
+        if self._flags is None:
             np.logical_not(present, out=found.page_known)
+        else:
+            if visible.all():
+                self._flags.read(pfns, found.flags, keep)
+            else:
+                found.flags[visible] = self._flags.read(pfns[visible], keep=keep)
+            np.logical_or(~present, visible, out=found.page_known)
+        for rows in _parts(len(pfns)):
+            zero = (found.flags[rows] & kpf.ZERO_PAGE) != 0
+            if zero.any():
+                found.pte[rows][zero] &= ~(bits.PFN_MASK | bits.RW)
+                found.flags[rows][zero] = 0
         counts = found.mapcount
         counts[:] = present
-        several = present & ((words & pm.EXCLUSIVE) == 0)
         counts[several] = 2
         several &= visible
-        if several.any() and self._counts is not None:
+        if self._counts is not None and several.any():
             held = self._counts.read(pfns[several])
             counts[several] = np.minimum(held, np.uint64(1 << 30)).astype(np.int32)
-        np.greater(counts, 1, out=found.shared)
-        found.folio_mapcount[:] = counts
-        np.add(counts, (found.flags & kpf.SWAPCACHE) != 0, out=found.refcount)
-        np.copyto(found.folio, pfns.view(np.int64), where=visible)
+        for rows in _parts(len(pfns)):
+            np.greater(counts[rows], 1, out=found.shared[rows])
+            found.folio_mapcount[rows] = counts[rows]
+            np.add(counts[rows], (found.flags[rows] & kpf.SWAPCACHE) != 0, out=found.refcount[rows])
 
     def _mark_zero(self, found: Columns, hidden: Bools) -> None:
         """Which of the *hidden* pages (bool[N, 512]) are the zero page: PAGEMAP_SCAN tells without their frames."""
@@ -364,6 +365,30 @@ class ProcfsReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _entries(found: Columns, words: U64, frames: U64, present: Bools, hidden: Bools, rows: slice) -> None:
+    """Entries of the blocks *rows*, as their *words* and *frames* tell; a *hidden* frame may not be seen."""
+    swapped = (words & pm.SWAPPED) != 0
+    found.pmd[rows][present.any(axis=1) | swapped.any(axis=1)] = bits.TABLE
+    # Which PTEs are writable procfs does not say: taken for writable, as private memory that was written is.
+    entry = bits.PRESENT | bits.USER | bits.RW | bits.DIRTY
+    pte = found.pte[rows]
+    np.left_shift(np.where(hidden, _HIDDEN, frames) if hidden.any() else frames, bits.PFN_SHIFT, out=pte)
+    np.bitwise_or(pte, entry, out=pte)
+    if not present.all():
+        pte[~present] = 0
+    if swapped.any():
+        pte[swapped] = bits.swap_pte(frames[swapped])
+    protected = present & ((words & pm.UFFD_WP) != 0)
+    if protected.any():
+        pte[protected] |= bits.UFFD_WP
+    np.logical_not(present, out=found.pte_known[rows])
+
+
+def _parts(blocks: int) -> list[slice]:
+    """*blocks* in pieces whose arrays of a number a page fit into a core's cache: fresh memory for the whole costs its page faults."""
+    return [slice(at, at + _PART) for at in range(0, blocks, _PART)]
 
 
 def _table(path: str) -> FrameTable | None:
