@@ -73,6 +73,22 @@ def test_limits_pins_and_shares_are_named():
     assert "70 pages are swapped out, max_ptes_swap is 64" in answer.blocks[4].reason
 
 
+def test_a_huge_block_is_told_by_its_pmd_and_its_first_page():
+    found = with_vm(columns(3), np.array([[False] * 512, [True] * 512, [False] * 512]))
+    found.pmd[:] = bits.PRESENT | bits.PSE | bits.RW | bits.USER
+    found.pte[:] = 0
+    found.pmd[0] |= bits.ACCESSED
+    found.flags[1, 0] |= kpf.REFERENCED
+    blocks = explain(snapshot(found)).blocks
+    assert [(b.primary, b.referenced, b.secondary) for b in blocks] == [(512, 0, 0), (0, 512, 512), (0, 0, 0)]
+    found.pte_known[:] = found.page_known[:] = False
+    unseen = np.zeros((3, 512), bool)
+    found = with_vm(found, unseen, known=unseen, why="may not look")
+    answer = explain(snapshot(found))
+    assert {(b.primary, b.referenced, b.secondary) for b in answer.blocks} == {(None, None, None)}
+    assert answer.channels["PRIMARY"].startswith("unknown for 1536 of 1536 pages")
+
+
 def test_unknown_is_never_no():
     found = columns(3, secondary=False)
     nothing = np.zeros((3, 512), bool)
@@ -108,7 +124,7 @@ def test_pins_are_unknown_from_procfs():
 
 @pytest.mark.parametrize(("flags", "enabled", "why"), [
     (("nh",), "always", "MADV_NOHUGEPAGE"), ((), "madvise", "not advised"), (("hg",), "never", "switched off"),
-    (("hg", "io"), "always", "device"),
+    (("hg", "io"), "always", "device"), (("de", "ht"), "always", "hugetlb"),
 ])  # fmt: skip
 def test_mappings_that_are_passed_by(flags, enabled, why):
     answer = explain(snapshot(columns(1), flags=flags, enabled=enabled))
@@ -151,6 +167,11 @@ def test_smaps_settles_primary_only_where_one_answer_is_left():
     assert marked.pte_known[1].all() and not marked.pte_known[0, :6].any()
     assert not some.pte_known.any(), "one more page was used, and nobody knows which"
     assert every.pte_known.all() and bits.pte_young(every.pte).all()
+    for kb, young in ((0, False), (4096, True)):
+        huge = fresh()
+        huge.pmd[1], huge.pte[1] = bits.PRESENT | bits.PSE, 0
+        settle_primary(huge, mapping(Referenced=kb, Rss=4096))
+        assert huge.pte_known[1, 0] and bits.pte_young(huge.pmd)[1] == young
 
 
 def test_a_snapshot_comes_back(tmp_path):

@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from secondsight.live.vma import BLOCK, Vma
 
+#: hugetlb's mappings carry "de" as well
 _SPECIAL = {
+    "ht": "hugetlb",
     "io": "device memory",
     "pf": "device memory",
     "mm": "mixed device memory",
     "de": "may not expand",
-    "ht": "hugetlb",
 }
 
 

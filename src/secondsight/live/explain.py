@@ -150,7 +150,10 @@ def explain(snapshot: Snapshot) -> Explanation:
 
 
 class Facts:
-    """Counts of a snapshot's pages by block, int64[N] each; ``X_unknown`` counts pages whose X could not be seen."""
+    """Counts of a snapshot's pages by block, int64[N] each; ``X_unknown`` counts pages whose X could not be seen.
+
+    Of a huge block the channels count for all of its pages what its PMD and its first page say; *populated* and what else counts PTEs is 0.
+    """
 
     def __init__(self, snapshot: Snapshot) -> None:
         columns = snapshot.columns
@@ -164,24 +167,32 @@ class Facts:
         expected = columns.folio_mapcount + ((columns.flags & kpf.SWAPCACHE) != 0)
         self.pins_known = columns.counts_known
         self.pinned: Counts = (mapped & columns.page_known & (columns.refcount > expected)).sum(axis=1)
-        self.primary: Counts = (mapped & columns.pte_known & bits.pte_young(columns.pte)).sum(axis=1)
-        self.primary_unknown: Counts = (mapped & ~columns.pte_known).sum(axis=1)
-        marks = (columns.flags & (kpf.REFERENCED | kpf.YOUNG)) != 0
-        self.referenced: Counts = (mapped & columns.page_known & marks).sum(axis=1)
-        self.referenced_unknown: Counts = (mapped & ~columns.page_known).sum(axis=1)
+        each, first = mapped | self.huge[:, None], self.huge[:, None]
+        young_pte = np.where(first, bits.pte_young(columns.pmd)[:, None], bits.pte_young(columns.pte))
+        pte_known, page_known = _of_first(first, columns.pte_known), _of_first(first, columns.page_known)
+        self.primary: Counts = (each & pte_known & young_pte).sum(axis=1)
+        self.primary_unknown: Counts = (each & ~pte_known).sum(axis=1)
+        marks = _of_first(first, (columns.flags & (kpf.REFERENCED | kpf.YOUNG)) != 0)
+        self.referenced: Counts = (each & page_known & marks).sum(axis=1)
+        self.referenced_unknown: Counts = (each & ~page_known).sum(axis=1)
         young = np.zeros(mapped.shape, np.bool_)
         known = np.ones(mapped.shape, np.bool_)
         for channel in columns.secondary:
             young |= channel.young & channel.known
             known &= channel.known
-        self.secondary: Counts = (mapped & young).sum(axis=1)
-        self.secondary_unknown: Counts = (mapped & ~known & ~young).sum(axis=1)
+        self.secondary: Counts = (each & young).sum(axis=1)
+        self.secondary_unknown: Counts = (each & ~known & ~young).sum(axis=1)
 
     def used(self) -> Counts:
         """Pages that any channel calls used, as far as is known; -1 where nothing is known to be and something is unknown."""
         most = np.maximum(np.maximum(self.primary, self.referenced), self.secondary)
         unknown = self.primary_unknown + self.referenced_unknown + self.secondary_unknown
         return np.where((most == 0) & (unknown > 0), -1, most)
+
+
+def _of_first(huge: npt.NDArray[np.bool_], page: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """*page* bool[N, 512], its first column for all pages of the blocks that are *huge* (bool[N, 1])."""
+    return np.where(huge, page[:, :1], page)
 
 
 def _shown(count: Counts, unknown: Counts, row: int) -> int | None:
@@ -373,7 +384,8 @@ def _channels(snapshot: Snapshot, facts: Facts) -> dict[str, str]:
     def seen(unknown: Counts, why: str) -> str:
         if not unknown.any():
             return "known"
-        return f"unknown for {int(unknown.sum())} of {int(facts.populated.sum())} pages: {why}"
+        pages = int(np.where(facts.huge, 512, facts.populated).sum())
+        return f"unknown for {int(unknown.sum())} of {pages} pages: {why}"
 
     why = next((answer.why for answer in snapshot.header.secondary if answer.why), "")
     return {

@@ -17,13 +17,13 @@ _MOST = 40_000  # blocks drawn; beyond, a page would take a browser minutes
 
 #: what a colour says, in the order of the legend; chosen to differ in lightness too, for eyes that do not see all hues
 _KINDS = {
-    "huge": ("#1b4965", "huge already"),
+    "huge": ("#2a6f97", "huge already"),
     "will": ("#2a9d5c", "will collapse"),
     "may": ("#a7d8a0", "will or may collapse: something is unknown"),
     "wasted": ("#d62839", "wasted pass: in use, and refused at the second look"),
     "idle": ("#e9c46a", "no page was used"),
     "limit": ("#b08968", "a limit or a held page stands against it"),
-    "passed": ("#d5d9e0", "the mapping is passed by"),
+    "passed": ("#8e929c66", "the mapping is passed by"),
 }
 _STYLE = """
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}

@@ -161,6 +161,10 @@ class KernelReader:
         for name in ("flags", "mapcount", "folio_mapcount", "refcount", "shared", "folio"):
             getattr(found, name)[mapped] = getattr(frames, name)
         found.page_known[mapped] &= frames.known
+        huge = bits.pmd_trans_huge(entries.pmd)
+        if huge.any():
+            heads = self._frames.read(bits.pte_pfn(entries.pmd[huge]))
+            found.flags[huge, 0], found.page_known[huge, 0] = heads.flags, heads.known
         self._process.require_alive()
         if self._kernel.find_mm(self._process.pid, self._process.start_time).value_() != self._mm.value_():
             raise TargetGone(
@@ -438,6 +442,10 @@ def settle_primary(found: Columns, vmas: list[Vma]) -> None:
         referenced = vma.kb["Referenced"]
         marked = (found.flags[inside] & kpf.REFERENCED) != 0
         whole = vma.first_block == vma.start and vma.block_end == vma.end
+        huge = inside & bits.pmd_trans_huge(found.pmd)
+        if referenced in (0, vma.kb.get("Rss")):
+            found.pmd[huge] |= bits.ACCESSED if referenced else bits.NONE
+            found.pte_known[huge, 0] = True
         if referenced == 0 or (whole and referenced <= 4 * int(marked.sum())):
             found.pte_known[inside] |= ~marked & present[inside]
         elif referenced == vma.kb.get("Rss"):
