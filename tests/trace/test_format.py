@@ -1,6 +1,8 @@
 """Writing and reading: what went in comes out, damage is named, nothing appears by half."""
 
 import hashlib
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -257,6 +259,35 @@ def test_what_is_no_recording_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         recover(tmp_path / "none", tmp_path / "t.parquet")
     assert not (tmp_path / "t.parquet").exists()
+
+
+CHANGED_FOOTERS = """
+import sys
+from pathlib import Path
+from secondsight.errors import InputError
+from secondsight.trace import Trace
+path, broken = Path(sys.argv[1]), Path(sys.argv[2])
+content = path.read_bytes()
+length = int.from_bytes(content[-8:-4], "little")
+for at in range(len(content) - 8 - length, len(content) - 8):
+    for change in (0x04, 0x50):
+        broken.write_bytes(content[:at] + bytes([content[at] ^ change]) + content[at + 1 :])
+        try:
+            Trace.open(broken)
+        except InputError as error:
+            assert str(broken) in str(error)
+"""
+
+
+def test_a_byte_changed_anywhere_in_the_footer_ends_no_process(tmp_path):
+    # pyarrow ends the process where a column's type in a row group is not the schema's: so in a process of its own.
+    write(tmp_path / "t.parquet", some(10))
+    done = subprocess.run(
+        [sys.executable, "-c", CHANGED_FOOTERS, tmp_path / "t.parquet", tmp_path / "b.parquet"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from secondsight.errors import InputError, UsageError
 from secondsight.trace import pages
+from secondsight.trace.footer import damaged_group
 from secondsight.trace.kinds import (
     COLUMNS,
     PROCESS_ADDRESS_BITS,
@@ -213,6 +214,12 @@ class Trace:
             raise InputError(
                 str(path), "schema", f"expected the columns {', '.join(COLUMNS)} of a trace, found {said}"
             )
+        try:
+            damaged = damaged_group(where)
+        except (OSError, ValueError) as error:
+            raise InputError(str(path), "footer", f"damaged ({error})") from None
+        if damaged is not None:
+            raise InputError(str(path), f"row group {damaged}", "its metadata is damaged")
         provenance = decode(metadata.get(KEY), str(path))
         mapped = None
         if not verify:

@@ -22,14 +22,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from secondsight.trace.thrift import Reader
+
 Bytes = NDArray[np.uint8]
 
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2  # PageType
 _PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8  # Encoding
 _MOST_WIDTH: Final = 8  # bits of a dictionary index: eight of them are one 64-bit word
 _LONGEST_HEADER: Final = 1 << 12
-# Thrift's compact protocol, the types of a struct's fields
-_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 12
 
 
 class _Page(NamedTuple):
@@ -40,65 +40,11 @@ class _Page(NamedTuple):
     size: int
 
 
-class _Header:
-    """Reads one compact Thrift struct of integers; everything else in it is skipped."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.data[self.at]
-            self.at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-            if shift > 63:
-                raise ValueError("a varint of over 64 bits")
-
-    def integer(self) -> int:
-        value = self.varint()
-        return value >> 1 ^ -(value & 1)
-
-    def struct(self, depth: int = 0) -> dict[int, Any]:
-        """Field number → integer, or → the same of a nested struct."""
-        if depth > 4:
-            raise ValueError("nested too deeply")
-        fields: dict[int, Any] = {}
-        number = 0
-        while True:
-            head = self.data[self.at]
-            self.at += 1
-            kind = head & 0x0F
-            if kind == _STOP:
-                return fields
-            number = number + (head >> 4) if head >> 4 else self.integer()
-            fields[number] = self.value(kind, depth)
-
-    def value(self, kind: int, depth: int) -> Any:
-        if kind in (_TRUE, _FALSE):
-            return kind
-        if kind == _STRUCT:
-            return self.struct(depth + 1)
-        if kind == _BINARY:
-            length = self.varint()
-            self.at += length
-        elif kind in (_BYTE, _DOUBLE):
-            self.at += 1 if kind == _BYTE else 8
-        elif kind in (_LIST, _SET):
-            raise ValueError("no list in a page header")
-        else:
-            return self.integer()
-        return None
-
-
 def _pages(file: Bytes, start: int, stop: int) -> list[_Page]:
     """The pages of the column chunk ``file[start:stop]``. Raises IndexError, KeyError, TypeError or ValueError for nonsense."""
     found = []
     while start < stop:
-        header = _Header(file[start : min(start + _LONGEST_HEADER, stop)].tobytes())
+        header = Reader(file[start : min(start + _LONGEST_HEADER, stop)].tobytes())
         fields = header.struct()
         kind, size = fields[1], fields[3]
         described = fields[7 if kind == _DICTIONARY_PAGE else 5]
