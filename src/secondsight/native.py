@@ -39,7 +39,8 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             getattr(dispatcher, "_cache", None), "_cache_file", None
         )  # neither under NUMBA_DISABLE_JIT
         if kept is not None:
-            kept._source_stamp = STAMP
+            # Compared before anything else is read, and so before a class that is gone is looked for.
+            kept._version = f"{kept._version} {STAMP}"
         return dispatcher
 
     return decorate
