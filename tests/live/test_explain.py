@@ -149,8 +149,8 @@ def test_what_cannot_be_probed_is_judged_both_ways():
 
 
 def test_smaps_settles_primary_only_where_one_answer_is_left():
-    def mapping(**kb):
-        return [Vma(START, START + 2 * BLOCK, "rw-p", 0, "00:00", 0, "", frozenset(), kb)]
+    def mapping(flags=(), **kb):
+        return [Vma(START, START + 2 * BLOCK, "rw-p", 0, "00:00", 0, "", frozenset(flags), kb)]
 
     def fresh():
         made = columns(2, secondary=False)
@@ -167,6 +167,9 @@ def test_smaps_settles_primary_only_where_one_answer_is_left():
     assert marked.pte_known[1].all() and not marked.pte_known[0, :6].any()
     assert not some.pte_known.any(), "one more page was used, and nobody knows which"
     assert every.pte_known.all() and bits.pte_young(every.pte).all()
+    uncounted = fresh()
+    settle_primary(uncounted, mapping(("ht",), Referenced=0, Rss=0))
+    assert not uncounted.pte_known.any()
     for kb, young in ((0, False), (4096, True)):
         huge = fresh()
         huge.pmd[1], huge.pte[1] = bits.PRESENT | bits.PSE, 0

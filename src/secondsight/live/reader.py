@@ -437,7 +437,8 @@ def settle_primary(found: Columns, vmas: list[Vma]) -> None:
     present = bits.pte_present(found.pte)
     for vma in vmas:
         inside = (found.address >= np.uint64(vma.start)) & (found.address < np.uint64(vma.end))
-        if "Referenced" not in vma.kb or not inside.any():
+        # smaps leaves hugetlb's pages out of its sums (smaps_hugetlb_range).
+        if "Referenced" not in vma.kb or "ht" in vma.flags or not inside.any():
             continue
         referenced = vma.kb["Referenced"]
         marked = (found.flags[inside] & kpf.REFERENCED) != 0
