@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from secondsight.mm.config import HostConfig
 from secondsight.mm.judgement import Scan
+from secondsight.policy.registry import make
 from secondsight.replay import HOST, Subject, engine, lane, replay
 from secondsight.replay.tlb import TlbConfig
 from secondsight.scenario import run as scenario_run
@@ -87,6 +88,10 @@ SUBJECTS = [
         faults="huge",
         budget=4,
     ),
+    Subject("6.1 madv_collapse", Subject.of("6.1").rules, policy=lambda: make("madv_collapse")),
+    Subject(
+        "7.2 thp_shrinker", Subject.of("7.2").rules, policy=lambda: make("thp_shrinker,max_ptes_none=100")
+    ),
 ]
 
 
@@ -95,20 +100,22 @@ SUBJECTS = [
 @example([(0, 0, 0, 0, CR), (0, 0, 0, 0, GW), (11, 0, 0, 0, GR), (45, 0, 0, 0, CW)], 1, 1)
 def test_cutting_changes_nothing(events, batch, chunk):
     whole = replay(trace(events, SPACES), SUBJECTS, channels=True)
-    before = engine.SMALLEST, engine.LARGEST, lane.CHUNK
-    engine.SMALLEST = engine.LARGEST = lane.CHUNK = chunk
+    before = engine.CHANGED, engine.SMALLEST, engine.LARGEST, lane.CHUNK
+    engine.CHANGED = engine.SMALLEST = engine.LARGEST = lane.CHUNK = chunk
     try:
         cut = replay(trace(events, SPACES, batch=batch), SUBJECTS, channels=True)
     finally:
-        engine.SMALLEST, engine.LARGEST, lane.CHUNK = before
+        engine.CHANGED, engine.SMALLEST, engine.LARGEST, lane.CHUNK = before
     assert told(cut) == told(whole)
 
 
 @settings(max_examples=8, deadline=None)
 @given(rows())
 def test_a_subject_does_not_know_of_the_others(events):
-    together = replay(trace(events, SPACES), SUBJECTS[:3], channels=True)
-    for i, subject in enumerate(SUBJECTS[:3]):
+    # The third is filled as the first was, by copying it.
+    chosen = [SUBJECTS[0], SUBJECTS[2], SUBJECTS[-2], SUBJECTS[-1]]
+    together = replay(trace(events, SPACES), chosen, channels=True)
+    for i, subject in enumerate(chosen):
         alone = replay(trace(events, SPACES), [subject], channels=True)
         subjects, *rest = told(together)
         assert told(alone) == ([subjects[i]], *([part[i]] for part in rest))

@@ -17,6 +17,7 @@ from secondsight.mm.lru import lru_add_drain
 from secondsight.mm.mmu_notifier import Context
 from secondsight.mm.page import Frames
 from secondsight.mm.rules import PRESETS, Rules, preset
+from secondsight.mm.view import Inside
 
 if TYPE_CHECKING:
     from secondsight.mm.khugepaged import Khugepaged
@@ -41,6 +42,7 @@ class Host:
         self.frames = Frames()
         self.swap = np.zeros(1024, np.int32)
         self.mms: dict[str, Mm] = {}
+        self.inside = Inside()
         self.content: dict[int, int] = {}
         self.khugepaged: Khugepaged = Khugepaged(self)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PRESENT, PROTNONE, PSE, RW, USER
 from secondsight.errors import UsageError
-from secondsight.mm import judgement, view
+from secondsight.mm import judgement
 from secondsight.mm.lru import folio_add_lru, lru_add_drain, munlock_folio
 from secondsight.mm.memory import (
     PFN_SHIFT,
@@ -177,7 +177,7 @@ def collapse(mm: Mm, block: int, *, khugepaged: bool) -> tuple[int, Look]:
     mm.notifiers.invalidate_range(start, end)
     f = host.frames.reserve(HPAGE, 2, 4 * HPAGE)
     # The PMD is clear and the mmap lock held for writing: nobody can map a page in again, so no secondary MMU can answer young.
-    seen = view.of_model(mm, [block], ask=False)
+    seen = host.inside.look(mm, block)
     look = judgement.isolate(seen, host.config.knobs, host.rules, khugepaged=khugepaged)
     if look.passed[0]:
         old = [int(p) for p in seen.folio[0]] if host.content else []

@@ -119,6 +119,23 @@ class Look(NamedTuple):
         return np.asarray(self.code == Scan.SUCCEED)
 
 
+def _no_look(n: int) -> Look:
+    """Zeroed answers for *n* blocks."""
+    small, number = np.uint8, np.int32
+    return Look(
+        code=np.zeros(n, small), referenced=np.zeros(n, number), none_or_zero=np.zeros(n, number), unmapped=np.zeros(n, number),
+        writable=np.zeros(n, np.bool_), stopped=np.zeros(n, number), asked=np.zeros(n, number),
+    )  # fmt: skip
+
+
+def all_huge(n: int) -> Look:
+    """What the scan answers for *n* blocks that are huge already."""
+    look = _no_look(n)
+    look.code[:] = Scan.PMD_MAPPED
+    look.stopped[:] = HPAGE_PMD_NR
+    return look
+
+
 class _J(NamedTuple):
     """Rules and limits as integers, for the compiled looks."""
 
@@ -322,16 +339,7 @@ def _look(j, isolate, c, assume, out):  # type: ignore[no-untyped-def]
 
 
 def _run(view: BlockView, limits: Knobs, rules: Rules, isolate: bool, khugepaged: bool, assume: bool) -> Look:
-    n = len(view)
-    out = Look(
-        np.zeros(n, np.uint8),
-        np.zeros(n, np.int32),
-        np.zeros(n, np.int32),
-        np.zeros(n, np.int32),
-        np.zeros(n, np.bool_),
-        np.zeros(n, np.int32),
-        np.zeros(n, np.int32),
-    )
+    out = _no_look(len(view))
     columns = _Columns(
         view.pmd,
         view.pte,

@@ -42,7 +42,7 @@ class Visit:
     row: int
     isolate: Look | None
     swapped_in: int | None
-    seen: BlockView
+    seen: BlockView | None
 
 
 #: The answers by code: a table, since calling an enumeration costs as much as all else about a visit to a huge block.
@@ -68,6 +68,8 @@ class Khugepaged:
         self.test_young_calls = 0
         self.wasted = 0
         self.on_visit: Callable[[Visit], None] | None = None
+        #: If set, called in ``on_visit``'s place once for each run of blocks that were scanned and left: (mm, blocks, look).
+        self.on_quiet: Callable[[Mm, np.ndarray, Look], None] | None = None
         #: How many huge pages can still be allocated; None: as many as are asked for.
         self.huge_pages_left: Callable[[], int] | None = None
 
@@ -163,34 +165,54 @@ class Khugepaged:
         chunk, at = 1, 0
         while at < len(rows):
             batch = rows[at : at + chunk]
-            seen = view.of_model(mm, batch)
-            look = judgement.scan(seen, self.host.config.knobs, self.host.rules)
-            costs, passed = self._costs(look), look.passed.tolist()
-            for i, row in enumerate(batch.tolist()):
-                self._block = row + 1
-                progress += costs[i]
-                self._visit(mm, row, look, i, seen, passed[i])
-                if passed[i] or progress >= pages:
-                    # After a collapse was tried the mmap lock is gone: leave the mm, keep the cursor.
-                    return progress
+            look, seen = self._look(mm, batch)
+            # After a collapse was tried the mmap lock is gone: leave the mm, keep the cursor.
+            used = progress + np.cumsum(self._costs(look))
+            ends = np.flatnonzero(look.passed | (used >= pages))
+            last = int(ends[0]) if len(ends) else len(batch) - 1
+            self._block, progress = int(batch[last]) + 1, int(used[last])
+            tried = bool(look.passed[last])
+            quiet = last if tried else last + 1
+            if self.on_quiet is not None:
+                self._count(look, 0, quiet)
+                self.on_quiet(mm, batch[:quiet], look)
+            else:
+                for i in range(quiet):
+                    self._visit(mm, int(batch[i]), look, i, seen, False)
+            if tried:
+                self._visit(mm, int(batch[last]), look, last, seen, True)
+            if len(ends):
+                return progress
             at += len(batch)
             chunk = min(2 * chunk, 256)
         self._next(mm)
         return progress
 
-    def _costs(self, look: Look) -> list[int]:
+    def _look(self, mm: Mm, batch: np.ndarray) -> tuple[Look, BlockView | None]:
+        """The scan of *batch*, with the view it was of; none is made where nobody wants one and every block is huge."""
+        known = self.on_quiet is not None and not self.host.rules.scan_tests_base_address
+        if known and bool(((mm.arrays.pmd[batch] & PSE) != 0).all()):
+            return judgement.all_huge(len(batch)), None
+        seen = view.of_model(mm, batch, marks=False)
+        return judgement.scan(seen, self.host.config.knobs, self.host.rules), seen
+
+    def _costs(self, look: Look) -> np.ndarray:
         """What each visit uses up of pages_to_scan."""
         if self.host.rules.progress == "block":
-            return [HPAGE] * len(look.code)
-        return np.where(np.isin(look.code, _UNSCANNED), 1, np.minimum(look.stopped + 1, HPAGE)).tolist()
+            return np.full(len(look.code), HPAGE)
+        return np.where(np.isin(look.code, _UNSCANNED), 1, np.minimum(look.stopped + 1, HPAGE))
 
-    def _visit(self, mm: Mm, block: int, look: Look, i: int, seen: BlockView, tried: bool) -> None:
+    def _count(self, look: Look, first: int, end: int) -> None:
+        """Count the visits *first* to *end* of *look*."""
+        self.blocks_visited += end - first
+        scanned = look.stopped[first:end][look.code[first:end] != _MAPPED]
+        self.pages_scanned += int(np.minimum(scanned + 1, HPAGE).sum())
+        self.test_young_calls += int(look.asked[first:end].sum())
+
+    def _visit(self, mm: Mm, block: int, look: Look, i: int, seen: BlockView | None, tried: bool) -> None:
         """Act on one scanned block; *tried*: the scan passed."""
         code = int(look.code[i])
-        self.blocks_visited += 1
-        if code != _MAPPED:
-            self.pages_scanned += min(int(look.stopped[i]) + 1, HPAGE)
-        self.test_young_calls += int(look.asked[i])
+        self._count(look, i, i + 1)
         status, second, swapped = _SCAN[code], None, None
         if tried and self.huge_pages_left is not None and self.huge_pages_left() <= 0:
             # alloc_charge_folio comes before the zap: nothing has been done to the block. (The sleep that follows is left out.)
@@ -229,7 +251,7 @@ class Khugepaged:
         self.host.drain()
         huge, failed = 0, Scan.FAIL
         for block in range(first, last):
-            seen = view.of_model(mm, [block], ask=False)
+            seen = view.of_model(mm, [block], ask=False, marks=False)
             look = judgement.scan(seen, self.host.config.knobs, self.host.rules, khugepaged=False)
             status, second, swapped = Scan(int(look.code[0])), None, None
             if look.passed[0]:

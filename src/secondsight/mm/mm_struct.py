@@ -256,6 +256,16 @@ class Mm:
             if pfn != ZERO_PFN and (pfn & ~511) != HUGE_ZERO_PFN:
                 put_page(f, pfn)
 
+    def take(self, other: Mm) -> None:
+        """Become what *other* is: an mm of as many blocks, on a host whose frames were taken over too, where nothing is pinned."""
+        self.vmas.areas = list(other.vmas.areas)
+        self.huge_ever, self.denied = other.huge_ever, other.denied
+        self.arrays.pmd[:], self.arrays.pte[:], self.arrays.n[:] = (
+            other.arrays.pmd,
+            other.arrays.pte,
+            other.arrays.n,
+        )
+
     # -- looking -----------------------------------------------------------------------------------------------
 
     def pfn(self, page: int) -> int:

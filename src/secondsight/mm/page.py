@@ -254,6 +254,11 @@ class Frames:
         self._apart = int(a.n[N_FREE])
         return a
 
+    def take(self, other: Frames) -> None:
+        """Become what *other* is, frame by frame."""
+        self.arrays = FrameArrays._make(column.copy() for column in other.arrays)
+        self._apart = other._apart
+
     @property
     def in_use(self) -> int:
         """Pages allocated and not freed (small pages, and 512 for each huge folio)."""

@@ -153,36 +153,50 @@ def _gather(f, m, rows, pmd, pte, flags, mapcount, folio_maps, refcount, shared,
                 shared[i, j] = maps > 1
 
 
-def of_model(mm: Mm, rows: Sequence[int] | npt.NDArray[np.int64], *, ask: bool = True) -> BlockView:
+class Inside:
+    """The view of one block under its cleared PMD, for isolate: made anew in the same columns at each :meth:`look`."""
+
+    def __init__(self) -> None:
+        """Nothing seen yet."""
+        self._columns = empty(1)
+        self._row = np.zeros(1, np.int64)
+        self._view = BlockView(**self._columns)
+
+    def look(self, mm: Mm, block: int) -> BlockView:
+        """*block* of *mm* as it is now; nobody is asked and nothing is told that isolate does not read. Valid until the next look."""
+        c = self._columns
+        self._row[0] = block
+        for name in _GATHERED[1:]:
+            c[name][:] = -1 if name == "folio" else 0
+        _gather(mm.host.frames.arrays, mm.arrays, self._row, *(c[name] for name in _GATHERED))
+        return self._view
+
+
+#: The columns that :func:`_gather` fills in.
+_GATHERED = ("pmd", "pte", "flags", "mapcount", "folio_mapcount", "refcount", "shared", "folio")
+
+
+def of_model(
+    mm: Mm, rows: Sequence[int] | npt.NDArray[np.int64], *, ask: bool = True, marks: bool = True
+) -> BlockView:
     """The view of the model's blocks *rows* (indices in *mm*).
 
     *ask*: consult the notifiers' ``test_young`` (one call a run of blocks, for the pages that no other channel calls young).
+    *marks*: say what invalidating would mark, which nobody needs who will invalidate.
     """
     rows = np.asarray(rows, dtype=np.int64)
     columns = empty(len(rows))
     f = mm.host.frames.arrays
-    _gather(
-        f,
-        mm.arrays,
-        rows,
-        columns["pmd"],
-        columns["pte"],
-        columns["flags"],
-        columns["mapcount"],
-        columns["folio_mapcount"],
-        columns["refcount"],
-        columns["shared"],
-        columns["folio"],
-    )
+    _gather(f, mm.arrays, rows, *(columns[name] for name in _GATHERED))
     columns["address"] = (mm.numbers[rows].astype(np.uint64)) << np.uint64(21)
     for vma in mm.vmas.areas:
         if vma.anon_vma and allowed(vma.flags, mm.host.config.thp_enabled):
             columns["eligible"] |= (vma.start <= rows * HPAGE) & ((rows + 1) * HPAGE <= vma.end)
-    for notifier in mm.notifiers.list if mm.notifiers else ():
-        marks = getattr(notifier, "zap_marks", None)
-        if marks is not None:
+    for notifier in mm.notifiers.list if marks and mm.notifiers else ():
+        would_mark = getattr(notifier, "zap_marks", None)
+        if would_mark is not None:
             for i, j in _adjacent(rows):
-                found = marks(int(rows[i]) * HPAGE, (int(rows[j - 1]) + 1) * HPAGE)
+                found = would_mark(int(rows[i]) * HPAGE, (int(rows[j - 1]) + 1) * HPAGE)
                 columns["zap_marks"][i:j] += found.reshape(-1, HPAGE)
     channels = _ask(mm, rows, columns) if ask and mm.notifiers else ()
     return BlockView(**columns, secondary=channels, activate_pending=int(f.n[N_ACTIVATE]))

@@ -52,9 +52,12 @@ class Vma:
     anon_vma: bool = False
 
 
+_NEVER_HUGE = Vm.NOHUGEPAGE | Vm.SPECIAL | Vm.FILE | Vm.TEMPORARY_STACK
+
+
 def allowed(flags: Vm, enabled: str) -> bool:
     """May this kind of area have huge pages at all (advice against sysfs ``enabled``)?"""
-    if flags & (Vm.NOHUGEPAGE | Vm.SPECIAL | Vm.FILE | Vm.TEMPORARY_STACK):
+    if flags & _NEVER_HUGE:
         return False
     return enabled == "always" or (enabled == "madvise" and bool(flags & Vm.HUGEPAGE))
 

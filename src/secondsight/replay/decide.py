@@ -31,6 +31,11 @@ from secondsight.replay.summary import Ints, summarise
 if TYPE_CHECKING:
     from secondsight.replay.run import Alarm, Run
 
+#: One block's scan: the look that holds it, its index there, and the view that was looked at.
+Scanned = tuple[judgement.Look, int, view.BlockView]
+#: Blocks that are scanned together.
+_AT_ONCE = 64
+
 
 def decide(run: Run, alarm: Alarm) -> list[int]:
     """One wake-up of the run's policy; returns the rows whose mappings it may have changed."""
@@ -145,15 +150,18 @@ def _carry_out(run: Run, decision: Decision, told: Look, at: Ints) -> list[int]:
             _give_back(run, space, block)
         changed.append(row)
     promised: dict[int, list[int]] = {}
-    for chosen in decision.promote.tolist():
+    wanted = decision.promote[~told.huge[decision.promote]]
+    there = (told.populated[wanted] > 0) | (told.swapped[wanted] > 0)
+    scans: dict[int, Scanned] = {}
+    for i, row in enumerate(at[wanted].tolist()):
         if run.machine.budget <= 0:
             break
-        row = int(at[chosen])
+        if i % _AT_ONCE == 0:
+            scans = _scan(run, at[wanted[i : i + _AT_ONCE]][there[i : i + _AT_ONCE]])
         space, block = _where(run, row)
-        if told.huge[chosen]:
-            continue
-        if told.populated[chosen] or told.swapped[chosen]:
-            _promote(run, space, block)
+        if there[i]:
+            # A row that is named again is looked at again.
+            _promote(run, space, block, scans.pop(row) if row in scans else _scan(run, np.array([row]))[row])
         elif not space.mm.arrays.pmd[block]:
             promised.setdefault(space.index, []).append(block)
     for index, blocks in promised.items():
@@ -161,17 +169,29 @@ def _carry_out(run: Run, decision: Decision, told: Look, at: Ints) -> list[int]:
     return changed
 
 
-def _promote(run: Run, space: Space, block: int) -> None:
-    """MADV_COLLAPSE of one block: no limits, no referenced test, under any rules; what it answers is recorded as a visit."""
-    host = run.host
+def _scan(run: Run, rows: Ints) -> dict[int, Scanned]:
+    """MADV_COLLAPSE's scan of each of *rows* (all spaces' numbering). Blocks of a replay share no folio, so that collapsing one
+    changes nothing that the scan of another looks at: many are scanned at once."""
+    host, out = run.host, dict[int, Scanned]()
     host.drain()
-    seen = view.of_model(space.mm, [block], ask=False)
-    first = judgement.scan(seen, host.config.knobs, host.rules, khugepaged=False)
-    second, status = None, Scan(int(first.code[0]))
-    if first.passed[0]:
+    for space in run.machine.spaces:
+        mine = rows[(rows >= space.rows.start) & (rows < space.rows.stop)]
+        if len(mine):
+            seen = view.of_model(space.mm, mine - space.first_row, ask=False, marks=False)
+            look = judgement.scan(seen, host.config.knobs, host.rules, khugepaged=False)
+            out.update((row, (look, i, seen)) for i, row in enumerate(mine.tolist()))
+    return out
+
+
+def _promote(run: Run, space: Space, block: int, scanned: Scanned) -> None:
+    """MADV_COLLAPSE of one block: no limits, no referenced test, under any rules; what it answers is recorded as a visit."""
+    look, i, seen = scanned
+    run.host.drain()
+    second, status = None, Scan(int(look.code[i]))
+    if status == Scan.SUCCEED:
         _, second = collapse(space.mm, block, khugepaged=False)
         status = Scan(int(second.code[0]))
-    run.visited(Visit(space.mm, block, status, first, 0, second, None, seen))
+    run.visited(Visit(space.mm, block, status, look, i, second, None, seen))
 
 
 def _give_back(run: Run, space: Space, block: int) -> None:

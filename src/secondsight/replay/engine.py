@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,14 @@ from secondsight.replay.lane import Lane
 from secondsight.replay.layout import HPAGE, discover, lean_columns
 from secondsight.replay.metrics import SCHEMA, Provenance, Result
 from secondsight.replay.run import Alarm, Run
-from secondsight.replay.subject import Subject
+from secondsight.replay.subject import Machine, Subject
 from secondsight.replay.summary import Ints
 from secondsight.trace import Trace
 from secondsight.trace.kinds import FIRST_VERB, Verb
 
 SMALLEST, LARGEST = 1 << 15, 1 << 18
+#: After a change: one touch of a block may settle all of it, so few are gathered before that is tried.
+CHANGED = 1 << 12
 Progress = Callable[[int, int], None]
 
 
@@ -73,8 +75,13 @@ class Engine:
         self.source, self.scale = source, time_scale
         self.found = discover(source)
         self.runs = [Run(subject, self.found, channels=channels) for subject in subjects]
-        for run in self.runs:
-            run.machine.fill()
+        filled: dict[Hashable, Machine] = {}
+        for machine in (run.machine for run in self.runs):
+            twin = filled.setdefault(machine.filling(), machine)
+            if twin is machine:
+                machine.fill()
+            else:
+                machine.fill_like(twin)
         # Subjects with a TLB see each access; the others share the notes of all.
         self.lanes = {id(run): Lane(run, self.found) for run in self.runs if run.subject.tlb is not None}
         self.shared = [run for run in self.runs if id(run) not in self.lanes]
@@ -85,6 +92,8 @@ class Engine:
         self._out = np.zeros(LARGEST, np.int64)
         self._chunk = SMALLEST
         self._many = len(self.found.spaces) > 1
+        # Rows unsettled by a change that nobody has touched since.
+        self._fresh = np.zeros(self.found.rows, np.bool_)
         self._settle()
 
     def _settle(self) -> None:
@@ -96,10 +105,26 @@ class Engine:
             end = min(row + 1024, self.found.rows)
             pages = self.found.touched_pages(row, end)
             touch.clear(self.state, self.found.cells, np.arange(row, end))
-            bits = np.full(len(pages), 15, np.uint8)
-            for run in self.shared:
-                run.settle(pages, bits)
-            touch.settle(self.state, self.found.cells, pages, bits)
+            self._settle_pages(pages)
+
+    def _settle_pages(self, pages: Ints) -> None:
+        """Record which touches of *pages* (rising) are settled in every subject."""
+        bits = np.full(len(pages), 15, np.uint8)
+        for run in self.shared:
+            run.settle(pages, bits)
+        touch.settle(self.state, self.found.cells, pages, bits)
+
+    def _settle_fresh(self, pages: Ints) -> None:
+        """The first touch of a block since its mappings changed may have mapped it whole: all of it is looked at, once."""
+        if not self._fresh.any():
+            return
+        rows = np.zeros(self.found.rows, np.bool_)
+        rows[pages >> 9] = True
+        rows &= self._fresh
+        self._fresh[rows] = False
+        chosen = np.flatnonzero(rows)
+        for start in range(0, len(chosen), 1024):
+            self._settle_pages((chosen[start : start + 1024, None] * HPAGE + np.arange(HPAGE)).reshape(-1))
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -170,6 +195,8 @@ class Engine:
             self.lanes[id(run)].changed(rows, flushes=flushes)
         else:
             touch.unsettle(self.state, self.found.cells, rows)
+            self._fresh[rows] = True
+            self._chunk = min(self._chunk, CHANGED)
 
     def _verbs(self, batch: Batch) -> list[int]:
         limits = batch.limits("kind")
@@ -225,6 +252,7 @@ class Engine:
         for run in self.shared:
             run.touch(pages, kinds, spaces, bits)
         touch.settle(self.state, self.found.cells, pages, bits)
+        self._settle_fresh(pages)
 
     def close(self) -> None:
         """Before anyone looks: every subject folds what was noted, and the accesses are counted."""

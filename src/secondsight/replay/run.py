@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import PSE
+from secondsight.mm.judgement import Look as Looks
 from secondsight.mm.judgement import Scan
 from secondsight.mm.khugepaged import Visit
 from secondsight.mm.madvise import Advice, madvise, unmap
 from secondsight.mm.memory import GUEST_FAULTS, V_HUGE
+from secondsight.mm.mm_struct import Mm
 from secondsight.mm.rmap import swap_out
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.policy.protocol import UNLIMITED
@@ -76,6 +78,7 @@ class Run:
         self._place_of = {id(space.mm): (space.index, space.first_row) for space in self.machine.spaces}
         self.unreplayed: dict[str, int] = {}
         self.host.khugepaged.on_visit = self.visited
+        self.host.khugepaged.on_quiet = self.passed_by
         if subject.budget < UNLIMITED:
             self.host.khugepaged.huge_pages_left = lambda: self.machine.budget
         self.alarms: list[Alarm] = []
@@ -255,6 +258,27 @@ class Run:
                 self.machine.budget -= 1
             else:
                 self.wasted[row] += 1
+
+    def passed_by(self, mm: Mm, blocks: Ints, look: Looks) -> None:
+        """Record khugepaged's visits to *blocks* of *mm*, the first of *look*, which it left as they were."""
+        n = len(blocks)
+        index, first = self._place_of[id(mm)]
+        rows = blocks + first
+        code = look.code[:n].astype(np.int64)
+        keep = self.visits
+        keep.time.extend([self.now] * n)
+        keep.space.extend([index] * n)
+        keep.block.extend(self.found.numbers[rows].tolist())
+        keep.scan.extend(code.tolist())
+        keep.scan_referenced.extend(look.referenced[:n].tolist())
+        keep.isolate.extend([-1] * n)
+        keep.isolate_referenced.extend([-1] * n)
+        self.visit_rows.extend(rows.tolist())
+        self.last_answer[rows] = code
+        small = code != _MAPPED
+        self.scanned[rows[small]] += np.minimum(look.stopped[:n][small] + 1, HPAGE)
+        if self.host.rules.referenced_needed and mm.notifiers:
+            self.asked[rows] += look.asked[:n]
 
     # -- the trace's verbs ---------------------------------------------------------------------------------------
 

@@ -7,10 +7,11 @@ trace's space ──process──▶ Mm                       CPU (and GUEST) ac
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -122,8 +123,6 @@ class Machine:
         knobs = dict(self.policy.knobs) if self.policy else {}
         config = subject.config
         if knobs:
-            import msgspec
-
             if "use_zero_page" in knobs:
                 config = msgspec.structs.replace(config, use_zero_page=bool(knobs.pop("use_zero_page")))
             config = msgspec.structs.replace(config, knobs=msgspec.structs.replace(config.knobs, **knobs))
@@ -193,6 +192,21 @@ class Machine:
                 # What is counted begins with the trace.
                 space.mm.notifiers.calls.clear()
                 space.mm.arrays.n[[memory.HUGE_FAULTS, memory.FAULTS, memory.GUEST_FAULTS]] = 0
+
+    def filling(self) -> Hashable:
+        """What :meth:`fill` depends on: machines of which it is equal are filled alike."""
+        huge = self.faults == "huge" and self.budget > 0
+        config = msgspec.structs.replace(self.host.config, knobs=HOST.knobs)
+        return self.subject.rules, config, huge, self.subject.backing, self.subject.fill
+
+    def fill_like(self, other: Machine) -> None:
+        """:meth:`fill`, by copying what it made in *other*, which has done nothing since."""
+        self.host.frames.take(other.host.frames)
+        twins = {id(space.mm): mine.mm for space, mine in zip(other.spaces, self.spaces, strict=True)}
+        for space, mine in zip(other.spaces, self.spaces, strict=True):
+            mine.mm.take(space.mm)
+            mine.table.spte[:], mine.table.smd[:] = space.table.spte, space.table.smd
+        self.host.khugepaged.slots = [twins[id(mm)] for mm in other.host.khugepaged.slots]
 
     def age(self, space: Space) -> None:
         """Every accessed bit cleared, PG_young and PG_referenced too: what reclaim's ageing, or a monitor that resets, leaves behind."""

@@ -320,6 +320,7 @@ class Runner:
 def _young(visit: Visit) -> tuple[int, int, int]:
     """Pages young by PRIMARY, REFERENCED, SECONDARY when the block was scanned."""
     seen, i = visit.seen, visit.row
+    assert seen is not None
     if seen.pmd[i] & PSE:
         return (0, 0, 0)
     pte = seen.pte[i]
