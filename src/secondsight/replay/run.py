@@ -26,7 +26,7 @@ from secondsight.replay.layout import HPAGE, Layout
 from secondsight.replay.metrics import PAGE, SECOND, Channels, Series, Visits
 from secondsight.replay.subject import H_DEVICE, H_PIN, Machine, Space, Subject
 from secondsight.replay.summary import Ints, secondary, summarise, zero_filled
-from secondsight.replay.touch import fold, settled
+from secondsight.replay.touch import BITS, fold, settled
 from secondsight.trace.kinds import Verb
 
 _MAPPED = int(Scan.PMD_MAPPED)
@@ -107,10 +107,19 @@ class Run:
 
         ``settled_bits`` (uint8, 15 where nobody objected yet) loses the touches that this subject does not settle.
         """
+        steady = True
         for start, stop, index in _runs(spaces, len(pages), self.machine.spaces[0].index):
             space = self.machine.at[index]
             local = pages[start:stop] - space.first_row * HPAGE
             how = space.how[kinds[start:stop]]
+            bits = np.full(stop - start, 15, np.uint8)
+            self._settled(space, local, bits)
+            if (bits & BITS[kinds[start:stop]]).all():
+                # Settled here, if not in every subject: nothing is mapped or allocated, and what is settled stays so.
+                space.steady(local, how)
+                settled_bits[start:stop] &= bits
+                continue
+            steady = False
             pmd = space.mm.arrays.pmd
             limited = self.machine.budget < UNLIMITED and bool(space.mm.arrays.vma.max() & V_HUGE)
             for a, b in self._pieces(space, local, how, limited):
@@ -122,13 +131,18 @@ class Run:
                     space.access(local[a:b], how[a:b])
                 if limited and empty and pmd[last] & PSE:
                     self.machine.spend()
+        if steady:
+            return
         # Only now: an access may have changed what an earlier one of the batch mapped.
         for start, stop, index in _runs(spaces, len(pages), self.machine.spaces[0].index):
             space = self.machine.at[index]
-            settled(
-                space.lay, space.mm.arrays, space.table, pages[start:stop] - space.first_row * HPAGE,
-                space.as_cpu, space.as_guest, space.alone, settled_bits[start:stop],
-            )  # fmt: skip
+            self._settled(space, pages[start:stop] - space.first_row * HPAGE, settled_bits[start:stop])
+
+    def _settled(self, space: Space, pages: Ints, bits: npt.NDArray[np.uint8]) -> None:
+        """*bits* loses the touches of *pages* (of *space*) that are not settled."""
+        settled(
+            space.lay, space.mm.arrays, space.table, pages, space.as_cpu, space.as_guest, space.alone, bits
+        )
 
     def _pieces(
         self, space: Space, pages: Ints, how: npt.NDArray[np.uint8], limited: bool
@@ -157,10 +171,7 @@ class Run:
         """Before the trace: ``settled_bits`` (uint8, 15 at first) loses what is not settled of *pages* (rising, all spaces' numbering)."""
         for space in self.machine.spaces:
             low, high = np.searchsorted(pages, (space.rows.start * HPAGE, space.rows.stop * HPAGE))
-            settled(
-                space.lay, space.mm.arrays, space.table, pages[low:high] - space.first_row * HPAGE,
-                space.as_cpu, space.as_guest, space.alone, settled_bits[low:high],
-            )  # fmt: skip
+            self._settled(space, pages[low:high] - space.first_row * HPAGE, settled_bits[low:high])
 
     def fold(self, state: npt.NDArray[np.uint8], rows: Ints) -> None:
         """The noted touches of *rows* become accessed and dirty bits."""

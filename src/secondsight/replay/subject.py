@@ -91,26 +91,27 @@ class Space:
 
     def access(self, pages: npt.NDArray[np.int64], how: npt.NDArray[np.uint8]) -> None:
         """The accesses *how* (H_ codes of ``touch``) to *pages* (of this space), in order, through the model's verbs."""
-        host = self.mm.host
 
         def step(start: int, notified: bool) -> int:
-            return int(
-                access_runs(
-                    host.frames.arrays,
-                    host.r,
-                    self.lay,
-                    self.mm.arrays,
-                    self.table,
-                    pages,
-                    how,
-                    start,
-                    notified,
-                    bool(self.mm.notifiers),
-                    self.mode,
-                )
-            )
+            return self._run(pages, how, start, notified)
 
         self.mm.run_faults(pages, step, "the guest" if self.kvm else "the process")
+
+    def steady(self, pages: npt.NDArray[np.int64], how: npt.NDArray[np.uint8]) -> None:
+        """:meth:`access`, of touches that are settled here."""
+        done = self._run(pages, how, 0, False)
+        assert done == len(pages)
+
+    def _run(
+        self, pages: npt.NDArray[np.int64], how: npt.NDArray[np.uint8], start: int, notified: bool
+    ) -> int:
+        host = self.mm.host
+        return int(
+            access_runs(
+                host.frames.arrays, host.r, self.lay, self.mm.arrays, self.table, pages, how, start, notified,
+                bool(self.mm.notifiers), self.mode,
+            )
+        )  # fmt: skip
 
 
 class Machine:
