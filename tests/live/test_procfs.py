@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from secondsight.bits import pagemap as pm
 from secondsight.bits import pte as bits
 from secondsight.errors import MissingPart, SecondSightError, TargetGone, UsageError
+from secondsight.live import capture
 from secondsight.live.process import Process, explain_oserror
 from secondsight.live.procfs import BLOCK, FrameTable, Pagemap
 from secondsight.live.reader import ProcfsReader
@@ -46,6 +48,22 @@ def test_present_pages_of_our_own(own):
         assert not pagemap.populated_blocks(block + 4096, block + BLOCK).size, (
             "only whole blocks inside the range"
         )
+
+
+def test_what_reading_costs_the_process_is_told(own):
+    _memory, block = area([0])
+    slow = 0.5
+
+    def sleeping(fd, buffers, offset):
+        time.sleep(slow)
+        return os.preadv(fd, buffers, offset)
+
+    assert own.longest_call == 0.0
+    taken = capture.take(own, None, within=(block, block + BLOCK))
+    assert taken.header.longest_call > 0
+    with Pagemap(own, sleeping) as pagemap:
+        pagemap.read(block, 1)
+    assert slow <= own.longest_call
 
 
 def test_without_pagemap_scan_the_words_tell(own):

@@ -100,6 +100,10 @@ def _print_head(answer: Explanation) -> None:
     print(
         f"process {answer.pid} ({answer.name}), kernel {answer.kernel}, read from {answer.source} in {answer.read_seconds:.2f} s"
     )
+    if answer.longest_call_seconds:
+        print(
+            f"  cost to it: its mmap lock for reading, at most {1e3 * answer.longest_call_seconds:.2f} ms at a time"
+        )
     if answer.missing:
         print(f"  kernel memory was not read: {answer.missing}")
     for name, state in answer.channels.items():

@@ -41,8 +41,8 @@ class Answerer(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What is not an array. *taken* is seconds since the epoch, *seconds* how long reading took, *source* ``kernel memory`` or ``procfs``;
-    *missing* says why kernel memory was not read."""
+    """What is not an array. *taken* is seconds since the epoch, *seconds* how long reading took, *longest_call* the longest call that took
+    the process's mmap lock; *source* ``kernel memory`` or ``procfs``; *missing* says why kernel memory was not read."""
 
     format: int
     version: str
@@ -59,6 +59,7 @@ class Header(msgspec.Struct, frozen=True):
     counts_known: bool
     secondary: tuple[Answerer, ...]
     mappings: tuple[Vma, ...]
+    longest_call: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ def take(
         counts_known=columns.counts_known,
         secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary),
         mappings=tuple(clip(mappings, within)),
+        longest_call=process.longest_call,
     )
     return Snapshot(header, columns)
 

@@ -104,6 +104,7 @@ class Explanation(msgspec.Struct, frozen=True):
     totals: Totals
     mappings: tuple[Mapping, ...]
     blocks: tuple[Block, ...]
+    longest_call_seconds: float = 0.0
 
 
 SCHEMA = 1
@@ -146,6 +147,7 @@ def explain(snapshot: Snapshot) -> Explanation:
         totals=_totals(blocks, mappings, facts, may),
         mappings=mappings,
         blocks=blocks,
+        longest_call_seconds=header.longest_call,
     )
 
 

@@ -12,11 +12,16 @@ from __future__ import annotations
 
 import os
 import select
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from secondsight.errors import MissingPart, SecondSightError, TargetGone, UsageError
 
+Answer = TypeVar("Answer")
+_AT_ONCE = 1 << 16
 #: a task's flag (include/linux/sched.h), in field 9 of ``/proc/PID/stat``
 _PF_KTHREAD = 0x00200000
 
@@ -59,6 +64,8 @@ class Process:
         self.name = name
         #: in clock ticks since boot, field 22 of ``/proc/PID/stat``: with the PID, the identity of the process
         self.start_time = start_time
+        #: seconds of the longest call so far that takes the process's mmap lock (maps, smaps, pagemap): what reading cost it at most
+        self.longest_call = 0.0
         self._directory = directory
         self._pidfd = pidfd
 
@@ -173,14 +180,27 @@ class Process:
         except OSError as error:
             raise explain_oserror(error, f"/proc/{self.pid}/{name}", self.pid) from None
 
+    def timed(self, call: Callable[..., Answer], *arguments: object) -> Answer:
+        """What *call* answers to *arguments*; its time counts for :attr:`longest_call`."""
+        begun = time.perf_counter()
+        try:
+            return call(*arguments)
+        finally:
+            self.longest_call = max(self.longest_call, time.perf_counter() - begun)
+
     def read_file(self, name: str) -> bytes:
         """The whole of ``/proc/PID/name``; errors as :meth:`open_file`."""
         fd = self.open_file(name)
+        parts = []
         try:
-            with os.fdopen(fd, "rb", buffering=1 << 20) as stream:
-                return stream.read()
+            # The kernel holds the mmap lock for as much as is asked for at once.
+            while part := self.timed(os.read, fd, _AT_ONCE):
+                parts.append(part)
         except OSError as error:
             raise explain_oserror(error, f"/proc/{self.pid}/{name}", self.pid) from None
+        finally:
+            os.close(fd)
+        return b"".join(parts)
 
     def list_links(self, name: str) -> dict[str, str]:
         """Targets of the links in ``/proc/PID/name`` (``fd``); empty where we may not look."""

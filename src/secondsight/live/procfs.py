@@ -89,7 +89,7 @@ class Pagemap:
         words = np.empty(pages, np.uint64) if out is None else out
         view = memoryview(words).cast("B")
         try:
-            done = _read_into(self._fd, view, address // PAGE * 8, self._preadv)
+            done = self.process.timed(_read_into, self._fd, view, address // PAGE * 8, self._preadv)
         except OSError as error:
             raise explain_oserror(error, f"/proc/{self.process.pid}/pagemap", self.process.pid) from None
         if done < len(view):
@@ -134,7 +134,7 @@ class Pagemap:
                 )
             )
             try:
-                count = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument, True)
+                count = self.process.timed(fcntl.ioctl, self._fd, _PAGEMAP_SCAN, argument, True)
             except OSError as error:
                 if error.errno in (errno.ENOTTY, errno.EINVAL):
                     raise MissingPart("PAGEMAP_SCAN: needs Linux 6.7 or newer") from None
