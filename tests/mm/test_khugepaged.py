@@ -12,9 +12,9 @@ from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mlock import mlock
 from secondsight.mm.mprotect import mprotect
-from secondsight.mm.rmap import swap_out
 from secondsight.mm.rules import PRESETS
 from secondsight.mm.task_mmu import clear_refs
+from secondsight.mm.vmscan import swap_out
 from support.model import ALL, KERNELS, balance, holds, pages, vm
 
 
@@ -332,6 +332,18 @@ def test_pages_to_scan_stops_the_wake_up_and_the_cursor_stays() -> None:
         seen.clear()
     # Entering the mm costs 1, each block 512: two blocks use a quota of 1024 up; the third wake-up meets the list's end.
     assert woken[:2] == [[0, 1], [2, 3]] and woken[2][0] == 4
+    assert host.khugepaged.full_scans == 1
+
+
+def test_a_full_scan_ends_at_the_list_s_end_whatever_a_wake_up_is_good_for() -> None:
+    # More eligible blocks than the 8 of a default wake-up: one that began in the middle would go on past the head.
+    host = Host("7.2")
+    for name in ("a", "b", "c"):
+        small(host, name, 5)
+    seen: list[tuple[str, int]] = []
+    host.khugepaged.on_visit = lambda v: seen.append((v.mm.name, v.block))
+    host.khugepaged.full_scan()
+    assert seen == [(name, block) for name in ("a", "b", "c") for block in range(5)]
     assert host.khugepaged.full_scans == 1
 
 

@@ -48,6 +48,8 @@ class Visit:
 #: The answers by code: a table, since calling an enumeration costs as much as all else about a visit to a huge block.
 _SCAN = {int(code): code for code in Scan}
 _MAPPED = int(Scan.PMD_MAPPED)
+# uint: pages_to_scan at its largest.
+_EVERY_PAGE = 2**32 - 1
 #: Codes of blocks whose pages were not looked at.
 _UNSCANNED = [int(c) for c in (Scan.PMD_MAPPED, Scan.NO_PTE_TABLE, Scan.PMD_NONE, Scan.PMD_NULL)]
 
@@ -140,16 +142,12 @@ class Khugepaged:
                 return
 
     def full_scan(self) -> None:
-        """Wake-ups until the whole list has been walked once more, from its head."""
-        if self._at is not None:
-            self._at, self._block = None, 0
-        if not self.slots:
-            return
-        target = self.full_scans + 1
-        while self.full_scans < target and self.slots:
-            self.do_scan()
-            if self._at is None:
-                break
+        """One wake-up that is good for every page there is: the whole list is walked once, from its head.
+
+        A smaller ``pages_to_scan`` would end some wake-up in the middle, and the next would go on past the head.
+        """
+        self._at, self._block = None, 0
+        self.do_scan(_EVERY_PAGE)
 
     def _scan_mm_slot(self, pages: int) -> int:
         """khugepaged_scan_mm_slot: visit blocks of one mm; returns the progress made (mm, ineligible areas, blocks)."""
