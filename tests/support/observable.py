@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from secondsight.bits.pageflags import REFERENCED, UNEVICTABLE
+from secondsight.bits.pageflags import REFERENCED, THP, UNEVICTABLE
 from secondsight.mm.config import HostConfig
 from secondsight.scenario import verbs as v
 from secondsight.scenario.results import PageState, Run
@@ -111,6 +111,22 @@ SHOWN = (
         (True, ""),
         (False, "PWY"),
         vm=True,
+    ),
+    Shown(
+        "mprotect_batches",
+        (*_huge, v.SplitPmd("p", "0"), v.ClearRefs("p"), v.CpuRead("p", "0:3"), v.Mprotect("p", "0", "r")),
+        pte(9),
+        (True, "PAD"),
+        (False, "PD"),
+        rules="7.2",
+    ),
+    Shown(
+        "wp_reuses_large",
+        (*_huge, v.SplitPmd("p", "0"), v.Fork("p", "child"), v.Exit("child"), v.Drain(), v.CpuWrite("p", "0:9")),
+        flag(9, THP),
+        (True, True),
+        (False, False),
+        rules="7.2",
     ),
     Shown(
         "mlock_counts_large",
