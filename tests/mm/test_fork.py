@@ -12,9 +12,9 @@ from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.page import EXCLUSIVE, FIRST_PFN, REFERENCED, UNEVICTABLE
-from secondsight.mm.rmap import swap_out
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mm.vma import Vm
+from secondsight.mm.vmscan import swap_out
 from support.model import KERNELS, flags, holds, pages, vm
 
 

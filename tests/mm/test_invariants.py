@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from secondsight.errors import UsageError
-from secondsight.mm import ksm, rmap
+from secondsight.mm import ksm, rmap, vmscan
 from secondsight.mm.config import HostConfig, Knobs
 from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.host import Host
@@ -134,7 +134,7 @@ class Machine(RuleBasedStateMachine):
         if age:
             rmap.age(self.mm(who), np.arange(*r))
         else:
-            rmap.swap_out(self.mm(who), np.arange(*r))
+            vmscan.swap_out(self.mm(who), np.arange(*r))
 
     @precondition(lambda self: self.host.mms and self.forks < 3)
     @rule(who=which)

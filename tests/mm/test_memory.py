@@ -13,7 +13,7 @@ from secondsight.mm.config import HostConfig
 from secondsight.mm.fork import fork
 from secondsight.mm.host import Host
 from secondsight.mm.page import ANON, EXCLUSIVE, HUGE_ZERO_PFN, SWAPBACKED, ZERO_PFN
-from secondsight.mm.rmap import swap_out
+from secondsight.mm.vmscan import swap_out
 from support.model import ALL, KERNELS, MMUS, balance, flags, holds, pages, vm
 
 

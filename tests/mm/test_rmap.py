@@ -10,7 +10,7 @@ from secondsight.mm.fork import fork
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mlock import mlock, munlock
 from secondsight.mm.page import ACTIVE, IDLE, LRU, MLOCKED, REFERENCED, UNEVICTABLE, YOUNG
-from secondsight.mm.rmap import age, can_swap, mappings, swap_out
+from secondsight.mm.rmap import age, mappings
 from secondsight.mm.task_mmu import clear_refs
 from support.model import KERNELS, flags, holds, pages, vm
 
@@ -67,33 +67,6 @@ def test_clear_refs_asks_no_notifier() -> None:
     clear_refs(mm)
     assert mm.notifiers.calls == {} and not flags(mm, 1) & (REFERENCED | YOUNG)
     assert mm.notifiers.test_young(1, 2, np.ones(1, np.bool_))[0][2][0], "young in its SPTE still"
-
-
-@pytest.mark.parametrize("rules", KERNELS)
-def test_reclaim_takes_what_it_may(rules) -> None:
-    host, mm, _ = vm(rules, 1)
-    mm.cpu_access(pages(0, range(6)), write=True)
-    mm.cpu_access(pages(0, 6), write=False)
-    host.drain()
-    mm.pin(pages(0, 1), "io")
-    mlock(mm, 2, 3)
-    fork(mm, "c")
-    mm.cpu_access(pages(0, 4, 5), write=True)
-    host.drain()
-    assert [p for p in range(8) if can_swap(mm, p)] == [4, 5]
-    assert not len(swap_out(mm, np.arange(8)).gone), "the call ends at the locked area"
-    assert swap_out(mm, np.array([0, 1, 3, 4, 5, 6, 7])).gone.tolist() == [4, 5]
-    assert x86.is_swap_pte(mm.arrays.pte[4]) and mm.pfn(4) == -1
-    holds(host)
-
-
-def test_a_recorded_choice_of_reclaim_is_obeyed() -> None:
-    host, mm, _ = vm("6.1", 1)
-    mm.cpu_access(pages(0, range(6)), write=True)
-    host.drain()
-    assert swap_out(mm, np.arange(6), took=np.array([2, 4])).gone.tolist() == [2, 4]
-    assert mm.pfn(3) >= 0
-    holds(host)
 
 
 def test_every_mapping_of_a_page_is_found() -> None:

@@ -184,10 +184,11 @@ class Mm:
         """
         content, flags = self.host.content, self.host.frames.arrays.flags
         if value is None and not content:
-            entries = self.arrays.pte[pages[(self.arrays.pmd[pages >> 9] & PSE) == 0]]
-            flags[
-                ((entries[(entries & RW) != 0] & PFN_MASK) >> np.uint64(12)).astype(np.int64)
-            ] &= ~ZERO_FILLED
+            pmd = self.arrays.pmd[pages >> 9]
+            huge = (pmd & PSE) != 0
+            entries = np.where(huge, pmd, self.arrays.pte[pages])
+            pfns = ((entries & PFN_MASK) >> np.uint64(12)).astype(np.int64) + np.where(huge, pages & 511, 0)
+            flags[pfns[(entries & RW) != 0]] &= ~ZERO_FILLED
             return
         for page in pages.tolist():
             pmd = self.arrays.pmd[page >> 9]

@@ -323,6 +323,18 @@ class Rules:
         "mm/madvise.c, mm/vmscan.c reclaim_folio_list (6.10)",
         "booted",
     )
+    lazyfree_keeps_pmd: bool = _rule(
+        True,
+        "reclaim of a lazily freed huge PMD takes it whole, with its table, or leaves it huge; else it is split first",
+        "mm/rmap.c try_to_unmap_one: unmap_huge_pmd_locked; 735ecdfaf4e8 (6.11), not called by Debian's 6.12.117",
+        "booted",
+    )
+    unmap_batches_lazyfree: bool = _rule(
+        True,
+        "reclaim takes the PTEs of a lazily freed large folio together; one dirty PTE keeps all, and makes all young and dirty",
+        "mm/rmap.c folio_unmap_pte_batch; 354dffd29575 (6.16)",
+        "booted",
+    )
     advice_splits_whole: bool = _rule(
         False,
         "MADV_COLD, _FREE and _PAGEOUT split a PTE-mapped huge page even where they cover all of it",
@@ -443,6 +455,8 @@ _6_12 = _SINCE_6_18.but(
     mglru_lazyfree_keeps_referenced=False,
     wp_reuses_large=False,
     mprotect_batches=False,
+    lazyfree_keeps_pmd=False,
+    unmap_batches_lazyfree=False,
 )
 _6_1 = _6_12.but(
     name="6.1",

@@ -18,8 +18,8 @@ from secondsight.mm.khugepaged import Visit
 from secondsight.mm.madvise import Advice, madvise, unmap
 from secondsight.mm.memory import GUEST_FAULTS, V_HUGE
 from secondsight.mm.mm_struct import Mm
-from secondsight.mm.rmap import swap_out
 from secondsight.mm.task_mmu import clear_refs
+from secondsight.mm.vmscan import swap_out
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay.decide import decide
 from secondsight.replay.layout import HPAGE, Layout

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, MAPPED, PRESENT, PSE
 from secondsight.errors import UsageError
-from secondsight.mm import fork, huge_memory, ksm, madvise, mlock, mprotect, rmap, task_mmu
+from secondsight.mm import fork, huge_memory, ksm, madvise, mlock, mprotect, rmap, task_mmu, vmscan
 from secondsight.mm.config import HPAGE_PMD_NR
 from secondsight.mm.host import Host
 from secondsight.mm.khugepaged import Visit
@@ -142,6 +142,7 @@ class Runner:
         )
         if step.write:
             # bio_release_pages(mark_dirty): what the device stored into, compound pages left out.
+            mm.wrote(pages)
             f = self.host.frames.arrays
             for pfn in mm.pins.get("\0io", ()):
                 if not f.flags[pfn] & (HEAD | TAIL):
@@ -201,7 +202,7 @@ class Runner:
 
     def _do_swap_out(self, step: verbs.SwapOut) -> None:
         took = None if step.took is None else self._pages(step, step.took)
-        out = rmap.swap_out(self._mm(step), self._pages(step), took)
+        out = vmscan.swap_out(self._mm(step), self._pages(step), took)
         self._answer(errno=out.errno, took=page_text.format(np.sort(out.gone)))
 
     def _do_age(self, step: verbs.Age) -> None:

@@ -1,0 +1,277 @@
+"""MADV_PAGEOUT: what reclaim makes of pages that it is handed (mm/madvise.c, mm/vmscan.c, mm/rmap.c try_to_unmap).
+
+    isolate      off the LRU, unreferenced, not young, inactive (madvise_cold_or_pageout_pte_range)
+    referenced?  up to 6.9 every mapping is asked and made old: used by a secondary MMU --> kept, referenced
+    unmap        swap-backed  --> swap entries, a huge page whole or in pieces, as the kernel recorded
+                 lazily freed --> the notifiers are told, which may tell of stores; clean --> gone, dirty --> swap-backed again, active
+    put back     what is still mapped
+
+What is lazily freed is decided by the rules alone. Whether swap-backed memory goes is recorded from the kernel where one was asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits.pte import ACCESSED, DIRTY, PSE, RW, swap_pte
+from secondsight.mm.huge_memory import split_block_pmd, split_huge
+from secondsight.mm.madvise import ranges_without_large, unmap
+from secondsight.mm.memory import pfn_of
+from secondsight.mm.page import (
+    ACTIVE,
+    HEAD,
+    HPAGE,
+    HUGE_ZERO_PFN,
+    LRU,
+    MLOCKED,
+    REFERENCED,
+    SWAPBACKED,
+    TAIL,
+    YOUNG,
+    ZERO_PFN,
+    folio_mapcount,
+    unmap_pte,
+)
+from secondsight.mm.page import DIRTY as PAGE_DIRTY
+from secondsight.mm.vma import Vm
+from secondsight.native import native
+
+if TYPE_CHECKING:
+    from secondsight.mm.mm_struct import Mm
+
+Pages = npt.NDArray[np.int64]
+
+
+class PagedOut(NamedTuple):
+    """*gone* int64: the pages that went to swap or were discarded; *errno*: EINVAL where a locked area was among them."""
+
+    gone: Pages
+    errno: str | None
+
+
+def can_swap(mm: Mm, page: int) -> bool:
+    """Could reclaim take this page: small, anonymous, mapped once, on the LRU, not locked in memory, not pinned?"""
+    f = mm.host.frames.arrays
+    if not mm.arrays.pmd[page >> 9] or mm.arrays.pmd[page >> 9] & PSE:
+        return False
+    pfn = mm.pfn(page)
+    if pfn <= ZERO_PFN:
+        return False
+    flags = f.flags[pfn]
+    return bool(
+        flags & LRU and not flags & (HEAD | TAIL | MLOCKED) and f.mapcount[pfn] == 1 and f.refcount[pfn] == 1
+    )
+
+
+def swap_out(mm: Mm, pages: Pages, took: Pages | None = None) -> PagedOut:
+    """MADV_PAGEOUT of each run of *pages*; a locked area ends its run (can_madv_lru_vma).
+
+    *took*: what a kernel really took, where that was recorded; without, all goes that can.
+    """
+    mm.host.drain()
+    reclaim = _Reclaim(mm, None if took is None else set(took.tolist()))
+    errno: str | None = None
+    for start, end in _runs(pages):
+        for vma in list(mm.vmas.areas):
+            low, high = max(start, vma.start), min(end, vma.end)
+            if low >= high:
+                continue
+            if vma.flags & Vm.LOCKED:
+                errno = "EINVAL"
+                break
+            for a, b in ranges_without_large(mm, low, high):
+                reclaim.range(a, b)
+    return PagedOut(np.array(reclaim.gone, dtype=np.int64), errno)
+
+
+def _runs(pages: Pages) -> list[tuple[int, int]]:
+    cut = np.flatnonzero(np.diff(pages) != 1) + 1
+    return [(int(p[0]), int(p[-1]) + 1) for p in np.split(pages, cut) if len(p)]
+
+
+@native
+def _to_swap(f, m, first, slots):  # type: ignore[no-untyped-def]
+    """try_to_unmap: a swap entry in the place of each page from *first* on."""
+    for i in range(len(slots)):
+        pfn = pfn_of(m.pte[first + i])
+        unmap_pte(f, pfn)
+        m.pte[first + i] = slots[i]
+
+
+@native
+def _discard(f, m, first, head, batches):  # type: ignore[no-untyped-def]
+    """try_to_unmap of a lazily freed folio whose PTEs start at *first*: how many pages went before a dirty one ended it.
+
+    *batches*: PTEs of equal write permission are taken together (folio_unmap_pte_batch), and share their bits if they come back.
+    """
+    count = 512 if f.flags[head] & HEAD else 1
+    i = 0
+    while i < count:
+        n = 1
+        bits = m.pte[first + i] & (ACCESSED | DIRTY)
+        while batches and i + n < count and (m.pte[first + i + n] ^ m.pte[first + i]) & RW == 0:
+            bits |= m.pte[first + i + n] & (ACCESSED | DIRTY)
+            n += 1
+        if bits & DIRTY:
+            f.flags[head] |= PAGE_DIRTY
+        if f.flags[head] & PAGE_DIRTY:
+            for j in range(i, i + n):
+                m.pte[first + j] |= bits
+            f.flags[head] |= SWAPBACKED
+            return i
+        for j in range(i, i + n):
+            unmap_pte(f, pfn_of(m.pte[first + j]))
+            m.pte[first + j] = 0
+        i += n
+    return count
+
+
+class _Reclaim:
+    """One MADV_PAGEOUT: *gone* grows."""
+
+    def __init__(self, mm: Mm, recorded: set[int] | None) -> None:
+        self.mm = mm
+        self.recorded = recorded
+        self.rules = mm.host.rules
+        self.gone: list[int] = []
+
+    def range(self, start: int, end: int) -> None:
+        """Pages *start* to *end*; a folio is all inside."""
+        page = start
+        while page < end:
+            if self.mm.arrays.pmd[page >> 9] & PSE:
+                self._huge(page >> 9)
+                page += HPAGE
+                continue
+            head = self.mm.folio(page)
+            if head > ZERO_PFN and self.mm.host.frames.arrays.flags[head] & HEAD:
+                self._large(page, head)
+                page += HPAGE
+                continue
+            if can_swap(self.mm, page):
+                self._small(page, self.mm.pfn(page))
+            page += 1
+
+    # -- by size -------------------------------------------------------------------------------------------------
+
+    def _small(self, page: int, pfn: int) -> None:
+        self._isolate(pfn)
+        young = False
+        if self.rules.pageout_asks_references:
+            self.mm.arrays.pte[page] &= ~ACCESSED
+            young = bool(self.mm.notifiers.clear_flush_young(page, page + 1)[0])
+        flags = self.mm.host.frames.arrays.flags
+        if young:
+            self._put_back(pfn, referenced=True)
+        elif not flags[pfn] & SWAPBACKED:
+            self.mm.notifiers.invalidate_range(page, page + 1)
+            self._lazily_freed(page, pfn)
+        elif self.recorded is not None and page not in self.recorded:
+            self._put_back(pfn)
+        else:
+            self._swap(page, 1)
+
+    def _large(self, page: int, head: int) -> None:
+        """A huge page that PTEs map, in order from *page* on."""
+        f = self.mm.host.frames.arrays
+        mapped = int(folio_mapcount(f, head))
+        if not f.flags[head] & LRU or mapped != HPAGE:
+            return
+        pinned = int(f.refcount[head]) != mapped
+        self._isolate(head)
+        if not f.flags[head] & SWAPBACKED:
+            self.mm.notifiers.invalidate_range(page, page + HPAGE)
+            if pinned:
+                f.flags[head] |= SWAPBACKED
+                self._put_back(head, active=True)
+            else:
+                self._lazily_freed(page, head)
+        else:
+            self._put_back(head)
+            if not pinned:
+                self._whole_or_in_pieces(page)
+
+    def _huge(self, block: int) -> None:
+        """A huge page that a PMD maps."""
+        mm, f = self.mm, self.mm.host.frames.arrays
+        head, page = mm.folio(block * HPAGE), block * HPAGE
+        if head == HUGE_ZERO_PFN or not f.flags[head] & LRU or f.refcount[head + 1] != 1:
+            return
+        pinned = int(f.refcount[head]) != 1
+        self._isolate(head)
+        young = False
+        if self.rules.pageout_asks_references:
+            mm.arrays.pmd[block] &= ~ACCESSED
+            young = bool(mm.notifiers.clear_flush_young(page, page + HPAGE).any())
+        if young:
+            self._put_back(head, referenced=True)
+        elif f.flags[head] & SWAPBACKED:
+            self._put_back(head)
+            if not pinned:
+                self._whole_or_in_pieces(page)
+        else:
+            mm.notifiers.invalidate_range(page, page + HPAGE)
+            if self.rules.lazyfree_keeps_pmd:
+                self._lazily_freed_pmd(block, head, pinned)
+            else:
+                split_block_pmd(mm, block)
+                self._lazily_freed(page, head)
+
+    # -- what becomes of it ----------------------------------------------------------------------------------------
+
+    def _isolate(self, head: int) -> None:
+        self.mm.host.frames.arrays.flags[head] &= ~(LRU | REFERENCED | YOUNG | ACTIVE)
+
+    def _put_back(self, head: int, *, active: bool = False, referenced: bool = False) -> None:
+        """folio_putback_lru; *active*: shrink_folio_list's activate_locked. MGLRU keeps no PG_active on its lists."""
+        flags, host = self.mm.host.frames.arrays.flags, self.mm.host
+        flags[head] |= LRU | (REFERENCED if referenced else np.uint32(0))
+        if active and not host.config.mglru:
+            flags[head] |= ACTIVE
+        elif active and self.rules.mglru_add_clears_referenced:
+            flags[head] &= ~REFERENCED
+
+    def _lazily_freed(self, page: int, head: int) -> None:
+        f = self.mm.host.frames.arrays
+        count = HPAGE if f.flags[head] & HEAD else 1
+        went = int(_discard(f, self.mm.arrays, page, head, self.rules.unmap_batches_lazyfree))
+        self.gone.extend(range(page, page + went))
+        if went < count:
+            self._put_back(head, active=True)
+
+    def _lazily_freed_pmd(self, block: int, head: int, pinned: bool) -> None:
+        """__discard_anon_folio_pmd_locked: the huge page goes with its table, or stays huge."""
+        mm, f = self.mm, self.mm.host.frames.arrays
+        if mm.arrays.pmd[block] & DIRTY:
+            f.flags[head] |= PAGE_DIRTY
+        if f.flags[head] & PAGE_DIRTY:
+            f.flags[head] |= SWAPBACKED
+        elif not pinned:
+            page = block * HPAGE
+            unmap(mm, page, page + HPAGE)
+            mm.arrays.pmd[block] = 0
+            self.gone.extend(range(page, page + HPAGE))
+            return
+        self._put_back(head, active=True)
+
+    def _whole_or_in_pieces(self, page: int) -> None:
+        """Swap space for all of a huge page lets it go unsplit; else it is split first, and its pages go one by one."""
+        every = range(page, page + HPAGE)
+        if self.recorded is None or self.recorded.issuperset(every):
+            split_huge(self.mm, page >> 9, remap=False)
+            self._swap(page, HPAGE)
+        elif not self.recorded.isdisjoint(every):
+            split_huge(self.mm, page >> 9)
+            for each in every:
+                if can_swap(self.mm, each):
+                    self._small(each, self.mm.pfn(each))
+
+    def _swap(self, page: int, count: int) -> None:
+        host = self.mm.host
+        self.mm.notifiers.invalidate_range(page, page + count)
+        slots = swap_pte(host.swap_slots(count).astype(np.uint64))
+        _to_swap(host.frames.reserve(0, 0, count + 64), self.mm.arrays, page, slots)
+        self.gone.extend(range(page, page + count))
