@@ -47,6 +47,22 @@ def test_ksm_values_differ_between_scenarios_and_zero_stays_zero() -> None:
     assert all(0 < x < 1 << 63 for x in (values[0], values[2]))
 
 
+def test_ksmd_runs_once_for_all_and_only_among_those_that_run_it_at_the_same_time() -> None:
+    ksm = v.KsmMerge()
+    merged = batch.merge([scenario(W, ksm, W, S), scenario(W, W, ksm, S, S)])
+    assert [(type(s).__name__, o) for s, o in zip(merged.scenario.steps, merged.origin, strict=True)] == [
+        ("CpuWrite", ((0, 0),)),
+        ("CpuWrite", ((1, 0),)),
+        ("CpuWrite", ((1, 1),)),
+        ("KsmMerge", ((0, 1), (1, 2))),
+        ("CpuWrite", ((0, 2),)),
+        ("Scan", ((0, 3), (1, 3))),
+        ("Scan", ((1, 4),)),
+    ]
+    never, first, second = scenario(W, S), scenario(ksm, S), scenario(S, ksm, S)
+    assert batch.plan([never, first, second, never, first, second]) == [[0, 3], [1, 4], [2, 5]]
+
+
 def test_observe_names_the_living_spaces_of_its_own_scenario() -> None:
     own = scenario(LOOK, v.Fork("a", "b"), LOOK, v.Exit("a"), LOOK)
     merged = batch.merge([scenario(W), own])

@@ -3,14 +3,14 @@
     a:  w  s  r  s            a.w  b.w b.w  [scan]  a.r  b.c  [scan]  b.r  [scan]
     b:  w  w  s  c  s  r  s
 
-All steps of every scenario up to its first scan come first, scenario after scenario, then one pass, and so on. Spaces
-are renamed ``0.vm``, ``1.vm`` …; values that KSM could find equal are made different from one scenario to another. A
+All steps of every scenario up to its first scan come first, scenario after scenario, then one pass, and so on. ksmd, which looks at
+every process too, is run once for all in the same way. Spaces are renamed ``0.vm``, ``1.vm`` …; values that KSM could find equal are made different from one scenario to another. A
 scenario that has had its last scan goes on existing, and its later visits are left out when the answer is taken apart. The
 merged scenario is a scenario: the model runs the very same one, so that what merging couples (the LRU batches that a
-pass leaves behind, ksmd, which looks at everyone) is modelled, not assumed away.
+pass leaves behind) is modelled, not assumed away.
 
 What is the host's and not a space's cannot differ within a merge: ``plan`` puts together what has the same ``host`` and the
-same sequence of ``knobs`` steps.
+same sequence of ``knobs`` and ``ksm_merge`` steps.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def _rename(index: int, verb: v.Verb) -> v.Verb:
 
 
 def _phases(scenario: v.Scenario) -> list[list[tuple[int, v.Verb]]]:
-    """The steps between barriers; a barrier (a single pass, or ``knobs``) is the last step of its phase. Scans of several
-    passes are several barriers."""
+    """The steps between barriers; a barrier (a single pass, ``knobs`` or ``ksm_merge``) is the last step of its phase. Scans of
+    several passes are several barriers."""
     out: list[list[tuple[int, v.Verb]]] = [[]]
     for i, verb in enumerate(scenario.steps):
         if isinstance(verb, v.Scan):
@@ -58,26 +58,33 @@ def _phases(scenario: v.Scenario) -> list[list[tuple[int, v.Verb]]]:
                 out.append([])
         else:
             out[-1].append((i, verb))
-            if isinstance(verb, v.SetKnobs):
+            if isinstance(verb, v.SetKnobs | v.KsmMerge):
                 out.append([])
     return out
 
 
-def _key(scenario: v.Scenario) -> tuple[bytes, bool]:
-    """What must be equal in a merge: the host, and, where knobs are turned, the whole sequence of barriers."""
-    barriers = [verb for verb in scenario.steps if isinstance(verb, v.Scan | v.SetKnobs)]
-    turned = any(isinstance(verb, v.SetKnobs) for verb in barriers)
-    text = msgspec.json.encode((scenario.host, barriers if turned else []))
-    return text, any(isinstance(verb, v.KsmMerge) for verb in scenario.steps)
+def _key(scenario: v.Scenario) -> bytes:
+    """What must be equal in a merge: the host, and the barriers up to the last that is not a pass."""
+    barriers: list[v.Verb] = []
+    for verb in scenario.steps:
+        if isinstance(verb, v.Scan):
+            barriers += [v.Scan()] * verb.passes
+        elif isinstance(verb, v.SetKnobs):
+            barriers.append(verb)
+        elif isinstance(verb, v.KsmMerge):
+            barriers.append(v.KsmMerge())
+    while barriers and isinstance(barriers[-1], v.Scan):
+        barriers.pop()
+    return msgspec.json.encode((scenario.host, barriers))
 
 
 def plan(scenarios: Sequence[v.Scenario], size: int = 96) -> list[list[int]]:
     """Indices of *scenarios* in batches of at most *size* blocks (of spaces, forked ones included), each fit for :func:`merge`.
 
-    Order is kept within a batch; scenarios that run ksmd stay among themselves.
+    Order is kept within a batch.
     """
-    groups: dict[tuple[bytes, bool], list[list[int]]] = {}
-    room: dict[tuple[bytes, bool], int] = {}
+    groups: dict[bytes, list[list[int]]] = {}
+    room: dict[bytes, int] = {}
     for i, scenario in enumerate(scenarios):
         key = _key(scenario)
         blocks = {space.name: space.blocks for space in scenario.spaces}
@@ -100,9 +107,9 @@ def merge(scenarios: Sequence[v.Scenario]) -> Merged:
     """
     if not scenarios:
         raise UsageError("no scenarios to merge")
-    if len({_key(s)[0] for s in scenarios}) > 1:
+    if len({_key(s) for s in scenarios}) > 1:
         raise UsageError(
-            "scenarios with different hosts, or that turn knobs at different times, cannot share a pass"
+            "scenarios with different hosts, or that turn knobs or run ksmd at different times, cannot share a pass"
         )
     phases = [_phases(s) for s in scenarios]
     steps: list[v.Verb] = []
@@ -114,8 +121,8 @@ def merge(scenarios: Sequence[v.Scenario]) -> Merged:
         at: list[tuple[int, int]] = []
         for k, own in enumerate(phases):
             for i, verb in own[phase] if phase < len(own) else []:
-                if isinstance(verb, v.Scan | v.SetKnobs):
-                    barrier = verb
+                if isinstance(verb, v.Scan | v.SetKnobs | v.KsmMerge):
+                    barrier = v.KsmMerge() if isinstance(verb, v.KsmMerge) else verb
                     at.append((k, i))
                     continue
                 if isinstance(verb, v.Fork):

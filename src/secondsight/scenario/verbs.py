@@ -50,7 +50,7 @@ class Gru(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variant: Literal["contract", "driver"] = "contract"
 
 
-class Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One process and its area; notifiers are registered in the order vm, then gru."""
 
     name: str
