@@ -18,7 +18,8 @@ from secondsight.mm import gup, memory
 from secondsight.mm.huge_memory import cut_area
 from secondsight.mm.memory import MmArrays
 from secondsight.mm.mmu_notifier import MmuNotifiers
-from secondsight.mm.page import HPAGE, HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN, head_of, put_page
+from secondsight.mm.page import DIRTY as PAGE_DIRTY
+from secondsight.mm.page import HEAD, HPAGE, HUGE_ZERO_PFN, TAIL, ZERO_FILLED, ZERO_PFN, head_of, put_page
 from secondsight.mm.vma import Vm, Vma, VmaList
 
 if TYPE_CHECKING:
@@ -256,6 +257,20 @@ class Mm:
         for pfn in self.pins.pop(name):
             if pfn != ZERO_PFN and (pfn & ~511) != HUGE_ZERO_PFN:
                 put_page(f, pfn)
+
+    def direct_io(self, pages: Pages, *, write: bool) -> None:
+        """A device reads from *pages* or stores into them (*write*): O_DIRECT, pinned only until the call returns.
+
+        What it stored into is dirty, compound pages left out (bio_release_pages).
+        """
+        self.pin(pages, "\0io", write=write, unshare=self.host.rules.direct_io_pins)
+        if write:
+            self.wrote(np.ascontiguousarray(pages, dtype=np.int64))
+            f = self.host.frames.arrays
+            for pfn in self.pins["\0io"]:
+                if not f.flags[pfn] & (HEAD | TAIL):
+                    f.flags[pfn] |= PAGE_DIRTY
+        self.unpin("\0io")
 
     def take(self, other: Mm) -> None:
         """Become what *other* is: an mm of as many blocks, on a host whose frames were taken over too, where nothing is pinned."""

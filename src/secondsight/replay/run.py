@@ -164,8 +164,7 @@ class Run:
         if how >= H_PIN:
             space.mm.pin(where, f"{page}", write=how > H_PIN)
         else:
-            space.mm.pin(where, "device", write=how > H_DEVICE)
-            space.mm.unpin("device")
+            space.mm.direct_io(where, write=how > H_DEVICE)
 
     def settle(self, pages: Ints, settled_bits: npt.NDArray[np.uint8]) -> None:
         """Before the trace: ``settled_bits`` (uint8, 15 at first) loses what is not settled of *pages* (rising, all spaces' numbering)."""

@@ -3,11 +3,11 @@
     a:  w  s  r  s            a.w  b.w b.w  [scan]  a.r  b.c  [scan]  b.r  [scan]
     b:  w  w  s  c  s  r  s
 
-All steps of every scenario up to its first scan come first, scenario after scenario, then one pass, and so on. ksmd, which looks at
-every process too, is run once for all in the same way. Spaces are renamed ``0.vm``, ``1.vm`` …; values that KSM could find equal are made different from one scenario to another. A
-scenario that has had its last scan goes on existing, and its later visits are left out when the answer is taken apart. The
-merged scenario is a scenario: the model runs the very same one, so that what merging couples (the LRU batches that a
-pass leaves behind) is modelled, not assumed away.
+All steps of every scenario up to its first scan come first, scenario after scenario, then one pass, and so on. ksmd, which
+looks at every process too, is run once for all in the same way. Spaces are renamed ``0.vm``, ``1.vm`` …; values that KSM
+could find equal are made different from one scenario to another. A scenario that has had its last scan goes on existing, and
+its later visits are left out when the answer is taken apart. The merged scenario is a scenario: the model runs the very same
+one, so that what merging couples (the LRU batches that a pass leaves behind) is modelled, not assumed away.
 
 What is the host's and not a space's cannot differ within a merge: ``plan`` puts together what has the same ``host`` and the
 same sequence of ``knobs`` and ``ksm_merge`` steps.

@@ -19,7 +19,7 @@ from secondsight.mm.config import HPAGE_PMD_NR
 from secondsight.mm.host import Host
 from secondsight.mm.khugepaged import Visit
 from secondsight.mm.mm_struct import Mm
-from secondsight.mm.page import DIRTY, HEAD, REFERENCED, TAIL
+from secondsight.mm.page import HEAD, REFERENCED, TAIL
 from secondsight.mm.rules import Rules
 from secondsight.mmu.gru import Gru
 from secondsight.mmu.kvm import Kvm
@@ -137,17 +137,7 @@ class Runner:
 
     def _do_io_zero_copy(self, step: verbs.IoZeroCopy) -> None:
         mm, pages = self._mm(step), self._pages(step)
-        self._guarded(
-            mm, lambda: mm.pin(pages, "\0io", write=step.write, unshare=self.host.rules.direct_io_pins)
-        )
-        if step.write:
-            # bio_release_pages(mark_dirty): what the device stored into, compound pages left out.
-            mm.wrote(pages)
-            f = self.host.frames.arrays
-            for pfn in mm.pins.get("\0io", ()):
-                if not f.flags[pfn] & (HEAD | TAIL):
-                    f.flags[pfn] |= DIRTY
-        mm.unpin("\0io")
+        self._guarded(mm, lambda: mm.direct_io(pages, write=step.write))
 
     def _do_guest(self, step: verbs.GuestRead | verbs.GuestWrite) -> None:
         mm, pages = self._mm(step), self._pages(step)
