@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # Why the loop stopped.
 END, HOLD, NOTIFY, DENIED, MADE_HUGE = range(5)
 CHUNK = 1 << 16
+# What an access is, beside its touch bits (0..3): made as a store, made by a guest, held beyond the loop.
+WRITE, GUEST, HELD = 16, 32, 64
 
 
 @inlined
@@ -64,82 +66,113 @@ def _stored(f, lay, m, t, block, page, guest):  # type: ignore[no-untyped-def]
 
 # fmt: off
 @native
+def _settled_through(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
+                     plain, start, stop, codes, state, accesses, walks, first_row):
+    # fmt: on
+    """Events from *start* on as long as they are settled, as most are; the first that is not. See :func:`accesses_through`."""
+    for i in range(start, stop):
+        code = codes[kind[i]]
+        a = np.uint64(address[i])
+        leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
+        cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
+        was = state[cell]
+        touched = code & (was >> np.uint8(4))
+        if touched == 0:
+            return i
+        accesses[cell >> np.uint64(9)] += np.int64(1) if plain else np.int64(count[i])
+        row = np.uint64(look.leaves[cell >> np.uint64(9)])
+        guest, write = (code & GUEST) != 0, np.uint64((code & WRITE) != 0)
+        page = (row << np.uint64(9)) | ((a >> np.uint64(12)) & np.uint64(511))
+        big = _large(lay, m, t, row - first_row, guest)
+        found = use_here(tlb, page + guest_pages if guest else page, big and (guest_huge or not guest), write)
+        # A miss walks, and a store through a clean entry. Which accesses do, no processor can predict: no branch.
+        state[cell] = was | touched * np.uint8(found <= np.int64(write))
+        walks[(cell >> np.uint64(9) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(found == MISS)
+        if big and write and found == DIRTY:
+            _stored(f, lay, m, t, row - first_row, page, guest)
+    return stop
+
+
+# fmt: off
+@native
 def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, guest_pages,  # type: ignore[no-untyped-def]
                      look, space, address, kind, count, plain, start, stop, resumed,
-                     bits, how, ways, state, accesses, walks, first_row, one, new):
+                     codes, ways, state, accesses, walks, first_row, one, new):
     # fmt: on
     """Events *start* to *stop*, all of *space*, through *tlb* and what is behind it: (index, why it stopped, verbs called, found).
 
     *guest_pages*: where the guests' entries are numbered from, in the TLB's pages. *resumed*: 0, or 1 + what was *found* of event *start*,
     which its verb has made meanwhile; the rest of it is still to be done.
-    ways: (as_cpu, as_guest, alone) of the space. walks int64[4, rows]: the CPU's to small and huge pages, the guest's to small and
-    huge ones. *one* int64[1] is scratch; *new* int64[stop - start] receives the pages (of the space) that a verb was called for.
+    codes uint8[256]: of each kind its touch bits, and WRITE, GUEST, HELD. ways: (as_cpu, as_guest, alone) of the space. walks int64[4 for
+    each 512 cells]: the CPU's to the block's small and huge pages, the guest's likewise. *one* int64[1] is scratch; *new*
+    int64[stop - start] receives the pages (of the space) that a verb was called for.
     """
     first = np.uint64(look.first[space] - look.low[space])
     called = np.uint64(0)
-    for i in range(np.uint64(start), np.uint64(stop)):
+    i, stop = np.uint64(start), np.uint64(stop)
+    while i < stop:
+        if not resumed:
+            i = _settled_through(
+                f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
+                codes, state, accesses, walks, np.uint64(first_row),
+            )  # fmt: skip
+            if i == stop:
+                break
         a = np.uint64(address[i])
         leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
         cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
         row = np.uint64(look.leaves[cell >> np.uint64(9)])
-        way = how[kind[i]]
-        if way > H_GUEST_WRITE:
+        code = codes[kind[i]]
+        if code & HELD:
             return i, HOLD, called, MISS
-        guest = way >= H_GUEST_READ
-        write = np.uint32(way & 1)
+        guest, write = (code & GUEST) != 0, np.uint64((code & WRITE) != 0)
         page = (row << np.uint64(9)) | ((a >> np.uint64(12)) & np.uint64(511))
         tagged = page + guest_pages if guest else page
         block = row - np.uint64(first_row)
         whole = guest_huge or not guest
         big = _large(lay, m, t, block, guest)
-        if resumed and i == np.uint64(start):
+        if resumed:
             found = resumed - 1
+            resumed = 0
             use(tlb, tagged, big and whole, write)
         else:
             accesses[cell >> np.uint64(9)] += np.int64(1) if plain else np.int64(count[i])
-            touched = bits[kind[i]]
-            if (state[cell] >> np.uint8(4)) & touched:
-                found = use_here(tlb, tagged, big and whole, write)
-                if found == MISS or (found == CLEAN and write):
-                    state[cell] |= touched
-                elif write and big:
-                    _stored(f, lay, m, t, block, page, guest)
+            here = page - np.uint64(first_row) * np.uint64(512)
+            mapped = _mapped(lay, m, t, here, guest)
+            found = np.int64(MISS)
+            if mapped:
+                found = use(tlb, tagged, big and whole, write)
+                if found == DIRTY or (found == CLEAN and not write):
+                    if write and big:
+                        _stored(f, lay, m, t, block, page, guest)
+                    i += np.uint64(1)
+                    continue
+            one[0] = here
+            none = m.pmd[block] == 0
+            if guest:
+                done = guest_access(f, r, lay, m, t, one, write != 0, 0, False, has_notifiers, mode)
             else:
-                here = page - np.uint64(first_row) * np.uint64(512)
-                mapped = _mapped(lay, m, t, here, guest)
-                found = np.int64(MISS)
-                if mapped:
-                    found = use(tlb, tagged, big and whole, write)
-                    if found == DIRTY or (found == CLEAN and not write):
-                        if write and big:
-                            _stored(f, lay, m, t, block, page, guest)
-                        continue
-                one[0] = here
-                none = m.pmd[block] == 0
-                if guest:
-                    done = guest_access(f, r, lay, m, t, one, write != 0, 0, False, has_notifiers, mode)
-                else:
-                    done = cpu_access(f, r, m, one, write != 0, 0, False, has_notifiers)
-                if done != 1:
-                    return i, NOTIFY if done == 0 else DENIED, called, found
-                new[called] = here
-                called += np.uint64(1)
-                settled_now = settled_bits(lay, m, t, np.int64(here), ways[0], ways[1], ways[2])
-                state[cell] = (state[cell] & np.uint8(15)) | np.uint8(settled_now << 4)
-                if none and m.pmd[block] & PSE:
-                    # The caller does the rest, and resumes with this event.
-                    return i, MADE_HUGE, called, found
-                was = big
-                big = _large(lay, m, t, block, guest)
-                if not mapped or big != was:
-                    use(tlb, tagged, big and whole, write)
-        if found == MISS:
-            walks[np.uint64(2 * guest + big), row] += 1
-    return np.uint64(stop), END, called, np.int64(MISS)
+                done = cpu_access(f, r, m, one, write != 0, 0, False, has_notifiers)
+            if done != 1:
+                return i, NOTIFY if done == 0 else DENIED, called, found
+            new[called] = here
+            called += np.uint64(1)
+            settled_now = settled_bits(lay, m, t, np.int64(here), ways[0], ways[1], ways[2])
+            state[cell] = (state[cell] & np.uint8(15)) | np.uint8(settled_now << 4)
+            if none and m.pmd[block] & PSE:
+                # The caller does the rest, and resumes with this event.
+                return i, MADE_HUGE, called, found
+            before = big
+            big = _large(lay, m, t, block, guest)
+            if not mapped or big != before:
+                use(tlb, tagged, big and whole, write)
+        walks[(cell >> np.uint64(9) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(found == MISS)
+        i += np.uint64(1)
+    return stop, END, called, np.int64(MISS)
 
 
 def references(walks: npt.NDArray[np.int64], *, nested: bool, guest_huge: bool) -> Ints:
-    """Memory references int64[rows] of *walks* (int64[4, rows], as :func:`accesses_through` counts them)."""
+    """Memory references int64[rows] of *walks* (int64[4, rows]: the CPU's to small and huge pages, the guest's likewise)."""
     if not nested:
         # Shadow paging: one table; its entry is huge where the guest's page is too.
         guest = np.array([4, 3 if guest_huge else 4])
@@ -166,10 +199,11 @@ class Lane:
         # A guest's translation of a page and qemu's of the same page are two entries.
         both = any(space.as_cpu >= 0 and space.as_guest >= 0 for space in run.machine.spaces)
         self._apart = found.rows if both else 0
-        self.tlb = empty(config, found.rows + self._apart)
+        self.tlb = empty(config)
         self.state = np.zeros(len(found.touched), np.uint8)
         self.accesses = np.zeros(len(found.touched) // HPAGE, np.int64)
-        self.walks = run.walks = np.zeros((4, found.rows), np.int64)
+        self.walks = np.zeros(len(found.touched) // HPAGE * 4, np.int64)
+        run.walks = np.zeros((4, found.rows), np.int64)
         self._one = np.zeros(1, np.int64)
         self._new = np.zeros(CHUNK, np.int64)
         for row in range(0, found.rows, 1024) if any(map(run.machine.fills, run.machine.spaces)) else ():
@@ -196,6 +230,8 @@ class Lane:
         mm, host = space.mm, space.mm.host
         at, resumed = start, 0
         ways = np.array([space.as_cpu, space.as_guest, space.alone], np.int64)
+        codes = np.array(BITS & 15 | (space.how & 1) * WRITE | (space.how >= H_GUEST_READ) * GUEST, np.uint8)
+        codes[space.how > H_GUEST_WRITE] = HELD
         while at < stop:
             huge = mm.huge_faults(np.arange(0, mm.npages, HPAGE))
             frames = host.frames.reserve(stop - at, huge, 1024)
@@ -203,7 +239,7 @@ class Lane:
                 frames, host.r, space.lay, mm.arrays, space.table, space.mode, bool(mm.notifiers),
                 self.tlb, self.config.guest_huge, np.uint64(self._apart * HPAGE),
                 self.found.lookup, space.index, address, kind, count, plain, at, stop, resumed,
-                BITS, space.how, ways, self.state, self.accesses, self.walks, space.first_row, self._one, self._new,
+                codes, ways, self.state, self.accesses, self.walks, space.first_row, self._one, self._new,
             )  # fmt: skip
             mm.note_anon(self._new[: int(called)])
             at, resumed = int(reached), 0
@@ -248,4 +284,5 @@ class Lane:
             self.run.fold(self.state, rows)
             touch.forget(self.state, self.found.cells, rows)
         self.run.count(accesses, rows)
+        self.run.walks = self.walks.reshape(-1, 4)[at].T
         self.accesses[at] = 0

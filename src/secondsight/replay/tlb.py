@@ -1,13 +1,14 @@
 """A data TLB: which accesses walk the page tables, and so which of them set accessed bits.
 
-    L1, 4 KiB   16 sets x 4     page  --hit--> nothing more                 True LRU: the ways of a set are a ring, its head the latest
-    L1, 2 MiB    8 sets x 4     block --hit--> nothing more                 used; the one behind the head (the tail) falls out by
-         miss |                                                             becoming the head.
-    L2, both   128 sets x 12    page or block --hit--> into L1
-         miss |                                                             where[page]  7..4 way in L2 + 1   3..0 way in L1 + 1
-    walk: the accessed bit (and for a store the dirty bit) is set; into L2 and L1                             0: not there
+    L1, 4 KiB   16 sets x 4     page  --hit--> nothing more          A set's entries stand in the order of their use, latest first:
+    L1, 2 MiB    8 sets x 4     block --hit--> nothing more
+         miss |                                                        before   a b c d        c is used     c a b d
+    L2, both   128 sets x 12    page or block --hit--> into L1         before   a b c d        e comes in    e a b c     d falls out
+         miss |
+    walk: the accessed bit (and for a store the dirty bit) is set; into L2 and L1
 
-A set is never searched: each page and block knows the ways it is in. An entry remembers whether a store brought it in: the first store
+A set is one vector of 16 tags, a cache line, found in and moved up in a few instructions without a branch (``_find``, ``_move_up``): which
+accesses hit, and where, no processor can predict. An entry remembers whether a store brought it in: the first store
 through one that a load brought walks again, to set the dirty bit (Intel SDM vol. 3, 4.8); that is no miss. Entries of a block go when its
 mapping changes, as the kernel's flushes make them go; clear_refs and ageing through clear_young flush nothing, as on x86.
 
@@ -18,15 +19,20 @@ the host: 24, 19, 15 (Bhargava et al., ASPLOS 2008). An entry is as large as the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from secondsight.errors import UsageError
 from secondsight.native import inlined, native
 
 MISS, CLEAN, DIRTY = 0, 1, 2
+#: Ways that a set has room for: a vector of tags.
+WAYS = 16
 #: Pages that a tag can tell apart.
 MOST_PAGES = 1 << 30
 
@@ -54,129 +60,84 @@ class TlbConfig:
                 )
 
 
-class Level(NamedTuple):
-    """One table, the ways of a set side by side: tag uint32 (0: empty), before and after uint8 (its neighbours in the ring),
-    head uint8[sets]; mask: sets - 1; ways.
+class Tlb(NamedTuple):
+    """One TLB: tag uint32[16 * sets], the sets of all levels, each ways latest used first, 0: empty; and where they are (uint64).
 
     Tag: page << 2 | huge << 1 | dirty, page + 1 of all spaces' numbering; of a block, its first page.
+    small, huge, l2: (its first set, sets - 1, a bit for each way).
     """
 
     tag: npt.NDArray[np.uint32]
-    before: npt.NDArray[np.uint8]
-    after: npt.NDArray[np.uint8]
-    head: npt.NDArray[np.uint8]
-    mask: np.uint64
-    ways: np.uint64
+    small: tuple[np.uint64, np.uint64, np.uint64]
+    huge: tuple[np.uint64, np.uint64, np.uint64]
+    l2: tuple[np.uint64, np.uint64, np.uint64]
 
 
-class Tlb(NamedTuple):
-    """One TLB, and where in it each page and each block is (uint8[pages], uint8[rows])."""
-
-    small: Level
-    huge: Level
-    l2: Level
-    where: npt.NDArray[np.uint8]
-    where_huge: npt.NDArray[np.uint8]
-
-
-def empty(config: TlbConfig, rows: int) -> Tlb:
-    """A TLB with nothing in it, for pages of *rows* blocks."""
-
-    def level(name: str) -> Level:
+def empty(config: TlbConfig) -> Tlb:
+    """A TLB with nothing in it."""
+    levels, sets = [], 0
+    for name in ("l1_small", "l1_huge", "l2"):
         ways = int(getattr(config, f"{name}_ways"))
-        sets = int(getattr(config, name)) // ways
-        way = np.arange(ways, dtype=np.uint8)
-        return Level(
-            np.zeros(sets * ways, np.uint32),
-            np.tile(np.roll(way, 1), sets),
-            np.tile(np.roll(way, -1), sets),
-            np.zeros(sets, np.uint8),
-            np.uint64(sets - 1),
-            np.uint64(ways),
-        )
-
-    return Tlb(
-        level("l1_small"),
-        level("l1_huge"),
-        level("l2"),
-        np.zeros(rows * 512, np.uint8),
-        np.zeros(rows, np.uint8),
-    )
+        here = int(getattr(config, name)) // ways
+        levels.append((np.uint64(sets), np.uint64(here - 1), np.uint64((1 << ways) - 1)))
+        sets += here
+    # A set to a cache line: NumPy aligns to 16 bytes alone.
+    room = np.zeros(WAYS * (sets + 1), np.uint32)
+    start = -room.ctypes.data // room.itemsize % WAYS
+    return Tlb(room[start : start + WAYS * sets], *levels)
 
 
-@inlined
-def _to_front(level, at, base, way):  # type: ignore[no-untyped-def]
-    """*way* of set *at*, whose ways begin at *base*, is the latest used."""
-    head = level.head[at]
-    if way != head:
-        level.head[at] = way
-        tail = level.before[base + head]
-        if way != tail:
-            before, after = level.before[base + way], level.after[base + way]
-            level.after[base + before] = after
-            level.before[base + after] = before
-            level.after[base + tail] = way
-            level.before[base + way] = tail
-            level.after[base + way] = head
-            level.before[base + head] = way
+_TAG, _SET = ir.IntType(32), ir.VectorType(ir.IntType(32), WAYS)
+_intrinsic: Any = intrinsic
 
 
-@inlined
-def _forget(tlb, tag, keep):  # type: ignore[no-untyped-def]
-    """The page or block of *tag* is no more where the bits *keep* are not."""
-    if tag & np.uint32(2):
-        tlb.where_huge[(tag >> np.uint32(11))] &= keep
-    else:
-        tlb.where[(tag >> np.uint32(2)) - np.uint32(1)] &= keep
+def _splat(build: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """A vector of 16 times *value* (32 bits)."""
+    one = build.insert_element(ir.Constant(_SET, ir.Undefined), value, _TAG(0))
+    return build.shuffle_vector(one, one, ir.Constant(_SET, [0] * WAYS))
 
 
-@inlined
-def _replace(tlb, level, at, tag, keep):  # type: ignore[no-untyped-def]
-    """*tag* in the place of the set's least recently used; the way it got."""
-    base = at * level.ways
-    way = level.before[base + np.uint64(level.head[at])]
-    old = level.tag[base + np.uint64(way)]
-    if old:
-        _forget(tlb, old, keep)
-    level.tag[base + np.uint64(way)] = tag
-    level.head[at] = way
-    return way
+def _at(context: Any, build: ir.IRBuilder, kind: Any, array: ir.Value, number: ir.Value) -> ir.Value:
+    """Where set *number* of the tags *array* lies."""
+    data = context.make_array(kind)(context, build, array).data
+    first = build.gep(data, [build.mul(number, number.type(WAYS))])
+    return build.bitcast(first, _SET.as_pointer())
 
 
-@inlined
-def _use(tlb, l1, where, number, tag, write):  # type: ignore[no-untyped-def]
-    """:func:`use_here` of the entry *number* of *where*, whose clean tag is *tag*."""
-    ways = where[number]
-    at = number & l1.mask
-    at2 = number & tlb.l2.mask
-    first, second = ways & np.uint8(15), ways >> np.uint8(4)
-    found = np.int64(MISS)
-    if first:
-        way = np.uint64(first) - np.uint64(1)
-        base = at * l1.ways
-        old = l1.tag[base + way]
-        _to_front(l1, at, base, np.uint8(way))
-        found = CLEAN + np.int64(old & np.uint32(1))
-        if write and found == CLEAN:
-            # Walked again for the dirty bit: what is in L2 learns of it too.
-            l1.tag[base + way] = old | np.uint32(1)
-            if second:
-                tlb.l2.tag[at2 * tlb.l2.ways + np.uint64(second) - np.uint64(1)] |= np.uint32(1)
-    else:
-        if second:
-            way = np.uint64(second) - np.uint64(1)
-            base = at2 * tlb.l2.ways
-            old = tlb.l2.tag[base + way]
-            found = CLEAN + np.int64(old & np.uint32(1))
-            _to_front(tlb.l2, at2, base, np.uint8(way))
-            tag = old | np.uint32(write)
-            tlb.l2.tag[base + way] = tag
-        else:
-            tag |= np.uint32(write)
-            second = _replace(tlb, tlb.l2, at2, tag, np.uint8(0x0F)) + np.uint8(1)
-        first = _replace(tlb, l1, at, tag, np.uint8(0xF0)) + np.uint8(1)
-        where[number] = first | (second << np.uint8(4))
-    return found
+def _lanes(build: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+    """Bits 0 to 15 as a condition for each way."""
+    return build.bitcast(build.trunc(bits, ir.IntType(WAYS)), ir.VectorType(ir.IntType(1), WAYS))
+
+
+@_intrinsic
+def _held(_, tags, number, tag):  # type: ignore[no-untyped-def]
+    """Which way of set *number* holds *tag*: a bit (uint64), or 0."""
+
+    def code(context, build, signature, given):  # type: ignore[no-untyped-def]
+        entries = build.load(_at(context, build, signature.args[0], given[0], given[1]), align=4)
+        same = build.icmp_unsigned("==", entries, _splat(build, given[2]))
+        return build.zext(build.bitcast(same, ir.IntType(WAYS)), ir.IntType(64))
+
+    return types.uint64(tags, types.uint64, types.uint32), code
+
+
+@_intrinsic
+def _move_up(_, tags, number, ways, tag, stored):  # type: ignore[no-untyped-def]
+    """*tag* is the latest used of set *number*: the entries of *ways* (the bits from 0 on) make room, and the last of them is gone.
+
+    The entries of *stored* are dirty then. The whole set is stored, not some lanes of it: only so can the next access read it at once.
+    """
+
+    def code(context, build, signature, given):  # type: ignore[no-untyped-def]
+        where = _at(context, build, signature.args[0], given[0], given[1])
+        entries = build.load(where, align=4)
+        first = build.insert_element(ir.Constant(_SET, ir.Undefined), given[3], _TAG(0))
+        moved = build.shuffle_vector(first, entries, ir.Constant(_SET, [0, *range(WAYS, 2 * WAYS - 1)]))
+        now = build.select(_lanes(build, given[2]), moved, entries)
+        build.store(build.or_(now, build.zext(_lanes(build, given[4]), _SET)), where, align=4)
+        return context.get_dummy_value()
+
+    return types.void(tags, types.uint64, types.uint64, types.uint32, types.uint64), code
 
 
 @inlined
@@ -185,38 +146,38 @@ def use_here(tlb, page, huge, write):  # type: ignore[no-untyped-def]
 
     A hit in L2 comes into L1, a miss into both; a store (*write* 1) leaves the entry dirty.
     """
-    if huge:
-        number = page >> np.uint64(9)
-        return _use(
-            tlb, tlb.huge, tlb.where_huge, number, np.uint32((number << np.uint64(11)) | np.uint64(6)), write
-        )
-    return _use(tlb, tlb.small, tlb.where, page, np.uint32((page + np.uint64(1)) << np.uint64(2)), write)
+    number = page >> np.uint64(9) if huge else page
+    tag = np.uint32(
+        (number << np.uint64(11)) | np.uint64(6) if huge else (page + np.uint64(1)) << np.uint64(2)
+    )
+    level = tlb.huge if huge else tlb.small
+    first, second = level[0] + (number & level[1]), tlb.l2[0] + (number & tlb.l2[1])
+    stored, behind = _held(tlb.tag, first, tag | np.uint32(1)), _held(tlb.tag, second, tag | np.uint32(1))
+    way, there = stored | _held(tlb.tag, first, tag), behind | _held(tlb.tag, second, tag)
+    # Where both levels hold it, they agree on that.
+    dirty = np.uint64((stored | behind) != 0)
+    # bit ^ (bit - 1): it and those before it; of no bit all, so what is not there is brought in, and the last falls out.
+    _move_up(tlb.tag, first, (way ^ (way - np.uint64(1))) & level[2], tag, dirty | write)
+    # A hit in L1 is no use of L2, which learns of a walk for the dirty bit alone.
+    missed = np.uint64(way != 0) - np.uint64(1)
+    room = (there ^ (there - np.uint64(1))) & tlb.l2[2] & missed
+    learned = ((dirty | write) & missed) | (there * write & ~missed)
+    _move_up(tlb.tag, second, room, tag, learned)
+    return np.int64((way | there) != 0) + np.int64(dirty)
 
 
 @native
 def use(tlb, page, huge, write):  # type: ignore[no-untyped-def]
-    """:func:`use_here`, not copied into its caller: handing all the tables over costs more than the access."""
+    """:func:`use_here`, not copied into its caller."""
     return use_here(tlb, page, huge, write)
-
-
-@native
-def _drop(tlb, level, rows, keep):  # type: ignore[no-untyped-def]
-    """Every entry of *level* that lies in a marked row (bool[rows]) goes; its way becomes the least recently used."""
-    for at in range(np.uint64(len(level.head))):
-        base = at * level.ways
-        for way in range(level.ways):
-            tag = level.tag[base + way]
-            if tag and rows[((tag >> np.uint32(2)) - np.uint32(1)) >> np.uint32(9)]:
-                _forget(tlb, tag, keep)
-                level.tag[base + way] = 0
-                _to_front(level, at, base, np.uint8(way))
-                # One step on from the front of a ring is its end.
-                level.head[at] = level.after[base + way]
 
 
 def flush(tlb: Tlb, rows: npt.NDArray[np.int64]) -> None:
     """Every entry of the blocks *rows* goes; the others keep their order."""
-    marked = np.zeros(len(tlb.where_huge), np.bool_)
-    marked[rows] = True
-    for level, keep in ((tlb.small, 0xF0), (tlb.huge, 0xF0), (tlb.l2, 0x0F)):
-        _drop(tlb, level, marked, np.uint8(keep))
+    sets = tlb.tag.reshape(-1, WAYS)
+    held = np.flatnonzero(sets)
+    gone = held[np.isin(((tlb.tag[held] >> np.uint32(2)) - np.uint32(1)) >> np.uint32(9), rows)]
+    tlb.tag[gone] = 0
+    for at in np.unique(gone // WAYS):
+        ways = sets[at]
+        ways[:] = ways[np.argsort(ways == 0, kind="stable")]
