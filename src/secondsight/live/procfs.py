@@ -277,7 +277,7 @@ class _Runs(NamedTuple):
 
 
 def _runs(frames: I64) -> _Runs:
-    """Runs over *frames* (int64[N], in any order), with gaps of up to MERGE_GAP read along."""
+    """Runs over *frames* (int64[N], in any order), with gaps of up to about MERGE_GAP read along."""
     low = int(frames.min()) >> _GROUP << _GROUP
     span = (int(frames.max()) - low >> _GROUP) + 1 << _GROUP
     if span > _SPARSE * len(frames):
@@ -294,7 +294,7 @@ def _runs(frames: I64) -> _Runs:
     eights = seen.view(np.uint64)
     groups = np.flatnonzero(eights != 0)
     edges = np.concatenate(
-        ([0], np.flatnonzero(np.diff(groups) > 1 + (MERGE_GAP >> _GROUP)) + 1, [len(groups)])
+        ([0], np.flatnonzero(np.diff(groups) > MERGE_GAP >> _GROUP) + 1, [len(groups)])
     )
     first, last = groups[edges[:-1]], groups[edges[1:] - 1]
     # A frame is a byte of 0 or 1: the lowest that is set, and the highest.

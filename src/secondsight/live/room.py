@@ -20,7 +20,8 @@ def zeroed(size: int) -> npt.NDArray[np.uint8]:
     """*size* bytes of zeros, uint8[size]; they go when no array refers to them."""
     if size < _FROM:
         return np.zeros(size, np.uint8)
-    area = mmap.mmap(-1, size + _HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    # Up to the end of a huge page: the last one is had only if it lies in the mapping as a whole.
+    area = mmap.mmap(-1, -(-size // _HUGE) * _HUGE + _HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a kernel without huge pages
         area.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(area, np.uint8)
