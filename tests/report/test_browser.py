@@ -133,6 +133,7 @@ def test_over_many_traces_there_is_no_map_and_all_else_works(tmp_path):
     try:
         browser.open(tmp_path / "r.html")
         assert browser.run("document.querySelector('#heat')") is None
+        assert "map" not in text(browser, ".tools")
         assert "Coverage over the traces" in text(browser, ".charts")
         browser.click(*place(browser, "th:nth-child(4) button"))
         browser.click(*place(browser, "tr[data-row='2'] td"))

@@ -65,12 +65,17 @@ def _printer(form: Form) -> Callable[[float], str]:
     if form == "share":
         return lambda v: f"{100 * v:.0f} %"
     if form == "bytes":
-        return lambda v: text(v, form)
+        return lambda v: _round(text(v, form))
     if form == "seconds":
-        return lambda v: f"{v:g} s" if v >= 1 or not v else text(v, form)
+        return lambda v: f"{v:g} s" if v >= 1 or not v else _round(text(v, form))
     if form == "count":
         return lambda v: text(v, "count") if v == round(v) else f"{v:g}"
     return lambda v: f"{v:g}"
+
+
+def _round(words: str) -> str:
+    """A tick's text without the decimal that says nothing: beside the axis there is no room for it."""
+    return words.replace(".0 ", " ")
 
 
 def figures(results: Results) -> list[Figure]:

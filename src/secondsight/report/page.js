@@ -148,7 +148,8 @@
     const cells = held.channels && held.channels[channel], columns = held.columns, [from, to] = view, shown = to - from;
     const W = wide - LABEL, H = high - FOOT, dark = isDark();
     ctx.font = "12px system-ui, DejaVu Sans, sans-serif"; ctx.fillStyle = css("--soft");
-    if (!cells || !shown) { ctx.fillText("No channel was recorded for this row.", LABEL + 10, 30); return; }
+    // Nothing is said before the row has been read.
+    if (!cells || !shown) { if (held.channels) ctx.fillText("No channel was recorded for this row.", LABEL + 10, 30); return; }
     // One image pixel a column and a line; many blocks to a line keep their maximum.
     const lines = Math.min(shown, Math.round(H * ratio)), image = new ImageData(columns, lines), pixels = new Uint32Array(image.data.buffer), colours = ramp(dark);
     const unknown = dark ? 0xff4a4038 : 0xffc8bdb4;
@@ -189,7 +190,10 @@
       }
     }
     ctx.textAlign = "center"; ctx.fillStyle = css("--soft");
-    for (let i = 0; i <= 6; i++) ctx.fillText(seconds((held.end * i) / 6), Math.min(Math.max(LABEL + (W * i) / 6, LABEL + 12), wide - 18), high - 8);
+    for (let i = 0; i <= 6; i++) {
+      const words = seconds((held.end * i) / 6), half = ctx.measureText(words).width / 2;
+      ctx.fillText(words, Math.min(Math.max(LABEL + (W * i) / 6, LABEL + half), wide - half - 1), high - 8);
+    }
     if (chosen >= from && chosen < to) {
       ctx.strokeStyle = css("--bad"); ctx.lineWidth = 1.5;
       ctx.strokeRect(LABEL + 0.5, yOf(chosen) - 1, W - 1, Math.max(H / shown, 2) + 2);
@@ -262,14 +266,14 @@
     const facts = `${count(B.accesses[b])} accesses (${percent(B.accesses[b] / total)} of all), ${B.populated[b]} of 512 pages touched; ` +
       (Number.isNaN(fate) ? "never huge" : `huge from ${seconds(fate)}`) + (held.split && !Number.isNaN(held.split[b]) ? `, split at ${seconds(held.split[b])}` : "") + ".";
     const svg = document.createElementNS(svgNS, "svg");
-    svg.setAttribute("viewBox", "0 0 1000 132"); svg.setAttribute("class", "chart"); svg.setAttribute("role", "img"); svg.setAttribute("aria-label", "young pages by channel over time");
+    svg.setAttribute("viewBox", "0 -14 1000 146"); svg.setAttribute("class", "chart"); svg.setAttribute("role", "img"); svg.setAttribute("aria-label", "young pages by channel over time");
     for (const y of [10, 110]) { const g = document.createElementNS(svgNS, "line"); for (const [k, v] of Object.entries({ x1: 50, x2: 990, y1: y, y2: y, class: "grid" })) g.setAttribute(k, v); svg.append(g); }
     svg.append(text(44, 14, "512", "end"), text(44, 114, "0", "end"), text(50, 128, "0", "start"), text(990, 128, seconds(held.end), "end"));
     Object.keys(R.channels).forEach((key, i) => held.channels[key] && svg.append(line(held.channels[key], held.columns, b, "c" + i)));
     if (!Number.isNaN(fate)) {
       const x = 50 + (fate / held.end) * 940, mark = document.createElementNS(svgNS, "line");
-      for (const [k, v] of Object.entries({ x1: x, x2: x, y1: 4, y2: 110, class: "series c1", "stroke-dasharray": "4 3" })) mark.setAttribute(k, v);
-      svg.append(mark, text(Math.min(x + 5, 960), 14, "huge", "start"));
+      for (const [k, v] of Object.entries({ x1: x, x2: x, y1: -12, y2: 110, class: "series c1", "stroke-dasharray": "4 3" })) mark.setAttribute(k, v);
+      svg.append(mark, text(Math.min(x + 5, 960), -3, "huge", "start"));
     }
     const legend = el("ul", { class: "legend" }, ...Object.entries(R.channels).map(([key, label], i) => { const li = el("li"); li.innerHTML = `<svg class="swatch" viewBox="0 0 24 8"><path class="series c${i}" d="M1 4H23"/></svg>`; li.append(label); return li; }));
     const body = el("tbody");

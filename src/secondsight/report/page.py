@@ -46,6 +46,7 @@ def render(results: Results) -> str:
     if not results.blocks.space.shape[0]:
         # Over many traces there is no map to draw.
         asset = asset[: asset.index('<h2 id="map">')] + asset[asset.index('<h2 id="definitions">') :]
+        asset = asset.replace(" A row chooses what the map below shows.", "")
     pieces = asset.split("@@")
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
