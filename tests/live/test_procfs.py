@@ -231,6 +231,30 @@ def test_many_frames_are_read_by_several_threads(tmp_path, monkeypatch):
         into[:] = 0
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 5200), min_size=1, max_size=300), st.integers(0, 1 << 30))
+def test_short_and_interrupted_reads_of_frames(table, frames, seed):
+    luck = random.Random(seed)
+
+    def stingy(fd, buffers, offset):
+        if luck.random() < 0.2:
+            raise InterruptedError
+        return os.preadv(fd, [buffers[0][: 8 * luck.randint(1, 40)]], offset)
+
+    asked = np.array(frames, np.uint64)
+    with FrameTable(str(table), stingy) as words:
+        found = words.read(asked)
+    assert np.array_equal(found, np.where(asked < 5000, asked * np.uint64(3) + np.uint64(1), np.uint64(0)))
+
+
+def test_an_error_of_the_frame_table_is_told_as_what_it_is(table):
+    def refused(fd, buffers, offset):
+        raise PermissionError(errno.EPERM, "refused")
+
+    with FrameTable(str(table), refused) as words, pytest.raises(MissingPart):
+        words.read(np.arange(10, dtype=np.uint64))
+
+
 def advised():
     """A block of our own that may be huge: (mapping, address of the block)."""
     memory = mmap.mmap(-1, 3 * BLOCK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -293,9 +293,7 @@ def _runs(frames: I64) -> _Runs:
         seen[frames[part] - low] = True
     eights = seen.view(np.uint64)
     groups = np.flatnonzero(eights != 0)
-    edges = np.concatenate(
-        ([0], np.flatnonzero(np.diff(groups) > MERGE_GAP >> _GROUP) + 1, [len(groups)])
-    )
+    edges = np.concatenate(([0], np.flatnonzero(np.diff(groups) > MERGE_GAP >> _GROUP) + 1, [len(groups)]))
     first, last = groups[edges[:-1]], groups[edges[1:] - 1]
     # A frame is a byte of 0 or 1: the lowest that is set, and the highest.
     firsts = (first << _GROUP) + _highest(eights[first] & -eights[first]) + low
