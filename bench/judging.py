@@ -1,4 +1,5 @@
-"""How fast blocks are judged: ``python bench/judging.py``. One core; 2,048 blocks of a VM, all pages mapped, young for the guest alone.
+"""How fast blocks are judged: ``python bench/judging.py``. One core, its CPU time; 2,048 blocks of a VM, all pages mapped, young for the
+guest alone.
 
 The scan takes the view of the blocks; what it costs to make the view of the model, the notifiers asked, is told beside it.
 """
@@ -6,7 +7,7 @@ The scan takes the view of the blocks; what it costs to make the view of the mod
 from __future__ import annotations
 
 import numpy as np
-from common import row, seconds, write
+from common import cpu_seconds, row, write
 
 from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
@@ -44,7 +45,7 @@ def main() -> None:
     out = []
     for name, (pages, each, bar) in work.items():
         each()
-        out.append(row(name, pages / seconds(each, 9) / 1e6, "M pages/s", bar=bar))
+        out.append(row(name, pages / cpu_seconds(each, 9) / 1e6, "M pages/s", bar=bar))
     write("judging", out)
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from common import row, write
+from common import cpu_seconds, row, write
 from numba import njit
 
 from secondsight.trace import Kind, Provenance, Space, Trace, TraceWriter
@@ -26,16 +24,6 @@ def _mark(address, kind, state):
     """One read-modify-write per event, what the fastest replay could do at best."""
     for i in range(address.size):
         state[address[i] >> np.uint64(12)] |= np.uint8(1) << (kind[i] & np.uint8(3))
-
-
-def best(run: Callable[[], object], times: int = 5) -> float:
-    """CPU seconds, all threads together, of the cheapest of *times* runs: other load on the machine counts less."""
-    taken = []
-    for _ in range(times):
-        start = time.process_time()
-        run()
-        taken.append(time.process_time() - start)
-    return min(taken)
 
 
 def main() -> None:
@@ -51,7 +39,7 @@ def main() -> None:
     clock = np.cumsum(rng.integers(1, 100, rows)).astype(np.uint64)
     state = np.zeros(pages, np.uint8)
     _mark(address[:1], kind[:1], state)
-    memory = best(lambda: _mark(address, kind, state))
+    memory = cpu_seconds(lambda: _mark(address, kind, state), 5)
     print(f"{'bare loop over arrays in memory':44} {rows / memory / 1e6:7.0f} M rows/s")
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -76,14 +64,14 @@ def main() -> None:
             read(("time",))
             size = path.stat().st_size / rows
             for columns in (("address", "kind"), ("time",)):
-                seconds = best(lambda columns=columns: read(columns))
+                seconds = cpu_seconds(lambda columns=columns: read(columns), 5)
                 print(
                     f"{profile + ': read ' + ', '.join(columns):44} {rows / seconds / 1e6:7.0f} M rows/s, {size:.1f} B a row"
                 )
                 found.append(
                     row(f"trace, {profile}: read {', '.join(columns)}", rows / seconds / 1e6, "M rows/s")
                 )
-            seconds = best(replay)
+            seconds = cpu_seconds(replay, 5)
             found.append(
                 row(
                     f"trace, {profile}: read and bare loop",
@@ -104,7 +92,7 @@ def main() -> None:
                 )
         lines = 3 * min(rows, 2_000_000)
         for quantum in (0, 100_000):
-            seconds = best(
+            seconds = cpu_seconds(
                 lambda quantum=quantum: convert(str(text), Path(folder) / "t.parquet", quantum=quantum), 3
             )
             name = f"lackey text to a trace, quantum {quantum}"
