@@ -187,6 +187,14 @@ def test_what_is_no_parquet_is_one_clear_line(tmp_path, content):
         Trace.open(path)
 
 
+def test_a_space_that_is_not_there_is_refused_by_who_reads_addresses_alone(tmp_path):
+    columns = some(3) | {"space": np.full(3, 2, np.uint16)}
+    with TraceWriter(tmp_path / "t.parquet", PROVENANCE) as out:
+        out.append(*columns.values())
+    with pytest.raises(InputError, match="row group 0: space 2 is not among the 2 spaces"):
+        next(Trace.open(tmp_path / "t.parquet").batches(("address",)))
+
+
 def test_foreign_parquet_and_later_versions_are_refused(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match="expected the columns"):

@@ -289,6 +289,9 @@ class Trace:
 
         def load(index: int) -> _Group:
             group = _Group(self, index)  # a fresh one each time: its columns go when the batch goes
+            # Known without decoding, and who reads a trace of one space does not decode it.
+            if self.spaces and (last := group.limits.get("space", (0, 0))[1]) >= len(self.spaces):
+                raise group.error(f"space {last} is not among the {len(self.spaces)} spaces")
             for name in columns:
                 group.column(name)
             return group
