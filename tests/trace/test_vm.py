@@ -134,3 +134,10 @@ def test_a_firmwares_boot_agrees_with_the_plugins_totals(tmp_path, quantum):
     assert set(columns["kind"].tolist()) == {Kind.GUEST_READ, Kind.GUEST_WRITE, Kind.GUEST_FETCH}
     assert int(columns["address"].max()) < 64 << 20
     assert columns["count"].sum() > 1_000_000
+
+
+def test_a_compiler_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", str(tmp_path / "none") + " -m64")
+    with pytest.raises(MissingPart, match="cannot be run"):
+        build_plugin(1)

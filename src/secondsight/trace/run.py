@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from secondsight.errors import InputError, MissingPart, SecondSightError
+from secondsight.trace.child import ends_with_us
 from secondsight.trace.intake import Intake
 from secondsight.trace.lackey import UNSEEN, LackeyParser
 from secondsight.trace.provenance import Clock, Provenance
@@ -122,7 +123,7 @@ def record_run(
             f"--log-file={directory}/%p",
             *command,
         ]
-        process = subprocess.Popen(arguments, start_new_session=True)
+        process = subprocess.Popen(arguments, start_new_session=True, preexec_fn=ends_with_us())
         notes = []
         try:
             torn = _follow(process, Path(directory), intake, report)

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from typing import Final
 import numpy as np
 
 from secondsight.errors import MissingPart, SecondSightError, UsageError
+from secondsight.trace.child import ends_with_us
 from secondsight.trace.intake import Intake
 from secondsight.trace.kinds import is_known
 from secondsight.trace.provenance import Clock, Provenance
@@ -63,9 +65,17 @@ def build_plugin(api: int) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     temporary = cache / f".{name}.{os.getpid()}"
     flags = ["-O2", "-shared", "-fPIC", "-fvisibility=hidden", f"-DPLUGIN_VERSION={api}", "-xc", "-"]
-    done = subprocess.run(
-        [compiler, *flags, "-o", str(temporary)], input=source, capture_output=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            [*shlex.split(compiler), *flags, "-o", str(temporary)],
+            input=source,
+            capture_output=True,
+            check=False,
+        )
+    except (OSError, ValueError) as error:
+        raise MissingPart(
+            f"record vm builds a small plugin, and $CC ({compiler}) cannot be run: {error}"
+        ) from None
     if done.returncode:
         temporary.unlink(missing_ok=True)
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
@@ -159,7 +169,7 @@ def record_vm(
     settings = f"fd={theirs},quantum={quantum},ram={ram},high={int(high)},virtual={int(virtual)}"
     command = [program, *rest, "-plugin", f"file={plugin},{settings}"]
     with recording:
-        process = subprocess.Popen(command, pass_fds=[theirs], stdin=stdin)
+        process = subprocess.Popen(command, pass_fds=[theirs], stdin=stdin, preexec_fn=ends_with_us())
         os.close(theirs)
         stream = _Stream(ours, intake, report)
         notes = []
