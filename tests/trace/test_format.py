@@ -17,6 +17,7 @@ from secondsight.errors import InputError, UsageError
 from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter, Verb, recover, writer
 from secondsight.trace.cut import cut, salvage
 from secondsight.trace.kinds import COLUMNS
+from secondsight.trace.provenance import KEY, encode
 
 PROVENANCE = Provenance(source="synthetic", spaces=[Space(id=0, name="a"), Space(id=1, name="b")])
 KINDS = [int(k) for k in (*Kind, *Verb)]
@@ -257,6 +258,18 @@ def test_spaces_that_appear_while_recording_are_recovered(tmp_path):
         "b",
         "child",
     ]
+
+
+def test_a_batch_with_nulls_is_where_a_recording_is_torn(tmp_path):
+    recording = tmp_path / "t.recording"
+    columns = [pa.array(c) for c in some(4).values()]
+    head = writer.SCHEMA.with_metadata({KEY: encode(PROVENANCE)})
+    with pa.ipc.new_stream(recording, head) as stream:
+        stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=head))
+        columns[3] = pa.array([0, None, 0, 0], pa.uint8())
+        stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=head))
+    recover(recording, tmp_path / "t.parquet")
+    assert Trace.open(tmp_path / "t.parquet").rows == 4
 
 
 def test_what_is_no_recording_is_refused(tmp_path):

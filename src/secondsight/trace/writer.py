@@ -276,7 +276,10 @@ def _intact_batches(
     while True:
         try:
             found = stream.read_next_batch_with_custom_metadata()
+            found.batch.validate()
         except (StopIteration, *DAMAGE):
+            return
+        if any(column.null_count for column in found.batch.columns):  # NOT NULL: its head is torn
             return
         yield found.batch, _own(found.custom_metadata)
 
