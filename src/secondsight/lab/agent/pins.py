@@ -61,9 +61,11 @@ def _each(pages: list[int], length: int, call: Callable[[list[int], int], int]) 
     return denied
 
 
-def _drained(call: Any, *arguments: Any) -> int:
+def _drained(call: Any, fd: int, *arguments: Any) -> int:
+    """*call* with empty LRU batches. A first time on no file: what the way there takes of this process's memory, it has taken then."""
+    call(-1, *arguments)
     libc.drain()
-    return int(call(*arguments))
+    return int(call(fd, *arguments))
 
 
 def _stamps(pages: list[int], stamp: int) -> bytes:
