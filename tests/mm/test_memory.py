@@ -40,7 +40,7 @@ def test_huge_faults() -> None:
     balance(host)
 
 
-@pytest.mark.parametrize(("rules", "huge"), [("6.1", False), ("6.12", True), ("7.2", True)])
+@pytest.mark.parametrize(("rules", "huge"), [("6.1", False), ("6.12", False), ("7.2", True)])
 def test_a_write_to_the_huge_zero_page(rules, huge) -> None:
     host = Host(rules, HostConfig(thp_enabled="always"))
     mm = host.mm("p", 1)

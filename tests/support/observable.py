@@ -98,6 +98,34 @@ SHOWN = (
         (False, "PAD"),
     ),
     Shown(
+        "mprotect_keeps_clean_writable",
+        (_fill, v.Drain(), v.Madvise("p", "0", "free"), v.Mprotect("p", "0", "r"), v.Mprotect("p", "0", "rw")),
+        pte(0),
+        (True, "PW"),
+        (False, "P"),
+    ),
+    Shown(
+        "huge_zero_wp_allocates",
+        (v.Madvise("p", "0", "hugepage"), v.CpuRead("p", "0:3"), v.CpuWrite("p", "0:3")),
+        pte(0),
+        (True, "PWADH"),
+        (False, "PA"),
+    ),
+    Shown(
+        "lazyfree_keeps_pmd",
+        (*_huge, v.Drain(), v.Madvise("p", "0", "free"), v.CpuWrite("p", "0:3"), v.SwapOut("p", "0")),
+        pte(0),
+        (True, "PWADH"),
+        (False, "PWAD"),
+    ),
+    Shown(
+        "unmap_batches_lazyfree",
+        (*_huge, v.SplitPmd("p", "0"), v.Drain(), v.Madvise("p", "0", "free"), v.CpuWrite("p", "0:3"), v.SwapOut("p", "0")),
+        pte(9),
+        (True, "PWAD"),
+        (False, "PW"),
+    ),
+    Shown(
         "swapin_writable",
         (_fill, v.Drain(), v.ClearRefs("p"), v.SwapOut("p", "0:7", took="0:7"), v.CpuRead("p", "0:7")),
         pte(7),
@@ -184,6 +212,13 @@ SHOWN = (
         (True, "PAH"),
         (False, "-"),
         rules="7.2",
+    ),
+    Shown(
+        "longterm_pins_touch",
+        (v.Pin("p", "0:3", "buffer", write=True),),
+        flag(3, REFERENCED),
+        (True, True),
+        (False, False),
     ),
     Shown(
         "touch_pmd_always",

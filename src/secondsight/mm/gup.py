@@ -50,8 +50,8 @@ def gup_fast(f, r, m, page, write):  # type: ignore[no-untyped-def]
 
 
 @native
-def gup_slow(f, r, m, page, write, notified, has_notifiers):  # type: ignore[no-untyped-def]
-    """get_user_pages_unlocked of one page (FOLL_GET | FOLL_TOUCH): fault it in if need be, touch it, take a reference.
+def gup_slow(f, r, m, page, write, notified, has_notifiers, touch=True):  # type: ignore[no-untyped-def]
+    """get_user_pages_unlocked of one page: fault it in if need be, touch it (FOLL_TOUCH), take a reference.
 
     Returns the pfn (the zero page's is ZERO_PFN, or inside the huge zero page; neither is counted), NOTIFY or NOT_PERMITTED.
     """
@@ -72,12 +72,12 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers):  # type: ignore[no-
     if pmd & PSE:
         pfn += page & 511
         # follow_trans_huge_pmd with FOLL_TOUCH, touch_pmd: x86's pmdp_set_access_flags writes nothing where nothing becomes dirty.
-        if write or r.touch_pmd_always:
+        if touch and (write or r.touch_pmd_always):
             m.pmd[block] = pmd | ACCESSED | DIRTY
     if pfn == ZERO_PFN or (pfn & ~511) == HUGE_ZERO_PFN:
         return pfn
     f.refcount[head_of(f, pfn)] += 1
-    if not pmd & PSE:
+    if touch and not pmd & PSE:
         # follow_page_pte; follow_trans_huge_pmd leaves it at touch_pmd.
         if write and not entry & DIRTY:
             f.flags[head_of(f, pfn)] |= PAGE_DIRTY

@@ -211,11 +211,15 @@ class Mm:
 
     # -- gup -----------------------------------------------------------------------------------------------------
 
-    def pin(self, pages: Pages, name: str, *, write: bool = False, unshare: bool = False) -> None:
+    def pin(
+        self, pages: Pages, name: str, *, write: bool = False, unshare: bool = False, longterm: bool = False
+    ) -> None:
         """get_user_pages_fast, keeping a reference on each page under *name*: fast where it can, else the slow path, which touches.
 
         *unshare*: pin_user_pages_fast (FOLL_PIN), which first makes shared pages the process's own even for reading.
+        *longterm*: FOLL_LONGTERM, as io_uring pins its registered buffers.
         """
+        touch = not longterm or self.host.rules.longterm_pins_touch
         pages = np.ascontiguousarray(pages, dtype=np.int64)
         self._check(pages)
         held = self.pins.setdefault(name, [])
@@ -233,11 +237,22 @@ class Mm:
                     missed = self.pfn(page) != before
                 else:
                     missed = False
-                pfn = gup.MISS if missed else int(gup.gup_fast(f, host.r, self.arrays, page, write))
+                pfn = (
+                    gup.MISS
+                    if missed or not touch
+                    else int(gup.gup_fast(f, host.r, self.arrays, page, write))
+                )
                 if pfn == gup.MISS:
                     pfn = int(
                         gup.gup_slow(
-                            f, host.r, self.arrays, page, write, notified and i == start, bool(self.notifiers)
+                            f,
+                            host.r,
+                            self.arrays,
+                            page,
+                            write,
+                            notified and i == start,
+                            bool(self.notifiers),
+                            touch,
                         )
                     )
                 if pfn == gup.NOTIFY:

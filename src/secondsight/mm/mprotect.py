@@ -44,9 +44,10 @@ def _batch(f, m, page, end):  # type: ignore[no-untyped-def]
 
 
 @native
-def _change(f, m, start, end, none, writable, eager, eager_huge, batches):  # type: ignore[no-untyped-def]
-    """change_pte_range, change_huge_pmd; *eager*, *eager_huge*: exclusive dirty pages are writable again at once
-    (can_change_pte_writable, can_change_pmd_writable); *batches*: PTEs of one large folio share their accessed and dirty bits."""
+def _change(f, m, start, end, none, writable, eager, eager_huge, clean, batches):  # type: ignore[no-untyped-def]
+    """change_pte_range, change_huge_pmd; *eager*, *eager_huge*: exclusive pages are writable again at once
+    (can_change_pte_writable, can_change_pmd_writable), *clean* ones too;
+    *batches*: PTEs of one large folio share their accessed and dirty bits."""
     page = start
     batched, used = start, np.uint64(0)
     while page < end:
@@ -66,7 +67,9 @@ def _change(f, m, start, end, none, writable, eager, eager_huge, batches):  # ty
             if writable:
                 zero = pfn in (ZERO_PFN, HUGE_ZERO_PFN)
                 again = eager_huge if pmd & PSE else eager
-                if entry & RW or (again and not zero and f.flags[pfn] & EXCLUSIVE and entry & DIRTY):
+                if entry & RW or (
+                    again and not zero and f.flags[pfn] & EXCLUSIVE and (clean or entry & DIRTY)
+                ):
                     new |= RW
             if pmd & PSE:
                 m.pmd[block] = new
@@ -93,7 +96,7 @@ def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> 
             mm.notifiers.invalidate_range(low, high)
             _change(
                 mm.host.frames.arrays, mm.arrays, low, high, prot == "none", prot == "rw",
-                eager, eager_huge, rules.mprotect_batches,
+                eager, eager_huge, rules.mprotect_keeps_clean_writable, rules.mprotect_batches,
             )  # fmt: skip
             if vma.flags & Vm.LOCKED and prot == "rw":
                 # A locked area that becomes writable: copied now what it shares, rather than at the store.

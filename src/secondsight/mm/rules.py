@@ -314,8 +314,8 @@ class Rules:
     huge_zero_wp_allocates: bool = _rule(
         True,
         "a write to the huge zero page maps a huge page; else the PMD is split into zero PTEs",
-        "mm/huge_memory.c do_huge_zero_wp_pmd (6.12)",
-        "source",
+        "mm/huge_memory.c do_huge_pmd_wp_page: do_huge_zero_wp_pmd (after 6.12)",
+        "booted",
     )
     pageout_asks_references: bool = _rule(
         False,
@@ -371,6 +371,12 @@ class Rules:
         "mm/memory.c __wp_can_reuse_large_anon_folio; 1da190f4d0a6 (6.15)",
         "booted",
     )
+    longterm_pins_touch: bool = _rule(
+        True,
+        "a long-term pin for writing goes by gup-fast and marks the page; else by pin_user_pages, which touches nothing",
+        "io_uring/rsrc.c io_pin_pages: pin_user_pages_fast (after 6.1)",
+        "booted",
+    )
     touch_pmd_always: bool = _rule(
         False,
         "get_user_pages makes a huge PMD it follows young and dirty, reading or writing; else writing only",
@@ -403,8 +409,14 @@ class Rules:
     )
     mprotect_keeps_exclusive_writable: bool = _rule(
         True,
-        "mprotect(PROT_WRITE) makes PTEs of exclusive dirty pages writable at once",
+        "mprotect(PROT_WRITE) makes PTEs of exclusive pages writable at once",
         "64fe24a3e05e (5.19), mm/mprotect.c can_change_pte_writable",
+        "booted",
+    )
+    mprotect_keeps_clean_writable: bool = _rule(
+        True,
+        "the same for clean pages; else dirty ones only",
+        "mm/mprotect.c can_change_pte_writable: pte_dirty (up to 6.1)",
         "booted",
     )
 
@@ -455,6 +467,7 @@ _6_12 = _SINCE_6_18.but(
     mglru_lazyfree_keeps_referenced=False,
     wp_reuses_large=False,
     mprotect_batches=False,
+    huge_zero_wp_allocates=False,
     lazyfree_keeps_pmd=False,
     unmap_batches_lazyfree=False,
 )
@@ -462,6 +475,8 @@ _6_1 = _6_12.but(
     name="6.1",
     shared="page",
     mprotect_keeps_huge_writable=False,
+    longterm_pins_touch=False,
+    mprotect_keeps_clean_writable=False,
     mlock_counts_large=False,
     anon_before_shared=False,
     mglru_add_clears_referenced=False,
@@ -469,7 +484,6 @@ _6_1 = _6_12.but(
     has_change_pte=True,
     swapin_writable=False,
     swapin_mlocks=True,
-    huge_zero_wp_allocates=False,
     pageout_asks_references=True,
     advice_splits_whole=True,
     split_maps_zero_page=False,

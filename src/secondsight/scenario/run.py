@@ -156,7 +156,7 @@ class Runner:
 
     def _do_pin(self, step: verbs.Pin) -> None:
         mm, pages = self._mm(step), self._pages(step)
-        self._guarded(mm, lambda: mm.pin(pages, step.name, write=step.write))
+        self._guarded(mm, lambda: mm.pin(pages, step.name, write=step.write, longterm=step.write))
 
     def _do_unpin(self, step: verbs.Unpin) -> None:
         self._mm(step).unpin(step.name)
