@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trace_reading import best
+from common import cpu_seconds
 
 from secondsight.replay.tlb import TlbConfig
 from secondsight.trace import Kind, Provenance, Space, TraceWriter
@@ -54,8 +54,8 @@ def measure(rows: int, seconds: float, tlb: bool, times: int) -> list[dict[str, 
             compare(path, policies, rules, channels=False, tlb=TlbConfig() if tlb else None)
 
         run(small, COMBINATIONS)  # compiles
-        alone = {c: best(lambda c=c: run(trace, [c]), times) for c in COMBINATIONS}
-        together = best(lambda: run(trace, COMBINATIONS), times)
+        alone = {c: cpu_seconds(lambda c=c: run(trace, [c]), times) for c in COMBINATIONS}
+        together = cpu_seconds(lambda: run(trace, COMBINATIONS), times)
     what = f"compare{', TLB' if tlb else ''}, {rows / 1e6:g} M accesses of a VM, {seconds:g} s"
     slowest = max(alone.values())
     out = [
