@@ -11,6 +11,7 @@ from secondsight.errors import UsageError
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.memory import V_HUGE, V_MIXED, V_READ, V_WRITE, vma_bits
+from secondsight.mm.mprotect import mprotect
 from secondsight.mm.vma import Vm, Vma, VmaList, allowed, has_block
 
 RW = Vm.READ | Vm.WRITE
@@ -56,6 +57,36 @@ def test_compiled_code_sees_each_pages_area(edits, enabled) -> None:
         whole = area.start <= block * 512 and (block + 1) * 512 <= area.end
         assert bool(bits & V_HUGE) == (whole and allowed(area.flags, enabled))
         assert whole == (not mm.arrays.vma[block] & V_MIXED)
+
+
+def test_areas_whose_pages_hang_off_different_anon_vmas_stay_apart() -> None:
+    host = Host("7.2")
+    mm = host.mm("p", 1)
+    madvise(mm, 7, 8, "nohugepage")
+    mm.cpu_access(np.arange(10), write=True)
+    madvise(mm, 0, 512, "hugepage")
+    assert [(v.start, v.end) for v in mm.vmas.areas] == [(0, 7), (7, 8), (8, 512)]
+    assert not len(host.khugepaged.eligible_blocks(mm))
+
+
+def test_areas_that_differ_in_protection_alone_share_an_anon_vma() -> None:
+    mm = Host("6.1").mm("p", 1)
+    mprotect(mm, 7, 512, "r")
+    mm.cpu_access(np.array([3]), write=True)
+    mprotect(mm, 0, 7, "r")
+    mprotect(mm, 7, 512, "rw")
+    mm.cpu_access(np.array([9]), write=True)
+    mprotect(mm, 0, 7, "rw")
+    assert [(v.start, v.end) for v in mm.vmas.areas] == [(0, 512)]
+
+
+@pytest.mark.parametrize(("rules", "areas"), [("6.12", 2), ("7.2", 1)])
+def test_which_way_an_area_without_pages_merges(rules, areas) -> None:
+    mm = Host(rules).mm("p", 1)
+    madvise(mm, 7, 8, "nohugepage")
+    mm.cpu_access(np.array([9]), write=True)
+    madvise(mm, 0, 512, "hugepage")
+    assert len(mm.vmas.areas) == areas, "the part behind, with pages, came last"
 
 
 @pytest.mark.parametrize(

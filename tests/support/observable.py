@@ -214,6 +214,21 @@ SHOWN = (
         rules="7.2",
     ),
     Shown(
+        "wp_reuses_last",
+        (*_huge, v.SplitPmd("p", "0"), v.Fork("p", "child"), v.Exit("child"), v.Drain(), v.CpuWrite("p", "0")),
+        flag(511, THP),
+        (True, True),
+        (False, False),
+    ),
+    Shown(
+        "merge_unfaulted",
+        (v.Madvise("p", "0:7", "nohugepage"), v.CpuWrite("p", "0:9"), *_scan),
+        lambda run: bool(run.blocks),
+        (True, True),
+        (False, False),
+        rules="7.2",
+    ),
+    Shown(
         "longterm_pins_touch",
         (v.Pin("p", "0:3", "buffer", write=True),),
         flag(3, REFERENCED),

@@ -39,6 +39,7 @@ class R(NamedTuple):
     split_pmd_munlocks: int
     lazyfree_keeps_referenced: int
     wp_reuses_large: int
+    wp_reuses_last: int
 
 
 def compile_rules(rules: Rules, host: HostConfig) -> R:
@@ -69,4 +70,5 @@ def compile_rules(rules: Rules, host: HostConfig) -> R:
         split_pmd_munlocks=int(rules.split_pmd_munlocks),
         lazyfree_keeps_referenced=int(host.mglru and rules.mglru_lazyfree_keeps_referenced),
         wp_reuses_large=int(rules.wp_reuses_large),
+        wp_reuses_last=int(rules.wp_reuses_last),
     )

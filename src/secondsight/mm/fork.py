@@ -6,7 +6,6 @@ still), the child's entries are old, and no page is exclusive any more. Areas wi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,7 @@ from secondsight.bits.pte import ACCESSED, PRESENT, PROTNONE, PSE, RW, TABLE
 from secondsight.mm.madvise import unmap
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import EXCLUSIVE, HPAGE, HUGE_ZERO_PFN, ZERO_PFN, map_pmd, map_pte
-from secondsight.mm.vma import Vm, VmaList
+from secondsight.mm.vma import Vm
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def fork(mm: Mm, child_name: str) -> Mm:
     """The child of *mm*: the same area, shared copy-on-write, no notifier; registered with khugepaged if the parent is."""
     host = mm.host
     child = host.mm(child_name, mm.blocks, numbers=mm.numbers)
-    child.vmas = VmaList([replace(v, flags=v.flags & ~Vm.LOCKED) for v in mm.vmas.areas])
+    child.vmas = mm.vmas.inherited(lambda flags: flags & ~Vm.LOCKED)
     child.refresh()
     child.huge_ever = mm.huge_ever
     if mm in host.khugepaged.slots:

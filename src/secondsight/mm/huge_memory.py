@@ -264,7 +264,6 @@ def split_huge(mm: Mm, block: int, *, remap: bool = True) -> bool:
     head = mm.folio(page)
     f = host.frames.arrays
     if head == HUGE_ZERO_PFN:
-        split_block_pmd(mm, block)
         return False
     host.drain()
     if int(f.refcount[head]) != int(folio_mapcount(f, head)):

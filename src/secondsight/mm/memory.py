@@ -253,7 +253,9 @@ def _can_reuse(f, r, m, page, pfn):  # type: ignore[no-untyped-def]
     if flags & EXCLUSIVE:
         return True
     if f.flags[head] & HEAD:
-        return r.wp_reuses_large and _only_here(f, m, page, head)
+        return (
+            r.wp_reuses_large and _only_here(f, m, page, head) or (r.wp_reuses_last and f.refcount[head] == 1)
+        )
     if f.refcount[head] > 3:
         return False
     if not flags & LRU:

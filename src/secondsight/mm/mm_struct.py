@@ -51,11 +51,8 @@ class Mm:
         self.exited = False
         self.denied = 0
         self.pins: dict[str, list[int]] = {}
-        cuts = np.flatnonzero(np.diff(self.numbers) != 1) + 1
-        edges = [0, *cuts.tolist(), blocks]
-        self.vmas = VmaList(
-            [Vma(a * HPAGE, b * HPAGE, Vm.READ | Vm.WRITE) for a, b in zip(edges, edges[1:], strict=False)]
-        )
+        # One area, also where the numbers have gaps: a trace does not tell mappings apart.
+        self.vmas = VmaList([Vma(0, blocks * HPAGE, Vm.READ | Vm.WRITE)])
         self.arrays = MmArrays(
             pmd=np.zeros(blocks, np.uint64),
             pte=np.zeros(blocks * HPAGE, np.uint64),
@@ -92,7 +89,7 @@ class Mm:
                 vma = self.vmas.at(edge)
                 if vma.start < edge and change(vma.flags) != vma.flags:
                     cut_area(self, edge)
-        for vma in self.vmas.update(start, end, change):
+        for vma in self.vmas.update(start, end, change, merges_unfaulted=self.host.rules.merge_unfaulted):
             self.host.khugepaged.enter_vma(self, vma)
         self.refresh()
 

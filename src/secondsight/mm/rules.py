@@ -371,6 +371,12 @@ class Rules:
         "mm/memory.c __wp_can_reuse_large_anon_folio; 1da190f4d0a6 (6.15)",
         "booted",
     )
+    wp_reuses_last: bool = _rule(
+        False,
+        "a write to the last page of a huge page that is still mapped is made in place; else it is copied",
+        "mm/memory.c do_wp_page: page_count (6.1); wp_can_reuse_anon_folio: folio_test_large (6.12)",
+        "booted",
+    )
     longterm_pins_touch: bool = _rule(
         True,
         "a long-term pin for writing goes by gup-fast and marks the page; else by pin_user_pages, which touches nothing",
@@ -394,6 +400,12 @@ class Rules:
         "KSM unmaps a page from secondary MMUs before it replaces it; else change_pte alone tells them",
         "mm/ksm.c replace_page, mmu_notifier_invalidate_range_start (3.7)",
         "source",
+    )
+    merge_unfaulted: bool = _rule(
+        True,
+        "an area with anonymous pages merges with a neighbour that has none yet; else only the other way round",
+        "mm/vma.c is_mergeable_anon_vma; 879bca0a2c4f (6.16)",
+        "booted",
     )
     mprotect_batches: bool = _rule(
         True,
@@ -466,6 +478,7 @@ _6_12 = _SINCE_6_18.but(
     mglru_add_clears_referenced=True,
     mglru_lazyfree_keeps_referenced=False,
     wp_reuses_large=False,
+    merge_unfaulted=False,
     mprotect_batches=False,
     huge_zero_wp_allocates=False,
     lazyfree_keeps_pmd=False,
@@ -476,6 +489,7 @@ _6_1 = _6_12.but(
     shared="page",
     mprotect_keeps_huge_writable=False,
     longterm_pins_touch=False,
+    wp_reuses_last=True,
     mprotect_keeps_clean_writable=False,
     mlock_counts_large=False,
     anon_before_shared=False,

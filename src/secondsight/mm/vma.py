@@ -4,13 +4,15 @@
            |-- VMA (advice, protection, locks) --|-- VMA --|
     a block is eligible when one eligible VMA holds all of it (hugepage_vma_check, thp_vma_allowable_order, by kernel)
 
-Every area here is private and anonymous; what makes others ineligible is a flag. Neighbours with equal flags are one area, as
-vma_merge makes them.
+Every area here is private and anonymous; what makes others ineligible is a flag. An area whose flags change is merged with
+neighbours of its new flags, unless their anonymous pages hang off different anon_vmas: two that got their first pages while their
+flags differed stay two for ever, and a block across them is never huge.
 """
 
 from __future__ import annotations
 
 import enum
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -44,14 +46,19 @@ class Vm(enum.IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Vma:
-    """Pages *start* to *end* (exclusive); *anon_vma*: an anonymous page was faulted in here."""
+    """Pages *start* to *end* (exclusive); *anon_vma*: 0 until an anonymous page is faulted in, then which one its pages hang off;
+    *forked*: inherited from the parent (anon_vma_chain not singular)."""
 
     start: int
     end: int
     flags: Vm
-    anon_vma: bool = False
+    anon_vma: int = 0
+    forked: bool = False
 
 
+# VM_ACCESS_FLAGS: what anon_vma_compatible leaves out of account.
+_ACCESS = Vm.READ | Vm.WRITE
+_NUMBERS = itertools.count(1)
 _NEVER_HUGE = Vm.NOHUGEPAGE | Vm.SPECIAL | Vm.FILE | Vm.TEMPORARY_STACK
 
 
@@ -81,23 +88,45 @@ class VmaList:
                 return vma
         raise UsageError(f"page {page} lies in no mapping")
 
-    def update(self, start: int, end: int, change: Callable[[Vm], Vm]) -> list[Vma]:
-        """Give pages *start* to *end* new flags; returns the areas that grew by merging with a neighbour."""
+    def update(
+        self, start: int, end: int, change: Callable[[Vm], Vm], *, merges_unfaulted: bool = True
+    ) -> list[Vma]:
+        """Give pages *start* to *end* new flags; returns the areas that grew by merging with a neighbour.
+
+        *merges_unfaulted*: the rule ``merge_unfaulted``.
+        """
         out: list[Vma] = []
-        for vma in self.areas:
+        grown: list[Vma] = []
+        rest = list(reversed(self.areas))
+        while rest:
+            vma = rest.pop()
             low, high = max(start, vma.start), min(end, vma.end)
-            if low >= high:
+            flags = change(vma.flags)
+            if low >= high or flags == vma.flags:
                 out.append(vma)
                 continue
             if vma.start < low:
                 out.append(replace(vma, end=low))
-            out.append(replace(vma, start=low, end=high, flags=change(vma.flags)))
             if high < vma.end:
-                out.append(replace(vma, start=high))
-        before = {(v.start, v.end) for v in self.areas}
-        self.areas = _merged(out)
-        pieces = {(v.start, v.end) for v in out}
-        return [v for v in self.areas if (v.start, v.end) not in before | pieces]
+                rest.append(replace(vma, start=high))
+            new = replace(vma, start=low, end=high, flags=flags)
+            before = out[-1] if out and _fits(out[-1], new, merges_unfaulted) and out[-1].end == low else None
+            after = (
+                rest[-1]
+                if rest and _fits(rest[-1], new, merges_unfaulted) and rest[-1].start == high
+                else None
+            )
+            if before and after and before.anon_vma and after.anon_vma and before.anon_vma != after.anon_vma:
+                after = None
+            if before:
+                new = _joined(out.pop(), new)
+            if after:
+                new = _joined(new, rest.pop())
+            if before or after:
+                grown.append(new)
+            out.append(new)
+        self.areas = out
+        return grown
 
     def unmap(self, start: int, end: int) -> None:
         """Pages *start* to *end* belong to no area any more."""
@@ -110,8 +139,34 @@ class VmaList:
         self.areas = out
 
     def set_anon(self, vma: Vma) -> None:
-        """An anonymous page was faulted into *vma* (anon_vma_prepare)."""
-        self.areas = _merged([replace(v, anon_vma=True) if v == vma else v for v in self.areas])
+        """An anonymous page was faulted into *vma*: a neighbour's anon_vma where they differ in protection alone (anon_vma_prepare,
+        find_mergeable_anon_vma: the next area's before the previous one's), or a new one."""
+        i = self.areas.index(vma)
+        near = [self.areas[j] for j in (i + 1, i - 1) if 0 <= j < len(self.areas)]
+        found = [
+            other.anon_vma
+            for other in near
+            if other.anon_vma
+            and not other.forked
+            and vma.start <= other.end
+            and other.start <= vma.end
+            and not (other.flags ^ vma.flags) & ~_ACCESS
+        ]
+        self.areas[i] = replace(vma, anon_vma=found[0] if found else next(_NUMBERS))
+
+    def inherited(self, change: Callable[[Vm], Vm]) -> VmaList:
+        """A child's areas (anon_vma_fork): each that has anonymous pages gets an anon_vma of its own."""
+        return VmaList(
+            [
+                replace(
+                    v,
+                    flags=change(v.flags),
+                    anon_vma=next(_NUMBERS) if v.anon_vma else 0,
+                    forked=bool(v.anon_vma),
+                )
+                for v in self.areas
+            ]
+        )
 
     def encode(self, bits: np.ndarray, pages: np.ndarray, enabled: str) -> np.ndarray:
         """Write the V_ bits of every block into *bits* (uint8[blocks]) and, where areas share a block, of every page into
@@ -148,12 +203,18 @@ def _bits(vma: Vma, enabled: str) -> int:
     return value
 
 
-def _merged(areas: list[Vma]) -> list[Vma]:
-    """Neighbours of equal flags as one (vma_merge; areas with and without an anon_vma do merge)."""
-    out: list[Vma] = []
-    for vma in areas:
-        if out and out[-1].end == vma.start and out[-1].flags == vma.flags:
-            out[-1] = replace(out[-1], end=vma.end, anon_vma=out[-1].anon_vma or vma.anon_vma)
-        else:
-            out.append(vma)
-    return out
+def _fits(neighbour: Vma, changed: Vma, merges_unfaulted: bool) -> bool:
+    """May *changed* become one with *neighbour* (is_mergeable_vma, is_mergeable_anon_vma)?"""
+    if neighbour.flags != changed.flags:
+        return False
+    if neighbour.anon_vma and not changed.anon_vma:
+        return not neighbour.forked
+    if changed.anon_vma and not neighbour.anon_vma:
+        return merges_unfaulted and not changed.forked
+    return neighbour.anon_vma == changed.anon_vma
+
+
+def _joined(low: Vma, high: Vma) -> Vma:
+    return replace(
+        low, end=high.end, anon_vma=low.anon_vma or high.anon_vma, forked=low.forked or high.forked
+    )
