@@ -72,6 +72,7 @@ def status(run: Run) -> object:
 
 _fill = v.CpuWrite("p", "0")
 _huge = (v.Madvise("p", "0", "hugepage"), v.CpuWrite("p", "0"))
+_was_shared = (_fill, v.Drain(), v.Fork("p", "child"), v.Exit("child"))
 _scan = (v.Madvise("p", "0", "hugepage"), v.Scan())
 
 SHOWN = (
@@ -211,6 +212,14 @@ SHOWN = (
         pte(511),
         (True, "PAH"),
         (False, "-"),
+        rules="7.2",
+    ),
+    Shown(
+        "swapin_bypasses_cache",
+        (*_was_shared, v.ClearRefs("p"), v.SwapOut("p", "0:7", took="0:7"), v.CpuRead("p", "0:7")),
+        pte(7),
+        (True, "PWA"),
+        (False, "PA"),
         rules="7.2",
     ),
     Shown(

@@ -42,6 +42,8 @@ NX = np.uint64(1 << 63)
 PFN_SHIFT = np.uint64(12)
 PFN_MASK = np.uint64(((1 << 52) - 1) & ~0xFFF)
 SWAP_SHIFT = np.uint64(14)
+#: _PAGE_SWP_EXCLUSIVE: the swapped page was this process's alone (bit 3; Linux 5.19 and later).
+SWP_EXCLUSIVE = np.uint64(1 << 3)
 NONE = np.uint64(0)
 
 #: A page table hangs here: what a non-leaf PMD carries (_PAGE_TABLE: P, W, U, A, D).

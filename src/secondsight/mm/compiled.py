@@ -40,6 +40,7 @@ class R(NamedTuple):
     lazyfree_keeps_referenced: int
     wp_reuses_large: int
     wp_reuses_last: int
+    swapin_bypasses_cache: int
 
 
 def compile_rules(rules: Rules, host: HostConfig) -> R:
@@ -71,4 +72,5 @@ def compile_rules(rules: Rules, host: HostConfig) -> R:
         lazyfree_keeps_referenced=int(host.mglru and rules.mglru_lazyfree_keeps_referenced),
         wp_reuses_large=int(rules.wp_reuses_large),
         wp_reuses_last=int(rules.wp_reuses_last),
+        swapin_bypasses_cache=int(rules.swapin_bypasses_cache),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondsight.bits.pte import ACCESSED, PRESENT, PROTNONE, PSE, RW, TABLE
+from secondsight.bits.pte import ACCESSED, PRESENT, PROTNONE, PSE, RW, SWP_EXCLUSIVE, TABLE
 from secondsight.mm.madvise import unmap
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import EXCLUSIVE, HPAGE, HUGE_ZERO_PFN, ZERO_PFN, map_pmd, map_pte
@@ -42,7 +42,8 @@ def _copy(f, parent, child, start, end):  # type: ignore[no-untyped-def]
             child.pmd[block] = TABLE
             if not entry & (PRESENT | PROTNONE):
                 parent.swap[np.int64(entry >> np.uint64(14)) - 1] += 1
-                child.pte[page] = entry
+                parent.pte[page] = entry & ~SWP_EXCLUSIVE
+                child.pte[page] = entry & ~SWP_EXCLUSIVE
             else:
                 pfn = pfn_of(entry)
                 if pfn != ZERO_PFN:

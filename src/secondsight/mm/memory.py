@@ -31,6 +31,7 @@ from secondsight.bits.pte import (
     PSE,
     RW,
     SPECIAL,
+    SWP_EXCLUSIVE,
     TABLE,
     USER,
 )
@@ -213,6 +214,7 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
     m.swap[slot] -= 1
     # A store to a slot that others name too gets a copy; what was swapped in stays behind in the swap cache.
     shared = m.swap[slot] > 0
+    exclusive = not shared and (r.swapin_bypasses_cache or m.pte[page] & SWP_EXCLUSIVE)
     pfn = alloc_page(f)
     f.flags[pfn] = NEW_ANON
     if r.new_anon_active or (r.refault_activates and not r.mglru and not (write and shared)):
@@ -224,6 +226,8 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
     prot = PROT
     if write:
         prot |= RW | DIRTY
+    elif not exclusive and not shared:
+        f.flags[pfn] &= ~EXCLUSIVE
     elif r.swapin_writable and bits & V_WRITE and not shared:
         prot |= RW
     _install(f, m, page, pfn, prot)

@@ -311,6 +311,12 @@ class Rules:
         "mm/memory.c do_swap_page (6.10)",
         "booted",
     )
+    swapin_bypasses_cache: bool = _rule(
+        False,
+        "a page comes back from a synchronous swap device outside the swap cache, and is its process's own; else as its entry says",
+        "mm/memory.c do_swap_page: SWP_SYNCHRONOUS_IO, folio_ref_count; not in 7.2",
+        "booted",
+    )
     huge_zero_wp_allocates: bool = _rule(
         True,
         "a write to the huge zero page maps a huge page; else the PMD is split into zero PTEs",
@@ -460,6 +466,7 @@ _SINCE_6_18 = Rules(
     no_table_code="pmd_none",
     lazyfree_refused=False,
     progress="block",
+    swapin_bypasses_cache=True,
 )
 _6_12 = _SINCE_6_18.but(
     name="6.12",

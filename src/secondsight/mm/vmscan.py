@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import ACCESSED, DIRTY, PSE, RW, swap_pte
+from secondsight.bits.pte import ACCESSED, DIRTY, PSE, RW, SWP_EXCLUSIVE, swap_pte
 from secondsight.mm.huge_memory import split_block_pmd, split_huge
 from secondsight.mm.madvise import ranges_without_large, unmap
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import (
     ACTIVE,
+    EXCLUSIVE,
     HEAD,
     HPAGE,
     HUGE_ZERO_PFN,
@@ -97,8 +98,9 @@ def _to_swap(f, m, first, slots):  # type: ignore[no-untyped-def]
     """try_to_unmap: a swap entry in the place of each page from *first* on."""
     for i in range(len(slots)):
         pfn = pfn_of(m.pte[first + i])
+        alone = SWP_EXCLUSIVE if f.flags[pfn] & EXCLUSIVE else np.uint64(0)
         unmap_pte(f, pfn)
-        m.pte[first + i] = slots[i]
+        m.pte[first + i] = slots[i] | alone
 
 
 @native
