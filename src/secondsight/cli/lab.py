@@ -234,6 +234,10 @@ def compare_command(
             print(
                 f"left out by the generator: {excluded} steps ({100 * excluded / max(1, generator.steps):.1f} %) {left_out or ''}"
             )
+        if report.unsteady:
+            print(
+                f"unsteady: {len(report.unsteady)} of them agreed only when a second boot was asked: {report.unsteady}"
+            )
         for number, why in report.failures:
             print(f"#{number} no answer: {why}")
         for difference in report.differences:

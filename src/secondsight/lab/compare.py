@@ -4,13 +4,18 @@
                        |                                                     |
                        +------------------ field by field -------------------+--> differences --> shrunk
 
-Shrinking is done on the kernel too: every shorter candidate of a round runs in one batch, the shortest that still differs goes on.
+A batch in which something differs is asked a second time, on a fresh boot. Where the kernel now answers the same scenario
+otherwise, and as the model does, chance had a hand in it (a page of somebody else's in an LRU batch), and no rule is at
+fault: that is *unsteady*, and told apart. Shrinking is done on the kernel too: every shorter candidate of a round runs in
+one batch, the shortest that still differs goes on.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -50,7 +55,8 @@ class Difference:
 
 @dataclass
 class Report:
-    """What a comparison found; *agreed* scenarios have no difference, *failures* got no answer from the kernel."""
+    """What a comparison found; *agreed* scenarios have no difference, *failures* got no answer from the kernel, *unsteady* ones agreed
+    when a second boot was asked."""
 
     kernel: str
     mmu: str
@@ -60,6 +66,7 @@ class Report:
     states: int = 0
     differences: list[Difference] = field(default_factory=list)
     failures: list[tuple[int, str]] = field(default_factory=list)
+    unsteady: list[int] = field(default_factory=list)
 
     @property
     def agreed(self) -> int:
@@ -83,18 +90,40 @@ def compare(
                 (i, f"{answer.why}\n{answer.console[-1500:]}" if answer.console else answer.why)
             )
     for members in batch.plan(scenarios, size or blocks_of(mmu)):
-        # A batch in which a scenario failed was cut apart: what was merged with what is only known for whole ones.
-        alive = [i for i in members if isinstance(answers[i], Run)]
-        runs: list[Run] = [a for i in alive if isinstance(a := answers[i], Run)]
-        if not alive:
-            continue
-        merged = batch.merge([scenarios[i] for i in alive])
-        model = run_model(feed(merged, runs), rules, keep_states=states)
-        for i, ours, theirs in zip(alive, batch.split(merged, model), runs, strict=True):
-            report.visits += len(theirs.blocks)
-            report.states += len(theirs.states)
-            report.differences.extend(_differences(i, ours, theirs))
+        found = _judge(scenarios, members, answers, rules, states)
+        again = {d.scenario for d in found}
+        if again:
+            say(f"{len(again)} of {len(members)} scenarios of a batch differ: asking a second time")
+            asked = [scenarios[i] for i in members]
+            with tempfile.TemporaryDirectory(prefix="secondsight-again-") as folder:
+                second = run(asked, booted, mmu, states=states, size=size, folder=Path(folder), say=say)
+            differ = {
+                members[d.scenario] for d in _judge(asked, range(len(asked)), second, rules, states)
+            } | {members[i] for i, answer in enumerate(second) if isinstance(answer, Failure)}
+            report.unsteady.extend(sorted(again - differ))
+        report.differences.extend(d for d in found if d.scenario not in report.unsteady)
+        for i in members:
+            if isinstance(theirs := answers[i], Run):
+                report.visits += len(theirs.blocks)
+                report.states += len(theirs.states)
     return report
+
+
+def _judge(
+    scenarios: Sequence[verbs.Scenario], members: Sequence[int], answers: Sequence[Run | Failure], rules: Rules, states: bool,
+) -> list[Difference]:  # fmt: skip
+    """What the model, given the same batch of *members*, answers otherwise."""
+    # A batch in which a scenario failed was cut apart: what was merged with what is only known for whole ones.
+    alive = [i for i in members if isinstance(answers[i], Run)]
+    runs: list[Run] = [a for i in alive if isinstance(a := answers[i], Run)]
+    if not alive:
+        return []
+    merged = batch.merge([scenarios[i] for i in alive])
+    model = run_model(feed(merged, runs), rules, keep_states=states)
+    out: list[Difference] = []
+    for i, ours, theirs in zip(alive, batch.split(merged, model), runs, strict=True):
+        out.extend(_differences(i, ours, theirs))
+    return out
 
 
 def feed(merged: batch.Merged, runs: Sequence[Run]) -> verbs.Scenario:
