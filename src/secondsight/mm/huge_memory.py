@@ -61,7 +61,6 @@ from secondsight.mm.vma import Vm
 from secondsight.native import native
 
 if TYPE_CHECKING:
-    from secondsight.mm.host import Host
     from secondsight.mm.judgement import Look
     from secondsight.mm.mm_struct import Mm
 
@@ -268,38 +267,38 @@ def split_huge(mm: Mm, block: int, *, remap: bool = True) -> bool:
     host.drain()
     if int(f.refcount[head]) != int(folio_mapcount(f, head)):
         return False
-    for other in host.mms.values():
-        for row in np.flatnonzero((other.arrays.pmd & PSE) != 0).tolist():
-            if int(pfn_of(other.arrays.pmd[row])) == head:
-                split_block_pmd(other, row, frozen=True)
+    # Only fork gives a folio more mappings, and it keeps their addresses: they are all at this block.
+    sharing = [each for each in host.mms.values() if block < each.blocks]
+    for other in sharing:
+        if other.arrays.pmd[block] & PSE and int(pfn_of(other.arrays.pmd[block])) == head:
+            split_block_pmd(other, block, frozen=True)
     host.frames.reserve(0, 0, 4 * HPAGE)
     _split_folio(host.frames.arrays, host.r, head)
     if remap:
-        _remap(host, head)
+        for other in sharing:
+            _remap(other, block, head)
     return True
 
 
-def _remap(host: Host, head: int) -> None:
+def _remap(mm: Mm, block: int, head: int) -> None:
     """remap_page: the notifiers hear of every mapping that went through a migration entry; some kernels map the zero page in place of
     subpages that are zero-filled; what comes back to a locked area is mlocked (remove_migration_pte)."""
+    host, first = mm.host, block * HPAGE
     f = host.frames.arrays
-    for mm in host.mms.values():
-        pte = mm.arrays.pte
-        pfns = ((pte & PFN_MASK) >> PFN_SHIFT).astype(np.int64)
-        found = np.flatnonzero((pfns >= head) & (pfns < head + HPAGE) & ((pte & MAPPED) != 0))
-        if not len(found):
-            continue
-        mm.notifiers.invalidate_range(int(found[0]), int(found[-1]) + 1)
-        for page in found.tolist():
-            pfn = int(pfns[page])
-            if mm.vmas.at(page).flags & Vm.LOCKED:
-                mlock_page(f, pfn)
-            elif (
-                host.rules.split_maps_zero_page and f.flags[pfn] & ZERO_FILLED and not f.flags[pfn] & MLOCKED
-            ):
-                unmap_pte(f, pfn)
-                inaccessible = not mm.vmas.at(page).flags & (Vm.READ | Vm.WRITE)
-                mm.arrays.pte[page] = ZERO_PTE ^ (PRESENT | PROTNONE) if inaccessible else ZERO_PTE
+    pte = mm.arrays.pte[first : first + HPAGE]
+    pfns = ((pte & PFN_MASK) >> PFN_SHIFT).astype(np.int64)
+    found = np.flatnonzero((pfns >= head) & (pfns < head + HPAGE) & ((pte & MAPPED) != 0))
+    if not len(found):
+        return
+    mm.notifiers.invalidate_range(first + int(found[0]), first + int(found[-1]) + 1)
+    for i in found.tolist():
+        pfn, area = int(pfns[i]), mm.vmas.at(first + i).flags
+        if area & Vm.LOCKED:
+            mlock_page(f, pfn)
+        elif host.rules.split_maps_zero_page and f.flags[pfn] & ZERO_FILLED and not f.flags[pfn] & MLOCKED:
+            unmap_pte(f, pfn)
+            inaccessible = not area & (Vm.READ | Vm.WRITE)
+            pte[i] = ZERO_PTE ^ (PRESENT | PROTNONE) if inaccessible else ZERO_PTE
 
 
 def is_large(mm: Mm, page: int) -> bool:
