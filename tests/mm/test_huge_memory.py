@@ -182,3 +182,15 @@ def test_an_area_cut_inside_a_huge_page_splits_its_pmd(advice) -> None:
     # What is so advised already is not cut.
     mm.cpu_access(pages(0, 0), write=True)
     holds(host)
+
+
+def test_a_split_tells_the_guest_s_use_of_the_whole_folio() -> None:
+    host, mm, kvm = vm("6.12", 1)
+    madvise(mm, 0, 512, "hugepage")
+    mm.cpu_access(pages(0), write=True)
+    split_block_pmd(mm, 0)
+    host.drain()
+    kvm.access(pages(0, 5), write=False)
+    assert split_huge(mm, 0)
+    assert flags(mm, 5) & REFERENCED and flags(mm, 300) & REFERENCED, "its zap marked the head, and tails inherit"
+    holds(host)

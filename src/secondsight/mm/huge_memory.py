@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PRESENT, PROTNONE, PSE, RW, USER
 from secondsight.errors import UsageError
@@ -272,6 +273,12 @@ def split_huge(mm: Mm, block: int, *, remap: bool = True) -> bool:
     for other in sharing:
         if other.arrays.pmd[block] & PSE and int(pfn_of(other.arrays.pmd[block])) == head:
             split_block_pmd(other, block, frozen=True)
+    if remap:
+        for other in sharing:
+            # try_to_migrate, before the split: what a secondary MMU tells of its use is still told of the whole folio.
+            found = _mapped(other, block, head)
+            if len(found):
+                other.notifiers.invalidate_range(int(found[0]), int(found[-1]) + 1)
     host.frames.reserve(0, 0, 4 * HPAGE)
     _split_folio(host.frames.arrays, host.r, head)
     if remap:
@@ -280,25 +287,25 @@ def split_huge(mm: Mm, block: int, *, remap: bool = True) -> bool:
     return True
 
 
-def _remap(mm: Mm, block: int, head: int) -> None:
-    """remap_page: the notifiers hear of every mapping that went through a migration entry; some kernels map the zero page in place of
-    subpages that are zero-filled; what comes back to a locked area is mlocked (remove_migration_pte)."""
-    host, first = mm.host, block * HPAGE
-    f = host.frames.arrays
-    pte = mm.arrays.pte[first : first + HPAGE]
+def _mapped(mm: Mm, block: int, head: int) -> npt.NDArray[np.int64]:
+    """The pages of *block* whose PTEs map the huge folio *head*."""
+    pte = mm.arrays.pte[block * HPAGE : (block + 1) * HPAGE]
     pfns = ((pte & PFN_MASK) >> PFN_SHIFT).astype(np.int64)
-    found = np.flatnonzero((pfns >= head) & (pfns < head + HPAGE) & ((pte & MAPPED) != 0))
-    if not len(found):
-        return
-    mm.notifiers.invalidate_range(first + int(found[0]), first + int(found[-1]) + 1)
-    for i in found.tolist():
-        pfn, area = int(pfns[i]), mm.vmas.at(first + i).flags
+    return block * HPAGE + np.flatnonzero((pfns >= head) & (pfns < head + HPAGE) & ((pte & MAPPED) != 0))
+
+
+def _remap(mm: Mm, block: int, head: int) -> None:
+    """remap_page: some kernels map the zero page in place of subpages that are zero-filled; what comes back to a locked area is mlocked
+    (remove_migration_pte)."""
+    host, f = mm.host, mm.host.frames.arrays
+    for page in _mapped(mm, block, head).tolist():
+        pfn, area = mm.pfn(page), mm.vmas.at(page).flags
         if area & Vm.LOCKED:
             mlock_page(f, pfn)
         elif host.rules.split_maps_zero_page and f.flags[pfn] & ZERO_FILLED and not f.flags[pfn] & MLOCKED:
             unmap_pte(f, pfn)
             inaccessible = not area & (Vm.READ | Vm.WRITE)
-            pte[i] = ZERO_PTE ^ (PRESENT | PROTNONE) if inaccessible else ZERO_PTE
+            mm.arrays.pte[page] = ZERO_PTE ^ (PRESENT | PROTNONE) if inaccessible else ZERO_PTE
 
 
 def is_large(mm: Mm, page: int) -> bool:
