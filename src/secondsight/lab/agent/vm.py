@@ -77,12 +77,17 @@ class _Vcpu:
         self._regs = ctypes.create_string_buffer(144)
         self.set_rip(self.start)
 
-    def set_rip(self, rip: int | None) -> None:
-        """Go on at *rip*, with no flag set; None: where it is."""
+    def _get_regs(self) -> None:
         libc.check(_ioctl(self.fd, _KVM_GET_REGS, self._regs), "KVM_GET_REGS")
-        if rip is not None:
-            struct.pack_into("<QQ", self._regs, 128, rip, 2)
+
+    def _set_regs(self) -> None:
         libc.check(_ioctl(self.fd, _KVM_SET_REGS, self._regs), "KVM_SET_REGS")
+
+    def set_rip(self, rip: int) -> None:
+        """Go on at *rip*, with no flag set."""
+        self._get_regs()
+        struct.pack_into("<QQ", self._regs, 128, rip, 2)
+        self._set_regs()
 
     def _run(self, request: int) -> int:
         """The ioctl's errno, or 0."""
@@ -91,10 +96,17 @@ class _Vcpu:
     def rehearse(self) -> None:
         """What `go` does at a denied access, without one: what that takes of this process's memory, it has taken then.
 
-        No exception is raised on that way, either: each takes fresh memory.
+        No exception is raised on that way, either: each takes fresh memory. Counting goes through the small integers, whose reference
+        counts lie in pages that a fork has made the parent's too.
         """
+        for _ in range(257):
+            pass
         self._run(_NO_SUCH_IOCTL)
-        self.set_rip(None)
+        self._get_regs()
+        halted = ctypes.string_at(self._regs, 144)
+        self.set_rip(self.next)
+        ctypes.memmove(self._regs, halted, 144)
+        self._set_regs()
 
     def go(self) -> dict[str, int]:
         """Run to the halt; how many accesses the host denied, by errno (ENXIO: no memslot there)."""
