@@ -6,24 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from secondsight.errors import InputError, TargetGone, UsageError
+from secondsight.errors import TargetGone, UsageError
 from secondsight.trace import Kind, Trace
-from secondsight.trace.pid import Mapping, parse_smaps, record_pid, soft_dirty_works
-
-SMAPS = """00400000-00402000 r-xp 00000000 08:01 12 /bin/x
-Size:                  8 kB
-Rss:                   8 kB
-Referenced:            4 kB
-7f0000000000-7f0000200000 rw-p 00000000 00:00 0
-Rss:                   0 kB
-Referenced:            0 kB
-VmFlags: rd wr mr mw me ac
-ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
-Rss:                   0 kB
-"""
+from secondsight.trace.damo import Region
+from secondsight.trace.pid import record_pid
 
 # Grows by 64 pages whenever told to, and tells where.
 GROWER = """
@@ -35,23 +22,6 @@ for step, _ in enumerate(sys.stdin):
         area[(step * 64 + page) * 4096] = 1
     print("done", flush=True)
 """
-
-
-def test_smaps():
-    assert parse_smaps(SMAPS) == [
-        Mapping(0x400000, 0x402000, "r-xp", 8, 4),
-        Mapping(0x7F0000000000, 0x7F0000200000, "rw-p", 0, 0),
-    ]
-    with pytest.raises(InputError, match="line 3"):
-        parse_smaps(SMAPS.replace("8 kB\nRef", "x kB\nRef"))
-
-
-@given(st.text(alphabet="0123456789abcdef- rwxpRs:kBefnc\n", max_size=200))
-def test_no_text_brings_more_than_an_input_error(text):
-    try:
-        parse_smaps(text)
-    except InputError as error:
-        assert error.where.startswith("line ")
 
 
 @pytest.mark.parametrize("clear", [False, True])
@@ -102,5 +72,50 @@ def test_a_process_that_exits_ends_the_recording(tmp_path):
     assert any("exited" in note for note in provenance.notes)
 
 
-def test_soft_dirty_is_asked_of_the_kernel():
-    assert soft_dirty_works() in (True, False)
+class Regions:
+    """Channels beside procfs that tell of one region at each look."""
+
+    def __init__(self, start, end):
+        self.region = Region(1 << 60, 0, start, end, 7)
+        self.seen, self.unseen, self.missing = ["a monitor"], ["which page"], {"kernel memory": "no root"}
+        self.finished = 0
+
+    def looker(self, clear, soft_dirty):
+        return None
+
+    def regions(self):
+        return [self.region]
+
+    def finish(self):
+        self.finished += 1
+        return ["the monitor is down"]
+
+
+def test_a_region_is_rows_of_its_pages_that_are_present(tmp_path):
+    """The child writes 64 pages of 1024; a region over all of them is accessed in 7 samples at the one look after."""
+    with subprocess.Popen([sys.executable, "-c", GROWER], stdin=-1, stdout=-1, text=True) as child:
+        base = int(child.stdout.readline())
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        channels, said = Regions(base, base + 1024 * 4096), []
+        provenance = record_pid(
+            tmp_path / "t.parquet",
+            child.pid,
+            interval=0.1,
+            duration=0.001,
+            channels=channels,
+            say=said.append,
+        )
+        child.stdin.close()
+    columns = Trace.open(tmp_path / "t.parquet").read()
+    assert columns["address"].tolist() == [base + page * 4096 for page in range(64)] * (
+        len(columns["time"]) // 64
+    )
+    assert set(columns["count"].tolist()) <= {7, 14} and set(columns["kind"].tolist()) == {Kind.CPU_READ}
+    assert said == [
+        "channels seen: procfs: pages that became present; a monitor",
+        "channel not seen: kernel memory: no root",
+    ]
+    assert provenance.notes[: len(said)] == said and provenance.notes[-1] == "the monitor is down"
+    assert "which page" in provenance.unseen and channels.finished == 1

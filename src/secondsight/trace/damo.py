@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,17 @@ UNSEEN: Final = [
     "whether an access was a read or a write",
     "page walks",
 ]
-_Region = tuple[int, int, int, int, int]  # time, space, start, end, samples
+Accessed = tuple[int, NDArray[np.uint64], NDArray[np.uint8]]  # a space, numbers of its pages, their kinds
+
+
+class Region(NamedTuple):
+    """Bytes [start, end) of a space, accessed in *samples* of DAMON's samples by *time* (ns)."""
+
+    time: int
+    space: int
+    start: int
+    end: int
+    samples: int
 
 
 def detects_json(head: bytes) -> bool:
@@ -65,7 +75,7 @@ def read_text(stream: ByteStream, intake: Intake) -> None:
     lines = Lines(stream)
     spaces: dict[int, int] = {}
 
-    def regions() -> Iterator[_Region]:
+    def regions() -> Iterator[Region]:
         for block in lines.blocks():
             for line in lines.split(block):
                 if not line.strip() or line.startswith(b"#"):
@@ -93,7 +103,7 @@ def read_text(stream: ByteStream, intake: Intake) -> None:
 def read_json(stream: ByteStream, intake: Intake) -> None:
     """Read a list of records, snapshot by snapshot."""
 
-    def regions() -> Iterator[_Region]:
+    def regions() -> Iterator[Region]:
         for where, target, snapshot in _snapshots(stream):
             space = spaces.get(target)
             if space is None:
@@ -114,7 +124,7 @@ def read_json(stream: ByteStream, intake: Intake) -> None:
     _gather(regions(), intake)
 
 
-def _checked(name: str, where: str, time: int, space: int, start: int, end: int, samples: int) -> _Region:
+def _checked(name: str, where: str, time: int, space: int, start: int, end: int, samples: int) -> Region:
     """A region, or an error if its numbers cannot be; the fake last snapshot of damo (0-0: -1) has no pages and no samples."""
     if (
         not (0 <= start <= end <= 1 << PROCESS_ADDRESS_BITS)
@@ -122,14 +132,14 @@ def _checked(name: str, where: str, time: int, space: int, start: int, end: int,
         or not -1 <= samples < 1 << 32
     ):
         raise InputError(name, where, f"a region {start}-{end} with {samples} samples at {time} ns cannot be")
-    return (time, space, start, end, max(samples, 0))
+    return Region(time, space, start, end, max(samples, 0))
 
 
-def _gather(regions: Iterator[_Region], intake: Intake) -> None:
+def _gather(regions: Iterator[Region], intake: Intake) -> None:
     """Put the regions into the order of time and append each page of those accessed."""
     intake.update(clock=Clock(meaning="DAMON's clock: the end of each aggregation interval"), unseen=UNSEEN)
     parts: list[NDArray[np.uint64]] = []
-    held: list[_Region] = []
+    held: list[Region] = []
     for region in regions:
         if region[4]:
             held.append(region)
@@ -139,11 +149,25 @@ def _gather(regions: Iterator[_Region], intake: Intake) -> None:
     parts.append(np.array(held, dtype=np.uint64).reshape(-1, 5))
     table = np.concatenate(parts)
     table = table[np.argsort(table[:, 0], kind="stable")]
-    for time, space, start, end, samples in table.tolist():
-        for first in range(start >> PAGE_SHIFT, (end + 4095) >> PAGE_SHIFT, _EXPAND):
-            stop = min(first + _EXPAND, (end + 4095) >> PAGE_SHIFT)
-            pages = np.arange(first, stop, dtype=np.uint64) << np.uint64(PAGE_SHIFT)
-            intake.append(np.full(pages.size, time, np.uint64), space, pages, int(Kind.CPU_READ), samples)
+    for row in table.tolist():
+        append_region(intake, Region(*row))
+
+
+def append_region(
+    intake: Intake, region: Region, within: Callable[[int, int], Iterable[Accessed]] | None = None
+) -> None:
+    """Append a row for each page of *region*; with *within*, for those that it names of a range of page numbers, as it calls them."""
+    time, space, start, end, samples = region
+    for first in range(start >> PAGE_SHIFT, (end + 4095) >> PAGE_SHIFT, _EXPAND):
+        stop = min(first + _EXPAND, (end + 4095) >> PAGE_SHIFT)
+        if within is None:
+            pages = np.arange(first, stop, dtype=np.uint64)
+            found: Iterable[Accessed] = [(space, pages, np.full(pages.size, Kind.CPU_READ, np.uint8))]
+        else:
+            found = within(first, stop)
+        for owner, pages, kinds in found:
+            times = np.full(pages.size, time, np.uint64)
+            intake.append(times, owner, pages << np.uint64(PAGE_SHIFT), kinds, samples)
 
 
 def _number(value: Any) -> int:
