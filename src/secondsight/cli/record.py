@@ -159,22 +159,44 @@ def pid(
             "--clear", help="Clear accessed and soft-dirty bits at each look: sees more, changes the system."
         ),
     ] = False,
+    kernel_memory: Annotated[
+        bool | None,
+        typer.Option(
+            "--kernel-memory/--procfs",
+            help="Insist on kernel memory, or do without (default: if it can be read).",
+        ),
+    ] = None,
+    damon: Annotated[
+        bool | None,
+        typer.Option("--damon/--no-damon", help="Insist on DAMON, or do without (default: if it is free)."),
+    ] = None,
 ) -> None:
-    """Record a running process by looking at it through procfs; says which channels it could see."""
+    """Record a running process or VM by looking at it: kernel memory or procfs, DAMON, tracepoints; says which it could see."""
+    from secondsight.live.channels import LiveChannels
     from secondsight.trace.pid import record_pid
 
     _terminate_as_interrupt()
     ticker = _Ticker()
     seen = 0
+    said: list[str] = []
 
     def report(pages: int, rows: int, looks: int) -> None:
         nonlocal seen
         seen = pages
         ticker(pages, rows, 1)
 
-    provenance = record_pid(output, process, interval=interval, duration=duration, clear=clear, report=report)
+    def say(line: str) -> None:
+        said.append(line)
+        ticker.console.print(line, highlight=False, soft_wrap=True)
+
+    with LiveChannels.open(process, interval, kernel_memory=kernel_memory, damon=damon) as channels:
+        provenance = record_pid(
+            output, process, interval=interval, duration=duration, clear=clear, channels=channels,
+            report=report, say=say,
+        )  # fmt: skip
     ticker.done(output, seen)
     for note in provenance.notes:
-        ticker.console.print(note, highlight=False)
+        if note not in said:
+            ticker.console.print(note, highlight=False, soft_wrap=True)
     for reason, number in provenance.dropped.items():
         ticker.console.print(f"left out: {number:,} {reason}", highlight=False)

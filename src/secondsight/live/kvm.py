@@ -92,6 +92,11 @@ class Vm:
             return "ept-noad" if off else "ept"
         return "shadow" if tdp is False else "npt"
 
+    @property
+    def identity(self) -> int:
+        """The same number as long as the VM lives, and no other VM's meanwhile."""
+        return int(self._kvm.value_())
+
     def young(self, spte: U64) -> Bools:
         """``is_accessed_spte`` of present leaf SPTEs; bool in the same shape."""
         accessed = (spte & self.accessed_mask) != 0

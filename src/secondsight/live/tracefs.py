@@ -1,4 +1,4 @@
-"""khugepaged's tracepoints through a private tracefs instance.
+"""Tracepoints, khugepaged's unless asked otherwise, through a private tracefs instance.
 
 An instance is a trace buffer of our own (``instances/NAME``): nobody else's tracing is read, stopped or cleared, and removing
 the folder leaves nothing behind. Its name carries our PID and start time, so that a start after a SIGKILL can tell an
@@ -50,6 +50,10 @@ class Event(msgspec.Struct, frozen=True):
     pid: int
     name: str
     fields: dict[str, str]
+
+
+def _folder(name: str) -> str:
+    return name if "/" in name else f"{SYSTEM}/{name}"
 
 
 def parse_line(line: bytes) -> Event | int | None:
@@ -136,7 +140,7 @@ class Instance:
 
     def __init__(self, path: Path, events: tuple[str, ...]) -> None:
         self.path = path
-        #: names of the events that this kernel has
+        #: those of the events asked for that this kernel has
         self.events = events
         self._pipe = -1
         self._rest = b""
@@ -147,14 +151,14 @@ class Instance:
     def open(
         cls, tracing: Path | None = None, events: tuple[str, ...] = EVENTS, buffer_kb: int = 4096
     ) -> Instance:
-        """Remove what earlier runs left, make an instance, switch *events* on.
+        """Remove what earlier runs left, make an instance, switch *events* on: khugepaged's by name, others as ``system/name``.
 
         Raises:
             MissingPart: no tracefs, no instances, no khugepaged tracepoints, or no permission.
         """
         tracing = folder() if tracing is None else tracing
         remove_leftovers(tracing)
-        present = tuple(name for name in events if (tracing / "events" / SYSTEM / name).exists())
+        present = tuple(name for name in events if (tracing / "events" / _folder(name)).exists())
         if EVENTS[0] in events and EVENTS[0] not in present:
             raise MissingPart(f"{tracing}/events/{SYSTEM}: this kernel has no khugepaged tracepoints")
         pid = os.getpid()
@@ -180,7 +184,7 @@ class Instance:
         self._write("buffer_size_kb", str(buffer_kb))
         self._write("trace_clock", "mono")
         for name in self.events:
-            self._write(f"events/{SYSTEM}/{name}/enable", "1")
+            self._write(f"events/{_folder(name)}/enable", "1")
         self._pipe = os.open(self.path / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def _write(self, name: str, value: str) -> None:
@@ -225,7 +229,7 @@ class Instance:
             if error.errno == errno.EBUSY:
                 # A reader still in the kernel (an interrupted read): events off at least; the next start removes it.
                 for name in self.events:
-                    self._write(f"events/{SYSTEM}/{name}/enable", "0")
+                    self._write(f"events/{_folder(name)}/enable", "0")
 
     def __enter__(self) -> Instance:
         return self
