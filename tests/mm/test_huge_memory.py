@@ -192,5 +192,7 @@ def test_a_split_tells_the_guest_s_use_of_the_whole_folio() -> None:
     host.drain()
     kvm.access(pages(0, 5), write=False)
     assert split_huge(mm, 0)
-    assert flags(mm, 5) & REFERENCED and flags(mm, 300) & REFERENCED, "its zap marked the head, and tails inherit"
+    assert flags(mm, 5) & REFERENCED and flags(mm, 300) & REFERENCED, (
+        "its zap marked the head, and tails inherit"
+    )
     holds(host)
