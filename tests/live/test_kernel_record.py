@@ -99,5 +99,9 @@ def test_a_damon_in_use_is_left_alone(answer):
     assert "1 in use by someone else" in answer["taken"] and answer["theirs"] == "1"
 
 
+def test_a_process_that_dies_ends_its_recording(answer):
+    assert any("exited" in note for note in answer["died"])
+
+
 def test_nothing_is_left_behind(answer):
     assert answer["left"] == []

@@ -72,6 +72,13 @@ def test_a_process_that_exits_ends_the_recording(tmp_path):
     assert any("exited" in note for note in provenance.notes)
 
 
+def test_a_process_that_nobody_waited_for_has_exited_too(tmp_path):
+    child = subprocess.Popen(["sleep", "0.3"])
+    provenance = record_pid(tmp_path / "t.parquet", child.pid, interval=0.05, duration=20)
+    child.wait()
+    assert any("exited" in note for note in provenance.notes)
+
+
 class Regions:
     """Channels beside procfs that tell of one region at each look."""
 

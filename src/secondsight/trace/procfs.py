@@ -190,7 +190,10 @@ class ProcfsLooker:
         """What was accessed since the last look; the first only takes stock."""
         present: list[NDArray[np.uint64]] = []
         unnamed = 0
-        for mapping in parse_smaps(self._target.text("smaps")):
+        text = self._target.text("smaps")
+        if not text:  # of a process that has exited and that its parent has not waited for
+            raise TargetGone(f"process {self._target.pid} has no memory any more")
+        for mapping in parse_smaps(text):
             if mapping.rss == 0 or mapping.permissions.startswith("---"):
                 continue
             every = self._clear and mapping.referenced >= mapping.rss

@@ -1,7 +1,8 @@
 """Runs in the lab's guest: ``record pid`` of a process, of a VM, and of a busy process under DAMON.
 
-◀─ {"process", "vm", "cleared", "damon": {"rows": [[look, space, page, kind, count]], "notes": [...], "dropped": {...}, "spaces": [...]},
-    "base": first page of the busy process's memory, "taken": what is said of a DAMON in use, "left": [...] what was left behind}
+◀─ {"process", "vm", "cleared", "damon", "both": {"rows": [[look, space, page, kind, count]], "notes", "unseen", "dropped", "spaces"},
+    "taken": what is said of a DAMON in use, "theirs": its number of kdamonds after, "died": notes of a process that was killed meanwhile,
+    "left": [...] what was left behind}
 
 Pages are counted from the space's memory: a process's from its first address, a VM's are guest frames.
 """
@@ -154,6 +155,13 @@ def main():
                 kernel_memory=kernel_memory,
                 damon=True if KDAMONDS.exists() else None,
             )
+        answer["left"] += left()
+    if KDAMONDS.exists():
+        with busy() as (child, base):
+            dies = {2: lambda: os.kill(child, signal.SIGKILL)}
+            answer["died"] = record(
+                child, base, BUSY >> 12, dies, looks=20, interval=0.5, kernel_memory=False
+            )["notes"]
         answer["left"] += left()
     port.send(answer)
 

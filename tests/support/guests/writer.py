@@ -25,11 +25,9 @@ class TraceWriter:
         pass
 
     def close(self):
-        Recording.last = (
-            dict(zip(COLUMNS, (np.concatenate(c) for c in zip(*self.parts, strict=True)), strict=True))
-            if self.parts
-            else {}
-        )
+        parts = self.parts or [[np.empty(0, kind) for kind in COLUMNS.values()]]
+        columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+        Recording.last = dict(zip(COLUMNS, columns, strict=True))
         return self.provenance
 
     def __enter__(self):
