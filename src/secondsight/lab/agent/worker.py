@@ -116,9 +116,7 @@ class _Worker:
         return [(libc.AREA + p * libc.PAGE, n * libc.PAGE) for p, n in libc.runs(self.number(text))]
 
     def over(self, text: str, call: Any) -> str | None:
-        """Call on each run; the first errno, after all were done. What populates fills the LRU batches: see Vm.touch for the rehearsal."""
-        call(libc.SCRATCH, libc.PAGE)
-        libc.drain()
+        """Call on each run; the first errno, after all were done."""
         return next((e for e in [call(a, n) for a, n in self.ranges(text)] if e), None)
 
     def flush_tlb(self) -> None:
