@@ -332,13 +332,13 @@ class Rules:
     lazyfree_keeps_pmd: bool = _rule(
         True,
         "reclaim of a lazily freed huge PMD takes it whole, with its table, or leaves it huge; else it is split first",
-        "mm/rmap.c try_to_unmap_one: unmap_huge_pmd_locked; 735ecdfaf4e8 (6.11), not called by Debian's 6.12.117",
+        "mm/rmap.c try_to_unmap_one: unmap_huge_pmd_locked; 2f9b43d617e2 (6.15)",
         "booted",
     )
     unmap_batches_lazyfree: bool = _rule(
         True,
         "reclaim takes the PTEs of a lazily freed large folio together; one dirty PTE keeps all, and makes all young and dirty",
-        "mm/rmap.c folio_unmap_pte_batch; 354dffd29575 (6.16)",
+        "mm/rmap.c folio_unmap_pte_batch; 354dffd29575 (6.15)",
         "booted",
     )
     advice_splits_whole: bool = _rule(
