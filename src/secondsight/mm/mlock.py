@@ -65,7 +65,6 @@ def mlock(mm: Mm, start: int, end: int) -> str | None:
         if not vma.flags & (Vm.READ | Vm.WRITE):
             return "ENOMEM"
         populate_area(mm, low, high, bool(vma.flags & Vm.WRITE))
-    host.drain()
     return None
 
 
@@ -86,7 +85,7 @@ def _fix_up(mm: Mm, start: int, end: int, *, lock: bool) -> None:
 
 
 def populate_area(mm: Mm, low: int, high: int, write: bool) -> None:
-    """populate_vma_page_range: page by page, a huge one as a whole."""
+    """populate_vma_page_range: page by page, a huge one as a whole; at its end the LRU batches are drained, area by area."""
     pages = np.arange(low, high, dtype=np.int64)
     host = mm.host
 
@@ -105,6 +104,7 @@ def populate_area(mm: Mm, low: int, high: int, write: bool) -> None:
         return len(pages)
 
     mm.run_faults(pages, step, "mlock")
+    host.drain()
 
 
 def _range(mm: Mm, start: int, end: int) -> None:
