@@ -34,6 +34,7 @@ COMMAND_LINE = (
     "console=ttyS0,115200 quiet loglevel=4 panic=-1 oops=panic "  # an oops ends the run
     "no_hash_pointers "  # tracepoints then say which mm they speak of
     "damon_stat.enabled=0 "  # Debian's 7.x: DAMON_STAT moves accessed bits of random pages
+    "transparent_hugepage=madvise "  # nothing is registered with khugepaged that did not ask for it, nor what it forks
     "cryptomgr.notests=1 mitigations=off audit=0 apparmor=0 random.trust_cpu=on"  # two seconds of the boot
 )
 

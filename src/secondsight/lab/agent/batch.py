@@ -35,6 +35,7 @@ class Host:
         self.listener.settimeout(30)
         self.device = os.open("/dev/ram1", os.O_RDWR | os.O_DIRECT)
         _fill_page_cache()
+        libc.disable_thp(True)
         knobs.thp_enabled("madvise")
         knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
         self.keeper = start_keeper()

@@ -19,14 +19,25 @@ __all__ = [
     "PRIVATE_AREA",
     "PROT",
     "SCRATCH",
+    "SYS_IO_URING_REGISTER",
+    "SYS_IO_URING_SETUP",
+    "SYS_MADVISE",
+    "SYS_MLOCK",
+    "SYS_MPROTECT",
+    "SYS_MUNLOCK",
+    "SYS_PREADV",
+    "SYS_PWRITEV",
+    "SYS_READV",
+    "SYS_VMSPLICE",
+    "SYS_WRITEV",
     "SysError",
     "check",
+    "disable_thp",
     "drain",
     "failed",
     "lib",
     "madvise",
     "mmap_fixed",
-    "mprotect",
     "munmap",
     "runs",
 ]
@@ -53,6 +64,11 @@ ADVICE = {
     "collapse": 25,
 }
 PROT = {"none": 0, "r": 1, "rw": 3}
+# arch/x86/entry/syscalls/syscall_64.tbl
+SYS_MPROTECT, SYS_READV, SYS_WRITEV, SYS_MADVISE, SYS_MLOCK, SYS_MUNLOCK = 10, 19, 20, 28, 149, 150
+SYS_VMSPLICE, SYS_PREADV, SYS_PWRITEV, SYS_IO_URING_SETUP, SYS_IO_URING_REGISTER = 278, 295, 296, 425, 427
+
+_PR_SET_THP_DISABLE = 41
 _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_FIXED_NOREPLACE, _MAP_NORESERVE = 0x2, 0x20, 0x100000, 0x4000
 
 lib = ctypes.CDLL(None, use_errno=True)
@@ -65,10 +81,8 @@ lib.mmap.argtypes = [
     ctypes.c_int,
     ctypes.c_long,
 ]
-for _name in ("munmap", "mlock", "munlock"):
-    getattr(lib, _name).argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-for _name in ("madvise", "mprotect"):
-    getattr(lib, _name).argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+lib.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+lib.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 lib.syscall.restype = ctypes.c_long
 
 
@@ -108,17 +122,17 @@ def madvise(address: int, length: int, advice: str) -> str | None:
     return failed(lib.madvise(address, length, ADVICE[advice]))
 
 
+def disable_thp(disabled: bool) -> None:
+    """PR_SET_THP_DISABLE of this process: khugepaged does not come to know it, nor then those it forks (khugepaged_fork)."""
+    check(lib.prctl(_PR_SET_THP_DISABLE, int(disabled), 0, 0, 0), "PR_SET_THP_DISABLE")
+
+
 def drain() -> None:
     """Empty the LRU batches of the only CPU: MADV_COLD calls lru_add_drain() before it looks for pages, and at SCRATCH there are none.
 
-    Called just before whatever puts pages of the area into them, so that a batch is filled by those alone, and after every verb.
+    What puts pages of the area into them does the same by itself (``routines``).
     """
     lib.madvise(SCRATCH, PAGE, 20)
-
-
-def mprotect(address: int, length: int, prot: str) -> str | None:
-    """mprotect(2); errno's name, or None."""
-    return failed(lib.mprotect(address, length, PROT[prot]))
 
 
 def runs(pages: list[int]) -> list[tuple[int, int]]:

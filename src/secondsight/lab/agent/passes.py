@@ -72,6 +72,7 @@ def start_keeper() -> int:
     if pid:
         time.sleep(0.2)
         return pid
+    libc.disable_thp(False)
     libc.mmap_fixed(libc.AREA, libc.BLOCK_BYTES)
     libc.madvise(libc.AREA, libc.BLOCK_BYTES, "nohugepage")
     ctypes.memset(libc.AREA, 1, 1)
