@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import faulthandler
 import itertools
 import mmap
@@ -16,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secondsight.lab.agent import code
+from secondsight.lab.agent import code, libc
+from secondsight.lab.agent.routines import Routines
 
 native = pytest.mark.skipif(platform.machine() != "x86_64", reason="the machine code is x86-64")
 
@@ -37,16 +39,14 @@ def _in_child(body: object) -> int:
 
 @native
 def test_the_loops_touch_the_pages_named_and_no_others() -> None:
-    from secondsight.lab.agent.worker import _Toucher
-
     memory = mmap.mmap(-1, 8 * 4096)
     base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
     def body() -> bool:
-        toucher = _Toucher()
-        assert toucher.touch(code.WRITE, [3, 1], 1 << 31, base) is None
-        assert toucher.touch(code.READ, [0, 1, 2], 0, base) is None
-        assert toucher.touch(code.FILL, [5], 0x0102030405060708, base) is None
+        routines = Routines()
+        assert routines.touch(code.WRITE, [3, 1], 1 << 31, base) is None
+        assert routines.touch(code.READ, [0, 1, 2], 0, base) is None
+        assert routines.touch(code.FILL, [5], 0x0102030405060708, base) is None
         words = np.frombuffer(memory, np.uint32)
         heads = words[::1024].tolist()
         whole = np.frombuffer(memory, np.uint64)[5 * 512 : 6 * 512]
@@ -60,14 +60,12 @@ def test_the_loops_touch_the_pages_named_and_no_others() -> None:
 
 @native
 def test_a_denied_access_is_stepped_over_and_counted() -> None:
-    from secondsight.lab.agent.worker import _Toucher
-
     def body() -> bool:
         memory = mmap.mmap(-1, 4 * 4096)
         base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        toucher = _Toucher()
+        routines = Routines()
         ctypes.CDLL(None).mprotect(ctypes.c_void_p(base + 4096), 4096, 0)
-        answers = [toucher.touch(r, [0, 1, 2], 5, base) for r in (code.READ, code.WRITE, code.FILL)]
+        answers = [routines.touch(r, [0, 1, 2], 5, base) for r in (code.READ, code.WRITE, code.FILL)]
         after = ctypes.c_uint64.from_address(base + 2 * 4096).value
         return answers == ["EFAULT"] * 3 and after == 5
 
@@ -76,10 +74,8 @@ def test_a_denied_access_is_stepped_over_and_counted() -> None:
 
 @native
 def test_a_fault_of_anyone_else_still_kills() -> None:
-    from secondsight.lab.agent.worker import _Toucher
-
     def body() -> bool:
-        keep = _Toucher()
+        keep = Routines()
         ctypes.c_char.from_address(16).value  # noqa: B018
         return keep is None
 
@@ -88,9 +84,12 @@ def test_a_fault_of_anyone_else_still_kills() -> None:
 
 def test_the_routines_do_not_overlap() -> None:
     assert len(code.HOST) <= 4096
-    starts = [code.READ, code.WRITE, code.FILL, code.HANDLER, code.DENIED]
+    starts = [code.READ, code.WRITE, code.FILL, code.HANDLER, code.DENIED, code.DRAIN, code.SYSCALL, code.RUN]
     assert starts == sorted(starts) and all(b - a == 64 for a, b in itertools.pairwise(starts))
-    assert all(code.HOST[a:b].rstrip(b"\0")[-1:] in (b"\xc3", b"\x0b") for a, b in itertools.pairwise(starts))
+    ends = {a: code.HOST[a:b].rstrip(b"\0")[-1:] for a, b in itertools.pairwise([*starts, len(code.HOST)])}
+    assert ends.pop(code.DENIED) == b""
+    assert ends.pop(code.HANDLER) == b"\x0b"
+    assert set(ends.values()) == {b"\xc3"}
 
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump reads the guest's programs")
@@ -116,3 +115,35 @@ def test_the_guest_program_disassembles_as_listed(
     assert code_at[next_].startswith("add") and code_at[next_].endswith(",0x10")
     assert [c for c in code_at.values() if c == "hlt"]
     assert code_at[max(code_at)].split() == ["jmp", "0x0"]
+
+
+@native
+def test_a_system_call_keeps_its_arguments_through_the_drain() -> None:
+    def body() -> bool:
+        routines = Routines()
+        out, into = os.pipe()
+        data = ctypes.create_string_buffer(b"abc")
+        vector = (ctypes.c_uint64 * 2)(ctypes.addressof(data), 3)
+        sent = routines.syscall(libc.SYS_WRITEV, into, ctypes.addressof(vector), 1)
+        return (
+            sent == 3
+            and os.read(out, 9) == b"abc"
+            and routines.failed(libc.SYS_WRITEV, 999, 0, 0) == "EBADF"
+            and routines.failed(libc.SYS_MADVISE, 0, 0, 0) is None
+        )
+
+    assert _in_child(body) == 0
+
+
+@native
+def test_run_says_what_ails_a_vcpu() -> None:
+    def body() -> bool:
+        routines = Routines()
+        with Path(os.devnull).open() as wrong, mmap.mmap(-1, 4096) as state:
+            try:
+                routines.run(wrong.fileno(), state, 0)
+            except libc.SysError as error:
+                return error.errno == errno.ENOTTY
+        return False
+
+    assert _in_child(body) == 0

@@ -3,6 +3,7 @@
 main      reads the job, goes through each batch step by step, prints what was answered
 worker    one process per space: its area, its VM, its pins; forked from a warm parent
 code      the few bytes of machine code that touch pages, in the process and in its VM
+routines  that code, ready to be called: each access and system call on empty LRU batches
 libc      the system calls, through ctypes
 vm        a KVM VM whose vCPUs load and store lists of pages
 pins      vmsplice, io_uring and O_DIRECT: pages held or used by get_user_pages

@@ -1,8 +1,14 @@
 """The machine code that touches pages: compiled Python is not there in the guest, and a loop of bytecode is too slow.
 
-In the process (x86-64, called through ctypes): each takes the area's base, an array of uint32 page numbers and its length. The
-instruction that touches is always three bytes long, so that the SIGSEGV handler can step over it: an access that the mapping
-denies does nothing, and is counted.
+In the process (x86-64, called through ctypes), each routine begins with DRAIN, so that nothing of Python's own comes between empty LRU
+batches and the pages that the routine puts into them:
+
+    READ WRITE FILL   touch pages: the area's base, an array of uint32 page numbers, its length, a stamp or value. The instruction that
+                      touches is always three bytes long, so that the SIGSEGV handler can step over it: an access that the
+                      mapping denies does nothing, and is counted
+    SYSCALL           number and five arguments; the result, or -errno
+    RUN               KVM_RUN until the guest halts, stepping over what the host denies: the vCPU's descriptor, its kvm_run, room for
+                      kvm_regs, where the guest goes on, counts of accesses denied by EFAULT and by MMIO (uint32[2])
 
 In the VM, one program in two encodings, for the vCPU without paging and for the one in long mode. It reads a list from the mailbox,
 loads or stores at each address, halts, and starts again when it is run again:
@@ -15,6 +21,7 @@ from __future__ import annotations
 
 __all__ = [
     "DENIED",
+    "DRAIN",
     "FILL",
     "GUEST32",
     "GUEST64",
@@ -25,6 +32,8 @@ __all__ = [
     "NEXT64",
     "PRIVATE",
     "READ",
+    "RUN",
+    "SYSCALL",
     "WRITE",
 ]
 
@@ -33,10 +42,12 @@ PRIVATE = 0xC000_0000
 
 MAILBOX = PRIVATE + 0x10000
 
-READ, WRITE, FILL, HANDLER, DENIED = 0x00, 0x40, 0x80, 0xC0, 0x100
-"""Offsets in HOST: read(base, pages, n), write(base, pages, n, stamp), fill(base, pages, n, value), the handler, its count."""
+READ, WRITE, FILL, HANDLER, DENIED, DRAIN, SYSCALL, RUN = 0x00, 0x40, 0x80, 0xC0, 0x100, 0x140, 0x180, 0x1C0
+"""Offsets in HOST: read(base, pages, n), write(base, pages, n, stamp), fill(base, pages, n, value), the SIGSEGV handler, its count,
+drain(), syscall(number, a, b, c, d, e), run(fd, kvm_run, regs, next, counts)."""
 
 _READ = """
+    e8 3b 01 00 00      call  DRAIN
     48 85 d2            test  rdx, rdx
     74 12               jz    ret
     8b 06               mov   eax, [rsi]          ; next page number
@@ -48,6 +59,7 @@ _READ = """
     c3                  ret
 """
 _WRITE = """
+    e8 fb 00 00 00      call  DRAIN
     41 89 c9            mov   r9d, ecx            ; the stamp's upper bits
     48 85 d2            test  rdx, rdx
     74 17               jz    ret
@@ -62,6 +74,7 @@ _WRITE = """
     c3                  ret
 """
 _FILL = """
+    e8 bb 00 00 00      call  DRAIN
     49 89 c9            mov   r9, rcx
     49 89 fa            mov   r10, rdi
     fc                  cld
@@ -89,6 +102,85 @@ _HANDLER = """
     ff 05 19 00 00 00          inc   dword [DENIED]
     c3                         ret
     0f 0b               other: ud2
+"""
+# madvise(SCRATCH, 4096, MADV_COLD): lru_add_drain() comes before the look for pages, and there are none. The stack that a signal's frame
+# will take is this process's own beforehand. All arguments are kept.
+_DRAIN = """
+    48 83 8c 24 00 f0 ff ff 00  or    qword [rsp-0x1000], 0
+    48 83 8c 24 00 e0 ff ff 00  or    qword [rsp-0x2000], 0
+    48 83 8c 24 00 d0 ff ff 00  or    qword [rsp-0x3000], 0
+    57                  push  rdi
+    56                  push  rsi
+    52                  push  rdx
+    51                  push  rcx
+    b8 1c 00 00 00      mov   eax, 28             ; madvise
+    48 bf 00 00 00 00 00 22 00 00  mov rdi, 0x220000000000
+    be 00 10 00 00      mov   esi, 4096
+    ba 14 00 00 00      mov   edx, 20             ; MADV_COLD
+    0f 05               syscall
+    59                  pop   rcx
+    5a                  pop   rdx
+    5e                  pop   rsi
+    5f                  pop   rdi
+    c3                  ret
+"""
+_SYSCALL = """
+    e8 bb ff ff ff      call  DRAIN
+    48 89 f8            mov   rax, rdi
+    48 89 f7            mov   rdi, rsi
+    48 89 d6            mov   rsi, rdx
+    48 89 ca            mov   rdx, rcx
+    4d 89 c2            mov   r10, r8
+    4d 89 c8            mov   r8, r9
+    0f 05               syscall
+    c3                  ret
+"""
+_RUN = """
+    53                  push  rbx
+    55                  push  rbp
+    41 54               push  r12
+    41 55               push  r13
+    41 56               push  r14
+    49 89 fc            mov   r12, rdi
+    48 89 f3            mov   rbx, rsi
+    49 89 d5            mov   r13, rdx
+    49 89 ce            mov   r14, rcx
+    4c 89 c5            mov   rbp, r8
+    e8 64 ff ff ff      call  DRAIN
+    ba 00 00 00 00      again: mov edx, 0
+    be 80 ae 00 00      mov   esi, 0xae80         ; KVM_RUN
+    e8 4c 00 00 00      call  ioctl
+    85 c0               test  eax, eax
+    74 34               jz    stopped
+    83 f8 fc            cmp   eax, -4             ; EINTR
+    74 e8               je    again
+    83 f8 f2            cmp   eax, -14            ; EFAULT
+    75 35               jne   done
+    ff 45 00            inc   dword [rbp]
+    4c 89 ea            mov   rdx, r13
+    be 81 ae 90 80      mov   esi, 0x8090ae81     ; KVM_GET_REGS
+    e8 2e 00 00 00      call  ioctl
+    4d 89 b5 80 00 00 00  mov [r13+128], r14      ; rip
+    4c 89 ea            mov   rdx, r13
+    be 82 ae 90 40      mov   esi, 0x4090ae82     ; KVM_SET_REGS
+    e8 1a 00 00 00      call  ioctl
+    85 c0               test  eax, eax
+    74 bb               jz    again
+    eb 0b               jmp   done
+    83 7b 08 06         stopped: cmp dword [rbx+8], 6  ; exit_reason: KVM_EXIT_MMIO
+    75 05               jne   done
+    ff 45 04            inc   dword [rbp+4]
+    eb ae               jmp   again
+    41 5e               done: pop r14
+    41 5d               pop   r13
+    41 5c               pop   r12
+    5d                  pop   rbp
+    5b                  pop   rbx
+    c3                  ret
+    b8 10 00 00 00      ioctl: mov eax, 16
+    4c 89 e7            mov   rdi, r12
+    0f 05               syscall
+    c3                  ret
 """
 _GUEST32 = """
     be 00 00 01 c0      start: mov esi, MAILBOX
@@ -140,15 +232,23 @@ def _bytes(listing: str) -> bytes:
 
 
 def _page(parts: dict[int, bytes]) -> bytes:
-    page = bytearray(max(parts) + 64)
+    page = bytearray(max(at + len(code) for at, code in parts.items()))
     for at, code in parts.items():
         page[at : at + len(code)] = code
     return bytes(page)
 
 
 HOST = _page(
-    {READ: _bytes(_READ), WRITE: _bytes(_WRITE), FILL: _bytes(_FILL), HANDLER: _bytes(_HANDLER)}
-) + bytes(64)
+    {
+        READ: _bytes(_READ),
+        WRITE: _bytes(_WRITE),
+        FILL: _bytes(_FILL),
+        HANDLER: _bytes(_HANDLER),
+        DRAIN: _bytes(_DRAIN),
+        SYSCALL: _bytes(_SYSCALL),
+        RUN: _bytes(_RUN),
+    }
+)
 """One page's worth: goes to the start of a page that is writable and executable (the handler counts in it)."""
 
 GUEST32, GUEST64 = _bytes(_GUEST32), _bytes(_GUEST64)

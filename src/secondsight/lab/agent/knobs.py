@@ -40,6 +40,7 @@ def quiet() -> None:
         ("/proc/sys/kernel/numa_balancing", 0),
         ("/proc/sys/vm/swappiness", 100),
         ("/proc/sys/vm/stat_interval", 3600),
+        ("/proc/sys/kernel/sched_rt_runtime_us", -1),  # a space's process is never made to pause
         ("/sys/kernel/mm/ksm/run", 0),
         ("/sys/kernel/mm/ksm/smart_scan", 0),
         ("/sys/kernel/mm/ksm/use_zero_pages", 0),

@@ -21,16 +21,15 @@ import mmap
 import os
 import struct
 from collections.abc import Callable
-from typing import Any
 
 from secondsight.lab.agent import libc
+from secondsight.lab.agent.routines import Routines
 
 __all__ = ["Pins", "copied", "zero_copy"]
 
 _CHUNK = 1024  # UIO_MAXIOV
 _F_SETPIPE_SZ = 1031
 _SPLICE_F_NONBLOCK = 2
-_SYS_IO_URING_SETUP, _SYS_IO_URING_REGISTER = 425, 427
 _REGISTER_BUFFERS, _UNREGISTER_BUFFERS = 0, 1
 
 
@@ -43,16 +42,17 @@ def _iovecs(pages: list[int], length: int) -> ctypes.Array[_Iovec]:
 
 
 def _each(pages: list[int], length: int, call: Callable[[list[int], int], int]) -> str | None:
-    """Hand *pages* to *call* (pages, index of the first) until all are done, stepping over those that are denied."""
+    """Hand *pages* to *call* (pages, index of the first) until all are done, stepping over those that are denied.
+
+    *call* answers the bytes done, or a negative errno.
+    """
     denied = None
     at = 0
-    call([], 0)  # once for nothing: see _Toucher.touch
     while at < len(pages):
         done = call(pages[at : at + _CHUNK], at)
         if done < 0:
-            code = ctypes.get_errno()
-            if code != errno.EFAULT:
-                raise libc.SysError(code, os.strerror(code))
+            if done != -errno.EFAULT:
+                raise libc.SysError(-done, os.strerror(-done))
             done = 0
         at += done // length
         if done < length:
@@ -61,18 +61,18 @@ def _each(pages: list[int], length: int, call: Callable[[list[int], int], int]) 
     return denied
 
 
-def _drained(call: Any, fd: int, *arguments: Any) -> int:
-    """*call* with empty LRU batches. A first time on no file: what the way there takes of this process's memory, it has taken then."""
-    call(-1, *arguments)
-    libc.drain()
-    return int(call(fd, *arguments))
+def _vectored(
+    routines: Routines, number: int, fd: int, vectors: ctypes.Array[_Iovec], *arguments: int
+) -> int:
+    """readv and its like, on empty LRU batches; the bytes done, or a negative errno."""
+    return routines.syscall(number, fd, ctypes.addressof(vectors), len(vectors), *arguments)
 
 
 def _stamps(pages: list[int], stamp: int) -> bytes:
     return b"".join(struct.pack("<I", stamp | p) for p in pages)
 
 
-def copied(pages: list[int], write: bool, stamp: int) -> str | None:
+def copied(routines: Routines, pages: list[int], write: bool, stamp: int) -> str | None:
     """The process itself moves four bytes of each page out of, or into, a pipe."""
     out, into = os.pipe()
     fcntl.fcntl(into, _F_SETPIPE_SZ, 1 << 20)
@@ -82,14 +82,12 @@ def copied(pages: list[int], write: bool, stamp: int) -> str | None:
         with contextlib.suppress(BlockingIOError):
             os.read(out, 1 << 16)
         os.write(into, _stamps(part, stamp))
-        return _drained(libc.lib.readv, out, _iovecs(part, 4), len(part))
+        return _vectored(routines, libc.SYS_READV, out, _iovecs(part, 4))
 
     def load(part: list[int], at: int) -> int:
-        done = _drained(libc.lib.writev, into, _iovecs(part, 4), len(part))
-        code = ctypes.get_errno()
+        done = _vectored(routines, libc.SYS_WRITEV, into, _iovecs(part, 4))
         with contextlib.suppress(BlockingIOError):
             os.read(out, 1 << 16)
-        ctypes.set_errno(code)
         return done
 
     try:
@@ -99,7 +97,7 @@ def copied(pages: list[int], write: bool, stamp: int) -> str | None:
         os.close(into)
 
 
-def zero_copy(device: int, pages: list[int], write: bool, stamp: int) -> str | None:
+def zero_copy(routines: Routines, device: int, pages: list[int], write: bool, stamp: int) -> str | None:
     """*device* (a brd opened with O_DIRECT) reads from, or writes to, each whole page."""
     n = min(len(pages), _CHUNK)
     if write:
@@ -111,20 +109,19 @@ def zero_copy(device: int, pages: list[int], write: bool, stamp: int) -> str | N
                 view = memoryview(staging)[: len(part) * libc.PAGE]
                 os.pwritev(device, [view], at * libc.PAGE)
                 view.release()
-    move = libc.lib.preadv if write else libc.lib.pwritev
-    move.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_long]
-    move.restype = ctypes.c_ssize_t
+    move = libc.SYS_PREADV if write else libc.SYS_PWRITEV
     return _each(
         pages,
         libc.PAGE,
-        lambda part, at: _drained(move, device, _iovecs(part, libc.PAGE), len(part), at * libc.PAGE),
+        lambda part, at: _vectored(routines, move, device, _iovecs(part, libc.PAGE), at * libc.PAGE),
     )
 
 
 class Pins:
     """The pins a process holds, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, routines: Routines) -> None:
+        self._routines = routines
         self._held: dict[str, list[tuple[str, int, int]]] = {}
 
     def pin(self, name: str, pages: list[int], write: bool) -> str | None:
@@ -132,14 +129,16 @@ class Pins:
         held = self._held.setdefault(name, [])
         if write:
             fd = libc.check(
-                libc.lib.syscall(_SYS_IO_URING_SETUP, 4, ctypes.create_string_buffer(120)), "io_uring_setup"
+                libc.lib.syscall(libc.SYS_IO_URING_SETUP, 4, ctypes.create_string_buffer(120)),
+                "io_uring_setup",
             )
             pieces = libc.runs(pages)
             vectors = (_Iovec * len(pieces))(
                 *(_Iovec(libc.AREA + p * libc.PAGE, n * libc.PAGE) for p, n in pieces)
             )
-            register = (_SYS_IO_URING_REGISTER, fd, _REGISTER_BUFFERS)
-            wrong = libc.failed(_drained(libc.lib.syscall, *register, vectors, len(pieces)))
+            wrong = self._routines.failed(
+                libc.SYS_IO_URING_REGISTER, fd, _REGISTER_BUFFERS, ctypes.addressof(vectors), len(pieces)
+            )
             if wrong:
                 os.close(fd)
                 return wrong
@@ -147,13 +146,12 @@ class Pins:
             return None
         out, into = os.pipe()
         fcntl.fcntl(into, _F_SETPIPE_SZ, max(len(pages), 16) * libc.PAGE)
-        libc.lib.vmsplice.restype = ctypes.c_ssize_t
         held.append(("pipe", out, into))
         return _each(
             pages,
             libc.PAGE,
-            lambda part, at: _drained(
-                libc.lib.vmsplice, into, _iovecs(part, libc.PAGE), len(part), _SPLICE_F_NONBLOCK
+            lambda part, at: _vectored(
+                self._routines, libc.SYS_VMSPLICE, into, _iovecs(part, libc.PAGE), _SPLICE_F_NONBLOCK
             ),
         )
 
@@ -162,7 +160,8 @@ class Pins:
         for kind, one, other in self._held.pop(name, []):
             if kind == "uring":
                 libc.check(
-                    libc.lib.syscall(_SYS_IO_URING_REGISTER, one, _UNREGISTER_BUFFERS, None, 0), "unregister"
+                    libc.lib.syscall(libc.SYS_IO_URING_REGISTER, one, _UNREGISTER_BUFFERS, None, 0),
+                    "unregister",
                 )
                 os.close(one)
             else:

@@ -24,6 +24,7 @@ import os
 import struct
 
 from secondsight.lab.agent import code, libc
+from secondsight.lab.agent.routines import Routines
 
 __all__ = ["Vm"]
 
@@ -31,8 +32,7 @@ _KVM_CREATE_VM, _KVM_VCPU_MMAP_SIZE, _KVM_CREATE_VCPU, _KVM_RUN = 0xAE01, 0xAE04
 _KVM_SET_TSS_ADDR, _KVM_SET_MEMORY, _KVM_SET_IDENTITY_MAP = 0xAE47, 0x4020AE46, 0x4008AE48
 _KVM_GET_REGS, _KVM_SET_REGS, _KVM_GET_SREGS, _KVM_SET_SREGS = 0x8090AE81, 0x4090AE82, 0x8138AE83, 0x4138AE84
 _KVM_GET_SUPPORTED_CPUID, _KVM_SET_CPUID2 = 0xC008AE05, 0x4008AE90
-_NO_SUCH_IOCTL = 0xAEFF
-_EXIT_HLT, _EXIT_MMIO = 5, 6
+_EXIT_HLT = 5
 
 _SIZE = libc.BLOCK_BYTES
 _CODE32, _CODE64, _PML4, _PDPT0, _PD0, _MAILBOX, _TABLES = 0, 0x800, 0x1000, 0x2000, 0x3000, 0x10000, 0x20000
@@ -41,9 +41,6 @@ _TABLE, _LEAF, _LARGE = 0x27, 0x67, 0xE7  # P W U A; plus D; plus PS
 _PRIVATE_SLOT = 400
 _WINDOW_BLOCKS = 512
 _CPUID_ENTRIES = 128
-
-_ioctl = libc.lib.ioctl
-_ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
 
 
 def _segment(kind: int, selector: int, long: bool) -> bytes:
@@ -74,65 +71,24 @@ class _Vcpu:
         fcntl.ioctl(self.fd, _KVM_SET_SREGS, bytes(s))
         self.start = code.PRIVATE + (_CODE64 if long else _CODE32)
         self.next = self.start + (code.NEXT64 if long else code.NEXT32)
-        self._regs = ctypes.create_string_buffer(144)
-        self.set_rip(self.start)
+        regs = bytearray(fcntl.ioctl(self.fd, _KVM_GET_REGS, bytes(144)))
+        struct.pack_into("<QQ", regs, 128, self.start, 2)  # rip; no flag set
+        fcntl.ioctl(self.fd, _KVM_SET_REGS, bytes(regs))
 
-    def _get_regs(self) -> None:
-        libc.check(_ioctl(self.fd, _KVM_GET_REGS, self._regs), "KVM_GET_REGS")
-
-    def _set_regs(self) -> None:
-        libc.check(_ioctl(self.fd, _KVM_SET_REGS, self._regs), "KVM_SET_REGS")
-
-    def set_rip(self, rip: int) -> None:
-        """Go on at *rip*, with no flag set."""
-        self._get_regs()
-        struct.pack_into("<QQ", self._regs, 128, rip, 2)
-        self._set_regs()
-
-    def _run(self, request: int) -> int:
-        """The ioctl's errno, or 0."""
-        return ctypes.get_errno() if _ioctl(self.fd, request, None) < 0 else 0
-
-    def rehearse(self) -> None:
-        """What `go` does at a denied access, without one: what that takes of this process's memory, it has taken then.
-
-        No exception is raised on that way, either: each takes fresh memory. Counting goes through the small integers, whose reference
-        counts lie in pages that a fork has made the parent's too.
-        """
-        for _ in range(257):
-            pass
-        self._run(_NO_SUCH_IOCTL)
-        self._get_regs()
-        halted = ctypes.string_at(self._regs, 144)
-        self.set_rip(self.next)
-        ctypes.memmove(self._regs, halted, 144)
-        self._set_regs()
-
-    def go(self) -> dict[str, int]:
+    def go(self, routines: Routines) -> dict[str, int]:
         """Run to the halt; how many accesses the host denied, by errno (ENXIO: no memslot there)."""
-        denied = {"EFAULT": 0, "ENXIO": 0}
-        while True:
-            code = self._run(_KVM_RUN)
-            if code == errno.EINTR:
-                continue
-            if code == errno.EFAULT:
-                denied["EFAULT"] += 1
-                self.set_rip(self.next)
-                continue
-            if code:
-                raise libc.SysError(code, "KVM_RUN: " + os.strerror(code))
-            (reason,) = struct.unpack_from("<I", self.run, 8)
-            if reason == _EXIT_HLT:
-                return denied
-            if reason != _EXIT_MMIO:
-                raise libc.SysError(errno.EIO, f"the VM stopped with KVM_EXIT {reason}")
-            denied["ENXIO"] += 1
+        denied = routines.run(self.fd, self.run, self.next)
+        (reason,) = struct.unpack_from("<I", self.run, 8)
+        if reason != _EXIT_HLT:
+            raise libc.SysError(errno.EIO, f"the VM stopped with KVM_EXIT {reason}")
+        return denied
 
 
 class Vm:
     """One VM over the area of *blocks* blocks at :data:`libc.AREA`."""
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, routines: Routines, blocks: int) -> None:
+        self._routines = routines
         base = libc.mmap_fixed(libc.PRIVATE_AREA, _SIZE)
         libc.madvise(base, _SIZE, "nohugepage")
         # A fork would write-protect it and fill the trace with faults of ours.
@@ -222,15 +178,11 @@ class Vm:
         for at in range(0, len(pages), _ENTRIES):
             part = [top + (p + shift) * libc.PAGE for p in pages[at : at + _ENTRIES]]
             values = [(stamp or 0) | p for p in pages[at : at + _ENTRIES]]
-            # First the private slot's pages in their place: what KVM maps of those, and what this process copies after a fork
-            # or takes for an exception, is in none of the LRU batches when the drain is over.
-            rehearsal = [ours[i % len(ours)] for i in range(max(len(part), len(ours)))]
-            self._list(rehearsal[:_ENTRIES], [0] * _ENTRIES, False)
-            cpu.rehearse()
-            cpu.go()
+            # First the private slot's pages: what KVM maps of those is in none of the LRU batches when the area's turn comes.
+            self._list(list(ours), [0] * len(ours), False)
+            cpu.go(self._routines)
             self._list(part, values, stamp is not None)
-            libc.drain()
-            for name, count in cpu.go().items():
+            for name, count in cpu.go(self._routines).items():
                 denied[name] += count
         return next((name for name, count in denied.items() if count), None)
 

@@ -7,8 +7,6 @@ an answer ``{"errno": name or None, "took": pages or None}``, or ``{"error": tex
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import os
 import signal
 import socket
@@ -23,6 +21,7 @@ import numpy.typing as npt
 
 from secondsight.lab.agent import code, libc
 from secondsight.lab.agent.pins import Pins, copied, zero_copy
+from secondsight.lab.agent.routines import Routines
 from secondsight.lab.agent.vm import Vm
 from secondsight.scenario import pages as pagetext
 from secondsight.scenario import verbs as v
@@ -67,41 +66,14 @@ def pagemap(pid: int | str, blocks: int) -> npt.NDArray[np.uint64]:
         return np.frombuffer(os.pread(file.fileno(), blocks * 512 * 8, libc.AREA // libc.PAGE * 8), np.uint64)
 
 
-class _Toucher:
-    """The machine code of ``code.HOST`` in a page of its own, and the handler that steps over denied accesses."""
-
-    def __init__(self) -> None:
-        self._page = mmap.mmap(-1, libc.PAGE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._page[: len(code.HOST)] = code.HOST
-        base = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
-        self._denied = ctypes.c_uint32.from_address(base + code.DENIED)
-        args = (ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
-        self._calls = {
-            at: ctypes.CFUNCTYPE(None, *args)(base + at) for at in (code.READ, code.WRITE, code.FILL)
-        }
-        # struct sigaction of glibc: handler, a mask of 128 bytes, flags (SA_SIGINFO), restorer
-        action = struct.pack("<Q128xi4xQ", base + code.HANDLER, 4, 0)
-        libc.check(libc.lib.sigaction(signal.SIGSEGV, action, None), "sigaction")
-
-    def touch(self, routine: int, pages: list[int], argument: int = 0, base: int = libc.AREA) -> str | None:
-        numbers = np.array(pages, dtype=np.uint32)
-        call, at = self._calls[routine], numbers.ctypes.data
-        self._denied.value = 0
-        # No pages first: what this path of Python copies on its first run after a fork must not enter the batches.
-        for count in (0, len(pages)):
-            libc.drain()
-            call(base, at, count, argument)
-        return "EFAULT" if self._denied.value else None
-
-
 class _Worker:
     def __init__(self, space: v.Space, uid: int, device: int, link: Link) -> None:
         self.blocks, self.device, self.link = space.blocks, device, link
-        self.toucher = _Toucher()
-        self.pins = Pins()
+        self.routines = Routines()
+        self.pins = Pins(self.routines)
         self.set_uid(uid)
         libc.mmap_fixed(libc.AREA, space.blocks * libc.BLOCK_BYTES)
-        self.vm = Vm(space.blocks) if space.vm else None
+        self.vm = Vm(self.routines, space.blocks) if space.vm else None
         for slot in space.vm.slots if space.vm else ():
             self.the_vm().add(slot.id, slot.gfn_block, slot.block, slot.blocks)
 
@@ -115,15 +87,16 @@ class _Worker:
     def ranges(self, text: str) -> list[tuple[int, int]]:
         return [(libc.AREA + p * libc.PAGE, n * libc.PAGE) for p, n in libc.runs(self.number(text))]
 
-    def over(self, text: str, call: Any) -> str | None:
-        """Call on each run; the first errno, after all were done."""
-        return next((e for e in [call(a, n) for a, n in self.ranges(text)] if e), None)
+    def over(self, text: str, number: int, *arguments: int) -> str | None:
+        """The system call *number* on each run; the first errno, after all were done."""
+        errors = [self.routines.failed(number, a, n, *arguments) for a, n in self.ranges(text)]
+        return next((e for e in errors if e), None)
 
     def flush_tlb(self) -> None:
         """Unmapping more than 33 populated pages flushes the whole TLB (tlb_single_page_flush_ceiling)."""
         at = libc.SCRATCH + (1 << 24)
         libc.mmap_fixed(at, 64 * libc.PAGE)
-        self.toucher.touch(code.WRITE, list(range(64)), 1 << 31, at)
+        self.routines.touch(code.WRITE, list(range(64)), 1 << 31, at)
         libc.munmap(at, 64 * libc.PAGE)
 
     def the_vm(self) -> Vm:
@@ -137,20 +110,20 @@ class _Worker:
         took: str | None = None
         match verb:
             case v.CpuRead():
-                errno = self.toucher.touch(code.READ, self.number(verb.pages))
+                errno = self.routines.touch(code.READ, self.number(verb.pages))
             case v.CpuWrite(value=None):
-                errno = self.toucher.touch(code.WRITE, self.number(verb.pages), self.stamp)
+                errno = self.routines.touch(code.WRITE, self.number(verb.pages), self.stamp)
             case v.CpuWrite():
-                errno = self.toucher.touch(code.FILL, self.number(verb.pages), verb.value or 0)
+                errno = self.routines.touch(code.FILL, self.number(verb.pages), verb.value or 0)
             case v.GuestRead() | v.GuestWrite():
                 stamp = self.stamp if isinstance(verb, v.GuestWrite) else None
                 errno = self.the_vm().touch(
                     self.number(verb.pages), slot=verb.slot, view=verb.view, stamp=stamp
                 )
             case v.IoCopied():
-                errno = copied(self.number(verb.pages), verb.write, self.stamp)
+                errno = copied(self.routines, self.number(verb.pages), verb.write, self.stamp)
             case v.IoZeroCopy():
-                errno = zero_copy(self.device, self.number(verb.pages), verb.write, self.stamp)
+                errno = zero_copy(self.routines, self.device, self.number(verb.pages), verb.write, self.stamp)
             case v.Pin():
                 errno = self.pins.pin(verb.name, self.number(verb.pages), verb.write)
             case v.Unpin():
@@ -159,18 +132,18 @@ class _Worker:
                 Path("/proc/self/clear_refs").write_text("1")
                 self.flush_tlb()
             case v.Madvise():
-                errno = self.over(verb.pages, lambda a, n: libc.madvise(a, n, verb.advice))
+                errno = self.over(verb.pages, libc.SYS_MADVISE, libc.ADVICE[verb.advice])
                 if verb.advice == "collapse":
                     errno = errno or "0"
             case v.Mprotect():
-                errno = self.over(verb.pages, lambda a, n: libc.mprotect(a, n, verb.prot))
+                errno = self.over(verb.pages, libc.SYS_MPROTECT, libc.PROT[verb.prot])
             case v.Mlock():
-                errno = self.over(verb.pages, lambda a, n: libc.failed(libc.lib.mlock(a, n)))
+                errno = self.over(verb.pages, libc.SYS_MLOCK)
             case v.Munlock():
-                errno = self.over(verb.pages, lambda a, n: libc.failed(libc.lib.munlock(a, n)))
+                errno = self.over(verb.pages, libc.SYS_MUNLOCK)
             case v.SwapOut():
                 before = pagemap("self", self.blocks) & PM_PRESENT
-                errno = self.over(verb.pages, lambda a, n: libc.madvise(a, n, "pageout"))
+                errno = self.over(verb.pages, libc.SYS_MADVISE, libc.ADVICE["pageout"])
                 gone = np.flatnonzero((before & ~pagemap("self", self.blocks)) != 0)
                 took = pagetext.format(gone)
                 self.flush_tlb()
@@ -218,6 +191,9 @@ def announce(name: str) -> Link:
 def main(space: v.Space, uid: int, device: int) -> None:
     """A space's process, from its start to its end; does not return."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    libc.disable_thp(False)
+    # Before everyone else on the only processor, for as long as it does not wait: nobody's pages come between this one's.
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     try:
         _serve(space, uid, device)
     except EOFError:
