@@ -3,7 +3,7 @@
 import pytest
 
 from secondsight.errors import MissingPart
-from secondsight.live.damon import Damon, spans
+from secondsight.live.damon import Damon, evenly, spans
 from secondsight.live.tracefs import parse_line
 from secondsight.live.vma import parse_maps
 
@@ -32,10 +32,7 @@ def folder(tmp_path):
         f"{CONTEXT}/monitoring_attrs/nr_regions/max": "1000",
         f"{CONTEXT}/targets/nr_targets": "0",
         f"{CONTEXT}/targets/0/regions/nr_regions": "0",
-        f"{CONTEXT}/targets/0/regions/0/start": "0",
-        f"{CONTEXT}/targets/0/regions/0/end": "0",
-        f"{CONTEXT}/targets/0/regions/1/start": "0",
-        f"{CONTEXT}/targets/0/regions/1/end": "0",
+        **{f"{CONTEXT}/targets/0/regions/{i}/{edge}": "0" for i in range(3) for edge in ("start", "end")},
         f"{CONTEXT}/targets/0/pid_target": "0",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +53,10 @@ def test_it_is_set_up_and_taken_down(folder):
             now[f"{CONTEXT}/monitoring_attrs/intervals/{n}_us"] for n in ("sample", "aggr", "update")
         ]
         assert intervals == ["25000", "500000", "1000000"]
+        regions = f"{CONTEXT}/targets/0/regions"
+        edges = [[int(now[f"{regions}/{i}/{edge}"]) for edge in ("start", "end")] for i in range(3)]
+        assert now[f"{regions}/nr_regions"] == "3"
+        assert edges == [[0x1000, 0x2000], [0x2000, 0x3000], [0x8000, 0x9000]]
     assert held(folder)["nr_kdamonds"] == "0" and held(folder)["0/state"] == "off"
 
 
@@ -81,6 +82,21 @@ def test_spans_are_what_may_be_accessed_with_the_smallest_gaps_taken_in():
     assert spans(vmas) == [(0x1000, 0x3000), (0x4000, 0x5000), (0xA000, 0xB000), (0xF000, 0x10000)]
     assert spans(vmas, 3) == [(0x1000, 0x5000), (0xA000, 0xB000), (0xF000, 0x10000)]
     assert spans(vmas, 1) == [(0x1000, 0x10000)] and spans([]) == []
+
+
+def test_even_parts_are_whole_pages_and_cover_the_spans():
+    many = [(0x1000, 0x1000 + (1 << 30)), (1 << 40, (1 << 40) + 0x5000)]
+    parts = evenly(many)
+    assert 100 <= len(parts) <= 102
+    sizes = {end - start for start, end in parts}
+    assert not any(size % 4096 for size in sizes) and len(sizes) <= 3
+    covered = []
+    for start, end in parts:
+        if covered and covered[-1][1] == start:
+            covered[-1] = (covered[-1][0], end)
+        else:
+            covered.append((start, end))
+    assert covered == many and evenly([]) == []
 
 
 def test_somebody_elses_is_left_alone(folder):

@@ -78,7 +78,7 @@ def test_with_clear_every_look_tells_what_was_used_again(answer):
 
 @pytest.mark.parametrize("name", ["damon", "both"])
 def test_damon_tells_the_busy_half_from_the_idle_one(answer, name):
-    """Regions start wide and find the border in some aggregations, by pages chosen at random: the second half counts."""
+    """Regions find the border in some aggregations, by pages chosen at random: the second half of the looks counts."""
     rows = answer[name]["rows"]
     last = max(look for look, *_ in rows)
     late = [row for row in rows if row[0] > last / 2]

@@ -12,9 +12,10 @@
                                                                                      start - end: samples accessed, age
 
 DAMON begins with three regions between the largest gaps of the address space, and finds nothing small in them: it is told the
-mappings to begin with, and adds what is mapped later by itself (damon_va_update, mm/damon/vaddr.c). At each sample it clears the
-accessed bit of one page a region, in the CPU's page table and in secondary MMUs, and asks it at the next; what it takes off it
-keeps in PG_young, where khugepaged and reclaim look too (damon_ptep_mkold, mm/damon/ops-common.c).
+mappings to begin with, in even parts (it parts a region in two or three once an aggregation, and a region of few accesses is averaged
+to none before it is ever parted), and adds what is mapped later by itself (damon_va_update, mm/damon/vaddr.c). At each sample it
+clears the accessed bit of one page a region, in the CPU's page table and in secondary MMUs, and asks it at the next; what it takes
+off it keeps in PG_young, where khugepaged and reclaim look too (damon_ptep_mkold, mm/damon/ops-common.c).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ EVENT: Final = "damon/damon_aggregated"
 _AGGREGATED: Final = re.compile(r"\d+ nr_regions=\d+ (\d+)-(\d+): (\d+)(?: \d+)?\s*")
 _SAMPLES: Final = 20  # in one aggregation, as in the kernel's defaults of 5 and 100 ms
 _REGIONS: Final = (100, 1000)  # fewest and most: none is larger than a hundredth of all
+_PAGE: Final = 4096
 _LONGEST: Final = 0.5  # seconds of one aggregation: regions are split once in each
 
 _ATTEMPTS: Final = 30  # at removing it, 0.1 s apart
@@ -52,6 +54,13 @@ def spans(vmas: Sequence[Vma], most: int = _REGIONS[0]) -> list[tuple[int, int]]
     kept = sorted(sorted((at for at, gap in enumerate(gaps) if gap), key=lambda at: -gaps[at])[: most - 1])
     firsts, lasts = [0, *(at + 1 for at in kept)], [*kept, len(gaps)]
     return [(pieces[i][0], pieces[j][1]) for i, j in zip(firsts, lasts, strict=True)] if pieces else []
+
+
+def evenly(spans: Sequence[tuple[int, int]], parts: int = _REGIONS[0]) -> list[tuple[int, int]]:
+    """*spans* in about *parts* pieces of equal size, whole pages; no span is left out, so there may be more."""
+    size = max(-(-sum(end - start for start, end in spans) // parts), 1)
+    size = -(-size // _PAGE) * _PAGE
+    return [(at, min(at + size, end)) for start, end in spans for at in range(start, end, size)]
 
 
 class Damon:
@@ -113,8 +122,9 @@ class Damon:
         self._write(f"{context}/targets/nr_targets", 1)
         target = f"{context}/targets/0"
         self._write(f"{target}/pid_target", pid)
-        self._write(f"{target}/regions/nr_regions", len(spans))
-        for number, (start, end) in enumerate(spans):
+        regions = evenly(spans)
+        self._write(f"{target}/regions/nr_regions", len(regions))
+        for number, (start, end) in enumerate(regions):
             self._write(f"{target}/regions/{number}/start", start)
             self._write(f"{target}/regions/{number}/end", end)
         self._write("0/state", "on")
