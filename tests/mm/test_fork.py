@@ -11,6 +11,7 @@ from secondsight.mm.config import HostConfig
 from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
+from secondsight.mm.mprotect import mprotect
 from secondsight.mm.page import EXCLUSIVE, FIRST_PFN, REFERENCED, UNEVICTABLE
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mm.vma import Vm
@@ -68,6 +69,40 @@ def test_fork_drops_or_carries_the_secondary_evidence(rules, carried) -> None:
     clear_refs(mm)
     fork(mm, "c")
     assert bool(flags(mm, 3) & REFERENCED) == carried
+
+
+@pytest.mark.parametrize("rules", ["6.1", "7.2"])
+@pytest.mark.parametrize("huge", [False, True])
+def test_what_is_pinned_for_dma_stays_the_parents_and_the_child_gets_a_copy(rules, huge) -> None:
+    host = Host(rules, HostConfig(thp_enabled="always" if huge else "madvise"))
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0), write=True)
+    mm.pin(pages(0, 7), "dma", write=True, longterm=True)
+    mm.pin(pages(0, 9), "pipe")
+    host.drain()
+    child = fork(mm, "c")
+    pinned, other = (range(512), ()) if huge else ((7,), (8, 9))
+    for page in pinned:
+        assert mm.pfn(page) != child.pfn(page) and flags(mm, page) & EXCLUSIVE
+        assert mm.arrays.pte[page] & x86.RW and child.arrays.pte[page] & x86.RW
+        assert child.arrays.pte[page] & x86.ACCESSED, "as a new page, unlike what is shared"
+    for page in other:
+        assert mm.pfn(page) == child.pfn(page) and not mm.arrays.pte[page] & x86.RW
+    holds(host)
+    mm.unpin("dma")
+    assert fork(mm, "later").pfn(7) == mm.pfn(7), "no longer pinned"
+    holds(host)
+
+
+def test_a_copy_keeps_its_content_and_its_areas_rights() -> None:
+    host = Host("6.12")
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0, range(4)), write=True, value=77)
+    mm.pin(pages(0, range(2)), "dma", write=True, longterm=True)
+    mprotect(mm, 1, 2, "none")
+    child = fork(mm, "c")
+    assert host.content[child.pfn(0)] == host.content[child.pfn(1)] == 77
+    assert child.arrays.pte[1] & x86.PROTNONE and not child.arrays.pte[1] & (x86.RW | x86.PRESENT)
 
 
 def test_only_a_registered_parents_child_is_scanned() -> None:

@@ -76,6 +76,13 @@ _was_shared = (_fill, v.Drain(), v.Fork("p", "child"), v.Exit("child"))
 _scan = (v.Madvise("p", "0", "hugepage"), v.Scan())
 
 SHOWN = (
+    Shown(
+        "fork_copies_pinned",
+        (_fill, v.Pin("p", "0:5", "dma", write=True), v.Fork("p", "child")),
+        pte(5),
+        (True, "PWAD"),
+        (False, "PAD"),
+    ),
     Shown("split_pmd_keeps_dirty", (*_huge, v.SplitPmd("p", "0")), pte(5), (True, "PWAD"), (False, "PWA")),
     Shown(
         "split_maps_zero_page",

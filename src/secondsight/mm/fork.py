@@ -2,6 +2,10 @@
 
 fork shares every anonymous page copy-on-write: both sides lose write permission (the notifiers are told, since a guest could write
 still), the child's entries are old, and no page is exclusive any more. Areas without an anon_vma are not copied.
+
+A page that is pinned for DMA (FOLL_PIN) must stay the parent's: the child gets a copy at once, writable and young, and the
+parent's entry stays as it is. A huge page of which any part is pinned is split in the parent's table first, and copied page by page
+(copy_huge_pmd).
 """
 
 from __future__ import annotations
@@ -10,10 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondsight.bits.pte import ACCESSED, PRESENT, PROTNONE, PSE, RW, SWP_EXCLUSIVE, TABLE
+from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PROTNONE, PSE, RW, SWP_EXCLUSIVE, TABLE, USER
 from secondsight.mm.madvise import unmap
-from secondsight.mm.memory import pfn_of
-from secondsight.mm.page import EXCLUSIVE, HPAGE, HUGE_ZERO_PFN, ZERO_PFN, map_pmd, map_pte
+from secondsight.mm.memory import PROT, install, new_anon, pfn_of, split_pmd
+from secondsight.mm.page import (
+    EXCLUSIVE,
+    HPAGE,
+    HUGE_ZERO_PFN,
+    ZERO_FILLED,
+    ZERO_PFN,
+    head_of,
+    map_pmd,
+    map_pte,
+)
 from secondsight.mm.vma import Vm
 from secondsight.native import native
 
@@ -22,21 +35,34 @@ if TYPE_CHECKING:
 
 
 @native
-def _copy(f, parent, child, start, end):  # type: ignore[no-untyped-def]
-    """copy_page_range of one area."""
+def _is_pinned(f, pinned, pfn):  # type: ignore[no-untyped-def]
+    """folio_needs_cow_for_dma: does an exclusive page belong to one of the folios *pinned* (head pfns, ascending)?"""
+    if not len(pinned) or not f.flags[pfn] & EXCLUSIVE:
+        return False
+    head = head_of(f, pfn)
+    at = np.searchsorted(pinned, head)
+    return at < len(pinned) and pinned[at] == head
+
+
+@native
+def _copy(f, r, parent, child, start, end, pinned, prot, copies):  # type: ignore[no-untyped-def]
+    """copy_page_range of one area, whose new pages get the rights *prot*; *copies* int64[pages] takes the pfn of what was copied."""
     page = start
     while page < end:
         block = page >> 9
         pmd = parent.pmd[block]
         if pmd & PSE:
             head = pfn_of(pmd)
-            if head != HUGE_ZERO_PFN:
-                map_pmd(f, head)
-                f.flags[head] &= ~EXCLUSIVE
-                parent.pmd[block] = pmd & ~RW
-            child.pmd[block] = pmd & ~(RW | ACCESSED)
-            page = (block + 1) * HPAGE
-            continue
+            if not _is_pinned(f, pinned, head):
+                if head != HUGE_ZERO_PFN:
+                    map_pmd(f, head)
+                    f.flags[head] &= ~EXCLUSIVE
+                    parent.pmd[block] = pmd & ~RW
+                child.pmd[block] = pmd & ~(RW | ACCESSED)
+                page = (block + 1) * HPAGE
+                continue
+            split_pmd(f, r, parent, block, False)
+            pmd = parent.pmd[block]
         entry = parent.pte[page] if pmd else np.uint64(0)
         if entry:
             child.pmd[block] = TABLE
@@ -46,11 +72,17 @@ def _copy(f, parent, child, start, end):  # type: ignore[no-untyped-def]
                 child.pte[page] = entry & ~SWP_EXCLUSIVE
             else:
                 pfn = pfn_of(entry)
-                if pfn != ZERO_PFN:
-                    map_pte(f, pfn)
-                    f.flags[pfn] &= ~EXCLUSIVE
-                parent.pte[page] = entry & ~RW
-                child.pte[page] = entry & ~(RW | ACCESSED)
+                if pfn != ZERO_PFN and _is_pinned(f, pinned, pfn):
+                    new = new_anon(f, r, 0, False)
+                    f.flags[new] |= f.flags[pfn] & ZERO_FILLED
+                    install(f, child, page, new, prot)
+                    copies[page] = new
+                else:
+                    if pfn != ZERO_PFN:
+                        map_pte(f, pfn)
+                        f.flags[pfn] &= ~EXCLUSIVE
+                    parent.pte[page] = entry & ~RW
+                    child.pte[page] = entry & ~(RW | ACCESSED)
         page += 1
 
 
@@ -63,10 +95,22 @@ def fork(mm: Mm, child_name: str) -> Mm:
     child.huge_ever = mm.huge_ever
     if mm in host.khugepaged.slots:
         host.khugepaged.slots.append(child)
+    pinned = mm.dma_pinned() if host.rules.fork_copies_pinned else np.zeros(0, np.int64)
+    copies = np.full(mm.npages if len(pinned) else 0, -1, np.int64)
     for vma in mm.vmas.areas:
         if vma.anon_vma:
             mm.notifiers.invalidate_range(vma.start, vma.end)
-            _copy(host.frames.arrays, mm.arrays, child.arrays, vma.start, vma.end)
+            f = host.frames.reserve(vma.end - vma.start if len(pinned) else 0, 0, 4 * HPAGE)
+            prot = PROT | DIRTY | (RW if vma.flags & Vm.WRITE else np.uint64(0))
+            if not vma.flags & (Vm.READ | Vm.WRITE):
+                prot = (prot & ~(PRESENT | USER)) | PROTNONE
+            _copy(f, host.r, mm.arrays, child.arrays, vma.start, vma.end, pinned, prot, copies)
+    for page in np.flatnonzero(copies >= 0).tolist():
+        value = host.content.get(mm.pfn(page))
+        if value is None:
+            host.content.pop(int(copies[page]), None)
+        else:
+            host.content[int(copies[page])] = value
     return child
 
 

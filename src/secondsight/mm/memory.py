@@ -116,7 +116,7 @@ def vma_bits(m, page):  # type: ignore[no-untyped-def]
 
 
 @native
-def _new_anon(f, r, bits, in_fault):  # type: ignore[no-untyped-def]
+def new_anon(f, r, bits, in_fault):  # type: ignore[no-untyped-def]
     """A new anonymous page on its way to the LRU (folio_add_new_anon_rmap, folio_add_lru_vma); refcount 1, not yet mapped."""
     pfn = alloc_page(f)
     flags = NEW_ANON
@@ -132,7 +132,7 @@ def _new_anon(f, r, bits, in_fault):  # type: ignore[no-untyped-def]
 
 
 @native
-def _install(f, m, page, pfn, prot):  # type: ignore[no-untyped-def]
+def install(f, m, page, pfn, prot):  # type: ignore[no-untyped-def]
     """Map a page whose one reference the caller holds: the reference becomes the mapping's."""
     f.mapcount[pfn] += 1
     m.pte[page] = (np.uint64(pfn) << PFN_SHIFT) | prot
@@ -201,8 +201,8 @@ def _anonymous(f, r, m, page, write):  # type: ignore[no-untyped-def]
     if not write:
         m.pte[page] = ZERO_PTE
         return
-    pfn = _new_anon(f, r, bits, True)
-    _install(f, m, page, pfn, PROT | DIRTY | RW)
+    pfn = new_anon(f, r, bits, True)
+    install(f, m, page, pfn, PROT | DIRTY | RW)
 
 
 @native
@@ -230,7 +230,7 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
         f.flags[pfn] &= ~EXCLUSIVE
     elif r.swapin_writable and bits & V_WRITE and not shared:
         prot |= RW
-    _install(f, m, page, pfn, prot)
+    install(f, m, page, pfn, prot)
 
 
 @native
@@ -329,12 +329,12 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
         if not told:
             return ACCESS_NOTIFY
         m.n[FAULTS] += 1
-        pfn = _new_anon(f, r, bits, True)
+        pfn = new_anon(f, r, bits, True)
         if old != ZERO_PFN:
             if bits & V_LOCKED:
                 munlock_folio(f, r, old)
             unmap_pte(f, old)
-        _install(f, m, page, pfn, PROT | RW | DIRTY)
+        install(f, m, page, pfn, PROT | RW | DIRTY)
     return ACCESS_DONE
 
 
@@ -369,11 +369,11 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
         return ACCESS_NOTIFY
     m.n[FAULTS] += 1
     bits = vma_bits(m, page)
-    pfn = _new_anon(f, r, bits, True)
+    pfn = new_anon(f, r, bits, True)
     if bits & V_LOCKED:
         munlock_folio(f, r, old)
     unmap_pte(f, old)
-    _install(f, m, page, pfn, PROT)
+    install(f, m, page, pfn, PROT)
     return ACCESS_DONE
 
 

@@ -51,6 +51,8 @@ class Mm:
         self.exited = False
         self.denied = 0
         self.pins: dict[str, list[int]] = {}
+        #: Of these, the ones that FOLL_PIN took.
+        self.dma_pins: dict[str, list[int]] = {}
         # One area, also where the numbers have gaps: a trace does not tell mappings apart.
         self.vmas = VmaList([Vma(0, blocks * HPAGE, Vm.READ | Vm.WRITE)])
         self.arrays = MmArrays(
@@ -214,7 +216,7 @@ class Mm:
         """get_user_pages_fast, keeping a reference on each page under *name*: fast where it can, else the slow path, which touches.
 
         *unshare*: pin_user_pages_fast (FOLL_PIN), which first makes shared pages the process's own even for reading.
-        *longterm*: FOLL_LONGTERM, as io_uring pins its registered buffers.
+        *longterm*: FOLL_PIN and FOLL_LONGTERM, as io_uring pins its registered buffers.
         """
         touch = not longterm or self.host.rules.longterm_pins_touch
         pages = np.ascontiguousarray(pages, dtype=np.int64)
@@ -259,12 +261,22 @@ class Mm:
                 held.append(pfn)
             return len(pages)
 
+        before = len(held)
         self.run_faults(pages, step, "gup")
+        if longterm:
+            self.dma_pins.setdefault(name, []).extend(held[before:])
+
+    def dma_pinned(self) -> Pages:
+        """The folios that are pinned for DMA (folio_maybe_dma_pinned): their head pfns, ascending."""
+        pfns = np.array([pfn for held in self.dma_pins.values() for pfn in held], np.int64)
+        large = (self.host.frames.arrays.flags[pfns] & (HEAD | TAIL)) != 0
+        return np.unique(np.where(large, pfns & ~np.int64(HPAGE - 1), pfns))
 
     def unpin(self, name: str) -> None:
         """put_page on everything pinned under *name*; a page that lived only by its pin is freed."""
         if name not in self.pins:
             raise UsageError(f"space {self.name!r} holds no pins called {name!r}")
+        self.dma_pins.pop(name, None)
         f = self.host.frames.reserve(0, frees=1024 + len(self.pins[name]))
         for pfn in self.pins.pop(name):
             if pfn != ZERO_PFN and (pfn & ~511) != HUGE_ZERO_PFN:

@@ -389,6 +389,12 @@ class Rules:
         "io_uring/rsrc.c io_pin_pages: pin_user_pages_fast (after 6.1)",
         "booted",
     )
+    fork_copies_pinned: bool = _rule(
+        True,
+        "fork gives the child a copy of a page pinned for DMA (FOLL_PIN) and leaves the parent's as it is; else both share it",
+        "mm/memory.c copy_present_page, folio_needs_cow_for_dma; 70e806e4e645 (5.9)",
+        "booted",
+    )
     touch_pmd_always: bool = _rule(
         False,
         "get_user_pages makes a huge PMD it follows young and dirty, reading or writing; else writing only",
@@ -544,6 +550,7 @@ _2_6_38 = _6_1.but(
     mglru_available=False,
     ksm_invalidates=False,
     mprotect_keeps_exclusive_writable=False,
+    fork_copies_pinned=False,
 )
 _THP_BASE = _2_6_38.but(
     name="thp-base",

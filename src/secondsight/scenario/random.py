@@ -212,7 +212,9 @@ class Generator:
             return False
         name = f"p{len(s.steps)}"
         s.pins.append(name)
-        s.steps.append(v.Pin("vm", self._some(s, most=32), name))
+        # Registering a buffer with io_uring is all or nothing: not where something may be denied.
+        write = not s.protected and self.rng.random() < 0.4
+        s.steps.append(v.Pin("vm", self._some(s, most=32), name, write=write))
         return True
 
     def _do_io(self, s: _State) -> bool:
