@@ -178,8 +178,10 @@ class Vm:
         for at in range(0, len(pages), _ENTRIES):
             part = [top + (p + shift) * libc.PAGE for p in pages[at : at + _ENTRIES]]
             values = [(stamp or 0) | p for p in pages[at : at + _ENTRIES]]
-            # First the private slot's pages: what KVM maps of those is in none of the LRU batches when the area's turn comes.
-            self._list(list(ours), [0] * len(ours), False)
+            # First the private slot's pages, by a list as long: what KVM maps of those is in none of the LRU batches when the area's
+            # turn comes, nor does the list then take a page that the guest has only read as zero.
+            rehearsal = [ours[i % len(ours)] for i in range(max(len(part), len(ours)))]
+            self._list(rehearsal[:_ENTRIES], [0] * _ENTRIES, False)
             cpu.go(self._routines)
             self._list(part, values, stamp is not None)
             for name, count in cpu.go(self._routines).items():
