@@ -1,10 +1,16 @@
 """KSM at the depth the seed needs (mm/ksm.c): equal pages of mergeable areas become one read-only page.
 
-    write_protect_page   each mapping read-only; the notifiers are told
-    replace_page         the second and further mappings change over to the first page: change_pte (set_pte_at_notify)
-    unmerge              a write fault on each (break_ksm)
+    a scan            drain the LRU batches; then page by page:
+      stable tree     has its content a KSM page? merge into that
+      unstable tree   else, met an equal one in this scan? the newer becomes the KSM page, the older is merged into it
+    merge one page    write_protect_page: the notifiers unmap it; a page that somebody else holds stays as it is
+                      replace_page: the mapping changes over to the KSM page: change_pte (set_pte_at_notify)
+    break             a write fault: of a KSM page whose first partner could not be merged (break_cow), and of all (unmerge)
 
-Contents are the ``value`` a store filled the page with; only pages so filled can be equal.
+The unmapping carries a secondary MMU's accessed bit to the page (up to 6.12), and if that activates it, it waits in the activation
+batch, which holds a reference: the page cannot be merged before the next scan. Until then others become KSM pages and are broken again.
+
+Contents are the ``value`` a store filled the page with; only pages so filled, or zero-filled, can be equal.
 """
 
 from __future__ import annotations
@@ -20,10 +26,9 @@ from secondsight.mm.lru import mark_page_accessed, munlock_folio
 from secondsight.mm.page import (
     ANON,
     EXCLUSIVE,
-    HEAD,
     HPAGE,
     KSM,
-    TAIL,
+    SWAPCACHE,
     ZERO_FILLED,
     ZERO_PFN,
     head_of,
@@ -38,92 +43,135 @@ if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
 
 
+#: Scans that ksmd makes: the first only takes checksums, and three more settle whatever had to wait for a drain.
+_SCANS = 4
+
+
 def merge(host: Host, took: dict[str, npt.NDArray[np.int64]] | None = None) -> int:
-    """Merge every pair of equal pages in MADV_MERGEABLE areas; returns how many mappings changed over.
+    """Let ksmd make some scans; returns how many mappings changed over to another page.
 
     *took*: for each space the pages a kernel was seen to have merged; without it all equal pages are.
     """
-    groups: dict[int, list[tuple[Mm, int]]] = {}
-    f = host.frames.arrays
+    items = _mergeable(host, took)
+    stable: dict[int, int] = {}
+    changed = 0
+    for scan in range(_SCANS):
+        host.drain()
+        if not scan:
+            continue
+        unstable: dict[int, tuple[Mm, int]] = {}
+        for mm, page in items:
+            value = _content(mm, page)
+            if value is None:
+                continue
+            pfn = mm.pfn(page)
+            if _flags(host, pfn) & KSM:
+                stable.setdefault(value, pfn)
+            elif value in stable:
+                changed += _merge_into(mm, page, stable[value])
+            elif value not in unstable:
+                unstable[value] = (mm, page)
+            else:
+                other_mm, other = unstable[value]
+                # Don't substitute a ksm page for a forked page (unstable_tree_search_insert).
+                if pfn == other_mm.pfn(other) or not _becomes_ksm(mm, page):
+                    continue
+                kept = mm.pfn(page)
+                if _merge_into(other_mm, other, kept):
+                    stable[value] = kept
+                    del unstable[value]
+                    changed += 1
+                else:
+                    mm.cpu_access(np.array([page], dtype=np.int64), write=True)
+                    host.content[mm.pfn(page)] = value
+    return changed
+
+
+def _mergeable(host: Host, took: dict[str, npt.NDArray[np.int64]] | None) -> list[tuple[Mm, int]]:
+    """The pages of MADV_MERGEABLE areas that can be equal to others, in ksmd's order."""
+    out = []
     for mm in host.mms.values():
         allowed = None if took is None else set(took.get(mm.name, np.zeros(0, np.int64)).tolist())
         for vma in mm.vmas.areas:
-            if not vma.flags & Vm.MERGEABLE:
-                continue
-            for page in range(vma.start, vma.end):
-                if allowed is not None and page not in allowed:
-                    continue
-                pfn = mm.pfn(page)
-                if pfn <= ZERO_PFN or not f.flags[head_of(f, pfn)] & ANON:
-                    continue
-                value = host.content.get(pfn, 0 if f.flags[pfn] & ZERO_FILLED else None)
-                if value is None:
-                    continue
-                small = not f.flags[pfn] & (HEAD | TAIL)
-                if small and not f.flags[pfn] & KSM and f.refcount[pfn] != f.mapcount[pfn]:
-                    continue
-                groups.setdefault(value, []).append((mm, page))
-    changed = 0
-    for members in groups.values():
-        if len(members) > 1:
-            changed += _merge_group(host, members)
-    return changed
+            if vma.flags & Vm.MERGEABLE:
+                pages = (
+                    range(vma.start, vma.end)
+                    if allowed is None
+                    else sorted(allowed.intersection(range(vma.start, vma.end)))
+                )
+                out += [(mm, page) for page in pages if _content(mm, page) is not None]
+    return out
 
 
-def _merge_group(host: Host, members: list[tuple[Mm, int]]) -> int:
-    # try_to_merge_one_page splits a huge page first; one that cannot be split is left out.
-    members = [(mm, page) for mm, page in members if _small(mm, page) and mm.pfn(page) > ZERO_PFN]
-    if len(members) < 2:
-        return 0
-    f = host.frames.reserve(0, 0, len(members) + 64)
-    # ksmd finds the first page of a kind again in its unstable tree when it meets the second: that one becomes the KSM page
-    # (try_to_merge_two_pages); once there is one, the others are merged into it.
-    kept_mm, kept_page = next(((mm, page) for mm, page in members if f.flags[mm.pfn(page)] & KSM), members[1])
-    keep = kept_mm.pfn(kept_page)
-    changed = 0
-    for mm, page in members:
-        _write_protect(mm, page)
-    if not f.flags[keep] & KSM:
-        # The first page of a kind becomes the KSM page in place (try_to_merge_one_page without kpage).
-        f.flags[keep] = (f.flags[keep] | KSM | PAGE_DIRTY) & ~EXCLUSIVE
-        mark_page_accessed(f, host.r, keep)
-    for mm, page in members:
-        old = mm.pfn(page)
-        if old == keep:
-            continue
-        if host.rules.ksm_invalidates:
-            mm.notifiers.invalidate_range(page, page + 1)
-        entry = (mm.arrays.pte[page] & ~PFN_MASK & ~DIRTY) | (np.uint64(keep) << np.uint64(12))
-        if host.rules.has_change_pte:
-            mm.notifiers.change_pte(page, entry)
-        mm.arrays.pte[page] = entry
-        f.mapcount[keep] += 1
-        f.refcount[keep] += 1
-        if mm.vmas.at(page).flags & Vm.LOCKED:
-            munlock_folio(f, host.r, old)
-            mlock_page(f, keep)
-        f.mapcount[old] -= 1
-        put_page(f, old)
-        changed += 1
-    return changed
+def _content(mm: Mm, page: int) -> int | None:
+    """What an anonymous page is filled with; None where it is not known to equal any other."""
+    pfn = mm.pfn(page)
+    if pfn <= ZERO_PFN or not _flags(mm.host, pfn) & ANON:
+        return None
+    zero = mm.host.frames.arrays.flags[pfn] & ZERO_FILLED
+    return mm.host.content.get(pfn, 0 if zero else None)
 
 
-def _small(mm: Mm, page: int) -> bool:
-    """Is *page* mapped by a small page, if need be after a split?"""
-    if mm.arrays.pmd[page >> 9] & PSE or is_large(mm, page):
-        return split_huge(mm, page // HPAGE)
+def _flags(host: Host, pfn: int) -> int:
+    f = host.frames.arrays
+    return int(f.flags[head_of(f, pfn)])
+
+
+def _becomes_ksm(mm: Mm, page: int) -> bool:
+    """try_to_merge_one_page without a KSM page: the page becomes one in place."""
+    if not _write_protect(mm, page):
+        return False
+    f, pfn = mm.host.frames.arrays, mm.pfn(page)
+    f.flags[pfn] = (f.flags[pfn] | KSM | PAGE_DIRTY) & ~EXCLUSIVE
+    mark_page_accessed(f, mm.host.r, pfn)
     return True
 
 
-def _write_protect(mm: Mm, page: int) -> None:
-    """write_protect_page: clean and read-only; the notifiers drop or protect theirs."""
-    entry = mm.arrays.pte[page] & ~(RW | DIRTY)
-    if mm.arrays.pte[page] & (RW | DIRTY):
-        if mm.host.rules.ksm_invalidates:
-            mm.notifiers.invalidate_range(page, page + 1)
-        if mm.host.rules.has_change_pte:
+def _merge_into(mm: Mm, page: int, keep: int) -> bool:
+    """try_to_merge_one_page: the mapping changes over to the KSM page *keep*; False where the page cannot be had alone."""
+    if not _write_protect(mm, page):
+        return False
+    host = mm.host
+    f = host.frames.reserve(0, 0, 64)
+    old = mm.pfn(page)
+    if host.rules.ksm_invalidates:
+        mm.notifiers.invalidate_range(page, page + 1)
+    entry = (mm.arrays.pte[page] & ~PFN_MASK & ~DIRTY) | (np.uint64(keep) << np.uint64(12))
+    if host.rules.has_change_pte:
+        mm.notifiers.change_pte(page, entry)
+    mm.arrays.pte[page] = entry
+    f.mapcount[keep] += 1
+    f.refcount[keep] += 1
+    if mm.vmas.at(page).flags & Vm.LOCKED:
+        munlock_folio(f, host.r, old)
+        mlock_page(f, keep)
+    f.mapcount[old] -= 1
+    put_page(f, old)
+    return True
+
+
+def _write_protect(mm: Mm, page: int) -> bool:
+    """write_protect_page, of a huge page after its split: the notifiers unmap it, then it becomes clean and read-only if none but its
+    mappings holds it; False where somebody does."""
+    if (mm.arrays.pmd[page >> 9] & PSE or is_large(mm, page)) and not split_huge(mm, page // HPAGE):
+        return False
+    pfn = mm.pfn(page)
+    if pfn <= ZERO_PFN:  # the split mapped the zero page in its place
+        return False
+    host, f = mm.host, mm.host.frames.arrays
+    if host.rules.ksm_invalidates:
+        mm.notifiers.invalidate_range(page, page + 1)
+    entry = mm.arrays.pte[page]
+    if entry & (RW | DIRTY) or f.flags[pfn] & EXCLUSIVE:
+        cached = 1 if f.flags[pfn] & SWAPCACHE else 0
+        if f.refcount[pfn] != f.mapcount[pfn] + cached:
+            return False
+        f.flags[pfn] &= ~EXCLUSIVE
+        entry &= ~(RW | DIRTY)
+        if host.rules.has_change_pte:
             mm.notifiers.change_pte(page, entry)
         mm.arrays.pte[page] = entry
+    return True
 
 
 def unmerge(mm: Mm, start: int, end: int) -> None:
