@@ -27,6 +27,21 @@ FACTS_61 = Facts(
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("facts", [FACTS_61, FACTS_72])
+def test_what_only_kallsyms_knows_changes_no_verdict(facts):
+    """So explain does not ask it (probe.probe, kallsyms=None)."""
+    young = np.zeros((4, 512), bool)
+    young[1:] = True
+    found = with_vm(columns(4), young)
+    found.flags[2] |= kpf.REFERENCED
+    found.zap_marks[3, ::3] = 2
+    told = []
+    for soft in (None, False, True):
+        answer = explain(snapshot(found, facts=msgspec.structs.replace(facts, soft_accessed=soft)))
+        told.append((answer.blocks, answer.totals, answer.rules, answer.open_points, answer.channels))
+    assert told[0] == told[1] == told[2]
+
+
 def test_blocks_that_only_the_guest_uses():
     young = np.zeros((3, 512), bool)
     young[1:] = True

@@ -15,6 +15,7 @@ the 6 MB of vmlinux to a fraction of a second, also where the machine is emulate
 
 from __future__ import annotations
 
+import mmap
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from secondsight.errors import InputError, MissingPart
 _FIXED = {INT: 1, ARRAY: 3, VAR: 1, DECL_TAG: 1}
 _EACH = {STRUCT: 3, UNION: 3, ENUM: 2, FUNC_PROTO: 2, DATASEC: 3, ENUM64: 3}
 _MAGIC = 0xEB9F
+_PART = 1 << 14  # words worked on at a time: arrays of them stay in a core's cache
 
 
 class Record(NamedTuple):
@@ -48,7 +50,7 @@ class Record(NamedTuple):
 class Btf:
     """One blob; a module's names vmlinux's as *base*."""
 
-    def __init__(self, data: bytes, base: Btf | None = None, source: str = "BTF") -> None:
+    def __init__(self, data: bytes | mmap.mmap, base: Btf | None = None, source: str = "BTF") -> None:
         """Index *data*.
 
         Raises:
@@ -64,7 +66,7 @@ class Btf:
         self.source = source
         self.base = base
         self.words = np.frombuffer(data, "<u4", type_len // 4, header + type_at)
-        self.strings = data[header + str_at : header + str_at + str_len]
+        self._data, self._text_at, self._text_end = data, header + str_at, header + str_at + str_len
         self.first: int = base.end if base else 1
         self.first_string: int = base.end_string if base else 0
         self.end_string: int = self.first_string + str_len
@@ -86,7 +88,13 @@ class Btf:
             InputError: not BTF.
         """
         try:
-            return cls(path.read_bytes(), base, str(path))
+            with path.open("rb") as stream:
+                data: bytes | mmap.mmap
+                try:
+                    data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # vmlinux's since 6.16
+                except (OSError, ValueError):
+                    data = stream.read()
+                return cls(data, base, str(path))
         except OSError as error:
             raise MissingPart(
                 f"{path}: {error.strerror}; kernel memory needs a kernel built with BTF"
@@ -97,37 +105,40 @@ class Btf:
         total = len(words)
         if total < 3:
             return np.empty(0, np.int64)
-        fixed, each = np.full(32, 3, np.int32), np.zeros(32, np.int32)
+        # By a header's highest byte, which holds the kind in its low five bits.
+        fixed, each = np.full(256, 3, np.int32), np.zeros(256, np.int32)
         for kind, extra in _FIXED.items():
-            fixed[kind] += extra
+            fixed[kind::32] += extra
         for kind, extra in _EACH.items():
-            each[kind] = extra
-        following = np.arange(total, dtype=np.int32)
-        following[-1] += 3  # no record is shorter: one that starts at the last word is torn
-        info = words[1:]
-        kinds = (info >> np.uint32(24)).astype(np.uint8) & np.uint8(31)
-        following[:-1] += fixed[kinds]
-        following[:-1] += each[kinds] * (info & np.uint32(0xFFFF)).astype(np.int32)
-        chain, at = [], 0
-        jump = following.data  # gives Python's numbers, and only those asked for
+            each[kind::32] = extra
+        length = np.empty(total, np.int32)
+        length[-1] = 3  # no record is shorter: one that starts at the last word is torn
+        for at in range(0, total - 1, _PART):
+            info = words[at + 1 : at + 1 + _PART]
+            highest = (info >> np.uint32(24)).astype(np.uint8)
+            members = (info & np.uint32(0xFFFF)).view(np.int32)
+            length[at : at + len(info)] = fixed.take(highest) + each.take(highest) * members
+        # Python's own numbers, and only those asked for.
+        seen, jump, at = bytearray(total), length.data, 0
         while at < total:
-            chain.append(at)
-            at = jump[at]
+            seen[at] = 1
+            at += jump[at]
+        starts = np.flatnonzero(np.frombuffer(seen, np.bool_))
         if at != total:
             raise InputError(
                 self.source,
-                f"type {self.first + len(chain) - 1}",
+                f"type {self.first + len(starts) - 1}",
                 "torn BTF: a record reaches beyond the end",
             )
-        return np.array(chain, np.int64)
+        return starts
 
     def text(self, offset: int) -> str:
         """The string at *offset*."""
         if offset < self.first_string:
             return self.base.text(offset) if self.base else ""
-        offset -= self.first_string
-        end = self.strings.find(b"\0", offset)
-        return self.strings[offset:end].decode("utf-8", "replace")
+        at = self._text_at + offset - self.first_string
+        end = self._data.find(b"\0", at, self._text_end)
+        return self._data[at : end if end >= 0 else self._text_end].decode("utf-8", "replace")
 
     def record(self, number: int) -> Record:
         """The record of type *number*.
@@ -146,9 +157,8 @@ class Btf:
         return Record(self.words, at + 3, name, info >> 24 & 31, info & 0xFFFF, bool(info >> 31), size)
 
     def _string_offset(self, name: str) -> int | None:
-        wanted = b"\0" + name.encode() + b"\0"
-        at = self.strings.find(wanted)
-        return at + 1 + self.first_string if at >= 0 else None
+        at = self._data.find(b"\0" + name.encode() + b"\0", self._text_at, self._text_end)
+        return at + 1 - self._text_at + self.first_string if at >= 0 else None
 
     def find(self, name: str, kinds: frozenset[int]) -> int | None:
         """Number of the type called *name* whose kind is one of *kinds*; a module's own before vmlinux's."""

@@ -117,9 +117,13 @@ def _from_symbols(path: Path) -> dict[str, object]:
 
 
 def probe(
-    tracing: Path | None = None, btf_folder: Path = BTF_FOLDER, kallsyms: Path = Path("/proc/kallsyms")
+    tracing: Path | None = None, btf_folder: Path = BTF_FOLDER, kallsyms: Path | None = Path("/proc/kallsyms")
 ) -> Facts:
-    """Look at the running kernel; what may not be looked at is None and named in ``missing``."""
+    """Look at the running kernel; what may not be looked at is None and named in ``missing``.
+
+    *kallsyms* None: not asked. The kernel takes longer to print its 200,000 lines than everything else here takes, and what they
+    settle, ``soft_accessed``, is no part of the judgement.
+    """
     from secondsight.live import tracefs
 
     found: dict[str, object] = {}
@@ -137,7 +141,7 @@ def probe(
     except (SecondSightError, OSError) as error:
         missing["tracepoints"] = str(error)
     try:
-        found |= _from_symbols(kallsyms)
+        found |= {} if kallsyms is None else _from_symbols(kallsyms)
     except (SecondSightError, OSError) as error:
         missing["symbols"] = str(error)
     lru_gen = Path("/sys/kernel/mm/lru_gen/enabled")
