@@ -207,6 +207,18 @@ def test_frames_come_back_in_the_order_asked(table, frames, ordered):
         assert np.array_equal(words.read(asked), asked * np.uint64(3) + np.uint64(1))
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5100), st.integers(1, 900)), min_size=1, max_size=12))
+def test_frames_in_rows_are_read_as_they_come(table, rows):
+    """Of folios and fresh memory: long rows, in any order, over each other, beyond the end."""
+    asked = np.concatenate([np.arange(first, first + length) for first, length in rows]).astype(np.uint64)
+    into = np.zeros(asked.shape, np.uint32)
+    with FrameTable(str(table)) as words:
+        words.read(asked, into, np.uint64(0xFFF))
+    told = np.where(asked < 5000, asked * np.uint64(3) + np.uint64(1), np.uint64(0))
+    assert np.array_equal(into, told & np.uint64(0xFFF))
+
+
 def test_frames_far_apart_are_sorted_and_long_lists_read_in_parts(table):
     near = np.tile(np.arange(5000, dtype=np.uint64)[::-1], 8)
     with FrameTable(str(table)) as words:

@@ -38,6 +38,9 @@ _FRAME_BITS = np.uint64(int(kpf.KPF_MASK))
 #: flags of a frame that a PMD's mapping may begin with: a folio, the huge zero page, what has no page
 _NOT_ALONE = kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL | kpf.HUGE | kpf.THP | kpf.ZERO_PAGE | kpf.NOPAGE
 _PART = 16  # blocks worked on at a time
+_READ = 64  # blocks read at a time: a call costs what a block does
+#: of a page that is there and that no one else maps
+_OWN = pm.PRESENT | pm.EXCLUSIVE
 #: stands for a frame that may not be seen (0 would be the zero page): the highest number there is
 _HIDDEN = np.uint64(int(bits.PFN_MASK) >> 12)
 
@@ -82,6 +85,14 @@ class Columns:
     @classmethod
     def empty(cls, blocks: U64, **facts: object) -> Columns:
         """Columns for the blocks at *blocks* (uint64[N]), all zero and known; *facts* are the fields that are not arrays."""
+        found = cls.unread(blocks, **facts)
+        found.pte_known[:] = found.page_known[:] = True
+        found.folio[:] = -1
+        return found
+
+    @classmethod
+    def unread(cls, blocks: U64, **facts: object) -> Columns:
+        """As :meth:`empty`, but nothing is known, and *folio* is 0: memory that no one has touched."""
         count, page = len(blocks), (len(blocks), 512)
         # The arrays of a number a page lie in one.
         arena = zeroed(count * 512 * 36)
@@ -100,8 +111,6 @@ class Columns:
             part(np.bool_),
             part(np.uint8),
         )
-        pte_known[:] = page_known[:] = True
-        folio[:] = -1
         return cls(
             address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=pte, flags=flags, mapcount=mapcount,
             folio_mapcount=folio_mapcount, refcount=refcount, shared=shared, folio=folio, pte_known=pte_known,
@@ -277,20 +286,27 @@ class ProcfsReader:
         shape = (len(blocks), 512)
         nowhere = np.zeros(shape, np.bool_)
         secondary = Secondary("secondary MMUs", nowhere, nowhere, self.secondary_reason())
-        found = Columns.empty(blocks, secondary=(secondary,), counts_known=False)
+        found = Columns.unread(blocks, secondary=(secondary,), counts_known=False)
         # The frames stand where their folios will, which procfs does not tell apart.
         pfns = found.folio.view(np.uint64)
-        present, hidden, several = (np.empty(shape, np.bool_) for _ in range(3))
-        words = np.empty((_PART, 512), np.uint64)
-        for rows in _parts(len(blocks)):
+        present, hidden, several = (np.zeros(shape, np.bool_) for _ in range(3))
+        words = np.empty((_READ, 512), np.uint64)
+        for rows in _parts(len(blocks), _READ):
             some = self._pagemap.read_blocks(blocks[rows], words[: len(blocks[rows])])
-            present[rows] = here = (some & pm.PRESENT) != 0
-            np.logical_and(here, (some & pm.EXCLUSIVE) == 0, out=several[rows])
             frames = np.bitwise_and(some, pm.PFN_MASK, out=pfns[rows])
-            hidden[rows] = unseen = here & (frames == 0)
-            _entries(found, some, frames, here, unseen, rows)
+            if (np.bitwise_and.reduce(some, axis=None) & _OWN) == _OWN and frames.all():
+                # The common case, in a third of the time: all there, seen, mapped once.
+                present[rows] = found.page_known[rows] = True
+                _entries(found, some, frames, rows)
+                continue
+            here = np.not_equal(some & pm.PRESENT, 0, out=present[rows])
+            np.logical_and(here, (some & pm.EXCLUSIVE) == 0, out=several[rows])
+            unseen = np.logical_and(here, frames == 0, out=hidden[rows])
+            np.logical_not(unseen, out=found.page_known[rows])
+            _entries(found, some, np.where(unseen, _HIDDEN, frames), rows)
+            _but_for(found, some, here, rows)
         visible = present & ~hidden
-        self._pages(found, pfns, present, visible, several)
+        found = self._pages(found, pfns, present, visible, several)
         if hidden.any():
             self._mark_zero(found, hidden)
         huge = self._huge(found, present)
@@ -304,7 +320,8 @@ class ProcfsReader:
                 & ((found.flags[:, 0] & kpf.THP) != 0)
                 & visible.all(axis=1)
             )
-        found.pmd[huge] = bits.PRESENT | bits.PSE | bits.RW | bits.USER | pfns[huge, 0] << bits.PFN_SHIFT
+        first = np.where(visible[huge, 0], pfns[huge, 0], np.uint64(0))
+        found.pmd[huge] = bits.PRESENT | bits.PSE | bits.RW | bits.USER | first << bits.PFN_SHIFT
         found.pte[huge] = 0
         found.folio[~visible] = -1
         self._process.require_alive()
@@ -318,33 +335,30 @@ class ProcfsReader:
             return np.zeros(len(small), np.bool_)
         return self._pagemap.huge_blocks(found.address)
 
-    def _pages(self, found: Columns, pfns: U64, present: Bools, visible: Bools, several: Bools) -> None:
-        """Flags and counts of the frames that may be seen; *several* are mapped more than once."""
-        keep = _FRAME_BITS if self._trust_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
-        if self._flags is None:
-            np.logical_not(present, out=found.page_known)
-        else:
-            if visible.all():
-                self._flags.read(pfns, found.flags, keep)
-            else:
-                found.flags[visible] = self._flags.read(pfns[visible], keep=keep)
-            np.logical_or(~present, visible, out=found.page_known)
-        for rows in _parts(len(pfns)):
-            zero = (found.flags[rows] & kpf.ZERO_PAGE) != 0
-            if zero.any():
-                found.pte[rows][zero] &= ~(bits.PFN_MASK | bits.RW)
-                found.flags[rows][zero] = 0
+    def _pages(self, found: Columns, pfns: U64, present: Bools, visible: Bools, several: Bools) -> Columns:
+        """*found* with flags and counts of the frames that may be seen; *several* are mapped more than once."""
         counts = found.mapcount
         counts[:] = present
         counts[several] = 2
+        found.shared[several] = True
+        cached: Bools | None = None
+        if self._flags is None:
+            np.logical_not(present, out=found.page_known)
+        elif visible.any():
+            keep = _FRAME_BITS if self._trust_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
+            gone = ~visible
+            # One that is asked anyway stands for each frame that is not there: less work than leaving those out.
+            pfns[gone] = pfns.reshape(-1)[visible.argmax()]
+            self._flags.read(pfns, found.flags, keep)
+            found.flags[gone] = 0
+            cached = _told(found)
         several &= visible
         if self._counts is not None and several.any():
             held = self._counts.read(pfns[several])
             counts[several] = np.minimum(held, np.uint64(1 << 30)).astype(np.int32)
-        for rows in _parts(len(pfns)):
-            np.greater(counts[rows], 1, out=found.shared[rows])
-            found.folio_mapcount[rows] = counts[rows]
-            np.add(counts[rows], (found.flags[rows] & kpf.SWAPCACHE) != 0, out=found.refcount[rows])
+            found.shared[several] = held > 1
+        # What procfs tells of a folio is its page's own: one column is all three, where no page is in the swap cache.
+        return replace(found, folio_mapcount=counts, refcount=counts if cached is None else counts + cached)
 
     def _mark_zero(self, found: Columns, hidden: Bools) -> None:
         """Which of the *hidden* pages (bool[N, 512]) are the zero page: PAGEMAP_SCAN tells without their frames."""
@@ -371,28 +385,44 @@ class ProcfsReader:
         self.close()
 
 
-def _entries(found: Columns, words: U64, frames: U64, present: Bools, hidden: Bools, rows: slice) -> None:
-    """Entries of the blocks *rows*, as their *words* and *frames* tell; a *hidden* frame may not be seen."""
-    swapped = (words & pm.SWAPPED) != 0
-    found.pmd[rows][present.any(axis=1) | swapped.any(axis=1)] = bits.TABLE
+def _entries(found: Columns, words: U64, frames: U64, rows: slice) -> None:
+    """Entries of the blocks *rows* as if every page were there, which *words* and *frames* tell of."""
+    found.pmd[rows] = bits.TABLE
     # Which PTEs are writable procfs does not say: taken for writable, as private memory that was written is.
-    entry = bits.PRESENT | bits.USER | bits.RW | bits.DIRTY
+    pte = np.left_shift(frames, bits.PFN_SHIFT, out=found.pte[rows])
+    pte |= bits.PRESENT | bits.USER | bits.RW | bits.DIRTY
+    if np.bitwise_or.reduce(words, axis=None) & pm.UFFD_WP:
+        pte[(words & pm.UFFD_WP) != 0] |= bits.UFFD_WP
+
+
+def _but_for(found: Columns, words: U64, present: Bools, rows: slice) -> None:
+    """Put right the entries of the blocks *rows* whose page is not *present*: swapped out, or nothing."""
     pte = found.pte[rows]
-    np.left_shift(np.where(hidden, _HIDDEN, frames) if hidden.any() else frames, bits.PFN_SHIFT, out=pte)
-    np.bitwise_or(pte, entry, out=pte)
-    if not present.all():
-        pte[~present] = 0
-    if swapped.any():
-        pte[swapped] = bits.swap_pte(frames[swapped])
-    protected = present & ((words & pm.UFFD_WP) != 0)
-    if protected.any():
-        pte[protected] |= bits.UFFD_WP
-    np.logical_not(present, out=found.pte_known[rows])
+    absent = np.logical_not(present, out=found.pte_known[rows])
+    pte[absent] = 0
+    swapped = (words & pm.SWAPPED) != 0
+    pte[swapped] = bits.swap_pte(words[swapped] & pm.PFN_MASK)
+    found.pmd[rows][~(present | swapped).any(axis=1)] = 0
 
 
-def _parts(blocks: int) -> list[slice]:
+def _told(found: Columns) -> Bools | None:
+    """Make *found* of what the flags say is the zero page; which pages are in the swap cache, None if none is."""
+    cached: Bools | None = None
+    for rows in _parts(len(found.flags)):
+        flags = found.flags[rows]
+        telling = flags & (kpf.ZERO_PAGE | kpf.SWAPCACHE)
+        if telling.any():
+            zero = (telling & kpf.ZERO_PAGE) != 0
+            found.pte[rows][zero] &= ~(bits.PFN_MASK | bits.RW)
+            flags[zero] = 0
+            cached = np.zeros(found.flags.shape, np.bool_) if cached is None else cached
+            np.equal(telling, kpf.SWAPCACHE, out=cached[rows])
+    return cached
+
+
+def _parts(blocks: int, size: int = _PART) -> list[slice]:
     """*blocks* in pieces whose arrays of a number a page fit into a core's cache: fresh memory for the whole costs its page faults."""
-    return [slice(at, at + _PART) for at in range(0, blocks, _PART)]
+    return [slice(at, at + size) for at in range(0, blocks, size)]
 
 
 def _table(path: str) -> FrameTable | None:
