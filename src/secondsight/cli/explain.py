@@ -1,19 +1,15 @@
-"""``secondsight explain``: why khugepaged will or will not collapse each block."""
+"""``secondsight explain``: why khugepaged will or will not collapse each block. What it does is in ``explained.py``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from secondsight.live.explain import Block, Explanation, Mapping
+from secondsight.cli import explained
 
 app = typer.Typer(help="Why khugepaged will or will not collapse each block of a process.")
-
-_SHOWN = 8  # of the blocks that collapse or are wasted
-_ALIKE = 3  # of anything else with the same answer
 
 
 @app.command()
@@ -43,176 +39,4 @@ def explain(
     ] = None,
 ) -> None:
     """Totals first, then block by block: how it is mapped, which channel calls it used, and what khugepaged will answer and why."""
-    from secondsight.errors import UsageError
-    from secondsight.live import capture
-    from secondsight.live.explain import explain as judge
-
-    if (file is None) == (pid is None):
-        raise UsageError("explain: name a snapshot file or --pid PID, one of them")
-    if file is not None:
-        if within or vmcore or qmp:
-            raise UsageError("--range, --vmcore, --qmp: belong to --pid; a snapshot holds what was captured")
-        taken = capture.load(file)
-    else:
-        from secondsight.cli.snapshot import take
-
-        assert pid is not None
-        taken = take(pid, within, kernel_memory, vmcore, qmp)
-    answer = judge(taken)
-    if report is not None:
-        _write_page(answer, report)
-    if json:
-        import msgspec
-
-        print(msgspec.json.format(msgspec.json.encode(answer), indent=1).decode())
-        return
-    _print_head(answer)
-    _print_totals(answer)
-    _print_mappings(answer, everything)
-    _print_blocks(answer, everything)
-
-
-def _write_page(answer: Explanation, path: Path) -> None:
-    import os
-
-    from secondsight.errors import UsageError
-    from secondsight.live.page import render
-
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(render(answer), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise UsageError(f"--report {path}: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _size(amount: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024 or unit == "GiB":
-            return f"{amount:.0f} {unit}" if unit in ("B", "KiB") else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return ""
-
-
-def _print_head(answer: Explanation) -> None:
-    print(
-        f"process {answer.pid} ({answer.name}), kernel {answer.kernel}, read from {answer.source} in {answer.read_seconds:.2f} s"
-    )
-    if answer.longest_call_seconds:
-        print(
-            f"  cost to it: its mmap lock for reading, at most {1e3 * answer.longest_call_seconds:.2f} ms at a time"
-        )
-    if answer.missing:
-        print(f"  kernel memory was not read: {answer.missing}")
-    for name, state in answer.channels.items():
-        print(f"  {name:<10} {state}")
-    for point in answer.open_points:
-        print(f"  open: {point}; judged both ways")
-    limits = ", ".join(
-        f"{name} {value}" for name, value in answer.limits.items() if name.startswith(("max", "enabled"))
-    )
-    print(f"  limits: {limits}")
-
-
-def _print_totals(answer: Explanation) -> None:
-    totals = answer.totals
-    coverage = (
-        "no eligible memory"
-        if totals.coverage is None
-        else f"{100 * totals.coverage:.1f} % of eligible memory is huge"
-    )
-    print(
-        f"\n{totals.blocks} blocks hold memory ({_size(totals.resident)}) in {totals.mappings} mappings; "
-        f"{totals.eligible_blocks} eligible, {totals.huge_blocks} huge; {coverage}"
-    )
-    perhaps = f", perhaps {totals.wasted_if} more" if totals.wasted_if else ""
-    print(
-        f"khugepaged will collapse {totals.collapsible}, may collapse {totals.collapsible_if} more; "
-        f"memory that would add: {_size(totals.bloat)}; wasted passes ahead: {totals.wasted}{perhaps}; "
-        f"verdicts that hang on the unknown: {totals.unknown}"
-    )
-    for status, count in totals.by_status.items():
-        print(f"  {count:8} {status}")
-
-
-def _print_mappings(answer: Explanation, everything: bool) -> None:
-    shown = [m for m in answer.mappings if everything or (m.blocks > m.empty and m.blocks) or m.advice]
-    if not shown:
-        return
-    print("\nmappings with whole blocks" if not everything else "\nmappings")
-    alike: dict[tuple[str, str, str], list[Mapping]] = {}
-    for m in shown:
-        key = (m.perms, m.advice, m.refused)
-        # A process may have thousands that differ in nothing but their place.
-        alike.setdefault((*key[:2], f"{key[2]} {m.start:x}") if everything else key, []).append(m)
-    for same in alike.values():
-        for m in same[:_ALIKE]:
-            state = f"passed by: {m.refused}" if m.refused else "eligible"
-            words = (
-                f"{m.start:012x}-{m.end:012x}", m.perms, f"{m.blocks} blocks ({m.huge} huge, {m.empty} empty)",
-                m.advice, m.name, state,
-            )  # fmt: skip
-            print(f"  {' '.join(word for word in words if word)}")
-        left = same[_ALIKE:]
-        if left:
-            blocks, huge, empty = (
-                sum(getattr(m, name) for m in left) for name in ("blocks", "huge", "empty")
-            )
-            print(f"  … {len(left)} more mappings like these: {blocks} blocks ({huge} huge, {empty} empty)")
-
-
-def _groups(answer: Explanation) -> list[list[Block]]:
-    """The blocks by their answer: wasted passes first, then what will or may collapse, then refusals, the most frequent first.
-
-    Within a group by the memory that a collapse would add, the most first.
-    """
-    found: dict[tuple[str, bool, bool, str], list[Block]] = {}
-    for block in answer.blocks:
-        if block.status != "page_pmd_mapped":
-            # Other reasons hold numbers of the block's own.
-            why = block.reason if block.status == "ineligible" else ""
-            found.setdefault((block.status, block.known, block.wasted, why), []).append(block)
-    groups = sorted(
-        found.values(),
-        key=lambda g: (not g[0].wasted, g[0].status != "succeeded", g[0].status == "ineligible", -len(g)),
-    )
-    return [sorted(group, key=lambda b: (-b.bloat, b.address)) for group in groups]
-
-
-def _print_blocks(answer: Explanation, everything: bool) -> None:
-    groups = _groups(answer)
-    if not (answer.blocks if everything else groups):
-        return
-    print(
-        f"\n{'every block' if everything else 'telling blocks'}: pages present/swapped, and used by PRIMARY REFERENCED SECONDARY"
-    )
-    if everything:
-        for block in answer.blocks:
-            print(f"  {_words(block)}: {_verdict(block)}: {block.reason}")
-        return
-    for group in groups:
-        shown = group[: _SHOWN if group[0].wasted or group[0].status == "succeeded" else _ALIKE]
-        said = ""
-        for block in sorted(shown, key=lambda b: (b.reason, b.address)):
-            if block.reason != said:
-                said = block.reason
-                print(f"  {_verdict(block)}: {said}")
-            print(f"    {_words(block)}")
-        if len(group) > len(shown):
-            print(f"    … {len(group) - len(shown)} more {_verdict(group[0])}")
-    print("  --all shows every block")
-
-
-def _verdict(block: Block) -> str:
-    return block.status if block.known else f"{block.status} (not certain)"
-
-
-def _words(block: Block) -> str:
-    used = " ".join("?" if n is None else str(n) for n in (block.primary, block.referenced, block.secondary))
-    guest = f" guest {block.guest:#x} slot {block.slot}" if block.guest is not None else ""
-    where = f" stops at {block.at:#x}" if block.at is not None else ""
-    return (
-        f"{block.address:#014x} {block.mapping} {block.populated}/{block.swapped} used {used}{guest}{where}"
-    )
+    explained.explain(file, pid, within, everything, json, report, kernel_memory, vmcore, qmp)

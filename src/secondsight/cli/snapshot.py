@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from secondsight.live.capture import Snapshot
 
 app = typer.Typer(help="Capture what explain needs, to be judged later without privilege.")
 
@@ -33,6 +30,10 @@ def snapshot(
     ] = None,
 ) -> None:
     """Capture a process: mappings, page tables, page flags, and every channel that can be read. No kernel pointer is kept."""
+    from secondsight.cli import import_numpy
+    from secondsight.cli.explained import take
+
+    import_numpy()
     from secondsight.live import capture
 
     taken = take(pid, within, kernel_memory, vmcore, qmp)
@@ -43,33 +44,3 @@ def snapshot(
     )
     if taken.header.missing:
         print(f"  channels that only kernel memory shows are unknown: {taken.header.missing}")
-
-
-def take(
-    pid: int, within: str | None, kernel_memory: bool | None, vmcore: Path | None, qmp: Path | None
-) -> Snapshot:
-    """Capture process *pid* of this machine, of a crash dump, or of a guest from outside."""
-    from secondsight.errors import UsageError
-    from secondsight.live import capture
-
-    bounds = capture.parse_range(within) if within else None
-    if vmcore is None and qmp is None:
-        from secondsight.live.process import Process
-
-        with Process.open(pid) as process:
-            kernel, missing = capture.open_kernel(kernel_memory)
-            return capture.take(process, kernel, missing, bounds)
-    if vmcore is not None and qmp is not None:
-        raise UsageError("--vmcore, --qmp: name one of them")
-    if kernel_memory is not None:
-        raise UsageError("--kernel-memory, --procfs: are about this machine, not about --vmcore and --qmp")
-    path = vmcore or qmp
-    if path is not None and not path.exists():
-        raise UsageError(f"{path}: there is no such file")
-    try:
-        from secondsight.live import outside
-    except ImportError:
-        from secondsight.errors import MissingPart
-
-        raise MissingPart("drgn is not installed: pip install 'secondsight[live]'") from None
-    return outside.take(outside.open_kernel(vmcore, qmp), pid, bounds)
