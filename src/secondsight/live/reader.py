@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 _FRAME_BITS = np.uint64(int(kpf.KPF_MASK))
-#: flags of a frame that a PMD's mapping may begin with: a folio, the huge zero page, what has no page
-_NOT_ALONE = kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL | kpf.HUGE | kpf.THP | kpf.ZERO_PAGE | kpf.NOPAGE
 _PART = 16  # blocks worked on at a time
 _READ = 64  # blocks read at a time: a call costs what a block does
 #: of a page that is there and that no one else maps
@@ -306,37 +304,37 @@ class ProcfsReader:
             _entries(found, some, np.where(unseen, _HIDDEN, frames), rows)
             _but_for(found, some, here, rows)
         visible = present & ~hidden
-        found = self._pages(found, pfns, present, visible, several)
+        huge = self._huge(found, pfns, visible, hidden)
+        asked = visible.copy()
+        if huge is not None:
+            # Of what a PMD maps as a whole, the first page speaks for all.
+            asked[huge, 1:] = several[huge] = False
+        found = self._pages(found, pfns, present, asked, several)
         if hidden.any():
             self._mark_zero(found, hidden)
-        huge = self._huge(found, present)
         if huge is None:
             # No PAGEMAP_SCAN: 512 frames of one aligned THP are taken for a PMD mapping.
-            first = pfns[:, 0]
-            run = (pfns == first[:, None] + np.arange(512, dtype=np.uint64)).all(axis=1)
-            huge = (
-                run
-                & (first % np.uint64(512) == 0)
-                & ((found.flags[:, 0] & kpf.THP) != 0)
-                & visible.all(axis=1)
-            )
+            huge = _in_one(pfns, visible) & ((found.flags[:, 0] & kpf.THP) != 0)
+            found.flags[huge, 1:] = 0
         first = np.where(visible[huge, 0], pfns[huge, 0], np.uint64(0))
         found.pmd[huge] = bits.PRESENT | bits.PSE | bits.RW | bits.USER | first << bits.PFN_SHIFT
         found.pte[huge] = 0
-        found.folio[~visible] = -1
+        found.folio[~asked] = -1
         self._process.require_alive()
         return found
 
-    def _huge(self, found: Columns, present: Bools) -> Bools | None:
-        """Which blocks a PMD maps; None without PAGEMAP_SCAN, which is asked only if a block's first page may belong to a larger folio."""
-        first = found.flags[:, 0]
-        small = ~present[:, 0] | ((first != 0) & ((first & _NOT_ALONE) == 0))
-        if self._flags is not None and small.all():
-            return np.zeros(len(small), np.bool_)
-        return self._pagemap.huge_blocks(found.address)
+    def _huge(self, found: Columns, pfns: U64, visible: Bools, hidden: Bools) -> Bools | None:
+        """Which blocks a PMD maps; None without PAGEMAP_SCAN, which is asked about those whose frames do not deny it."""
+        huge = _in_one(pfns, visible) | hidden[:, 0]
+        if huge.any():
+            told = self._pagemap.huge_blocks(found.address[huge])
+            if told is None:
+                return None
+            huge[huge] = told
+        return huge
 
-    def _pages(self, found: Columns, pfns: U64, present: Bools, visible: Bools, several: Bools) -> Columns:
-        """*found* with flags and counts of the frames that may be seen; *several* are mapped more than once."""
+    def _pages(self, found: Columns, pfns: U64, present: Bools, asked: Bools, several: Bools) -> Columns:
+        """*found* with flags and counts of the frames that are *asked*; *several* are mapped more than once."""
         counts = found.mapcount
         counts[:] = present
         counts[several] = 2
@@ -344,15 +342,18 @@ class ProcfsReader:
         cached: Bools | None = None
         if self._flags is None:
             np.logical_not(present, out=found.page_known)
-        elif visible.any():
+        else:
             keep = _FRAME_BITS if self._trust_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
-            gone = ~visible
-            # One that is asked anyway stands for each frame that is not there: less work than leaving those out.
-            pfns[gone] = pfns.reshape(-1)[visible.argmax()]
-            self._flags.read(pfns, found.flags, keep)
-            found.flags[gone] = 0
+            if 2 * np.count_nonzero(asked) < asked.size:
+                found.flags[asked] = self._flags.read(pfns[asked], keep=keep)
+            else:
+                # One that is asked anyway stands for each that is not: less work than leaving those out.
+                rest = ~asked
+                pfns[rest] = pfns.reshape(-1)[asked.argmax()]
+                self._flags.read(pfns, found.flags, keep)
+                found.flags[rest] = 0
             cached = _told(found)
-        several &= visible
+        several &= asked
         if self._counts is not None and several.any():
             held = self._counts.read(pfns[several])
             counts[several] = np.minimum(held, np.uint64(1 << 30)).astype(np.int32)
@@ -403,6 +404,15 @@ def _but_for(found: Columns, words: U64, present: Bools, rows: slice) -> None:
     swapped = (words & pm.SWAPPED) != 0
     pte[swapped] = bits.swap_pte(words[swapped] & pm.PFN_MASK)
     found.pmd[rows][~(present | swapped).any(axis=1)] = 0
+
+
+def _in_one(pfns: U64, visible: Bools) -> Bools:
+    """Which blocks' frames lie as a PMD's mapping has them, in a row from a multiple of 512; bool[N]."""
+    first, last = pfns[:, 0], pfns[:, 511]
+    may = visible[:, 0] & visible[:, 511] & (first % np.uint64(512) == 0) & (last == first + np.uint64(511))
+    rows = np.flatnonzero(may)
+    may[rows] = visible[rows].all(axis=1) & (np.diff(pfns[rows].view(np.int64), axis=1) == 1).all(axis=1)
+    return may
 
 
 def _told(found: Columns) -> Bools | None:
@@ -474,10 +484,12 @@ def settle_primary(found: Columns, vmas: list[Vma]) -> None:
         marked = (found.flags[inside] & kpf.REFERENCED) != 0
         whole = vma.first_block == vma.start and vma.block_end == vma.end
         huge = inside & bits.pmd_trans_huge(found.pmd)
+        # A huge page counts with all of its pages; its flags stand with the first.
+        pages = int(marked.sum()) + 511 * int(marked[huge[inside], 0].sum())
         if referenced in (0, vma.kb.get("Rss")):
             found.pmd[huge] |= bits.ACCESSED if referenced else bits.NONE
             found.pte_known[huge, 0] = True
-        if referenced == 0 or (whole and referenced <= 4 * int(marked.sum())):
+        if referenced == 0 or (whole and referenced <= 4 * pages):
             found.pte_known[inside] |= ~marked & present[inside]
         elif referenced == vma.kb.get("Rss"):
             found.pte[inside] |= np.where(present[inside], bits.ACCESSED, np.uint64(0))
