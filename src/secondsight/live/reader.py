@@ -474,23 +474,24 @@ def settle_primary(found: Columns, vmas: list[Vma]) -> None:
     asks of the CPU's side. Where a mapping's sum is no more than its PG_referenced pages, no other page of it can be young; where it
     is all that is resident, every page must be (PG_young, the accessed bit that idle tracking took off, counted with it).
     """
-    present = bits.pte_present(found.pte)
     for vma in vmas:
-        inside = (found.address >= np.uint64(vma.start)) & (found.address < np.uint64(vma.end))
+        low, high = np.searchsorted(found.address, np.array([vma.start, vma.end], np.uint64)).tolist()
         # smaps leaves hugetlb's pages out of its sums (smaps_hugetlb_range).
-        if "Referenced" not in vma.kb or "ht" in vma.flags or not inside.any():
+        if "Referenced" not in vma.kb or "ht" in vma.flags or low == high:
             continue
+        pmd, pte, known = found.pmd[low:high], found.pte[low:high], found.pte_known[low:high]
         referenced = vma.kb["Referenced"]
-        marked = (found.flags[inside] & kpf.REFERENCED) != 0
+        present = bits.pte_present(pte)
+        marked = (found.flags[low:high] & kpf.REFERENCED) != 0
         whole = vma.first_block == vma.start and vma.block_end == vma.end
-        huge = inside & bits.pmd_trans_huge(found.pmd)
+        huge = bits.pmd_trans_huge(pmd)
         # A huge page counts with all of its pages; its flags stand with the first.
-        pages = int(marked.sum()) + 511 * int(marked[huge[inside], 0].sum())
+        pages = int(np.count_nonzero(marked)) + 511 * int(np.count_nonzero(marked[huge, 0]))
         if referenced in (0, vma.kb.get("Rss")):
-            found.pmd[huge] |= bits.ACCESSED if referenced else bits.NONE
-            found.pte_known[huge, 0] = True
+            pmd[huge] |= bits.ACCESSED if referenced else bits.NONE
+            known[huge, 0] = True
         if referenced == 0 or (whole and referenced <= 4 * pages):
-            found.pte_known[inside] |= ~marked & present[inside]
+            known |= ~marked & present
         elif referenced == vma.kb.get("Rss"):
-            found.pte[inside] |= np.where(present[inside], bits.ACCESSED, np.uint64(0))
-            found.pte_known[inside] |= present[inside]
+            np.bitwise_or(pte, bits.ACCESSED, out=pte, where=present)
+            known |= present
