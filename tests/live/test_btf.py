@@ -1,7 +1,10 @@
 """BTF: types found and made right; torn blobs refused by name."""
 
+import os
+import random
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +12,9 @@ from hypothesis import strategies as st
 from secondsight.errors import InputError
 from secondsight.live import btf
 from secondsight.live.btf import Btf
+from secondsight.live.choose import choose
+from secondsight.live.probe import probe
+from secondsight.live.symbols import BTF_FOLDER
 
 
 class Blob:
@@ -84,6 +90,47 @@ def test_a_module_goes_on_where_vmlinux_ends():
     assert split.find_enumerator("PG_locked")[1] == 3
 
 
+def test_functions_are_found_without_the_index():
+    blob, page = sample()
+    blob.add("page_add", btf.FUNC, page)
+    blob.types += struct.pack("<III", blob.text("page_put"), btf.FUNC << 24 | 1, page)  # its linkage: global
+    base = btf.Blob(blob.done())
+    module = Blob(strings=b"\0", first=Btf(blob.done()).end, base=base.end_string)
+    module.add("mine", btf.FUNC, page)
+    at = blob.strings.index(b"\0word\0") + 1
+    module.types += struct.pack("<III", at, btf.FUNC << 24, page)
+    split, indexed = btf.Blob(module.done(), base), Btf(module.done(), Btf(blob.done()))
+    for name in (
+        "page_add",
+        "page_put",
+        "mine",
+        "word",
+        "page",
+        "flags",
+        "PG_locked",
+        "bits",
+        "nothing",
+        "page_",
+        "add",
+    ):
+        assert split.has_function(name) == (indexed.find(name, frozenset({btf.FUNC})) is not None), name
+    assert base.has_function("page_put") and not base.has_function("word") and split.has_function("word")
+
+
+def test_the_running_kernels_functions_and_types():
+    path = BTF_FOLDER / "vmlinux"
+    if not os.access(path, os.R_OK):
+        pytest.skip("this kernel has no BTF")
+    read, names = Btf.load(path), btf.Blob.load(path)
+    # Records follow one another without a gap, to the end.
+    assert read.starts[0] == 0 and (np.diff(read.starts) >= 3).all()
+    luck = random.Random(1)
+    for number in luck.sample(range(1, read.end), 60):
+        name = read.text(read.record(number).name)
+        if name:
+            assert names.has_function(name) == (read.find(name, frozenset({btf.FUNC})) is not None), name
+
+
 def test_drgn_types():
     drgn = pytest.importorskip("drgn")
     from secondsight.live.btftypes import BtfTypes
@@ -133,3 +180,12 @@ def test_damage_is_refused_or_survived(data):
             read.find("page", frozenset({btf.STRUCT}))
         except InputError:
             continue
+
+
+def test_what_is_left_out_of_a_short_probe_leaves_the_same_points_open():
+    whole, short = probe(), probe(kallsyms=None, types=False)
+    for has_vm in (False, True):
+        assert choose(whole, has_vm).open_points == choose(short, has_vm).open_points
+    assert (whole.zap_transfers, whole.trace_fields, whole.mglru) == (
+        short.zap_transfers, short.trace_fields, short.mglru,
+    )  # fmt: skip

@@ -11,7 +11,6 @@ from secondsight.cli.plain import number
 if TYPE_CHECKING:
     from secondsight.live.capture import Snapshot
     from secondsight.live.explain import Block, Explanation, Mapping
-    from secondsight.live.probe import Facts
 
 _SHOWN = 8  # of the blocks that collapse or are wasted
 _ALIKE = 3  # of anything else with the same answer
@@ -49,7 +48,6 @@ def explain(
     import_numpy()
     from secondsight.live import capture
     from secondsight.live.explain import explain as judge
-    from secondsight.live.probe import probe
 
     if (file is None) == (pid is None):
         raise UsageError("explain: name a snapshot file or --pid PID, one of them")
@@ -59,8 +57,7 @@ def explain(
         taken = capture.load(file)
     else:
         assert pid is not None
-        # Judged and gone: what only kallsyms knows is for a snapshot, which others read.
-        taken = take(pid, within, kernel_memory, vmcore, qmp, None if vmcore or qmp else probe(kallsyms=None))
+        taken = take(pid, within, kernel_memory, vmcore, qmp, kept=False)
     answer = judge(taken)
     if report is not None:
         _write_page(answer, report)
@@ -77,9 +74,9 @@ def explain(
 
 def take(
     pid: int, within: str | None, kernel_memory: bool | None, vmcore: Path | None, qmp: Path | None,
-    facts: Facts | None = None,
+    kept: bool = True,
 ) -> Snapshot:  # fmt: skip
-    """Capture process *pid* of this machine (which has *facts*), of a crash dump, or of a guest from outside."""
+    """Capture process *pid* of this machine, of a crash dump, or of a guest from outside; *kept*: not only to be judged at once."""
     from secondsight.errors import UsageError
     from secondsight.live import capture
 
@@ -89,7 +86,7 @@ def take(
 
         with Process.open(pid) as process:
             kernel, missing = capture.open_kernel(kernel_memory)
-            return capture.take(process, kernel, missing, bounds, facts)
+            return capture.take(process, kernel, missing, bounds, kept=kept)
     if vmcore is not None and qmp is not None:
         raise UsageError("--vmcore, --qmp: name one of them")
     if kernel_memory is not None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import mmap
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -47,11 +47,11 @@ class Record(NamedTuple):
     size_or_type: int
 
 
-class Btf:
-    """One blob; a module's names vmlinux's as *base*."""
+class Blob:
+    """One blob, not indexed: its names. A module's names vmlinux's as *base*."""
 
-    def __init__(self, data: bytes | mmap.mmap, base: Btf | None = None, source: str = "BTF") -> None:
-        """Index *data*.
+    def __init__(self, data: bytes | mmap.mmap, base: Blob | None = None, source: str = "BTF") -> None:
+        """Take *data* apart.
 
         Raises:
             InputError: not little-endian BTF, or torn.
@@ -64,23 +64,14 @@ class Btf:
         if header + max(type_at + type_len, str_at + str_len) > len(data) or type_len % 4:
             raise InputError(source, "byte 0", "torn BTF: sections reach beyond the end")
         self.source = source
-        self.base = base
         self.words = np.frombuffer(data, "<u4", type_len // 4, header + type_at)
         self._data, self._text_at, self._text_end = data, header + str_at, header + str_at + str_len
-        self.first: int = base.end if base else 1
+        self._named = base
         self.first_string: int = base.end_string if base else 0
         self.end_string: int = self.first_string + str_len
-        self.starts = self._starts()
-        self.end: int = self.first + len(self.starts)
-        heads = self.words[self.starts + 1] if len(self.starts) else np.empty(0, np.uint32)
-        self._kinds = (heads >> 24 & 31).astype(np.uint8)
-        self._names = self.words[self.starts] if len(self.starts) else np.empty(0, np.uint32)
-        # What was looked for, found or not: a search reads megabytes of strings.
-        self._found: dict[tuple[str, frozenset[int]], int | None] = {}
-        self._enumerators: dict[str, tuple[int, int] | None] = {}
 
     @classmethod
-    def load(cls, path: Path, base: Btf | None = None) -> Btf:
+    def load(cls, path: Path, base: Self | None = None) -> Self:
         """Read a file of ``/sys/kernel/btf``.
 
         Raises:
@@ -99,6 +90,51 @@ class Btf:
             raise MissingPart(
                 f"{path}: {error.strerror}; kernel memory needs a kernel built with BTF"
             ) from None
+
+    def has_function(self, name: str) -> bool:
+        """Whether the blob, or what it is based on, has a function *name*; ``Btf.find`` says the same and needs the index.
+
+        A function's header is its name and 0x0C00000L, L its linkage. No number of a name or a type is as high (they stay below
+        the blob's size): what else stands so could only be the value of an enumerator of that name, or a bitfield of 12 bits whose
+        type has the number of the name.
+        """
+        base = self._named
+        offset = self._string_offset(name)
+        if offset is None and base is not None:
+            # A module's function may take its name from vmlinux's strings.
+            offset = base._string_offset(name)
+        if offset is None:
+            return False
+        at = np.flatnonzero(self.words[:-1] == offset)
+        if (self.words[at + 1] >> np.uint32(2) == FUNC << 22).any():
+            return True
+        return base is not None and base.has_function(name)
+
+    def _string_offset(self, name: str) -> int | None:
+        at = self._data.find(b"\0" + name.encode() + b"\0", self._text_at, self._text_end)
+        return at + 1 - self._text_at + self.first_string if at >= 0 else None
+
+
+class Btf(Blob):
+    """A blob with its types found; a module's go on where those of *base* end."""
+
+    def __init__(self, data: bytes | mmap.mmap, base: Btf | None = None, source: str = "BTF") -> None:
+        """Index *data*.
+
+        Raises:
+            InputError: not little-endian BTF, or torn.
+        """
+        super().__init__(data, base, source)
+        self.base = base
+        self.first: int = base.end if base else 1
+        self.starts = self._starts()
+        self.end: int = self.first + len(self.starts)
+        heads = self.words[self.starts + 1] if len(self.starts) else np.empty(0, np.uint32)
+        self._kinds = (heads >> 24 & 31).astype(np.uint8)
+        self._names = self.words[self.starts] if len(self.starts) else np.empty(0, np.uint32)
+        # What was looked for, found or not: a search reads megabytes of strings.
+        self._found: dict[tuple[str, frozenset[int]], int | None] = {}
+        self._enumerators: dict[str, tuple[int, int] | None] = {}
 
     def _starts(self) -> npt.NDArray[np.int64]:
         words = self.words
@@ -155,10 +191,6 @@ class Btf:
         at = int(self.starts[number - self.first])
         name, info, size = self.words[at : at + 3].tolist()
         return Record(self.words, at + 3, name, info >> 24 & 31, info & 0xFFFF, bool(info >> 31), size)
-
-    def _string_offset(self, name: str) -> int | None:
-        at = self._data.find(b"\0" + name.encode() + b"\0", self._text_at, self._text_end)
-        return at + 1 - self._text_at + self.first_string if at >= 0 else None
 
     def find(self, name: str, kinds: frozenset[int]) -> int | None:
         """Number of the type called *name* whose kind is one of *kinds*; a module's own before vmlinux's."""

@@ -19,6 +19,7 @@ import numpy as np
 from secondsight import __version__
 from secondsight.errors import InputError, MissingPart, UsageError
 from secondsight.live import sysfs
+from secondsight.live.eligible import ineligible
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import Process
 from secondsight.live.reader import Columns, KernelReader, ProcfsReader, Secondary, settle_primary
@@ -91,16 +92,17 @@ def take(
     missing: str = "",
     within: tuple[int, int] | None = None,
     facts: Facts | None = None,
+    kept: bool = True,
 ) -> Snapshot:
     """Capture *process* from *kernel* memory, or from procfs where that is None (*missing* says why).
 
-    Reads every 2 MiB block that holds anything, of every mapping, inside the addresses *within*.
+    Reads every 2 MiB block that holds anything, of every mapping, inside the addresses *within*. Without *facts* the kernel is probed,
+    and unless the snapshot is to be *kept* only for what its verdicts ask.
 
     Raises:
         TargetGone: the process exited or called exec.
         MissingPart: not even pagemap may be read.
     """
-    facts = probe() if facts is None else facts
     begun = time.monotonic()
     path = f"/proc/{process.pid}"
     with ProcfsReader(process) as reader:
@@ -118,11 +120,15 @@ def take(
         if kernel is None:
             settle_primary(columns, mappings)
     process.require_alive()
+    seconds, enabled = time.monotonic() - begun, sysfs.thp_enabled()
+    if facts is None:
+        judged = any(not ineligible(vma, enabled) for vma in mappings)
+        facts = probe() if kept else probe(kallsyms=None, types=judged)
     header = Header(
         format=FORMAT,
         version=__version__,
         taken=time.time(),
-        seconds=time.monotonic() - begun,
+        seconds=seconds,
         source="procfs" if kernel is None else "kernel memory",
         missing=missing,
         pid=process.pid,
@@ -130,7 +136,7 @@ def take(
         machine=os.uname().machine,
         facts=facts,
         limits=sysfs.knobs(),
-        enabled=sysfs.thp_enabled(),
+        enabled=enabled,
         counts_known=columns.counts_known,
         secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary),
         mappings=tuple(clip(mappings, within)),

@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from secondsight.errors import SecondSightError
-from secondsight.live.btf import FUNC, STRUCT, Btf
+from secondsight.live.btf import STRUCT, Blob, Btf
 from secondsight.live.symbols import BTF_FOLDER, Kallsyms
 
 
@@ -94,18 +94,23 @@ def from_btf(btf: Btf, kvm: Btf | None = None) -> dict[str, object]:
     if batch is not None:
         record = btf.record(batch)
         length = int(record.words[record.at + 2])
-    functions = frozenset({FUNC})
+    return (
+        _tracepoint(btf)
+        | _of_kvm(kvm)
+        | {
+            "large_mapcount": "_large_mapcount" in _members(btf, "folio"),
+            "lru_batch": length,
+            "page_young": btf.find_enumerator("PG_young") is not None,
+            "change_pte": "change_pte" in _members(btf, "mmu_notifier_ops"),
+        }
+    )
+
+
+def _of_kvm(blob: Blob) -> dict[str, object]:
     transfers = None
-    if kvm.find("kvm_mmu_notifier_test_young", functions) is not None:
-        transfers = kvm.find("kvm_set_pfn_accessed", functions) is not None
-    return _tracepoint(btf) | {
-        "zap_transfers": transfers,
-        "soft_accessed": None if transfers is None else not transfers,
-        "large_mapcount": "_large_mapcount" in _members(btf, "folio"),
-        "lru_batch": length,
-        "page_young": btf.find_enumerator("PG_young") is not None,
-        "change_pte": "change_pte" in _members(btf, "mmu_notifier_ops"),
-    }
+    if blob.has_function("kvm_mmu_notifier_test_young"):
+        transfers = blob.has_function("kvm_set_pfn_accessed")
+    return {"zap_transfers": transfers, "soft_accessed": None if transfers is None else not transfers}
 
 
 def _from_symbols(path: Path) -> dict[str, object]:
@@ -117,29 +122,37 @@ def _from_symbols(path: Path) -> dict[str, object]:
 
 
 def probe(
-    tracing: Path | None = None, btf_folder: Path = BTF_FOLDER, kallsyms: Path | None = Path("/proc/kallsyms")
+    tracing: Path | None = None,
+    btf_folder: Path = BTF_FOLDER,
+    kallsyms: Path | None = Path("/proc/kallsyms"),
+    types: bool = True,
 ) -> Facts:
     """Look at the running kernel; what may not be looked at is None and named in ``missing``.
 
-    *kallsyms* None: not asked. The kernel takes longer to print its 200,000 lines than everything else here takes, and what they
-    settle, ``soft_accessed``, is no part of the judgement.
+    Two things are as much work as reading a process, and not always needed. *kallsyms* None: not asked; the kernel prints 200,000
+    lines, and what they settle, ``soft_accessed``, is no part of the judgement. *types* False: BTF is not indexed unless the scan's
+    tracepoint cannot be read; what is left out chooses between rules, not which of them are open (``choose.py``).
     """
     from secondsight.live import tracefs
 
     found: dict[str, object] = {}
     missing: dict[str, str] = {}
     try:
-        vmlinux = Btf.load(btf_folder / "vmlinux")
-        # KVM as a module has a blob of its own, once it is loaded.
-        module = btf_folder / "kvm"
-        found |= from_btf(vmlinux, Btf.load(module, vmlinux) if module.exists() else None)
-    except SecondSightError as error:
-        missing["BTF"] = str(error)
-    try:
         folder = tracefs.folder() if tracing is None else tracing
         found["trace_fields"], found["trace_statuses"] = scan_format(folder)
     except (SecondSightError, OSError) as error:
         missing["tracepoints"] = str(error)
+    try:
+        # KVM as a module has a blob of its own, once it is loaded.
+        vmlinux, module = btf_folder / "vmlinux", btf_folder / "kvm"
+        if types or not found:
+            base = Btf.load(vmlinux)
+            found = from_btf(base, Btf.load(module, base) if module.exists() else None) | found
+        else:
+            names = Blob.load(vmlinux)
+            found |= _of_kvm(Blob.load(module, names) if module.exists() else names)
+    except SecondSightError as error:
+        missing["BTF"] = str(error)
     try:
         found |= {} if kallsyms is None else _from_symbols(kallsyms)
     except (SecondSightError, OSError) as error:
