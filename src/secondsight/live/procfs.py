@@ -28,7 +28,7 @@ import numpy.typing as npt
 from secondsight.bits import pagemap as pm
 from secondsight.errors import MissingPart, TargetGone
 from secondsight.live.process import Process, explain_oserror
-from secondsight.live.room import zeroed
+from secondsight.live.room import unset, zeroed
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -306,7 +306,7 @@ def _runs(frames: I64) -> _Runs:
     # A frame is a byte of 0 or 1: the lowest that is set, and the highest.
     firsts = (first << _GROUP) + _highest(eights[first] & -eights[first]) + low
     lasts = (last << _GROUP) + _highest(eights[last]) + low
-    table = zeroed(span >> _GROUP << 2).view(np.int32)
+    table = unset(span >> _GROUP << 2).view(np.int32)
     table[groups] = _ahead(firsts - low, lasts - low, edges)
 
     def position(part: slice) -> I64:
@@ -364,7 +364,7 @@ class FrameTable:
         if runs.position is None:
             self._read_runs(line, runs.firsts, runs.lengths, keep)
             return found
-        words = zeroed(int(runs.lengths.sum()) * found.itemsize).view(found.dtype)
+        words = unset(int(runs.lengths.sum()) * found.itemsize).view(found.dtype)
         self._read_runs(words, runs.firsts, runs.lengths, keep)
         for part in _parts(len(frames)):
             line[part] = words.take(runs.position(part))

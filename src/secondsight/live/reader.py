@@ -26,7 +26,7 @@ from secondsight.bits import pte as bits
 from secondsight.errors import MissingPart
 from secondsight.live.process import Process
 from secondsight.live.procfs import FrameTable, Pagemap
-from secondsight.live.room import zeroed
+from secondsight.live.room import unset
 from secondsight.live.vma import Vma
 
 if TYPE_CHECKING:
@@ -84,16 +84,20 @@ class Columns:
     def empty(cls, blocks: U64, **facts: object) -> Columns:
         """Columns for the blocks at *blocks* (uint64[N]), all zero and known; *facts* are the fields that are not arrays."""
         found = cls.unread(blocks, **facts)
-        found.pte_known[:] = found.page_known[:] = True
-        found.folio[:] = -1
-        return found
+        found.pte[:], found.folio[:], found.flags[:], found.mapcount[:] = 0, -1, 0, 0
+        found.page_known[:] = found.pte_known[:] = True
+        counts = (np.zeros(found.pte.shape, np.int32) for _ in range(2))
+        return replace(found, folio_mapcount=next(counts), refcount=next(counts))
 
     @classmethod
     def unread(cls, blocks: U64, **facts: object) -> Columns:
-        """As :meth:`empty`, but nothing is known, and *folio* is 0: memory that no one has touched."""
+        """Columns to be read into: *pte*, *folio*, *flags*, *mapcount* and *page_known* hold anything until they are written.
+
+        *folio_mapcount* and *refcount* are *mapcount* itself; the others are zero, and nothing is known.
+        """
         count, page = len(blocks), (len(blocks), 512)
         # The arrays of a number a page lie in one.
-        arena = zeroed(count * 512 * 36)
+        arena = unset(count * 512 * 28)
         taken = 0
 
         def part(of: type[np.generic]) -> npt.NDArray[Any]:
@@ -101,17 +105,18 @@ class Columns:
             start, taken = taken, taken + count * 512 * np.dtype(of).itemsize
             return arena[start:taken].view(of).reshape(page)
 
-        pte, folio, flags = part(np.uint64), part(np.int64), part(np.uint32)
-        mapcount, folio_mapcount, refcount = part(np.int32), part(np.int32), part(np.int32)
-        shared, pte_known, page_known, zap_marks = (
+        pte, folio, flags, mapcount = part(np.uint64), part(np.int64), part(np.uint32), part(np.int32)
+        page_known, shared, pte_known, zap_marks = (
             part(np.bool_),
             part(np.bool_),
             part(np.bool_),
             part(np.uint8),
         )
+        shared[:] = pte_known[:] = False
+        zap_marks[:] = 0
         return cls(
             address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=pte, flags=flags, mapcount=mapcount,
-            folio_mapcount=folio_mapcount, refcount=refcount, shared=shared, folio=folio, pte_known=pte_known,
+            folio_mapcount=mapcount, refcount=mapcount, shared=shared, folio=folio, pte_known=pte_known,
             page_known=page_known, zap_marks=zap_marks, gfn=np.full(count, -1, np.int64),
             slot=np.full(count, -1, np.int32), **facts,  # type: ignore[arg-type]
         )  # fmt: skip
@@ -341,10 +346,12 @@ class ProcfsReader:
         found.shared[several] = True
         cached: Bools | None = None
         if self._flags is None:
+            found.flags[:] = 0
             np.logical_not(present, out=found.page_known)
         else:
             keep = _FRAME_BITS if self._trust_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
             if 2 * np.count_nonzero(asked) < asked.size:
+                found.flags[:] = 0
                 found.flags[asked] = self._flags.read(pfns[asked], keep=keep)
             else:
                 # One that is asked anyway stands for each that is not: less work than leaving those out.
@@ -359,7 +366,7 @@ class ProcfsReader:
             counts[several] = np.minimum(held, np.uint64(1 << 30)).astype(np.int32)
             found.shared[several] = held > 1
         # What procfs tells of a folio is its page's own: one column is all three, where no page is in the swap cache.
-        return replace(found, folio_mapcount=counts, refcount=counts if cached is None else counts + cached)
+        return found if cached is None else replace(found, refcount=counts + cached)
 
     def _mark_zero(self, found: Columns, hidden: Bools) -> None:
         """Which of the *hidden* pages (bool[N, 512]) are the zero page: PAGEMAP_SCAN tells without their frames."""

@@ -1,29 +1,65 @@
-"""Room for arrays of a number a page, in huge pages of its own where it is large.
+"""Room for arrays of a number a page, in huge pages of its own where it is large, and used again when it is free.
 
-An array of 2 MiB costs 512 page faults when it is first written, which is more time than reading 1 GiB of page flags leaves over;
-from a huge page it costs one. NumPy asks for them from 4 MiB on, and gets none for what is not aligned.
+An array of 2 MiB costs 512 page faults when it is first written, which is more time than reading 1 GiB of page flags leaves over; from
+a huge page it costs one. NumPy asks for them from 4 MiB on, and gets none for what is not aligned. The kernel clears it, though, which
+leaves nothing else in a core's cache: who looks at a process again and again finds the room of the last look.
 """
 
 from __future__ import annotations
 
 import contextlib
 import mmap
+import weakref
 
 import numpy as np
 import numpy.typing as npt
 
 _HUGE = 2 << 20
 _FROM = 1 << 19  # bytes: below, the allocator has warm memory
+_MOST = 128 << 20  # bytes kept for the next
+_free: list[mmap.mmap] = []
 
 
 def zeroed(size: int) -> npt.NDArray[np.uint8]:
     """*size* bytes of zeros, uint8[size]; they go when no array refers to them."""
     if size < _FROM:
         return np.zeros(size, np.uint8)
+    return _bytes(_mapped(size), size)
+
+
+def unset(size: int) -> npt.NDArray[np.uint8]:
+    """*size* bytes of anything, uint8[size]; when no array refers to them they are kept for the next."""
+    if size < _FROM:
+        return np.empty(size, np.uint8)
+    area = None
+    for free in sorted(_free, key=len):
+        if size + _HUGE <= len(free) <= 2 * size + 2 * _HUGE:
+            with contextlib.suppress(ValueError):  # another thread has it
+                _free.remove(free)
+                area = free
+                break
+    area = _mapped(size) if area is None else area
+    found = _bytes(area, size)
+    # Every array over it has this one as its base.
+    weakref.finalize(found.base, _keep, area).atexit = False
+    return found
+
+
+def _keep(area: mmap.mmap) -> None:
+    _free.append(area)
+    while sum(map(len, _free)) > _MOST:
+        _free.pop(0)
+
+
+def _mapped(size: int) -> mmap.mmap:
     # Up to the end of a huge page: the last one is had only if it lies in the mapping as a whole.
     area = mmap.mmap(-1, -(-size // _HUGE) * _HUGE + _HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a kernel without huge pages
         area.madvise(mmap.MADV_HUGEPAGE)
+    return area
+
+
+def _bytes(area: mmap.mmap, size: int) -> npt.NDArray[np.uint8]:
     whole = np.frombuffer(area, np.uint8)
     ahead = -whole.ctypes.data % _HUGE
     return whole[ahead : ahead + size]
