@@ -28,7 +28,7 @@ import numpy.typing as npt
 from secondsight.bits import pagemap as pm
 from secondsight.errors import MissingPart, TargetGone
 from secondsight.live.process import Process, explain_oserror
-from secondsight.live.room import unset, zeroed
+from secondsight.live.room import unset
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -41,8 +41,6 @@ BLOCK = PAGE * PAGES_PER_BLOCK
 MERGE_GAP = 8
 _PAGEMAP_SCAN = 3 << 30 | 96 << 16 | ord("f") << 8 | 16  # _IOWR('f', 16, struct pm_scan_arg)
 _SCAN_VECTOR = 4096
-_GROUP = 3  # frames are counted by groups of 8
-_SPARSE = 128  # frames of memory for each that is asked, beyond which they are sorted rather than counted
 _PART = 1 << 14
 _BUFFER = 1 << 14  # words
 _EVERY_BIT = np.uint64((1 << 64) - 1)
@@ -270,61 +268,47 @@ def _parts(count: int) -> list[slice]:
 class _Runs(NamedTuple):
     """Which words to read for some frames: *lengths* of them from each of *firsts*, one run after the other into one buffer.
 
-    *position* tells where in it the word of each frame is, for a slice of the frames; None: they are in the order of the frames.
+    *place* tells where in it the words are of the frames numbered *order* (in its low *bits*); None: they are in the frames' order.
     """
 
     firsts: I64
     lengths: I64
-    position: Callable[[slice], I64] | None
+    order: I64
+    bits: int
+    place: I64 | None
 
 
 def _runs(frames: I64) -> _Runs:
-    """Runs over *frames* (int64[N], in any order), with gaps of up to about MERGE_GAP read along where they lie scattered."""
+    """Runs over *frames* (int64[N], in any order), with gaps of up to MERGE_GAP read along where they lie scattered."""
     some = frames[:_PART]
     if np.count_nonzero(some[1:] - some[:-1] != 1) * _IN_ORDER < len(some):
         ends = np.flatnonzero(frames[1:] - frames[:-1] != 1) + 1
         if len(ends) * _IN_ORDER < len(frames):
             edges = np.concatenate(([0], ends, [len(frames)]))
-            return _Runs(frames[edges[:-1]], np.diff(edges), None)
-    low = int(frames.min()) >> _GROUP << _GROUP
-    span = (int(frames.max()) - low >> _GROUP) + 1 << _GROUP
-    if span > _SPARSE * len(frames):
-        found, place = np.unique(frames, return_inverse=True)
-        edges = np.concatenate(([0], np.flatnonzero(np.diff(found) > 1 + MERGE_GAP) + 1, [len(found)]))
-        firsts, lasts = found[edges[:-1]], found[edges[1:] - 1]
-        ahead = _ahead(firsts, lasts, edges)
-        line = place.reshape(-1)
-        return _Runs(firsts, lasts - firsts + 1, lambda part: ahead[line[part]] + frames[part])
-    # Counted rather than sorted: a tenth of the time where frames lie at random. Eight frames are looked at as one number.
-    seen = zeroed(span).view(np.bool_)
-    for part in _parts(len(frames)):
-        seen[frames[part] - low] = True
-    eights = seen.view(np.uint64)
-    groups = np.flatnonzero(eights != 0)
-    edges = np.concatenate(([0], np.flatnonzero(np.diff(groups) > MERGE_GAP >> _GROUP) + 1, [len(groups)]))
-    first, last = groups[edges[:-1]], groups[edges[1:] - 1]
-    # A frame is a byte of 0 or 1: the lowest that is set, and the highest.
-    firsts = (first << _GROUP) + _highest(eights[first] & -eights[first]) + low
-    lasts = (last << _GROUP) + _highest(eights[last]) + low
-    table = unset(span >> _GROUP << 2).view(np.int32)
-    table[groups] = _ahead(firsts - low, lasts - low, edges)
-
-    def position(part: slice) -> I64:
-        above = frames[part] - low
-        return table.take(above >> _GROUP) + above
-
-    return _Runs(firsts, lasts - firsts + 1, position)
+            return _Runs(frames[edges[:-1]], np.diff(edges), edges, 0, None)
+    # One number for a frame and its place: NumPy sorts numbers several times as fast as it finds their order.
+    count, low = len(frames), int(frames.min())
+    bits = count.bit_length()
+    both, steps = _numbers(count), _numbers(count)
+    for part in _parts(count):
+        both[part] = (frames[part] - low << bits) + np.arange(part.start, min(part.stop, count))
+    both.sort()
+    last = 0
+    for part in _parts(count):
+        found = both[part] >> bits
+        np.subtract(found, np.concatenate(([last], found[:-1])), out=steps[part])
+        last = int(found[-1])
+    starts = np.flatnonzero(steps > 1 + MERGE_GAP)
+    edges = np.concatenate(([0], starts, [count]))
+    firsts = (both[edges[:-1]] >> bits) + low
+    lengths = (both[edges[1:] - 1] >> bits) + low - firsts + 1
+    # From one frame to the next the buffer goes on as memory does, but for the next run, which follows at once.
+    steps[starts] = 1
+    return _Runs(firsts, lengths, both, bits, np.cumsum(steps, out=steps))
 
 
-def _highest(eights: U64) -> I64:
-    """Of eight bytes of 0 or 1, as one number: the highest that is 1."""
-    return np.log2(eights).astype(np.int64) >> 3
-
-
-def _ahead(firsts: I64, lasts: I64, edges: I64) -> I64:
-    """Of each number between *edges*: where a frame's word is in the buffer, less the frame. The same for a whole run."""
-    lengths = lasts - firsts + 1
-    return np.repeat(np.cumsum(lengths) - lengths - firsts, np.diff(edges))
+def _numbers(count: int) -> I64:
+    return unset(8 * count).view(np.int64)
 
 
 class FrameTable:
@@ -358,16 +342,16 @@ class FrameTable:
         if not len(flat):
             return np.empty(pfns.shape, np.uint64) if out is None else out
         frames = flat.view(np.int64)
-        runs = _runs(frames)
         found = np.empty(pfns.shape, np.uint64) if out is None else out
+        runs = _runs(frames)
         line = found.reshape(-1)
-        if runs.position is None:
+        if runs.place is None:
             self._read_runs(line, runs.firsts, runs.lengths, keep)
             return found
         words = unset(int(runs.lengths.sum()) * found.itemsize).view(found.dtype)
         self._read_runs(words, runs.firsts, runs.lengths, keep)
         for part in _parts(len(frames)):
-            line[part] = words.take(runs.position(part))
+            line[runs.order[part] & (1 << runs.bits) - 1] = words.take(runs.place[part])
         return found
 
     def _read_runs(self, words: npt.NDArray[Any], firsts: I64, lengths: I64, keep: np.uint64) -> None:

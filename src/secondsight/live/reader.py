@@ -36,7 +36,7 @@ U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 _FRAME_BITS = np.uint64(int(kpf.KPF_MASK))
 _PART = 16  # blocks worked on at a time
-_READ = 64  # blocks read at a time: a call costs what a block does
+_READ = 64  # blocks read at a time: a call costs what a block does, and as long as one lasts is told as its cost to the process
 #: of a page that is there and that no one else maps
 _OWN = pm.PRESENT | pm.EXCLUSIVE
 #: stands for a frame that may not be seen (0 would be the zero page): the highest number there is
@@ -293,15 +293,18 @@ class ProcfsReader:
         # The frames stand where their folios will, which procfs does not tell apart.
         pfns = found.folio.view(np.uint64)
         present, hidden, several = (np.zeros(shape, np.bool_) for _ in range(3))
-        words = np.empty((_READ, 512), np.uint64)
+        # And the words where the entries will that are made of them.
         for rows in _parts(len(blocks), _READ):
-            some = self._pagemap.read_blocks(blocks[rows], words[: len(blocks[rows])])
+            self._pagemap.read_blocks(blocks[rows], found.pte[rows])
+        for rows in _parts(len(blocks)):
+            some = found.pte[rows]
             frames = np.bitwise_and(some, pm.PFN_MASK, out=pfns[rows])
             if (np.bitwise_and.reduce(some, axis=None) & _OWN) == _OWN and frames.all():
                 # The common case, in a third of the time: all there, seen, mapped once.
                 present[rows] = found.page_known[rows] = True
                 _entries(found, some, frames, rows)
                 continue
+            some = some.copy()
             here = np.not_equal(some & pm.PRESENT, 0, out=present[rows])
             np.logical_and(here, (some & pm.EXCLUSIVE) == 0, out=several[rows])
             unseen = np.logical_and(here, frames == 0, out=hidden[rows])
@@ -394,13 +397,16 @@ class ProcfsReader:
 
 
 def _entries(found: Columns, words: U64, frames: U64, rows: slice) -> None:
-    """Entries of the blocks *rows* as if every page were there, which *words* and *frames* tell of."""
+    """Entries of the blocks *rows* as if every page were there, which *words* and *frames* tell of (the words may be where they go)."""
+    protected = None
+    if np.bitwise_or.reduce(words, axis=None) & pm.UFFD_WP:
+        protected = (words & pm.UFFD_WP) != 0
     found.pmd[rows] = bits.TABLE
     # Which PTEs are writable procfs does not say: taken for writable, as private memory that was written is.
     pte = np.left_shift(frames, bits.PFN_SHIFT, out=found.pte[rows])
     pte |= bits.PRESENT | bits.USER | bits.RW | bits.DIRTY
-    if np.bitwise_or.reduce(words, axis=None) & pm.UFFD_WP:
-        pte[(words & pm.UFFD_WP) != 0] |= bits.UFFD_WP
+    if protected is not None:
+        pte[protected] |= bits.UFFD_WP
 
 
 def _but_for(found: Columns, words: U64, present: Bools, rows: slice) -> None:
