@@ -82,7 +82,8 @@ class Blob:
             with path.open("rb") as stream:
                 data: bytes | mmap.mmap
                 try:
-                    data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # vmlinux's since 6.16
+                    # vmlinux's since 6.16; one that writes or is shared is refused (btf_sysfs_vmlinux_mmap).
+                    data = mmap.mmap(stream.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
                 except (OSError, ValueError):
                     data = stream.read()
                 return cls(data, base, str(path))
