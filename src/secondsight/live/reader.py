@@ -14,6 +14,7 @@ Imports nothing that a small guest does not have (NumPy, drgn); ``view.py`` turn
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -262,7 +263,7 @@ class ProcfsReader:
         self._pagemap = Pagemap(process)
         self._flags = _table("/proc/kpageflags")
         self._counts = _table("/proc/kpagecount")
-        self._trust_ksm = self._flags is not None and not _calls_all_ksm(self._flags)
+        self._trust_ksm = self._flags is not None and not _calls_all_ksm()
         self.vms = self._kvm_files()
 
     @property
@@ -313,9 +314,10 @@ class ProcfsReader:
             _but_for(found, some, here, rows)
         visible = present & ~hidden
         huge = self._huge(found, pfns, visible, hidden)
-        asked = visible.copy()
-        if huge is not None:
+        asked = visible
+        if huge is not None and huge.any():
             # Of what a PMD maps as a whole, the first page speaks for all.
+            asked = visible.copy()
             asked[huge, 1:] = several[huge] = False
         found = self._pages(found, pfns, present, asked, several)
         if hidden.any():
@@ -455,15 +457,16 @@ def _table(path: str) -> FrameTable | None:
         return None
 
 
-def _calls_all_ksm(table: FrameTable) -> bool:
+@functools.cache
+def _calls_all_ksm() -> bool:
     """Whether this kernel's kpageflags shows KPF_KSM on every anonymous page (6.9 to 6.15 test ``mapping & 3``, which
-    PAGE_MAPPING_ANON alone satisfies): asked of a page of our own that cannot be merged."""
+    PAGE_MAPPING_ANON alone satisfies): asked, once, of a page of our own that cannot be merged."""
     import mmap
 
     with mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         page[0] = 1
         try:
-            with Process.open(_own_pid()) as own, Pagemap(own) as pagemap:
+            with Process.open(_own_pid()) as own, Pagemap(own) as pagemap, FrameTable() as table:
                 word = pagemap.read(_address_of(page), 1)[0] & pm.PFN_MASK
                 return bool(word) and bool(int(table.read(np.array([word]))[0]) & int(kpf.KSM))
         except MissingPart:
