@@ -288,6 +288,11 @@ def test_frames_far_apart_are_sorted_and_long_lists_read_in_parts(table):
         assert np.array_equal(words.read(near), near * np.uint64(3) + np.uint64(1))
         far = np.array([7, 1 << 44, 4999, 7, (1 << 44) + 1], np.uint64)
         assert words.read(far).tolist() == [22, 0, 14998, 22, 0]
+        farther = np.where(np.arange(300) % 3 == 1, 1 << 55, np.arange(300) * 16).astype(np.uint64)
+        told = words.read(farther.reshape(3, 100)).reshape(-1)
+        assert np.array_equal(
+            told, np.where(farther < 5000, farther * np.uint64(3) + np.uint64(1), np.uint64(0))
+        )
 
 
 def test_many_frames_are_read_by_several_threads(tmp_path, monkeypatch):

@@ -307,6 +307,11 @@ def _runs(frames: I64) -> _Runs:
     return _Runs(firsts, lengths, both, bits, np.cumsum(steps, out=steps))
 
 
+def _bits(frames: I64) -> int:
+    """Of a frame and its place in one number (``_runs``)."""
+    return (int(frames.max()) - int(frames.min())).bit_length() + len(frames).bit_length()
+
+
 def _numbers(count: int) -> I64:
     return unset(8 * count).view(np.int64)
 
@@ -343,6 +348,12 @@ class FrameTable:
             return np.empty(pfns.shape, np.uint64) if out is None else out
         frames = flat.view(np.int64)
         found = np.empty(pfns.shape, np.uint64) if out is None else out
+        if _bits(frames) > 63:
+            # More than one number holds: sorted by halves.
+            line, middle = found.reshape(-1), len(flat) // 2
+            self.read(flat[:middle], line[:middle], keep)
+            self.read(flat[middle:], line[middle:], keep)
+            return found
         runs = _runs(frames)
         line = found.reshape(-1)
         if runs.place is None:
