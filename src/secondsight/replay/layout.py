@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from secondsight.errors import UsageError
 from secondsight.native import allocating
+from secondsight.replay.ahead import AHEAD, prefetch
 from secondsight.replay.events import Batch, Source
 from secondsight.trace.kinds import FIRST_VERB
 from secondsight.trace.provenance import Space
@@ -114,6 +115,8 @@ def _discover(address, kind, space, count, plain, start, look, seen, used, touch
     many = len(space) > 0
     first = np.uint64(look.first[0] - look.low[0])
     for i in range(np.uint64(start), np.uint64(len(address))):
+        prefetch(address, i + AHEAD)
+        prefetch(kind, i + AHEAD)
         if kind[i] >= FIRST_VERB:
             continue
         a = np.uint64(address[i])

@@ -20,6 +20,7 @@ from secondsight.mm.memory import cpu_access, pfn_of
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mmu.spt import _allowed, _touch, guest_access
 from secondsight.native import allocating, inlined, native
+from secondsight.replay.ahead import AHEAD, prefetch
 from secondsight.replay.layout import CELLS
 from secondsight.trace.kinds import Access, Kind, Origin
 
@@ -56,6 +57,8 @@ def mark(address, kind, space, count, start, stop, plain, bits, look, state, acc
     first = np.uint64(look.first[0] - look.low[0])
     if plain:
         for i in range(np.uint64(start), np.uint64(stop)):
+            prefetch(address, i + AHEAD)
+            prefetch(kind, i + AHEAD)
             a = np.uint64(address[i])
             leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
             cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
@@ -186,29 +189,46 @@ def settle(state, cells, pages, bits):  # type: ignore[no-untyped-def]
         state[cell] = (state[cell] & np.uint8(15)) | np.uint8(bits[i] << 4)
 
 
+#: A frame that is never used (``mm/page.py``: the first is 1024), so that it has no flags.
+_NO_FRAME = np.uint64(1)
+
+
 @inlined
-def _fold_cpu(f, m, block, state, cell, shift):  # type: ignore[no-untyped-def]
-    """The CPU's noted touches of one block, bits *shift* (read) and the next (written) of 512 cells from *cell* on."""
-    pmd = m.pmd[block]
-    huge = (pmd & PSE) != 0
-    head = np.uint64(pfn_of(pmd))
-    some = np.uint8(0)
-    first = np.uint64(block) << np.uint64(9)
+def _fold(flags, table, first, huge, head, accessed, dirty, state, cell, shift):  # type: ignore[no-untyped-def]
+    """The noted touches of one block, bits *shift* (read) and the next (written) of 512 cells from *cell* on, into its small pages' entries
+    ``table[first:]`` and, where they wrote, the flags of the pages behind (of a huge page from *head* on). Which touches there were.
+
+    Which pages were touched no processor can predict, so that is no branch; mostly nothing is new, and then nothing is stored.
+    """
+    some, new, zero = np.uint8(0), np.uint64(0), np.uint32(0)
     for i in range(np.uint64(512)):
         noted = (state[cell + i] >> shift) & np.uint8(3)
-        if not noted:
-            continue
         some |= noted
-        pfn = head + i
-        if not huge:
-            entry = m.pte[first + i]
-            pfn = np.uint64(pfn_of(entry))
-            new = entry | ACCESSED | (DIRTY if noted & 2 else np.uint64(0))
-            # Most are set already; what is not written costs no memory bandwidth.
-            if new != entry:
-                m.pte[first + i] = new
-        if noted & 2 and f.flags[pfn] & ZERO_FILLED and head != HUGE_ZERO_PFN:
-            f.flags[pfn] &= ~ZERO_FILLED
+        entry = table[first + i]
+        stored = noted & np.uint8(2) != 0
+        new |= ((accessed if noted else np.uint64(0)) | (dirty if stored else np.uint64(0))) & ~entry
+        pfn = head + i if huge else np.uint64(pfn_of(entry))
+        zero |= flags[pfn if stored else _NO_FRAME]
+    if new and not huge:
+        for i in range(np.uint64(512)):
+            noted = (state[cell + i] >> shift) & np.uint8(3)
+            table[first + i] |= (accessed if noted else np.uint64(0)) | (
+                dirty if noted & np.uint8(2) else np.uint64(0)
+            )
+    if zero & ZERO_FILLED and not (huge and head == HUGE_ZERO_PFN):
+        for i in range(np.uint64(512)):
+            if state[cell + i] >> shift & np.uint8(2):
+                flags[head + i if huge else np.uint64(pfn_of(table[first + i]))] &= ~ZERO_FILLED
+    return some
+
+
+@inlined
+def _fold_cpu(f, m, block, state, cell, shift):  # type: ignore[no-untyped-def]
+    """The CPU's noted touches of one block: see :func:`_fold`."""
+    pmd = m.pmd[block]
+    huge = (pmd & PSE) != 0
+    first = np.uint64(block) << np.uint64(9)
+    some = _fold(f.flags, m.pte, first, huge, np.uint64(pfn_of(pmd)), ACCESSED, DIRTY, state, cell, shift)
     if huge and some:
         m.pmd[block] = pmd | ACCESSED | (DIRTY if some & 2 else np.uint64(0))
 
@@ -217,27 +237,14 @@ def _fold_cpu(f, m, block, state, cell, shift):  # type: ignore[no-untyped-def]
 def _fold_guest(f, lay, t, first_page, state, cell, shift):  # type: ignore[no-untyped-def]
     """The guest's noted touches of the block that begins at *first_page*, likewise."""
     first = np.uint64(first_page - t.first)
-    block = first >> np.uint64(9)
-    big = t.smd[block]
+    big = t.smd[first >> np.uint64(9)]
     large = (big & lay.present) != 0
-    head = np.uint64(pfn_of(big))
-    some = np.uint8(0)
-    for i in range(np.uint64(512)):
-        noted = (state[cell + i] >> shift) & np.uint8(3)
-        if not noted:
-            continue
-        some |= noted
-        pfn = head + i
-        if not large:
-            spte = t.spte[first + i]
-            pfn = np.uint64(pfn_of(spte))
-            new = _touch(lay, spte, noted & 2)
-            if new != spte:
-                t.spte[first + i] = new
-        if noted & 2 and f.flags[pfn] & ZERO_FILLED:
-            f.flags[pfn] &= ~ZERO_FILLED
+    zero = np.uint64(0)
+    some = _fold(
+        f.flags, t.spte, first, large, np.uint64(pfn_of(big)), _touch(lay, zero, False), _touch(lay, zero, True), state, cell, shift
+    )  # fmt: skip
     if large and some:
-        t.smd[block] = _touch(lay, big, some & 2)
+        t.smd[first >> np.uint64(9)] = _touch(lay, big, some & 2)
 
 
 @native
