@@ -49,5 +49,8 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 native = _compiled(_nrt=False)
 #: The same, copied into its callers: for a few lines in a hot loop.
 inlined = _compiled(_nrt=False, inline="always")
+#: The same by LLVM, wherever it is called, in native code: for what is on the way of every fault. A call hands over every array of every
+#: tuple, seven words each, on the stack: half a dozen calls deep that was most of what a fault took.
+merged = _compiled(_nrt=False, forceinline=True)
 #: With counting: for what makes arrays of its own; called from Python alone, for what native code calls is compiled like itself.
 allocating = _compiled(nogil=True)

@@ -17,7 +17,7 @@ from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import ACCESS_DENIED, ACCESS_NOTIFY, access_page, pfn_of
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.page import HUGE_ZERO_PFN, REFERENCED, ZERO_PFN, head_of, put_page
-from secondsight.native import native
+from secondsight.native import merged, native
 
 MISS = -1
 NOTIFY = -2
@@ -49,7 +49,7 @@ def gup_fast(f, r, m, page, write):  # type: ignore[no-untyped-def]
     return pfn
 
 
-@native
+@merged
 def gup_slow(f, r, m, page, write, notified, has_notifiers, touch=True):  # type: ignore[no-untyped-def]
     """get_user_pages_unlocked of one page: fault it in if need be, touch it (FOLL_TOUCH), take a reference.
 

@@ -34,7 +34,7 @@ from secondsight.mm.page import (
     head_of,
     put_page,
 )
-from secondsight.native import native
+from secondsight.native import merged, native
 
 # What waits in the mlock batch, in the low bits of its entries.
 _MUNLOCK, _NEW, _MLOCK = 0, 1, 2
@@ -137,7 +137,7 @@ def lru_add_drain(f, r):  # type: ignore[no-untyped-def]
     _drain_mlock(f)
 
 
-@native
+@merged
 def mark_page_accessed(f, r, pfn):  # type: ignore[no-untyped-def]
     """folio_mark_accessed on the folio of *pfn*."""
     page = head_of(f, pfn)

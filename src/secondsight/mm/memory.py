@@ -64,7 +64,7 @@ from secondsight.mm.page import (
     unmap_pmd,
     unmap_pte,
 )
-from secondsight.native import inlined, native
+from secondsight.native import inlined, merged, native
 
 # What compiled code must know of the VMA behind a page (MmArrays.vma, one byte a block; MIXED: ask .vma_page).
 V_READ, V_WRITE, V_HUGE, V_LOCKED, V_MIXED = 1, 2, 4, 8, 16
@@ -115,7 +115,7 @@ def vma_bits(m, page):  # type: ignore[no-untyped-def]
     return np.int64(bits)
 
 
-@native
+@merged
 def new_anon(f, r, bits, in_fault):  # type: ignore[no-untyped-def]
     """A new anonymous page on its way to the LRU (folio_add_new_anon_rmap, folio_add_lru_vma); refcount 1, not yet mapped."""
     pfn = alloc_page(f)
@@ -268,7 +268,7 @@ def _can_reuse(f, r, m, page, pfn):  # type: ignore[no-untyped-def]
     return f.refcount[head] <= 1 + cached
 
 
-@native
+@merged
 def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
     """One load (*write* 0) or store through the primary page table: an ACCESS_ code. *told*: its notifiers have run, or there are none."""
     block = page >> 9

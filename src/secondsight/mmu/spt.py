@@ -23,7 +23,7 @@ from secondsight.mm.gup import MISS, NOT_PERMITTED, NOTIFY, gup_fast, gup_slow
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import GUEST_FAULTS, pfn_of
 from secondsight.mm.page import DIRTY, HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN, head_of, put_page
-from secondsight.native import native
+from secondsight.native import merged, native
 
 # How the table is filled.
 TDP, SHADOW_DIRECT, SHADOW_PAGED = 0, 1, 2
@@ -108,7 +108,7 @@ def _is_zero(pfn):  # type: ignore[no-untyped-def]
     return pfn == ZERO_PFN or (pfn & ~511) == HUGE_ZERO_PFN
 
 
-@native
+@merged
 def _release(f, r, pfn, marks, writable):  # type: ignore[no-untyped-def]
     """kvm_release_page_clean, or _dirty where the page is *writable* (later kernels): mark accessed (not in 2.6.38), then put."""
     if not _is_zero(pfn):
