@@ -101,8 +101,8 @@ class Engine:
         if not all(any(map(run.machine.fills, run.machine.spaces)) for run in self.shared):
             self.state[:] = 0
             return
-        for row in range(0, self.found.rows, 1024):
-            end = min(row + 1024, self.found.rows)
+        for row in range(0, self.found.rows, 128):
+            end = min(row + 128, self.found.rows)
             pages = self.found.touched_pages(row, end)
             touch.clear(self.state, self.found.cells, np.arange(row, end))
             self._settle_pages(pages)

@@ -179,7 +179,9 @@ class Machine:
         for space in self.spaces:
             if not self.fills(space):
                 continue
-            self.host.frames.reserve(int(np.count_nonzero(self.found.touched)))
+            touched = int(np.count_nonzero(self.found.touched))
+            # And a little for what is collapsed later, before all must be copied to make room.
+            self.host.frames.reserve(touched + touched // 16)
             code = (H_GUEST_READ if space.kvm else H_CPU_READ) + 1
             for row in range(space.rows.start, space.rows.stop, 128):
                 pages = (
