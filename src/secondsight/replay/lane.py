@@ -6,7 +6,7 @@
                      into the TLB, as large as the mapping is now
 
 The loop stops where Python must step in: a page whose notifiers run first, a pin, a device, an access that is denied, a block
-that a fault made huge (a budget may have to pay for it).
+that a fault made huge (a budget may have to pay for it), no more room for what verbs allocate.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from secondsight.mmu.spt import guest_access
 from secondsight.native import inlined, native
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay import touch
+from secondsight.replay.ahead import prefetch
 from secondsight.replay.layout import CELLS, HPAGE, Columns, Layout
-from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, empty, flush, use, use_here
+from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, empty, flush, place, use, use_here
 from secondsight.replay.touch import BITS, H_GUEST_READ, H_GUEST_WRITE, settled_bits
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
     from secondsight.replay.summary import Ints
 
 # Why the loop stopped.
-END, HOLD, NOTIFY, DENIED, MADE_HUGE = range(5)
-CHUNK = 1 << 16
+END, HOLD, NOTIFY, DENIED, MADE_HUGE, FULL = range(6)
+#: Verbs that are called before the loop stops for more room.
+CHUNK = 1 << 14
+#: Events that are looked up together.
+BLOCK = np.uint64(64)
 # What an access is, beside its touch bits (0..3): made as a store, made by a guest, held beyond the loop.
 WRITE, GUEST, HELD = 16, 32, 64
 
@@ -67,30 +71,56 @@ def _stored(f, lay, m, t, block, page, guest):  # type: ignore[no-untyped-def]
 # fmt: off
 @native
 def _settled_through(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
-                     plain, start, stop, codes, state, accesses, walks, first_row):
+                     plain, start, stop, codes, state, accesses, walks, first_row, ahead):
     # fmt: on
-    """Events from *start* on as long as they are settled, as most are; the first that is not. See :func:`accesses_through`."""
-    for i in range(start, stop):
-        code = codes[kind[i]]
-        a = np.uint64(address[i])
-        leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
-        cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
-        was = state[cell]
-        touched = code & (was >> np.uint8(4))
-        if touched == 0:
-            return i
-        accesses[cell >> np.uint64(9)] += np.int64(1) if plain else np.int64(count[i])
-        row = np.uint64(look.leaves[cell >> np.uint64(9)])
-        guest, write = (code & GUEST) != 0, np.uint64((code & WRITE) != 0)
-        page = (row << np.uint64(9)) | ((a >> np.uint64(12)) & np.uint64(511))
-        big = _large(lay, m, t, row - first_row, guest)
-        found = use_here(tlb, page + guest_pages if guest else page, big and (guest_huge or not guest), write)
-        # A miss walks, and a store through a clean entry. Which accesses do, no processor can predict: no branch.
-        state[cell] = was | touched * np.uint8(found <= np.int64(write))
-        walks[(cell >> np.uint64(9) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(found == MISS)
-        # One condition: asked by itself whether it is a store would be a branch, taken half the time.
-        if np.int64(big) & np.int64(write) & (found >> 1):
-            _stored(f, lay, m, t, row - first_row, page, guest)
+    """Events from *start* on as long as they are settled, as most are; the first that is not. See :func:`accesses_through`.
+
+    Nothing that a settled event does moves another's place: of BLOCK events at a time (fewer behind one that was not settled) all places
+    are looked up, several in one instruction, then the pages' notes are asked for, then each goes through the TLB.
+    """
+    at, most = start, np.uint64(4)
+    while at < stop:
+        n = min(most, stop - at)
+        most = min(BLOCK, most << np.uint64(1))
+        for j in range(n):
+            a = np.uint64(address[at + j])
+            leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
+            cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
+            row = np.uint64(look.leaves[cell >> np.uint64(9)])
+            page = (row << np.uint64(9)) | (cell & np.uint64(511))
+            code = codes[kind[at + j]]
+            guest = (code & GUEST) != 0
+            big = _large(lay, m, t, row - first_row, guest)
+            entry = place(tlb, page + guest_pages if guest else page, big and (guest_huge or not guest))
+            ahead[j] = cell
+            ahead[BLOCK + j] = np.uint64(code)
+            ahead[np.uint64(2) * BLOCK + j] = (cell >> np.uint64(9) << np.uint64(2)) | np.uint64(2 * guest + big)
+            ahead[np.uint64(3) * BLOCK + j] = entry[0]
+            ahead[np.uint64(4) * BLOCK + j] = entry[1]
+            ahead[np.uint64(5) * BLOCK + j] = entry[2]
+            ahead[np.uint64(6) * BLOCK + j] = entry[3]
+        for j in range(n):
+            prefetch(state, ahead[j])
+        for j in range(n):
+            cell, code, walk = ahead[j], ahead[BLOCK + j], ahead[np.uint64(2) * BLOCK + j]
+            was = state[cell]
+            touched = np.uint8(code) & (was >> np.uint8(4))
+            if touched == 0:
+                return at + j
+            accesses[cell >> np.uint64(9)] += np.int64(1) if plain else np.int64(count[at + j])
+            write = (code >> np.uint64(4)) & np.uint64(1)
+            found = use_here(
+                tlb, ahead[np.uint64(3) * BLOCK + j], ahead[np.uint64(4) * BLOCK + j], ahead[np.uint64(5) * BLOCK + j],
+                ahead[np.uint64(6) * BLOCK + j], write,
+            )  # fmt: skip
+            # A miss walks, and a store through a clean entry. Which accesses do, no processor can predict: no branch.
+            state[cell] = was | touched * np.uint8(found <= np.int64(write))
+            walks[walk] += np.int64(found == MISS)
+            # Huge, a store, and dirty before: one condition, for to ask first whether it is a store would be a branch.
+            if walk & write & np.uint64(found >> 1):
+                block = np.uint64(look.leaves[cell >> np.uint64(9)]) - first_row
+                _stored(f, lay, m, t, block, cell, (code & np.uint64(GUEST)) != 0)
+        at += n
     return stop
 
 
@@ -98,15 +128,15 @@ def _settled_through(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, ad
 @native
 def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, guest_pages,  # type: ignore[no-untyped-def]
                      look, space, address, kind, count, plain, start, stop, resumed,
-                     codes, ways, state, accesses, walks, first_row, one, new):
+                     codes, ways, state, accesses, walks, first_row, one, ahead, new):
     # fmt: on
     """Events *start* to *stop*, all of *space*, through *tlb* and what is behind it: (index, why it stopped, verbs called, found).
 
     *guest_pages*: where the guests' entries are numbered from, in the TLB's pages. *resumed*: 0, or 1 + what was *found* of event *start*,
     which its verb has made meanwhile; the rest of it is still to be done.
     codes uint8[256]: of each kind its touch bits, and WRITE, GUEST, HELD. ways: (as_cpu, as_guest, alone) of the space. walks int64[4 for
-    each 512 cells]: the CPU's to the block's small and huge pages, the guest's likewise. *one* int64[1] is scratch; *new*
-    int64[stop - start] receives the pages (of the space) that a verb was called for.
+    each 512 cells]: the CPU's to the block's small and huge pages, the guest's likewise. *one* int64[1] and *ahead* uint64[7 * BLOCK] are
+    scratch; *new* int64[...] receives the pages (of the space) that a verb was called for, and has room for as many as may be.
     """
     first = np.uint64(look.first[space] - look.low[space])
     called = np.uint64(0)
@@ -115,7 +145,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
         if not resumed:
             i = _settled_through(
                 f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
-                codes, state, accesses, walks, np.uint64(first_row),
+                codes, state, accesses, walks, np.uint64(first_row), ahead,
             )  # fmt: skip
             if i == stop:
                 break
@@ -137,6 +167,8 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
             resumed = 0
             use(tlb, tagged, big and whole, write)
         else:
+            if called == np.uint64(len(new)):
+                return i, FULL, called, MISS
             accesses[cell >> np.uint64(9)] += np.int64(1) if plain else np.int64(count[i])
             here = page - np.uint64(first_row) * np.uint64(512)
             mapped = _mapped(lay, m, t, here, guest)
@@ -206,6 +238,7 @@ class Lane:
         self.walks = np.zeros(len(found.touched) // HPAGE * 4, np.int64)
         run.walks = np.zeros((4, found.rows), np.int64)
         self._one = np.zeros(1, np.int64)
+        self._ahead = np.zeros(7 * int(BLOCK), np.uint64)
         self._new = np.zeros(CHUNK, np.int64)
         for row in range(0, found.rows, 1024) if any(map(run.machine.fills, run.machine.spaces)) else ():
             pages = found.touched_pages(row, min(row + 1024, found.rows))
@@ -223,8 +256,7 @@ class Lane:
             ).tolist()
         for a, b in zip(cuts, cuts[1:], strict=False):
             one = self.run.machine.at[int(space[a])] if len(space) else self.run.machine.spaces[0]
-            for low in range(a, b, CHUNK):
-                self._through(one, columns, plain, low, min(b, low + CHUNK))
+            self._through(one, columns, plain, a, b)
 
     def _through(self, space: Space, columns: Columns, plain: bool, start: int, stop: int) -> None:
         address, kind, _, count = columns
@@ -235,17 +267,19 @@ class Lane:
         codes[space.how > H_GUEST_WRITE] = HELD
         while at < stop:
             huge = mm.huge_faults(np.arange(0, mm.npages, HPAGE))
-            frames = host.frames.reserve(stop - at, huge, 1024)
+            frames = host.frames.reserve(min(stop - at, len(self._new)), huge, 1024)
             reached, why, called, tlb_said = accesses_through(
                 frames, host.r, space.lay, mm.arrays, space.table, space.mode, bool(mm.notifiers),
                 self.tlb, self.config.guest_huge, np.uint64(self._apart * HPAGE),
                 self.found.lookup, space.index, address, kind, count, plain, at, stop, resumed,
-                codes, ways, self.state, self.accesses, self.walks, space.first_row, self._one, self._new,
+                codes, ways, self.state, self.accesses, self.walks, space.first_row, self._one, self._ahead, self._new,
             )  # fmt: skip
             mm.note_anon(self._new[: int(called)])
             at, resumed = int(reached), 0
             if why == END:
                 break
+            if why == FULL:
+                continue
             way = space.how[kind[at : at + 1]]
             row, page = self._where(space, int(address[at]))
             if why == HOLD:

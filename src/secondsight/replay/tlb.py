@@ -7,7 +7,7 @@
          miss |
     walk: the accessed bit (and for a store the dirty bit) is set; into L2 and L1
 
-A set is one vector of 16 tags, a cache line, found in and moved up in a few instructions without a branch (``_find``, ``_move_up``): which
+A set is one vector of 16 tags, a cache line, found in and moved up in a few instructions without a branch (``_held``, ``_move_up``): which
 accesses hit, and where, no processor can predict. An entry remembers whether a store brought it in: the first store
 through one that a load brought walks again, to set the dirty bit (Intel SDM vol. 3, 4.8); that is no miss. Entries of a block go when its
 mapping changes, as the kernel's flushes make them go; clear_refs and ageing through clear_young flush nothing, as on x86.
@@ -141,35 +141,40 @@ def _move_up(_, tags, number, ways, tag, stored):  # type: ignore[no-untyped-def
 
 
 @inlined
-def use_here(tlb, page, huge, write):  # type: ignore[no-untyped-def]
-    """One access through the entry of *page* (uint64; of its block where *huge*), which is there afterwards: MISS, CLEAN or DIRTY before.
+def place(tlb, page, huge):  # type: ignore[no-untyped-def]
+    """Of the entry of *page* (uint64; of its block where *huge*): its tag, its sets in L1 and in L2, a bit for each way in L1 (uint64)."""
+    number = page >> np.uint64(9) if huge else page
+    tag = (number << np.uint64(11)) | np.uint64(6) if huge else (page + np.uint64(1)) << np.uint64(2)
+    first = (tlb.huge[0] if huge else tlb.small[0]) + (number & (tlb.huge[1] if huge else tlb.small[1]))
+    return tag, first, tlb.l2[0] + (number & tlb.l2[1]), tlb.huge[2] if huge else tlb.small[2]
+
+
+@inlined
+def use_here(tlb, tag, first, second, ways, write):  # type: ignore[no-untyped-def]
+    """One access through an entry that is where :func:`place` says, and is there afterwards: MISS, CLEAN or DIRTY before.
 
     A hit in L2 comes into L1, a miss into both; a store (*write* 1) leaves the entry dirty.
     """
-    number = page >> np.uint64(9) if huge else page
-    tag = np.uint32(
-        (number << np.uint64(11)) | np.uint64(6) if huge else (page + np.uint64(1)) << np.uint64(2)
-    )
-    level = tlb.huge if huge else tlb.small
-    first, second = level[0] + (number & level[1]), tlb.l2[0] + (number & tlb.l2[1])
-    stored, behind = _held(tlb.tag, first, tag | np.uint32(1)), _held(tlb.tag, second, tag | np.uint32(1))
-    way, there = stored | _held(tlb.tag, first, tag), behind | _held(tlb.tag, second, tag)
+    clean, soiled = np.uint32(tag), np.uint32(tag) | np.uint32(1)
+    stored, behind = _held(tlb.tag, first, soiled), _held(tlb.tag, second, soiled)
+    way, there = stored | _held(tlb.tag, first, clean), behind | _held(tlb.tag, second, clean)
     # Where both levels hold it, they agree on that.
     dirty = np.uint64((stored | behind) != 0)
     # bit ^ (bit - 1): it and those before it; of no bit all, so what is not there is brought in, and the last falls out.
-    _move_up(tlb.tag, first, (way ^ (way - np.uint64(1))) & level[2], tag, dirty | write)
+    _move_up(tlb.tag, first, (way ^ (way - np.uint64(1))) & ways, clean, dirty | write)
     # A hit in L1 is no use of L2, which learns of a walk for the dirty bit alone.
     missed = np.uint64(way != 0) - np.uint64(1)
     room = (there ^ (there - np.uint64(1))) & tlb.l2[2] & missed
     learned = ((dirty | write) & missed) | (there * write & ~missed)
-    _move_up(tlb.tag, second, room, tag, learned)
+    _move_up(tlb.tag, second, room, clean, learned)
     return np.int64((way | there) != 0) + np.int64(dirty)
 
 
 @native
 def use(tlb, page, huge, write):  # type: ignore[no-untyped-def]
-    """:func:`use_here`, not copied into its caller."""
-    return use_here(tlb, page, huge, write)
+    """:func:`use_here` where :func:`place` says."""
+    tag, first, second, ways = place(tlb, page, huge)
+    return use_here(tlb, tag, first, second, ways, write)
 
 
 def flush(tlb: Tlb, rows: npt.NDArray[np.int64]) -> None:
