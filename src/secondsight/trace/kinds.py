@@ -117,9 +117,15 @@ def is_known(kind: int) -> bool:
 @njit(cache=True, nogil=True)
 def first_unknown(kind: NDArray[np.uint8]) -> int:
     """Index of the first kind of *kind* (uint8) that this version does not know, or -1."""
-    suspicious = np.uint8(0)
-    for k in kind:  # the common case in one branch-free pass: only accesses, none with acc == 3
-        suspicious |= (k & np.uint8(0xF0)) | (k & (k >> np.uint8(1)) & np.uint8(1))
+    # The common case in one branch-free pass, eight at a time: only accesses, none with acc == 3.
+    whole = kind.size // 8 * 8
+    suspicious = np.uint64(0)
+    for k in kind[:whole].view(np.uint64):
+        suspicious |= (k & np.uint64(0xF0F0F0F0F0F0F0F0)) | (
+            k & (k >> np.uint64(1)) & np.uint64(0x0101010101010101)
+        )
+    for k in kind[whole:]:
+        suspicious |= np.uint64(k & np.uint8(0xF0)) | np.uint64(k & (k >> np.uint8(1)) & np.uint8(1))
     if suspicious == 0:
         return -1
     for i in range(kind.size):

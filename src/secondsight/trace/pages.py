@@ -16,7 +16,8 @@ pyarrow, which also has the words for what is damaged. (Parquet format: Encoding
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from secondsight.trace.thrift import Reader
 
 Bytes = NDArray[np.uint8]
+F = TypeVar("F", bound=Callable[..., Any])
 
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2  # PageType
 _PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8  # Encoding
@@ -114,27 +116,57 @@ def _dictionary(file: Bytes, pages: list[_Page], dtype: type[np.unsignedinteger[
     return out
 
 
-@njit(cache=True, nogil=True)
+def _merged(function: F) -> F:
+    """Compiled into its caller, counting no references."""
+    options: dict[str, Any] = {"cache": True, "nogil": True, "forceinline": True, "_nrt": False}
+    compiled: F = njit(**options)(function)
+    return compiled
+
+
+@_merged
 def _spread(
-    data: Bytes, table: NDArray[Any], strange: NDArray[np.bool_], per_byte: int, out: NDArray[Any]
+    data: Bytes,
+    at: int,
+    size: int,
+    table: NDArray[Any],
+    words: NDArray[np.uint64],
+    strange: NDArray[np.bool_],
+    per_byte: int,
+    out: NDArray[Any],
+    wide: NDArray[np.uint64],
+    n: int,
 ) -> bool:
-    """Each byte of *data* through *table* into *per_byte* values of *out*; whether any byte is *strange*."""
+    """*size* bytes of *data* from *at* on through *table* into *per_byte* values each of *out* from *n* on; whether any is *strange*.
+
+    A run has 63 bytes, as pyarrow writes them: to slice the arrays for each, and to call this, would take longer than the run.
+    """
     unknown = False
-    if per_byte == 8:  # constant trip counts: the compiler makes them one move
-        for i in range(data.size):
-            unknown |= strange[data[i]]
-            for j in range(8):
-                out[8 * i + j] = table[data[i], j]
+    from_, to = np.uint64(at), np.uint64(n)
+    if (
+        per_byte == 8 and out.itemsize == 1 and n % 8 == 0
+    ):  # all values of a byte are one word, *wide* being *out*
+        for i in range(np.uint64(size)):
+            byte = data[from_ + i]
+            unknown |= strange[byte]
+            wide[(to >> np.uint64(3)) + i] = words[byte]
+    elif per_byte == 8:  # constant trip counts: the compiler unrolls them
+        for i in range(np.uint64(size)):
+            byte = data[from_ + i]
+            unknown |= strange[byte]
+            for j in range(np.uint64(8)):
+                out[to + np.uint64(8) * i + j] = table[byte, j]
     elif per_byte == 4:
-        for i in range(data.size):
-            unknown |= strange[data[i]]
-            for j in range(4):
-                out[4 * i + j] = table[data[i], j]
+        for i in range(np.uint64(size)):
+            byte = data[from_ + i]
+            unknown |= strange[byte]
+            for j in range(np.uint64(4)):
+                out[to + np.uint64(4) * i + j] = table[byte, j]
     else:
-        for i in range(data.size):
-            unknown |= strange[data[i]]
-            for j in range(2):
-                out[2 * i + j] = table[data[i], j]
+        for i in range(np.uint64(size)):
+            byte = data[from_ + i]
+            unknown |= strange[byte]
+            for j in range(np.uint64(2)):
+                out[to + np.uint64(2) * i + j] = table[byte, j]
     return unknown
 
 
@@ -156,6 +188,8 @@ def _unpack(data: Bytes, width: int, values: NDArray[Any], known: int, out: NDAr
             index = np.uint64(entry) >> np.uint64(j * width) & mask
             table[entry, j] = values[index]
             strange[entry] |= index >= np.uint64(known)
+    words = table.reshape(-1).view(np.uint64)
+    wide = out[: out.size // 8 * 8].view(np.uint64)
     while n < out.size:
         head = np.uint64(0)
         shift = np.uint64(0)
@@ -193,7 +227,7 @@ def _unpack(data: Bytes, width: int, values: NDArray[Any], known: int, out: NDAr
             whole = int(length) * width
             if whole > (out.size - n) // per_byte:
                 whole = (out.size - n) // per_byte
-            unknown |= _spread(data[at : at + whole], table, strange, per_byte, out[n : n + whole * per_byte])
+            unknown |= _spread(data, at, whole, table, words, strange, per_byte, out, wide, n)
             n += whole * per_byte
             if n < out.size and whole < int(length) * width:
                 word = np.uint64(data[at + whole])
