@@ -36,7 +36,9 @@ def test_dictionaries_of_every_width_and_any_mix_of_runs(rows, cardinality, runs
     alphabet = rng.integers(0, np.iinfo(dtype).max, cardinality, endpoint=True).astype(dtype)
     values = np.repeat(rng.choice(alphabet, rows), rng.integers(1, runs, rows, endpoint=True))
     file, chunk = written(values, use_dictionary=True, max_rows_per_page=rows_per_page)
-    np.testing.assert_array_equal(pages.column(file, chunk, dtype), values)
+    found = pages.column(file, chunk, dtype)
+    np.testing.assert_array_equal(found.values, values)
+    assert sorted(found.distinct) == np.unique(values).tolist()
 
 
 @pytest.mark.parametrize("rows_per_page", [1000, 1 << 20])
@@ -44,8 +46,8 @@ def test_plain_values_are_a_view_of_the_file_where_they_are_one_page(rows_per_pa
     values = np.random.default_rng(0).integers(0, 1 << 63, 5000).astype(np.uint64)
     file, chunk = written(values, use_dictionary=False, max_rows_per_page=rows_per_page)
     found = pages.column(file, chunk, np.uint64)
-    np.testing.assert_array_equal(found, values)
-    assert np.shares_memory(found, file) == (rows_per_page > 5000)
+    np.testing.assert_array_equal(found.values, values)
+    assert np.shares_memory(found.values, file) == (rows_per_page > 5000) and found.distinct is None
 
 
 @pytest.mark.parametrize(
@@ -76,4 +78,6 @@ def test_damage_never_raises_and_never_gives_what_is_not_in_the_dictionary(data,
     for _ in range(data.draw(st.integers(1, 3))):
         broken[data.draw(st.integers(0, 120 if plain else 250))] = data.draw(st.integers(0, 255))
     found = pages.column(broken, chunk, dtype)
-    assert found is None or (found.dtype == dtype and found.size == 300)
+    assert found is None or (found.values.dtype == dtype and found.values.size == 300)
+    if found is not None and not plain:
+        assert np.isin(found.values, found.distinct).all()

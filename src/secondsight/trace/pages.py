@@ -34,6 +34,13 @@ _MOST_WIDTH: Final = 8  # bits of a dictionary index: eight of them are one 64-b
 _LONGEST_HEADER: Final = 1 << 12
 
 
+class Column(NamedTuple):
+    """*values*, each of which is one of *distinct* where that is known."""
+
+    values: NDArray[Any]
+    distinct: NDArray[Any] | None = None
+
+
 class _Page(NamedTuple):
     kind: int
     encoding: int
@@ -60,7 +67,7 @@ def _pages(file: Bytes, start: int, stop: int) -> list[_Page]:
     return found
 
 
-def column(file: Bytes, chunk: Any, dtype: type[np.unsignedinteger[Any]]) -> NDArray[Any] | None:
+def column(file: Bytes, chunk: Any, dtype: type[np.unsignedinteger[Any]]) -> Column | None:
     """The values of *chunk* (pyarrow's ColumnChunkMetaData) of the mapped *file* as *dtype*, or None if pyarrow must decode them."""
     if chunk.compression != "UNCOMPRESSED":
         return None
@@ -79,17 +86,17 @@ def column(file: Bytes, chunk: Any, dtype: type[np.unsignedinteger[Any]]) -> NDA
         return None
 
 
-def _plain(file: Bytes, pages: list[_Page]) -> NDArray[Any] | None:
+def _plain(file: Bytes, pages: list[_Page]) -> Column | None:
     """PLAIN pages of 64-bit values: a view of one page, a copy of several."""
     parts = []
     for page in pages:
         if page.size != 8 * page.values:
             return None
         parts.append(np.frombuffer(file, "<u8", page.values, page.body))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return Column(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
-def _dictionary(file: Bytes, pages: list[_Page], dtype: type[np.unsignedinteger[Any]]) -> NDArray[Any] | None:
+def _dictionary(file: Bytes, pages: list[_Page], dtype: type[np.unsignedinteger[Any]]) -> Column | None:
     """A dictionary page of at most 256 values, then pages of indices into it."""
     first, *rest = pages
     stored = np.dtype(
@@ -113,7 +120,7 @@ def _dictionary(file: Bytes, pages: list[_Page], dtype: type[np.unsignedinteger[
         if not _unpack(body, width, values, first.values, out[done : done + page.values]):
             return None
         done += page.values
-    return out
+    return Column(out, values[: first.values])
 
 
 def _merged(function: F) -> F:
