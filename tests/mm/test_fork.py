@@ -7,7 +7,7 @@ import pytest
 
 from secondsight.bits import pte as x86
 from secondsight.errors import UsageError
-from secondsight.mm.config import HostConfig
+from secondsight.mm.config import HostConfig, Knobs
 from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
@@ -16,6 +16,8 @@ from secondsight.mm.page import EXCLUSIVE, FIRST_PFN, REFERENCED, UNEVICTABLE
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mm.vma import Vm
 from secondsight.mm.vmscan import swap_out
+from secondsight.scenario import verbs
+from secondsight.scenario.run import run
 from support.model import KERNELS, flags, holds, pages, vm
 
 
@@ -92,6 +94,20 @@ def test_what_is_pinned_for_dma_stays_the_parents_and_the_child_gets_a_copy(rule
     mm.unpin("dma")
     assert fork(mm, "later").pfn(7) == mm.pfn(7), "no longer pinned"
     holds(host)
+
+
+@pytest.mark.parametrize(("rules", "answer"), [("6.1", "exceed_none_pte"), ("6.12", "exceed_none_pte")])
+def test_an_empty_page_table_is_copied_too(rules, answer) -> None:
+    steps = (
+        verbs.CpuWrite("p", "0:3"),
+        verbs.Madvise("p", "0", "hugepage"),
+        verbs.Madvise("p", "0", "dontneed"),
+        verbs.Fork("p", "c"),
+        verbs.Scan(),
+    )
+    host = HostConfig(knobs=Knobs(max_ptes_none=0))
+    visits = run(verbs.Scenario((verbs.Space("p", 1),), steps, host=host), rules).blocks
+    assert [(b.space, b.status, b.none_or_zero) for b in visits] == [("p", answer, 1), ("c", answer, 1)]
 
 
 def test_a_copy_keeps_its_content_and_its_areas_rights() -> None:

@@ -64,8 +64,10 @@ def _copy(f, r, parent, child, start, end, pinned, prot, copies):  # type: ignor
             split_pmd(f, r, parent, block, False)
             pmd = parent.pmd[block]
         entry = parent.pte[page] if pmd else np.uint64(0)
-        if entry:
+        if pmd:
+            # copy_pte_range allocates the child's table before it looks whether there is anything to copy.
             child.pmd[block] = TABLE
+        if entry:
             if not entry & (PRESENT | PROTNONE):
                 parent.swap[np.int64(entry >> np.uint64(14)) - 1] += 1
                 parent.pte[page] = entry & ~SWP_EXCLUSIVE
