@@ -97,7 +97,10 @@ class Broken(Policy):
         (["--mmu", "arm"], "arm"),
         (["--backing", "disk"], "--backing"),
         (["--trace", "x"], "no sweep's directory"),
-        (["--report", "/nonexistent/dir/x.html"], "cannot be written: /nonexistent/dir is no directory"),
+        (
+            ["--report", "/nonexistent/dir/x.html"],
+            "cannot be written: there is no directory /nonexistent/dir",
+        ),
         (["--svg", "/dev/null/x"], "cannot be made"),
     ],
 )

@@ -84,7 +84,7 @@ def test_too_short_a_trace_is_told(recorded, capsys):
     [
         (["-r", "5.4"], "no rules preset is called '5.4'"),
         (["--as", "guest"], "--as 'guest': one of trace, process, vm"),
-        (["--mmu", "tlb"], "host: "),
+        (["--mmu", "tlb"], "--mmu 'tlb': one of npt"),
         (["--knob", "max_ptes_none=512"], "max_ptes_none=512: must be 0 to 511"),
         (["--knob", "nr=1"], "--knob 'nr=1': write NAME=NUMBER"),
         (["--picture", "a.png"], "must end in .svg or .html"),

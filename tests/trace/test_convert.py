@@ -211,7 +211,7 @@ def test_requests_that_cannot_be(tmp_path):
         run(tmp_path, LACKEY, format="elf")
     with pytest.raises(InputError, match="no such file"):
         convert(str(tmp_path / "none"), tmp_path / "out.parquet")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(UsageError, match="cannot be written"):
         run(tmp_path, LACKEY) and convert(str(tmp_path / "in"), tmp_path / "no" / "out.parquet")
 
 

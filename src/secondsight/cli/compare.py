@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import time
@@ -84,6 +83,7 @@ def compare(
     ] = False,
 ) -> None:
     """Compare policies and rules on one trace: benefit, bloat and cost."""
+    from secondsight import output
     from secondsight.errors import UsageError
 
     if explain is not None:
@@ -94,7 +94,7 @@ def compare(
         raise UsageError("compare needs a TRACE; `secondsight compare --help` tells the rest")
     else:
         for path in (report, json, csv, parquet):
-            _writable(path)
+            output.ready(path, trace)
         results = _made(trace, of)
         if results is None:
             if of is not None:
@@ -136,16 +136,20 @@ def _policies() -> None:
 
 
 def _config(knobs: list[str], mmu: str, mglru: bool) -> Any:
+    from typing import get_args
+
     import msgspec
 
     from secondsight.errors import UsageError
-    from secondsight.mm.config import HostConfig, Knobs
+    from secondsight.mm.config import HostConfig, Knobs, Mmu
     from secondsight.replay import HOST
 
+    if mmu not in (known := get_args(Mmu)):
+        raise UsageError(f"--mmu {mmu!r}: one of {', '.join(known)}")
     changes: dict[str, int] = {}
     for item in knobs:
         name, equals, value = item.partition("=")
-        if not equals or name not in Knobs.__struct_fields__ or not value.isdigit():
+        if not equals or name not in Knobs.__struct_fields__ or not (value.isascii() and value.isdigit()):
             raise UsageError(
                 f"--knob {item!r}: write NAME=NUMBER, one of {', '.join(Knobs.__struct_fields__)}"
             )
@@ -228,14 +232,6 @@ class Progress:
             file=sys.stderr,
             flush=True,
         )
-
-
-def _writable(path: Path | None) -> None:
-    """Found out before a replay of minutes, not after it."""
-    from secondsight.errors import UsageError
-
-    if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise UsageError(f"{path}: cannot be written: {path.parent} is no directory one may write to")
 
 
 def _made(path: Path, of: str | None) -> Results | None:

@@ -21,7 +21,7 @@ def convert(
         typer.Option("--format", help="lackey, damo, damo-perf, drmemtrace or perf; else told by content."),
     ] = None,
     quantum: Annotated[
-        int, typer.Option(min=0, help="ns to aggregate over, by page and kind; 0: exact.")
+        int, typer.Option(min=0, max=(1 << 63) - 1, help="ns to aggregate over, by page and kind; 0: exact.")
     ] = 0,
     compact: Annotated[
         bool, typer.Option("--compact", help="Smaller and slower to read: for shipping.")
@@ -33,8 +33,10 @@ def convert(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
+    from secondsight import output as output_file
     from secondsight.trace.convert import convert as run
 
+    output_file.ready(output, source)
     console = Console(stderr=True)
     start = time.monotonic()
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

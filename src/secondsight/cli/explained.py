@@ -43,6 +43,7 @@ def explain(
     qmp: Path | None = None,
 ) -> None:
     """Read, judge and print, as the options of the command (``explain.py``) say."""
+    from secondsight import output
     from secondsight.errors import UsageError
 
     import_numpy()
@@ -51,6 +52,7 @@ def explain(
 
     if (file is None) == (pid is None):
         raise UsageError("explain: name a snapshot file or --pid PID, one of them")
+    output.ready(report, *([file] if file else []))
     if file is not None:
         if within or vmcore or qmp:
             raise UsageError("--range, --vmcore, --qmp: belong to --pid; a snapshot holds what was captured")
@@ -104,19 +106,11 @@ def take(
 
 
 def _write_page(answer: Explanation, path: Path) -> None:
-    import os
-
-    from secondsight.errors import UsageError
+    from secondsight import output
     from secondsight.live.page import render
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(render(answer), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise UsageError(f"--report {path}: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with output.whole(path) as part:
+        part.write_text(render(answer), encoding="utf-8")
 
 
 def _size(amount: float) -> str:

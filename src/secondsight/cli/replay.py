@@ -65,6 +65,7 @@ def replay(
     ] = None,
 ) -> None:
     """Replay a trace through the model under any number of rules: what khugepaged would make huge, refuse, and why."""
+    from secondsight import output
     from secondsight.cli.compare import Progress, _backing, _config
     from secondsight.errors import UsageError
     from secondsight.replay import Subject
@@ -73,6 +74,7 @@ def replay(
 
     if picture is not None and picture.suffix not in (".svg", ".html"):
         raise UsageError(f"--picture {picture}: the name must end in .svg or .html")
+    output.ready(picture, trace)
     if backing not in ("trace", "process", "vm"):
         raise UsageError(f"--as {backing!r}: one of trace, process, vm")
     config, behind = _config(knob or [], mmu, mglru), _backing(backing)

@@ -108,9 +108,11 @@ def cut(
     ] = None,
 ) -> None:
     """Write the part of a trace inside a time, a space and a range of addresses."""
+    from secondsight import output as output_file
     from secondsight.trace import Trace
     from secondsight.trace.cut import cut as run
 
+    output_file.ready(output, trace)
     opened = Trace.open(trace)
     run(
         opened,
@@ -128,13 +130,15 @@ def recover(
     output: Output,
 ) -> None:
     """Make a trace of what is intact: of a recording up to its tear, of a damaged trace its intact row groups."""
+    from secondsight import output as output_file
     from secondsight.errors import InputError
     from secondsight.trace import Trace
     from secondsight.trace import recover as from_recording
     from secondsight.trace.cut import salvage
 
     if not torn.is_file():
-        raise InputError(str(torn), "", "no such file")
+        raise InputError(str(torn), "", "is a directory" if torn.is_dir() else "no such file")
+    output_file.ready(output, torn)
     with torn.open("rb") as file:
         is_parquet = file.read(4) == b"PAR1"
     if is_parquet:

@@ -154,10 +154,9 @@ class _Sink:
     """Decisions for a Parquet file, written when the watch ends, under a temporary name first."""
 
     def __init__(self, path: Path | None) -> None:
-        from secondsight.errors import UsageError
+        from secondsight import output
 
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"--record {path}: there is no folder {path.parent}")
+        output.ready(path)
         self._path = path
         self._rows: list[Decision] = []
 
@@ -171,12 +170,10 @@ class _Sink:
     def __exit__(self, *_: object) -> None:
         if self._path is None:
             return
-        import os
-
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from secondsight import __version__
+        from secondsight import __version__, output
         from secondsight.live.watch import SCHEMA
 
         columns = {name: [getattr(row, name) for row in self._rows] for name in SCHEMA}
@@ -185,9 +182,5 @@ class _Sink:
         table = table.replace_schema_metadata(
             {"secondsight.kind": "khugepaged-decisions", "secondsight.version": __version__}
         )
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            pq.write_table(table, partial, compression="zstd")
-            partial.replace(self._path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with output.whole(self._path) as part:
+            pq.write_table(table, part, compression="zstd")

@@ -7,7 +7,6 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from secondsight.errors import UsageError
+from secondsight import output
 from secondsight.report.metrics import METRICS, SENSITIVE, SHOWN, text
 from secondsight.report.schema import SCHEMA, Results, Row
 
@@ -189,12 +188,5 @@ def whole(path: str | os.PathLike[str], raw: bytes) -> None:
 
     :raises UsageError: it cannot be written.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(raw)
-        temporary.replace(target)
-    except OSError as error:
-        raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with output.whole(path) as part:
+        part.write_bytes(raw)

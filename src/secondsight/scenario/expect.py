@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from secondsight import output
 from secondsight.mm.rules import PRESETS, for_kernel, preset
 from secondsight.scenario import verbs
 from secondsight.scenario.run import run
@@ -41,14 +42,13 @@ def differences(scenario: verbs.Scenario) -> list[str]:
 def write(path: str | Path, expect: dict[str, list[str]]) -> None:
     """Put *expect* at the end of the TOML file *path*, in place of what stood there; the rest stays as it was written."""
     path = Path(path)
-    text = path.read_text().split(_HEAD)[0].rstrip("\n")
+    text = path.read_text(encoding="utf-8").split(_HEAD)[0].rstrip("\n")
     body = "\n".join(
         f"{_quoted(name)} = [\n{''.join(f'  {_quoted(x)},' + chr(10) for x in rows)}]"
         for name, rows in expect.items()
     )
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(f"{text}\n{_HEAD}{body}\n")
-    temporary.replace(path)
+    with output.whole(path) as part:
+        part.write_text(f"{text}\n{_HEAD}{body}\n", encoding="utf-8")
 
 
 def _quoted(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from secondsight import output
 from secondsight.errors import InputError, UsageError
 from secondsight.scenario import pages, verbs
 
@@ -135,9 +136,11 @@ def _check_step(
 
 
 def write(scenario: verbs.Scenario, path: str | Path) -> None:
-    """Write *scenario* as TOML (or JSON by suffix), whole or not at all."""
+    """Write *scenario* as TOML (or JSON by suffix), whole or not at all.
+
+    :raises UsageError: *path* cannot be written.
+    """
     path = Path(path)
     encode = msgspec.json.encode if path.suffix == ".json" else msgspec.toml.encode
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(encode(scenario))
-    temporary.replace(path)
+    with output.whole(path) as part:
+        part.write_bytes(encode(scenario))

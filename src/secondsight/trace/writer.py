@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time as clock
@@ -22,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from secondsight.errors import InputError
+from secondsight import output
+from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.trace.kinds import COLUMNS
 from secondsight.trace.provenance import KEY, Provenance, decode, encode, with_fields
 
@@ -61,6 +63,20 @@ DAMAGE: Final = (
     OverflowError,
 )
 Columns = dict[str, NDArray[Any]]
+
+
+def _cause(error: OSError) -> str:
+    """Why in words: Arrow's own are long, and name the temporary file."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """An OSError as the line that names *path*."""
+    try:
+        yield
+    except OSError as error:
+        raise SecondSightError(f"{path}: cannot be written: {_cause(error)}") from None
 
 
 class _Sink:
@@ -120,14 +136,15 @@ class TraceWriter(_Sink):
 
     *profile* ``fast`` decodes quickest; ``compact`` is for shipping. Memory is bounded by one row group of
     2**20 rows. ``content_hash`` becomes the sha256 of the five columns' digests, so that equal rows have
-    equal hashes however they were cut into groups.
+    equal hashes however they were cut into groups. Raises :class:`UsageError` if *path* cannot be written, and
+    :class:`SecondSightError` if the disk fills.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], provenance: Provenance, *, profile: Profile = "fast"
     ) -> None:
         super().__init__(path, provenance, ROW_GROUP)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._temporary = output.part(self.path)
         self._digests = {name: hashlib.sha256() for name in COLUMNS}
         self._writer: pq.ParquetWriter | None = None
         try:
@@ -141,7 +158,7 @@ class TraceWriter(_Sink):
                 **_PROFILES[profile],
             )
         except OSError as error:
-            raise InputError(str(self.path), "", f"cannot be written: {error}") from None
+            raise UsageError(f"{self.path}: cannot be written: {_cause(error)}") from None
 
     def _hand_on(self) -> None:
         assert self._writer is not None
@@ -149,7 +166,8 @@ class TraceWriter(_Sink):
         for name, column in columns.items():
             self._digests[name].update(column.view(np.uint8).data)
         table = pa.Table.from_arrays([pa.array(columns[name]) for name in COLUMNS], schema=SCHEMA)
-        self._writer.write_table(table, row_group_size=ROW_GROUP)
+        with _told(self.path):
+            self._writer.write_table(table, row_group_size=ROW_GROUP)
 
     def close(self, provenance: Provenance | None = None) -> Provenance:
         """Write what is pending and the final *provenance* (default: the one given at first), and put the file in place."""
@@ -159,19 +177,21 @@ class TraceWriter(_Sink):
         final = provenance or self.provenance
         digest = hashlib.sha256(b"".join(d.digest() for d in self._digests.values()))
         final = with_fields(final, content_hash=digest.hexdigest(), clock_held=final.clock_held + self._held)
-        self._writer.add_key_value_metadata({KEY.decode(): encode(final).decode()})
-        self._writer.close()
-        self._writer = None
-        self._temporary.replace(self.path)
+        with _told(self.path):
+            self._writer.add_key_value_metadata({KEY.decode(): encode(final).decode()})
+            self._writer.close()
+            self._writer = None
+            output.put(self._temporary, self.path)
         self.provenance = final
         return final
 
     def abandon(self) -> None:
         """Drop the temporary file; nothing appears."""
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):  # a full disk has no room for the footer either
+                self._writer.close()
             self._writer = None
-        self._temporary.unlink(missing_ok=True)
+        output.drop(self._temporary, self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -188,8 +208,8 @@ class TraceWriter(_Sink):
 class Recording(_Sink):
     """Keeps what arrives in ``PATH.recording``, an Arrow IPC stream; :meth:`close` makes the trace of it.
 
-    After a kill :func:`recover` makes a trace of the stream up to the tear. Rows reach the file when 2**16 are
-    pending, and once a second if the recorder calls :meth:`flush`.
+    After a kill :func:`recover` makes a trace of the stream up to the tear; until then a new recording of that
+    name is refused. Rows reach the file when 2**16 are pending, and once a second if the recorder calls :meth:`flush`.
     """
 
     FLUSH_ROWS: Final = 1 << 16
@@ -198,7 +218,12 @@ class Recording(_Sink):
         self, path: str | os.PathLike[str], provenance: Provenance, *, profile: Profile = "compact"
     ) -> None:
         super().__init__(path, provenance, self.FLUSH_ROWS)
+        output.ready(self.path)
         self.stream_path = self.path.with_name(self.path.name + ".recording")
+        if self.stream_path.exists():
+            raise UsageError(
+                f"{self.stream_path}: an unfinished recording is here; `secondsight trace recover` makes a trace of it, or remove it"
+            )
         self._profile: Profile = profile
         self._announced: Provenance | None = None
         self._last_flush = clock.monotonic()

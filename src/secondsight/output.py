@@ -1,0 +1,89 @@
+"""Files that appear whole or not at all: written beside their place, then put into it.
+
+::
+
+    part(T) ──▶ .T.PID.tmp ── write ── put ──▶ T        what is written; T is complete whenever it is there
+    part(/dev/null) ──▶ /dev/null                       a device or a pipe is written to itself: it is never replaced
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from secondsight.errors import UsageError
+
+Name = str | os.PathLike[str]
+
+
+def part(path: Name) -> Path:
+    """Where to write what :func:`put` makes *path* of.
+
+    :raises UsageError: *path* is a directory, or its own directory is not there.
+    """
+    target = Path(path)
+    try:
+        mode = target.stat().st_mode
+    except OSError:
+        mode = stat.S_IFREG
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path}: cannot be written: is a directory; name a file in it")
+    if not target.parent.is_dir():
+        raise UsageError(f"{path}: cannot be written: there is no directory {target.parent}")
+    if not stat.S_ISREG(mode):
+        return target
+    # A symbolic link stays one: what it names is written.
+    place = Path(os.path.realpath(target))
+    return place.with_name(f".{place.name}.{os.getpid()}.tmp")
+
+
+def put(written: Path, path: Name) -> None:
+    """Put what was *written* to ``part(path)`` into its place.
+
+    :raises OSError: it cannot be renamed.
+    """
+    if written != Path(path):
+        written.replace(os.path.realpath(path))
+
+
+def drop(written: Path, path: Name) -> None:
+    """Remove what was *written* to ``part(path)``, if it was not put into place."""
+    if written != Path(path):
+        written.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole(path: Name) -> Iterator[Path]:
+    """A name to write to within the block; *path* is that file once the block ends without an error, else as it was.
+
+    :raises UsageError: *path* cannot be written; so does an OSError within the block.
+    """
+    written = part(path)
+    try:
+        yield written
+        put(written, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        drop(written, path)
+
+
+def ready(path: Name | None, *sources: Name) -> None:
+    """Refuse *path* before work begins of which it is to hold the result (None: nothing is to be written).
+
+    *sources*: what the work reads, and must not write over.
+
+    :raises UsageError: it cannot be written, or is one of *sources*.
+    """
+    if path is None:
+        return
+    written = part(path)
+    if not os.access(written if written == Path(path) else written.parent, os.W_OK):
+        raise UsageError(f"{path}: cannot be written: permission denied")
+    for source in sources:
+        with contextlib.suppress(OSError):
+            if Path(path).samefile(source):
+                raise UsageError(f"{path}: is what is read; give the output another name")
