@@ -20,7 +20,7 @@ RULES := no-heuristic thp-base 2.6.38 6.1 6.18 7.2
 demo: $(VENV)/.plain
 	@mkdir -p out
 	$(BIN)/secondsight replay examples/traces/redis-vm.parquet --time-scale 100 $(RULES:%=-r %) --picture out/redis-vm.html
-	@echo "The same for every rules, as a picture: out/redis-vm.html"
+	@echo "The same for each set of rules, as a picture: out/redis-vm.html"
 
 test: $(VENV)/.dev
 	$(PYTEST) -n 2

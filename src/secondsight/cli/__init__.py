@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from secondsight.errors import SecondSightError
 
@@ -17,6 +20,8 @@ from secondsight.errors import SecondSightError
 def main(argv: list[str] | None = None) -> None:
     """Entry point: run a command; turn our errors, and a command line that cannot be read, into one line and their exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
+    _streams()
+    before = _terminate_as_interrupt()
     try:
         _run(words)
         sys.stdout.flush()
@@ -24,16 +29,57 @@ def main(argv: list[str] | None = None) -> None:
     except SecondSightError as error:
         print(f"secondsight: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except Terminated:
+        print("secondsight: terminated; what was finished is kept", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         print("secondsight: interrupted; what was finished is kept", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         _no_reader()
+    except OSError as error:
+        # Whatever could not be read or written and was not told by name: a full disk under standard output, most likely.
+        why = os.strerror(error.errno) if error.errno else str(error)
+        print(f"secondsight: {error.filename or 'the output'}: {why}", file=sys.stderr)
+        _silence()
+        sys.exit(1)
     except SystemExit as end:
         # What rich makes of a closed pipe.
         if isinstance(end.__context__, BrokenPipeError):
             _no_reader()
         raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: everything that is tidied after Ctrl-C is tidied after it too."""
+
+
+def _terminate_as_interrupt() -> Any:
+    """Let SIGTERM raise :class:`Terminated`; returns the handler that was there, None off the main thread."""
+
+    def raised(*_: object) -> None:
+        raise Terminated
+
+    try:
+        return signal.signal(signal.SIGTERM, raised)
+    except ValueError:
+        return None
+
+
+def _streams() -> None:
+    """A standard stream that was closed becomes /dev/null, lest a file of ours take its number; what cannot be shown becomes ``?``."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            if (opened := os.open(os.devnull, os.O_RDWR)) != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        elif name == "stdout" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _run(words: list[str]) -> None:
@@ -75,6 +121,11 @@ def import_numpy() -> None:
 
 
 def _no_reader() -> None:
-    """The reader of a pipe left (head, less): not an error. Silence the flush at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """The reader of a pipe left (head, less): not an error."""
+    _silence()
     sys.exit(0)
+
+
+def _silence() -> None:
+    """Let the flush at exit go nowhere: standard output takes nothing any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

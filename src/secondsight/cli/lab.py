@@ -85,13 +85,17 @@ def boot_command(
     timeout: Annotated[float, typer.Option(help="Seconds in which it has to be done.")] = 300.0,
 ) -> None:
     """Run a Python script in a booted kernel and print what it prints (a debugging aid)."""
-    from secondsight.errors import UsageError
+    from secondsight.errors import InputError, UsageError
     from secondsight.lab import initramfs, kernels
     from secondsight.lab.machine import GuestDied, machine
 
     if not script.is_file():
         raise UsageError(f"no script at {script}")
-    files = initramfs.program(script)
+    try:
+        files = initramfs.program(script)
+    except (SyntaxError, ValueError) as error:
+        line = f"line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise InputError(str(script), line, f"not a Python script: {str(error).split(' (')[0]}") from None
     files |= initramfs.package_sources(["secondsight.lab.wire", *(package or [])])
     for pair in file or []:
         host, _, inside = pair.partition(":")
@@ -126,12 +130,15 @@ def run_command(
             "--states", help="Read every page's state around each pass, and each block's young pages."
         ),
     ] = False,
-    size: Annotated[int | None, typer.Option(help="Blocks that share one pass (default: what fits).")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Blocks that share one pass (default: what fits).")
+    ] = None,
     fresh: Annotated[
         bool, typer.Option(help="Ask again what this code has asked this kernel before.")
     ] = False,
     record: Annotated[
-        bool, typer.Option("--record", help="Write each answer into its file's [expect], under RELEASE/MMU.")
+        bool,
+        typer.Option("--record", help="Write each answer into its file's \\[expect], under RELEASE/MMU."),
     ] = False,
 ) -> None:
     """Run scenarios in a booted kernel and print what its tracepoints said, as `scenario run` prints the model's answers.

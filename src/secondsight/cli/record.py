@@ -16,7 +16,9 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="The trace to write
 Quantum = Annotated[
     int,
     typer.Option(
-        min=0, help="ns of the trace's clock to aggregate over, by page and kind; 0: every access a row."
+        min=0,
+        max=(1 << 63) - 1,
+        help="ns of the trace's clock to aggregate over, by page and kind; 0: every access a row.",
     ),
 ]
 
@@ -50,13 +52,6 @@ class _Ticker:
         )
 
 
-def _terminate_as_interrupt() -> None:
-    """Let SIGTERM end a recording as Ctrl-C does: what was recorded becomes a trace."""
-    import signal
-
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-
-
 @app.command("run", context_settings={"ignore_unknown_options": True})
 def run(
     command: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
@@ -69,7 +64,6 @@ def run(
     """
     from secondsight.trace.run import record_run
 
-    _terminate_as_interrupt()
     ticker = _Ticker()
     seen = 0
 
@@ -98,7 +92,7 @@ def vm(
     ] = False,
     kernel: Annotated[
         str | None,
-        typer.Option(help="Boot this kernel of the lab (6.1, 6.12, 7.2 or a vmlinuz) for a command."),
+        typer.Option(help="Boot this kernel of the lab (6.1, 6.12, newest or a vmlinuz) for a command."),
     ] = None,
     file: Annotated[
         list[str] | None,
@@ -120,7 +114,6 @@ def vm(
         raise UsageError(
             "--file goes with --kernel, which builds the guest; QEMU's own arguments name its files"
         )
-    _terminate_as_interrupt()
     ticker = _Ticker()
     seen = 0
 
@@ -175,7 +168,6 @@ def pid(
     from secondsight.live.channels import LiveChannels
     from secondsight.trace.pid import record_pid
 
-    _terminate_as_interrupt()
     ticker = _Ticker()
     seen = 0
     said: list[str] = []

@@ -15,6 +15,7 @@ from secondsight.errors import UsageError
 HPAGE_PMD_NR = 512
 PAGE_SIZE = 4096
 HPAGE_PMD_SIZE = HPAGE_PMD_NR * PAGE_SIZE
+_UINT_MAX = (1 << 32) - 1
 
 Mmu = Literal["npt", "shadow", "ept", "ept-noad"]
 ThpEnabled = Literal["always", "madvise", "never"]
@@ -31,7 +32,7 @@ class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_ptes_shared: int = 256
 
     def __post_init__(self) -> None:
-        """Refuse what sysfs refuses: the ``max_ptes_*_store`` functions take 0 to HPAGE_PMD_NR - 1."""
+        """Refuse what sysfs refuses: the ``max_ptes_*_store`` functions take 0 to HPAGE_PMD_NR - 1, the others an unsigned int."""
         for name in ("max_ptes_none", "max_ptes_swap", "max_ptes_shared"):
             value = getattr(self, name)
             if not 0 <= value <= HPAGE_PMD_NR - 1:
@@ -41,6 +42,10 @@ class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in ("scan_sleep_millisecs", "alloc_sleep_millisecs"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name}={getattr(self, name)}: cannot be negative")
+        # Each *_store function reads them with kstrtouint.
+        for name in ("pages_to_scan", "scan_sleep_millisecs", "alloc_sleep_millisecs"):
+            if getattr(self, name) > _UINT_MAX:
+                raise UsageError(f"{name}={getattr(self, name)}: must be at most {_UINT_MAX}, as in sysfs")
 
 
 class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

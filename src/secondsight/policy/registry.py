@@ -20,6 +20,9 @@ from secondsight.policy.protocol import Policy
 
 GROUP = "secondsight.policies"
 
+#: The longest interval in ns: what scan_sleep_millisecs can hold, an unsigned int.
+_LONGEST = ((1 << 32) - 1) * 1_000_000
+
 #: Policies added by hand in this process (a notebook, a test), before the installed ones.
 _ADDED: dict[str, type[Policy]] = {}
 
@@ -100,11 +103,17 @@ def make(spec: str) -> Policy:
             raise UsageError(f"policy {name}: no option {item!r}; it takes {takes}")
         values[key] = _parse(text, known[key][0], f"policy {name}: {key}")
     try:
-        return policy(**values)
+        made = policy(**values)
+        interval = made.interval
     except UsageError:
         raise
     except Exception as error:  # as in _load: whatever a plug-in does, one clear line
         raise MissingPart(f"policy {name} cannot be made: {type(error).__name__}: {error}") from error
+    if not 0 <= interval <= _LONGEST:
+        raise UsageError(
+            f"policy {spec}: its interval of {interval / 1e9:g} s must be 0 (khugepaged's) to {_LONGEST / 1e9:g}"
+        )
+    return made
 
 
 def _parse(text: str, kind: Any, what: str) -> Any:

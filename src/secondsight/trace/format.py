@@ -170,6 +170,18 @@ class Batch:
         return self._group.limits.get(name)
 
 
+def _foreign(path: Path, error: BaseException) -> str:
+    """What *path* is that Arrow could not open, and the mend."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as denied:
+        return f"cannot be read: {denied.strerror}"
+    if head == b"PAR1":
+        return f"not a whole Parquet file: its end is missing or damaged ({str(error).splitlines()[0].split('. ')[0]})"
+    return "not a whole Parquet file; `secondsight convert` makes a trace of lackey's, perf's, DynamoRIO's and damo's records"
+
+
 class Trace:
     """A trace on disk; :meth:`open` it, then walk its :meth:`batches`."""
 
@@ -200,6 +212,8 @@ class Trace:
         *verify*: check each page's checksum while reading.
         """
         where = Path(path)
+        if where.is_dir():
+            raise InputError(str(path), "", "is a directory; a trace is one file")
         if not where.is_file():
             raise InputError(str(path), "", "no such file")
         try:
@@ -211,7 +225,7 @@ class Trace:
             if where.name.endswith(".recording"):
                 hint = "this is a recording; `secondsight trace recover` makes a trace of it"
             else:
-                hint = f"not a whole Parquet file ({str(error).splitlines()[0] if str(error) else 'damaged'})"
+                hint = _foreign(where, error)
             raise InputError(str(path), "", hint) from None
         if names != SCHEMA.names or types != SCHEMA.types:
             said = ", ".join(names)[:200]

@@ -90,7 +90,7 @@ def record_pid(
     why the others are not. Ctrl-C ends the recording and keeps it. Raises :class:`TargetGone` for a process that is not there,
     :class:`MissingPart` without the permission to look, :class:`UsageError` for times that cannot be.
     """
-    if not 0.001 <= interval <= 3600 or (duration is not None and duration <= 0):
+    if not 0.001 <= interval <= 3600 or (duration is not None and not duration > 0):
         raise UsageError("expected an interval of 0.001 to 3600 s, and a duration above 0")
     target = Target(pid)
     try:

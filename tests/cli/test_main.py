@@ -1,0 +1,119 @@
+"""Where errors become exit codes: one line each, whatever happens to the streams."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from secondsight.trace import Provenance, Space, TraceWriter
+
+SECONDSIGHT = [sys.executable, "-c", "from secondsight.cli import main; main()"]
+TRACES = Path(__file__).parents[2] / "examples" / "traces"
+
+
+def run(*argv: str, **how: object) -> subprocess.CompletedProcess[str]:
+    options = {"capture_output": True, "text": True, "check": False, "timeout": 120} | how
+    return subprocess.run([*SECONDSIGHT, *argv], **options)  # type: ignore[call-overload, no-any-return]
+
+
+def one_line(told: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert told.returncode == code, told.stderr
+    assert told.stderr.startswith("secondsight") and told.stderr.count("\n") == 1, told.stderr
+    assert all(word in told.stderr for word in words), told.stderr
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["rules"], ["rules", "--json"]])
+def test_a_full_disk_under_standard_output_is_told(argv) -> None:
+    with Path("/dev/full").open("w") as full:
+        one_line(run(*argv, capture_output=False, stdout=full, stderr=subprocess.PIPE), 1, "No space left")
+
+
+def test_closed_streams_are_no_error() -> None:
+    told = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&-', "sh", *SECONDSIGHT, "rules"], capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+def test_a_locale_without_the_signs_we_print() -> None:
+    environment = os.environ | {
+        "PYTHONIOENCODING": "ascii",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "LC_ALL": "C",
+    }
+    told = run("rules", "--diff", "6.12", "6.18", env=environment)
+    assert told.returncode == 0, told.stderr
+    assert "zap_transfers_accessed = true ? false" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_in_the_middle_of_work_leaves_nothing_half_written(tmp_path, number, code, word) -> None:
+    path = tmp_path / "t.parquet"
+    process = subprocess.Popen(
+        [*SECONDSIGHT, "convert", "-", "--format", "lackey", "-o", str(path)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(" L 1ffeffe7e,8\n" * 100_000)
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert told == f"secondsight: {word}; what was finished is kept\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["convert", "IN", "-o", "IN"], "is what is read"),
+        (["convert", "IN", "-o", "FOLDER"], "is a directory"),
+        (["convert", "IN", "-o", "OUT", "--quantum", "99999999999999999999"], "--quantum"),
+        (["replay", "FOLDER"], "is a directory"),
+        (["replay", "IN"], "secondsight convert"),
+        (["replay", "TORN"], "its end is missing"),
+        (["replay", "TRACE", "--picture", "none/x.svg"], "there is no directory none"),
+        (["replay", "TRACE", "--knob", "scan_sleep_millisecs=99999999999999"], "as in sysfs"),
+        (["replay", "TRACE", "--knob", "pages_to_scan=²"], "NAME=NUMBER"),
+        (["replay", "TRACE", "--mmu", "tlb"], "one of npt, shadow, ept, ept-noad"),
+        (["compare", "TRACE", "--parquet", "TRACE"], "is what is read"),
+        (["compare", "TRACE", "-p", "hawkeye,every=-1"], "interval"),
+        (["trace", "cut", "TRACE", "-o", "TRACE"], "is what is read"),
+        (["trace", "cut", "TRACE", "-o", "FOLDER"], "is a directory"),
+        (["trace", "recover", "TORN", "-o", "TORN"], "is what is read"),
+        (["record", "run", "-o", "FOLDER", "--", "true"], "is a directory"),
+        (["record", "run", "-o", "KILLED", "--", "true"], "trace recover"),
+    ],
+)
+def test_a_wrong_request_is_one_line(tmp_path, argv, words) -> None:
+    trace, torn = tmp_path / "trace.parquet", tmp_path / "torn.parquet"
+    with TraceWriter(trace, Provenance(source="test", spaces=[Space(id=0, name="p", type="process")])) as out:
+        out.append([0, 1], 0, [0, 4096], 0)
+    torn.write_bytes(trace.read_bytes()[:-9])
+    (tmp_path / "in.txt").write_text(" L 1ffeffe7e,8\n")
+    (tmp_path / "killed.parquet.recording").write_text("kept")
+    names = {
+        "IN": "in.txt",
+        "OUT": "out.parquet",
+        "FOLDER": ".",
+        "TORN": "torn.parquet",
+        "TRACE": "trace.parquet",
+    }
+    names["KILLED"] = "killed.parquet"
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    one_line(run(*[names.get(word, word) for word in argv], cwd=tmp_path), 2, words)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
