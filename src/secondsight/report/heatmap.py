@@ -159,13 +159,22 @@ def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 WIDTH, HEIGHT, LEFT, TOP, GAP, FOOT = 240, 150, 130, 60, 16, 24
+#: The marks of a picture's key: shares of a band's pages, and what they are called; NaN for what is not known.
+_KEY = (
+    (0.0, "none"),
+    (1 / 512, "1 of 512"),
+    (1 / 32, "1/32"),
+    (1 / 4, "1/4"),
+    (1.0, "all"),
+    (float("nan"), "not known"),
+)
 
 
 def svg(rows: Sequence[tuple[str, Sequence[Panel]]], labels: Sequence[str], *, title: str, end: str) -> str:
     """Rows of panels as one SVG: *rows* (name, panels), at most 512 bands by 512 parts of time each."""
     across = max(len(panels) for _, panels in rows)
     wide = LEFT + across * (WIDTH + GAP)
-    high = TOP + len(rows) * (HEIGHT + FOOT) + 16
+    high = TOP + len(rows) * (HEIGHT + FOOT) + 40
     text = html.escape
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" '
@@ -180,9 +189,10 @@ def svg(rows: Sequence[tuple[str, Sequence[Panel]]], labels: Sequence[str], *, t
     for r, (name, panels) in enumerate(rows):
         y = TOP + r * (HEIGHT + FOOT)
         out.append(f'<text x="8" y="{y + 14}" font-weight="bold">{text(name)}</text>')
-        for at, label in ((0, labels[0]), (HEIGHT - 4, labels[-1])):
+        # The first address stands below the row's name.
+        for at, label in ((30, labels[0]), (HEIGHT - 4, labels[-1])):
             out.append(
-                f'<text x="{LEFT - 6}" y="{y + max(at, 30)}" text-anchor="end" fill="#666">{text(label)}</text>'
+                f'<text x="{LEFT - 6}" y="{y + at}" text-anchor="end" fill="#666">{text(label)}</text>'
             )
         for i, panel in enumerate(panels):
             x = LEFT + i * (WIDTH + GAP)
@@ -197,7 +207,23 @@ def svg(rows: Sequence[tuple[str, Sequence[Panel]]], labels: Sequence[str], *, t
                 out.append(
                     f'<text x="{x + WIDTH}" y="{y + HEIGHT + 15}" text-anchor="end" fill="#666">{text(end)}</text>'
                 )
+    out.append(_key(high - 16))
     out.append("</svg>")
+    return "".join(out)
+
+
+def _key(y: int) -> str:
+    """What the colours and the axes mean, on a line at *y*."""
+    out = [f'<text x="8" y="{y}" fill="#666">share of pages</text>']
+    x = LEFT
+    for share, word in _KEY:
+        colour = _hex(_colours(level(np.array(share, np.float32))))
+        out.append(f'<rect x="{x}" y="{y - 10}" width="12" height="12" fill="#{colour}"/>')
+        out.append(f'<text x="{x + 17}" y="{y}" fill="#666">{word}</text>')
+        x += 36 + 7 * len(word)
+    out.append(
+        f'<text x="{x + 12}" y="{y}" fill="#666">addresses grow downwards, blocks never touched left out; time grows to the right</text>'
+    )
     return "".join(out)
 
 
