@@ -117,3 +117,29 @@ def test_a_wrong_request_is_one_line(tmp_path, argv, words) -> None:
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     one_line(run(*[names.get(word, word) for word in argv], cwd=tmp_path), 2, words)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_an_interrupt_that_a_callback_of_llvm_dropped_comes_again() -> None:
+    script = """
+import ctypes, os, signal, sys, time
+from secondsight import cli
+from secondsight.cli import group
+
+@ctypes.CFUNCTYPE(None)
+def callback():
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        pass
+
+def work(self, context):
+    callback()
+    time.sleep(30)
+
+group.LazyGroup.invoke = work
+cli.main(["rules"])
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert told.returncode == 130
+    assert told.stderr == "secondsight: interrupted; what was finished is kept\n"

@@ -11,6 +11,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,8 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point: run a command; turn our errors, and a command line that cannot be read, into one line and their exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     _streams()
-    before = _terminate_as_interrupt()
+    before, told = _terminate_as_interrupt(), sys.unraisablehook
+    sys.unraisablehook = _once_more
     try:
         _run(words)
         sys.stdout.flush()
@@ -49,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
             _no_reader()
         raise
     finally:
+        sys.unraisablehook = told
         if before is not None:
             signal.signal(signal.SIGTERM, before)
 
@@ -67,6 +70,17 @@ def _terminate_as_interrupt() -> Any:
         return signal.signal(signal.SIGTERM, raised)
     except ValueError:
         return None
+
+
+def _once_more(lost: Any) -> None:
+    """An interrupt that arrives while LLVM calls back into Python is printed there and dropped: send it once more, a moment later."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+    again = threading.Timer(0.1, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 def _streams() -> None:

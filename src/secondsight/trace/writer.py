@@ -242,12 +242,15 @@ class Recording(_Sink):
         columns = self._take()
         batch = pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in COLUMNS], schema=SCHEMA)
         # Spaces appear while recording (children): the provenance rides along whenever it has changed.
-        if self.provenance is not self._announced:
-            self._stream.write_batch(batch, custom_metadata={KEY: encode(self.provenance)})
-            self._announced = self.provenance
-        else:
-            self._stream.write_batch(batch)
-        self._file.flush()
+        news = {KEY: encode(self.provenance)} if self.provenance is not self._announced else None
+        try:
+            self._stream.write_batch(batch, custom_metadata=news)
+            self._file.flush()
+        except OSError as error:
+            raise SecondSightError(
+                f"{self.stream_path}: cannot be written: {_cause(error)}; `secondsight trace recover` makes a trace of what is in it"
+            ) from None
+        self._announced = self.provenance
         self._last_flush = clock.monotonic()
 
     @property
