@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secondsight.cli.options import KernelMemoryOption, RangeOption
+
 if TYPE_CHECKING:
     from secondsight.live.collapse import Choice, Limits, Round
     from secondsight.live.process import Process
@@ -21,9 +23,7 @@ def collapse(
     policy: Annotated[
         str, typer.Option(help="Who chooses: a policy's name, with options as name,option=value.")
     ] = "khugepaged",
-    within: Annotated[
-        str | None, typer.Option("--range", help="Only these addresses: START-END in hexadecimal.")
-    ] = None,
+    within: RangeOption = None,
     budget: Annotated[str | None, typer.Option(help="At most this much a second, such as 512MiB/s.")] = None,
     max_stall: Annotated[
         str | None,
@@ -43,13 +43,7 @@ def collapse(
         bool, typer.Option("--follow", help="Keep running: choose again at every interval of the policy.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a round.")] = False,
-    kernel_memory: Annotated[
-        bool | None,
-        typer.Option(
-            "--kernel-memory/--procfs",
-            help="Insist on kernel memory, or do without (default: if it can be read).",
-        ),
-    ] = None,
+    kernel_memory: KernelMemoryOption = None,
 ) -> None:
     """A khugepaged in user space, for one process: MADV_COLLAPSE through a pidfd, with proof from smaps and the page table.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from secondsight.cli.options import KnobOption, MglruOption, MmuOption, Progress, host, stands_behind
 
 if TYPE_CHECKING:
     from secondsight.report.schema import Results
@@ -49,11 +50,9 @@ def compare(
         str | None,
         typer.Option(help="Blocks that may become huge in the run, or a share of the footprint: 25%."),
     ] = None,
-    knob: Annotated[
-        list[str] | None, typer.Option(help="khugepaged's sysfs files: pages_to_scan=4096; repeatable.")
-    ] = None,
-    mmu: Annotated[str, typer.Option(help="What KVM uses: npt, shadow, ept, ept-noad.")] = "npt",
-    mglru: Annotated[bool, typer.Option(help="The host runs MGLRU.")] = False,
+    knob: KnobOption = None,
+    mmu: MmuOption = "npt",
+    mglru: MglruOption = False,
     backing: Annotated[
         str, typer.Option(help="What stands behind the trace's spaces: trace (as recorded), process, vm.")
     ] = "trace",
@@ -102,7 +101,7 @@ def compare(
                     f"--trace {of}: chooses among a sweep's traces, and {trace} is no sweep's directory"
                 )
             results = _run(
-                trace, policy, rules, vary, budget, _config(knob or [], mmu, mglru), _backing(backing), time_scale, tlb,
+                trace, policy, rules, vary, budget, host(knob or [], mmu, mglru), stands_behind(backing, "--backing"), time_scale, tlb,
                 channels=report is not None or json is not None,
             )  # fmt: skip
         _write(results, report, json, csv, parquet, svg)
@@ -133,41 +132,6 @@ def _policies() -> None:
         )
         print(f"{name}  {takes}".rstrip())
         print(f"  {' '.join((policy.__doc__ or '').split(chr(10) + chr(10))[0].split())}")
-
-
-def _config(knobs: list[str], mmu: str, mglru: bool) -> Any:
-    from typing import get_args
-
-    import msgspec
-
-    from secondsight.errors import UsageError
-    from secondsight.mm.config import HostConfig, Knobs, Mmu
-    from secondsight.replay import HOST
-
-    if mmu not in (known := get_args(Mmu)):
-        raise UsageError(f"--mmu {mmu!r}: one of {', '.join(known)}")
-    changes: dict[str, int] = {}
-    for item in knobs:
-        name, equals, value = item.partition("=")
-        if not equals or name not in Knobs.__struct_fields__ or not (value.isascii() and value.isdigit()):
-            raise UsageError(
-                f"--knob {item!r}: write NAME=NUMBER, one of {', '.join(Knobs.__struct_fields__)}"
-            )
-        changes[name] = int(value)
-    told = msgspec.to_builtins(HOST) | {"mmu": mmu, "mglru": mglru}
-    told["knobs"] |= changes
-    try:
-        return msgspec.convert(told, HostConfig)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"host: {error}") from None
-
-
-def _backing(text: str) -> Any:
-    from secondsight.errors import UsageError
-
-    if text not in ("trace", "process", "vm"):
-        raise UsageError(f"--backing {text!r}: one of trace, process, vm")
-    return text
 
 
 def _run(
@@ -201,36 +165,6 @@ def _run(
             channels=channels,
             progress=progress,
             command=shlex.join(["secondsight", *sys.argv[1:]]),
-        )
-
-
-class Progress:
-    """One line on standard error where that is a terminal: share done, and the time left."""
-
-    def __init__(self) -> None:
-        """Nothing printed yet."""
-        self.start = self.last = time.monotonic()
-        self.shown = False
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def __call__(self, done: int, total: int) -> None:
-        """*done* of *total* rows."""
-        now = time.monotonic()
-        if now - self.last < 0.5 or not sys.stderr.isatty() or not done:
-            return
-        self.last, self.shown = now, True
-        left = (now - self.start) * (total - done) / done
-        print(
-            f"\r\x1b[K{100 * done / max(total, 1):.0f} % replayed, {left:.0f} s left",
-            end="",
-            file=sys.stderr,
-            flush=True,
         )
 
 

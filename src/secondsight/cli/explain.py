@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from secondsight.cli import explained
+from secondsight.cli.options import KernelMemoryOption, QmpOption, RangeOption, VmcoreOption
 
 app = typer.Typer(help="Why khugepaged will or will not collapse each block of a process.")
 
@@ -18,25 +19,15 @@ def explain(
         Path | None, typer.Argument(help="A snapshot; or name a running process with --pid.")
     ] = None,
     pid: Annotated[int | None, typer.Option(help="A running process.")] = None,
-    within: Annotated[
-        str | None, typer.Option("--range", help="Only these addresses: START-END in hexadecimal.")
-    ] = None,
+    within: RangeOption = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Every block, not only the telling ones.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page as well.")] = None,
-    kernel_memory: Annotated[
-        bool | None,
-        typer.Option(
-            "--kernel-memory/--procfs",
-            help="Insist on kernel memory, or do without (default: if it can be read).",
-        ),
-    ] = None,
-    vmcore: Annotated[Path | None, typer.Option(help="The process is in this crash dump.")] = None,
-    qmp: Annotated[
-        Path | None, typer.Option(help="The process is in the guest behind this QMP socket of QEMU.")
-    ] = None,
+    kernel_memory: KernelMemoryOption = None,
+    vmcore: VmcoreOption = None,
+    qmp: QmpOption = None,
 ) -> None:
     """Totals first, then block by block: how it is mapped, which channel calls it used, and what khugepaged will answer and why."""
     explained.explain(file, pid, within, everything, json, report, kernel_memory, vmcore, qmp)

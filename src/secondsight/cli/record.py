@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from secondsight.cli.options import KernelMemoryOption
+
 app = typer.Typer(
     no_args_is_help=True, help="Record the memory accesses of a program, a VM or a running process."
 )
@@ -152,13 +154,7 @@ def pid(
             "--clear", help="Clear accessed and soft-dirty bits at each look: sees more, changes the system."
         ),
     ] = False,
-    kernel_memory: Annotated[
-        bool | None,
-        typer.Option(
-            "--kernel-memory/--procfs",
-            help="Insist on kernel memory, or do without (default: if it can be read).",
-        ),
-    ] = None,
+    kernel_memory: KernelMemoryOption = None,
     damon: Annotated[
         bool | None,
         typer.Option("--damon/--no-damon", help="Insist on DAMON, or do without (default: if it is free)."),

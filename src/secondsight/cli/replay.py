@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secondsight.cli.options import KnobOption, MglruOption, MmuOption, Progress, host, stands_behind
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -38,11 +40,9 @@ def replay(
     time_scale: Annotated[
         float, typer.Option(help="ns of khugepaged's clock for one ns of the trace; it wakes every 10 s.")
     ] = 1.0,
-    mmu: Annotated[str, typer.Option(help="What KVM uses: npt, shadow, ept, ept-noad.")] = "npt",
-    mglru: Annotated[bool, typer.Option(help="The host runs MGLRU.")] = False,
-    knob: Annotated[
-        list[str] | None, typer.Option(help="khugepaged's sysfs files: pages_to_scan=4096; repeatable.")
-    ] = None,
+    mmu: MmuOption = "npt",
+    mglru: MglruOption = False,
+    knob: KnobOption = None,
     empty: Annotated[
         bool, typer.Option(help="A VM's memory begins empty, not written and aged before the trace.")
     ] = False,
@@ -66,7 +66,6 @@ def replay(
 ) -> None:
     """Replay a trace through the model under any number of rules: what khugepaged would make huge, refuse, and why."""
     from secondsight import output
-    from secondsight.cli.compare import Progress, _backing, _config
     from secondsight.errors import UsageError
     from secondsight.replay import Subject
     from secondsight.replay import replay as run
@@ -75,9 +74,7 @@ def replay(
     if picture is not None and picture.suffix not in (".svg", ".html"):
         raise UsageError(f"--picture {picture}: the name must end in .svg or .html")
     output.ready(picture, trace)
-    if backing not in ("trace", "process", "vm"):
-        raise UsageError(f"--as {backing!r}: one of trace, process, vm")
-    config, behind = _config(knob or [], mmu, mglru), _backing(backing)
+    config, behind = host(knob or [], mmu, mglru), stands_behind(backing, "--as")
     subjects = [
         Subject.of(
             r, config=config, backing=behind, fill=False if empty else None, tlb=TlbConfig() if tlb else None

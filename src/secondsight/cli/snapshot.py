@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from secondsight.cli.options import KernelMemoryOption, QmpOption, RangeOption, VmcoreOption
+
 app = typer.Typer(help="Capture what explain needs, to be judged later without privilege.")
 
 
@@ -14,20 +16,10 @@ app = typer.Typer(help="Capture what explain needs, to be judged later without p
 def snapshot(
     pid: Annotated[int, typer.Option(help="The process.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write (.npz).")],
-    within: Annotated[
-        str | None, typer.Option("--range", help="Only these addresses: START-END in hexadecimal.")
-    ] = None,
-    kernel_memory: Annotated[
-        bool | None,
-        typer.Option(
-            "--kernel-memory/--procfs",
-            help="Insist on kernel memory, or do without (default: if it can be read).",
-        ),
-    ] = None,
-    vmcore: Annotated[Path | None, typer.Option(help="The process is in this crash dump.")] = None,
-    qmp: Annotated[
-        Path | None, typer.Option(help="The process is in the guest behind this QMP socket of QEMU.")
-    ] = None,
+    within: RangeOption = None,
+    kernel_memory: KernelMemoryOption = None,
+    vmcore: VmcoreOption = None,
+    qmp: QmpOption = None,
 ) -> None:
     """Capture a process: mappings, page tables, page flags, and every channel that can be read. No kernel pointer is kept."""
     from secondsight.cli import import_numpy

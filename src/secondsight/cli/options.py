@@ -1,0 +1,112 @@
+"""Options that several commands have, and what they stand for; the line that says how far a replay is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from secondsight.mm.config import HostConfig
+    from secondsight.replay.subject import Backing
+
+# -- of a running process --------------------------------------------------------------------------------------------
+
+RangeOption = Annotated[
+    str | None, typer.Option("--range", help="Only these addresses: START-END in hexadecimal.")
+]
+KernelMemoryOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--kernel-memory/--procfs",
+        help="Insist on kernel memory, or do without (default: if it can be read).",
+    ),
+]
+VmcoreOption = Annotated[Path | None, typer.Option(help="The process is in this crash dump.")]
+QmpOption = Annotated[
+    Path | None, typer.Option(help="The process is in the guest behind this QMP socket of QEMU.")
+]
+
+# -- of a replay -----------------------------------------------------------------------------------------------------
+
+KnobOption = Annotated[
+    list[str] | None, typer.Option(help="khugepaged's sysfs files: pages_to_scan=4096; repeatable.")
+]
+MmuOption = Annotated[str, typer.Option(help="What KVM uses: npt, shadow, ept, ept-noad.")]
+MglruOption = Annotated[bool, typer.Option(help="The host runs MGLRU.")]
+
+
+def host(knobs: list[str], mmu: str, mglru: bool) -> HostConfig:
+    """The host that --knob, --mmu and --mglru describe.
+
+    :raises UsageError: an unknown name, or a value that sysfs refuses.
+    """
+    from typing import get_args
+
+    import msgspec
+
+    from secondsight.errors import UsageError
+    from secondsight.mm.config import HostConfig, Knobs, Mmu
+    from secondsight.replay import HOST
+
+    if mmu not in (known := get_args(Mmu)):
+        raise UsageError(f"--mmu {mmu!r}: one of {', '.join(known)}")
+    changes: dict[str, int] = {}
+    for item in knobs:
+        name, equals, value = item.partition("=")
+        if not equals or name not in Knobs.__struct_fields__ or not (value.isascii() and value.isdigit()):
+            raise UsageError(
+                f"--knob {item!r}: write NAME=NUMBER, one of {', '.join(Knobs.__struct_fields__)}"
+            )
+        changes[name] = int(value)
+    told = msgspec.to_builtins(HOST) | {"mmu": mmu, "mglru": mglru}
+    told["knobs"] |= changes
+    try:
+        return msgspec.convert(told, HostConfig)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"host: {error}") from None
+
+
+def stands_behind(text: str, option: str) -> Backing:
+    """What *option* says that the trace's memory is.
+
+    :raises UsageError: none of the three.
+    """
+    from secondsight.errors import UsageError
+
+    if text not in ("trace", "process", "vm"):
+        raise UsageError(f"{option} {text!r}: one of trace, process, vm")
+    return cast("Backing", text)
+
+
+class Progress:
+    """One line on standard error where that is a terminal: share done, and the time left."""
+
+    def __init__(self) -> None:
+        """Nothing printed yet."""
+        self.start = self.last = time.monotonic()
+        self.shown = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def __call__(self, done: int, total: int) -> None:
+        """*done* of *total* rows."""
+        now = time.monotonic()
+        if now - self.last < 0.5 or not sys.stderr.isatty() or not done:
+            return
+        self.last, self.shown = now, True
+        left = (now - self.start) * (total - done) / done
+        print(
+            f"\r\x1b[K{100 * done / max(total, 1):.0f} % replayed, {left:.0f} s left",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
