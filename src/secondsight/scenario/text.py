@@ -38,7 +38,10 @@ def lines(run: Run) -> list[str]:
 
 
 def table(scenario: verbs.Scenario, run: Run) -> None:
-    """Print *run* as a table: a row a visit, with the channels' counts and both looks."""
+    """Print *run* as a table: a row a visit, with the channels' counts and both looks; blank: no look, or not known.
+
+    *asked*: how often test_young was called, which no tracepoint of a kernel tells.
+    """
     where = run.provenance.get("mmu", scenario.host.mmu)
     title = escape(f"{scenario.title or 'scenario'}  [{run.provenance.get('kernel', run.source)}, {where}]")
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -60,7 +63,8 @@ def table(scenario: verbs.Scenario, run: Run) -> None:
         young = v.young or ("", "", "")
         shown.add_row(
             str(v.pass_), f"{v.space}:{v.block}", *map(str, young), str(v.referenced), str(v.none_or_zero), str(v.unmapped),
-            "" if v.isolate is None else str(v.isolate.referenced), str(v.test_young_calls or 0), v.status,
+            "" if v.isolate is None else str(v.isolate.referenced),
+            "" if v.test_young_calls is None else str(v.test_young_calls), v.status,
         )  # fmt: skip
     # A pipe has no width of its own: nothing is cut off there.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
