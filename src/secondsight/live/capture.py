@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from secondsight import __version__
+from secondsight import __version__, output
 from secondsight.errors import InputError, MissingPart, UsageError
 from secondsight.live import sysfs
 from secondsight.live.eligible import ineligible
@@ -81,8 +81,10 @@ def parse_range(text: str) -> tuple[int, int]:
         start, end = (int(part, 16) for part in text.split("-"))
     except ValueError:
         raise UsageError(f"--range {text}: write START-END in hexadecimal, as in /proc/PID/maps") from None
-    if not 0 <= start < end <= 1 << 57:
+    if not 0 <= start < end:
         raise UsageError(f"--range {text}: the end must lie above the start")
+    if end > 1 << 57:
+        raise UsageError(f"--range {text}: no address has more than 57 bits")
     return start, end
 
 
@@ -178,21 +180,14 @@ def save(snapshot: Snapshot, path: Path) -> None:
     """Write *snapshot*, whole or not at all.
 
     Raises:
-        UsageError: the folder does not exist or may not be written.
+        UsageError: it cannot be written there.
     """
     arrays: dict[str, Any] = {name: getattr(snapshot.columns, name) for name in _COLUMNS}
     for index, answer in enumerate(snapshot.columns.secondary):
         arrays[f"young_{index}"], arrays[f"known_{index}"] = answer.young, answer.known
     arrays["header"] = np.frombuffer(msgspec.json.encode(snapshot.header), np.uint8)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
-        partial.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with output.whole(path) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 def load(path: Path) -> Snapshot:
