@@ -10,7 +10,10 @@ from secondsight.lab import cpio
 
 NAMES = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
-TREES = st.dictionaries(PATHS, st.binary(max_size=40), max_size=8)
+#: What can be: no file is also the folder of another.
+TREES = st.dictionaries(PATHS, st.binary(max_size=40), max_size=8).filter(
+    lambda tree: not any(other.startswith(path + "/") for path in tree for other in tree)
+)
 
 
 def written(tree: dict[str, bytes]) -> bytes:
