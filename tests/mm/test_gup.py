@@ -14,7 +14,7 @@ from secondsight.mm.mprotect import mprotect
 from secondsight.mm.page import ACTIVE, REFERENCED
 from secondsight.mm.rules import PRESETS
 from secondsight.mm.task_mmu import clear_refs
-from support.model import ALL, balance, flags, pages
+from support.model import ALL, balance, flags, holds, pages
 
 
 def prepared(rules: str = "6.1", huge: bool = False):
@@ -125,3 +125,21 @@ def test_one_call_or_many_is_the_same(cut) -> None:
         both.append((mm.arrays.pte.copy(), host.frames.arrays.flags[:4000].copy(), list(mm.pins["io"])))
     assert np.array_equal(both[0][0], both[1][0]) and np.array_equal(both[0][1], both[1][1])
     assert both[0][2] == both[1][2]
+
+
+@pytest.mark.parametrize(("rules", "marks"), [("6.12", True), ("6.1", False)])
+def test_the_fast_part_of_a_long_term_pin_ends_at_the_first_page_it_misses(rules, marks) -> None:
+    host = Host(rules)
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0, 2, 9), write=True)
+    host.drain()
+    for _ in range(2):
+        mm.pin(pages(0, 1, 2, 9), "dma", write=True, longterm=True)
+        host.drain()
+        mm.unpin("dma")
+        if _ == 0:
+            madvise(mm, 1, 2, "dontneed")
+    # Page 1 was not there: 2, in the same run, was touched both times, and so activated; 9 is a run of its own, and only marked.
+    assert bool(flags(mm, 2) & ACTIVE) == marks and not flags(mm, 9) & ACTIVE
+    assert bool(flags(mm, 9) & REFERENCED) == marks
+    holds(host)

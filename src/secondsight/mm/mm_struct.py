@@ -216,13 +216,15 @@ class Mm:
         """get_user_pages_fast, keeping a reference on each page under *name*: fast where it can, else the slow path, which touches.
 
         *unshare*: pin_user_pages_fast (FOLL_PIN), which first makes shared pages the process's own even for reading.
-        *longterm*: FOLL_PIN and FOLL_LONGTERM, as io_uring pins its registered buffers.
+        *longterm*: FOLL_PIN and FOLL_LONGTERM, as io_uring pins its registered buffers: each run of pages is one call, whose fast part ends
+        at the first page that it cannot take.
         """
         touch = not longterm or self.host.rules.longterm_pins_touch
         pages = np.ascontiguousarray(pages, dtype=np.int64)
         self._check(pages)
         held = self.pins.setdefault(name, [])
         host = self.host
+        slow = np.zeros(len(pages), np.bool_)
 
         def step(start: int, notified: bool) -> int:
             f = host.frames.arrays
@@ -235,13 +237,14 @@ class Mm:
                         return i
                     missed = self.pfn(page) != before
                 else:
-                    missed = False
+                    missed = longterm and i > 0 and bool(slow[i - 1]) and page == int(pages[i - 1]) + 1
                 pfn = (
                     gup.MISS
                     if missed or not touch
                     else int(gup.gup_fast(f, host.r, self.arrays, page, write))
                 )
                 if pfn == gup.MISS:
+                    slow[i] = True
                     pfn = int(
                         gup.gup_slow(
                             f,
