@@ -11,6 +11,7 @@ from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mprotect import mprotect
 from secondsight.mm.page import KSM
+from secondsight.mm.task_mmu import clear_refs
 from support.model import KERNELS, flags, holds, pages, vm
 
 
@@ -65,15 +66,49 @@ def test_a_write_breaks_the_merge(rules) -> None:
     holds(host)
 
 
-def test_only_pages_that_were_seen_to_merge() -> None:
+def test_only_mergeable_areas_are_merged() -> None:
     host = Host("6.1")
     mm = host.mm("p", 1)
     mm.cpu_access(pages(0, 1, 2, 3), write=True, value=7)
     host.drain()
     assert ksm.merge(host) == 0, "no area is mergeable"
+    madvise(mm, 0, 3, "mergeable")
+    assert ksm.merge(host) == 1
+    assert mm.pfn(1) == mm.pfn(2) != mm.pfn(3)
+    holds(host)
+
+
+@pytest.mark.parametrize(("rules", "writable"), [("6.1", True), ("6.12", False)])
+def test_what_meets_only_a_pinned_page_is_broken_again(rules, writable) -> None:
+    host = Host(rules)
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0, 1, 2), write=True, value=7)
+    host.drain()
+    mm.pin(pages(0, 1), "pipe")
     madvise(mm, 0, 512, "mergeable")
-    assert ksm.merge(host, {"p": np.array([1, 3])}) == 1
-    assert mm.pfn(1) == mm.pfn(3) != mm.pfn(2)
+    before = mm.pfn(2)
+    assert ksm.merge(host) == 0
+    assert mm.pfn(2) not in (before, mm.pfn(1)) and not flags(mm, 2) & KSM
+    assert bool(mm.arrays.pte[2] & x86.RW) == writable
+    holds(host)
+
+
+@pytest.mark.parametrize("mmu", ["npt", "shadow"])
+def test_a_page_that_its_unmapping_activates_is_merged_a_scan_later(mmu) -> None:
+    host, mm, kvm = vm("6.1", 1, mmu=mmu)
+    mm.cpu_access(pages(0), write=True)
+    host.drain()
+    clear_refs(mm)
+    kvm.access(pages(0), write=False)
+    mm.cpu_access(pages(0, 14, 148), write=True, value=7)
+    host.drain()
+    first = mm.pfn(148)
+    madvise(mm, 0, 512, "mergeable")
+    ksm.merge(host)
+    host.drain()
+    assert mm.pfn(14) == mm.pfn(148) and flags(mm, 14) & KSM
+    # With shadow paging both were prefetched, so referenced and inactive: the zap activates them, and what was kept first was broken.
+    assert (mm.pfn(148) == first) == (mmu == "npt")
     holds(host)
 
 

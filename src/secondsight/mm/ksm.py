@@ -5,7 +5,7 @@
       unstable tree   else, met an equal one in this scan? the newer becomes the KSM page, the older is merged into it
     merge one page    write_protect_page: the notifiers unmap it; a page that somebody else holds stays as it is
                       replace_page: the mapping changes over to the KSM page: change_pte (set_pte_at_notify)
-    break             a write fault: of a KSM page whose first partner could not be merged (break_cow), and of all (unmerge)
+    break             a fault: of a KSM page whose first partner could not be merged (break_cow), and of all (unmerge)
 
 The unmapping carries a secondary MMU's accessed bit to the page (up to 6.12), and if that activates it, it waits in the activation
 batch, which holds a reference: the page cannot be merged before the next scan. Until then others become KSM pages and are broken again.
@@ -18,11 +18,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PSE, RW
 from secondsight.mm.huge_memory import is_large, split_huge
 from secondsight.mm.lru import mark_page_accessed, munlock_folio
+from secondsight.mm.memory import unshare_page
 from secondsight.mm.page import (
     ANON,
     EXCLUSIVE,
@@ -47,12 +47,9 @@ if TYPE_CHECKING:
 _SCANS = 4
 
 
-def merge(host: Host, took: dict[str, npt.NDArray[np.int64]] | None = None) -> int:
-    """Let ksmd make some scans; returns how many mappings changed over to another page.
-
-    *took*: for each space the pages a kernel was seen to have merged; without it all equal pages are.
-    """
-    items = _mergeable(host, took)
+def merge(host: Host) -> int:
+    """Let ksmd make some scans; returns how many mappings changed over to another page."""
+    items = _mergeable(host)
     stable: dict[int, int] = {}
     changed = 0
     for scan in range(_SCANS):
@@ -82,25 +79,21 @@ def merge(host: Host, took: dict[str, npt.NDArray[np.int64]] | None = None) -> i
                     del unstable[value]
                     changed += 1
                 else:
-                    mm.cpu_access(np.array([page], dtype=np.int64), write=True)
+                    _break_cow(mm, page)
                     host.content[mm.pfn(page)] = value
     return changed
 
 
-def _mergeable(host: Host, took: dict[str, npt.NDArray[np.int64]] | None) -> list[tuple[Mm, int]]:
+def _mergeable(host: Host) -> list[tuple[Mm, int]]:
     """The pages of MADV_MERGEABLE areas that can be equal to others, in ksmd's order."""
-    out = []
-    for mm in host.mms.values():
-        allowed = None if took is None else set(took.get(mm.name, np.zeros(0, np.int64)).tolist())
-        for vma in mm.vmas.areas:
-            if vma.flags & Vm.MERGEABLE:
-                pages = (
-                    range(vma.start, vma.end)
-                    if allowed is None
-                    else sorted(allowed.intersection(range(vma.start, vma.end)))
-                )
-                out += [(mm, page) for page in pages if _content(mm, page) is not None]
-    return out
+    return [
+        (mm, page)
+        for mm in host.mms.values()
+        for vma in mm.vmas.areas
+        if vma.flags & Vm.MERGEABLE
+        for page in range(vma.start, vma.end)
+        if _content(mm, page) is not None
+    ]
 
 
 def _content(mm: Mm, page: int) -> int | None:
@@ -150,6 +143,16 @@ def _merge_into(mm: Mm, page: int, keep: int) -> bool:
     return True
 
 
+def _break_cow(mm: Mm, page: int) -> None:
+    """break_ksm: the mapping gets a copy of the KSM page, by a write fault or, later, by one that only makes it the process's own."""
+    if not mm.host.rules.ksm_break_unshares:
+        mm.cpu_access(np.array([page], dtype=np.int64), write=True)
+        return
+    f = mm.host.frames.reserve(1, 0, 64)
+    mm.notifiers.invalidate_range(page, page + 1)
+    unshare_page(f, mm.host.r, mm.arrays, page, True)
+
+
 def _write_protect(mm: Mm, page: int) -> bool:
     """write_protect_page, of a huge page after its split: the notifiers unmap it, then it becomes clean and read-only if none but its
     mappings holds it; False where somebody does."""
@@ -182,5 +185,5 @@ def unmerge(mm: Mm, start: int, end: int) -> None:
         for p in range(start, min(end, mm.blocks * HPAGE))
         if mm.arrays.pte[p] & MAPPED and mm.pfn(p) > ZERO_PFN and f.flags[mm.pfn(p)] & KSM
     ]
-    if pages:
-        mm.cpu_access(np.array(pages, dtype=np.int64), write=True)
+    for page in pages:
+        _break_cow(mm, page)

@@ -413,6 +413,12 @@ class Rules:
         "mm/ksm.c replace_page, mmu_notifier_invalidate_range_start (3.7)",
         "source",
     )
+    ksm_break_unshares: bool = _rule(
+        True,
+        "a KSM page is broken by a fault that leaves the copy clean and read-only (FAULT_FLAG_UNSHARE); else by a write fault",
+        "mm/ksm.c break_ksm; d7c0e68dab98 (6.2)",
+        "booted",
+    )
     merge_unfaulted: bool = _rule(
         True,
         "an area with anonymous pages merges with a neighbour that has none yet; else only the other way round",
@@ -511,6 +517,7 @@ _6_1 = _6_12.but(
     has_change_pte=True,
     swapin_writable=False,
     swapin_mlocks=True,
+    ksm_break_unshares=False,
     pageout_asks_references=True,
     advice_splits_whole=True,
     split_maps_zero_page=False,

@@ -216,14 +216,7 @@ class Runner:
         self.kvm[step.space].slot_delete(step.id)
 
     def _do_ksm_merge(self, step: verbs.KsmMerge) -> None:
-        took = None
-        if step.took is not None:
-            took = {
-                n: page_text.parse(t, self.host.mms[n].blocks)
-                for n, t in step.took.items()
-                if t and n in self.host.mms
-            }
-        ksm.merge(self.host, took)
+        ksm.merge(self.host)
 
     def _do_split_pmd(self, step: verbs.SplitPmd) -> None:
         for block in np.unique(self._pages(step) // HPAGE_PMD_NR).tolist():

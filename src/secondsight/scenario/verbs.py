@@ -230,10 +230,7 @@ class SlotDelete(_Verb, frozen=True, tag="slot_delete"):
 
 
 class KsmMerge(_Verb, frozen=True, tag="ksm_merge"):
-    """Run ksmd until it has nothing more to merge, then stop it. *took* (recorded by the lab) names for each space the pages that
-    became KSM pages; without it all MADV_MERGEABLE pages of equal value are merged."""
-
-    took: dict[str, str] | None = None
+    """Run ksmd for four full scans, which merge what can be merged of the MADV_MERGEABLE pages of equal value, then stop it."""
 
 
 class SplitPmd(_Verb, frozen=True, tag="split_pmd"):
