@@ -275,10 +275,10 @@ def split_huge(mm: Mm, block: int, *, remap: bool = True) -> bool:
             split_block_pmd(other, block, frozen=True)
     if remap:
         for other in sharing:
-            # try_to_migrate, before the split: what a secondary MMU tells of its use is still told of the whole folio.
-            found = _mapped(other, block, head)
-            if len(found):
-                other.notifiers.invalidate_range(int(found[0]), int(found[-1]) + 1)
+            # try_to_migrate, before the split: what a secondary MMU tells of its use is still told of the whole folio. Its range is the
+            # folio's place in the area, so that pages which have come in place of some of its are unmapped as well.
+            if len(_mapped(other, block, head)):
+                other.notifiers.invalidate_range(block * HPAGE, (block + 1) * HPAGE)
     host.frames.reserve(0, 0, 4 * HPAGE)
     _split_folio(host.frames.arrays, host.r, head)
     if remap:

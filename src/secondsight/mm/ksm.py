@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
 
 
-#: Scans that ksmd makes: the first only takes checksums, and three more settle whatever had to wait for a drain.
-_SCANS = 4
+#: Scans that ksmd makes, more than settle everything: the first only takes checksums, in the second all but the oldest page of a kind
+#: may have to wait for a drain, in the third the oldest.
+_SCANS = 6
 
 
 def merge(host: Host) -> int:

@@ -230,7 +230,7 @@ class SlotDelete(_Verb, frozen=True, tag="slot_delete"):
 
 
 class KsmMerge(_Verb, frozen=True, tag="ksm_merge"):
-    """Run ksmd for four full scans, which merge what can be merged of the MADV_MERGEABLE pages of equal value, then stop it."""
+    """Run ksmd until nothing changes any more, which merges what can be merged of the MADV_MERGEABLE pages of equal value, then stop it."""
 
 
 class SplitPmd(_Verb, frozen=True, tag="split_pmd"):

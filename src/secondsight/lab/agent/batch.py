@@ -24,6 +24,8 @@ from secondsight.scenario.results import BlockPass, PageState, StepAnswer
 
 __all__ = ["Batch", "Host"]
 
+_KSM_SCANS = 7
+
 
 class Host:
     """What lives as long as the boot: the listener, the trace, the keeper, the device for direct I/O."""
@@ -230,15 +232,15 @@ class Batch:
             )
 
     def _ksm(self) -> dict[str, str]:
-        """ksmd merges what stayed unchanged from one scan to the next: run it until four scans have gone by."""
+        """Run ksmd for as many scans as settle everything (``mm/ksm.py``), and one more: the last run may have left it in the middle."""
         ksm = Path("/sys/kernel/mm/ksm")
         before = int(knobs.read(ksm / "full_scans"))
         knobs.put(ksm / "run", 1)
         deadline = time.monotonic() + 60
-        while int(knobs.read(ksm / "full_scans")) < before + 4:
+        while int(knobs.read(ksm / "full_scans")) < before + _KSM_SCANS:
             time.sleep(0.005)
             if time.monotonic() > deadline:
-                raise TraceError("ksmd has not made four scans in 60 s")
+                raise TraceError("ksmd has not made its scans in 60 s")
         knobs.put(ksm / "run", 0)
         return {name: text for name, s in self.spaces.items() if (text := ksm_pages(s.pid, s.blocks))}
 
