@@ -135,6 +135,13 @@ def feed(merged: batch.Merged, runs: Sequence[Run]) -> verbs.Scenario:
             k, i = origin[0]
             took = chosen[k].get(i)
             step = msgspec.structs.replace(step, took=took if isinstance(took, str) else "")
+        elif isinstance(step, verbs.KsmMerge) and origin:
+            named: dict[str, str] = {}
+            for k, i in origin:
+                merges = chosen[k].get(i)
+                if isinstance(merges, dict):
+                    named |= {f"{k}.{name}": text for name, text in merges.items()}
+            step = msgspec.structs.replace(step, took=named)
         steps.append(step)
     return msgspec.structs.replace(merged.scenario, steps=tuple(steps))
 

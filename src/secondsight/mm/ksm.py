@@ -15,6 +15,7 @@ Contents are the ``value`` a store filled the page with; only pages so filled, o
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,14 +44,22 @@ if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
 
 
+#: For each space, page numbers.
+Took = Mapping[str, Collection[int]]
+
 #: Scans that ksmd makes, more than settle everything: the first only takes checksums, in the second all but the oldest page of a kind
 #: may have to wait for a drain, in the third the oldest.
 _SCANS = 6
 
 
-def merge(host: Host) -> int:
-    """Let ksmd make some scans; returns how many mappings changed over to another page."""
-    items = _mergeable(host)
+def merge(host: Host, took: Took | None = None) -> int:
+    """Let ksmd make some scans; returns how many mappings changed over to another page.
+
+    *took*: for each space the pages that a kernel was seen to have merged, for ksmd does not find every pair: a page that is missed
+    in its unstable tree ends a search. Without it all equal pages are merged.
+    """
+    host.drain()
+    items = _mergeable(host, took)
     stable: dict[int, int] = {}
     changed = 0
     for scan in range(_SCANS):
@@ -85,16 +94,33 @@ def merge(host: Host) -> int:
     return changed
 
 
-def _mergeable(host: Host) -> list[tuple[Mm, int]]:
-    """The pages of MADV_MERGEABLE areas that can be equal to others, in ksmd's order."""
-    return [
-        (mm, page)
-        for mm in host.mms.values()
-        for vma in mm.vmas.areas
-        if vma.flags & Vm.MERGEABLE
-        for page in range(vma.start, vma.end)
-        if _content(mm, page) is not None
+def _mergeable(host: Host, took: Took | None) -> list[tuple[Mm, int]]:
+    """The pages of MADV_MERGEABLE areas that can be equal to others, in ksmd's order; with *took*, of those kinds that were merged, or
+    cannot be for somebody holds one (ksmd tries all the same)."""
+    kinds: dict[int, list[tuple[Mm, int]]] = {}
+    for mm in host.mms.values():
+        for vma in mm.vmas.areas:
+            for page in range(vma.start, vma.end) if vma.flags & Vm.MERGEABLE else ():
+                value = _content(mm, page)
+                if value is not None:
+                    kinds.setdefault(value, []).append((mm, page))
+    tried = [
+        pages
+        for pages in kinds.values()
+        if took is None or any(page in took.get(mm.name, ()) or _held(mm, page) for mm, page in pages)
     ]
+    order = {mm.name: at for at, mm in enumerate(host.mms.values())}
+    return sorted(
+        (each for pages in tried for each in pages), key=lambda each: (order[each[0].name], each[1])
+    )
+
+
+def _held(mm: Mm, page: int) -> bool:
+    """Has the page a reference besides its mappings' and the swap cache's?"""
+    f, pfn = mm.host.frames.arrays, mm.pfn(page)
+    if mm.arrays.pmd[page >> 9] & PSE or is_large(mm, page):
+        return False
+    return bool(f.refcount[pfn] != f.mapcount[pfn] + (1 if f.flags[pfn] & SWAPCACHE else 0))
 
 
 def _content(mm: Mm, page: int) -> int | None:
@@ -167,8 +193,7 @@ def _write_protect(mm: Mm, page: int) -> bool:
         mm.notifiers.invalidate_range(page, page + 1)
     entry = mm.arrays.pte[page]
     if entry & (RW | DIRTY) or f.flags[pfn] & EXCLUSIVE:
-        cached = 1 if f.flags[pfn] & SWAPCACHE else 0
-        if f.refcount[pfn] != f.mapcount[pfn] + cached:
+        if _held(mm, page):
             return False
         f.flags[pfn] &= ~EXCLUSIVE
         entry &= ~(RW | DIRTY)

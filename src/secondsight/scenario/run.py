@@ -216,7 +216,15 @@ class Runner:
         self.kvm[step.space].slot_delete(step.id)
 
     def _do_ksm_merge(self, step: verbs.KsmMerge) -> None:
-        ksm.merge(self.host)
+        took = None
+        if step.took is not None:
+            mms = self.host.mms
+            took = {
+                n: set(page_text.parse(t, mms[n].blocks).tolist())
+                for n, t in step.took.items()
+                if t and n in mms
+            }
+        ksm.merge(self.host, took)
 
     def _do_split_pmd(self, step: verbs.SplitPmd) -> None:
         for block in np.unique(self._pages(step) // HPAGE_PMD_NR).tolist():

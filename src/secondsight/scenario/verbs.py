@@ -230,7 +230,10 @@ class SlotDelete(_Verb, frozen=True, tag="slot_delete"):
 
 
 class KsmMerge(_Verb, frozen=True, tag="ksm_merge"):
-    """Run ksmd until nothing changes any more, which merges what can be merged of the MADV_MERGEABLE pages of equal value, then stop it."""
+    """Run ksmd until nothing changes any more, then stop it. *took* (recorded by the lab) names for each space the pages that became KSM
+    pages; without it all MADV_MERGEABLE pages of equal value are merged."""
+
+    took: dict[str, str] | None = None
 
 
 class SplitPmd(_Verb, frozen=True, tag="split_pmd"):
