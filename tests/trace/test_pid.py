@@ -116,6 +116,9 @@ def test_a_region_is_rows_of_its_pages_that_are_present(tmp_path):
         )
         child.stdin.close()
     columns = Trace.open(tmp_path / "t.parquet").read()
+    # Python may take a page of its own meanwhile.
+    inside = (columns["address"] >= base) & (columns["address"] < base + 1024 * 4096)
+    columns = {name: column[inside] for name, column in columns.items()}
     assert columns["address"].tolist() == [base + page * 4096 for page in range(64)] * (
         len(columns["time"]) // 64
     )
