@@ -10,8 +10,9 @@ from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
+from secondsight.mm.mlock import mlock
 from secondsight.mm.mprotect import mprotect
-from secondsight.mm.page import ACTIVE, REFERENCED
+from secondsight.mm.page import ACTIVE, REFERENCED, ZERO_FILLED
 from secondsight.mm.rules import PRESETS
 from secondsight.mm.task_mmu import clear_refs
 from support.model import ALL, balance, flags, holds, pages
@@ -143,3 +144,15 @@ def test_the_fast_part_of_a_long_term_pin_ends_at_the_first_page_it_misses(rules
     assert bool(flags(mm, 2) & ACTIVE) == marks and not flags(mm, 9) & ACTIVE
     assert bool(flags(mm, 9) & REFERENCED) == marks
     holds(host)
+
+
+def test_what_gup_makes_is_zero_filled_until_something_is_stored() -> None:
+    host = Host("6.12")
+    mm = host.mm("p", 1)
+    mm.cpu_access(pages(0, 1), write=False)
+    mm.pin(pages(0, 1, 2), "dma", write=True, longterm=True)
+    mlock(mm, 3, 5)
+    host.drain()
+    assert all(flags(mm, page) & ZERO_FILLED for page in (1, 2, 3, 4))
+    mm.cpu_access(pages(0, 2, 4), write=True)
+    assert [bool(flags(mm, page) & ZERO_FILLED) for page in (1, 2, 3, 4)] == [True, False, True, False]

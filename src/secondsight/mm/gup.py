@@ -16,7 +16,7 @@ from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import ACCESS_DENIED, ACCESS_NOTIFY, access_page, pfn_of
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.page import HUGE_ZERO_PFN, REFERENCED, ZERO_PFN, head_of, put_page
+from secondsight.mm.page import HUGE_ZERO_PFN, REFERENCED, ZERO_FILLED, ZERO_PFN, head_of, put_page
 from secondsight.native import merged, native
 
 MISS = -1
@@ -61,6 +61,8 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers, touch=True):  # type
     if not pmd & PSE:
         entry = m.pte[page] if pmd else np.uint64(0)
     if not entry & PRESENT or (write and not entry & RW):
+        # Nothing is stored here: a page that is new, or the zero page's copy, is zero-filled until somebody does.
+        new = write and (entry == 0 or (not pmd & PSE and entry & PRESENT and pfn_of(entry) == ZERO_PFN))
         done = access_page(f, r, m, page, write, notified or not has_notifiers)
         if done == ACCESS_NOTIFY:
             return NOTIFY
@@ -68,6 +70,8 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers, touch=True):  # type
             return NOT_PERMITTED
         pmd = m.pmd[block]
         entry = pmd if pmd & PSE else m.pte[page]
+        if new:
+            f.flags[pfn_of(entry) + (page & 511 if pmd & PSE else 0)] |= ZERO_FILLED
     pfn = pfn_of(entry)
     if pmd & PSE:
         pfn += page & 511
