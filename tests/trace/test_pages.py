@@ -50,11 +50,55 @@ def test_plain_values_are_a_view_of_the_file_where_they_are_one_page(rows_per_pa
     assert np.shares_memory(found.values, file) == (rows_per_page > 5000) and found.distinct is None
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.integers(1, 700),
+    bits=st.integers(0, 64),
+    still=st.sampled_from([0.0, 0.5, 0.99]),
+    rising=st.booleans(),
+    rows_per_page=st.sampled_from([64, 100, 1 << 20]),
+    seed=st.integers(0, 99),
+)
+def test_differences_of_every_width(rows, bits, still, rising, rows_per_page, seed):
+    rng = np.random.default_rng(seed)
+    values = (
+        rng.integers(0, 1 << bits, rows, np.uint64, endpoint=False) if bits else np.zeros(rows, np.uint64)
+    )
+    values[rng.random(rows) < still] = 0
+    if rising:
+        values = np.cumsum(values, dtype=np.uint64)
+    file, chunk = written(
+        values,
+        use_dictionary=False,
+        column_encoding={"x": "DELTA_BINARY_PACKED"},
+        max_rows_per_page=rows_per_page,
+    )
+    found = pages.column(file, chunk, np.uint64)
+    assert found is not None
+    np.testing.assert_array_equal(found.values, values)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damaged_differences_never_raise(data):
+    values = np.cumsum(np.random.default_rng(0).integers(0, 1000, 400)).astype(np.uint64)
+    file, chunk = written(values, use_dictionary=False, column_encoding={"x": "DELTA_BINARY_PACKED"})
+    broken = file.copy()
+    for _ in range(data.draw(st.integers(1, 3))):
+        broken[data.draw(st.integers(0, 600))] = data.draw(st.integers(0, 255))
+    found = pages.column(broken, chunk, np.uint64)
+    assert found is None or found.values.size == 400
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"compression": "zstd"},
-        {"use_dictionary": False, "column_encoding": {"x": "DELTA_BINARY_PACKED"}},
+        {
+            "use_dictionary": False,
+            "column_encoding": {"x": "DELTA_BINARY_PACKED"},
+            "data_page_version": "2.0",
+        },
         {"use_dictionary": False, "data_page_version": "2.0", "column_encoding": {"x": "BYTE_STREAM_SPLIT"}},
     ],
 )

@@ -37,6 +37,10 @@ class Reader:
 
     def integer(self) -> int:
         """A signed integer."""
+        byte = self.data[self.at]
+        if byte < 0x80:  # most are small, and footers have thousands
+            self.at += 1
+            return byte >> 1 ^ -(byte & 1)
         value = self.varint()
         return value >> 1 ^ -(value & 1)
 
@@ -46,14 +50,18 @@ class Reader:
             raise ValueError("nested too deeply")
         fields: dict[int, Any] = {}
         number = 0
+        data = self.data
         while True:
-            head = self.data[self.at]
+            head = data[self.at]
             self.at += 1
             kind = head & 0x0F
             if kind == _STOP:
                 return fields
             number = number + (head >> 4) if head >> 4 else self.integer()
-            fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
+            if kind in _INTEGERS:
+                fields[number] = self.integer()
+            else:
+                fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
 
     def _value(self, kind: int, depth: int) -> Any:
         if kind in _INTEGERS:
