@@ -282,6 +282,23 @@ def test_frames_in_rows_are_read_as_they_come(table, rows):
     assert np.array_equal(into, told & np.uint64(0xFFF))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 4400), st.integers(300, 900)), min_size=1, max_size=4),
+    st.lists(st.integers(0, 5100), max_size=3),
+    st.randoms(use_true_random=False),
+)
+def test_frames_that_lie_densely_are_read_in_any_order(table, rows, others, luck):
+    asked = [frame for first, length in rows for frame in range(first, first + length)] + others
+    luck.shuffle(asked)
+    frames = np.array(asked, np.uint64)
+    into = np.zeros(frames.shape, np.uint16)
+    with FrameTable(str(table)) as words:
+        words.read(frames, into, np.uint64(0x7FFF))
+    told = np.where(frames < 5000, frames * np.uint64(3) + np.uint64(1), np.uint64(0))
+    assert np.array_equal(into, told & np.uint64(0x7FFF))
+
+
 def test_frames_far_apart_are_sorted_and_long_lists_read_in_parts(table):
     near = np.tile(np.arange(5000, dtype=np.uint64)[::-1], 8)
     with FrameTable(str(table)) as words:

@@ -48,6 +48,8 @@ _FRAMES_A_THREAD = 1 << 15
 #: frames read in a call of a thread: where it is less, the threads wait for the interpreter more than for the kernel
 _FRAMES_A_CALL = 256
 _IN_ORDER = 16  # frames in a row, from which on they are read as they come
+#: of the frames from the lowest to the highest, one in so many at least is asked for: a table of them all takes less time than sorting
+_DENSE = 8
 _REGION = np.dtype([("start", "<u8"), ("end", "<u8"), ("categories", "<u8")])
 
 
@@ -265,27 +267,53 @@ def _parts(count: int) -> list[slice]:
     return [slice(at, at + _PART) for at in range(0, count, _PART)]
 
 
-class _Runs(NamedTuple):
+class _Sorted(NamedTuple):
     """Which words to read for some frames: *lengths* of them from each of *firsts*, one run after the other into one buffer.
 
-    *place* tells where in it the words are of the frames numbered *order* (in its low *bits*); None: they are in the frames' order.
+    *place* tells where in it the words are of the frames numbered *order* (in its low *bits*).
     """
 
     firsts: I64
     lengths: I64
     order: I64
     bits: int
-    place: I64 | None
+    place: I64
 
 
-def _runs(frames: I64) -> _Runs:
-    """Runs over *frames* (int64[N], in any order), with gaps of up to MERGE_GAP read along where they lie scattered."""
+def _dense(frames: I64) -> tuple[I64, I64] | None:
+    """Runs over *frames*, in any order, with gaps of up to MERGE_GAP read along, found without sorting; None where they lie far apart."""
+    low = int(frames.min())
+    span = int(frames.max()) - low + 1
+    if span > _DENSE * len(frames):
+        return None
+    wanted = unset(span + 2)
+    wanted[:] = 0
+    for part in _parts(len(frames)):
+        wanted[frames[part] - (low - 1)] = 1
+    edges = np.flatnonzero(wanted[1:] != wanted[:-1])
+    starts, stops = edges[::2], edges[1::2]
+    apart = np.flatnonzero(starts[1:] - stops[:-1] > MERGE_GAP)
+    firsts = starts[np.concatenate(([0], apart + 1))]
+    lengths = stops[np.concatenate((apart, [-1]))] - firsts
+    if len(firsts) * _FRAMES_A_CALL > int(lengths.sum()):
+        return None
+    return firsts + low, lengths
+
+
+def _in_order(frames: I64) -> tuple[I64, I64] | None:
+    """Runs over *frames* as they come, where most follow each other; None where they do not."""
     some = frames[:_PART]
-    if np.count_nonzero(some[1:] - some[:-1] != 1) * _IN_ORDER < len(some):
-        ends = np.flatnonzero(frames[1:] - frames[:-1] != 1) + 1
-        if len(ends) * _IN_ORDER < len(frames):
-            edges = np.concatenate(([0], ends, [len(frames)]))
-            return _Runs(frames[edges[:-1]], np.diff(edges), edges, 0, None)
+    if np.count_nonzero(some[1:] - some[:-1] != 1) * _IN_ORDER >= len(some):
+        return None
+    ends = np.flatnonzero(frames[1:] - frames[:-1] != 1) + 1
+    if len(ends) * _IN_ORDER >= len(frames):
+        return None
+    edges = np.concatenate(([0], ends, [len(frames)]))
+    return frames[edges[:-1]], np.diff(edges)
+
+
+def _sorted(frames: I64) -> _Sorted:
+    """Runs over *frames*, in any order, with gaps of up to MERGE_GAP read along."""
     # One number for a frame and its place: NumPy sorts numbers several times as fast as it finds their order.
     count, low = len(frames), int(frames.min())
     bits = count.bit_length()
@@ -304,11 +332,11 @@ def _runs(frames: I64) -> _Runs:
     lengths = (both[edges[1:] - 1] >> bits) + low - firsts + 1
     # From one frame to the next the buffer goes on as memory does, but for the next run, which follows at once.
     steps[starts] = 1
-    return _Runs(firsts, lengths, both, bits, np.cumsum(steps, out=steps))
+    return _Sorted(firsts, lengths, both, bits, np.cumsum(steps, out=steps))
 
 
 def _bits(frames: I64) -> int:
-    """Of a frame and its place in one number (``_runs``)."""
+    """Of a frame and its place in one number (``_sorted``)."""
     return (int(frames.max()) - int(frames.min())).bit_length() + len(frames).bit_length()
 
 
@@ -348,22 +376,46 @@ class FrameTable:
             return np.empty(pfns.shape, np.uint64) if out is None else out
         frames = flat.view(np.int64)
         found = np.empty(pfns.shape, np.uint64) if out is None else out
-        if _bits(frames) > 63:
+        line = found.reshape(-1)
+        if (runs := _in_order(frames)) is not None:
+            self._read_runs(line, *runs, keep)
+        elif (runs := _dense(frames)) is not None:
+            self._read_dense(frames, line, *runs, keep)
+        elif _bits(frames) <= 63:
+            self._read_sorted(frames, line, keep)
+        else:
             # More than one number holds: sorted by halves.
-            line, middle = found.reshape(-1), len(flat) // 2
+            middle = len(flat) // 2
             self.read(flat[:middle], line[:middle], keep)
             self.read(flat[middle:], line[middle:], keep)
-            return found
-        runs = _runs(frames)
-        line = found.reshape(-1)
-        if runs.place is None:
-            self._read_runs(line, runs.firsts, runs.lengths, keep)
-            return found
-        words = unset(int(runs.lengths.sum()) * found.itemsize).view(found.dtype)
+        return found
+
+    def _read_dense(
+        self, frames: I64, line: npt.NDArray[Any], firsts: I64, lengths: I64, keep: np.uint64
+    ) -> None:
+        """Into *line*, by way of a table of every frame between the lowest and the highest."""
+        low = int(firsts[0])
+        words = unset(int(lengths.sum()) * line.itemsize).view(line.dtype)
+        self._read_runs(words, firsts, lengths, keep)
+        if len(firsts) > 1:
+            table = unset(int(firsts[-1] + lengths[-1] - low) * line.itemsize).view(line.dtype)
+            done = 0
+            for at, length in zip((firsts - low).tolist(), lengths.tolist(), strict=True):
+                table[at : at + length] = words[done : done + length]
+                done += length
+            words = table
+        for part in _parts(len(frames)):
+            words.take(
+                frames[part] - low, out=line[part], mode="clip"
+            )  # all are inside: only "raise" would look, in a copy
+
+    def _read_sorted(self, frames: I64, line: npt.NDArray[Any], keep: np.uint64) -> None:
+        """Into *line*, by way of the frames in rising order."""
+        runs = _sorted(frames)
+        words = unset(int(runs.lengths.sum()) * line.itemsize).view(line.dtype)
         self._read_runs(words, runs.firsts, runs.lengths, keep)
         for part in _parts(len(frames)):
             line[runs.order[part] & (1 << runs.bits) - 1] = words.take(runs.place[part])
-        return found
 
     def _read_runs(self, words: npt.NDArray[Any], firsts: I64, lengths: I64, keep: np.uint64) -> None:
         """Fill *words* with what is kept of each run, on every core: the kernel takes a tenth of a microsecond for each frame."""
