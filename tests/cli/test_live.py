@@ -153,3 +153,22 @@ def test_a_reader_that_leaves_is_no_error(argv):
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         child.stdout.close()
         assert (child.stderr.read(), child.wait()) == (b"", 0)
+
+
+def test_a_recording_that_saw_nothing_says_what_it_could_not_see(target, capsys, tmp_path):
+    path = tmp_path / "t.parquet"
+    argv = ["record", "pid", target.pid, "-o", path, "--procfs", "--no-damon"]
+    told = run_err(capsys, *argv, "--interval", "0.05", "--duration", "0.2")
+    assert (
+        "nothing was seen, which does not mean that nothing was used; not seen by these channels: accesses between"
+        in told
+    )
+    assert "(process): no accesses\n" in run(capsys, "trace", "info", path)
+
+
+def run_err(capsys, *argv):
+    """Standard error of a command that succeeds."""
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in argv])
+    assert end.value.code == 0
+    return capsys.readouterr().err

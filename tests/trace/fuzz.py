@@ -1,7 +1,7 @@
 """Noise for the readers, by the million: ``python tests/trace/fuzz.py [--seconds 600] [--runs 1000000] [READER ...]``.
 
 Each run mutates a sample (bytes flipped, pieces cut, doubled and swapped in from other samples) and reads it. Anything but
-a trace or an InputError is a finding: the input is kept in ``fuzz-READER-SEED`` and the program ends with code 1. A run of
+a trace or an error of ours is a finding: the input is kept in ``fuzz-READER-SEED`` and the program ends with code 1. A run of
 more than five seconds of CPU time is one too. The same --seed makes the same inputs.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from test_convert import SAMPLES
 
-from secondsight.errors import InputError
+from secondsight.errors import SecondSightError
 from secondsight.trace import Provenance, Recording, Space, Trace, TraceWriter, recover
 from secondsight.trace.convert import FORMATS
 from secondsight.trace.intake import Intake
@@ -164,7 +164,7 @@ def main() -> int:
                 start = time.process_time()
                 try:
                     run(content)
-                except InputError:
+                except SecondSightError:
                     refused += 1
                 except BaseException as error:
                     Path(f"fuzz-{name}-{seed}").write_bytes(content)

@@ -125,6 +125,11 @@ def test_perf(tmp_path):
     }
 
 
+def test_what_is_left_out_is_not_counted_as_taken(tmp_path):
+    (tmp_path / "in").write_bytes(PERF)
+    assert convert(str(tmp_path / "in"), tmp_path / "out.parquet")[1] == 2
+
+
 def test_drmemtrace(tmp_path):
     trace, rows = run(tmp_path, VIEW)
     assert rows == [

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from secondsight.errors import InputError, UsageError
+from secondsight.cli import main
+from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter, Verb, recover, writer
 from secondsight.trace.cut import cut, salvage
 from secondsight.trace.kinds import COLUMNS
@@ -245,6 +246,44 @@ def test_a_recording_becomes_a_trace_and_survives_a_kill(tmp_path):
     assert_same(trace, {n: c[: trace.rows] for n, c in columns.items()})
 
 
+@pytest.mark.parametrize("keep", ["head", "first batch"])
+def test_a_recording_torn_before_its_first_row_makes_no_trace(tmp_path, capsys, keep):
+    recording = Recording(tmp_path / "t.parquet", PROVENANCE)
+    head = recording.stream_path.stat().st_size
+    recording.append(*some(1000).values())
+    recording._hand_on()
+    stream = recording.stream_path.read_bytes()
+    torn = tmp_path / "torn.recording"
+    torn.write_bytes(stream[:head] if keep == "head" else stream[:-1])
+    with pytest.raises(SystemExit) as left:
+        main(["trace", "recover", str(torn), "-o", str(tmp_path / "r.parquet")])
+    told = f"secondsight: {torn}: not one row is whole before its tear, so no trace is made; remove it to record anew\n"
+    assert (left.value.code, capsys.readouterr().err) == (1, told)
+    assert not (tmp_path / "r.parquet").exists()
+    assert torn.exists()
+
+
+def test_a_trace_with_no_intact_row_group_makes_no_trace(tmp_path):
+    path = write(tmp_path / "t.parquet", some(100))
+    data, group = bytearray(path.read_bytes()), pq.ParquetFile(path).metadata
+    for i in range(group.num_row_groups):
+        at = group.row_group(i).column(2).data_page_offset
+        data[at : at + 60] = bytes(60)
+    path.write_bytes(data)
+    with pytest.raises(
+        SecondSightError,
+        match=r"none of its 1 row groups is intact, so no trace is made; .*address is damaged",
+    ):
+        salvage(str(path), tmp_path / "s.parquet")
+    assert not (tmp_path / "s.parquet").exists()
+
+
+def test_an_empty_trace_is_intact(tmp_path):
+    path = write(tmp_path / "t.parquet", {n: c[:0] for n, c in some(1).items()})
+    assert salvage(str(path), tmp_path / "s.parquet")[1] == []
+    assert Trace.open(tmp_path / "s.parquet").rows == 0
+
+
 def test_spaces_that_appear_while_recording_are_recovered(tmp_path):
     recording = Recording(tmp_path / "t.parquet", PROVENANCE)
     recording.append([1], 0, 0, 0)
@@ -331,7 +370,7 @@ def test_no_bytes_in_a_trace_bring_more_than_an_input_error(tmp_path, data):
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(junk=arrays(np.uint8, st.integers(0, 400)), keep=st.integers(0, 3000))
-def test_no_bytes_in_a_recording_bring_more_than_an_input_error(tmp_path, junk, keep):
+def test_no_bytes_in_a_recording_bring_more_than_an_error_of_ours(tmp_path, junk, keep):
     whole = tmp_path / "whole"
     if not whole.exists():
         recording = Recording(tmp_path / "t.parquet", PROVENANCE)
@@ -342,5 +381,5 @@ def test_no_bytes_in_a_recording_bring_more_than_an_input_error(tmp_path, junk, 
     broken.write_bytes(whole.read_bytes()[:keep] + junk.tobytes())
     try:
         recover(broken, tmp_path / "r.parquet")
-    except InputError as error:
+    except SecondSightError as error:
         assert str(broken) in str(error)

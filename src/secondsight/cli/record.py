@@ -183,6 +183,12 @@ def pid(
             report=report, say=say,
         )  # fmt: skip
     ticker.done(output, seen)
+    if not seen:
+        ticker.console.print(
+            f"nothing was seen, which does not mean that nothing was used; not seen by these channels: {'; '.join(provenance.unseen)}",
+            highlight=False,
+            soft_wrap=True,
+        )
     for note in provenance.notes:
         if note not in said:
             ticker.console.print(note, highlight=False, soft_wrap=True)

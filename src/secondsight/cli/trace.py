@@ -64,9 +64,12 @@ def _print(summary: Summary) -> None:
     for note in origin.notes:
         console.print(f"note     {note}")
     for space in summary.spaces:
+        what = (
+            f"{space.accesses:,} accesses to {space.pages:,} pages in {space.blocks:,} blocks of 2 MiB, "
+            f"0x{space.lowest:x}..0x{space.highest:x}"
+        )
         console.print(
-            f"space    {space.id} {space.name} ({space.type}): {space.accesses:,} accesses to {space.pages:,} pages in "
-            f"{space.blocks:,} blocks of 2 MiB, 0x{space.lowest:x}..0x{space.highest:x}"
+            f"space    {space.id} {space.name} ({space.type}): {what if space.accesses else 'no accesses'}"
         )
 
 

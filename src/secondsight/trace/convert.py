@@ -70,7 +70,7 @@ def convert(
     profile: Profile = "fast",
     progress: Progress | None = None,
 ) -> tuple[Provenance, int]:
-    """Convert *source* (a file, or ``-``) to the trace *path*; returns its provenance and the accesses read.
+    """Convert *source* (a file, or ``-``) to the trace *path*; returns its provenance and the number of accesses taken.
 
     *quantum* (ns; 0: exact). Raises :class:`InputError` with line and byte, and then writes nothing.
     """

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from secondsight.errors import UsageError
+from secondsight.errors import SecondSightError, UsageError
 from secondsight.trace.format import Trace
 from secondsight.trace.kinds import COLUMNS, FIRST_VERB
 from secondsight.trace.provenance import Provenance, with_fields
@@ -30,7 +30,9 @@ def cut(
     """
     for name, limits in (("time", time), ("address", address)):
         if limits is not None and not 0 <= limits[0] < limits[1] <= 1 << 64:
-            raise UsageError(f"{name} {limits[0]}..{limits[1]}: expected a first below an end")
+            raise UsageError(
+                f"{name} {limits[0]}..{limits[1]}: expected a first below an end, of at most 2**64"
+            )
     if spaces is not None and (missing := [s for s in spaces if not 0 <= s < len(trace.spaces)]):
         raise UsageError(f"no space {missing[0]} in {trace.path}; there are {len(trace.spaces)}, from 0")
     if time is not None:
@@ -68,13 +70,18 @@ def _told(
 def salvage(source: str, path: str | os.PathLike[str]) -> tuple[Provenance, list[str]]:
     """Write the intact row groups of the damaged trace *source* to *path*; returns what was left out.
 
-    Checksums are verified. Raises :class:`InputError` if *source* is not even openable.
+    Checksums are verified. Raises :class:`InputError` if *source* is not even openable, and :class:`SecondSightError` if nothing of it is
+    intact.
     """
     trace = Trace.open(source, skip_damaged=True, verify=True)
     start = with_fields(trace.provenance, content_hash=None)
     with TraceWriter(path, start) as writer:
         for batch in trace.batches():
             writer.append(*(batch[name] for name in COLUMNS))
+        if trace.damaged and not writer.rows:
+            raise SecondSightError(
+                f"{source}: none of its {len(trace.damaged)} row groups is intact, so no trace is made; {trace.damaged[0]}"
+            )
         notes = [*trace.provenance.notes]
         if trace.damaged:
             notes.append(f"recovered: {len(trace.damaged)} damaged row groups left out")

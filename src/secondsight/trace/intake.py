@@ -66,13 +66,14 @@ class Intake:
         if t.size == 0:
             return
         where = np.broadcast_to(np.asarray(address, dtype=np.uint64), t.shape)
-        self.events += t.size
         if where.max() >= self._limit:
             keep = where < self._limit
+            self.events += int(np.count_nonzero(keep))
             self.drop(BEYOND, int(t.size - np.count_nonzero(keep)))
             columns = [np.broadcast_to(np.asarray(c), t.shape)[keep] for c in (space, kind, count)]
             self._out.append(t[keep], columns[0], where[keep], columns[1], columns[2])
             return
+        self.events += t.size
         self._out.append(t, space, where, kind, count)
 
     def flush(self) -> None:

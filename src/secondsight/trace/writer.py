@@ -322,12 +322,18 @@ def recover(
     """Make the trace *path* of a *recording* (an Arrow IPC stream), up to the tear if it has one.
 
     *provenance* replaces the recording's own; without it the trace's notes say that it was recovered.
-    Raises :class:`InputError` if *recording* is not one or does not even hold its head.
+    Raises :class:`InputError` if *recording* is not one or does not even hold its head, and :class:`SecondSightError` if it is torn before
+    its first row.
     """
     source = str(recording)
     if not Path(recording).is_file():
         raise InputError(source, "", "no such file")
+    nothing = SecondSightError(
+        f"{source}: not one row is whole before its tear, so no trace is made; remove it to record anew"
+    )
     with Path(recording).open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:  # killed before its head was written
+            raise nothing
         try:
             stream = pa.ipc.open_stream(file)
         except DAMAGE:
@@ -341,5 +347,7 @@ def recover(
                     latest = decode(carried, source)
                 writer.append(*(batch.column(name).to_numpy() for name in COLUMNS))
             if provenance is None:
+                if not writer.rows:
+                    raise nothing
                 provenance = with_fields(latest, notes=[*latest.notes, "recovered from a torn recording"])
             return writer.close(provenance)
