@@ -90,6 +90,7 @@ def test_too_short_a_trace_is_told(recorded, capsys):
         (["--picture", "a.png"], "must end in .svg or .html"),
         (["--map", "5.4"], "--map 5.4: one of"),
         (["--time-scale", "0"], "time scale 0"),
+        (["--time-scale", "1e30"], "time scale 1e+30: khugepaged, every 10 s of its clock, would wake 5"),
         (["--picture", "/nowhere/a.svg", "-r", "6.1"], "cannot be written"),
     ],
 )

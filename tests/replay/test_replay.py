@@ -1,11 +1,14 @@
 """Replays small enough to be counted by hand."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from secondsight.errors import InputError, UsageError
 from secondsight.mm.config import Knobs
+from secondsight.policy import make
 from secondsight.replay import HOST, Subject, replay
+from secondsight.replay.clock import Clock
 from secondsight.trace.kinds import Kind, Verb
 from support.events import CR, CW, GR, GW, trace, visits
 
@@ -56,6 +59,51 @@ def test_the_time_scale():
     result, total = one(rows, scale=10)
     assert result.subjects[0].wakes == 3
     assert (total.accesses, total.accesses_huge) == (7, 6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 5e-324, 0.3])
+def test_a_scale_too_small_for_a_second_wake_up(scale):
+    result, total = one([(0, 0, 0, 0, CW), (33, 0, 0, 0, CW, 2)], scale=scale)
+    assert (result.subjects[0].wakes, total.accesses, total.collapses) == (1, 3, 1)
+
+
+def test_a_scale_is_the_number_that_was_written():
+    # A tenth: the first wake-up at 10 s is the trace's 100 s, to the ns, where 0.1 as a double lies beside it.
+    clock = Clock(0.1, 7)
+    assert clock.trace_time(10**10) == 10**11 + 7
+    assert Clock(0.3, 0).trace_time(10**10) == 33_333_333_334
+    assert Clock(1e-30, 0).trace_time(10**10) == 10**40
+
+
+def test_more_wake_ups_than_a_replay_makes():
+    rows = [(0, 0, 0, 0, CW), (10, 0, 0, 0, CW)]
+    with pytest.raises(
+        UsageError,
+        match=r"^time scale 1000001: .* would wake 1,000,002 times .* at most 1000000, or a longer interval",
+    ):
+        one(rows, scale=1_000_001)
+    with pytest.raises(UsageError, match=r"would wake 1.00e\+30 times"):
+        one(rows, scale=1e30)
+    with pytest.raises(
+        UsageError, match=r"the policy pcc, every 0\.001 s of its clock, would wake 10,000,001 times"
+    ):
+        one(rows, scale=1000, policy=lambda: make("pcc,every=0.001"))
+    # Rare wake-ups, but a clock that int64 does not hold.
+    rare = Knobs(scan_sleep_millisecs=(1 << 32) - 1)
+    with pytest.raises(UsageError, match=r"within 292 years: give a time scale of at most 921000000"):
+        one(rows, scale=1e10, config=msgspec.structs.replace(HOST, knobs=rare))
+    # One moment is one wake-up, whatever the scale.
+    result, _ = one([(3, 0, 0, 0, CW)], scale=1e308)
+    assert result.subjects[0].wakes == 1
+    assert result.provenance.time_scale == 1e308
+
+
+def test_the_last_wake_ups_are_one_for_each_however_their_intervals_differ():
+    rare = msgspec.structs.replace(HOST, knobs=Knobs(scan_sleep_millisecs=(1 << 32) - 1))
+    subjects = [Subject("rare", Subject.of("7.2").rules, config=rare), Subject.of("7.2")]
+    subjects.append(Subject("often", subjects[0].rules, policy=lambda: make("madv_collapse,every=0.001")))
+    result = replay(trace([(0, 0, 0, 0, CW), (10, 0, 0, 0, CW)]), subjects)
+    assert [s.wakes for s in result.subjects] == [1, 2, 10_002]
 
 
 def test_a_guest_alone_before_the_patch_with_it_and_since_the_zap_forgets():
@@ -203,6 +251,8 @@ def test_figures_do_not_know_of_what_was_before_the_trace():
         ([(0, 0, 0, 0, Verb.CLEAR_REFS, 0)], {}, "no accesses"),
         ([(0, 0, 0, 0, CW)], {"time_scale": 0}, "time scale 0"),
         ([(0, 0, 0, 0, CW)], {"time_scale": float("inf")}, "time scale inf"),
+        ([(0, 0, 0, 0, CW)], {"time_scale": 10**400}, "time scale inf"),
+        ([(0, 0, 0, 0, CW)], {"time_scale": "1"}, "time scale 1"),
         ([(0, 0, 0, 0, CW)], {"subjects": []}, "needs subjects"),
         ([(0, 0, 0, 0, CW)], {"subjects": [Subject.of("6.1")] * 2}, "a name of its own"),
     ],

@@ -29,7 +29,8 @@ from secondsight.replay.subject import Space
 from secondsight.replay.summary import Ints, summarise
 
 if TYPE_CHECKING:
-    from secondsight.replay.run import Alarm, Run
+    from secondsight.replay.clock import Alarm
+    from secondsight.replay.run import Run
 
 #: One block's scan: the look that holds it, its index there, and the view that was looked at.
 Scanned = tuple[judgement.Look, int, view.BlockView]

@@ -10,9 +10,9 @@ A batch may be cut anywhere: nothing depends on where it ends.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,12 @@ import numpy.typing as npt
 from secondsight import __version__
 from secondsight.errors import UsageError
 from secondsight.replay import tally, touch
+from secondsight.replay.clock import Alarm, Clock, bound, scale_of
 from secondsight.replay.events import Batch, Source
 from secondsight.replay.lane import Lane
 from secondsight.replay.layout import HPAGE, discover, lean_columns
 from secondsight.replay.metrics import SCHEMA, Provenance, Result
-from secondsight.replay.run import Alarm, Run
+from secondsight.replay.run import Run
 from secondsight.replay.subject import Machine, Subject
 from secondsight.replay.summary import Ints
 from secondsight.trace import Trace
@@ -49,20 +50,25 @@ def replay(
     :param time_scale: ns of khugepaged's clock that pass for one ns of the trace's.
     :param channels: keep what each channel said of each block at each wake-up.
     :param progress: called with (rows done, rows of the trace) now and then.
-    :raises UsageError: no subject, two of one name, a time scale that is not positive, an empty trace.
+    :raises UsageError: no subject, two of one name, a time scale that is not positive or means more than :data:`MOST_WAKES` wake-ups, an
+        empty trace.
     :raises InputError: the trace is damaged.
 
     Wake-ups come from the trace's first event on, up to the first behind its last event; at each, everything before it has been applied.
     """
-    if not isinstance(time_scale, (int, float)) or not time_scale > 0 or math.isinf(time_scale):
-        raise UsageError(f"time scale {time_scale}: must be a positive number")
+    scale = scale_of(time_scale)
     names = [subject.name for subject in subjects]
     if not subjects or len(set(names)) < len(names):
         raise UsageError("a replay needs subjects, each with a name of its own")
     source: Source = Trace.open(trace) if isinstance(trace, (str, os.PathLike)) else trace
-    engine = Engine(source, subjects, time_scale, channels)
+    engine = Engine(source, subjects, scale, channels)
     engine.run(progress)
     return engine.result()
+
+
+def _tell(progress: Progress | None, before: int, total: int, rows: int) -> None:
+    if progress is not None:
+        progress(before + rows, total)
 
 
 class Engine:
@@ -72,7 +78,10 @@ class Engine:
         self, source: Source, subjects: Sequence[Subject], time_scale: float, channels: bool
     ) -> None:
         """Lay the trace out and fill what is filled before it begins."""
-        self.source, self.scale = source, time_scale
+        self.source = source
+        self.start, self.end = source.span
+        bound(time_scale, source.span, ((s.policy() if s.policy else None, s.config) for s in subjects))
+        self.clock = Clock(time_scale, self.start)
         self.found = discover(source)
         self.runs = [Run(subject, self.found, channels=channels) for subject in subjects]
         filled: dict[Hashable, Machine] = {}
@@ -88,7 +97,6 @@ class Engine:
         # A byte for each cell (the layout's, who needs it no more after this), and the accesses of each 512 since they were folded in.
         self.state = self.found.touched
         self.accesses = np.zeros(len(self.found.touched) // HPAGE, np.int64)
-        self.start, self.end = source.span
         self._out = np.zeros(LARGEST, np.int64)
         self._chunk = SMALLEST
         self._many = len(self.found.spaces) > 1
@@ -128,12 +136,6 @@ class Engine:
 
     # -- time ----------------------------------------------------------------------------------------------------
 
-    def _trace_time(self, clock: int) -> int:
-        """The first ns of the trace that is not before *clock* (ns of khugepaged's clock)."""
-        if float(self.scale).is_integer():
-            return self.start + -(-clock // int(self.scale))
-        return self.start + math.ceil(clock / self.scale)
-
     def _next(self) -> tuple[int, list[tuple[Run, Alarm]]]:
         """The next wake-ups: their time on khugepaged's clock, and whose they are (in the subjects' order)."""
         soonest = min((a.time for run in self.runs for a in run.alarms), default=None)
@@ -147,27 +149,20 @@ class Engine:
         """From the first event to the first wake-up behind the last."""
         done = 0
         for batch in self.source.batches(("address",)):
-            self._batch(batch)
+            self._batch(batch, partial(_tell, progress, done, self.found.events))
             done += len(batch)
-            if progress is not None:
-                progress(done, self.found.events)
         self.close()
-        last = {id(a) for run in self.runs for a in run.alarms}
-        while last:
-            _, due = self._next()
-            for run, alarm in due:
-                if id(alarm) in last:
-                    self._wake(run, alarm)
-                    last.discard(id(alarm))
-                else:
-                    alarm.time += alarm.interval
+        last = sorted(((run, a) for run in self.runs for a in run.alarms), key=lambda one: one[1].time)
+        for run, alarm in last:
+            self._wake(run, alarm)
 
-    def _batch(self, batch: Batch) -> None:
+    def _batch(self, batch: Batch, told: Callable[[int], None]) -> None:
+        """Its events and the wake-ups between them; *told* how many of its rows are done."""
         start, n = 0, len(batch)
         verbs = self._verbs(batch) if self.found.has_verbs else []
         while start < n:
             clock, due = self._next()
-            boundary = self._trace_time(clock)
+            boundary = self.clock.trace_time(clock)
             stop = n
             if batch.span[1] >= boundary:
                 stop = start + int(np.searchsorted(batch["time"][start:], np.uint64(boundary)))
@@ -183,6 +178,7 @@ class Engine:
                 self.close()
                 for run, alarm in due:
                     self._wake(run, alarm)
+            told(start)
 
     def _wake(self, run: Run, alarm: Alarm) -> None:
         self._changed(run, run.wake(alarm))
@@ -284,7 +280,7 @@ class Engine:
             provenance=Provenance(
                 tool=f"secondsight {__version__}",
                 trace=told,
-                time_scale=float(self.scale),
+                time_scale=self.clock.scale,
                 rows=self.found.events,
                 span=(self.start, self.end),
             ),

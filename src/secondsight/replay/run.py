@@ -6,8 +6,6 @@ a wake-up            count the accesses since --> khugepaged or the policy acts 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +19,7 @@ from secondsight.mm.mm_struct import Mm
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mm.vmscan import swap_out
 from secondsight.policy.protocol import UNLIMITED
+from secondsight.replay.clock import Alarm, alarms
 from secondsight.replay.decide import decide
 from secondsight.replay.layout import HPAGE, Layout
 from secondsight.replay.metrics import PAGE, SECOND, Channels, Series, Visits
@@ -30,15 +29,6 @@ from secondsight.replay.touch import BITS, fold, settled
 from secondsight.trace.kinds import Verb
 
 _MAPPED = int(Scan.PMD_MAPPED)
-
-
-@dataclass(slots=True)
-class Alarm:
-    """A wake-up to come: at *time* (ns, khugepaged's clock), then every *interval*."""
-
-    time: int
-    interval: int
-    policy: bool
 
 
 class Run:
@@ -81,14 +71,7 @@ class Run:
         self.host.khugepaged.on_quiet = self.passed_by
         if subject.budget < UNLIMITED:
             self.host.khugepaged.huge_pages_left = lambda: self.machine.budget
-        self.alarms: list[Alarm] = []
-        if self.machine.daemon:
-            sleep = self.host.config.knobs.scan_sleep_millisecs * 1_000_000
-            self.alarms.append(Alarm(sleep, sleep, False))
-        policy = self.machine.policy
-        if policy is not None:
-            every = policy.interval or self.host.config.knobs.scan_sleep_millisecs * 1_000_000
-            self.alarms.append(Alarm(0, every, True))
+        self.alarms = alarms(self.machine.policy, self.host.config)
 
     def walked(self) -> Ints:
         """Page walks of each row so far; without a TLB its accesses stand for them."""

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.spte import SpteLayout, layout
-from secondsight.errors import UsageError
 from secondsight.mm import memory
 from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
@@ -26,6 +25,7 @@ from secondsight.mm.task_mmu import clear_refs
 from secondsight.mmu.kvm import Kvm
 from secondsight.mmu.spt import TDP, SpteArrays
 from secondsight.policy.protocol import UNLIMITED, Faults, Policy
+from secondsight.replay.clock import configured
 from secondsight.replay.layout import HPAGE, Layout
 from secondsight.replay.tlb import TlbConfig
 from secondsight.replay.touch import H_CPU_READ, H_GUEST_READ, access_runs
@@ -121,17 +121,7 @@ class Machine:
         """Nothing is mapped yet; :meth:`fill` is the caller's to call."""
         self.subject = subject
         self.policy = subject.policy() if subject.policy else None
-        knobs = dict(self.policy.knobs) if self.policy else {}
-        config = subject.config
-        if knobs:
-            if "use_zero_page" in knobs:
-                config = msgspec.structs.replace(config, use_zero_page=bool(knobs.pop("use_zero_page")))
-            config = msgspec.structs.replace(config, knobs=msgspec.structs.replace(config.knobs, **knobs))
-        if config.knobs.scan_sleep_millisecs < 1:
-            raise UsageError(
-                "scan_sleep_millisecs=0: a replay needs a clock to wake khugepaged by; give at least 1"
-            )
-        self.host = Host(subject.rules, config)
+        self.host = Host(subject.rules, configured(self.policy, subject.config))
         self.daemon = self.policy.khugepaged if self.policy else True
         self.faults: Faults = self.policy.faults if self.policy else subject.faults
         self.budget = subject.budget

@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 
 from secondsight import __version__
-from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig
 from secondsight.mm.rules import Rules
 from secondsight.policy import UNLIMITED, make
 from secondsight.replay import tally
+from secondsight.replay.clock import bound, scale_of
 from secondsight.replay.engine import Engine, Progress
 from secondsight.replay.events import Source
 from secondsight.replay.layout import discover
@@ -66,6 +66,8 @@ def compare(
     # Found out before anything is read.
     changed = {r.name: [c for c in grid(chosen, [r]) if c.knobs] for r in ranges}
     source: Source = Trace.open(trace) if isinstance(trace, (str, os.PathLike)) else trace
+    for combos in (chosen, *changed.values()):
+        bound(scale_of(time_scale), source.span, ((c.make(), c.config) for c in combos))
     name = Path(trace).name if isinstance(trace, (str, os.PathLike)) else "events in memory"
     again = sum(map(bool, changed.values()))
     results, facts = run(
@@ -75,7 +77,7 @@ def compare(
     curves: dict[str, Sensitivity] = {}
     for turn, (knob, combos) in enumerate(changed.items(), 1):
         engine = Engine(
-            source, _subjects(source, combos, backing, fill, tlb), _scale(time_scale), channels=False
+            source, _subjects(source, combos, backing, fill, tlb), scale_of(time_scale), channels=False
         )
         engine.run(_part(progress, turn, 1 + again))
         curves[knob] = _sensitivity(knob, combos, engine, facts)
@@ -109,7 +111,7 @@ def run(
         )
         floor = len(chosen)
     counting = Counting(source)
-    engine = Engine(counting, subjects, _scale(time_scale), channels)
+    engine = Engine(counting, subjects, scale_of(time_scale), channels)
     counting.start(engine.found)
     engine.run(progress)
     facts = convert.Facts(
@@ -166,12 +168,6 @@ def _subjects(
             one.label, one.rules, config=one.config, policy=one.make, backing=backing, fill=fill, budget=limit, tlb=tlb
         ))  # fmt: skip
     return out
-
-
-def _scale(value: float) -> float:
-    if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise UsageError(f"time scale {value}: must be a positive number")
-    return value
 
 
 def _part(progress: Progress | None, turn: int, turns: int) -> Progress | None:

@@ -23,6 +23,7 @@ from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.mm.config import HostConfig, Mmu
 from secondsight.mm.rules import preset
 from secondsight.policy import describe, make
+from secondsight.replay.clock import bound, scale_of
 from secondsight.replay.subject import HOST, Backing
 from secondsight.trace import Trace
 from secondsight.whatif.combine import Combination, Range, combinations, grid, parse_budget
@@ -178,8 +179,8 @@ def find(spec: Spec, base: Path) -> dict[str, Path]:
     return out
 
 
-def identify(path: Path) -> tuple[str, int]:
-    """A hash of the trace's content, and its number of rows.
+def identify(path: Path) -> tuple[str, int, tuple[int, int]]:
+    """A hash of the trace's content, its number of rows, and its span (ns).
 
     :raises InputError: no trace.
     """
@@ -188,7 +189,7 @@ def identify(path: Path) -> tuple[str, int]:
     if told is None:
         with path.open("rb") as raw:
             told = hashlib.file_digest(raw, "sha256").hexdigest()
-    return told, trace.rows
+    return told, trace.rows, trace.span
 
 
 def _id(*parts: Any) -> str:
@@ -215,10 +216,9 @@ def plan(spec: Spec, base: Path) -> tuple[list[Cell], dict[str, str]]:
 
     :raises UsageError: see :func:`rows`; :raises InputError: see :func:`find`.
     """
-    scales = _values(spec.time_scale)
-    if any(not 0 < s < float("inf") for s in scales):
-        raise UsageError(f"time_scale {spec.time_scale}: must be positive numbers")
+    scales = [scale_of(value) for value in _values(spec.time_scale)]
     combos = rows(spec)
+    hosts = [(c.make(), c.config) for c in combos]
     settings: dict[str, Any] = {
         "backing": spec.backing,
         "empty": spec.empty,
@@ -229,19 +229,23 @@ def plan(spec: Spec, base: Path) -> tuple[list[Cell], dict[str, str]]:
     damaged: dict[str, str] = {}
     for name, path in find(spec, base).items():
         try:
-            content, size = identify(path)
+            content, size, span = identify(path)
         except SecondSightError as error:
             damaged[name] = str(error)
             continue
         for scale in scales:
-            told = {"time_scale": float(scale)} if len(scales) > 1 else {}
+            try:
+                bound(scale, span, hosts)
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from None
+            told = {"time_scale": scale} if len(scales) > 1 else {}
             entries = [
                 _entry(replace(c, knobs={**c.knobs, **told}), name, content, settings, scale) for c in combos
             ]
             cells.extend(
                 Cell(
                     id=cell_id(name, chunk), trace=name, path=str(path.resolve()), weight=float(size) * (2 + len(chunk)), entries=chunk,
-                    config=HOST, time_scale=float(scale), **settings,
+                    config=HOST, time_scale=scale, **settings,
                 )
                 for chunk in _chunks(entries, spec.together)
             )  # fmt: skip
