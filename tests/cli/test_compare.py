@@ -68,7 +68,10 @@ def test_every_figure_is_explained_and_every_policy_listed(capsys):
     _, out, _ = run(capsys, "compare", "--explain", "all")
     assert all(m.title in out for m in METRICS.values())
     _, out, _ = run(capsys, "compare", "--policies")
-    assert "hawkeye  alpha=0.4" in out
+    told = out[out.index("hawkeye: ") :]
+    assert told.index("Simplified: ") < told.index("  alpha=0.4                  0 to 1\n")
+    assert "  at_most=0                  1 to 34359738368, or 0: no limit\n" in told
+    assert "  faults=huge                small or huge\n" in out
 
 
 class Broken(Policy):
@@ -93,7 +96,11 @@ class Broken(Policy):
         (["--vary", "max_ptes_none=600"], "must be 0 to 511"),
         (["--knob", "nonsense=1"], "--knob 'nonsense=1'"),
         (["--budget", "many"], "budget 'many'"),
+        (["-p", "hawkeye,alpha=1.5"], "policy hawkeye: alpha=1.5: must be 0 to 1"),
+        (["--vary", "alpha=0..2:0.5", "-p", "hawkeye"], "policy hawkeye: alpha=1.5: must be 0 to 1"),
+        (["--vary", "scan_sleep_millisecs=1,10000", "--time-scale", "1000"], "would wake"),
         (["--time-scale", "-1"], "time scale"),
+        (["--time-scale", "1e30"], "time scale 1e+30: "),
         (["--mmu", "arm"], "arm"),
         (["--backing", "disk"], "--backing"),
         (["--trace", "x"], "no sweep's directory"),

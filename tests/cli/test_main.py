@@ -91,7 +91,7 @@ def test_a_signal_in_the_middle_of_work_leaves_nothing_half_written(tmp_path, nu
         (["replay", "TRACE", "--knob", "pages_to_scan=²"], "NAME=NUMBER"),
         (["replay", "TRACE", "--mmu", "tlb"], "one of npt, shadow, ept, ept-noad"),
         (["compare", "TRACE", "--parquet", "TRACE"], "is what is read"),
-        (["compare", "TRACE", "-p", "hawkeye,every=-1"], "interval"),
+        (["compare", "TRACE", "-p", "hawkeye,every=-1"], "every=-1.0: must be 0.001 to 4294967.295"),
         (["trace", "cut", "TRACE", "-o", "TRACE"], "is what is read"),
         (["trace", "cut", "TRACE", "-o", "FOLDER"], "is a directory"),
         (["trace", "recover", "TORN", "-o", "TORN"], "is what is read"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secondsight.errors import MissingPart, UsageError
-from secondsight.policy import describe, find, make, names, options, registry
+from secondsight.policy import check, describe, find, make, names, options, ranges, registry
 
 
 def test_every_shipped_policy_is_registered_under_its_own_name():
@@ -42,12 +42,37 @@ def test_options_are_typed():
         ("damon_ethp,split=1", "true or false"),
         ("thp_shrinker,faults=tiny", "one of small, huge"),
         ("hawkeye,_coverage=1", "no option"),
+        ("hawkeye,alpha=-0.1", "^policy hawkeye: alpha=-0.1: must be 0 to 1$"),
+        ("hawkeye,every=0", "^policy hawkeye: every=0.0: must be 0.001 to 4294967.295$"),
+        ("damon_ethp,every=1e-10", "every=1e-10: must be 0.001"),
+        ("madv_collapse,at_most=-3", "at_most=-3: must be 1 to 34359738368, or 0: no limit$"),
+        ("khugepaged,pages_to_scan=-5", "pages_to_scan=-5: must be 1 to 4294967295, or -1: the host's$"),
+        ("pcc,bits=1000000000000000000000", "must be 1 to 52"),
     ],
 )
 def test_a_wrong_request_is_refused_in_one_line(spec, said):
     with pytest.raises(UsageError, match=said) as caught:
         make(spec)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", registry._installed())
+def test_each_number_that_is_an_option_has_a_range_and_its_default_lies_in_it(name):
+    policy = find(name)
+    held = ranges(policy)
+    assert set(held) == {key for key, (kind, _) in options(policy).items() if kind in (int, float)}
+    for key, within in held.items():
+        assert options(policy)[key][1] in within
+        for wrong in (within.low - 10, within.high * 2 + 1, float("nan")):
+            made = policy()
+            setattr(made, key, wrong)
+            with pytest.raises(UsageError, match=f"^policy {name}: {key}=.*: must be "):
+                check(made)
+
+
+def test_every_is_the_interval():
+    assert make("pcc,every=2.5").interval == 2_500_000_000
+    assert make("never").interval == 10_000_000_000
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,10 @@ def test_a_file_that_is_no_spec_is_refused_in_one_line(tmp_path, text, said):
         ("[knobs]\nmax_ptes_none = []", "empty list"),
         ('[knobs]\nmax_ptes_none = "1-5"', "max_ptes_none=1-5"),
         ('budget = "some"', "budget 'some'"),
-        ("time_scale = 0", "time_scale"),
+        ("time_scale = 0", "time scale 0"),
+        ("time_scale = [1, 1e30]", r"traces/t0.parquet: time scale 1e\+30: .* would wake"),
+        ('policies = ["pcc,bits=60"]', "policy pcc: bits=60: must be 1 to 52"),
+        ('policies = ["pcc"]\n[knobs]\nbits = [8, 60]', "policy pcc: bits=60: must be 1 to 52"),
         (
             '[knobs]\nmax_ptes_none = "0..511:1"\npages_to_scan = "1..4096:512"',
             "values of its knobs together",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -122,16 +123,19 @@ def _explain(name: str) -> None:
 
 
 def _policies() -> None:
-    from secondsight.policy import find, names, options
+    from secondsight.policy import find, names, options, ranges
 
     for name in names():
         policy = find(name)
-        takes = ", ".join(
-            f"{key}={str(default).lower() if isinstance(default, bool) else default}"
-            for key, (_, default) in options(policy).items()
-        )
-        print(f"{name}  {takes}".rstrip())
-        print(f"  {' '.join((policy.__doc__ or '').split(chr(10) + chr(10))[0].split())}")
+        first, _, rest = (" ".join(part.split()) for part in (policy.__doc__ or "").partition("\n\n"))
+        print(f"{name}: {first}")
+        if rest:
+            print(textwrap.fill(rest, 110, initial_indent="  ", subsequent_indent="  "))
+        within = ranges(policy)
+        for key, (kind, default) in options(policy).items():
+            words = ("true", "false") if kind is bool else get_args(kind)
+            told = f"{key}={str(default).lower() if isinstance(default, bool) else default}"
+            print(f"  {told:26} {within[key] if key in within else ' or '.join(words)}".rstrip())
 
 
 def _run(

@@ -1,6 +1,7 @@
 """Who should be huge: khugepaged's own rule, and those of research and practice."""
 
 from secondsight.policy.protocol import UNLIMITED, Decision, Look, Need, Policy
+from secondsight.policy.ranges import Within, check, ranges
 from secondsight.policy.registry import add, describe, find, make, names, options
 
 __all__ = [
@@ -9,10 +10,13 @@ __all__ = [
     "Look",
     "Need",
     "Policy",
+    "Within",
     "add",
+    "check",
     "describe",
     "find",
     "make",
     "names",
     "options",
+    "ranges",
 ]

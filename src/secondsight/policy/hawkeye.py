@@ -16,6 +16,7 @@ import numpy as np
 
 from secondsight.policy.history import History, rank_within
 from secondsight.policy.protocol import Decision, Look, Need, Policy
+from secondsight.policy.ranges import AtMost, Seconds, Share
 
 
 @dataclass(eq=False)
@@ -30,18 +31,13 @@ class Hawkeye(Policy):
 
     name: ClassVar[str] = "hawkeye"
     needs: ClassVar[frozenset[Need]] = frozenset({"clear_young"})
-    alpha: float = 0.4
-    low: float = 0.15
-    high: float = 0.30
-    every: float = 30.0
-    at_most: int = 0
+    alpha: Share = 0.4
+    low: Share = 0.15
+    high: Share = 0.30
+    every: Seconds = 30.0
+    at_most: AtMost = 0
     _coverage: History = field(default_factory=History, init=False, repr=False)
     _recovering: bool = field(default=False, init=False, repr=False)
-
-    @property
-    def interval(self) -> int:
-        """*every*, in ns."""
-        return round(self.every * 1e9)
 
     def wake(self, look: Look) -> Decision:
         """Best covered blocks first; under pressure nothing is promoted and bloat is taken back instead."""

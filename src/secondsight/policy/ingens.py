@@ -11,12 +11,13 @@ Kwon et al., "Coordinated and Efficient Huge Page Management with Ingens", OSDI 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from secondsight.policy.history import History, rank_within
 from secondsight.policy.protocol import Decision, Look, Need, Policy
+from secondsight.policy.ranges import AtMost, Seconds, Share, Within
 
 
 @dataclass(eq=False)
@@ -31,18 +32,13 @@ class Ingens(Policy):
 
     name: ClassVar[str] = "ingens"
     needs: ClassVar[frozenset[Need]] = frozenset({"clear_young"})
-    util: float = 0.9
-    alpha: float = 0.4
-    active: float = 0.5
-    idle: float = 2.0
-    every: float = 2.0
-    at_most: int = 0
+    util: Share = 0.9
+    alpha: Share = 0.4
+    active: Share = 0.5
+    idle: Annotated[float, Within(0, 1000)] = 2.0
+    every: Seconds = 2.0
+    at_most: AtMost = 0
     _frequency: History = field(default_factory=History, init=False, repr=False)
-
-    @property
-    def interval(self) -> int:
-        """*every*, in ns."""
-        return round(self.every * 1e9)
 
     def wake(self, look: Look) -> Decision:
         """Dense, used blocks; the space that holds least (and least idly) first, within it the most often used."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from secondsight.policy.history import History
 from secondsight.policy.protocol import Decision, Faults, Look, Need, Policy
+from secondsight.policy.ranges import AtMost, HostCount, HostMaxPtes, MaxPtes, Seconds, Share, Within
 
 SECOND = 1_000_000_000
 
@@ -54,11 +55,11 @@ class Khugepaged(Policy):
     name: ClassVar[str] = "khugepaged"
     passive: ClassVar[bool] = True
     khugepaged: ClassVar[bool] = True  # type: ignore[misc]  # fixed here, an option elsewhere
-    pages_to_scan: int = -1
-    scan_sleep_millisecs: int = -1
-    max_ptes_none: int = -1
-    max_ptes_swap: int = -1
-    max_ptes_shared: int = -1
+    pages_to_scan: HostCount = -1
+    scan_sleep_millisecs: HostCount = -1
+    max_ptes_none: HostMaxPtes = -1
+    max_ptes_swap: HostMaxPtes = -1
+    max_ptes_shared: HostMaxPtes = -1
 
     @property
     def knobs(self) -> Mapping[str, int]:
@@ -81,18 +82,13 @@ class MadvCollapse(Policy):
     """
 
     name: ClassVar[str] = "madv_collapse"
-    every: float = 10.0
-    min_populated: int = 1
-    at_most: int = 0
-
-    @property
-    def interval(self) -> int:
-        """*every*, in ns."""
-        return round(self.every * SECOND)
+    every: Seconds = 10.0
+    min_populated: Annotated[int, Within(1, 512)] = 1
+    at_most: AtMost = 0
 
     def wake(self, look: Look) -> Decision:
         """Every small block that holds enough pages."""
-        rows = np.flatnonzero(~look.huge & (look.populated >= max(1, self.min_populated)))
+        rows = np.flatnonzero(~look.huge & (look.populated >= self.min_populated))
         return Decision(promote=rows[: self.at_most] if self.at_most else rows)
 
 
@@ -108,16 +104,11 @@ class DamonEthp(Policy):
 
     name: ClassVar[str] = "damon_ethp"
     needs: ClassVar[frozenset[Need]] = frozenset({"clear_young"})
-    hot: float = 0.05
-    cold: float = 7.0
-    every: float = 1.0
+    hot: Share = 0.05
+    cold: Annotated[float, Within(0, 4_294_967)] = 7.0
+    every: Seconds = 1.0
     split: bool = False
     _idle: History = field(default_factory=History, init=False, repr=False)
-
-    @property
-    def interval(self) -> int:
-        """*every*, in ns."""
-        return round(self.every * SECOND)
 
     def wake(self, look: Look) -> Decision:
         """Hot blocks, hottest first; cold ones if asked to."""
@@ -142,16 +133,11 @@ class ThpShrinker(Policy):
     """
 
     name: ClassVar[str] = "thp_shrinker"
-    max_ptes_none: int = 409
-    every: float = 10.0
+    max_ptes_none: MaxPtes = 409
+    every: Seconds = 10.0
     faults: Faults = "huge"
     khugepaged: bool = True
-    free_below: float = 1.0
-
-    @property
-    def interval(self) -> int:
-        """*every*, in ns."""
-        return round(self.every * SECOND)
+    free_below: Share = 1.0
 
     @property
     def knobs(self) -> Mapping[str, int]:

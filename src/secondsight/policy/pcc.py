@@ -8,12 +8,13 @@ Manocha et al., "Architectural Support for Optimizing Huge Page Selection Within
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from secondsight.policy.history import History
 from secondsight.policy.protocol import Decision, Look, Need, Policy
+from secondsight.policy.ranges import Blocks, Seconds, Within
 
 
 @dataclass(eq=False)
@@ -27,16 +28,11 @@ class Pcc(Policy):
 
     name: ClassVar[str] = "pcc"
     needs: ClassVar[frozenset[Need]] = frozenset({"walks"})
-    entries: int = 128
-    bits: int = 8
-    every: float = 30.0
-    at_most: int = 0
+    entries: Blocks = 128
+    bits: Annotated[int, Within(1, 52)] = 8
+    every: Seconds = 30.0
+    at_most: Annotated[int, Within(1, 1 << 35, 0, "the whole table")] = 0
     _counters: History = field(default_factory=History, init=False, repr=False)
-
-    @property
-    def interval(self) -> int:
-        """*every*, in ns."""
-        return round(self.every * 1e9)
 
     def wake(self, look: Look) -> Decision:
         """The table's regions, most walked first."""

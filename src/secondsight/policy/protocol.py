@@ -85,7 +85,8 @@ class Decision:
 class Policy(Protocol):
     """A policy; made anew for every run, it may keep history between wake-ups.
 
-    Subclass it for the defaults below. A dataclass's fields are its options on the command line (``hawkeye,alpha=0.4``).
+    Subclass it for the defaults below. A dataclass's fields are its options on the command line (``hawkeye,alpha=0.4``); :mod:`.ranges`
+    says what they may be.
 
     name: as it is found; needs: signals beyond the free ones; faults: what the first touch of an eligible block maps, 4 KiB or 2 MiB;
     khugepaged: the kernel's own daemon runs too, under the rules of the run; passive: ``wake`` decides nothing and is not called;
@@ -100,8 +101,8 @@ class Policy(Protocol):
 
     @property
     def interval(self) -> int:
-        """Nanoseconds between two wake-ups; 10 s, khugepaged's own, unless said."""
-        return 10_000_000_000
+        """Nanoseconds between two wake-ups: *every* seconds where a policy has such an option, else 10 s, khugepaged's own."""
+        return round(float(getattr(self, "every", 10.0)) * 1e9)
 
     @property
     def knobs(self) -> Mapping[str, int]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from secondsight.errors import MissingPart, UsageError
 from secondsight.policy.protocol import Policy
+from secondsight.policy.ranges import check
 
 GROUP = "secondsight.policies"
 
@@ -90,7 +91,7 @@ def options(policy: type[Policy]) -> dict[str, tuple[type, Any]]:
 def make(spec: str) -> Policy:
     """A policy made anew from ``name`` or ``name,option=value,…``.
 
-    :raises UsageError: an unknown name, option or value; :raises MissingPart: a broken plug-in.
+    :raises UsageError: an unknown name or option, a value out of its range; :raises MissingPart: a broken plug-in.
     """
     name, *given = [part.strip() for part in spec.split(",")]
     policy = find(name)
@@ -104,6 +105,7 @@ def make(spec: str) -> Policy:
         values[key] = _parse(text, known[key][0], f"policy {name}: {key}")
     try:
         made = policy(**values)
+        check(made)
         interval = made.interval
     except UsageError:
         raise

@@ -15,7 +15,7 @@ import msgspec
 from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig, Knobs
 from secondsight.mm.rules import Rules, preset
-from secondsight.policy import UNLIMITED, Policy, describe, make
+from secondsight.policy import UNLIMITED, Policy, check, describe, make
 from secondsight.replay.subject import HOST
 
 #: A policy's text (``hawkeye,alpha=0.4``), or what makes one.
@@ -58,7 +58,7 @@ def combinations(
 ) -> list[Combination]:
     """Every policy under every rules, bounds once; in the order given, without repetitions.
 
-    :raises UsageError: an unknown policy, option or rules; none at all; :raises MissingPart: a broken plug-in.
+    :raises UsageError: an unknown policy, option or rules, a value out of its range; none at all; :raises MissingPart: a broken plug-in.
     """
     if not policies or not rules:
         raise UsageError("a comparison needs at least one policy and one rules preset")
@@ -67,6 +67,7 @@ def combinations(
     for given in policies:
         maker = _maker(given)
         told = maker()
+        check(told)
         text = describe(told)
         for value in values[:1] if told.name in BOUNDS else values:
             one = Combination(maker, text, value, config, budget)
@@ -148,6 +149,7 @@ def varied(one: Combination, knob: str, value: float) -> Combination | None:
         setattr(changed, knob, wanted)
         return changed
 
+    check(maker())
     return replace(one, make=maker, knobs=knobs)
 
 
