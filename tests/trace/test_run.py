@@ -1,10 +1,13 @@
 """Recording a program, where valgrind is installed."""
 
+import contextlib
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +45,40 @@ def test_children_are_spaces_of_their_own_and_the_exit_code_comes_back(tmp_path)
     assert set(columns["space"].tolist()) == set(range(len(provenance.spaces)))
     assert columns["count"].sum() > 50_000
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def followed(directory):
+    """The processes that valgrind runs with a log in a folder of *directory*."""
+    found = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"--log-file={directory}/secondsight-".encode() in line.read_bytes():
+                found.append(int(line.parent.name))
+    return found
+
+
+@needs_valgrind
+@pytest.mark.parametrize("number", [signal.SIGKILL, None])
+def test_no_child_outlives_the_recorder(tmp_path, number):
+    # One child of the recorded program left for a session of its own.
+    last = "wait" if number else "sleep 1"
+    command = f"setsid sh -c 'while :; do :; done' & sh -c 'exec {'sleep 60' if number else 'true'}' & {last}"
+    recorder = subprocess.Popen(
+        [sys.executable, "-m", "secondsight", "record", "run", "-o", "t.parquet", "--", "sh", "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    until = time.monotonic() + 60
+    while len(followed(tmp_path)) < 3 and time.monotonic() < until and recorder.poll() is None:
+        time.sleep(0.05)
+    if number:
+        recorder.send_signal(number)
+    recorder.wait(60)
+    until = time.monotonic() + 30
+    while (followed(tmp_path) or list(tmp_path.glob("secondsight-*"))) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert followed(tmp_path) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["t.parquet.recording" if number else "t.parquet"]
 
 
 @needs_valgrind

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from secondsight.errors import InputError, MissingPart, SecondSightError
-from secondsight.trace.child import ends_with_us
+from secondsight.trace.child import Guard, ends_with_us
 from secondsight.trace.intake import Intake
 from secondsight.trace.lackey import UNSEEN, LackeyParser
 from secondsight.trace.provenance import Clock, Provenance
@@ -32,6 +32,7 @@ from secondsight.trace.writer import Profile, Recording
 
 CLOCK: Final = "instructions retired by all recorded processes together, one ns each"
 _BACKLOG: Final = 256 << 20
+_LOG: Final = "--log-file="
 _POLL: Final = 0.01  # seconds
 _GRACE: Final = 5.0  # seconds between asking the programs to end and killing them
 _PUNCH_HOLE: Final = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
@@ -100,7 +101,8 @@ def record_run(
 ) -> tuple[Provenance, int]:
     """Run *command* under lackey and write the trace *path*; returns its provenance and the command's exit code.
 
-    *quantum* (ns of the clock, that is instructions; 0: exact). Ctrl-C ends the command and keeps what was recorded.
+    *quantum* (ns of the clock, that is instructions; 0: exact). Ctrl-C ends the command and keeps what was recorded. A child that left for
+    a session of its own and outlives the others is ended with them: nobody would read its log any more.
     Raises :class:`MissingPart` without valgrind, :class:`SecondSightError` if valgrind cannot run the command.
     """
     valgrind = shutil.which("valgrind")
@@ -120,19 +122,21 @@ def record_run(
             "--trace-mem=yes",
             "--basic-counts=no",
             "--trace-children=yes",
-            f"--log-file={directory}/%p",
+            f"{_LOG}{directory}/%p",
             *command,
         ]
-        process = subprocess.Popen(arguments, start_new_session=True, preexec_fn=ends_with_us())
         notes = []
-        try:
-            torn = _follow(process, Path(directory), intake, report)
-            if torn:
-                notes.append(f"{torn} processes ended in the middle of a line, which was left out")
-        except KeyboardInterrupt:
-            notes.append("interrupted; holds what was recorded until then")
-        finally:
-            _end(process)
+        # valgrind hands the log's name on to every process that it follows.
+        with Guard(_LOG, directory):
+            process = subprocess.Popen(arguments, start_new_session=True, preexec_fn=ends_with_us())
+            try:
+                torn = _follow(process, Path(directory), intake, report)
+                if torn:
+                    notes.append(f"{torn} processes ended in the middle of a line, which was left out")
+            except KeyboardInterrupt:
+                notes.append("interrupted; holds what was recorded until then")
+            finally:
+                _end(process)
         if not intake.spaces:
             raise SecondSightError(
                 f"valgrind recorded nothing of {command[0]} (exit code {process.returncode})"
