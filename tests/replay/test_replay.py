@@ -6,7 +6,7 @@ import pytest
 
 from secondsight.errors import InputError, UsageError
 from secondsight.mm.config import Knobs
-from secondsight.policy import make
+from secondsight.policy import find, make
 from secondsight.replay import HOST, Subject, replay
 from secondsight.replay.clock import Clock
 from secondsight.trace.kinds import Kind, Verb
@@ -73,6 +73,11 @@ def test_a_scale_is_the_number_that_was_written():
     assert clock.trace_time(10**10) == 10**11 + 7
     assert Clock(0.3, 0).trace_time(10**10) == 33_333_333_334
     assert Clock(1e-30, 0).trace_time(10**10) == 10**40
+
+
+def test_a_policy_made_in_python_is_held_to_its_ranges():
+    with pytest.raises(UsageError, match=r"^policy pcc: bits=60: must be 1 to 52$"):
+        one([(0, 0, 0, 0, CW)], policy=lambda: find("pcc")(bits=60))
 
 
 def test_more_wake_ups_than_a_replay_makes():

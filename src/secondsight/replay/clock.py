@@ -18,7 +18,7 @@ import msgspec
 
 from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig
-from secondsight.policy.protocol import Policy
+from secondsight.policy import Policy, check
 
 #: Wake-ups of one daemon or policy in a replay: 115 days at khugepaged's 10 s, some minutes of ours for a small trace.
 MOST_WAKES = 1_000_000
@@ -39,8 +39,10 @@ class Alarm:
 def configured(policy: Policy | None, config: HostConfig) -> HostConfig:
     """*config* with what *policy* sets of it.
 
-    :raises UsageError: a knob out of its range, or one that khugepaged could not be woken by.
+    :raises UsageError: a knob or an option out of its range, or one that khugepaged could not be woken by.
     """
+    if policy is not None:
+        check(policy)
     knobs = dict(policy.knobs) if policy else {}
     if knobs:
         if "use_zero_page" in knobs:
