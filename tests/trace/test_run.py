@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from secondsight.errors import MissingPart, SecondSightError
+from secondsight.errors import MissingPart, UsageError
 from secondsight.trace import Trace
 from secondsight.trace.run import record_run
 
@@ -27,7 +27,7 @@ def test_without_valgrind_it_says_what_is_missing(tmp_path, monkeypatch):
 
 @needs_valgrind
 def test_a_program_that_is_not_there(tmp_path):
-    with pytest.raises(SecondSightError, match="no such program"):
+    with pytest.raises(UsageError, match="no such program"):
         record_run(tmp_path / "t.parquet", ["/no/such/program"])
     assert list(tmp_path.iterdir()) == []
 

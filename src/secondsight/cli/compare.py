@@ -128,7 +128,7 @@ def _policies() -> None:
     for name in names():
         policy = find(name)
         first, _, rest = (" ".join(part.split()) for part in (policy.__doc__ or "").partition("\n\n"))
-        print(f"{name}: {first}")
+        print(textwrap.fill(f"{name}: {first}", 110, subsequent_indent="  "))
         if rest:
             print(textwrap.fill(rest, 110, initial_indent="  ", subsequent_indent="  "))
         within = ranges(policy)

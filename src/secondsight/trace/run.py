@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from secondsight.errors import InputError, MissingPart, SecondSightError
+from secondsight.errors import InputError, MissingPart, SecondSightError, UsageError
 from secondsight.trace.child import Guard, ends_with_us
 from secondsight.trace.intake import Intake
 from secondsight.trace.lackey import UNSEEN, LackeyParser
@@ -103,13 +103,14 @@ def record_run(
 
     *quantum* (ns of the clock, that is instructions; 0: exact). Ctrl-C ends the command and keeps what was recorded. A child that left for
     a session of its own and outlives the others is ended with them: nobody would read its log any more.
-    Raises :class:`MissingPart` without valgrind, :class:`SecondSightError` if valgrind cannot run the command.
+    Raises :class:`MissingPart` without valgrind, :class:`UsageError` without the program, :class:`SecondSightError` if
+    valgrind cannot run the command.
     """
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise MissingPart("record run needs valgrind, which is not installed (Debian: apt install valgrind)")
     if shutil.which(command[0]) is None:
-        raise SecondSightError(f"{command[0]}: no such program")
+        raise UsageError(f"{command[0]}: no such program")
     start = Provenance(
         source="record-run", command=list(command), clock=Clock(meaning=CLOCK), unseen=list(UNSEEN)
     )
