@@ -11,10 +11,10 @@ from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.batch import Batch, Host
 from secondsight.live import capture
+from secondsight.live.kernel_reader import KernelReader
 from secondsight.live.kmem import Kernel
 from secondsight.live.probe import probe
 from secondsight.live.process import Process
-from secondsight.live.reader import KernelReader
 from secondsight.scenario import verbs as v
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from secondsight.bits import pagemap as pm
 from secondsight.live import procfs
 from secondsight.live.process import Process
-from secondsight.live.reader import ProcfsReader
+from secondsight.live.procfs_reader import ProcfsReader
 from secondsight.live.vma import parse_maps
 
 HOG = """

@@ -5,8 +5,8 @@ import numpy as np
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.live.capture import FORMAT, Answerer, Header, Snapshot
+from secondsight.live.columns import Columns, Secondary
 from secondsight.live.probe import Facts
-from secondsight.live.reader import Columns, Secondary
 from secondsight.live.vma import Vma
 from secondsight.mm.config import Knobs
 

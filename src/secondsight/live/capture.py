@@ -19,10 +19,12 @@ import numpy as np
 from secondsight import __version__, output
 from secondsight.errors import InputError, MissingPart, UsageError
 from secondsight.live import sysfs
+from secondsight.live.columns import Columns, Secondary
 from secondsight.live.eligible import ineligible
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import Process
-from secondsight.live.reader import Columns, KernelReader, ProcfsReader, Secondary, settle_primary
+from secondsight.live.procfs_reader import ProcfsReader
+from secondsight.live.settle import settle_primary
 from secondsight.live.symbols import kcore_problem
 from secondsight.live.vma import BLOCK, Vma, clip, parse_maps, parse_smaps
 from secondsight.mm.config import Knobs
@@ -115,6 +117,8 @@ def take(
         ]
         blocks = np.concatenate(found) if found else np.empty(0, np.uint64)
         if kernel is not None:
+            from secondsight.live.kernel_reader import KernelReader
+
             columns = KernelReader(kernel, process).read_blocks(blocks)
         else:
             columns = reader.read_blocks(blocks)

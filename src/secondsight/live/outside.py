@@ -26,10 +26,11 @@ from secondsight.bits import pte as bits
 from secondsight.errors import MissingPart, TargetGone
 from secondsight.live import probe
 from secondsight.live.capture import FORMAT, Answerer, Header, Snapshot
+from secondsight.live.columns import Columns
+from secondsight.live.kernel_reader import KernelReader
 from secondsight.live.kmem import Kernel
 from secondsight.live.pagetable import PageTable
 from secondsight.live.process import Process
-from secondsight.live.reader import Columns, KernelReader
 from secondsight.live.vma import Vma, clip
 from secondsight.mm.config import Knobs
 

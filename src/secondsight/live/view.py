@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from secondsight.live.columns import Columns
 from secondsight.live.eligible import ineligible, mappings_of
-from secondsight.live.reader import Columns
 from secondsight.live.vma import Vma
 from secondsight.mm.view import BlockView, Channel
 

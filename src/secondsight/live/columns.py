@@ -1,0 +1,116 @@
+"""Blocks of a running process as columns, from whatever may be read: procfs alone, or kernel memory.
+
+::
+
+                      procfs                                   kernel memory
+    pte, pmd          present, PFN, swapped; no accessed bit    the entries themselves
+    PRIMARY           unknown (known where smaps rules it out)  known
+    REFERENCED        KPF_REFERENCED; PG_young not seen         known, PG_young too
+    SECONDARY         unknown if any notifier may be there      KVM: known; a notifier that cannot be read: unknown
+    references held   unknown                                   known
+
+``procfs_reader.py`` and ``kernel_reader.py`` fill them in, ``view.py`` turns them into the judgement's view. Imports nothing that a
+small guest does not have (NumPy).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.live.room import unset
+
+U64 = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Secondary:
+    """One notifier's answers: *young*, *known* bool[N, 512]; *why* says why what is not known is not."""
+
+    name: str
+    young: Bools
+    known: Bools
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """N blocks x 512 pages, as read.
+
+    address, pmd uint64[N]; pte uint64[N, 512], the zero page as frame 0; flags uint32 (``bits.pageflags``); mapcount,
+    folio_mapcount, refcount int32; shared bool; folio int64 (head's frame, -1: none); pte_known bool: the accessed bit is
+    real; page_known bool; zap_marks uint8: accessed SPTEs over the page; all [N, 512]. *counts_known* False: references beyond the
+    mappings could not be seen. gfn int64[N]: guest frame of the block's first page (-1: no VM), slot int32[N].
+    """
+
+    address: U64
+    pmd: U64
+    pte: U64
+    flags: npt.NDArray[np.uint32]
+    mapcount: npt.NDArray[np.int32]
+    folio_mapcount: npt.NDArray[np.int32]
+    refcount: npt.NDArray[np.int32]
+    shared: Bools
+    folio: npt.NDArray[np.int64]
+    pte_known: Bools
+    page_known: Bools
+    zap_marks: npt.NDArray[np.uint8]
+    gfn: npt.NDArray[np.int64]
+    slot: npt.NDArray[np.int32]
+    counts_known: bool = True
+    secondary: tuple[Secondary, ...] = field(default=())
+
+    @classmethod
+    def empty(cls, blocks: U64, **facts: object) -> Columns:
+        """Columns for the blocks at *blocks* (uint64[N]), all zero and known; *facts* are the fields that are not arrays."""
+        found = cls.unread(blocks, **facts)
+        found.pte[:], found.folio[:], found.flags[:], found.mapcount[:] = 0, -1, 0, 0
+        found.page_known[:] = found.pte_known[:] = True
+        counts = (np.zeros(found.pte.shape, np.int32) for _ in range(2))
+        return replace(found, folio_mapcount=next(counts), refcount=next(counts))
+
+    @classmethod
+    def unread(cls, blocks: U64, **facts: object) -> Columns:
+        """Columns to be read into: *pte*, *folio*, *flags*, *mapcount* and *page_known* hold anything until they are written.
+
+        *folio_mapcount* and *refcount* are *mapcount* itself; the others are zero, and nothing is known.
+        """
+        count, page = len(blocks), (len(blocks), 512)
+        # The arrays of a number a page lie in one.
+        arena = unset(count * 512 * 28)
+        taken = 0
+
+        def part(of: type[np.generic]) -> npt.NDArray[Any]:
+            nonlocal taken
+            start, taken = taken, taken + count * 512 * np.dtype(of).itemsize
+            return arena[start:taken].view(of).reshape(page)
+
+        pte, folio, flags, mapcount = part(np.uint64), part(np.int64), part(np.uint32), part(np.int32)
+        page_known, shared, pte_known, zap_marks = (
+            part(np.bool_),
+            part(np.bool_),
+            part(np.bool_),
+            part(np.uint8),
+        )
+        shared[:] = pte_known[:] = False
+        zap_marks[:] = 0
+        return cls(
+            address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=pte, flags=flags, mapcount=mapcount,
+            folio_mapcount=mapcount, refcount=mapcount, shared=shared, folio=folio, pte_known=pte_known,
+            page_known=page_known, zap_marks=zap_marks, gfn=np.full(count, -1, np.int64),
+            slot=np.full(count, -1, np.int32), **facts,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def chosen(self, rows: npt.NDArray[np.int64]) -> Columns:
+        """The blocks *rows*, int64[M], as columns of their own."""
+        arrays = {
+            each.name: getattr(self, each.name)[rows]
+            for each in fields(self)
+            if each.name not in ("counts_known", "secondary")
+        }
+        answers = tuple(replace(a, young=a.young[rows], known=a.known[rows]) for a in self.secondary)
+        return replace(self, **arrays, secondary=answers)

@@ -1,0 +1,127 @@
+"""Blocks of a process from kernel memory: every channel known, but where a table would not hold still.
+
+::
+
+    page table (pagetable.py)   ─▶  pte, pmd, PRIMARY
+    struct page (frames.py)     ─▶  flags, counts, folio, REFERENCED
+    notifiers   (notifiers.py)  ─▶  SECONDARY: KVM's tables (kvm.py) page by page; any other by whether it tests at all
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits import pte as bits
+from secondsight.errors import TargetGone
+from secondsight.live.columns import U64, Columns, Secondary
+from secondsight.live.frames import Frames
+from secondsight.live.kmem import Kernel, Torn
+from secondsight.live.kvm import Vm
+from secondsight.live.notifiers import registered
+from secondsight.live.pagetable import PageTable
+from secondsight.live.process import Process
+
+
+class KernelReader:
+    """Reads blocks of one process from kernel memory."""
+
+    def __init__(self, kernel: Kernel, process: Process) -> None:
+        """Find the process in *kernel*.
+
+        Raises:
+            TargetGone, MissingPart: as ``Kernel.find_mm`` and ``Frames``.
+        """
+        self._kernel = kernel
+        self._process = process
+        self._mm = kernel.find_mm(process.pid, process.start_time)
+        self._frames = Frames(kernel)
+        self._zero = np.uint64(int(kernel.variable("zero_pfn") or kernel.variable("zero_page_pfn") or 0))
+
+    def read_blocks(self, blocks: U64) -> Columns:
+        """Columns of the 2 MiB blocks at *blocks* (uint64[N], ascending).
+
+        Raises:
+            TargetGone: the process exited or called exec meanwhile.
+        """
+        entries = PageTable(self._kernel, int(self._mm.pgd.value_())).read_blocks(blocks)
+        secondary, marks, gfn, slot = self._secondary(blocks)
+        found = Columns.empty(blocks, secondary=secondary)
+        found.pmd[:], found.pte[:], found.zap_marks[:] = entries.pmd, entries.pte, marks
+        found.gfn[:], found.slot[:] = gfn, slot
+        found.pte_known[:] = found.page_known[:] = entries.known[:, None]
+        present = bits.pte_present(entries.pte)
+        pfns = bits.pte_pfn(entries.pte)
+        zero = present & (pfns == self._zero) if self._zero else np.zeros(present.shape, np.bool_)
+        found.pte[zero] &= ~bits.PFN_MASK
+        mapped = present & ~zero
+        frames = self._frames.read(pfns[mapped])
+        for name in ("flags", "mapcount", "folio_mapcount", "refcount", "shared", "folio"):
+            getattr(found, name)[mapped] = getattr(frames, name)
+        found.page_known[mapped] &= frames.known
+        huge = bits.pmd_trans_huge(entries.pmd)
+        if huge.any():
+            heads = self._frames.read(bits.pte_pfn(entries.pmd[huge]))
+            found.flags[huge, 0], found.page_known[huge, 0] = heads.flags, heads.known
+        self._process.require_alive()
+        if self._kernel.find_mm(self._process.pid, self._process.start_time).value_() != self._mm.value_():
+            raise TargetGone(
+                f"process {self._process.pid} ({self._process.name}) called exec while it was read"
+            )
+        return found
+
+    def _secondary(
+        self, blocks: U64
+    ) -> tuple[tuple[Secondary, ...], npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        shape = (len(blocks), 512)
+        marks = np.zeros(shape, np.uint8)
+        gfn, slot = np.full(len(blocks), -1, np.int64), np.full(len(blocks), -1, np.int32)
+        nowhere = np.zeros(shape, np.bool_)
+        try:
+            notifiers = registered(self._kernel, self._mm)
+        except Torn as torn:
+            unread = Secondary(
+                "notifiers", nowhere, nowhere, f"the list of notifiers would not hold still ({torn})"
+            )
+            return (unread,), marks, gfn, slot
+        answers = []
+        for notifier in notifiers:
+            if isinstance(notifier.vm, Vm):
+                answers.append(_ask_vm(notifier.vm, notifier.name, blocks, marks, gfn, slot))
+            elif notifier.tests_young:
+                why = f"{notifier.name} answers test_young from where this reader cannot look"
+                answers.append(Secondary(notifier.name, nowhere, nowhere, why))
+            else:
+                answers.append(Secondary(notifier.name, nowhere, np.ones(shape, np.bool_)))
+        return tuple(answers), marks, gfn, slot
+
+
+def _ask_vm(
+    vm: Vm, name: str, blocks: U64, marks: npt.NDArray[np.uint8],
+    gfn: npt.NDArray[np.int64], slot: npt.NDArray[np.int32],
+) -> Secondary:  # fmt: skip
+    """KVM's answer for each page; fills in *marks*, *gfn* and *slot*."""
+    shape = (len(blocks), 512)
+    try:
+        slots = vm.slots()
+    except Torn as torn:
+        nowhere = np.zeros(shape, np.bool_)
+        return Secondary(name, nowhere, nowhere, f"the memslots would not hold still ({torn})")
+    sptes = vm.read_blocks(blocks, slots)
+    counts = np.bincount(sptes.page[sptes.young], minlength=len(blocks) * 512).reshape(shape)
+    np.minimum(counts + marks, 255, out=counts)
+    marks[:] = counts
+    for entry in slots:
+        inside = (blocks >= np.uint64(entry.address)) & (
+            blocks < np.uint64(entry.address + (entry.pages << 12))
+        )
+        inside &= gfn < 0
+        gfn[inside] = entry.gfn + ((blocks[inside] - np.uint64(entry.address)) >> np.uint64(12)).astype(
+            np.int64
+        )
+        slot[inside] = entry.number
+    known = sptes.known.reshape(shape)
+    young = (counts > 0) & known
+    return Secondary(
+        f"kvm ({vm.mmu})", young, known, "" if known.all() else "KVM's tables would not hold still"
+    )
