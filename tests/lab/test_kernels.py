@@ -1,8 +1,8 @@
 import hashlib
 import lzma
-import multiprocessing
 import struct
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -184,23 +184,25 @@ def test_an_unknown_name_is_refused_before_anything_is_asked(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def hold(path: Path) -> None:
-    with kernels.locked(path):
-        path.with_name("held").touch()
-        time.sleep(0.5)
-        path.with_name("done").touch()
+HOLD = """
+import sys, time
+from pathlib import Path
+from secondsight.lab import kernels
+path = Path(sys.argv[1])
+with kernels.locked(path):
+    print("held", flush=True)
+    time.sleep(0.5)
+    path.with_name("done").touch()
+"""
 
 
 def test_a_second_run_waits_for_the_first(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    other = multiprocessing.get_context("spawn").Process(target=hold, args=(path,))
-    other.start()
-    while not (tmp_path / "held").exists():
-        time.sleep(0.01)
-    said: list[str] = []
-    with kernels.locked(path, said.append):
-        assert (tmp_path / "done").exists()
-    other.join()
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline() == b"held\n"
+        said: list[str] = []
+        with kernels.locked(path, said.append):
+            assert (tmp_path / "done").exists()
     assert len(said) == 1 and str(path) in said[0]
 
 
