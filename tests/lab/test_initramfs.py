@@ -1,5 +1,7 @@
 """What a script for the guest brings along: all that it imports, found without running it."""
 
+import importlib.metadata
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +94,45 @@ def test_a_module_that_is_not_there_is_named(tmp_path):
     script.write_text("import secondsight.nonesuch\n")
     with pytest.raises(MissingPart, match=r"secondsight\.nonesuch"):
         initramfs.program(script)
+
+
+def test_a_package_of_the_guests_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
+    def found(name):
+        if name == "drgn":
+            raise importlib.metadata.PackageNotFoundError(name)
+
+    still = tmp_path / "busybox"
+    still.write_bytes(Path(sys.executable).read_bytes())
+    monkeypatch.setattr(importlib.metadata, "distribution", found)
+    monkeypatch.setattr(shutil, "which", lambda name: str(still))
+    monkeypatch.setattr(initramfs.elf, "needed", lambda data: [])
+    with pytest.raises(MissingPart, match=r"needs drgn.*secondsight\[lab\]"):
+        initramfs.ready()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(MissingPart, match="busybox-static"):
+        initramfs.ready()
+
+
+def test_an_archive_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Written to the end it is there under its name; stopped in the middle nothing is left."""
+
+    class Torn(initramfs.cpio.Writer):
+        def close(self):
+            raise KeyboardInterrupt
+
+    class Modules:
+        release = "9.9"
+
+        def load_order(self, *names):
+            return {"kvm": b"\x7fELF module"}
+
+    with monkeypatch.context() as torn:
+        torn.setattr(initramfs.cpio, "Writer", Torn)
+        with pytest.raises(KeyboardInterrupt):
+            initramfs._module_base(tmp_path, Modules(), lambda text: None)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    path = initramfs._module_base(tmp_path, Modules(), lambda text: None)
+    assert {each.name for each in tmp_path.iterdir()} == {
+        ".lock",
+        path.name,
+    } and b"kvm.ko" in path.read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from secondsight.errors import SecondSightError
+from secondsight.errors import MissingPart, SecondSightError
 from secondsight.lab import run as lab
 from secondsight.lab.kernels import Kernel
 from secondsight.lab.machine import GuestDied
@@ -60,6 +60,11 @@ class FakeMachine:
 
     def __init__(self, **what: Any) -> None:
         self.boots, self.what = 0, {"dies_at": "", "fails_at": "", "lost": False, **what}
+        self.lacks = ""
+
+    def ready(self) -> None:
+        if self.lacks:
+            raise MissingPart(self.lacks)
 
     @contextlib.contextmanager
     def boot(self, *_: Any, **__: Any) -> Iterator[FakeGuest]:
@@ -90,6 +95,18 @@ def test_each_scenario_gets_its_own_answer_and_a_second_run_boots_nothing(ask: A
     assert [a.provenance["scenario"] for a in answers] == ["plain", "killer", "plain"]
     assert all(a.blocks[0].space == "a" and a.provenance["mmu"] == "npt" for a in answers)
     assert ask([PLAIN, KILLER, PLAIN], machine, size=2) == answers and machine.boots == 1
+
+
+def test_what_is_missing_is_the_only_thing_said_and_what_is_kept_needs_nothing(ask: Any) -> None:
+    machine, said = FakeMachine(), []
+    machine.lacks = "the guest needs drgn"
+    with pytest.raises(MissingPart, match="drgn"):
+        ask([PLAIN], machine, say=said.append)
+    assert not said and not machine.boots
+    machine.lacks = ""
+    answers = ask([PLAIN], machine)
+    machine.lacks = "the guest needs drgn"
+    assert ask([PLAIN], machine) == answers and machine.boots == 1
 
 
 @pytest.mark.parametrize(

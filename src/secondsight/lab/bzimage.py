@@ -13,12 +13,12 @@ from __future__ import annotations
 import bz2
 import hashlib
 import lzma
-import os
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
+from secondsight import output
 from secondsight.errors import InputError
 
 __all__ = ["unpack", "vmlinux"]
@@ -55,9 +55,8 @@ def unpack(vmlinuz: Path, folder: Path) -> Path:
     if not path.exists():
         elf = vmlinux(image, str(vmlinuz))
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{path.name}.{os.getpid()}"
-        part.write_bytes(elf)
-        part.rename(path)
+        with output.whole(path) as part:
+            part.write_bytes(elf)
     return path
 
 

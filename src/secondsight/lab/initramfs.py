@@ -32,11 +32,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from secondsight import output
 from secondsight.errors import MissingPart
 from secondsight.lab import cpio, elf
 from secondsight.lab.kernels import Kernel, Say, cache_dir, locked
 
-__all__ = ["PACKAGES", "PYTHON", "build", "overlay", "package_sources", "program"]
+__all__ = ["PACKAGES", "PYTHON", "build", "overlay", "package_sources", "program", "ready"]
 
 PACKAGES = ("numpy", "drgn", "msgspec")
 """The distributions that the guest's Python can import, besides its standard library."""
@@ -73,11 +74,15 @@ SITE_SKIP = {"tests", "f2py", "_pyinstaller", "include", "__pycache__", "testing
 STAND_INS = ("libcurl",)
 
 
-def build(kernel: Kernel, cache: Path | None = None, say: Say = lambda text: None) -> list[Path]:
-    """The base archives for *kernel*, in their order; built where the cache lacks them.
+def ready() -> None:
+    """Raise MissingPart when busybox or one of PACKAGES is not installed on this machine."""
+    _busybox()
+    for name in PACKAGES:
+        _distribution(name)
 
-    Raises MissingPart when busybox or one of PACKAGES is not installed on this machine.
-    """
+
+def build(kernel: Kernel, cache: Path | None = None, say: Say = lambda text: None) -> list[Path]:
+    """The base archives for *kernel*, in their order; built where the cache lacks them. Raises MissingPart as ``ready``."""
     folder = (cache or cache_dir()) / "initramfs"
     return [_python_base(folder, say), _module_base(folder, kernel, say)]
 
@@ -177,7 +182,7 @@ def _module_base(folder: Path, kernel: Kernel, say: Say) -> Path:
     path = folder / f"modules-{kernel.release.replace('/', '_')}-{key.hexdigest()[:12]}.cpio"
     if path.exists():
         return path
-    with locked(folder / ".lock", say), _whole(path) as handle:
+    with locked(folder / ".lock", say), output.whole(path) as part, part.open("wb") as handle:
         writer = cpio.Writer(handle)
         writer.folder("/mod")
         for name, module in modules.items():
@@ -199,20 +204,32 @@ def _unsigned(module: bytes) -> bytes:
     return module[: end - int.from_bytes(module[end + 8 : end + 12], "big")]
 
 
-def _python_base(folder: Path, say: Say) -> Path:
-    busybox = shutil.which("busybox")
-    if busybox is None:
+def _busybox() -> Path:
+    found = shutil.which("busybox")
+    if found is None:
         raise MissingPart(
             "busybox is not here and the guest boots into it; install the package busybox-static"
         )
-    if elf.needed(Path(busybox).read_bytes()):
-        raise MissingPart(f"{busybox} needs shared libraries; the guest needs the package busybox-static")
+    if elf.needed(Path(found).read_bytes()):
+        raise MissingPart(f"{found} needs shared libraries; the guest needs the package busybox-static")
+    return Path(found)
+
+
+def _distribution(name: str) -> importlib.metadata.Distribution:
+    try:
+        return importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingPart(
+            f"the guest needs {name}, which is not installed here; pip install 'secondsight[lab]'"
+        ) from None
+
+
+def _python_base(folder: Path, say: Say) -> Path:
+    busybox = _busybox()
     stdlib = Path(sysconfig.get_paths()["stdlib"])
     exe = Path(sys.executable).resolve()
     site = dict(_site_files())
-    stamp = hashlib.sha256(
-        repr((FORMAT, sys.version, [_stamp(p) for p in (exe, Path(busybox), stdlib)])).encode()
-    )
+    stamp = hashlib.sha256(repr((FORMAT, sys.version, [_stamp(p) for p in (exe, busybox, stdlib)])).encode())
     for inside, host in sorted(site.items()):
         stamp.update(repr((inside, _stamp(host))).encode())
     path = folder / f"python-{sys.version_info[0]}.{sys.version_info[1]}-{stamp.hexdigest()[:12]}.cpio"
@@ -222,7 +239,7 @@ def _python_base(folder: Path, say: Say) -> Path:
         if not path.exists():  # the run that was waited for may have built it
             say("building the guest's root from this Python (once)")
             _forget_old(folder)
-            _write_python_base(path, exe, stdlib, Path(busybox), site)
+            _write_python_base(path, exe, stdlib, busybox, site)
     return path
 
 
@@ -236,7 +253,7 @@ def _forget_old(folder: Path) -> None:
 
 def _write_python_base(path: Path, exe: Path, stdlib: Path, busybox: Path, site: Mapping[str, Path]) -> None:
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    with tempfile.TemporaryDirectory(prefix=".root-", dir=path.parent) as work, _whole(path) as handle:
+    with tempfile.TemporaryDirectory(prefix=".root-", dir=path.parent) as work:
         root = Path(work)
         _copy_stdlib(stdlib, root / "usr" / sys.platlibdir / version)
         for inside, host in site.items():
@@ -253,32 +270,28 @@ def _write_python_base(path: Path, exe: Path, stdlib: Path, busybox: Path, site:
             shutil.copy(name, root / "lib64" / Path(name).name)
         (root / "usr/bin").mkdir(parents=True)
         shutil.copy(exe, root / "usr/bin/python3")
-        writer = cpio.Writer(handle)
-        for name in ("proc", "sys", "dev", "tmp", "run", "root", "bin", "sbin", "mod", "app"):
-            writer.folder(name)
-        writer.device("/dev/console", 5, 1)
-        writer.file("/bin/busybox", busybox.read_bytes(), 0o755)
-        writer.link("/bin/sh", "busybox")
-        for host in sorted(root.rglob("*")):
-            inside = str(host.relative_to(root))
-            if host.is_symlink():
-                writer.link(inside, str(host.readlink()))
-            elif host.is_file():
-                writer.file(
-                    inside, elf.compact(host.read_bytes()), 0o755 if os.access(host, os.X_OK) else 0o644
-                )
-        writer.close()
+        with output.whole(path) as part, part.open("wb") as handle:
+            writer = cpio.Writer(handle)
+            for name in ("proc", "sys", "dev", "tmp", "run", "root", "bin", "sbin", "mod", "app"):
+                writer.folder(name)
+            writer.device("/dev/console", 5, 1)
+            writer.file("/bin/busybox", busybox.read_bytes(), 0o755)
+            writer.link("/bin/sh", "busybox")
+            for host in sorted(root.rglob("*")):
+                inside = str(host.relative_to(root))
+                if host.is_symlink():
+                    writer.link(inside, str(host.readlink()))
+                elif host.is_file():
+                    writer.file(
+                        inside, elf.compact(host.read_bytes()), 0o755 if os.access(host, os.X_OK) else 0o644
+                    )
+            writer.close()
 
 
 def _site_files() -> Iterator[tuple[str, Path]]:
     """(path under /site, host file) of every file of PACKAGES that the guest can use."""
     for name in PACKAGES:
-        try:
-            dist = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
-            raise MissingPart(
-                f"the guest needs {name}, which is not installed here; pip install 'secondsight[lab]'"
-            ) from None
+        dist = _distribution(name)
         listed = [(str(f), Path(str(f.locate()))) for f in dist.files or [] if not str(f).startswith("..")]
         if not listed:  # a distribution's own package may keep no record: take the import package's folder
             spec = importlib.util.find_spec(name)
@@ -362,21 +375,3 @@ def _libraries(binaries: list[Path], root: Path) -> list[str]:
 def _stamp(path: Path) -> tuple[str, int, int]:
     facts = path.stat()
     return str(path), facts.st_size, facts.st_mtime_ns
-
-
-class _whole:
-    """Open *path* for writing so that it appears complete, on leaving without an error, or not at all."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._part = path, path.with_name(f".{path.name}.{os.getpid()}")
-
-    def __enter__(self) -> io.BufferedWriter:
-        self._handle = self._part.open("wb")
-        return self._handle
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._handle.close()
-        if kind is None:
-            self._part.rename(self._path)
-        else:
-            self._part.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import msgspec
 
+from secondsight import output
 from secondsight.errors import InputError, MissingPart, SecondSightError, UsageError
 
 __all__ = ["MODULES", "NAMES", "Kernel", "Manifest", "cache_dir", "fetch", "installed", "locked", "resolve"]
@@ -333,6 +334,5 @@ def _sha256(path: Path) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.rename(path)
+    with output.whole(path) as part:
+        part.write_bytes(data)

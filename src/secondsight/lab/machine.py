@@ -117,6 +117,12 @@ class Machine:
         self.modules, self.check, self.slow, self.append = dict(modules), dict(check), slow, append
         self.most_mib = most_mib
 
+    def ready(self) -> None:
+        """Raise MissingPart when the emulator or a part of the guest's root is not installed."""
+        if (what := self.emulator.missing()) is not None:
+            raise MissingPart(f"machine {self.name} needs {what}")
+        initramfs.ready()
+
     def boot(
         self,
         kernel: Kernel,
@@ -132,11 +138,9 @@ class Machine:
         """Boot *kernel* with *files* laid over the base, run Python with arguments *main*, power off.
 
         Returns a context manager that yields the ``Guest`` at once, before it has booted. *append* is added
-        to the kernel's command line. Raises MissingPart when the emulator or a part of the guest's root is
-        not installed.
+        to the kernel's command line. Raises MissingPart as ``ready``.
         """
-        if (what := self.emulator.missing()) is not None:
-            raise MissingPart(f"machine {self.name} needs {what}")
+        self.ready()
         bases = initramfs.build(kernel, cache, say)
         loads = {name: self.modules.get(name, "") for name in kernel.load_order(*self.modules)}
         top = initramfs.overlay({"/init": init_script(loads, self.check, main).encode(), **files})

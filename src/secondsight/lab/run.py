@@ -11,13 +11,13 @@ Every batch's answer is a file in the run's folder as soon as it is there, so a 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from secondsight import output
 from secondsight.errors import SecondSightError
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.machine import Guest, GuestDied, Machine, machine
@@ -124,6 +124,8 @@ def run(
                 waiting.append(one)
             else:
                 _take(one, answer, scenarios, out)
+        if waiting:
+            where.ready()
         say(f"{len(out)} of {len(scenarios)} scenarios answered")
         todo = _boot(waiting, where, booted, scenarios, out, kept, cache, say) if waiting else []
     return [out[i] for i in range(len(scenarios))]
@@ -149,9 +151,8 @@ def _load(path: Path) -> results.Run | None:
 
 
 def _store(path: Path, answer: results.Run) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(msgspec.json.encode(answer))
-    part.rename(path)
+    with output.whole(path) as part:
+        part.write_bytes(msgspec.json.encode(answer))
 
 
 def _take(
