@@ -6,7 +6,8 @@ under :data:`native` or :data:`inlined` borrows what its caller holds. It can th
 of its own: Numba refuses it ("NRT required but not enabled"). One that must is :data:`allocating`.
 
 Numba keeps a compiled function until its own file changes, the code it calls having been compiled into it. So the stamp kept
-with each is of every file here that native code may come from: a change to one compiles all anew.
+with each is of every file here that native code may come from: a change to one compiles all anew. Where neither the place beside the
+source nor the user's cache can be written (a daemon's user without a home, a read-only image), nothing is kept and every run compiles.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ STAMP = _stamp()
 
 def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher: Any = njit(cache=True, **options)(function)
+        try:
+            dispatcher: Any = njit(cache=True, **options)(function)
+        except RuntimeError:  # "no locator available": nowhere to keep it
+            dispatcher = njit(**options)(function)
         kept = getattr(
             getattr(dispatcher, "_cache", None), "_cache_file", None
         )  # neither under NUMBA_DISABLE_JIT
