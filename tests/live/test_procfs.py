@@ -124,7 +124,7 @@ def test_exit_and_exec_of_the_target():
         assert len(before) == 8
         child.stdin.write(b"\n")
         child.stdin.flush()
-        with pytest.raises(TargetGone):
+        with pytest.raises(TargetGone, match="exec"):
             for _ in range(2000):
                 pagemap.read(0x1000, 8)
                 process.require_alive()

@@ -130,3 +130,10 @@ def test_a_huge_page_and_the_huge_zero_page_are_huge(own, written):
             pytest.skip("no huge page was to be had, or no PAGEMAP_SCAN to tell")
         found = reader.read_blocks(np.array([block], np.uint64))
     assert bits.pmd_trans_huge(found.pmd[0]) and not found.pte.any()
+
+
+def test_no_block_is_no_columns(own):
+    """A range without memory, or a process just past an exec."""
+    with ProcfsReader(own) as reader:
+        found = reader.read_blocks(np.empty(0, np.uint64))
+    assert found.pte.shape == (0, 512) and found.flags.shape == (0, 512)

@@ -41,7 +41,7 @@ def explain_oserror(error: OSError, what: str, pid: int | None = None) -> Second
     import errno
 
     if error.errno in (errno.ESRCH, errno.ENOENT) and pid is not None:
-        return TargetGone(f"process {pid} has gone (while reading {what})")
+        return TargetGone(f"process {pid} has exited or called exec (while reading {what})")
     if error.errno in (errno.EPERM, errno.EACCES):
         if {"CAP_SYS_PTRACE", "CAP_SYS_ADMIN"} <= own_capabilities():
             return MissingPart(

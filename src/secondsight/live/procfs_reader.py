@@ -138,7 +138,7 @@ class ProcfsReader:
             np.logical_not(present, out=found.page_known)
         else:
             keep = _FRAME_BITS if self._trust_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
-            if 2 * np.count_nonzero(asked) < asked.size:
+            if 2 * np.count_nonzero(asked) <= asked.size:
                 found.flags[:] = 0
                 found.flags[asked] = self._flags.read(pfns[asked], keep=keep)
             else:
