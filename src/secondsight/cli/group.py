@@ -78,6 +78,20 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
+def _path(command: Any, words: list[str]) -> str:
+    """The command that *words* name, as far as they do: an option without its value comes without its context."""
+    named = ["secondsight"]
+    for word in words:
+        if word.startswith("-"):
+            continue
+        inner = command.get_command(None, word) if hasattr(command, "get_command") else None
+        if inner is None:
+            break
+        command = inner
+        named.append(word)
+    return " ".join(named)
+
+
 def run(words: list[str]) -> None:
     """Run the command that *words* name; a command line that cannot be read is one line and its exit code."""
     command = typer.main.get_command(app)
@@ -91,6 +105,6 @@ def run(words: list[str]) -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
         else:
-            path = error.ctx.command_path if error.ctx else "secondsight"
+            path = error.ctx.command_path if error.ctx else _path(command, words)
             print(f"{path}: {' '.join(error.format_message().split())} ({path} --help)", file=sys.stderr)
         sys.exit(error.exit_code)
