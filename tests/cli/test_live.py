@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from secondsight.cli import main
+from secondsight.cli.collapse import _print_choices, _print_round
+from secondsight.live.collapse import Choice, Round
 
 TARGET = """
 import mmap, sys
@@ -98,6 +100,33 @@ def test_collapse_leaves_what_is_marked_alone(target, capsys):
         assert not any(low <= choice["address"] < high for low, high in forbidden)
 
 
+def test_one_of_a_kind_is_told_as_one(target, capsys):
+    live = json.loads(run(capsys, "explain", "--pid", target.pid, "--procfs", "--json"))
+    area = next(m for m in live["mappings"] if m["advice"] == "MADV_NOHUGEPAGE" and m["blocks"] >= 9)
+    first = -(-area["start"] // (1 << 21)) << 21
+    one = f"{first:x}-{first + (1 << 21):x}"
+    told = run(capsys, "explain", "--pid", target.pid, "--procfs", "--range", one)
+    assert "1 block holds memory (2.0 MiB) in 1 mapping; 0 eligible" in told and "1 block (0 huge" in told
+    choice = Choice(first, 1, None, 511)
+    _print_choices([choice], json=False)
+    _print_round(Round(considered=1, chosen=1), json=False)
+    told = capsys.readouterr().out
+    assert "would collapse 1 block (2 MiB)" in told and " 1 page present" in told
+    assert "1 block looked at, 1 chosen" in told
+
+
+def test_where_nothing_was_read_no_channel_is_known(target, capsys):
+    told = run(capsys, "explain", "--pid", target.pid, "--procfs", "--range", "10000-400000")
+    assert told.count("nothing to see: no block holds memory") == 3 and "  PRIMARY    known" not in told
+    assert "0 blocks hold memory (0 B) in 0 mappings" in told
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_channels(target, tmp_path, capsys):
+    nowhere = tmp_path / "no" / "t.parquet"
+    told = run(capsys, "record", "pid", target.pid, "-o", nowhere, "--duration", "1", code=2)
+    assert "there is no directory" in told and told.count("\n") == 1
+
+
 def test_doctor_answers_with_any_rights(capsys):
     report = json.loads(run(capsys, "doctor", "--json"))
     groups = {check["group"] for check in report["checks"]}
@@ -136,7 +165,9 @@ def test_what_cannot_be_asked_is_one_line(argv, says, capsys):
     [
         (("explain", "--nonesuch"), "secondsight explain: No such option: --nonesuch"),
         (("explain", "--pid", "one"), "secondsight explain: Invalid value for '--pid'"),
-        (("explain", "--pid"), "secondsight: Option '--pid' requires an argument"),
+        (("explain", "--pid"), "secondsight explain: Option '--pid' requires an argument"),
+        (("collapse", "--pid"), "secondsight collapse: Option '--pid' requires an argument"),
+        (("lab", "run", "x.toml", "--kernel"), "secondsight lab run: Option '--kernel' requires an argument"),
         (("collapse",), "secondsight collapse: Missing option '--pid'"),
         (("nonesuch",), "secondsight: No such command 'nonesuch'"),
         (("lab", "fetch", "--nonesuch"), "secondsight lab fetch: No such option: --nonesuch"),

@@ -76,7 +76,7 @@ def test_pictures(recorded, capsys, tmp_path, suffix):
 
 def test_too_short_a_trace_is_told(recorded, capsys):
     _, out, _ = run(capsys, recorded, "-r", "6.1", "--map", "none", "--time-scale", "0.1")
-    assert "khugepaged woke only 1 times in 5.5 s" in out
+    assert "khugepaged woke only 1 time in 5.5 s" in out
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """From a snapshot to verdicts: the stories the kernels told, unknowns kept unknown, files that survive or are refused."""
 
 import dataclasses
+import re
 
 import msgspec
 import numpy as np
@@ -80,7 +81,7 @@ def test_limits_pins_and_shares_are_named():
         "page_pmd_mapped",
         "exceed_swap_pte",
     ]
-    assert answer.blocks[0].reason == "412 pages are missing, max_ptes_none is 64"
+    assert answer.blocks[0].reason == "412 pages are missing or zero, max_ptes_none is 64"
     assert answer.blocks[1].at == START + BLOCK + 5 * 4096 and answer.blocks[1].pinned == 1
     assert answer.blocks[3].mapping == "huge" and answer.totals.huge_blocks == 1
     assert "70 pages are swapped out, max_ptes_swap is 64" in answer.blocks[4].reason
@@ -99,7 +100,7 @@ def test_a_huge_block_is_told_by_its_pmd_and_its_first_page():
     found = with_vm(found, unseen, known=unseen, why="may not look")
     answer = explain(snapshot(found))
     assert {(b.primary, b.referenced, b.secondary) for b in answer.blocks} == {(None, None, None)}
-    assert answer.channels["PRIMARY"].startswith("unknown for 1536 of 1536 pages")
+    assert answer.channels["PRIMARY"].startswith("unknown for 1,536 of 1,536 pages")
 
 
 def test_unknown_is_never_no():
@@ -212,6 +213,15 @@ def test_the_page_tells_every_block_and_escapes_names():
     assert "http" not in page and "src=" not in page
 
 
+def test_a_printed_page_keeps_what_a_map_is_of_beside_its_squares():
+    from secondsight.live.page import render
+
+    page = render(explain(snapshot(columns(2))))
+    assert re.search(r"<div class=map><div><code>.*?</code>.*?</div><svg .*?</svg></div>", page, re.DOTALL)
+    printed = page[page.index("@media print{") :]
+    assert ".map>div{break-after:avoid}" in printed and ".map,tr{break-inside:avoid}" in printed
+
+
 def test_the_page_draws_many_small_mappings_that_are_alike_as_one():
     from secondsight.live.page import render
 
@@ -232,6 +242,12 @@ def test_the_page_draws_many_small_mappings_that_are_alike_as_one():
     )
     page = render(explain(dataclasses.replace(taken, header=header)))
     assert page.count("<rect ") == 40 and page.count("<svg ") == 4 and "alike" not in page
+    small = msgspec.structs.replace(other, start=start, end=start + BLOCK)
+    large = msgspec.structs.replace(other, start=small.end, end=small.end + 30 * BLOCK)
+    last = msgspec.structs.replace(other, start=large.end)
+    header = msgspec.structs.replace(taken.header, mappings=(small, large, last))
+    page = render(explain(dataclasses.replace(taken, header=header)))
+    assert re.findall(r"<code>(\w+)-\w+ ", page) == [f"{m.start:012x}" for m in (small, large, last)]
 
 
 def test_swapped_pages_come_back_before_the_second_look():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secondsight.cli.options import KernelMemoryOption, RangeOption
+from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.live.collapse import Choice, Limits, Round
@@ -128,12 +129,12 @@ def _print_choices(chosen: list[Choice], json: bool) -> None:
         return
     added = sum(choice.bloat for choice in chosen) * 4 / 1024
     print(
-        f"would collapse {len(chosen)} blocks ({len(chosen) * 2} MiB), adding {added:.1f} MiB of memory; nothing was changed"
+        f"would collapse {several(len(chosen), 'block')} ({len(chosen) * 2} MiB), adding {added:.1f} MiB of memory; nothing was changed"
     )
     for choice in chosen[:40]:
         used = "?" if choice.used is None else choice.used
         print(
-            f"  {choice.address:#014x} {choice.populated} pages present, {used} known to be used, {choice.bloat} would be added"
+            f"  {choice.address:#014x} {several(choice.populated, 'page')} present, {used} known to be used, {choice.bloat} would be added"
         )
     if len(chosen) > 40:
         print(f"  … {len(chosen) - 40} more; --json lists all")
@@ -151,8 +152,8 @@ def _print_round(done: Round, json: bool) -> None:
         else ""
     )
     print(
-        f"{done.considered} blocks looked at, {done.chosen} chosen, {done.collapsed} collapsed ({done.confirmed} confirmed by the page "
-        f"table), {done.bloat / 2**20:.1f} MiB added{cost}"
+        f"{several(done.considered, 'block')} looked at, {done.chosen} chosen, {done.collapsed} collapsed "
+        f"({done.confirmed} confirmed by the page table), {done.bloat / 2**20:.1f} MiB added{cost}"
     )
     for cause, count in done.refused.items():
         print(f"  {count:6} refused: {cause}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from secondsight.cli import import_numpy
 from secondsight.cli.plain import number
+from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.live.capture import Snapshot
@@ -149,7 +150,8 @@ def _print_totals(answer: Explanation) -> None:
         else f"{100 * totals.coverage:.1f} % of eligible memory is huge"
     )
     print(
-        f"\n{totals.blocks} blocks hold memory ({_size(totals.resident)}) in {totals.mappings} mappings; "
+        f"\n{several(totals.blocks, 'block holds', 'blocks hold')} memory ({_size(totals.resident)}) in "
+        f"{several(totals.mappings, 'mapping')}; "
         f"{totals.eligible_blocks} eligible, {totals.huge_blocks} huge; {coverage}"
     )
     perhaps = f", perhaps {totals.wasted_if} more" if totals.wasted_if else ""
@@ -176,7 +178,7 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
         for m in same[:_ALIKE]:
             state = f"passed by: {m.refused}" if m.refused else "eligible"
             words = (
-                f"{m.start:012x}-{m.end:012x}", m.perms, f"{m.blocks} blocks ({m.huge} huge, {m.empty} empty)",
+                f"{m.start:012x}-{m.end:012x}", m.perms, f"{several(m.blocks, 'block')} ({m.huge} huge, {m.empty} empty)",
                 m.advice, m.name, state,
             )  # fmt: skip
             print(f"  {' '.join(word for word in words if word)}")
@@ -185,7 +187,10 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
             blocks, huge, empty = (
                 sum(getattr(m, name) for m in left) for name in ("blocks", "huge", "empty")
             )
-            print(f"  … {len(left)} more mappings like these: {blocks} blocks ({huge} huge, {empty} empty)")
+            print(
+                f"  … {several(len(left), 'more mapping', 'more mappings')} like these: {several(blocks, 'block')} "
+                f"({huge} huge, {empty} empty)"
+            )
 
 
 def _groups(answer: Explanation) -> list[list[Block]]:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from secondsight.words import several
+
 app = typer.Typer(
     no_args_is_help=True, help="Boot real kernels, run scenarios in them, compare them with the model."
 )
@@ -174,7 +176,9 @@ def run_command(
         if record and not isinstance(answer, Failure):
             write(path, {**scenario.expect, f"{chosen.release}/{mmu}": lines(answer)})
     if lost := sum(isinstance(answer, Failure) for answer in answers):
-        raise SecondSightError(f"{lost} of {len(files)} scenarios have no answer; the others have")
+        raise SecondSightError(
+            f"{lost} of {several(len(files), 'scenario')} without an answer; the others have one"
+        )
 
 
 @app.command("compare")
@@ -227,7 +231,7 @@ def compare_command(
         made, generator = chance.scenarios(random, seed, chance.mmu_of(mmu))
         scenarios += made
         left_out = dict(generator.excluded)
-        _say(f"{random} random scenarios from --seed {seed}")
+        _say(f"{several(random, 'random scenario')} from --seed {seed}")
     report = compare(scenarios, kernel, mmu, rules=given, states=states, say=_say)
     if json:
         print(
@@ -239,7 +243,8 @@ def compare_command(
         excluded = sum(left_out.values())
         print(f"kernel {report.kernel} on {report.mmu}, rules {report.rules}, seed {seed if random else '-'}")
         print(
-            f"{report.agreed} of {report.scenarios} scenarios agree: {report.visits} visits, {report.states} states of spaces"
+            f"{report.agreed} of {several(report.scenarios, 'scenario')} agree: {several(report.visits, 'visit')}, "
+            f"{several(report.states, 'state')} of spaces"
         )
         if random:
             print(
@@ -264,5 +269,5 @@ def compare_command(
             scenario_files.write(short, write / f"difference-{seed}-{number}.toml")
     if len(differing) > allow or report.failures:
         raise SecondSightError(
-            f"{len(differing)} of {report.scenarios} scenarios differ, {len(report.failures)} got no answer"
+            f"{len(differing)} of {several(report.scenarios, 'scenario')} differ, {len(report.failures)} got no answer"
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secondsight.cli.options import KnobOption, MglruOption, MmuOption, Progress, host, stands_behind
+from secondsight.words import several
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,7 +137,10 @@ def _what(one: SubjectResult, clock: float, scale: float) -> str:
     time = f"{clock:,.0f} s of khugepaged's time" + (
         f", each second of the trace standing for {scale:g}" if scale != 1 else ""
     )
-    return f"{one.total.accesses:,} accesses to {as_what[one.backing]} of {one.total.blocks} blocks of 2 MiB, {began}; {time}"
+    return (
+        f"{several(one.total.accesses, 'access', 'accesses')} to {as_what[one.backing]} of {several(one.total.blocks, 'block')} of 2 MiB, "
+        f"{began}; {time}"
+    )
 
 
 def _rows(result: Result) -> list[tuple[str, str, list[float | None]]]:
@@ -203,7 +207,7 @@ def _notes(result: Result, clock: float) -> list[str]:
     wakes = min(s.wakes for s in result.subjects)
     if wakes < 8:
         notes[
-            f"khugepaged woke only {wakes} times in {clock:,.1f} s of its clock: a larger --time-scale gives it something to do"
+            f"khugepaged woke only {several(wakes, 'time')} in {clock:,.1f} s of its clock: a larger --time-scale gives it something to do"
         ] = None
     return list(notes)
 

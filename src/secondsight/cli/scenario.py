@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from secondsight.words import several
+
 app = typer.Typer(
     no_args_is_help=True, help="Scenarios on the model: what khugepaged would say, block by block."
 )
@@ -78,4 +80,6 @@ def check_command(
         for line in wrong:
             typer.echo(f"  {line}")
     if failed:
-        raise SecondSightError(f"{failed} of {len(files)} scenarios answered otherwise than they state")
+        raise SecondSightError(
+            f"{failed} of {several(len(files), 'scenario')} answered otherwise than they state"
+        )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secondsight.words import several
+
 if TYPE_CHECKING:
     from secondsight.trace.summary import Summary
 
@@ -42,7 +44,8 @@ def _print(summary: Summary) -> None:
     origin = summary.provenance
     span = (summary.last_time - summary.first_time) / 1e9
     console.print(
-        f"[bold]{summary.path}[/]: {summary.accesses:,} accesses in {summary.rows:,} rows, {span:,.6f} s of its clock"
+        f"[bold]{summary.path}[/]: {several(summary.accesses, 'access', 'accesses')} in {several(summary.rows, 'row')}, "
+        f"{span:,.6f} s of its clock"
     )
     console.print(f"clock    one ns = {origin.clock.meaning}")
     console.print(
@@ -60,13 +63,15 @@ def _print(summary: Summary) -> None:
     for reason, number in origin.dropped.items():
         console.print(f"left out {number:,} {reason}")
     if origin.clock_held:
-        console.print(f"clock    ran backwards in {origin.clock_held:,} rows, held at the latest time")
+        console.print(
+            f"clock    ran backwards in {several(origin.clock_held, 'row')}, held at the latest time"
+        )
     for note in origin.notes:
         console.print(f"note     {note}")
     for space in summary.spaces:
         what = (
-            f"{space.accesses:,} accesses to {space.pages:,} pages in {space.blocks:,} blocks of 2 MiB, "
-            f"0x{space.lowest:x}..0x{space.highest:x}"
+            f"{several(space.accesses, 'access', 'accesses')} to {several(space.pages, 'page')} in {several(space.blocks, 'block')} "
+            f"of 2 MiB, 0x{space.lowest:x}..0x{space.highest:x}"
         )
         console.print(
             f"space    {space.id} {space.name} ({space.type}): {what if space.accesses else 'no accesses'}"
@@ -124,7 +129,7 @@ def cut(
         spaces=space,
         address=_range(address, "address", 1 << 64),
     )
-    print(f"{output}: {Trace.open(output).rows:,} of {opened.rows:,} rows")
+    print(f"{output}: {Trace.open(output).rows:,} of {several(opened.rows, 'row')}")
 
 
 @app.command()
@@ -149,4 +154,4 @@ def recover(
             print(f"left out: {lost}")
     else:
         from_recording(torn, output)
-    print(f"{output}: {Trace.open(output).rows:,} rows recovered")
+    print(f"{output}: {several(Trace.open(output).rows, 'row')} recovered")

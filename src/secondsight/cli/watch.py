@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secondsight.words import several
+
 if TYPE_CHECKING:
     from secondsight.live.tracefs import Instance
     from secondsight.live.watch import Decision, Places, Watcher
@@ -140,8 +142,9 @@ def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -
         print(msgspec.json.encode({"summary": facts}).decode(), flush=True)
         return
     print(
-        f"\n{facts['decisions']} decisions in {seconds:.1f} s ({facts['per_second']} /s), {facts['with_address']} with an address, "
-        f"{facts['wasted']} wasted passes, {facts['other_processes']} of other processes, {facts['lost_events']} events lost"
+        f"\n{several(watcher.total, 'decision')} in {seconds:.1f} s ({facts['per_second']} /s), {watcher.located} with an address, "
+        f"{several(watcher.wasted, 'wasted pass', 'wasted passes')}, {watcher.elsewhere} of other processes, "
+        f"{several(instance.lost, 'event')} lost"
     )
     for status, count in watcher.by_status.most_common():
         print(f"  {count:8} {status}")

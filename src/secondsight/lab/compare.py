@@ -25,6 +25,7 @@ from secondsight.mm.rules import Rules, for_kernel
 from secondsight.scenario import batch, verbs
 from secondsight.scenario.results import BlockPass, PageState, Run
 from secondsight.scenario.run import run as run_model
+from secondsight.words import several
 
 __all__ = ["FIELDS", "Difference", "Report", "compare", "shrink"]
 
@@ -93,7 +94,9 @@ def compare(
         found = _judge(scenarios, members, answers, rules, states)
         again = {d.scenario for d in found}
         if again:
-            say(f"{len(again)} of {len(members)} scenarios of a batch differ: asking a second time")
+            say(
+                f"{len(again)} of {several(len(members), 'scenario')} of a batch differ: asking a second time"
+            )
             asked = [scenarios[i] for i in members]
             with tempfile.TemporaryDirectory(prefix="secondsight-again-") as folder:
                 second = run(asked, booted, mmu, states=states, size=size, folder=Path(folder), say=say)
@@ -201,7 +204,7 @@ def _pages(
     wrong = [i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
     if wrong:
         i = wrong[0]
-        text = f" (page {i // 512}:{i % 512}, {len(wrong)} pages)"
+        text = f" (page {i // 512}:{i % 512}, {several(len(wrong), 'page')})"
         differ(where, name, f"{_shown(a[i])}{text}", _shown(b[i]))
 
 

@@ -22,6 +22,7 @@ from secondsight.errors import SecondSightError
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.machine import Guest, GuestDied, Machine, machine
 from secondsight.scenario import batch, results, verbs
+from secondsight.words import several
 
 __all__ = ["Failure", "agent_files", "blocks_of", "run"]
 
@@ -126,7 +127,7 @@ def run(
                 _take(one, answer, scenarios, out)
         if waiting:
             where.ready()
-        say(f"{len(out)} of {len(scenarios)} scenarios answered")
+        say(f"{len(out)} of {several(len(scenarios), 'scenario')} answered")
         todo = _boot(waiting, where, booted, scenarios, out, kept, cache, say) if waiting else []
     return [out[i] for i in range(len(scenarios))]
 
@@ -200,7 +201,7 @@ def _boot(
                 _store(kept / f"{one.key}.json", answer)
                 _take(one, answer, scenarios, out)
                 left.pop(0)
-                say(f"{len(out)} of {len(scenarios)} scenarios answered")
+                say(f"{len(out)} of {several(len(scenarios), 'scenario')} answered")
             guest.send({"quit": True})
             while guest.receive(_SILENCE) is not None:
                 pass

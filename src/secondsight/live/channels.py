@@ -24,6 +24,7 @@ from secondsight.live.vma import parse_maps
 from secondsight.live.watch import Places, Watcher
 from secondsight.trace.damo import Region
 from secondsight.trace.pid import Looker
+from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.live.kmem import Kernel
@@ -144,13 +145,13 @@ class LiveChannels:
             self._watch(self._instance.read())
             counts = ", ".join(f"{status} {count}" for status, count in self._watcher.by_status.most_common())
             notes.append(
-                f"khugepaged: {self._watcher.total} decisions about the process"
+                f"khugepaged: {several(self._watcher.total, 'decision')} about the process"
                 + (f" ({counts}; {self._watcher.wasted} wasted)" if counts else "")
                 + f", {self._watcher.elsewhere} about others or unknown"
             )
             if self._instance.lost:
                 notes.append(
-                    f"the trace buffer lost {self._instance.lost} events: of DAMON's regions or decisions"
+                    f"the trace buffer lost {several(self._instance.lost, 'event')}: of DAMON's regions or decisions"
                 )
         self.close()
         return notes

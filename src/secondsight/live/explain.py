@@ -18,6 +18,7 @@ from secondsight.live import eligible, reasons
 from secondsight.live.capture import Snapshot
 from secondsight.live.choose import choose
 from secondsight.live.vma import BLOCK, Vma
+from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.live.judged import Judged
@@ -321,15 +322,18 @@ def _reason(status: str, row: int, snapshot: Snapshot, facts: Facts, unmapped: i
         return "will become one huge page"
     if status == "exceed_none_pte":
         missing = 512 - int(facts.populated[row]) - int(facts.swapped[row])
-        return f"{missing} pages are missing, max_ptes_none is {limits.max_ptes_none}"
+        return f"{several(missing, 'page is', 'pages are')} missing or zero, max_ptes_none is {limits.max_ptes_none}"
     if status == "exceed_swap_pte":
-        return f"{int(facts.swapped[row])} pages are swapped out, max_ptes_swap is {limits.max_ptes_swap}"
+        return f"{several(int(facts.swapped[row]), 'page is', 'pages are')} swapped out, max_ptes_swap is {limits.max_ptes_swap}"
     if status == "exceed_shared_pte":
-        return f"{int(facts.shared[row])} pages are shared, max_ptes_shared is {limits.max_ptes_shared}"
+        return f"{several(int(facts.shared[row]), 'page is', 'pages are')} shared, max_ptes_shared is {limits.max_ptes_shared}"
     if status == "lack_referenced_page" and unmapped and referenced:
-        return f"{referenced} pages used; with pages in swap, 256 are needed"
+        return f"{several(referenced, 'page')} used; with pages in swap, 256 are needed"
     if status == "not_suitable_page_count":
-        return f"{int(facts.pinned[row])} pages are held by more than their mappings: {reasons.words(status)}"
+        held = several(
+            int(facts.pinned[row]), "page is held by more than its", "pages are held by more than their"
+        )
+        return f"{held} mappings: {reasons.words(status)}"
     return reasons.words(status)
 
 
@@ -390,11 +394,14 @@ def _totals(
 def _channels(snapshot: Snapshot, facts: Facts) -> dict[str, str]:
     """How well each channel could be seen."""
 
+    if not len(snapshot.columns.address):
+        return dict.fromkeys(("PRIMARY", "REFERENCED", "SECONDARY"), "nothing to see: no block holds memory")
+
     def seen(unknown: Counts, why: str) -> str:
         if not unknown.any():
             return "known"
         pages = int(np.where(facts.huge, 512, facts.populated).sum())
-        return f"unknown for {int(unknown.sum())} of {pages} pages: {why}"
+        return f"unknown for {int(unknown.sum()):,} of {several(pages, 'page')}: {why}"
 
     why = next((answer.why for answer in snapshot.header.secondary if answer.why), "")
     return {

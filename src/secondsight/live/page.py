@@ -9,6 +9,7 @@ import html
 from collections.abc import Iterable
 
 from secondsight.live.explain import Block, Explanation, Mapping
+from secondsight.words import several
 
 _COLUMNS = 64  # blocks a row: 128 MiB
 _SIDE, _GAP = 11, 2
@@ -33,6 +34,7 @@ code{font:12px ui-monospace,monospace}.big{font-size:1.6rem;font-weight:600}.car
 .cards div{min-width:8rem}.legend span{display:inline-block;margin-right:1rem}
 .legend i{display:inline-block;width:11px;height:11px;margin-right:.3rem}
 rect{stroke:#8886}svg{display:block;max-width:100%;height:auto;margin:.2rem 0 1rem}small{opacity:.65}
+@media print{h2,.legend,.map>div{break-after:avoid}.map,tr{break-inside:avoid}.legend i{print-color-adjust:exact}}
 """
 
 
@@ -56,13 +58,16 @@ def render(answer: Explanation) -> str:
     coverage = "–" if totals.coverage is None else f"{100 * totals.coverage:.1f} %"
     cards = (
         (coverage, "of eligible memory is huge"),
-        (f"{totals.resident / 2**20:,.0f} MiB", f"resident in {totals.blocks:,} blocks"),
-        (f"{totals.collapsible:,}", "blocks will collapse"),
+        (f"{totals.resident / 2**20:,.0f} MiB", f"resident in {several(totals.blocks, 'block')}"),
+        (
+            f"{totals.collapsible:,}",
+            "block will collapse" if totals.collapsible == 1 else "blocks will collapse",
+        ),
         (f"{totals.collapsible_if:,}", "more may"),
         (f"{totals.bloat / 2**20:,.1f} MiB", "would be added"),
         (
             f"{totals.wasted:,}" + (f" – {totals.wasted + totals.wasted_if:,}" if totals.wasted_if else ""),
-            "wasted passes ahead",
+            "wasted pass ahead" if totals.wasted + totals.wasted_if == 1 else "wasted passes ahead",
         ),
     )
     parts = [
@@ -121,13 +126,17 @@ def _maps(answer: Explanation) -> Iterable[str]:
             small = () if len(mine) <= _SMALL else (f"{mapping.start}",)
             key = (mapping.perms, mapping.advice, mapping.name, mapping.refused, *small)
             alike.setdefault(key, []).append((mapping, mine))
+    drawn = [
+        together
+        for same in alike.values()
+        for together in ([same] if len(same) > _MANY else [[one] for one in same])
+    ]
     left = _MOST
-    for same in alike.values():
-        for several in [same] if len(same) > _MANY else [[one] for one in same]:
-            mine = [block for _, some in several for block in some]
-            if left > 0:
-                yield _map([mapping for mapping, _ in several], mine[:left])
-            left -= len(mine)
+    for together in sorted(drawn, key=lambda each: each[0][0].start):
+        mine = [block for _, some in together for block in some]
+        if left > 0:
+            yield _map([mapping for mapping, _ in together], mine[:left])
+        left -= len(mine)
     if left < 0:
         yield f"<p>Only {_MOST:,} blocks are drawn; <code>--json</code> holds all.</p>"
 
@@ -146,8 +155,8 @@ def _map(mappings: list[Mapping], blocks: list[Block]) -> str:
     head = f"{mapping.start:012x}-{end:012x} {mapping.perms} {mapping.advice} {mapping.name}"
     count = f"{len(mappings):,} mappings alike, " if len(mappings) > 1 else ""
     return (
-        f"<div><code>{html.escape(head)}</code> <small>{count}{html.escape(state)}</small></div>"
-        f"<svg role=img width={_COLUMNS * step} height={height} viewBox='0 0 {_COLUMNS * step} {height}'>{squares}</svg>"
+        f"<div class=map><div><code>{html.escape(head)}</code> <small>{count}{html.escape(state)}</small></div>"
+        f"<svg role=img width={_COLUMNS * step} height={height} viewBox='0 0 {_COLUMNS * step} {height}'>{squares}</svg></div>"
     )
 
 
