@@ -109,7 +109,19 @@ def test_long_calls_rest_then_end(target, monkeypatch):
 def test_a_process_that_dies(target):
     target.lives = 3
     done = carry_out(target, some(10), Limits(), lambda seconds: False)
-    assert done.collapsed == 3 and "exited" in done.stopped
+    assert done.collapsed == 3 and done.stopped == collapse.EXITED
+    assert done.confirmed is None and done.huge_after is None and done.coverage is None, "nobody could look"
+
+
+def test_an_exec_ends_it_for_the_blocks_are_another_programs(target):
+    class Memory:
+        def read(self, address, pages):
+            if target.huge >= 3:
+                raise TargetGone("its address space has gone")
+
+    done = carry_out(target, some(10), Limits(), lambda seconds: False, memory=Memory())
+    assert (done.collapsed, done.stopped, done.refused) == (3, collapse.EXEC, {})
+    assert done.confirmed is None and done.huge_after is None
 
 
 def test_guest_only_blocks_are_chosen_and_idle_ones_not():

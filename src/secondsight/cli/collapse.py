@@ -96,25 +96,28 @@ def _rounds(
     from secondsight.live import capture, madvise
     from secondsight.live import collapse as live
     from secondsight.live.probe import probe
+    from secondsight.live.procfs import Pagemap
 
     kernel, missing = capture.open_kernel(kernel_memory)
     facts = probe()
     while True:
         try:
-            taken = capture.take(process, kernel, missing, limits.within, facts)
-            chosen = live.choices(taken, policy, limits)
-            if dry_run:
-                _print_choices(chosen, json)
-                return
-            done = live.carry_out(process, chosen, limits, stopping.wait)
-        except TargetGone as gone:
+            with Pagemap(process) as memory:
+                taken = capture.take(process, kernel, missing, limits.within, facts)
+                chosen = live.choices(taken, policy, limits)
+                if dry_run:
+                    _print_choices(chosen, json)
+                    return
+                done = live.carry_out(process, chosen, limits, stopping.wait, memory=memory)
+        except TargetGone as left:
             if not follow:
                 raise
-            print(f"{gone}; nothing more to do")
+            print(f"{left}; nothing more to do")
             return
         done.considered = len(taken.columns.address)
         _print_round(done, json)
-        if done.stopped == madvise.CAUSES[errno.EPERM]:
+        gone = done.stopped in (live.EXITED, live.EXEC)
+        if done.stopped == madvise.CAUSES[errno.EPERM] or (gone and not follow):
             raise typer.Exit(1)
         over = done.stopped and not done.stopped.startswith("calls keep")
         if not follow or over or stopping.wait(policy.interval / 1e9):
@@ -153,14 +156,16 @@ def _print_round(done: Round, json: bool) -> None:
     )
     print(
         f"{several(done.considered, 'block')} looked at, {done.chosen} chosen, {done.collapsed} collapsed "
-        f"({done.confirmed} confirmed by the page table), {done.bloat / 2**20:.1f} MiB added{cost}"
+        f"({'none' if done.confirmed is None else done.confirmed} confirmed by the page table), {done.bloat / 2**20:.1f} MiB added{cost}"
     )
     for cause, count in done.refused.items():
         print(f"  {count:6} refused: {cause}")
     coverage = "-" if done.coverage is None else f"{100 * done.coverage:.1f} %"
-    print(
-        f"  huge in smaps: {done.huge_before / 2**20:.0f} MiB before, {done.huge_after / 2**20:.0f} MiB after, "
-        f"{coverage} of {done.resident / 2**20:.0f} MiB resident"
+    after = (
+        "unknown after"
+        if done.huge_after is None
+        else f"{done.huge_after / 2**20:.0f} MiB after, {coverage} of {done.resident / 2**20:.0f} MiB resident"
     )
+    print(f"  huge in smaps: {done.huge_before / 2**20:.0f} MiB before, {after}")
     if done.stopped:
         print(f"  stopped: {done.stopped}", flush=True)

@@ -40,6 +40,8 @@ from secondsight.policy.protocol import Look, Policy
 U64 = npt.NDArray[np.uint64]
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _RESTS = (1.0, 2.0, 4.0)
+#: how a round can end with nothing left to collapse
+EXITED, EXEC = "the process has exited", "the process has called exec"
 #: what a running process cannot be asked for without changing it, or at all
 _CANNOT = {
     "clear_young": "clears accessed bits at every look, which would change what the kernel's own reclaim sees",
@@ -58,25 +60,28 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Round(msgspec.Struct):
-    """What one round did. Sizes are bytes, *stall* seconds of the longest call, *refused* counts by cause."""
+    """What one round did. Sizes are bytes, *stall* seconds of the longest call, *refused* counts by cause.
+
+    *confirmed* and *huge_after* are None where the memory had gone before they could be read.
+    """
 
     considered: int = 0
     chosen: int = 0
     collapsed: int = 0
-    confirmed: int = 0
+    confirmed: int | None = 0
     bloat: int = 0
     stall: float = 0.0
     spent: float = 0.0
     refused: dict[str, int] = {}
     huge_before: int = 0
-    huge_after: int = 0
+    huge_after: int | None = 0
     resident: int = 0
     stopped: str = ""
 
     @property
     def coverage(self) -> float | None:
-        """Huge share of the resident anonymous memory considered, after; None without any."""
-        return self.huge_after / self.resident if self.resident else None
+        """Huge share of the resident anonymous memory considered, after; None without any, or where it is not known."""
+        return self.huge_after / self.resident if self.resident and self.huge_after is not None else None
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,10 +220,12 @@ def carry_out(
     limits: Limits,
     wait: Callable[[float], bool],
     tell: Callable[[int, Choice, int], None] = lambda done, choice, number: None,
+    memory: Pagemap | None = None,
 ) -> Round:
     """Collapse *chosen* in *process*, in order, within *limits*.
 
-    *wait(seconds)* sleeps and answers whether to stop; *tell(done, choice, errno)* hears of every call.
+    *wait(seconds)* sleeps and answers whether to stop; *tell(done, choice, errno)* hears of every call. *memory*, opened before the blocks
+    were chosen, tells of an exec, after which they are another program's.
 
     Raises:
         MissingPart: no pidfd, no permission, or no MADV_COLLAPSE.
@@ -238,8 +245,8 @@ def carry_out(
         if wait(pause) if pause > 0 else wait(0):
             done.stopped = "interrupted"
             break
-        if not process.alive():
-            done.stopped = "the process has exited"
+        done.stopped = _gone(process, memory)
+        if done.stopped:
             break
         start = time.monotonic()
         number = madvise.collapse(process.pidfd, choice.address)
@@ -273,10 +280,26 @@ def carry_out(
         done.confirmed = _confirmed(process, collapsed)
         done.huge_after, done.resident = _sums(process, limits)
     except TargetGone:
-        done.stopped = done.stopped or "the process has exited"
+        done.stopped = done.stopped or EXITED
+    if why := _gone(process, memory):
+        # What was read since is of nobody, or of another program.
+        done.confirmed = done.huge_after = None
+        done.stopped = why
     if not done.stopped and limits.until is not None and (done.coverage or 0) >= limits.until:
         done.stopped = "coverage reached"
     return done
+
+
+def _gone(process: Process, memory: Pagemap | None) -> str:
+    """Why nothing is left to collapse: EXITED, EXEC, or empty if *memory* is still the process's."""
+    if not process.alive():
+        return EXITED
+    try:
+        if memory is not None:
+            memory.read(0, 1)
+    except TargetGone:
+        return EXEC if process.alive() else EXITED
+    return ""
 
 
 def _sums(process: Process, limits: Limits) -> tuple[int, int]:
