@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from secondsight.lab import initramfs, kernels
-from secondsight.lab.machine import machine
+from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
 
 

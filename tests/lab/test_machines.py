@@ -5,8 +5,9 @@ import os
 import pytest
 
 from secondsight.lab import initramfs, kernels
+from secondsight.lab.fetch import fetch
 from secondsight.lab.guest import GuestDied
-from secondsight.lab.machine import machine, machines
+from secondsight.lab.machines import machine, machines
 
 pytestmark = pytest.mark.kernel
 
@@ -49,7 +50,7 @@ PROMISED = {
 
 
 def kernel(name: str) -> kernels.Kernel:
-    return kernels.fetch(name)
+    return fetch(name)
 
 
 @pytest.mark.parametrize("name", os.environ.get("SECONDSIGHT_KERNELS", "6.1 6.12 newest").split())

@@ -11,8 +11,8 @@ import pytest
 
 from secondsight.errors import MissingPart, SecondSightError
 from secondsight.lab import run as lab
+from secondsight.lab.guest import GuestDied
 from secondsight.lab.kernels import Kernel
-from secondsight.lab.machine import GuestDied
 from secondsight.scenario import verbs as v
 from secondsight.scenario.results import Run
 

@@ -14,7 +14,7 @@ pytest.importorskip("drgn")
 from secondsight.errors import MissingPart, TargetGone
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.agent import libc
-from secondsight.lab.machine import machine
+from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
 from secondsight.live import capture, outside
 from secondsight.live.explain import explain

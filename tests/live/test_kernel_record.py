@@ -6,7 +6,7 @@ import pytest
 
 from secondsight.errors import MissingPart
 from secondsight.lab import initramfs, kernels
-from secondsight.lab.machine import machine
+from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
 from secondsight.live.turned import COLLAPSED
 from secondsight.trace import Kind

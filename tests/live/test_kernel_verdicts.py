@@ -12,7 +12,7 @@ import pytest
 from secondsight.errors import MissingPart
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.agent import libc
-from secondsight.lab.machine import machine
+from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
 from secondsight.live import capture
 from secondsight.live.choose import choose

@@ -62,9 +62,10 @@ def fetch_command(
 ) -> None:
     """Fetch kernels with the machine's own apt client into the user's cache; nothing is installed."""
     from secondsight.lab import kernels
+    from secondsight.lab.fetch import fetch
 
     for name in names or kernels.NAMES:
-        kernel = kernels.fetch(name, refresh=refresh, say=_say)
+        kernel = fetch(name, refresh=refresh, say=_say)
         print(f"{name}: {kernel.version} ({kernel.release})")
 
 
@@ -89,7 +90,8 @@ def boot_command(
     """Run a Python script in a booted kernel and print what it prints (a debugging aid)."""
     from secondsight.errors import InputError, UsageError
     from secondsight.lab import initramfs, kernels
-    from secondsight.lab.machine import GuestDied, machine
+    from secondsight.lab.guest import GuestDied
+    from secondsight.lab.machines import machine
 
     if not script.is_file():
         raise UsageError(f"no script at {script}")

@@ -7,6 +7,7 @@ written.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -14,9 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from secondsight.errors import MissingPart, SecondSightError, UsageError
-from secondsight.lab.kernels import NAMES, Package, _sha256
-
-__all__ = ["Archive", "Source", "derive_sources", "machine_sources"]
+from secondsight.lab.kernels import NAMES, Package
 
 ETC_APT = Path("/etc/apt")
 
@@ -165,7 +164,7 @@ class Archive:
         debs = list(work.glob(f"{package.name}_*.deb"))
         if len(debs) != 1:
             raise SecondSightError(f"apt fetched {len(debs)} files for {package.name}, not one")
-        if (got := _sha256(debs[0])) != package.sha256:
+        if (got := sha256(debs[0])) != package.sha256:
             raise SecondSightError(
                 f"{package.name}: sha256 is {got}, the archive says {package.sha256}; fetch again"
             )
@@ -230,3 +229,9 @@ class Archive:
             errors = [line for line in lines if line.startswith("E:")] or lines or ["it said nothing"]
             raise SecondSightError(f"{program} {words[0]} failed: {errors[0].removeprefix('E:').strip()}")
         return done.stdout
+
+
+def sha256(path: Path) -> str:
+    """The checksum of the file *path*, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -17,21 +17,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gzip
-import hashlib
 import lzma
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from secondsight import output
 from secondsight.errors import InputError, MissingPart, SecondSightError, UsageError
-
-__all__ = ["MODULES", "NAMES", "Kernel", "Manifest", "cache_dir", "fetch", "installed", "locked", "resolve"]
 
 NAMES: dict[str, tuple[str, ...]] = {
     "6.1": ("bookworm", "bookworm-security"),
@@ -155,7 +149,7 @@ def locked(path: Path, say: Say | None = None) -> Iterator[None]:
 def installed(cache: Path | None = None) -> dict[str, Manifest]:
     """The manifests of the kernels in the cache, by name. Raises InputError on a torn one."""
     folder = (cache or cache_dir()) / "kernels"
-    return {name: _manifest(folder / release) for name, release in _names(folder).items()}
+    return {name: _manifest(folder / release) for name, release in names_in(folder).items()}
 
 
 def resolve(name: str, *, modules: Path | None = None, cache: Path | None = None) -> Kernel:
@@ -170,9 +164,9 @@ def resolve(name: str, *, modules: Path | None = None, cache: Path | None = None
     if modules is not None:
         raise UsageError(f"a module tree goes with a path to a vmlinuz, and {name!r} is a name")
     folder = (cache or cache_dir()) / "kernels"
-    names = _names(folder)
+    names = names_in(folder)
     if name in names:
-        return _cached(name, folder / names[name])
+        return cached(name, folder / names[name])
     manifests = {known: _manifest(folder / release) for known, release in names.items()}
     begins = re.compile(re.escape(name) + r"([.\-+~]|$)")
     hits = [
@@ -184,7 +178,7 @@ def resolve(name: str, *, modules: Path | None = None, cache: Path | None = None
     # `6.1` not fetched must not be answered by a pin of it.
     if hits and name not in NAMES:
         _, known, release = max(hits, key=lambda hit: (hit[0], hit[1] in NAMES))
-        return _cached(known, folder / release)
+        return cached(known, folder / release)
     if name in NAMES or name.split("=")[0] in NAMES:
         raise MissingPart(f"kernel {name} is not in the cache; `secondsight lab fetch {name}` gets it")
     raise UsageError(
@@ -192,80 +186,8 @@ def resolve(name: str, *, modules: Path | None = None, cache: Path | None = None
     )
 
 
-def fetch(
-    name: str, *, cache: Path | None = None, refresh: bool = False, say: Say = lambda text: None
-) -> Kernel:
-    """Bring kernel *name* (one of NAMES, or a pin) into the cache; at once if it is there and not *refresh*.
-
-    The kernel appears whole or not at all; two runs wait for each other. *say* is told what is being done.
-    Raises UsageError for an unknown name, MissingPart without apt or a Debian source, SecondSightError when
-    apt fails.
-    """
-    from secondsight.lab import apt
-
-    base, _, pin = name.partition("=")
-    if base not in NAMES:
-        raise UsageError(
-            f"no kernel is called {name!r}; known are {', '.join(NAMES)}, and pins such as 6.1=6.1.170-3"
-        )
-    cache = cache or cache_dir()
-    folder = cache / "kernels"
-    with locked(folder / ".lock", say):
-        names = _names(folder)
-        if name in names and not refresh:
-            return _cached(name, folder / names[name])
-        archive = apt.Archive(cache / "apt", say)
-        packages = archive.kernel_packages(NAMES[base], base, pin or None)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as work:
-            release = _unpack(Path(work), archive, packages, say)
-            final = folder / release
-            if final.exists():
-                shutil.rmtree(final)
-            (Path(work) / "kernel").rename(final)
-        names[name] = release
-        _write(folder / "names.json", msgspec.json.format(msgspec.json.encode(names)))
-        return _cached(name, final)
-
-
-def _unpack(work: Path, archive: object, packages: list[Package], say: Say) -> str:
-    """Download *packages* and put what is kept of them in ``work/kernel``; returns the kernel's release."""
-    from secondsight.lab import apt
-
-    assert isinstance(archive, apt.Archive)
-    tree = work / "tree"
-    for package in packages:
-        archive.unpack(package, work, tree)
-    images = sorted(tree.rglob("vmlinuz*"))
-    if not images:
-        raise SecondSightError(
-            f"{packages[0].name}: no vmlinuz in the package; the archive's layout has changed"
-        )
-    found = [path.parent for path in tree.glob("**/lib/modules/*/kernel")]
-    if not found:
-        raise SecondSightError(
-            f"{packages[0].name}: no modules in the packages; the archive's layout has changed"
-        )
-    modules, release = found[0], found[0].name
-    kernel = work / "kernel"
-    (kernel / "modules").mkdir(parents=True)
-    shutil.copy(images[0], kernel / "vmlinuz")
-    for config in [*tree.rglob(f"config-{release}"), modules / "config"]:
-        if config.is_file():
-            shutil.copy(config, kernel / "config")
-    wanted = {name.replace("-", "_") for name in MODULES}
-    for path in modules.rglob("*.ko*"):
-        if path.name.split(".ko")[0].replace("-", "_") in wanted:
-            shutil.copy(path, kernel / "modules")
-    lists = [path.read_text() for path in tree.rglob("modules.builtin")]
-    inside = {Path(line).stem.replace("-", "_") for text in lists for line in text.split()}
-    files = {str(p.relative_to(kernel)): _sha256(p) for p in sorted(kernel.rglob("*")) if p.is_file()}
-    manifest = Manifest(1, release, packages[0].version, packages, files, sorted(wanted & inside))
-    _write(kernel / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest)))
-    say(f"kept {release}: vmlinuz and {sum('.ko' in name for name in files)} modules")
-    return release
-
-
-def _cached(name: str, folder: Path) -> Kernel:
+def cached(name: str, folder: Path) -> Kernel:
+    """The kernel *name*, kept in *folder*. Raises MissingPart or InputError where its manifest is gone or torn."""
     manifest = _manifest(folder)
     return Kernel(name, manifest.release, manifest.version, folder / "vmlinuz", folder / "modules")
 
@@ -291,7 +213,8 @@ def _own(vmlinuz: Path, modules: Path | None) -> Kernel:
     return Kernel(release, release, release, vmlinuz.resolve(), modules.resolve() if modules else None)
 
 
-def _names(folder: Path) -> dict[str, str]:
+def names_in(folder: Path) -> dict[str, str]:
+    """The releases that the names in the cache's *folder* stand for. Raises InputError where they are torn."""
     path = folder / "names.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
@@ -326,13 +249,3 @@ def _decompressed(path: Path) -> bytes:
 
         return zstandard.ZstdDecompressor().decompressobj().decompress(data)
     return data
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with output.whole(path) as part:
-        part.write_bytes(data)

@@ -23,12 +23,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from secondsight.errors import MissingPart, UsageError
+from secondsight.errors import MissingPart
 from secondsight.lab import initramfs
 from secondsight.lab.guest import Guest, GuestDied
 from secondsight.lab.kernels import Kernel, Say, cache_dir
-
-__all__ = ["Emulator", "Guest", "GuestDied", "Launch", "Machine", "machine", "machines"]
 
 COMMAND_LINE = (
     "console=ttyS0,115200 quiet loglevel=4 panic=-1 oops=panic "  # an oops ends the run
@@ -233,18 +231,3 @@ fail() {{ echo "init: $1"; finish 97; sleep 60; }}
 python3 -S {arguments} 9>&-
 finish $?
 """
-
-
-def machines() -> dict[str, Machine]:
-    """Every machine by name, in the order in which they are listed to people."""
-    from secondsight.lab import bochs, qemu
-
-    return {machine.name: machine for machine in [*qemu.MACHINES, *bochs.MACHINES]}
-
-
-def machine(name: str) -> Machine:
-    """The machine called *name*. Raises UsageError for a name that there is not."""
-    known = machines()
-    if name not in known:
-        raise UsageError(f"no machine is called {name!r}; known are {', '.join(known)}")
-    return known[name]

@@ -20,7 +20,9 @@ import msgspec
 from secondsight import output
 from secondsight.errors import SecondSightError
 from secondsight.lab import initramfs, kernels
-from secondsight.lab.machine import Guest, GuestDied, Machine, machine
+from secondsight.lab.guest import Guest, GuestDied
+from secondsight.lab.machine import Machine
+from secondsight.lab.machines import machine
 from secondsight.scenario import batch, results, verbs
 from secondsight.words import several
 

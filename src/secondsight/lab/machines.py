@@ -1,0 +1,20 @@
+"""The machines there are, by name. Another one is one more line here."""
+
+from __future__ import annotations
+
+from secondsight.errors import UsageError
+from secondsight.lab import bochs, qemu
+from secondsight.lab.machine import Machine
+
+
+def machines() -> dict[str, Machine]:
+    """Every machine by name, in the order in which they are listed to people."""
+    return {machine.name: machine for machine in [*qemu.MACHINES, *bochs.MACHINES]}
+
+
+def machine(name: str) -> Machine:
+    """The machine called *name*. Raises UsageError for a name that there is not."""
+    known = machines()
+    if name not in known:
+        raise UsageError(f"no machine is called {name!r}; known are {', '.join(known)}")
+    return known[name]
