@@ -13,17 +13,17 @@ What does not add up returns False: the caller leaves it to pyarrow, which has t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from secondsight.native import allocating, merged
+
 Bytes = NDArray[np.uint8]
-F = TypeVar("F", bound=Callable[..., Any])
 _intrinsic: Any = intrinsic
 
 
@@ -40,14 +40,7 @@ def put(_, array, index, word):  # type: ignore[no-untyped-def]
     return types.void(array, types.uint64, types.uint64), code
 
 
-def _merged(function: F) -> F:
-    """Compiled into its caller, counting no references."""
-    options: dict[str, Any] = {"cache": True, "nogil": True, "forceinline": True, "_nrt": False}
-    compiled: F = njit(**options)(function)
-    return compiled
-
-
-@_merged
+@merged
 def _varint(data: Bytes, at: int) -> tuple[np.uint64, int]:
     """The unsigned integer of at most 64 bits at ``data[at]``, and where it ends: -1 where it does not."""
     value = np.uint64(0)
@@ -62,13 +55,13 @@ def _varint(data: Bytes, at: int) -> tuple[np.uint64, int]:
     return value, -1
 
 
-@_merged
+@merged
 def _zigzag(value: np.uint64) -> np.uint64:
     """A signed integer, as arithmetic modulo 2^64 wants it."""
     return value >> np.uint64(1) ^ (np.uint64(0) - (value & np.uint64(1)))
 
 
-@_merged
+@merged
 def _spread(
     data: Bytes,
     at: int,
@@ -114,7 +107,7 @@ def _spread(
     return unknown
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def unpack(data: Bytes, width: int, values: NDArray[Any], known: int, out: NDArray[Any]) -> bool:
     """Look *data*'s runs of *width*-bit indices up in *values* (256 of them, of which *known* may be named) into *out*.
 
@@ -194,7 +187,7 @@ def unpack(data: Bytes, width: int, values: NDArray[Any], known: int, out: NDArr
     return bool((largest < np.uint64(known) and not unknown) or out.size == 0)
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def sums(data: Bytes, out: NDArray[np.uint64]) -> bool:
     """The values of *data*, DELTA_BINARY_PACKED, into *out*; False where they do not add up. Sums are modulo 2^64, as the format has it."""
     block, at = _varint(data, 0)

@@ -19,8 +19,9 @@ from enum import IntEnum
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from secondsight.native import allocating
 
 PAGE_SHIFT: Final = 12
 BLOCK_SHIFT: Final = 21
@@ -114,7 +115,7 @@ def is_known(kind: int) -> bool:
     return bool(_KNOWN[kind])
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def first_unknown(kind: NDArray[np.uint8]) -> int:
     """Index of the first kind of *kind* (uint8) that this version does not know, or -1."""
     # The common case in one branch-free pass, eight at a time: only accesses, none with acc == 3.
@@ -134,7 +135,7 @@ def first_unknown(kind: NDArray[np.uint8]) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def first_decrease(time: NDArray[np.uint64]) -> int:
     """Index of the first of *time* (uint64 ns) that is smaller than the one before it, or -1."""
     backwards = False

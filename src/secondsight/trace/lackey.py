@@ -17,10 +17,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from secondsight.errors import InputError
+from secondsight.native import allocating
 from secondsight.trace.intake import Intake
 from secondsight.trace.kinds import Kind
 from secondsight.trace.provenance import Clock
@@ -41,7 +41,7 @@ _READ, _WRITE, _FETCH = int(Kind.CPU_READ), int(Kind.CPU_WRITE), int(Kind.CPU_FE
 _OK, _FULL, _BAD = 0, 1, 2
 
 
-@njit(cache=True, nogil=True, boundscheck=False)
+@allocating
 def _parse(
     text: NDArray[np.uint8],
     start: int,

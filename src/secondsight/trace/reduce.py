@@ -18,9 +18,9 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from secondsight.native import allocating
 from secondsight.trace.kinds import COLUMNS, FIRST_VERB, PAGE_SHIFT
 
 CAPACITY: Final = 1 << 20
@@ -32,7 +32,7 @@ _SHIFT: Final = np.uint64(PAGE_SHIFT)
 _HELD, _OPEN, _QUANTUM, _EPOCH = range(4)
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _slot(
     page: int, space: int, kind: int, epoch: int, slots: NDArray[np.uint64], rows: Any
 ) -> tuple[Any, Any]:
@@ -52,7 +52,7 @@ def _slot(
         at = (at + 1) & (slots.size - 1)
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _push(
     start: int,
     quantum: int,
@@ -107,7 +107,7 @@ def _push(
     return i
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _reopen(
     r_space: NDArray[np.uint16],
     r_address: NDArray[np.uint64],

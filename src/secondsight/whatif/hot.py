@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from secondsight.native import allocating
 from secondsight.replay.events import Batch, Source
 from secondsight.replay.layout import HPAGE, Layout, Lookup, columns
 from secondsight.trace.kinds import FIRST_VERB
@@ -21,7 +21,7 @@ from secondsight.trace.provenance import Space
 HOT_SHARE = 0.9
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _count(address, kind, space, count, many, low, first, directory, leaves, out):  # type: ignore[no-untyped-def]
     s = 0
     for i in range(len(address)):
