@@ -62,6 +62,14 @@ def test_requests_that_cannot_be(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_recording_that_cannot_begin_says_nothing_of_channels(tmp_path):
+    (tmp_path / "t.parquet.recording").touch()
+    said = []
+    with pytest.raises(UsageError, match="unfinished recording"):
+        record_pid(tmp_path / "t.parquet", os.getpid(), say=said.append)
+    assert said == []
+
+
 def test_a_process_that_exits_ends_the_recording(tmp_path):
     child = subprocess.Popen(["sleep", "0.3"])
 

@@ -102,13 +102,13 @@ def record_pid(
         if clear:
             heads.append("accessed bits were cleared at each look, soft-dirty bits too" if soft_dirty
                          else "accessed bits were cleared at each look")  # fmt: skip
-        for head in heads:
-            say(head)
         start = Provenance(
             source="record-pid", clock=Clock(meaning=CLOCK), unseen=[*UNSEEN, *looker.unseen(), *more.unseen],
             quantum=int(interval * 1e9), notes=heads,
         )  # fmt: skip
         with Recording(Path(path), start, profile=profile) as recording:
+            for head in heads:
+                say(head)
             intake = Intake(recording, int(interval * 1e9))
             looker.begin(intake)
             cleared = ("4", "1") if soft_dirty else ("1",) if clear else ()
