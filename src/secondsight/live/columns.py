@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.live.room import unset
+from secondsight.room import unset
 
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]

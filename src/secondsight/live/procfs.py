@@ -28,7 +28,7 @@ import numpy.typing as npt
 from secondsight.bits import pagemap as pm
 from secondsight.errors import MissingPart, TargetGone
 from secondsight.live.process import Process, explain_oserror
-from secondsight.live.room import unset
+from secondsight.room import unset
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]

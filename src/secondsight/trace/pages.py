@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from secondsight.room import unset
 from secondsight.trace.encodings import sums, unpack
 from secondsight.trace.thrift import Reader
 
@@ -98,7 +99,7 @@ def _plain(file: Bytes, pages: list[_Page]) -> Column | None:
 
 def _delta(file: Bytes, pages: list[_Page]) -> Column | None:
     """DELTA_BINARY_PACKED pages of 64-bit values."""
-    out = np.empty(sum(page.values for page in pages), np.uint64)
+    out = unset(8 * sum(page.values for page in pages)).view(np.uint64)
     done = 0
     for page in pages:
         if not sums(file[page.body : page.body + page.size], out[done : done + page.values]):
@@ -121,7 +122,7 @@ def _dictionary(file: Bytes, pages: list[_Page], dtype: type[np.unsignedinteger[
         return None
     values = np.zeros(256, dtype)
     values[: first.values] = np.frombuffer(file, stored, first.values, first.body)
-    out = np.empty(sum(page.values for page in rest), dtype)
+    out = unset(np.dtype(dtype).itemsize * sum(page.values for page in rest)).view(dtype)
     done = 0
     for page in rest:
         width = int(file[page.body]) if page.size else 0

@@ -5,8 +5,8 @@ import gc
 import numpy as np
 import pytest
 
-from secondsight.live import room
-from secondsight.live.room import unset, zeroed
+from secondsight import room
+from secondsight.room import unset, zeroed
 
 
 @pytest.fixture(autouse=True)
