@@ -7,7 +7,7 @@ In one run, on the same 20 M zipf(0.99) accesses over 1 M pages, one core:
 - ours, exact, under 6.1's rules as a VM's memory, khugepaged waking every 10 s: the walk alone (laid out and filled before, as a
   VM is), and the whole call, with the reading that lays the trace out and the fill. With a TLB model. Several rules in one reading.
 
-Peers and ours alternate, the best of five each, by CPU time of all threads: other load on the machine hits all alike.
+Peers and ours alternate, the best of nine each, by CPU time of all threads: other load on the machine hits all alike.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def rates(rows: int) -> list[dict[str, Any]]:
         for name in ("walk", "file", "tlb", "process", "six"):
             work[name]()
         best = dict.fromkeys(work, float("inf"))
-        for _ in range(5):
+        for _ in range(9):
             for name, each in work.items():
                 best[name] = min(best[name], each())
         theirs = cpu_seconds(cache, 2) if cache is not None else None
