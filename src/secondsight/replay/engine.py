@@ -148,7 +148,7 @@ class Engine:
     def run(self, progress: Progress | None = None) -> None:
         """From the first event to the first wake-up behind the last."""
         done = 0
-        for batch in self.source.batches(("address",)):
+        for batch in self.source.batches(("address", "kind")):
             self._batch(batch, partial(_tell, progress, done, self.found.events))
             done += len(batch)
         self.close()

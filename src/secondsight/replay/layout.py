@@ -163,7 +163,7 @@ def discover(source: Source) -> Layout:
     used = np.ones(1, np.int64)  # leaf 0 stands for none
     origins = np.zeros((len(spaces), 32), np.uint8)
     many = len(spaces) > 1
-    for batch in source.batches(("address",)):
+    for batch in source.batches(("address", "kind")):
         start, n = 0, len(batch)
         args = lean_columns(batch, many)
         while True:
