@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from secondsight.bits import pagemap as pm
-from secondsight.live import procfs
+from secondsight.live import frame_table, procfs
 from secondsight.live.process import Process
 from secondsight.live.procfs_reader import ProcfsReader
 from secondsight.live.vma import parse_maps
@@ -98,7 +98,7 @@ def bare(process: Process) -> Callable[[], object]:
         blocks = np.concatenate([pagemap.populated_blocks(vma.start, vma.end) for vma in vmas])
         words = pagemap.read_blocks(blocks)
     frames = np.sort(words[(words & pm.PRESENT) != 0] & pm.PFN_MASK).astype(np.int64)
-    cuts = np.flatnonzero(np.diff(frames) > procfs.MERGE_GAP) + 1
+    cuts = np.flatnonzero(np.diff(frames) > frame_table.MERGE_GAP) + 1
     bounds = np.concatenate(([0], cuts, [len(frames)]))
     firsts, lasts = frames[bounds[:-1]], frames[bounds[1:] - 1]
     buffers = [bytearray(8 * int(n)) for n in lasts - firsts + 1]

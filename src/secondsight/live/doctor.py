@@ -15,9 +15,10 @@ from secondsight.errors import SecondSightError
 from secondsight.live import madvise, sysfs, tracefs
 from secondsight.live.capture import open_kernel
 from secondsight.live.choose import choose
+from secondsight.live.frame_table import FrameTable
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import CAPABILITIES, Process, own_capabilities
-from secondsight.live.procfs import FrameTable, Pagemap
+from secondsight.live.procfs import Pagemap
 
 State = Literal["yes", "partly", "no"]
 

@@ -21,8 +21,9 @@ from secondsight.bits import pagemap as pm
 from secondsight.bits import pte as bits
 from secondsight.errors import MissingPart
 from secondsight.live.columns import U64, Bools, Columns, Secondary
+from secondsight.live.frame_table import FrameTable
 from secondsight.live.process import Process
-from secondsight.live.procfs import FrameTable, Pagemap
+from secondsight.live.procfs import Pagemap
 
 _FRAME_BITS = np.uint64(int(kpf.KPF_MASK))
 _PART = 16  # blocks worked on at a time

@@ -27,7 +27,7 @@ U64 = npt.NDArray[np.uint64]
 
 def ksm_pages(pid: int, blocks: int) -> str:
     """The pages (as text) that are KSM pages now; from /proc/kpageflags."""
-    from secondsight.live.procfs import FrameTable
+    from secondsight.live.frame_table import FrameTable
 
     entries = pagemap(pid, blocks)
     present = np.flatnonzero((entries & PM_PRESENT) != 0)
