@@ -383,3 +383,20 @@ def test_no_bytes_in_a_recording_bring_more_than_an_error_of_ours(tmp_path, junk
         recover(broken, tmp_path / "r.parquet")
     except SecondSightError as error:
         assert str(broken) in str(error)
+
+
+def test_how_far_a_walk_is_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("secondsight.trace.writer.ROW_GROUP", 1000)
+    path = tmp_path / "t.parquet"
+    with TraceWriter(path, Provenance(source="test", spaces=[Space(id=0, name="p")])) as out:
+        out.append(np.arange(2500, dtype=np.uint64), 0, np.arange(2500, dtype=np.uint64) << np.uint64(12), 0)
+    told = []
+    for _ in Trace.open(path).batches(rows=300, progress=lambda done, total: told.append((done, total))):
+        pass
+    assert told == [(1000, 2500), (2000, 2500), (2500, 2500)]
+    told.clear()
+    for _ in Trace.open(path).batches(
+        time=(1200, 1300), progress=lambda done, total: told.append((done, total))
+    ):
+        pass
+    assert told == [(1000, 1000)]

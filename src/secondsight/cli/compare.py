@@ -155,7 +155,7 @@ def _run(
     from secondsight.whatif import Range
     from secondsight.whatif import compare as run
 
-    with Progress() as progress:
+    with Progress("replayed") as progress:
         return run(
             trace,
             policy or ["never", "khugepaged", "always", "oracle"],

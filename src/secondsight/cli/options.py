@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they stand for; the line that says how far a replay is."""
+"""Options that several commands have, and what they stand for; the line that says how far the work is."""
 
 from __future__ import annotations
 
@@ -85,8 +85,9 @@ def stands_behind(text: str, option: str) -> Backing:
 class Progress:
     """One line on standard error where that is a terminal: share done, and the time left."""
 
-    def __init__(self) -> None:
-        """Nothing printed yet."""
+    def __init__(self, did: str) -> None:
+        """Nothing printed yet; *did* is what is being done to a share of it."""
+        self.did = did
         self.start = self.last = time.monotonic()
         self.shown = False
 
@@ -98,14 +99,14 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def __call__(self, done: int, total: int) -> None:
-        """*done* of *total* rows."""
+        """*done* of *total* rows, or bytes."""
         now = time.monotonic()
         if now - self.last < 0.5 or not sys.stderr.isatty() or not done:
             return
         self.last, self.shown = now, True
         left = (now - self.start) * (total - done) / done
         print(
-            f"\r\x1b[K{100 * done / max(total, 1):.0f} % replayed, {left:.0f} s left",
+            f"\r\x1b[K{100 * done / max(total, 1):.0f} % {self.did}, {left:.0f} s left",
             end="",
             file=sys.stderr,
             flush=True,

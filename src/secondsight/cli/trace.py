@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secondsight.cli.options import Progress
 from secondsight.words import several
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def info(
     from secondsight.trace import Trace
     from secondsight.trace.summary import summarise
 
-    summary = summarise(Trace.open(trace, verify=verify))
+    with Progress("counted") as progress:
+        summary = summarise(Trace.open(trace, verify=verify), progress)
     if json:
         print(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode())
     else:
@@ -122,13 +124,15 @@ def cut(
 
     output_file.ready(output, trace)
     opened = Trace.open(trace)
-    run(
-        opened,
-        output,
-        time=_range(time, "time", (1 << 64) - 1),
-        spaces=space,
-        address=_range(address, "address", 1 << 64),
-    )
+    with Progress("cut") as progress:
+        run(
+            opened,
+            output,
+            time=_range(time, "time", (1 << 64) - 1),
+            spaces=space,
+            address=_range(address, "address", 1 << 64),
+            progress=progress,
+        )
     print(f"{output}: {Trace.open(output).rows:,} of {several(opened.rows, 'row')}")
 
 
@@ -149,9 +153,12 @@ def recover(
     output_file.ready(output, torn)
     with torn.open("rb") as file:
         is_parquet = file.read(4) == b"PAR1"
-    if is_parquet:
-        for lost in salvage(str(torn), output)[1]:
-            print(f"left out: {lost}")
-    else:
-        from_recording(torn, output)
+    lost: list[str] = []
+    with Progress("read") as progress:
+        if is_parquet:
+            lost = salvage(str(torn), output, progress=progress)[1]
+        else:
+            from_recording(torn, output, progress=progress)
+    for each in lost:
+        print(f"left out: {each}")
     print(f"{output}: {several(Trace.open(output).rows, 'row')} recovered")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -22,11 +22,13 @@ def cut(
     spaces: Collection[int] | None = None,
     address: tuple[int, int] | None = None,
     profile: Profile = "compact",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Provenance:
     """Write the rows of *trace* inside *time* (ns), of *spaces*, and inside *address* (bytes) to *path*.
 
     Ranges are (first, end), the end excluded. Spaces keep their numbers. Verbs are kept whatever their address,
-    since they act on ranges. Raises :class:`UsageError` for an empty range or a space that is not there.
+    since they act on ranges. *progress*: see :meth:`Trace.batches`. Raises :class:`UsageError` for an empty range or a space that is
+    not there.
     """
     for name, limits in (("time", time), ("address", address)):
         if limits is not None and not 0 <= limits[0] < limits[1] <= 1 << 64:
@@ -40,7 +42,7 @@ def cut(
     notes = [*trace.provenance.notes, _told(time, spaces, address)]
     start = with_fields(trace.provenance, content_hash=None, notes=notes)
     with TraceWriter(path, start, profile=profile) as writer:
-        for batch in trace.batches(time=time):
+        for batch in trace.batches(time=time, progress=progress):
             keep = np.ones(len(batch), dtype=np.bool_)
             if spaces is not None:
                 keep &= np.isin(batch.space, list(spaces))
@@ -67,16 +69,18 @@ def _told(
     return "cut to " + ("; ".join(parts) or "everything")
 
 
-def salvage(source: str, path: str | os.PathLike[str]) -> tuple[Provenance, list[str]]:
+def salvage(
+    source: str, path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
+) -> tuple[Provenance, list[str]]:
     """Write the intact row groups of the damaged trace *source* to *path*; returns what was left out.
 
-    Checksums are verified. Raises :class:`InputError` if *source* is not even openable, and :class:`SecondSightError` if nothing of it is
-    intact.
+    Checksums are verified. *progress*: see :meth:`Trace.batches`. Raises :class:`InputError` if *source* is not even openable, and
+    :class:`SecondSightError` if nothing of it is intact.
     """
     trace = Trace.open(source, skip_damaged=True, verify=True)
     start = with_fields(trace.provenance, content_hash=None)
     with TraceWriter(path, start) as writer:
-        for batch in trace.batches():
+        for batch in trace.batches(progress=progress):
             writer.append(*(batch[name] for name in COLUMNS))
         if trace.damaged and not writer.rows:
             raise SecondSightError(

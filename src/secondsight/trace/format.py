@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Self
@@ -285,11 +285,13 @@ class Trace:
         columns: Sequence[str] = tuple(COLUMNS),
         rows: int | None = None,
         time: tuple[int, int] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Batch]:
         """The trace in order, in batches of at most *rows* rows (default: a row group, about a million).
 
         *columns* are decoded ahead in a thread; any other is decoded when a batch is asked for it.
         *time* (ns, ``(first, end)``, end excluded) keeps only the rows inside it, cut exactly.
+        *progress* is called with the rows done with and the rows to do, after each row group.
         Raises :class:`InputError` naming the row group for damage, unknown kinds, times that run backwards, spaces
         that the provenance does not list and addresses that are too wide; :class:`UsageError` for a bad request.
         """
@@ -297,13 +299,18 @@ class Trace:
             raise UsageError(f"no column {unknown[0]!r} in a trace; there are {', '.join(COLUMNS)}")
         if rows is not None and rows < 1:
             raise UsageError(f"rows must be at least 1, not {rows}")
-        return self._walk(tuple(columns), rows, time)
+        return self._walk(tuple(columns), rows, time, progress or (lambda done, total: None))
 
     def _walk(
-        self, columns: tuple[str, ...], rows: int | None, time: tuple[int, int] | None
+        self,
+        columns: tuple[str, ...],
+        rows: int | None,
+        time: tuple[int, int] | None,
+        progress: Callable[[int, int], None],
     ) -> Iterator[Batch]:
         starts = np.cumsum([0, *(group.rows for group in self._groups)])
         wanted = [g.index for g in self._groups if g.rows and (time is None or _overlaps(g, time))]
+        done, total = 0, sum(self._groups[index].rows for index in wanted)
 
         def load(index: int) -> _Group:
             group = _Group(self, index)  # a fresh one each time: its columns go when the batch goes
@@ -327,10 +334,13 @@ class Trace:
                     if not self._skip:
                         raise
                     self.damaged.append(str(error))
+                    done += self._groups[index].rows
                     continue
                 step = rows or max(1, stop - first)
                 for start in range(first, stop, step):
                     yield Batch(group, start, min(start + step, stop), int(starts[index]) + start)
+                done += group.rows
+                progress(done, total)
 
     def read(self, columns: Sequence[str] = tuple(COLUMNS)) -> dict[str, NDArray[Any]]:
         """The whole of *columns* in memory, for traces known to be small."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -66,12 +68,12 @@ class _Pages:
         return self._known
 
 
-def summarise(trace: Trace) -> Summary:
-    """Read *trace* once and count. Raises what :meth:`Trace.batches` raises."""
+def summarise(trace: Trace, progress: Callable[[int, int], None] | None = None) -> Summary:
+    """Read *trace* once and count. *progress*: see :meth:`Trace.batches`. Raises what :meth:`Trace.batches` raises."""
     spaces = [SpaceSummary(id=s.id, name=s.name, type=s.type) for s in trace.spaces]
     pages = [_Pages() for _ in spaces]
     by_kind = np.zeros(256, np.int64)
-    for batch in trace.batches():
+    for batch in trace.batches(progress=progress):
         is_access = batch.kind < FIRST_VERB
         weight = np.where(is_access, batch.count, 1).astype(np.int64)
         by_kind += np.bincount(batch.kind, weights=weight, minlength=256).astype(np.int64)

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import os
 import time as clock
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -318,10 +318,12 @@ def recover(
     *,
     provenance: Provenance | None = None,
     profile: Profile = "compact",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Provenance:
     """Make the trace *path* of a *recording* (an Arrow IPC stream), up to the tear if it has one.
 
-    *provenance* replaces the recording's own; without it the trace's notes say that it was recovered.
+    *provenance* replaces the recording's own; without it the trace's notes say that it was recovered. *progress* is called with the bytes
+    read and the bytes there are.
     Raises :class:`InputError` if *recording* is not one or does not even hold its head, and :class:`SecondSightError` if it is torn before
     its first row.
     """
@@ -332,7 +334,8 @@ def recover(
         f"{source}: not one row is whole before its tear, so no trace is made; remove it to record anew"
     )
     with Path(recording).open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:  # killed before its head was written
+        size = os.fstat(file.fileno()).st_size
+        if not size:  # killed before its head was written
             raise nothing
         try:
             stream = pa.ipc.open_stream(file)
@@ -346,6 +349,8 @@ def recover(
                 if carried is not None:
                     latest = decode(carried, source)
                 writer.append(*(batch.column(name).to_numpy() for name in COLUMNS))
+                if progress is not None:
+                    progress(file.tell(), size)
             if provenance is None:
                 if not writer.rows:
                     raise nothing
