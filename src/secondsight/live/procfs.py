@@ -18,6 +18,7 @@ import fcntl
 import itertools
 import os
 import struct
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -87,6 +88,22 @@ class Pagemap:
                 )
             words[done // 8 :] = 0
         return words
+
+    def word(self, address: int) -> int:
+        """The word of the page at *address*; for one now and then :meth:`read` is mostly arrays.
+
+        Raises:
+            TargetGone: the process exited or called exec.
+        """
+        try:
+            data = os.pread(self._fd, 8, address // PAGE * 8)
+        except OSError as error:
+            raise explain_oserror(error, f"/proc/{self.process.pid}/pagemap", self.process.pid) from None
+        if len(data) < 8:
+            raise TargetGone(
+                f"process {self.process.pid} ({self.process.name}): its address space has gone (exit or exec)"
+            )
+        return int.from_bytes(data, sys.byteorder)
 
     def read_blocks(self, blocks: U64, out: U64 | None = None) -> U64:
         """Words of 2 MiB blocks at addresses *blocks* (uint64[N], ascending reads fastest); uint64[N, 512], into *out* if given.

@@ -31,6 +31,7 @@ from secondsight.live.vma import parse_maps
 
 U64 = npt.NDArray[np.uint64]
 _BLOCK_MASK = ~(BLOCK - 1)
+_PFN = int(pm.PFN_MASK)
 _RUN = np.arange(512, dtype=np.uint64)
 
 
@@ -169,9 +170,9 @@ class Places:
 
     def find(self, frame: int, collapsed: bool) -> tuple[int, int] | None:
         """(pid, address of the block) of *frame*, if the page table still agrees."""
-        at = int(np.searchsorted(self._frames, np.uint64(frame)))
-        while at < len(self._frames) and int(self._frames[at]) == frame:
-            process, address = self._processes[int(self._owners[at])], int(self._addresses[at])
+        at = int(self._frames.searchsorted(np.uint64(frame)))
+        while at < len(self._frames) and self._frames.item(at) == frame:
+            process, address = self._processes[self._owners.item(at)], self._addresses.item(at)
             if self._agrees(process, frame, address, collapsed):
                 return process.pid, address & _BLOCK_MASK
             at += 1
@@ -184,7 +185,7 @@ class Places:
             if pagemap is None:
                 pagemap = self._pagemaps[process.pid] = Pagemap(process)
             if not collapsed:
-                return int(pagemap.read(address, 1)[0] & pm.PFN_MASK) == frame
+                return pagemap.word(address) & _PFN == frame
             words = pagemap.read(address & _BLOCK_MASK, 512) & pm.PFN_MASK
         except SecondSightError:
             # Exited, or a new program: the next look opens its own.
