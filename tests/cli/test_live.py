@@ -203,3 +203,12 @@ def run_err(capsys, *argv):
         main([str(word) for word in argv])
     assert end.value.code == 0
     return capsys.readouterr().err
+
+
+def test_what_could_not_be_read_after_a_collapse_is_unknown_not_none(capsys):
+    _print_round(
+        Round(considered=3, chosen=2, collapsed=2, confirmed=None, huge_after=None, stopped="gone"),
+        json=False,
+    )
+    told = capsys.readouterr().out
+    assert "2 collapsed (unknown confirmed by the page table)" in told and "unknown after" in told

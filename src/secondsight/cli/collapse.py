@@ -156,7 +156,7 @@ def _print_round(done: Round, json: bool) -> None:
     )
     print(
         f"{several(done.considered, 'block')} looked at, {done.chosen} chosen, {done.collapsed} collapsed "
-        f"({'none' if done.confirmed is None else done.confirmed} confirmed by the page table), {done.bloat / 2**20:.1f} MiB added{cost}"
+        f"({'unknown' if done.confirmed is None else done.confirmed} confirmed by the page table), {done.bloat / 2**20:.1f} MiB added{cost}"
     )
     for cause, count in done.refused.items():
         print(f"  {count:6} refused: {cause}")
