@@ -96,8 +96,8 @@ class _Group:
         try:
             chunk = self.trace._file.metadata.row_group(self.index).column(list(COLUMNS).index(name))
             found = pages.column(np.frombuffer(self.trace.mapped, np.uint8), chunk, COLUMNS[name])
-            if found is not None and not found.values.flags.owndata:
-                # A view of the file: fault its pages in here, in the thread that runs ahead, not in the replay.
+            if found is not None and found.mapped:
+                # Fault the file's pages in here, in the thread that runs ahead, not in the replay.
                 first = chunk.data_page_offset // mmap.PAGESIZE * mmap.PAGESIZE
                 with contextlib.suppress(OSError, ValueError):  # Linux 5.14
                     end = chunk.data_page_offset + chunk.total_compressed_size

@@ -33,10 +33,11 @@ _LONGEST_HEADER: Final = 1 << 12
 
 
 class Column(NamedTuple):
-    """*values*, each of which is one of *distinct* where that is known."""
+    """*values*, each of which is one of *distinct* where that is known; *mapped*: they lie in the file."""
 
     values: NDArray[Any]
     distinct: NDArray[Any] | None = None
+    mapped: bool = False
 
 
 class _Page(NamedTuple):
@@ -94,7 +95,7 @@ def _plain(file: Bytes, pages: list[_Page]) -> Column | None:
         if page.size != 8 * page.values:
             return None
         parts.append(np.frombuffer(file, "<u8", page.values, page.body))
-    return Column(parts[0] if len(parts) == 1 else np.concatenate(parts))
+    return Column(parts[0], mapped=True) if len(parts) == 1 else Column(np.concatenate(parts))
 
 
 def _delta(file: Bytes, pages: list[_Page]) -> Column | None:

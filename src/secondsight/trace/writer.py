@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import hashlib
 import os
@@ -79,7 +80,7 @@ def _told(path: Path) -> Iterator[None]:
         raise SecondSightError(f"{path}: cannot be written: {_cause(error)}") from None
 
 
-class _Sink:
+class _Sink(abc.ABC):
     """Collects appended rows and hands them on in blocks of at most ``_limit`` rows, the clock held from running back."""
 
     def __init__(self, path: str | os.PathLike[str], provenance: Provenance, limit: int) -> None:
@@ -127,8 +128,9 @@ class _Sink:
         parts, self._pending, self._pending_rows = self._pending, [], 0
         return {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
 
+    @abc.abstractmethod
     def _hand_on(self) -> None:
-        raise NotImplementedError
+        """Take the pending rows, and write them."""
 
 
 class TraceWriter(_Sink):
