@@ -83,9 +83,7 @@ class Pagemap:
         if done < len(view):
             # End of file comes at the top of the address space, or everywhere once the address space is gone.
             if done == 0 or not self.process.alive():
-                raise TargetGone(
-                    f"process {self.process.pid} ({self.process.name}): its address space has gone (exit or exec)"
-                )
+                raise self._gone()
             words[done // 8 :] = 0
         return words
 
@@ -100,10 +98,13 @@ class Pagemap:
         except OSError as error:
             raise explain_oserror(error, f"/proc/{self.process.pid}/pagemap", self.process.pid) from None
         if len(data) < 8:
-            raise TargetGone(
-                f"process {self.process.pid} ({self.process.name}): its address space has gone (exit or exec)"
-            )
+            raise self._gone()
         return int.from_bytes(data, sys.byteorder)
+
+    def _gone(self) -> TargetGone:
+        return TargetGone(
+            f"process {self.process.pid} ({self.process.name}): its address space has gone (exit or exec)"
+        )
 
     def read_blocks(self, blocks: U64, out: U64 | None = None) -> U64:
         """Words of 2 MiB blocks at addresses *blocks* (uint64[N], ascending reads fastest); uint64[N, 512], into *out* if given.

@@ -217,7 +217,7 @@ class Mm:
 
         *unshare*: pin_user_pages_fast (FOLL_PIN), which first makes shared pages the process's own even for reading.
         *longterm*: FOLL_PIN and FOLL_LONGTERM, as io_uring pins its registered buffers: each run of pages is one call, whose fast part ends
-        at the first page that it cannot take.
+        at the first page that it cannot take (mm/gup.c internal_get_user_pages_fast: the slow path takes all that remain).
         """
         touch = not longterm or self.host.rules.longterm_pins_touch
         pages = np.ascontiguousarray(pages, dtype=np.int64)
