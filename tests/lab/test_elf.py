@@ -1,6 +1,7 @@
 import ctypes
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -65,3 +66,20 @@ def test_a_stub_defines_its_functions_and_no_others(
     library = ctypes.CDLL(str(path))
     assert all(hasattr(library, name) for name in names)
     assert not hasattr(library, "ss_not_there_")
+
+
+LOADER = """
+import ctypes, re, sys
+from pathlib import Path
+ctypes.CDLL(sys.argv[1])
+print(re.search(r"^\\S+ (\\S+) .*\\[stack\\]$", Path("/proc/self/maps").read_text(), re.M)[1])
+"""
+
+
+@pytest.mark.skipif(not sysconfig.get_platform().endswith("x86_64"), reason="loads an x86-64 library")
+def test_a_stub_asks_for_no_executable_stack(tmp_path: Path) -> None:
+    # glibc before 2.41 made the stack executable for a library that does not say otherwise; since then it refuses the library.
+    path = tmp_path / "libss_stub.so"
+    path.write_bytes(elf.stub("libss_stub.so", {"f"}))
+    told = subprocess.run([sys.executable, "-c", LOADER, str(path)], capture_output=True, text=True)
+    assert (told.stdout, told.stderr) == ("rw-p\n", "")

@@ -26,17 +26,13 @@ class Browser:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
 
-        def place() -> None:
-            # The child's ends become 3 and 4, whatever their numbers were.
-            spare_in, spare_out = os.dup(theirs_in), os.dup(theirs_out)
-            os.dup2(spare_in, 3)
-            os.dup2(spare_out, 4)
-
         self._process = subprocess.Popen(
-            [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
+            # A shell puts the child's ends in place: code of ours between fork and exec could meet another thread's lock.
+            ["bash", "-c", f'exec 3<&{theirs_in} 4>&{theirs_out} "$0" "$@"', program, "--headless=new",
+             "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
              f"--user-data-dir={profile}", f"--window-size={width},{height}", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "about:blank"],
-            close_fds=False, preexec_fn=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(theirs_in)
         os.close(theirs_out)

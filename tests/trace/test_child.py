@@ -8,7 +8,7 @@ from pathlib import Path
 RECORDER = """
 import subprocess, time
 from secondsight.trace.child import ends_with_us
-child = subprocess.Popen(["sleep", "600"], preexec_fn=ends_with_us())
+child = subprocess.Popen(ends_with_us(["sleep", "600"]))
 print(child.pid, flush=True)
 time.sleep(600)
 """
@@ -17,7 +17,9 @@ time.sleep(600)
 def test_a_killed_recorder_leaves_nothing_running():
     with subprocess.Popen([sys.executable, "-c", RECORDER], stdout=subprocess.PIPE, text=True) as recorder:
         child = Path("/proc") / recorder.stdout.readline().strip()
-        assert child.exists()
+        limit = time.monotonic() + 30
+        while (child / "comm").read_text() != "sleep\n" and time.monotonic() < limit:
+            time.sleep(0.01)
         recorder.kill()
     limit = time.monotonic() + 30
     while (

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 __all__ = ["compact", "needed", "stub", "symbols"]
 
 PAGE = 4096
-PT_LOAD, PT_DYNAMIC = 1, 2
+PT_LOAD, PT_DYNAMIC, PT_GNU_STACK = 1, 2, 0x6474E551
 DT_NULL, DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT, DT_SONAME = 0, 1, 4, 5, 6, 10, 11, 14
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 PROGRAM = struct.Struct("<IIQQQQQQ")  # type flags offset vaddr paddr filesz memsz align
@@ -120,7 +120,7 @@ def stub(soname: str, functions: Iterable[str]) -> bytes:
     """A shared object called *soname* whose *functions* all stop the program (``ud2``) when they are called."""
     names = sorted(functions)
     text = b"\0" + soname.encode() + b"\0"
-    code = HEADER.size + 2 * PROGRAM.size
+    code = HEADER.size + 3 * PROGRAM.size
     dynamic = code + 16
     strings = dynamic + 7 * DYNAMIC.size
     table = SYMBOL.pack(0, 0, 0, 0, 0, 0)
@@ -140,9 +140,11 @@ def stub(soname: str, functions: Iterable[str]) -> bytes:
     size = strings + len(text) + len(table) + len(hashes)
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     return b"".join([
-        HEADER.pack(ident, 3, 62, 1, 0, HEADER.size, 0, 0, HEADER.size, PROGRAM.size, 2, 0, 0, 0),
+        HEADER.pack(ident, 3, 62, 1, 0, HEADER.size, 0, 0, HEADER.size, PROGRAM.size, 3, 0, 0, 0),
         PROGRAM.pack(PT_LOAD, 7, 0, 0, 0, size, size, PAGE),
         PROGRAM.pack(PT_DYNAMIC, 6, dynamic, dynamic, dynamic, 7 * DYNAMIC.size, 7 * DYNAMIC.size, 8),
+        # A library without one asks for an executable stack, which glibc refuses to a running program since 2.41.
+        PROGRAM.pack(PT_GNU_STACK, 6, 0, 0, 0, 0, 0, 16),
         b"\x0f\x0b".ljust(16, b"\xcc"), *(DYNAMIC.pack(*entry) for entry in entries), text, table, hashes,
     ])  # fmt: skip
 

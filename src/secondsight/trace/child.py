@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
+import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
-_PR_SET_PDEATHSIG: Final = 1
+from secondsight.errors import MissingPart
+
 # Its input ends when the recorder does, however that goes. What is looked for stands in no command line of its own: it is put together
 # here, and grep reads it.
 _GUARD: Final = """
@@ -50,13 +49,13 @@ class Guard:
         self._process.wait()
 
 
-def ends_with_us() -> Callable[[], None]:
-    """What subprocess.Popen shall call before it executes (*preexec_fn*): the kernel ends the child when this thread is gone."""
-    prctl, ours = ctypes.CDLL(None).prctl, os.getpid()
+def ends_with_us(command: Sequence[str]) -> list[str]:
+    """*command*, begun so that the kernel ends it (SIGTERM) when the thread that started it is gone.
 
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-        if os.getppid() != ours:  # gone before it could be asked
-            os._exit(1)
-
-    return ask
+    A program asks for that and then becomes *command* (:manpage:`setpriv(1)`): code of ours between fork and exec could meet a lock that
+    another thread of this process held. Raises :class:`MissingPart` without ``setpriv``.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise MissingPart("recording needs setpriv, which is not installed (it comes with util-linux)")
+    return [setpriv, "--pdeathsig", "TERM", "--", *command]

@@ -106,6 +106,7 @@ def record_run(
     Raises :class:`MissingPart` without valgrind, :class:`UsageError` without the program, :class:`SecondSightError` if
     valgrind cannot run the command.
     """
+    Recording.check(path)
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise MissingPart("record run needs valgrind, which is not installed (Debian: apt install valgrind)")
@@ -129,7 +130,7 @@ def record_run(
         notes = []
         # valgrind hands the log's name on to every process that it follows.
         with Guard(_LOG, directory):
-            process = subprocess.Popen(arguments, start_new_session=True, preexec_fn=ends_with_us())
+            process = subprocess.Popen(ends_with_us(arguments), start_new_session=True)
             try:
                 torn = _follow(process, Path(directory), intake, report)
                 if torn:

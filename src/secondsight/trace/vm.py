@@ -145,6 +145,7 @@ def record_vm(
     """
     if not 0 <= quantum < MOST_QUANTUM:
         raise UsageError(f"a quantum of {quantum} ns: expected 0 to {MOST_QUANTUM - 1}")
+    Recording.check(path)
     program, rest = _checked(arguments)
     version = qemu_version(program)
     ram = ram_bytes(rest)
@@ -169,7 +170,7 @@ def record_vm(
     settings = f"fd={theirs},quantum={quantum},ram={ram},high={int(high)},virtual={int(virtual)}"
     command = [program, *rest, "-plugin", f"file={plugin},{settings}"]
     with recording:
-        process = subprocess.Popen(command, pass_fds=[theirs], stdin=stdin, preexec_fn=ends_with_us())
+        process = subprocess.Popen(ends_with_us(command), pass_fds=[theirs], stdin=stdin)
         os.close(theirs)
         stream = _Stream(ours, intake, report)
         notes = []

@@ -220,12 +220,7 @@ class Recording(_Sink):
         self, path: str | os.PathLike[str], provenance: Provenance, *, profile: Profile = "compact"
     ) -> None:
         super().__init__(path, provenance, self.FLUSH_ROWS)
-        output.ready(self.path)
-        self.stream_path = self.path.with_name(self.path.name + ".recording")
-        if self.stream_path.exists():
-            raise UsageError(
-                f"{self.stream_path}: an unfinished recording is here; `secondsight trace recover` makes a trace of it, or remove it"
-            )
+        self.stream_path = self.check(self.path)
         self._profile: Profile = profile
         self._announced: Provenance | None = None
         self._last_flush = clock.monotonic()
@@ -239,6 +234,20 @@ class Recording(_Sink):
         )
         self._stream.write_table(SCHEMA.empty_table())  # the head goes out with the first batch
         self._file.flush()
+
+    @staticmethod
+    def check(path: str | os.PathLike[str]) -> Path:
+        """The stream that a recording of *path* is kept in; nothing is written.
+
+        :raises UsageError: *path* cannot be written, or an unfinished recording is there.
+        """
+        output.ready(path)
+        stream = Path(f"{os.fspath(path)}.recording")
+        if stream.exists():
+            raise UsageError(
+                f"{stream}: an unfinished recording is here; `secondsight trace recover` makes a trace of it, or remove it"
+            )
+        return stream
 
     def _hand_on(self) -> None:
         columns = self._take()
