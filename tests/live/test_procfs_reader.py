@@ -9,6 +9,7 @@ import pytest
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pagemap as pm
 from secondsight.bits import pte as bits
+from secondsight.bits import swap
 from secondsight.errors import MissingPart
 from secondsight.live.frame_table import FrameTable
 from secondsight.live.process import Process
@@ -71,7 +72,8 @@ def test_columns_say_what_the_words_say(own, tmp_path, monkeypatch, there):
         bits.is_swap_pte(found.pte), swapped
     )
     assert np.array_equal(bits.pte_pfn(found.pte)[present], np.where(zero, 0, frame)[present])
-    assert np.array_equal(found.pte[swapped], bits.swap_pte(frame[swapped]))
+    assert np.array_equal(swap.swp_type(found.pte[swapped]), frame[swapped] & np.uint64(31))
+    assert np.array_equal(swap.swp_offset(found.pte[swapped]), frame[swapped] >> np.uint64(5))
     assert np.array_equal((found.pte & bits.UFFD_WP)[present] != 0, guarded[present])
     assert (
         np.array_equal(found.pmd != 0, (present | swapped).any(axis=1))

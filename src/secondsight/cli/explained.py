@@ -11,7 +11,7 @@ from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.live.capture import Snapshot
-    from secondsight.live.explain import Block, Explanation, Mapping
+    from secondsight.live.answer import Block, Explanation, Mapping
 
 _SHOWN = 8  # of the blocks that collapse or are wasted
 _ALIKE = 3  # of anything else with the same answer

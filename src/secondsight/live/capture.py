@@ -19,12 +19,14 @@ import numpy as np
 from secondsight import __version__, output
 from secondsight.errors import InputError, MissingPart, UsageError
 from secondsight.live import sysfs
+from secondsight.live.backing import mark_zero_devices
 from secondsight.live.columns import Columns, Secondary
 from secondsight.live.eligible import ineligible
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import Process
 from secondsight.live.procfs_reader import ProcfsReader
-from secondsight.live.settle import settle_primary
+from secondsight.live.settle import settle_primary, settle_swapped
+from secondsight.live.surroundings import Surroundings, from_kernel
 from secondsight.live.symbols import kcore_problem
 from secondsight.live.vma import BLOCK, Vma, clip, parse_maps, parse_smaps
 from secondsight.mm.config import Knobs
@@ -63,6 +65,7 @@ class Header(msgspec.Struct, frozen=True):
     secondary: tuple[Answerer, ...]
     mappings: tuple[Vma, ...]
     longest_call: float = 0.0
+    surroundings: Surroundings = Surroundings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def take(
         MissingPart: not even pagemap may be read.
     """
     begun = time.monotonic()
-    path = f"/proc/{process.pid}"
+    path, surroundings = f"/proc/{process.pid}", Surroundings()
     with ProcfsReader(process) as reader:
         found = [
             reader.pagemap.populated_blocks(vma.start, vma.end)
@@ -119,12 +122,15 @@ def take(
         if kernel is not None:
             from secondsight.live.kernel_reader import KernelReader
 
-            columns = KernelReader(kernel, process).read_blocks(blocks)
+            kernel_reader = KernelReader(kernel, process)
+            columns = kernel_reader.read_blocks(blocks)
+            surroundings = from_kernel(kernel, kernel_reader.mm)
         else:
             columns = reader.read_blocks(blocks)
-        mappings = parse_smaps(process.read_file("smaps"), f"{path}/smaps")
+        mappings = mark_zero_devices(process, parse_smaps(process.read_file("smaps"), f"{path}/smaps"))
         if kernel is None:
             settle_primary(columns, mappings)
+            settle_swapped(columns, mappings)
     process.require_alive()
     seconds, enabled = time.monotonic() - begun, sysfs.thp_enabled()
     if facts is None:
@@ -147,6 +153,7 @@ def take(
         secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary),
         mappings=tuple(clip(mappings, within)),
         longest_call=process.longest_call,
+        surroundings=surroundings,
     )
     return Snapshot(header, columns)
 

@@ -28,7 +28,7 @@ from secondsight.errors import TargetGone, UsageError
 from secondsight.live import eligible, madvise
 from secondsight.live.capture import Snapshot
 from secondsight.live.choose import choose
-from secondsight.live.explain import Facts as PageFacts
+from secondsight.live.page_counts import PageCounts as PageFacts
 from secondsight.live.process import Process
 from secondsight.live.procfs import BLOCK, Pagemap
 from secondsight.live.view import to_view

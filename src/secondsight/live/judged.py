@@ -19,8 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits import pageflags as kpf
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.live.capture import Snapshot
 from secondsight.live.choose import Candidates
+from secondsight.live.entries import SpecialEntries
+from secondsight.live.page_counts import entry_kinds
 from secondsight.live.view import to_view
 from secondsight.mm.config import Knobs
 from secondsight.mm.judgement import Scan, Verdict, scan, verdict, zap
@@ -51,6 +54,9 @@ class Judged:
         ]
         self.first: Verdict = readings[0]
         self.codes = np.stack([r.code for r in readings] + [r.other for r in readings] + batched, axis=1)
+        #: the entry that is no swap and decides, 512 where none does
+        self.special_at = np.full(len(rows), HPAGE_PMD_NR, np.int64)
+        self._correct(snapshot, rows, view, candidates.rules, readings)
         self.known = (self.codes == self.codes[:, :1]).all(axis=1)
         self.batch_decides = np.any([b != r.code for b, r in zip(batched, readings, strict=True)], axis=0)
         self.guest_alone = np.zeros(len(rows), np.bool_)
@@ -60,6 +66,31 @@ class Judged:
                 self.guest_alone |= perhaps & (each.isolate.code == Scan.LACK_REFERENCED_PAGE)
         self.place = np.full(len(snapshot.columns.address), -1, np.int64)
         self.place[rows] = np.arange(len(rows))
+
+    def _correct(
+        self, snapshot: Snapshot, rows: I64, view: BlockView, kernels: tuple[Rules, ...], readings: list[Verdict]
+    ) -> None:
+        """Put right the codes of blocks with entries that are no swap (``entries.py``)."""
+        kinds = entry_kinds(snapshot)
+        if kinds is None:
+            return
+        special = SpecialEntries.of(kinds[rows])
+        some = special.rows
+        if not len(some):
+            return
+        limits = snapshot.header.limits
+        for column in range(self.codes.shape[1]):
+            number = column % len(readings)
+            assumed = len(readings) <= column < 2 * len(readings)
+            look = scan(view, limits, kernels[number], assume=True) if assumed else readings[number].scan
+            codes, at = special.corrected(look, self.codes[:, column], some)
+            self.codes[some, column] = codes
+            if column == 0:
+                self.special_at[some] = at
+        # An entry of a kind that was not read may be one that fails; only the scan, which counts all alike, is sure of it.
+        perhaps = self.codes[:, 0].copy()
+        perhaps[special.unread & (perhaps == self.first.code) & self.first.scan.passed] = Scan.FAIL
+        self.codes = np.concatenate((self.codes, perhaps[:, None]), axis=1)
 
 
 def other_batch(view: BlockView, limits: Knobs, rules: Rules, empty: Verdict, mglru: bool) -> Codes:

@@ -38,6 +38,11 @@ class KernelReader:
         self._frames = Frames(kernel)
         self._zero = np.uint64(int(kernel.variable("zero_pfn") or kernel.variable("zero_page_pfn") or 0))
 
+    @property
+    def mm(self) -> int:
+        """The kernel address of the process's ``struct mm_struct``."""
+        return int(self._mm.value_())
+
     def read_blocks(self, blocks: U64) -> Columns:
         """Columns of the 2 MiB blocks at *blocks* (uint64[N], ascending).
 

@@ -31,6 +31,7 @@ from secondsight.live.kernel_reader import KernelReader
 from secondsight.live.kmem import Kernel
 from secondsight.live.pagetable import PageTable
 from secondsight.live.process import Process
+from secondsight.live.surroundings import from_kernel
 from secondsight.live.vma import Vma, clip
 from secondsight.mm.config import Knobs
 
@@ -39,8 +40,11 @@ _PMD_ORDER = 9
 _LETTERS = {
     0x1: "rd", 0x2: "wr", 0x4: "ex", 0x8: "sh", 0x200: "um", 0x400: "pf", 0x1000: "uw", 0x2000: "lo", 0x4000: "io",
     0x40000: "de", 0x400000: "ht", 0x10000000: "mm", 0x20000000: "hg", 0x40000000: "nh",
+    1 << 40: "dp",
 }  # fmt: skip
 _MAYSHARE = 0x80
+#: /dev/zero's number, MKDEV(1, 5) (include/linux/kdev_t.h: 20 bits of minor)
+_ZERO_DEVICE = 1 << 20 | 5
 
 
 class Remote:
@@ -79,7 +83,7 @@ def take(kernel: Kernel, pid: int, within: tuple[int, int] | None = None) -> Sna
     header = Header(
         format=FORMAT, version=__version__, taken=time.time(), seconds=time.monotonic() - begun, source=kernel.source, missing="",
         pid=pid, name=remote.name, machine="x86_64", facts=facts(kernel), limits=limits(kernel), enabled=enabled(kernel),
-        counts_known=True, secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary), mappings=tuple(vmas),
+        counts_known=True, surroundings=from_kernel(kernel, int(remote.mm.value_())), secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary), mappings=tuple(vmas),
     )  # fmt: skip
     return Snapshot(header, columns)
 
@@ -106,15 +110,16 @@ def _vma(area: Any) -> Vma:
     word = int(area.vm_flags.value_())
     perms = "".join(letter if word >> at & 1 else "-" for at, letter in enumerate("rwx"))
     file = area.vm_file.read_()
-    inode, name = 0, ""
+    inode, name, zero = 0, "", False
     if file:
         # Anonymous shared memory and /dev/zero have a file of their own too.
         inode = int(file.f_inode.i_ino.value_()) or 1
+        zero = not word & _MAYSHARE and int(file.f_inode.i_rdev.value_()) == _ZERO_DEVICE
         name = file.f_path.dentry.d_name.name.string_().decode("utf-8", "backslashreplace")
     return Vma(
         start=int(area.vm_start.value_()), end=int(area.vm_end.value_()), perms=perms + ("s" if word & _MAYSHARE else "p"),
         offset=int(area.vm_pgoff.value_()) << 12, device="00:00", inode=inode, name=name,
-        flags=frozenset(letters for bit, letters in _LETTERS.items() if word & bit),
+        flags=frozenset(letters for bit, letters in _LETTERS.items() if word & bit), zero_device=zero,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from secondsight.live.explain import Block, Explanation, Mapping
+from secondsight.live.answer import Block, Explanation, Mapping
 from secondsight.words import several
 
 _COLUMNS = 64  # blocks a row: 128 MiB

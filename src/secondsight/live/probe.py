@@ -40,6 +40,8 @@ class Facts(msgspec.Struct, frozen=True):
     change_pte: bool | None = None
     zap_transfers: bool | None = None
     soft_accessed: bool | None = None
+    #: how many swap types the kernel has for device memory (bits/swap.py)
+    device_types: int | None = None
     mglru: bool = False
     missing: dict[str, str] = {}
 
@@ -97,6 +99,7 @@ def from_btf(btf: Btf, kvm: Btf | None = None) -> dict[str, object]:
     return (
         _tracepoint(btf)
         | _of_kvm(kvm)
+        | _of_device_memory(btf)
         | {
             "large_mapcount": "_large_mapcount" in _members(btf, "folio"),
             "lru_batch": length,
@@ -104,6 +107,13 @@ def from_btf(btf: Btf, kvm: Btf | None = None) -> dict[str, object]:
             "change_pte": "change_pte" in _members(btf, "mmu_notifier_ops"),
         }
     )
+
+
+def _of_device_memory(blob: Blob) -> dict[str, object]:
+    """Two types for private pages; for exclusive ones two too, since make_device_exclusive (6.15) one."""
+    if blob.has_function("make_device_exclusive"):
+        return {"device_types": 3}
+    return {"device_types": 4} if blob.has_function("make_device_exclusive_range") else {}
 
 
 def _of_kvm(blob: Blob) -> dict[str, object]:

@@ -202,6 +202,13 @@ class Process:
             os.close(fd)
         return b"".join(parts)
 
+    def stat_file(self, name: str) -> os.stat_result | None:
+        """What ``/proc/PID/name`` leads to; None where it does not, or we may not follow it."""
+        try:
+            return os.stat(name, dir_fd=self._directory)
+        except OSError:
+            return None
+
     def list_links(self, name: str) -> dict[str, str]:
         """Targets of the links in ``/proc/PID/name`` (``fd``); empty where we may not look."""
         try:

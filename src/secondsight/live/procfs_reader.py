@@ -19,6 +19,7 @@ import numpy as np
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pagemap as pm
 from secondsight.bits import pte as bits
+from secondsight.bits import swap
 from secondsight.errors import MissingPart
 from secondsight.live.columns import U64, Bools, Columns, Secondary
 from secondsight.live.frame_table import FrameTable
@@ -136,7 +137,7 @@ class ProcfsReader:
         cached: Bools | None = None
         if self._flags is None:
             found.flags[:] = 0
-            np.logical_not(present, out=found.page_known)
+            found.page_known[present] = False
         else:
             keep = _FRAME_BITS if self._trust_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
             if 2 * np.count_nonzero(asked) <= asked.size:
@@ -201,7 +202,11 @@ def _but_for(found: Columns, words: U64, present: Bools, rows: slice) -> None:
     absent = np.logical_not(present, out=found.pte_known[rows])
     pte[absent] = 0
     swapped = (words & pm.SWAPPED) != 0
-    pte[swapped] = bits.swap_pte(words[swapped] & pm.PFN_MASK)
+    if swapped.any():
+        some = words[swapped]
+        pte[swapped] = swap.from_pagemap(some)
+        # Swap, or one of the kernel's own entries: where the type is hidden, page_known says so of what is not present.
+        found.page_known[rows][swapped] = swap.kind_known(some)
     found.pmd[rows][~(present | swapped).any(axis=1)] = 0
 
 

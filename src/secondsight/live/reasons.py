@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from secondsight.bits.swap import EntryKind
+
 #: by the string that the tracepoints print (include/trace/events/huge_memory.h), over all kernels
 WORDS = {
     "succeeded": "collapsed into one huge page",
@@ -40,6 +42,23 @@ WORDS = {
     "copy_poisoned_page": "a page has an uncorrectable memory error",
     "page_filled": "a hole of the file was filled meanwhile",
     "page_dirty_or_writeback": "a page of the file is dirty or being written",
+}
+#: one entry that is not present, by what it is
+ENTRIES = {
+    EntryKind.GUARD: "guard page",
+    EntryKind.POISON: "page poisoned by UFFDIO_POISON",
+    EntryKind.HWPOISON: "page with an uncorrectable memory error",
+}
+#: of pages that are not present, what they are
+STATES = {
+    EntryKind.SWAP: "swapped out",
+    EntryKind.MIGRATION: "being migrated",
+    EntryKind.DEVICE: "in device memory",
+    EntryKind.HWPOISON: "with an uncorrectable memory error",
+    EntryKind.UFFD_WP: "write-protected by userfaultfd",
+    EntryKind.POISON: "poisoned by UFFDIO_POISON",
+    EntryKind.GUARD: "guard pages (MADV_GUARD_INSTALL), not swap",
+    EntryKind.SPECIAL: "an entry of the kernel's own (migration, device or poison)",
 }
 
 REFUSAL = (

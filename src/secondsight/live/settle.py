@@ -6,6 +6,7 @@ import numpy as np
 
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
+from secondsight.geometry import PAGE_SIZE
 from secondsight.live.columns import Columns
 from secondsight.live.vma import Vma
 
@@ -38,3 +39,20 @@ def settle_primary(found: Columns, vmas: list[Vma]) -> None:
         elif referenced == vma.kb.get("Rss"):
             np.bitwise_or(pte, bits.ACCESSED, out=pte, where=present)
             known |= present
+
+
+def settle_swapped(found: Columns, vmas: list[Vma]) -> None:
+    """Call entries swap whose type was hidden, where smaps' sum leaves only that.
+
+    smaps counts under Swap the pages that are in swap, and no marker, migration or poison entry (``smaps_pte_entry``). Where that sum is
+    as much as a mapping's entries of unread kind, all of them are.
+    """
+    unread = bits.is_swap_pte(found.pte) & ~found.page_known
+    if not unread.any():
+        return
+    for vma in vmas:
+        low, high = np.searchsorted(found.address, np.array([vma.start, vma.end], np.uint64)).tolist()
+        mine = unread[low:high]
+        count = int(np.count_nonzero(mine))
+        if count and vma.anonymous and vma.kb.get("Swap", -1) << 10 == count * PAGE_SIZE:
+            found.page_known[low:high][mine] = True

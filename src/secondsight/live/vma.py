@@ -29,6 +29,9 @@ SIZES = (
     "Locked",
 )
 
+#: VmFlags of __VM_UFFD_FLAGS: missing, write-protect, minor, read-write-protect (7.3)
+_UFFD = frozenset({"um", "uw", "ui", "ur"})
+
 
 class Vma(msgspec.Struct, frozen=True):
     """One mapping. ``flags`` (two-letter VmFlags) and ``kb`` are empty when read from maps alone."""
@@ -45,6 +48,8 @@ class Vma(msgspec.Struct, frozen=True):
     kb: dict[str, int] = {}
     #: ``THPeligible``, None where the kernel does not print it or maps alone was read
     eligible: bool | None = None
+    #: a private mapping of /dev/zero, which the kernel makes anonymous memory that keeps its file
+    zero_device: bool = False
 
     @property
     def size(self) -> int:
@@ -65,10 +70,15 @@ class Vma(msgspec.Struct, frozen=True):
     def anonymous(self) -> bool:
         """Private memory without a file behind it: what khugepaged's anonymous scan can collapse."""
         return (
-            self.inode == 0
+            (self.inode == 0 or self.zero_device)
             and self.perms[3:4] == "p"
             and self.name not in ("[vdso]", "[vvar]", "[vsyscall]", "[vvar_vclock]")
         )
+
+    @property
+    def uffd_armed(self) -> bool:
+        """Registered with userfaultfd in any mode (userfaultfd_armed): khugepaged tolerates no hole then."""
+        return not self.flags.isdisjoint(_UFFD)
 
 
 def clip(vmas: list[Vma], within: tuple[int, int] | None) -> list[Vma]:

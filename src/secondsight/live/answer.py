@@ -1,0 +1,96 @@
+"""What ``explain`` answers: of each block, of each mapping, of the whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Block(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One 2 MiB block. Counts are pages; a channel's count of None is unknown, with ``*_unknown`` pages not seen.
+
+    ``status`` is what khugepaged will answer (``ineligible``: it passes the mapping by; ``unregistered``: it does not know the process);
+    *known* False: ``others`` could come instead, for what *unread* names. *entries*: what is neither present nor swap, by its kind. *wasted*: in a pass that allocates a huge page and unmaps the block from the secondary MMUs for nothing; *wasted_if*: so, if a
+    secondary MMU that could not be read used it.
+    """
+
+    address: int
+    mapping: str
+    populated: int
+    swapped: int
+    shared: int
+    pinned: int | None
+    primary: int | None
+    referenced: int | None
+    secondary: int | None
+    status: str
+    known: bool
+    reason: str
+    others: tuple[str, ...] = ()
+    at: int | None = None
+    wasted: bool = False
+    wasted_if: bool = False
+    bloat: int = 0
+    guest: int | None = None
+    slot: int | None = None
+    entries: dict[str, int] = {}
+    unread: tuple[str, ...] = ()
+
+
+class Mapping(msgspec.Struct, frozen=True):
+    """One mapping: *blocks* whole 2 MiB blocks, *empty* of them hold nothing; *refused* says why it is passed by, empty if it is not."""
+
+    start: int
+    end: int
+    perms: str
+    name: str
+    blocks: int
+    empty: int
+    huge: int
+    refused: str
+    advice: str
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Sums over the snapshot. Sizes are bytes; *coverage* is anonymous huge / anonymous resident in eligible mappings, None without any."""
+
+    mappings: int
+    blocks: int
+    eligible_blocks: int
+    huge_blocks: int
+    resident: int
+    coverage: float | None
+    collapsible: int
+    collapsible_if: int
+    bloat: int
+    wasted: int
+    wasted_if: int
+    unknown: int
+    by_status: dict[str, int]
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """The whole answer, as ``--json`` prints it."""
+
+    version: str
+    schema: int
+    pid: int
+    name: str
+    kernel: str
+    source: str
+    missing: str
+    read_seconds: float
+    rules: tuple[str, ...]
+    open_points: tuple[str, ...]
+    channels: dict[str, str]
+    limits: dict[str, Any]
+    totals: Totals
+    mappings: tuple[Mapping, ...]
+    blocks: tuple[Block, ...]
+    longest_call_seconds: float = 0.0
+
+
+SCHEMA = 1
+
+
