@@ -56,7 +56,7 @@ def test_explain_prints_totals_then_what_is_alike_once(target, capsys):
     told = run(capsys, "explain", "--pid", target.pid, "--procfs")
     head, mappings, blocks = told.split("\n\n")[0], told.split("\n\n")[2], told.split("\n\n")[3]
     assert f"process {target.pid} (" in head and "SECONDARY  unknown" in head
-    assert mappings.count("shared memory") <= 3 and "passed by: MADV_NOHUGEPAGE" in mappings
+    assert mappings.count("shared memory") <= 3 and "skipped: MADV_NOHUGEPAGE" in mappings
     assert blocks.count("ineligible: MADV_NOHUGEPAGE") == 1 and "--all shows every block" in blocks
     every = run(capsys, "explain", "--pid", target.pid, "--procfs", "--all")
     assert every.count(": ineligible: MADV_NOHUGEPAGE") >= 9

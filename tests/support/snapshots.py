@@ -59,7 +59,8 @@ def snapshot(found, facts=FACTS_72, flags=("hg",), limits=None, enabled="madvise
     mapping = Vma(START, end, "rw-p", 0, "00:00", 0, "", frozenset(("rd", "wr", *flags)), sizes, None)
     header = Header(
         format=FORMAT, version="0", taken=0.0, seconds=0.0, source="kernel memory", missing="", pid=4242, name="vm",
-        machine="x86_64", facts=facts, limits=limits or Knobs(), enabled=enabled, counts_known=found.counts_known, surroundings=Surroundings(registered=True),
+        machine="x86_64", facts=facts, limits=limits or Knobs(), enabled=enabled, counts_known=found.counts_known,
+        surroundings=Surroundings(registered=True),
         secondary=tuple(Answerer(a.name, a.why) for a in found.secondary), mappings=(mapping,),
     )  # fmt: skip
     return Snapshot(header, found)

@@ -14,8 +14,8 @@ x86-64's own layout, and what ``/proc/PID/pagemap`` makes of it for a reader tha
              31         a marker (since 5.19): offset bit 0 write-protected by userfaultfd, 1 poisoned (6.6; an error of swap-in
                         before), 2 guard (6.13)
 
-Sources: arch/x86/include/asm/pgtable_64.h (__swp_entry), include/linux/swap.h (MAX_SWAPFILES, SWP_*), include/linux/swapops.h (PTE_MARKER_*),
-fs/proc/task_mmu.c (pte_to_pagemap_entry). The number of types is the build's: with CONFIG_MIGRATION, CONFIG_MEMORY_FAILURE and
+Sources: arch/x86/include/asm/pgtable_64.h (__swp_entry), include/linux/swap.h (MAX_SWAPFILES, SWP_*), include/linux/swapops.h
+(PTE_MARKER_*), fs/proc/task_mmu.c (pte_to_pagemap_entry). The number of types is the build's: with CONFIG_MIGRATION, CONFIG_MEMORY_FAILURE and
 CONFIG_DEVICE_PRIVATE, which distributions set, as above; what a build without one of them calls swap area 23 is *special* here.
 
 What khugepaged makes of each (mm/khugepaged.c, __collapse_huge_page_swapin; mm/memory.c, do_swap_page): the scan counts every one as
@@ -76,9 +76,7 @@ _TYPES: Final = np.uint64(31)
 
 def swp_entry(kind: U64, offset: U64) -> U64:
     """The PTE of type *kind* and *offset* (uint64, below 2**50), as __swp_entry makes it."""
-    placed = ~np.asarray(offset, np.uint64) << _OFFSET_SHIFT & _OFFSET_MASK
-    made: U64 = placed | np.asarray(kind, np.uint64) << _TYPE_SHIFT
-    return made
+    return (~offset << _OFFSET_SHIFT & _OFFSET_MASK) | kind << _TYPE_SHIFT
 
 
 def swp_type(pte: U64) -> U64:
@@ -92,13 +90,12 @@ def swp_offset(pte: U64) -> U64:
 
 
 def from_pagemap(words: U64) -> U64:
-    """PTEs of pagemap's words that are *swapped*; a guard, or a page that userfaultfd protects, also where its frame is hidden."""
+    """PTEs of pagemap's words that are *swapped*; a guard, or a page that userfaultfd protects, also where its type is hidden."""
     frame = words & pm.PFN_MASK
     found = swp_entry(frame & _TYPES, frame >> np.uint64(5))
     unseen = frame == 0
-    found[unseen] = swp_entry(np.uint64(0), np.uint64(0))
     guard = unseen & ((words & pm.GUARD) != 0)
-    found[guard] = swp_entry(np.uint64(MARKER_TYPE), np.uint64(MARKER_GUARD))
+    found[guard] = swp_entry(np.full(1, MARKER_TYPE, np.uint64), np.full(1, MARKER_GUARD, np.uint64))
     found[(words & pm.UFFD_WP) != 0] |= SWP_UFFD_WP
     return found
 
@@ -106,7 +103,7 @@ def from_pagemap(words: U64) -> U64:
 def kind_known(words: U64) -> npt.NDArray[np.bool_]:
     """Of pagemap's words that are *swapped*: whether they say what the entry is.
 
-    A reader without CAP_SYS_ADMIN sees type 0 and offset 0, which no swap entry has (slot 0 is the area's header); the two flags it sees too.
+    A reader without CAP_SYS_ADMIN sees type 0 and offset 0, which no swap entry has (slot 0 is the area's header); it sees the two flags.
     """
     known: npt.NDArray[np.bool_] = (words & (pm.PFN_MASK | pm.GUARD | pm.UFFD_WP)) != 0
     return known

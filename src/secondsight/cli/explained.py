@@ -10,8 +10,8 @@ from secondsight.cli.plain import number
 from secondsight.words import several
 
 if TYPE_CHECKING:
-    from secondsight.live.capture import Snapshot
     from secondsight.live.answer import Block, Explanation, Mapping
+    from secondsight.live.capture import Snapshot
 
 _SHOWN = 8  # of the blocks that collapse or are wasted
 _ALIKE = 3  # of anything else with the same answer
@@ -134,12 +134,23 @@ def _print_head(answer: Explanation) -> None:
         print(f"  kernel memory was not read: {answer.missing}")
     for name, state in answer.channels.items():
         print(f"  {name:<10} {state}")
+    print(f"  {'khugepaged':<10} {_registered(answer)}")
     for point in answer.open_points:
         print(f"  open: {point}; judged both ways")
     limits = ", ".join(
         f"{name} {value}" for name, value in answer.limits.items() if name.startswith(("max", "enabled"))
     )
     print(f"  limits: {limits}")
+
+
+def _registered(answer: Explanation) -> str:
+    from secondsight.live.surroundings import PERHAPS_UNREGISTERED, UNREGISTERED
+
+    if answer.registered:
+        return "knows this process"
+    if answer.registered is None:
+        return f"{PERHAPS_UNREGISTERED} (its list is only in kernel memory)"
+    return UNREGISTERED
 
 
 def _print_totals(answer: Explanation) -> None:
@@ -158,7 +169,7 @@ def _print_totals(answer: Explanation) -> None:
     print(
         f"khugepaged will collapse {totals.collapsible}, may collapse {totals.collapsible_if} more; "
         f"memory that would add: {_size(totals.bloat)}; wasted passes ahead: {totals.wasted}{perhaps}; "
-        f"verdicts that hang on the unknown: {totals.unknown}"
+        f"uncertain verdicts: {totals.unknown}"
     )
     for status, count in totals.by_status.items():
         print(f"  {count:8} {status}")
@@ -176,7 +187,7 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
         alike.setdefault((*key[:2], f"{key[2]} {m.start:x}") if everything else key, []).append(m)
     for same in alike.values():
         for m in same[:_ALIKE]:
-            state = f"passed by: {m.refused}" if m.refused else "eligible"
+            state = f"skipped: {m.refused}" if m.refused else "eligible"
             words = (
                 f"{m.start:012x}-{m.end:012x}", m.perms, f"{several(m.blocks, 'block')} ({m.huge} huge, {m.empty} empty)",
                 m.advice, m.name, state,
@@ -216,7 +227,7 @@ def _print_blocks(answer: Explanation, everything: bool) -> None:
     if not (answer.blocks if everything else groups):
         return
     print(
-        f"\n{'every block' if everything else 'telling blocks'}: pages present/swapped, and used by PRIMARY REFERENCED SECONDARY"
+        f"\n{'every block' if everything else 'notable blocks'}: pages present/swapped, and used by PRIMARY REFERENCED SECONDARY"
     )
     if everything:
         for block in answer.blocks:
@@ -236,7 +247,7 @@ def _print_blocks(answer: Explanation, everything: bool) -> None:
 
 
 def _verdict(block: Block) -> str:
-    return block.status if block.known else f"{block.status} (not certain)"
+    return block.status if block.known else f"{block.status} (uncertain)"
 
 
 def _words(block: Block) -> str:

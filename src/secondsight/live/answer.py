@@ -10,8 +10,9 @@ import msgspec
 class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     """One 2 MiB block. Counts are pages; a channel's count of None is unknown, with ``*_unknown`` pages not seen.
 
-    ``status`` is what khugepaged will answer (``ineligible``: it passes the mapping by; ``unregistered``: it does not know the process);
-    *known* False: ``others`` could come instead, for what *unread* names. *entries*: what is neither present nor swap, by its kind. *wasted*: in a pass that allocates a huge page and unmaps the block from the secondary MMUs for nothing; *wasted_if*: so, if a
+    ``status`` is what khugepaged will answer (``ineligible``: it skips the mapping; ``unregistered``: it does not know the process);
+    *known* False: ``others`` could come instead, for what *unread* names. *entries*: what is neither present nor swap, by its kind.
+    *wasted*: in a pass that allocates a huge page and unmaps the block from the secondary MMUs for nothing; *wasted_if*: so, if a
     secondary MMU that could not be read used it.
     """
 
@@ -39,7 +40,7 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Mapping(msgspec.Struct, frozen=True):
-    """One mapping: *blocks* whole 2 MiB blocks, *empty* of them hold nothing; *refused* says why it is passed by, empty if it is not."""
+    """One mapping: *blocks* whole 2 MiB blocks, *empty* of them hold nothing; *refused* says why it is skipped, empty if it is not."""
 
     start: int
     end: int
@@ -89,8 +90,8 @@ class Explanation(msgspec.Struct, frozen=True):
     mappings: tuple[Mapping, ...]
     blocks: tuple[Block, ...]
     longest_call_seconds: float = 0.0
+    #: khugepaged knows the process; None: its list was not read
+    registered: bool | None = None
 
 
 SCHEMA = 1
-
-

@@ -17,7 +17,7 @@ from secondsight.words import several
 if TYPE_CHECKING:
     from secondsight.live.judged import Judged
 
-#: what a verdict can hang on, as *unread* names it
+#: what can leave a verdict open, as *unread* names it
 KHUGEPAGED_LIST = "khugepaged's list"
 PINS = "pins (references beyond the mappings)"
 ENTRY_KIND = "what the entries that are not present are"
@@ -111,7 +111,8 @@ class BlockVerdicts:
             return answer
         if registered is None:
             return answer._replace(
-                others=tuple(sorted({*answer.others, "unregistered"})), unread=(*answer.unread, KHUGEPAGED_LIST)
+                others=tuple(sorted({*answer.others, "unregistered"})),
+                unread=(*answer.unread, KHUGEPAGED_LIST),
             )
         return _Answer("unregistered", f"{UNREGISTERED} (it would answer {answer.status})")
 
@@ -135,9 +136,7 @@ class BlockVerdicts:
             reason = reasons.REFUSAL_AHEAD if lacks else reasons.LOST_REFERENCE_AHEAD
         else:
             scan = first.scan
-            reason = self._reason(
-                str(code), row, vma, int(scan.unmapped[place]), int(scan.referenced[place])
-            )
+            reason = self._reason(str(code), row, vma, int(scan.unmapped[place]), int(scan.referenced[place]))
         unread: tuple[str, ...] = ()
         if others:
             unread = self._unread(row, place, judged)
@@ -159,7 +158,11 @@ class BlockVerdicts:
             points.append(f"{ACCESSED} (not in procfs)")
         if counts.referenced_unknown[row]:
             points.append(f"{PAGE_FLAGS} that could not be read")
-        if counts.unread_entries[row] or counts.has(EntryKind.SPECIAL, row) or counts.has(EntryKind.DEVICE, row):
+        if (
+            counts.unread_entries[row]
+            or counts.has(EntryKind.SPECIAL, row)
+            or counts.has(EntryKind.DEVICE, row)
+        ):
             points.append(ENTRY_KIND)
         if counts.secondary_unknown[row]:
             whys = (a.why for a in self._snapshot.header.secondary if a.why)
@@ -177,9 +180,15 @@ class BlockVerdicts:
                 return f"{said}, and no hole is tolerated while userfaultfd is armed"
             return f"{said}, max_ptes_none is {limits.max_ptes_none}"
         if status == "failed":
-            return f"{self._markers(row)}: khugepaged cannot read that in, so each pass fails while it is there"
+            return (
+                f"{self._markers(row)}: khugepaged cannot read that in, so each pass fails while it is there"
+            )
         if status == "exceed_swap_pte":
-            return f"{self._not_present(row)}, max_ptes_swap is {limits.max_ptes_swap}"
+            never = any(counts.has(kind, row) for kind in FAILING)
+            return (
+                f"{self._not_present(row)}, max_ptes_swap is {limits.max_ptes_swap}"
+                + "; it never collapses while those are there" * never
+            )
         if status == "exceed_shared_pte":
             return f"{several(int(counts.shared[row]), 'page is', 'pages are')} shared, max_ptes_shared is {limits.max_ptes_shared}"
         if status == "lack_referenced_page" and unmapped and referenced:
@@ -203,16 +212,16 @@ class BlockVerdicts:
         """``65 pages are guard regions``, ``70 pages are swapped out`` …"""
         counts = self._counts
         named = [
-            f"{int(count[row]):,} {reasons.STATES[kind]}" for kind, count in counts.entries.items() if count[row]
+            f"{int(count[row]):,} {reasons.STATES[kind]}"
+            for kind, count in counts.entries.items()
+            if count[row]
         ]
         unread = int(counts.unread_entries[row])
         if unread:
             named.append(f"{unread:,} of a kind that could not be read (swap, guard, poison …)")
         said = f"{several(counts.absent(row), 'page is', 'pages are')} not present: {', '.join(named)}"
-        if named and len(named) == 1 and int(counts.swapped[row]) == counts.absent(row):
+        if int(counts.swapped[row]) == counts.absent(row):
             said = f"{several(int(counts.swapped[row]), 'page is', 'pages are')} swapped out"
-        if any(counts.has(kind, row) for kind in FAILING):
-            said += "; it never collapses while those are there"
         return said
 
 

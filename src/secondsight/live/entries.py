@@ -41,9 +41,7 @@ class SpecialEntries(NamedTuple):
     @property
     def rows(self) -> I64:
         """The blocks that have any."""
-        return np.flatnonzero(
-            (self.protected < HPAGE_PMD_NR) | (self.failing < HPAGE_PMD_NR) | self.unread
-        )
+        return np.flatnonzero((self.protected < HPAGE_PMD_NR) | (self.failing < HPAGE_PMD_NR) | self.unread)
 
     def corrected(self, look: Look, codes: Codes, rows: I64) -> tuple[Codes, I64]:
         """(codes, page that stops each or 512) of the blocks *rows*: *codes* of a judgement whose scan was *look*, both of all M."""

@@ -59,6 +59,7 @@ def explain(snapshot: Snapshot) -> Explanation:
         mappings=mappings,
         blocks=blocks,
         longest_call_seconds=header.longest_call,
+        registered=header.surroundings.registered,
     )
 
 

@@ -68,7 +68,12 @@ class Judged:
         self.place[rows] = np.arange(len(rows))
 
     def _correct(
-        self, snapshot: Snapshot, rows: I64, view: BlockView, kernels: tuple[Rules, ...], readings: list[Verdict]
+        self,
+        snapshot: Snapshot,
+        rows: I64,
+        view: BlockView,
+        kernels: tuple[Rules, ...],
+        readings: list[Verdict],
     ) -> None:
         """Put right the codes of blocks with entries that are no swap (``entries.py``)."""
         kinds = entry_kinds(snapshot)

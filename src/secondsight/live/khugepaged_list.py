@@ -24,7 +24,7 @@ _MOST = 1 << 20
 
 
 class KhugepagedList(NamedTuple):
-    """*mms*: addresses of ``struct mm_struct``, in the order of the visits; *at*: the one that is being visited (None: none); *address* in it."""
+    """*mms*: addresses of ``struct mm_struct``, in the order of the visits; *at*: the one being visited (None: none), *address* in it."""
 
     mms: tuple[int, ...]
     at: int | None
@@ -50,9 +50,7 @@ def _walk(kernel: Kernel, where: int) -> KhugepagedList | None:
     program = kernel.program
     scan = drgn.Object(program, "struct khugepaged_scan", address=where)
     mms = []
-    for slot in list_for_each_entry(
-        "struct mm_slot", scan.mm_head.address_of_(), "mm_node"
-    ):
+    for slot in list_for_each_entry("struct mm_slot", scan.mm_head.address_of_(), "mm_node"):
         mms.append(int(slot.mm.value_()))
         if len(mms) > _MOST:
             return None

@@ -83,7 +83,8 @@ def take(kernel: Kernel, pid: int, within: tuple[int, int] | None = None) -> Sna
     header = Header(
         format=FORMAT, version=__version__, taken=time.time(), seconds=time.monotonic() - begun, source=kernel.source, missing="",
         pid=pid, name=remote.name, machine="x86_64", facts=facts(kernel), limits=limits(kernel), enabled=enabled(kernel),
-        counts_known=True, surroundings=from_kernel(kernel, int(remote.mm.value_())), secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary), mappings=tuple(vmas),
+        counts_known=True, surroundings=from_kernel(kernel, int(remote.mm.value_())),
+        secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary), mappings=tuple(vmas),
     )  # fmt: skip
     return Snapshot(header, columns)
 

@@ -24,7 +24,7 @@ _KINDS = {
     "wasted": ("#d62839", "wasted pass: in use, and refused at the second look"),
     "idle": ("#e9c46a", "no page was used"),
     "limit": ("#b08968", "a limit or a held page stands against it"),
-    "passed": ("#8e929c66", "the mapping is passed by"),
+    "passed": ("#8e929c66", "the mapping is skipped"),
 }
 _STYLE = """
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
@@ -150,7 +150,7 @@ def _map(mappings: list[Mapping], blocks: list[Block]) -> str:
         for i, b in enumerate(blocks)
     )
     mapping = mappings[0]
-    state = f"passed by: {mapping.refused}" if mapping.refused else "eligible"
+    state = f"skipped: {mapping.refused}" if mapping.refused else "eligible"
     end = max(each.end for each in mappings)
     head = f"{mapping.start:012x}-{end:012x} {mapping.perms} {mapping.advice} {mapping.name}"
     count = f"{len(mappings):,} mappings alike, " if len(mappings) > 1 else ""
@@ -170,7 +170,7 @@ def _words(block: Block) -> str:
         )
     )
     guest = f"\nguest {block.guest:#x}, slot {block.slot}" if block.guest is not None else ""
-    doubt = "" if block.known else " (not certain)"
+    doubt = "" if block.known else " (uncertain)"
     return f"{block.address:#x}: {block.populated} present, {block.swapped} swapped\n{used}{guest}\n{block.status}{doubt}: {block.reason}"
 
 

@@ -95,5 +95,3 @@ def _count(pages: npt.NDArray[np.bool_]) -> Counts:
 def _of_first(huge: npt.NDArray[np.bool_], page: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """*page* bool[N, 512], its first column for all pages of the blocks that are *huge* (bool[N, 1])."""
     return np.where(huge, page[:, :1], page)
-
-
