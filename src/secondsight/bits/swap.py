@@ -15,7 +15,7 @@ x86-64's own layout, and what ``/proc/PID/pagemap`` makes of it for a reader tha
                         before), 2 guard (6.13)
 
 Sources: arch/x86/include/asm/pgtable_64.h (__swp_entry), include/linux/swap.h (MAX_SWAPFILES, SWP_*), include/linux/swapops.h
-(PTE_MARKER_*), fs/proc/task_mmu.c (pte_to_pagemap_entry). The number of types is the build's: with CONFIG_MIGRATION, CONFIG_MEMORY_FAILURE and
+(PTE_MARKER_*), fs/proc/task_mmu.c (pte_to_pagemap_entry). The types are the build's: with CONFIG_MIGRATION, CONFIG_MEMORY_FAILURE and
 CONFIG_DEVICE_PRIVATE, which distributions set, as above; what a build without one of them calls swap area 23 is *special* here.
 
 What khugepaged makes of each (mm/khugepaged.c, __collapse_huge_page_swapin; mm/memory.c, do_swap_page): the scan counts every one as
