@@ -1,45 +1,73 @@
-"""Choosing and collapsing: the budget kept, errnos told, NOHUGEPAGE left alone, the end of the process seen."""
+"""Collapsing: limits, budget and pace kept, errnos told, the first refusal the last call, the end of the process seen."""
 
 import errno
 
 import numpy as np
 import pytest
 
-from secondsight.bits import pte as bits
-from secondsight.errors import TargetGone, UsageError
+from secondsight.bits import pagemap as pm
+from secondsight.errors import TargetGone
 from secondsight.live import collapse, madvise
-from secondsight.live.collapse import (
-    Choice,
-    Limits,
-    carry_out,
-    choices,
-    parse_budget,
-    parse_coverage,
-    parse_stall,
-)
-from secondsight.policy.registry import make
-from support.snapshots import BLOCK, START, columns, snapshot, with_vm
+from secondsight.live.candidates import Choice, Selection
+from secondsight.live.collapse import Collapser, Pace
+from secondsight.live.limits import Limit
+from secondsight.live.resident import Resident
+from secondsight.live.vma import Vma
+from support.snapshots import BLOCK, START
+
+OWN = pm.PRESENT | pm.EXCLUSIVE
+MIB = 1 << 20
 
 
 class Target:
-    """A process whose memory is *huge* of *total* blocks; dies after *lives* calls."""
+    """A process whose memory is *huge* of *total* blocks; dies after *lives* calls. Its own pagemap."""
 
     pid, pidfd, name = 4242, 9, "target"
 
     def __init__(self, total=10, lives=1 << 30):
         self.total, self.huge, self.lives = total, 0, lives
+        self.errors, self.own, self.execs = [], 512, None
+        self.mapped = True
 
     def alive(self):
         return self.lives > 0
 
     def read_file(self, name):
+        assert name == "maps"
         if not self.alive():
             raise TargetGone("process 4242 has gone")
-        end = START + self.total * BLOCK
         return (
-            f"{START:x}-{end:x} rw-p 00000000 00:00 0 \nAnonymous: {self.total * 2048} kB\n"
-            f"AnonHugePages: {self.huge * 2048} kB\nVmFlags: rd wr hg\n"
-        ).encode()
+            f"{START:x}-{START + self.total * BLOCK * self.mapped + 4096:x} rw-p 00000000 00:00 0 \n".encode()
+        )
+
+    def read(self, address, pages):
+        if not self.alive() or (self.execs is not None and self.huge >= self.execs):
+            raise TargetGone("its address space has gone")
+        words = np.zeros(pages, np.uint64)
+        words[: self.own] = OWN
+        return words
+
+    def huge_blocks(self, blocks):
+        return np.ones(len(blocks), bool)
+
+
+class Freely:
+    """A guard that allows everything but what a test takes away."""
+
+    start = Limit("memory.max", "/x", 64 * MIB, 20 * MIB)
+    derived = True
+
+    def __init__(self, allowance=1 << 40):
+        self.allowance, self.reasons, self.met = allowance, [], [0]
+
+    def refusals(self):
+        return self.met[0] if len(self.met) == 1 else self.met.pop(0)
+
+    def fits(self, added, so_far):
+        return so_far + added <= self.allowance
+
+    def refusal(self, added):
+        return self.reasons.pop(0) if self.reasons else ""
 
 
 @pytest.fixture
@@ -52,37 +80,118 @@ def target(monkeypatch):
         made.huge += number == 0
         return number
 
-    made.errors = []
+    def sums(process, memory, spans, within):
+        if not process.alive():
+            raise TargetGone("process 4242 has gone")
+        return Resident(2 * process.total * BLOCK, process.total * BLOCK, process.huge * BLOCK)
+
     monkeypatch.setattr(madvise, "collapse", fake)
-    monkeypatch.setattr(collapse, "_confirmed", lambda process, addresses: len(addresses))
+    monkeypatch.setattr(collapse, "measure", sums)
+    monkeypatch.setattr(collapse, "_failures", lambda: 7)
     return made
 
 
-def some(count):
-    return [Choice(START + i * BLOCK, 500, None, 12) for i in range(count)]
+def some(count, left=None):
+    chosen = [Choice(START + i * BLOCK, 512, None, 0) for i in range(count)]
+    vma = Vma(START, START + count * BLOCK, "rw-p", 0, "00:00", 0, "")
+    return Selection(chosen, dict(left or {}), {}, count + sum((left or {}).values()), [vma])
+
+
+def carry_out(target, selection, pace=None, wait=lambda seconds: False, guard=None):
+    done = Collapser(target, target, guard or Freely(), pace or Pace(), wait).run(selection)
+    if done.stopped not in (collapse.EXITED, collapse.EXEC):
+        told = done.collapsed + sum(done.refused.values()) + sum(done.left.values())
+        assert told == done.considered, "every block has its one place"
+    return done
 
 
 def test_counts_causes_and_proof(target):
-    target.errors = [errno.ENOMEM, 0, errno.EAGAIN, errno.EAGAIN, 0]
-    done = carry_out(target, some(5), Limits(), lambda seconds: False)
-    assert (done.collapsed, done.confirmed, done.bloat) == (2, 2, 2 * 12 * 4096)
-    assert list(done.refused.values()) == [2, 1] and next(iter(done.refused)).startswith(
-        "EAGAIN: a page is pinned"
-    )
-    assert (done.huge_before, done.huge_after) == (0, 2 * BLOCK)
+    target.errors = [errno.EINVAL, 0, errno.EAGAIN, errno.EAGAIN, 0]
+    target.own = 500
+    done = carry_out(target, some(5))
+    assert (done.collapsed, done.confirmed, done.added) == (2, 2, 2 * 12 * 4096)
+    assert list(done.refused.values()) == [2, 1]
+    assert next(iter(done.refused)).startswith("EAGAIN: a page is pinned")
+    assert (done.before.huge, done.after.huge) == (0, 2 * BLOCK) and not done.failed
+
+
+def test_what_is_added_is_counted_when_it_is_added(target):
+    """Shared pages, holes and zero pages: whatever this process does not map alone."""
+    target.own = 0
+    assert carry_out(target, some(3)).added == 3 * BLOCK
+
+
+def test_no_room_for_it_leaves_a_block_alone(target):
+    target.own = 256
+    done = carry_out(target, some(5), guard=Freely(allowance=2 * MIB))
+    assert done.collapsed == 2 and done.added == 2 * MIB and done.failed
+    (reason,) = done.left
+    assert done.left[reason] == 3 and "half of what its limits leave" in reason and "cgroup /x" in reason
+
+
+def test_an_allowance_of_the_users_own_is_no_failure(target):
+    guard = Freely(allowance=MIB)
+    guard.derived, target.own = False, 256
+    done = carry_out(target, some(3), guard=guard)
+    assert done.collapsed == 1 and not done.failed and "--max-added 1.0 MiB" in next(iter(done.left))
+
+
+def test_it_stops_before_a_limit(target):
+    guard = Freely()
+    guard.reasons = ["", "", "memory.max of cgroup /x: full"]
+    done = carry_out(target, some(5), guard=guard)
+    assert done.collapsed == 2 and done.failed and done.stopped.endswith("full")
+    assert done.left == {"not reached: memory.max of cgroup /x: full": 3}
+
+
+def test_a_host_that_reclaims_is_waited_for(target):
+    guard, waits = Freely(), []
+    guard.reasons = ["free memory is below the low watermark", "free memory is below the low watermark"]
+    done = carry_out(target, some(1), wait=lambda seconds: waits.append(seconds) or False, guard=guard)
+    assert done.collapsed == 1 and [each for each in waits if each] == [0.2, 0.2]
+    guard.reasons = ["free memory is below the low watermark"] * 9
+    assert carry_out(target, some(1), guard=guard).failed
+
+
+def test_the_first_refused_charge_is_the_last(target):
+    target.errors = [0, errno.EBUSY, 0]
+    guard = Freely()
+    guard.met = [3, 3, 4]
+    done = carry_out(target, some(5), guard=guard)
+    assert done.collapsed == 1 and done.failed and target.huge == 1
+    assert done.refused == {"EBUSY: the memory cgroup refused the charge": 1}
+
+
+def test_a_busy_page_is_no_refused_charge(target):
+    target.errors = [errno.EBUSY, 0]
+    done = carry_out(target, some(2))
+    assert done.collapsed == 1 and not done.failed
+
+
+def test_the_first_refused_allocation_is_the_last(target, monkeypatch):
+    failures = iter((7, 8, 9, 10))
+    monkeypatch.setattr(collapse, "_failures", lambda: next(failures))
+    target.errors = [errno.ENOMEM, 0]
+    done = carry_out(target, some(3))
+    assert (done.collapsed, done.failed) == (0, True) and done.stopped.startswith("ENOMEM: no huge page")
+
+
+def test_what_was_unmapped_meanwhile_is_no_refused_allocation(target):
+    target.errors, target.mapped = [errno.ENOMEM, 0], False
+    done = carry_out(target, some(2))
+    assert done.collapsed == 1 and not done.failed and not done.stopped
 
 
 def test_until_coverage(target):
-    full = [Choice(START + i * BLOCK, 512, None, 0) for i in range(10)]
-    done = carry_out(target, full, Limits(until=0.5), lambda seconds: False)
+    done = carry_out(target, some(10), Pace(until=0.5))
     assert done.collapsed == 5 and done.stopped == "coverage reached" and done.coverage == 0.5
+    assert done.after.share == 0.25, "of the resident, beside that of the eligible"
 
 
 def test_coverage_is_reached_by_the_last_block_too(target):
-    full = [Choice(START + i * BLOCK, 512, None, 0) for i in range(5)]
-    assert carry_out(target, full, Limits(until=0.5), lambda seconds: False).stopped == "coverage reached"
+    assert carry_out(target, some(5), Pace(until=0.5)).stopped == "coverage reached"
     target.huge = 0
-    assert carry_out(target, full[:4], Limits(until=0.5), lambda seconds: False).stopped == ""
+    assert carry_out(target, some(4), Pace(until=0.5)).stopped == ""
 
 
 def test_the_budget_is_a_pace(target):
@@ -92,7 +201,7 @@ def test_the_budget_is_a_pace(target):
         waits.append(seconds)
         return len(waits) == 4
 
-    done = carry_out(target, some(10), Limits(budget=BLOCK), wait)
+    done = carry_out(target, some(10), Pace(budget=BLOCK), wait)
     assert done.collapsed == 3 and done.stopped == "interrupted"
     assert waits[0] == 0 and all(0.5 < w <= n for n, w in zip((1, 2, 3), waits[1:], strict=True))
 
@@ -101,77 +210,20 @@ def test_long_calls_rest_then_end(target, monkeypatch):
     clock = iter(range(10_000))
     monkeypatch.setattr(collapse.time, "monotonic", lambda: next(clock))
     rests = []
-    done = carry_out(target, some(10), Limits(max_stall=0.5), lambda seconds: rests.append(seconds) or False)
+    done = carry_out(target, some(10), Pace(max_stall=0.5), lambda seconds: rests.append(seconds) or False)
     assert done.collapsed == 4 and "longer than 500 ms" in done.stopped
     assert [r for r in rests if r] == [1.0, 2.0, 4.0]
 
 
 def test_a_process_that_dies(target):
     target.lives = 3
-    done = carry_out(target, some(10), Limits(), lambda seconds: False)
+    done = carry_out(target, some(10))
     assert done.collapsed == 3 and done.stopped == collapse.EXITED
-    assert done.confirmed is None and done.huge_after is None and done.coverage is None, "nobody could look"
+    assert done.confirmed is None and done.after is None and done.coverage is None, "nobody could look"
 
 
 def test_an_exec_ends_it_for_the_blocks_are_another_programs(target):
-    class Memory:
-        def read(self, address, pages):
-            if target.huge >= 3:
-                raise TargetGone("its address space has gone")
-
-    done = carry_out(target, some(10), Limits(), lambda seconds: False, memory=Memory())
+    target.execs = 3
+    done = carry_out(target, some(10))
     assert (done.collapsed, done.stopped, done.refused) == (3, collapse.EXEC, {})
-    assert done.confirmed is None and done.huge_after is None
-
-
-def test_guest_only_blocks_are_chosen_and_idle_ones_not():
-    young = np.zeros((4, 512), bool)
-    young[1, :5] = young[3, :] = True
-    chosen = choices(snapshot(with_vm(columns(4), young)), make("khugepaged"), Limits())
-    assert [(c.address - START) // BLOCK for c in chosen] == [3, 1], "the most used first"
-    assert [c.used for c in chosen] == [512, 5]
-
-
-def test_unknown_use_is_chosen_unless_certainty_is_asked():
-    found = columns(2, secondary=False)
-    found.pte_known[0] = False
-    found.pte[1, 0] |= bits.ACCESSED
-    every = choices(snapshot(found), make("khugepaged"), Limits())
-    sure = choices(snapshot(found), make("khugepaged"), Limits(certain=True))
-    assert [c.used for c in every] == [1, None] and [c.used for c in sure] == [1]
-
-
-@pytest.mark.parametrize("flags", [("nh",), ("nh", "hg"), ("ht",), ("pf",)])
-def test_forbidden_mappings_are_never_chosen(flags):
-    found = columns(2)
-    found.pte[:, :] |= bits.ACCESSED
-    for policy in ("khugepaged", "madv_collapse"):
-        assert not choices(snapshot(found, flags=flags), make(policy), Limits())
-
-
-def test_advised_only():
-    found = columns(1)
-    found.pte[:] |= bits.ACCESSED
-    assert choices(snapshot(found, flags=(), enabled="never"), make("madv_collapse"), Limits())
-    assert not choices(snapshot(found, flags=()), make("madv_collapse"), Limits(advised=True))
-
-
-def test_policies_that_would_change_the_target_are_refused():
-    with pytest.raises(UsageError, match="clears accessed bits"):
-        collapse.check_policy(make("ingens"))
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("512MiB/s", 512 << 20), ("1G", 1 << 30), ("4096k/s", 4 << 20), ("2.5MB", 2621440)]
-)
-def test_budgets(text, value):
-    assert parse_budget(text) == value
-
-
-@pytest.mark.parametrize(
-    ("parse", "text"), [(parse_budget, "1MiB/s"), (parse_budget, "fast"), (parse_stall, "5"), (parse_stall, "0ms"),
-                        (parse_coverage, "0%"), (parse_coverage, "101%"), (parse_coverage, "95")],
-)  # fmt: skip
-def test_amounts_that_are_none(parse, text):
-    with pytest.raises(UsageError, match="write"):
-        parse(text)
+    assert done.confirmed is None and done.after is None

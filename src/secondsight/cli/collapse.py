@@ -1,4 +1,4 @@
-"""``secondsight collapse``: make the hot blocks of a process huge, within a budget."""
+"""``secondsight collapse``: make the hot blocks of a process huge, within a budget and under the limits it lives under."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secondsight.cli.options import KernelMemoryOption, RangeOption
-from secondsight.words import several
 
 if TYPE_CHECKING:
-    from secondsight.live.collapse import Choice, Limits, Round
+    from secondsight.live.candidates import Wanted
+    from secondsight.live.collapse import Pace
+    from secondsight.live.guard import Guarding
     from secondsight.live.process import Process
     from secondsight.live.stopping import Stopping
     from secondsight.policy.protocol import Policy
@@ -22,14 +23,40 @@ app = typer.Typer(help="Make the hot blocks of a process huge, within a budget."
 def collapse(
     pid: Annotated[int, typer.Option(help="The process.")],
     policy: Annotated[
-        str, typer.Option(help="Who chooses: a policy's name, with options as name,option=value.")
+        str,
+        typer.Option(
+            help="Who chooses: khugepaged (its own scan and limits) or madv_collapse (whatever holds enough), with options as "
+            "name,option=value; or a policy of your own that asks for no more than `young`."
+        ),
     ] = "khugepaged",
     within: RangeOption = None,
+    max_added: Annotated[
+        str | None,
+        typer.Option(help="Add at most so much memory (default: half of what the tightest limit leaves)."),
+    ] = None,
+    min_populated: Annotated[
+        int, typer.Option(min=1, max=512, help="Only blocks with so many pages present.")
+    ] = 1,
+    override: Annotated[
+        bool,
+        typer.Option(
+            "--override",
+            help="Also against the administrator: enabled=never, or memory without MADV_HUGEPAGE under madvise.",
+        ),
+    ] = False,
     budget: Annotated[str | None, typer.Option(help="At most this much a second, such as 512MiB/s.")] = None,
     max_stall: Annotated[
         str | None,
         typer.Option(help="Rest after a call that took longer, such as 5ms; give up after several."),
     ] = None,
+    max_pressure: Annotated[
+        str,
+        typer.Option(help="Stop once tasks wait for memory more than this share of the time (PSI)."),
+    ] = "10%",
+    compact: Annotated[
+        bool,
+        typer.Option("--compact", help="Go on where no free huge block is left: the kernel compacts memory."),
+    ] = False,
     until_coverage: Annotated[
         str | None, typer.Option(help="Stop once this share is huge, such as 95%.")
     ] = None,
@@ -46,126 +73,97 @@ def collapse(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a round.")] = False,
     kernel_memory: KernelMemoryOption = None,
 ) -> None:
-    """A khugepaged in user space, for one process: MADV_COLLAPSE through a pidfd, with proof from smaps and the page table.
+    """A khugepaged in user space, for one process: MADV_COLLAPSE through a pidfd, with proof from the page table.
 
-    Mappings marked MADV_NOHUGEPAGE are never touched. Stops when the process exits; an interrupt keeps what was done.
+    Stops before the limits that the process lives under (memory cgroup, free memory), at the first refused charge or allocation, and
+    when the process exits: exit code 1. Mappings marked MADV_NOHUGEPAGE are never touched. An interrupt keeps what was done.
     """
     from secondsight.errors import MissingPart
-    from secondsight.live import capture, madvise
+    from secondsight.live import amounts, candidates, capture, guard, madvise
     from secondsight.live import collapse as live
     from secondsight.live.process import Process
     from secondsight.live.stopping import Stopping
     from secondsight.policy.registry import make
 
     bounds = capture.parse_range(within) if within else None
-    limits = live.Limits(
-        budget=live.parse_budget(budget) if budget else None,
-        max_stall=live.parse_stall(max_stall) if max_stall else None,
-        until=live.parse_coverage(until_coverage) if until_coverage else None,
-        advised=advised,
-        certain=certain,
+    wanted = candidates.Wanted(
+        advised=advised, certain=certain, override=override, min_populated=min_populated, within=bounds
+    )
+    pace = live.Pace(
+        budget=amounts.parse_pace(budget) if budget else None,
+        max_stall=amounts.parse_stall(max_stall) if max_stall else None,
+        until=amounts.parse_share(until_coverage, "--until-coverage") if until_coverage else None,
         within=bounds,
     )
+    guarding = guard.Guarding(
+        max_added=amounts.parse_size(max_added, "--max-added") if max_added is not None else None,
+        max_stall_share=amounts.parse_share(max_pressure, "--max-pressure", "10%"),
+        compact=compact,
+    )
     chooser = make(policy)
-    live.check_policy(chooser)
+    candidates.check_policy(chooser)
     problem = madvise.available()
     if problem and not dry_run:
         raise MissingPart(f"MADV_COLLAPSE: {problem}")
     with Process.open(pid) as process, Stopping() as stopping:
         if not dry_run:
             assert process.pidfd >= 0  # said here rather than after the first capture
-        _rounds(
+        rounds = Rounds(process, chooser, wanted, pace, guarding)
+        rounds.kernel_memory, rounds.json, rounds.dry_run = kernel_memory, json, dry_run
+        code = rounds.run(stopping, follow)
+    if code:
+        raise typer.Exit(code)
+
+
+class Rounds:
+    """Choosing and collapsing, once or again and again."""
+
+    def __init__(
+        self, process: Process, policy: Policy, wanted: Wanted, pace: Pace, guarding: Guarding
+    ) -> None:
+        self.process, self.policy, self.wanted, self.pace, self.guarding = (
             process,
-            chooser,
-            limits,
-            kernel_memory,
-            stopping,
-            dry_run=dry_run,
-            follow=follow,
-            json=json,
+            policy,
+            wanted,
+            pace,
+            guarding,
         )
+        self.kernel_memory: bool | None = None
+        self.json = self.dry_run = False
 
+    def run(self, stopping: Stopping, follow: bool) -> int:
+        """The exit code."""
+        from secondsight.cli import collapsed
+        from secondsight.errors import TargetGone
+        from secondsight.live import candidates, capture
+        from secondsight.live import collapse as live
+        from secondsight.live.guard import Guard
+        from secondsight.live.probe import probe
+        from secondsight.live.procfs import Pagemap
 
-def _rounds(
-    process: Process, policy: Policy, limits: Limits, kernel_memory: bool | None, stopping: Stopping, *, dry_run: bool,
-    follow: bool, json: bool,
-) -> None:  # fmt: skip
-    import errno
-
-    from secondsight.errors import TargetGone
-    from secondsight.live import capture, madvise
-    from secondsight.live import collapse as live
-    from secondsight.live.probe import probe
-    from secondsight.live.procfs import Pagemap
-
-    kernel, missing = capture.open_kernel(kernel_memory)
-    facts = probe()
-    while True:
-        try:
-            with Pagemap(process) as memory:
-                taken = capture.take(process, kernel, missing, limits.within, facts)
-                chosen = live.choices(taken, policy, limits)
-                if dry_run:
-                    _print_choices(chosen, json)
-                    return
-                done = live.carry_out(process, chosen, limits, stopping.wait, memory=memory)
-        except TargetGone as left:
-            if not follow:
-                raise
-            print(f"{left}; nothing more to do")
-            return
-        done.considered = len(taken.columns.address)
-        _print_round(done, json)
-        gone = done.stopped in (live.EXITED, live.EXEC)
-        if done.stopped == madvise.CAUSES[errno.EPERM] or (gone and not follow):
-            raise typer.Exit(1)
-        over = done.stopped and not done.stopped.startswith("calls keep")
-        if not follow or over or stopping.wait(policy.interval / 1e9):
-            return
-
-
-def _print_choices(chosen: list[Choice], json: bool) -> None:
-    import msgspec
-
-    if json:
-        print(msgspec.json.encode(chosen).decode())
-        return
-    added = sum(choice.bloat for choice in chosen) * 4 / 1024
-    print(
-        f"would collapse {several(len(chosen), 'block')} ({len(chosen) * 2} MiB), adding {added:.1f} MiB of memory; nothing was changed"
-    )
-    for choice in chosen[:40]:
-        used = "?" if choice.used is None else choice.used
-        print(
-            f"  {choice.address:#014x} {several(choice.populated, 'page')} present, {used} known to be used, {choice.bloat} would be added"
-        )
-    if len(chosen) > 40:
-        print(f"  … {len(chosen) - 40} more; --json lists all")
-
-
-def _print_round(done: Round, json: bool) -> None:
-    import msgspec
-
-    if json:
-        print(msgspec.json.encode(done).decode(), flush=True)
-        return
-    cost = (
-        f"; {done.spent / done.collapsed * 1e6:.0f} us a block, longest call {done.stall * 1e3:.2f} ms"
-        if done.collapsed
-        else ""
-    )
-    print(
-        f"{several(done.considered, 'block')} looked at, {done.chosen} chosen, {done.collapsed} collapsed "
-        f"({'unknown' if done.confirmed is None else done.confirmed} confirmed by the page table), {done.bloat / 2**20:.1f} MiB added{cost}"
-    )
-    for cause, count in done.refused.items():
-        print(f"  {count:6} refused: {cause}")
-    coverage = "-" if done.coverage is None else f"{100 * done.coverage:.1f} %"
-    after = (
-        "unknown after"
-        if done.huge_after is None
-        else f"{done.huge_after / 2**20:.0f} MiB after, {coverage} of {done.resident / 2**20:.0f} MiB resident"
-    )
-    print(f"  huge in smaps: {done.huge_before / 2**20:.0f} MiB before, {after}")
-    if done.stopped:
-        print(f"  stopped: {done.stopped}", flush=True)
+        kernel, missing = capture.open_kernel(self.kernel_memory)
+        facts = probe()
+        while True:
+            try:
+                with Pagemap(self.process) as memory:
+                    guard = Guard(self.process, self.guarding)
+                    taken = capture.take(self.process, kernel, missing, self.wanted.within, facts)
+                    status = self.process.read_file("status")
+                    selection = candidates.select(taken, self.policy, self.wanted, status)
+                    if self.dry_run:
+                        collapsed.print_choices(selection, guard, self.json)
+                        return 0
+                    work = live.Collapser(self.process, memory, guard, self.pace, stopping.wait)
+                    done = work.run(selection)
+            except TargetGone as left:
+                if not follow:
+                    raise
+                print(f"{left}; nothing more to do")
+                return 0
+            collapsed.print_round(done, self.json)
+            gone = done.stopped in (live.EXITED, live.EXEC)
+            if done.failed or (gone and not follow):
+                return 1
+            over = done.stopped and not done.stopped.startswith("calls keep")
+            if not follow or over or stopping.wait(self.policy.interval / 1e9):
+                return 0

@@ -14,11 +14,13 @@ import numpy as np
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.batch import Batch, Host
-from secondsight.live import capture
+from secondsight.live import candidates, capture
 from secondsight.live import collapse as live
+from secondsight.live.guard import Guard, Guarding
 from secondsight.live.kmem import Kernel
 from secondsight.live.notifiers import registered
 from secondsight.live.process import Process
+from secondsight.live.procfs import Pagemap
 from secondsight.live.tracefs import Instance
 from secondsight.live.watch import Places, Watcher
 from secondsight.policy.kernel import Khugepaged
@@ -105,10 +107,13 @@ def main():
         else:
             with Process.open(space.pid) as process:
                 taken = capture.take(process, kernel, within=AREA)
-                budget = live.parse_budget("512MiB/s")
-                limits = live.Limits(until=0.95, advised=True, budget=budget, within=AREA)
-                chosen = live.choices(taken, Khugepaged(), limits)
-                done = live.carry_out(process, chosen, limits, lambda seconds: False)
+                wanted = candidates.Wanted(advised=True, within=AREA)
+                selection = candidates.select(taken, Khugepaged(), wanted)
+                pace = live.Pace(until=0.95, budget=512 << 20, within=AREA)
+                with Pagemap(process) as memory:
+                    guard = Guard(process, Guarding())
+                    work = live.Collapser(process, memory, guard, pace, lambda seconds: False)
+                    done = work.run(selection)
             answer["round"] = msgspec.to_builtins(done) | {"coverage": done.coverage}
         after = look.state()
         taken_before = faults(space.pid)

@@ -1,0 +1,93 @@
+"""What ``secondsight collapse`` chose and did, in lines and in JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from secondsight.words import several
+
+if TYPE_CHECKING:
+    from secondsight.live.candidates import Selection
+    from secondsight.live.collapse import Round
+    from secondsight.live.guard import Guard
+
+_LISTED = 40
+
+
+def mib(size: float, digits: int = 1) -> str:
+    """Bytes as MiB."""
+    return f"{size / 2**20:,.{digits}f} MiB"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1; ``-`` for None."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
+    """What would be collapsed, and why the rest would be left alone."""
+    import msgspec
+
+    from secondsight.live.guard import describe
+
+    chosen = selection.chosen
+    if json:
+        print(msgspec.json.encode(chosen).decode())
+        return
+    added = sum(choice.added for choice in chosen) * 4096
+    print(
+        f"would collapse {several(len(chosen), 'block')} ({len(chosen) * 2} MiB), adding {mib(added)} of memory; nothing was changed"
+    )
+    limit = f" ({describe(guard.start)})" if guard.start is not None else ""
+    print(f"  at most {mib(guard.allowance)} may be added{limit if guard.derived else ' (--max-added)'}")
+    _print_overridden(selection.overridden)
+    _print_left(selection.left)
+    for choice in chosen[:_LISTED]:
+        used = "?" if choice.used is None else choice.used
+        print(
+            f"  {choice.address:#014x} {several(choice.populated, 'page')} present, {used} known to be used, {choice.added} would be added"
+        )
+    if len(chosen) > _LISTED:
+        print(f"  … {len(chosen) - _LISTED} more; --json lists all")
+
+
+def print_round(done: Round, json: bool) -> None:
+    """What a round did."""
+    import msgspec
+
+    if json:
+        print(msgspec.json.encode(done).decode(), flush=True)
+        return
+    cost = (
+        f"; {done.spent / done.collapsed * 1e6:.0f} us a block, longest call {done.stall * 1e3:.2f} ms"
+        if done.collapsed
+        else ""
+    )
+    print(
+        f"{several(done.considered, 'block')} looked at, {done.chosen} chosen, {done.collapsed} collapsed "
+        f"({'unknown' if done.confirmed is None else done.confirmed} confirmed by the page table), {mib(done.added)} added{cost}"
+    )
+    _print_overridden(done.overridden)
+    for cause, count in done.refused.items():
+        print(f"  {count:6,} refused: {cause}")
+    _print_left(done.left)
+    before, after = done.before, done.after
+    if after is None:
+        print(f"  huge: {mib(before.huge, 0)} before, unknown after")
+    else:
+        print(
+            f"  huge: {mib(before.huge, 0)} before, {mib(after.huge, 0)} after: {percent(after.coverage)} of the "
+            f"{mib(after.eligible, 0)} that may be, {percent(after.share)} of the {mib(after.resident, 0)} resident"
+        )
+    if done.stopped:
+        print(f"  stopped: {done.stopped}", flush=True)
+
+
+def _print_overridden(overridden: dict[str, int]) -> None:
+    for cause, count in overridden.items():
+        print(f"  {count:6,} against the administrator (--override): {cause}")
+
+
+def _print_left(left: dict[str, int]) -> None:
+    for cause, count in left.items():
+        print(f"  {count:6,} left alone: {cause}")

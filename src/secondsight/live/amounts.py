@@ -1,0 +1,72 @@
+"""Amounts as operators write them on the command line: sizes, paces, times, shares."""
+
+from __future__ import annotations
+
+import re
+
+from secondsight.errors import UsageError
+from secondsight.geometry import PMD_SIZE
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE = r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(?:i?[bB])?"
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_pace(text: str) -> int:
+    """``512MiB/s``, ``1G/s``, ``4096k`` as bytes a second; at least one block.
+
+    Raises:
+        UsageError: not such an amount.
+    """
+    found = re.fullmatch(rf"{_SIZE}(?:/s)?", text.strip())
+    if found is None or (amount := int(float(found[1]) * _UNITS[found[2].lower()])) < PMD_SIZE:
+        raise UsageError(f"--budget {text}: write an amount a second such as 512MiB/s, at least 2MiB/s")
+    return amount
+
+
+def parse_size(text: str, option: str) -> int:
+    """``512MiB``, ``1G``, ``0`` as bytes.
+
+    Raises:
+        UsageError: not such an amount; the text names *option*.
+    """
+    found = re.fullmatch(_SIZE, text.strip())
+    if found is None:
+        raise UsageError(f"{option} {text}: write an amount such as 512MiB")
+    return int(float(found[1]) * _UNITS[found[2].lower()])
+
+
+def parse_stall(text: str) -> float:
+    """``5ms``, ``0.5s``, ``800us`` as seconds.
+
+    Raises:
+        UsageError: not such a time.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise UsageError(f"--max-stall {text}: write a time such as 5ms or 800us")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def parse_duration(text: str, option: str) -> float:
+    """``30s``, ``2min``, ``500ms`` as seconds.
+
+    Raises:
+        UsageError: not such a time; the text names *option*.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h)", text.strip())
+    if found is None or not 0 < (seconds := float(found[1]) * _SECONDS[found[2]]) <= 86400:
+        raise UsageError(f"{option} {text}: write a time such as 30s or 2min, at most a day")
+    return seconds
+
+
+def parse_share(text: str, option: str, example: str = "95%") -> float:
+    """``95%`` as 0.95.
+
+    Raises:
+        UsageError: not a percentage above 0 and up to 100; the text names *option*.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
+    if found is None or not 0 < float(found[1]) <= 100:
+        raise UsageError(f"{option} {text}: write a percentage such as {example}")
+    return float(found[1]) / 100
