@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from secondsight.errors import SecondSightError
+from secondsight.terminal import printable
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.stdout.flush()
         sys.exit(0)
     except SecondSightError as error:
-        print(f"secondsight: {error}", file=sys.stderr)
+        print(f"secondsight: {printable(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Terminated:
         print("secondsight: terminated; what was finished is kept", file=sys.stderr)
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         # Whatever could not be read or written and was not told by name: a full disk under standard output, most likely.
         why = os.strerror(error.errno) if error.errno else str(error)
-        print(f"secondsight: {error.filename or 'the output'}: {why}", file=sys.stderr)
+        print(f"secondsight: {printable(error.filename or 'the output')}: {why}", file=sys.stderr)
         _silence()
         sys.exit(1)
     except SystemExit as end:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from secondsight.cli.options import KnobOption, MglruOption, MmuOption, Progress, host, stands_behind
+from secondsight.terminal import markup
 
 if TYPE_CHECKING:
     from secondsight.report.schema import Results
@@ -226,11 +227,11 @@ def _print(results: Results, everything: bool, passes: bool) -> None:
     wide = Console()
     # A pipe has no width of its own: lines are not folded there.
     console = wide if wide.is_terminal else Console(width=400)
-    console.print(results.answer, highlight=False, soft_wrap=not wide.is_terminal)
+    console.print("\n".join(map(markup, results.answer.split("\n"))), highlight=False, soft_wrap=not wide.is_terminal)
     console.print()
     console.print(terminal(results, everything=everything))
     for table in [*(by_pass(results) if passes else []), *sensitivity(results)]:
         console.print()
         console.print(table)
     for note in results.provenance.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {markup(note)}", highlight=False)

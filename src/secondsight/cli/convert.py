@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from secondsight.terminal import markup
 from secondsight.words import several
 
 app = typer.Typer(help="Convert lackey, perf, DynamoRIO or damo records to a trace.")
@@ -58,12 +59,12 @@ def convert(
         )
     seconds = max(time.monotonic() - start, 1e-9)
     console.print(
-        f"{output}: {several(events, 'access', 'accesses')} from {provenance.source} in {seconds:.1f} s "
+        f"{markup(output)}: {several(events, 'access', 'accesses')} from {markup(provenance.source)} in {seconds:.1f} s "
         f"({events / seconds / 1e6:.2f} M/s), {output.stat().st_size / 1e6:.2f} MB",
         highlight=False,
     )
     for reason, number in provenance.dropped.items():
-        console.print(f"left out: {number:,} {reason}", highlight=False)
+        console.print(f"left out: {number:,} {markup(reason)}", highlight=False)
     if provenance.clock_held:
         console.print(
             f"clock ran backwards: {several(provenance.clock_held, 'row')} held at the latest time",

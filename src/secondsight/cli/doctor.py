@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from secondsight.terminal import printable
+
 app = typer.Typer(help="What this kernel and these permissions let us see and do.")
 
 _MARK = {"yes": "+", "partly": "~", "no": "-"}
@@ -28,19 +30,19 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="The findings as JS
     rights = (
         "root" if report.root and whole else held or "none of the capabilities " + ", ".join(report.wanted)
     )
-    print(f"kernel {report.kernel}, {rights}")
+    print(f"kernel {printable(report.kernel)}, {rights}")
     for group, title in _TITLES.items():
         print(f"\n{title}")
         for check in report.checks:
             if check.group != group:
                 continue
-            print(f"  {_MARK[check.state]} {check.name:<24} {check.found}")
+            print(f"  {_MARK[check.state]} {check.name:<24} {printable(check.found)}")
             if check.state != "yes" and check.mend:
-                print(f"    {'':<24} mend: {check.mend}")
+                print(f"    {'':<24} mend: {printable(check.mend)}")
     print("\nrules chosen by what the kernel has:")
     facts = report.facts
     print(
-        f"  {report.rules[0]}: lru_batch {facts.lru_batch}, zap carries accessed bits: {_known(facts.zap_transfers)}, MGLRU {facts.mglru}"
+        f"  {printable(report.rules[0])}: lru_batch {facts.lru_batch}, zap carries accessed bits: {_known(facts.zap_transfers)}, MGLRU {facts.mglru}"
     )
     for point in report.open_points:
         print(f"  open, judged both ways: {point}")

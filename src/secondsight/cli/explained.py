@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from secondsight.cli import import_numpy
 from secondsight.cli.plain import number
+from secondsight.terminal import printable
 from secondsight.words import several
 
 if TYPE_CHECKING:
@@ -124,16 +125,16 @@ def _size(amount: float) -> str:
 
 def _print_head(answer: Explanation) -> None:
     print(
-        f"process {answer.pid} ({answer.name}), kernel {answer.kernel}, read from {answer.source} in {answer.read_seconds:.2f} s"
+        f"process {answer.pid} ({printable(answer.name)}), kernel {printable(answer.kernel)}, read from {answer.source} in {answer.read_seconds:.2f} s"
     )
     if answer.longest_call_seconds:
         print(
             f"  cost to it: its mmap lock for reading, at most {1e3 * answer.longest_call_seconds:.2f} ms at a time"
         )
     if answer.missing:
-        print(f"  kernel memory was not read: {answer.missing}")
+        print(f"  kernel memory was not read: {printable(answer.missing)}")
     for name, state in answer.channels.items():
-        print(f"  {name:<10} {state}")
+        print(f"  {name:<10} {printable(state)}")
     print(f"  {'khugepaged':<10} {_registered(answer)}")
     for point in answer.open_points:
         print(f"  open: {point}; judged both ways")
@@ -190,7 +191,7 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
             state = f"skipped: {m.refused}" if m.refused else "eligible"
             words = (
                 f"{m.start:012x}-{m.end:012x}", m.perms, f"{several(m.blocks, 'block')} ({m.huge} huge, {m.empty} empty)",
-                m.advice, m.name, state,
+                m.advice, printable(m.name), state,
             )  # fmt: skip
             print(f"  {' '.join(word for word in words if word)}")
         left = same[_ALIKE:]
@@ -231,7 +232,7 @@ def _print_blocks(answer: Explanation, everything: bool) -> None:
     )
     if everything:
         for block in answer.blocks:
-            print(f"  {_words(block)}: {_verdict(block)}: {block.reason}")
+            print(f"  {_words(block)}: {_verdict(block)}: {printable(block.reason)}")
         return
     for group in groups:
         shown = group[: _SHOWN if group[0].wasted or group[0].status == "succeeded" else _ALIKE]
@@ -239,7 +240,7 @@ def _print_blocks(answer: Explanation, everything: bool) -> None:
         for block in sorted(shown, key=lambda b: (b.reason, b.address)):
             if block.reason != said:
                 said = block.reason
-                print(f"  {_verdict(block)}: {said}")
+                print(f"  {_verdict(block)}: {printable(said)}")
             print(f"    {_words(block)}")
         if len(group) > len(shown):
             print(f"    … {len(group) - len(shown)} more {_verdict(group[0])}")

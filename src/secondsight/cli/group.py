@@ -13,6 +13,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from secondsight.terminal import printable
+
 # name -> (module under secondsight.cli, one line for --help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "scenario": ("scenario", "Run a scenario on the model and print what khugepaged would say."),
@@ -106,5 +108,5 @@ def run(words: list[str]) -> None:
             error.show()
         else:
             path = error.ctx.command_path if error.ctx else _path(command, words)
-            print(f"{path}: {' '.join(error.format_message().split())} ({path} --help)", file=sys.stderr)
+            print(f"{path}: {printable(' '.join(error.format_message().split()))} ({path} --help)", file=sys.stderr)
         sys.exit(error.exit_code)

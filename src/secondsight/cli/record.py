@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from secondsight.cli.options import KernelMemoryOption
+from secondsight.terminal import markup
 from secondsight.words import several
 
 app = typer.Typer(
@@ -51,7 +52,7 @@ class _Ticker:
         seconds = time.monotonic() - self.start
         size = path.stat().st_size
         self.console.print(
-            f"{path}: {several(accesses, 'access', 'accesses')} in {seconds:.1f} s, {size / 1e6:.2f} MB",
+            f"{markup(path)}: {several(accesses, 'access', 'accesses')} in {seconds:.1f} s, {size / 1e6:.2f} MB",
             highlight=False,
         )
 
@@ -137,7 +138,7 @@ def vm(
         )
     ticker.done(output, seen)
     for reason, number in provenance.dropped.items():
-        ticker.console.print(f"left out: {number:,} {reason}", highlight=False)
+        ticker.console.print(f"left out: {number:,} {markup(reason)}", highlight=False)
     if code:
         raise typer.Exit(code if code > 0 else 128 - code)
 
@@ -180,7 +181,7 @@ def pid(
 
     def say(line: str) -> None:
         said.append(line)
-        ticker.console.print(line, highlight=False, soft_wrap=True)
+        ticker.console.print(markup(line), highlight=False, soft_wrap=True)
 
     with LiveChannels.open(process, interval, kernel_memory=kernel_memory, damon=damon) as channels:
         provenance = record_pid(
@@ -190,12 +191,12 @@ def pid(
     ticker.done(output, seen)
     if not seen:
         ticker.console.print(
-            f"nothing was seen, which does not mean that nothing was used; not seen by these channels: {'; '.join(provenance.unseen)}",
+            f"nothing was seen, which does not mean that nothing was used; not seen by these channels: {markup('; '.join(provenance.unseen))}",
             highlight=False,
             soft_wrap=True,
         )
     for note in provenance.notes:
         if note not in said:
-            ticker.console.print(note, highlight=False, soft_wrap=True)
+            ticker.console.print(markup(note), highlight=False, soft_wrap=True)
     for reason, number in provenance.dropped.items():
-        ticker.console.print(f"left out: {number:,} {reason}", highlight=False)
+        ticker.console.print(f"left out: {number:,} {markup(reason)}", highlight=False)

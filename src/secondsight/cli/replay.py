@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secondsight.cli.options import KnobOption, MglruOption, MmuOption, Progress, host, stands_behind
+from secondsight.terminal import markup
 from secondsight.words import several
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _print(result: Result, trace: str, shown: str | None) -> None:
     console = told if told.is_terminal else Console(width=max(100, 34 + 15 * len(result.subjects)))
     first, span = result.subjects[0], result.provenance.span
     clock = (span[1] - span[0]) / 1e9 * result.provenance.time_scale
-    console.print(f"[bold]{trace}[/]", highlight=False)
+    console.print(f"[bold]{markup(trace)}[/]", highlight=False)
     console.print(_what(first, clock, result.provenance.time_scale), highlight=False)
     console.print()
     console.print(side_by_side([s.name for s in result.subjects], _rows(result)))
@@ -123,7 +124,7 @@ def _print(result: Result, trace: str, shown: str | None) -> None:
         if subject.name == shown:
             _map(result, subject, console)
     for note in _notes(result, clock):
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {markup(note)}", highlight=False)
 
 
 def _what(one: SubjectResult, clock: float, scale: float) -> str:
@@ -250,7 +251,7 @@ def _map(result: Result, subject: SubjectResult, console: Console) -> None:
     colour = console.is_terminal and console.color_system in ("256", "truecolor")
     console.print()
     console.print(
-        f"[bold]{subject.name}[/]: where each channel was young, by address and time", highlight=False
+        f"[bold]{markup(subject.name)}[/]: where each channel was young, by address and time", highlight=False
     )
     console.print(
         terminal(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from secondsight.terminal import printable
 from secondsight.words import several
 
 app = typer.Typer(
@@ -76,9 +77,9 @@ def check_command(
             scenario = read(path)
         wrong = differences(scenario)
         failed += bool(wrong)
-        typer.echo(f"{path}: {'as expected' if not wrong else ''}")
+        typer.echo(f"{printable(path)}: {'as expected' if not wrong else ''}")
         for line in wrong:
-            typer.echo(f"  {line}")
+            typer.echo(f"  {printable(line)}")
     if failed:
         raise SecondSightError(
             f"{failed} of {several(len(files), 'scenario')} answered otherwise than they state"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secondsight.terminal import printable
 from secondsight.words import several
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def sweep(
         f"{duration(state.seconds)}. Report: secondsight compare {output} --report report.html"
     )
     for name, why in list(state.failed.items())[:20]:
-        print(f"failed: {name}: {why}", file=sys.stderr)
+        print(f"failed: {printable(name)}: {printable(why)}", file=sys.stderr)
     if len(state.failed) > 20:
         print(f"failed: {len(state.failed) - 20} more; see {output / 'log.jsonl'}", file=sys.stderr)
     if state.failed:
@@ -72,10 +73,10 @@ def _plan(spec: object, base: Path, output: Path) -> None:
         f"{spec.together}; {several(len(todo), 'cell')} to run, {len(cells) - len(todo)} finished"
     )
     for name, why in damaged.items():
-        print(f"cannot be read: {name}: {why}", file=sys.stderr)
+        print(f"cannot be read: {printable(name)}: {printable(why)}", file=sys.stderr)
     labels = dict.fromkeys(e.combination().label for cell in cells for e in cell.entries)
     for label in labels:
-        print(f"  {label}")
+        print(f"  {printable(label)}")
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secondsight.cli.options import Progress
+from secondsight.terminal import markup, printable
 from secondsight.words import several
 
 if TYPE_CHECKING:
@@ -46,37 +47,37 @@ def _print(summary: Summary) -> None:
     origin = summary.provenance
     span = (summary.last_time - summary.first_time) / 1e9
     console.print(
-        f"[bold]{summary.path}[/]: {several(summary.accesses, 'access', 'accesses')} in {several(summary.rows, 'row')}, "
+        f"[bold]{markup(summary.path)}[/]: {several(summary.accesses, 'access', 'accesses')} in {several(summary.rows, 'row')}, "
         f"{span:,.6f} s of its clock"
     )
-    console.print(f"clock    one ns = {origin.clock.meaning}")
+    console.print(f"clock    one ns = {markup(origin.clock.meaning)}")
     console.print(
-        f"source   {origin.source} by {origin.tool}"
-        + (f": {' '.join(origin.command)}" if origin.command else "")
+        f"source   {markup(origin.source)} by {markup(origin.tool)}"
+        + (f": {markup(' '.join(origin.command))}" if origin.command else "")
     )
     console.print(
         "rows     " + (f"aggregated over {origin.quantum:,} ns" if origin.quantum else "every access")
     )
-    console.print("kinds    " + (", ".join(f"{n:,} {k}" for k, n in summary.kinds.items()) or "none"))
+    console.print("kinds    " + (markup(", ".join(f"{n:,} {k}" for k, n in summary.kinds.items())) or "none"))
     if summary.verbs:
         console.print("verbs    " + ", ".join(f"{n:,} {k}" for k, n in summary.verbs.items()))
     if origin.unseen:
-        console.print("unseen   " + "; ".join(origin.unseen))
+        console.print("unseen   " + markup("; ".join(origin.unseen)))
     for reason, number in origin.dropped.items():
-        console.print(f"left out {number:,} {reason}")
+        console.print(f"left out {number:,} {markup(reason)}")
     if origin.clock_held:
         console.print(
             f"clock    ran backwards in {several(origin.clock_held, 'row')}, held at the latest time"
         )
     for note in origin.notes:
-        console.print(f"note     {note}")
+        console.print(f"note     {markup(note)}")
     for space in summary.spaces:
         what = (
             f"{several(space.accesses, 'access', 'accesses')} to {several(space.pages, 'page')} in {several(space.blocks, 'block')} "
             f"of 2 MiB, 0x{space.lowest:x}..0x{space.highest:x}"
         )
         console.print(
-            f"space    {space.id} {space.name} ({space.type}): {what if space.accesses else 'no accesses'}"
+            f"space    {space.id} {markup(space.name)} ({markup(space.type)}): {what if space.accesses else 'no accesses'}"
         )
 
 
@@ -133,7 +134,7 @@ def cut(
             address=_range(address, "address", 1 << 64),
             progress=progress,
         )
-    print(f"{output}: {Trace.open(output).rows:,} of {several(opened.rows, 'row')}")
+    print(f"{printable(output)}: {Trace.open(output).rows:,} of {several(opened.rows, 'row')}")
 
 
 @app.command()
@@ -160,5 +161,5 @@ def recover(
         else:
             from_recording(torn, output, progress=progress)
     for each in lost:
-        print(f"left out: {each}")
-    print(f"{output}: {several(Trace.open(output).rows, 'row')} recovered")
+        print(f"left out: {printable(each)}")
+    print(f"{printable(output)}: {several(Trace.open(output).rows, 'row')} recovered")

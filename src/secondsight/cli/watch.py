@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secondsight.terminal import printable
 from secondsight.words import several
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _follow(
 def _head(json: bool, instance: Instance, process: Any) -> None:
     if json:
         return
-    whom = f"process {process.pid} ({process.name})" if process else "every process"
+    whom = f"process {process.pid} ({printable(process.name)})" if process else "every process"
     print(
         f"watching khugepaged on {whom}; events: {', '.join(instance.events)}; interrupt to stop", flush=True
     )
@@ -113,9 +114,9 @@ def _line(decision: Decision, json: bool) -> str:
     second = ""
     if decision.isolate_status is not None:
         second = f"; isolate: {decision.isolate_status}, referenced {decision.isolate_referenced}"
-    by = "" if decision.task == "khugepaged" else f" [by {decision.task}]"
+    by = "" if decision.task == "khugepaged" else f" [by {printable(decision.task)}]"
     stamp = f"{decision.time / 1e9:13.6f}"
-    return f"{stamp} {whose} {where}{by}: {decision.status}: {decision.reason} ({numbers}{second})"
+    return f"{stamp} {whose} {where}{by}: {printable(decision.status)}: {decision.reason} ({numbers}{second})"
 
 
 def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -> None:
@@ -147,7 +148,7 @@ def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -
         f"{several(instance.lost, 'event')} lost"
     )
     for status, count in watcher.by_status.most_common():
-        print(f"  {count:8} {status}")
+        print(f"  {count:8} {printable(status)}")
     if watcher.files:
         print(f"  page cache (no reference is asked): {sum(watcher.files.values())}")
     print(f"  own cost: {spent:.2f} s of CPU, start included")

@@ -9,6 +9,7 @@ import html
 from collections.abc import Iterable
 
 from secondsight.live.answer import Block, Explanation, Mapping
+from secondsight.terminal import printable
 from secondsight.words import several
 
 _COLUMNS = 64  # blocks a row: 128 MiB
@@ -51,6 +52,14 @@ def kind(block: Block) -> str:
     return "idle" if block.status == "lack_referenced_page" else "limit"
 
 
+def _escaped(text: object) -> str:
+    return html.escape(printable(text))
+
+
+def _lines(text: str) -> str:
+    return "\n".join(_escaped(line) for line in text.split("\n"))
+
+
 def render(answer: Explanation) -> str:
     """The page."""
     title = f"{answer.name} ({answer.pid}): which blocks become huge, and why not"
@@ -73,12 +82,12 @@ def render(answer: Explanation) -> str:
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width'>",
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>",
-        f"<h1>{html.escape(title)}</h1><small>kernel {html.escape(answer.kernel)}, read from {html.escape(answer.source)} in "
-        f"{answer.read_seconds:.2f} s; secondsight {html.escape(answer.version)}</small>",
+        f"<title>{_escaped(title)}</title><style>{_STYLE}</style>",
+        f"<h1>{_escaped(title)}</h1><small>kernel {_escaped(answer.kernel)}, read from {_escaped(answer.source)} in "
+        f"{answer.read_seconds:.2f} s; secondsight {_escaped(answer.version)}</small>",
         "<div class=cards>",
         *(
-            f"<div><div class=big>{html.escape(value)}</div>{html.escape(text)}</div>"
+            f"<div><div class=big>{_escaped(value)}</div>{_escaped(text)}</div>"
             for value, text in cards
         ),
         "</div>",
@@ -104,7 +113,7 @@ def _facts(answer: Explanation) -> str:
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(text)}" for name, text in rows)
+    return "".join(f"<tr><th>{_escaped(name)}<td>{_escaped(text)}" for name, text in rows)
 
 
 def _legend() -> str:
@@ -146,7 +155,7 @@ def _map(mappings: list[Mapping], blocks: list[Block]) -> str:
     height = -(-len(blocks) // _COLUMNS) * step
     squares = "".join(
         f"<rect x={i % _COLUMNS * step} y={i // _COLUMNS * step} width={_SIDE} height={_SIDE} fill='{_KINDS[kind(b)][0]}'>"
-        f"<title>{html.escape(_words(b))}</title></rect>"
+        f"<title>{_lines(_words(b))}</title></rect>"
         for i, b in enumerate(blocks)
     )
     mapping = mappings[0]
@@ -155,7 +164,7 @@ def _map(mappings: list[Mapping], blocks: list[Block]) -> str:
     head = f"{mapping.start:012x}-{end:012x} {mapping.perms} {mapping.advice} {mapping.name}"
     count = f"{len(mappings):,} mappings alike, " if len(mappings) > 1 else ""
     return (
-        f"<div class=map><div><code>{html.escape(head)}</code> <small>{count}{html.escape(state)}</small></div>"
+        f"<div class=map><div><code>{_escaped(head)}</code> <small>{count}{_escaped(state)}</small></div>"
         f"<svg role=img width={_COLUMNS * step} height={height} viewBox='0 0 {_COLUMNS * step} {height}'>{squares}</svg></div>"
     )
 
@@ -181,7 +190,7 @@ def _table(answer: Explanation) -> str:
         reasons[key] = reasons.get(key, 0) + 1
     ranked = sorted(reasons.items(), key=lambda item: -item[1])[:60]
     body = "".join(
-        f"<tr><td class=n>{count:,}<td><code>{html.escape(status)}</code><td>{html.escape(reason)}"
+        f"<tr><td class=n>{count:,}<td><code>{_escaped(status)}</code><td>{_escaped(reason)}"
         for (status, reason), count in ranked
     )
     return f"<h2>Answers, and why</h2><table><tr><th>blocks<th>khugepaged will say<th>because{body}</table>"

@@ -18,6 +18,7 @@ from rich.table import Table
 from secondsight import output
 from secondsight.report.metrics import METRICS, SENSITIVE, SHOWN, text
 from secondsight.report.schema import SCHEMA, Results, Row
+from secondsight.terminal import markup
 
 _BREAK = re.compile(r"(?<=-)|(?=[+,=])")
 
@@ -34,7 +35,7 @@ def terminal(results: Results, *, everything: bool = False) -> Table:
     for key in keys:
         table.add_column(METRICS[key].title, justify="right")
     for row in results.rows:
-        table.add_row(row.label, *(text(row.metrics.get(key), METRICS[key].form) for key in keys))
+        table.add_row(markup(row.label), *(text(row.metrics.get(key), METRICS[key].form) for key in keys))
     return table
 
 
@@ -44,10 +45,11 @@ def side_by_side(columns: Sequence[str], rows: Sequence[tuple[str, str, Sequence
     table.add_column("", no_wrap=True)
     for name in columns:
         # Six columns fit into 80 characters: a long name goes on several lines.
-        table.add_column(name if len(name) < 8 else _BREAK.sub("\n", name), justify="right", no_wrap=True)
+        table.add_column(
+            markup(name) if len(name) < 8 else _BREAK.sub("\n", markup(name)), justify="right", no_wrap=True)
     for title, form, values in rows:
         style = "dim" if title.startswith(" ") else None
-        table.add_row(title, *(text(value, form) for value in values), style=style)
+        table.add_row(markup(title), *(text(value, form) for value in values), style=style)
     return table
 
 
@@ -87,7 +89,7 @@ def by_pass(results: Results) -> list[Table]:
                 other = np.searchsorted(floor.seconds.array(), row.seconds.array(), side="right") - 1
                 values = values - floor.guest_faults.array()[np.maximum(other, 0)]
             at = _at_passes(row, passes)
-            table.add_row(row.label, *(text(float(values[i]), form) if i < len(values) else "" for i in at))
+            table.add_row(markup(row.label), *(text(float(values[i]), form) if i < len(values) else "" for i in at))
         out.append(table)
     return out
 
@@ -106,7 +108,7 @@ def sensitivity(results: Results) -> list[Table]:
             for value in values:
                 table.add_column(f"{value:g}", justify="right")
             for label, line in lines.items():
-                table.add_row(label, *(text(line.get(value), METRICS[key].form) for value in values))
+                table.add_row(markup(label), *(text(line.get(value), METRICS[key].form) for value in values))
             out.append(table)
         if len(out) == before:
             table = Table(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from secondsight.scenario import verbs
 from secondsight.scenario.results import BlockPass, Run
+from secondsight.terminal import markup
 
 __all__ = ["line", "lines", "table"]
 
@@ -43,7 +43,7 @@ def table(scenario: verbs.Scenario, run: Run) -> None:
     *asked*: how often test_young was called, which no tracepoint of a kernel tells.
     """
     where = run.provenance.get("mmu", scenario.host.mmu)
-    title = escape(f"{scenario.title or 'scenario'}  [{run.provenance.get('kernel', run.source)}, {where}]")
+    title = markup(f"{scenario.title or 'scenario'}  [{run.provenance.get('kernel', run.source)}, {where}]")
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in (
         "pass",
@@ -62,7 +62,7 @@ def table(scenario: verbs.Scenario, run: Run) -> None:
     for v in run.blocks:
         young = v.young or ("", "", "")
         shown.add_row(
-            str(v.pass_), f"{v.space}:{v.block}", *map(str, young), str(v.referenced), str(v.none_or_zero), str(v.unmapped),
+            str(v.pass_), markup(f"{v.space}:{v.block}"), *map(str, young), str(v.referenced), str(v.none_or_zero), str(v.unmapped),
             "" if v.isolate is None else str(v.isolate.referenced),
             "" if v.test_young_calls is None else str(v.test_young_calls), v.status,
         )  # fmt: skip
