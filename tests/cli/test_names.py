@@ -50,7 +50,9 @@ def run(capsys, *argv):
 @pytest.fixture(scope="module")
 def process():
     with subprocess.Popen(
-        [sys.executable, "-c", TARGET, HOSTILE.replace("\n", "")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", TARGET, HOSTILE.replace("\n", "")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as child:
         child.stdout.readline()
         yield child.pid
@@ -72,7 +74,9 @@ def recorded(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("words", [(HOSTILE,), (f"--{HOSTILE}",), (f"{HOSTILE}.parquet", HOSTILE), ("--json", HOSTILE)])
+@pytest.mark.parametrize(
+    "words", [(HOSTILE,), (f"--{HOSTILE}",), (f"{HOSTILE}.parquet", HOSTILE), ("--json", HOSTILE)]
+)
 def test_a_wrong_word_is_told_escaped(command, words, capsys):
     code, out, err = run(capsys, command, *words)
     assert not raw(out) and not raw(err)
@@ -130,7 +134,9 @@ def test_a_trace_is_replayed_and_compared(recorded, tmp_path, capsys):
     code, out, err = run(capsys, "replay", recorded, "-r", "6.1")
     assert code == 0 and not raw(out) and not raw(err)
     table = tmp_path / "t.csv"
-    code, out, err = run(capsys, "compare", recorded, "-p", "never", "-p", "khugepaged", "-r", "6.1", "--csv", table)
+    code, out, err = run(
+        capsys, "compare", recorded, "-p", "never", "-p", "khugepaged", "-r", "6.1", "--csv", table
+    )
     assert code == 0 and not raw(out) and not raw(err)
     head, _, rest = table.read_text().partition("\n")
     assert head.startswith("# ") and json.loads(head[2:])
@@ -142,7 +148,7 @@ def test_a_scenario_is_run(tmp_path, capsys):
     text = Path("examples/scenarios/guest-only-npt.toml")
     text = (Path(__file__).parents[2] / text).read_text()
     escaped = json.dumps(HOSTILE)
-    text = re.sub(r'^title = .*$', lambda _: f"title = {escaped}", text, flags=re.M)
+    text = re.sub(r"^title = .*$", lambda _: f"title = {escaped}", text, flags=re.M)
     path = tmp_path / f"{HOSTILE}.toml"
     path.write_text(text)
     for verb in ("run", "check"):

@@ -227,7 +227,9 @@ def _print(results: Results, everything: bool, passes: bool) -> None:
     wide = Console()
     # A pipe has no width of its own: lines are not folded there.
     console = wide if wide.is_terminal else Console(width=400)
-    console.print("\n".join(map(markup, results.answer.split("\n"))), highlight=False, soft_wrap=not wide.is_terminal)
+    console.print(
+        "\n".join(map(markup, results.answer.split("\n"))), highlight=False, soft_wrap=not wide.is_terminal
+    )
     console.print()
     console.print(terminal(results, everything=everything))
     for table in [*(by_pass(results) if passes else []), *sensitivity(results)]:

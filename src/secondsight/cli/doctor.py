@@ -42,7 +42,8 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="The findings as JS
     print("\nrules chosen by what the kernel has:")
     facts = report.facts
     print(
-        f"  {printable(report.rules[0])}: lru_batch {facts.lru_batch}, zap carries accessed bits: {_known(facts.zap_transfers)}, MGLRU {facts.mglru}"
+        f"  {printable(report.rules[0])}: lru_batch {facts.lru_batch}, "
+        f"zap carries accessed bits: {_known(facts.zap_transfers)}, MGLRU {facts.mglru}"
     )
     for point in report.open_points:
         print(f"  open, judged both ways: {point}")

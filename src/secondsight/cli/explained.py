@@ -125,7 +125,8 @@ def _size(amount: float) -> str:
 
 def _print_head(answer: Explanation) -> None:
     print(
-        f"process {answer.pid} ({printable(answer.name)}), kernel {printable(answer.kernel)}, read from {answer.source} in {answer.read_seconds:.2f} s"
+        f"process {answer.pid} ({printable(answer.name)}), kernel {printable(answer.kernel)}, "
+        f"read from {answer.source} in {answer.read_seconds:.2f} s"
     )
     if answer.longest_call_seconds:
         print(

@@ -108,5 +108,8 @@ def run(words: list[str]) -> None:
             error.show()
         else:
             path = error.ctx.command_path if error.ctx else _path(command, words)
-            print(f"{path}: {printable(' '.join(error.format_message().split()))} ({path} --help)", file=sys.stderr)
+            print(
+                f"{path}: {printable(' '.join(error.format_message().split()))} ({path} --help)",
+                file=sys.stderr,
+            )
         sys.exit(error.exit_code)

@@ -191,7 +191,8 @@ def pid(
     ticker.done(output, seen)
     if not seen:
         ticker.console.print(
-            f"nothing was seen, which does not mean that nothing was used; not seen by these channels: {markup('; '.join(provenance.unseen))}",
+            "nothing was seen, which does not mean that nothing was used; not seen by these channels: "
+            f"{markup('; '.join(provenance.unseen))}",
             highlight=False,
             soft_wrap=True,
         )

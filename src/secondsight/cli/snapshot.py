@@ -34,7 +34,8 @@ def snapshot(
     capture.save(taken, output)
     count = len(taken.columns.address)
     print(
-        f"{output}: {several(count, 'block')} of {printable(taken.header.name)} ({pid}) from {taken.header.source} in {taken.header.seconds:.2f} s"
+        f"{output}: {several(count, 'block')} of {printable(taken.header.name)} ({pid}) "
+        f"from {taken.header.source} in {taken.header.seconds:.2f} s"
     )
     if taken.header.missing:
         print(f"  channels that only kernel memory shows are unknown: {printable(taken.header.missing)}")

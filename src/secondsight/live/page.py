@@ -86,10 +86,7 @@ def render(answer: Explanation) -> str:
         f"<h1>{_escaped(title)}</h1><small>kernel {_escaped(answer.kernel)}, read from {_escaped(answer.source)} in "
         f"{answer.read_seconds:.2f} s; secondsight {_escaped(answer.version)}</small>",
         "<div class=cards>",
-        *(
-            f"<div><div class=big>{_escaped(value)}</div>{_escaped(text)}</div>"
-            for value, text in cards
-        ),
+        *(f"<div><div class=big>{_escaped(value)}</div>{_escaped(text)}</div>" for value, text in cards),
         "</div>",
         _facts(answer),
         _table(answer),

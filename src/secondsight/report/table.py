@@ -46,7 +46,8 @@ def side_by_side(columns: Sequence[str], rows: Sequence[tuple[str, str, Sequence
     for name in columns:
         # Six columns fit into 80 characters: a long name goes on several lines.
         table.add_column(
-            markup(name) if len(name) < 8 else _BREAK.sub("\n", markup(name)), justify="right", no_wrap=True)
+            markup(name) if len(name) < 8 else _BREAK.sub("\n", markup(name)), justify="right", no_wrap=True
+        )
     for title, form, values in rows:
         style = "dim" if title.startswith(" ") else None
         table.add_row(markup(title), *(text(value, form) for value in values), style=style)
@@ -89,7 +90,9 @@ def by_pass(results: Results) -> list[Table]:
                 other = np.searchsorted(floor.seconds.array(), row.seconds.array(), side="right") - 1
                 values = values - floor.guest_faults.array()[np.maximum(other, 0)]
             at = _at_passes(row, passes)
-            table.add_row(markup(row.label), *(text(float(values[i]), form) if i < len(values) else "" for i in at))
+            table.add_row(
+                markup(row.label), *(text(float(values[i]), form) if i < len(values) else "" for i in at)
+            )
         out.append(table)
     return out
 
