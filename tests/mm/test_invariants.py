@@ -9,13 +9,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from secondsight.errors import UsageError
 from secondsight.mm import ksm, rmap, vmscan
-from secondsight.mm.config import HostConfig, Knobs
+from secondsight.mm.config import HostConfig, Knobs, Sizes
 from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.host import Host
 from secondsight.mm.huge_memory import split_block_pmd, split_huge
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mlock import mlock, munlock
 from secondsight.mm.mprotect import mprotect
+from secondsight.mm.rules import PRESETS
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mmu.gru import Gru
 from secondsight.mmu.kvm import Kvm
@@ -26,6 +27,12 @@ starts = st.sampled_from([0, 1, 7, 300, 511, 512, 513, 1000, 1024, 1535])
 lengths = st.sampled_from([1, 2, 16, 33, 200, 512, 700, 1536])
 ranges = st.builds(lambda a, n: (a, min(a + n, BLOCKS * 512)), starts, lengths)
 which = st.integers(0, 3)
+SIZES = [
+    Sizes(),
+    Sizes(kb64="always"),
+    Sizes(kb16="always", kb256="madvise"),
+    Sizes(**{f"kb{kb}": "always" for kb in (16, 32, 64, 128, 256, 512, 1024)}, kb2048="never"),
+]
 
 
 class Machine(RuleBasedStateMachine):
@@ -37,9 +44,11 @@ class Machine(RuleBasedStateMachine):
         gru=st.sampled_from([None, "contract", "driver"]),
         alias=st.booleans(),
         prepared=st.booleans(),
+        sizes=st.sampled_from(SIZES),
     )
-    def boot(self, rules, mmu, mglru, enabled, gru, alias, prepared):
-        self.host = Host(rules, HostConfig(mmu=mmu, mglru=mglru, thp_enabled=enabled))
+    def boot(self, rules, mmu, mglru, enabled, gru, alias, prepared, sizes):
+        sizes = sizes if PRESETS[rules].has_sizes else Sizes()
+        self.host = Host(rules, HostConfig(mmu=mmu, mglru=mglru, thp_enabled=enabled, sizes=sizes))
         mm = self.host.mm("vm", BLOCKS)
         self.kvm = Kvm(mm)
         self.kvm.slot_add(0, 0, 0, BLOCKS * 512)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondsight.errors import UsageError
+from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.memory import V_HUGE, V_MIXED, V_READ, V_WRITE, vma_bits
@@ -55,7 +56,7 @@ def test_compiled_code_sees_each_pages_area(edits, enabled) -> None:
         assert bool(bits & V_WRITE) == bool(area.flags & Vm.WRITE) and bits & V_READ
         block = page // 512
         whole = area.start <= block * 512 and (block + 1) * 512 <= area.end
-        assert bool(bits & V_HUGE) == (whole and allowed(area.flags, enabled))
+        assert bool(bits & V_HUGE) == (whole and allowed(area.flags, host.config))
         assert whole == (not mm.arrays.vma[block] & V_MIXED)
 
 
@@ -101,8 +102,11 @@ def test_which_way_an_area_without_pages_merges(rules, areas) -> None:
     ],
 )
 def test_which_areas_may_be_huge(flags, always, madvised) -> None:
-    assert allowed(flags, "always") == always and allowed(flags, "madvise") == madvised
-    assert not allowed(flags, "never")
+    assert (
+        allowed(flags, HostConfig(thp_enabled="always")) == always
+        and allowed(flags, HostConfig()) == madvised
+    )
+    assert not allowed(flags, HostConfig(thp_enabled="never"))
 
 
 def test_a_block_must_fit_whole() -> None:

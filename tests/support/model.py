@@ -75,11 +75,12 @@ def balance(host: Host) -> None:
         if flags[pfn] & pg.TAIL:
             continue
         if flags[pfn] & pg.HEAD:
-            whole = int(by_pte[pfn : pfn + 512].sum())
+            pages = int(pg.folio_nr_pages(a, pfn))
+            whole = int(by_pte[pfn : pfn + pages].sum())
             assert int(a.refcount[pfn + 1]) == by_pmd[pfn], f"folio {pfn}: PMD mappings miscounted"
             assert int(a.refcount[pfn + 2]) == whole, f"folio {pfn}: PTE mappings miscounted"
             want = by_pmd[pfn] + whole + extra[pfn]
-            used += 512
+            used += pages
         else:
             assert not by_pmd[pfn], f"pfn {pfn} is mapped by a PMD and is no head"
             want = by_pte[pfn] + extra[pfn]

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from secondsight.mm.config import HostConfig
+from secondsight.errors import UsageError
+from secondsight.geometry import PMD_ORDER
+from secondsight.mm.config import HostConfig, Sizes
 from secondsight.mm.rules import Rules
+
+#: The orders below the PMD's.
+_PARTS = (1 << PMD_ORDER) - 1
 
 
 class R(NamedTuple):
@@ -41,10 +46,19 @@ class R(NamedTuple):
     wp_reuses_large: int
     wp_reuses_last: int
     swapin_bypasses_cache: int
+    orders_plain: int
+    orders_advised: int
 
 
 def compile_rules(rules: Rules, host: HostConfig) -> R:
-    """The integers for *rules* on *host*; MGLRU counts only where the kernel has it."""
+    """The integers for *rules* on *host*; MGLRU counts only where the kernel has it.
+
+    :raises UsageError: *host* switches sizes that the kernel does not have.
+    """
+    if host.sizes != Sizes() and not rules.has_sizes:
+        raise UsageError(
+            f"{rules.name} has no hugepages-*kB/enabled (they came in 6.8): leave out host.sizes, or take a newer kernel"
+        )
     return R(
         lru_batch=rules.lru_batch,
         activate_batched=int(rules.activate_batched),
@@ -73,4 +87,6 @@ def compile_rules(rules: Rules, host: HostConfig) -> R:
         wp_reuses_large=int(rules.wp_reuses_large),
         wp_reuses_last=int(rules.wp_reuses_last),
         swapin_bypasses_cache=int(rules.swapin_bypasses_cache),
+        orders_plain=host.orders(advised=False) & _PARTS,
+        orders_advised=host.orders(advised=True) & _PARTS,
     )

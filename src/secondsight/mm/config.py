@@ -11,14 +11,33 @@ from typing import Literal
 import msgspec
 
 from secondsight.errors import UsageError
+from secondsight.geometry import (
+    ANON_ORDERS,
+    HPAGE_PMD_NR,
+    KHUGEPAGED_MAX_PTES_LIMIT,
+    PAGE_SIZE,
+    PMD_ORDER,
+    kb_of_order,
+)
+from secondsight.geometry import PMD_SIZE as HPAGE_PMD_SIZE
 
-HPAGE_PMD_NR = 512
-PAGE_SIZE = 4096
-HPAGE_PMD_SIZE = HPAGE_PMD_NR * PAGE_SIZE
+__all__ = [
+    "HPAGE_PMD_NR",
+    "HPAGE_PMD_SIZE",
+    "PAGE_SIZE",
+    "HostConfig",
+    "Knobs",
+    "Mmu",
+    "SizeEnabled",
+    "Sizes",
+    "ThpEnabled",
+]
+
 _UINT_MAX = (1 << 32) - 1
 
 Mmu = Literal["npt", "shadow", "ept", "ept-noad"]
 ThpEnabled = Literal["always", "madvise", "never"]
+SizeEnabled = Literal["always", "madvise", "inherit", "never"]
 
 
 class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,8 +54,8 @@ class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse what sysfs refuses: the ``max_ptes_*_store`` functions take 0 to HPAGE_PMD_NR - 1, the others an unsigned int."""
         for name in ("max_ptes_none", "max_ptes_swap", "max_ptes_shared"):
             value = getattr(self, name)
-            if not 0 <= value <= HPAGE_PMD_NR - 1:
-                raise UsageError(f"{name}={value}: must be 0 to {HPAGE_PMD_NR - 1}, as in sysfs")
+            if not 0 <= value <= KHUGEPAGED_MAX_PTES_LIMIT:
+                raise UsageError(f"{name}={value}: must be 0 to {KHUGEPAGED_MAX_PTES_LIMIT}, as in sysfs")
         if self.pages_to_scan < 1:
             raise UsageError(f"pages_to_scan={self.pages_to_scan}: must be at least 1, as in sysfs")
         for name in ("scan_sleep_millisecs", "alloc_sleep_millisecs"):
@@ -46,6 +65,44 @@ class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in ("pages_to_scan", "scan_sleep_millisecs", "alloc_sleep_millisecs"):
             if getattr(self, name) > _UINT_MAX:
                 raise UsageError(f"{name}={getattr(self, name)}: must be at most {_UINT_MAX}, as in sysfs")
+
+
+class Sizes(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    rename=lambda name: f"{name.removeprefix('kb')}kB",
+):
+    """``/sys/kernel/mm/transparent_hugepage/hugepages-*kB/enabled``, with the kernel's defaults (3485b88390b0, 6.8).
+
+    A field a size, ``kb64`` for 64 KiB; in a file its key is ``64kB``. ``inherit`` is what the global switch says.
+    """
+
+    kb16: SizeEnabled = "never"
+    kb32: SizeEnabled = "never"
+    kb64: SizeEnabled = "never"
+    kb128: SizeEnabled = "never"
+    kb256: SizeEnabled = "never"
+    kb512: SizeEnabled = "never"
+    kb1024: SizeEnabled = "never"
+    kb2048: SizeEnabled = "inherit"
+
+    def of(self, order: int) -> SizeEnabled:
+        """The switch of *order*, 2 to 9.
+
+        :raises UsageError: there is no such size.
+        """
+        if order not in ANON_ORDERS:
+            raise UsageError(
+                f"order {order}: huge pages have the orders {ANON_ORDERS[0]} (16 KiB) to {PMD_ORDER} (2 MiB)"
+            )
+        return getattr(self, f"kb{kb_of_order(order)}")  # type: ignore[no-any-return]
+
+    @property
+    def parts(self) -> bool:
+        """Is any size below 2 MiB switched on, in whatever way?"""
+        return any(self.of(order) != "never" for order in ANON_ORDERS[:-1])
 
 
 class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,3 +119,18 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     use_zero_page: bool = True
     mmu_notifier: bool = True
     knobs: Knobs = Knobs()
+    sizes: Sizes = Sizes()
+
+    def orders(self, *, advised: bool) -> int:
+        """The orders that anonymous memory may have, as a mask (bit 9: 2 MiB); *advised*: the area has VM_HUGEPAGE.
+
+        include/linux/huge_mm.h thp_vma_allowable_orders: huge_anon_orders_always, _madvise, _inherit; hugepage_global_always,
+        hugepage_global_enabled. Before 6.8 only the global switch was there, which the default ``sizes`` say.
+        """
+        whole = self.thp_enabled == "always" or (advised and self.thp_enabled == "madvise")
+        mask = 0
+        for order in ANON_ORDERS:
+            how = self.sizes.of(order)
+            if how == "always" or (how == "madvise" and advised) or (how == "inherit" and whole):
+                mask |= 1 << order
+        return mask

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PROTNONE, PSE, RW, SWP_EXCLUSIVE, TABLE, USER
+from secondsight.geometry import PMD_ORDER
 from secondsight.mm.madvise import unmap
 from secondsight.mm.memory import PROT, install, new_anon, pfn_of, split_pmd
 from secondsight.mm.page import (
@@ -49,7 +50,7 @@ def _copy(f, r, parent, child, start, end, pinned, prot, copies):  # type: ignor
     """copy_page_range of one area, whose new pages get the rights *prot*; *copies* int64[pages] takes the pfn of what was copied."""
     page = start
     while page < end:
-        block = page >> 9
+        block = page >> PMD_ORDER
         pmd = parent.pmd[block]
         if pmd & PSE:
             head = pfn_of(pmd)

@@ -4,7 +4,7 @@
                gives up where the entry is missing, inaccessible (PROT_NONE), special (the zero page), or read-only for a write
     gup slow   faults the page in like an access, then touches it: mark_page_accessed (FOLL_TOUCH)
 
-A huge page's head is marked, once a subpage: many subpages in one call are many marks. Source: mm/gup.c
+A large folio's head is marked, once a subpage: many subpages in one call are many marks. Source: mm/gup.c
 (gup_pte_range, follow_page_pte, get_user_pages_unlocked); 2.6.38: arch/x86/mm/gup.c with the seed patch.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
+from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import ACCESS_DENIED, ACCESS_NOTIFY, access_page, pfn_of
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
@@ -27,12 +28,12 @@ NOT_PERMITTED = -3
 @native
 def gup_fast(f, r, m, page, write):  # type: ignore[no-untyped-def]
     """get_user_pages_fast of one page: its pfn with one more reference and PG_referenced set, or MISS."""
-    block = page >> 9
+    block = page >> PMD_ORDER
     pmd = m.pmd[block]
     if pmd & PSE:
         if not pmd & PRESENT or (write and not pmd & RW) or pfn_of(pmd) == HUGE_ZERO_PFN:
             return MISS
-        pfn = pfn_of(pmd) + (page & 511)
+        pfn = pfn_of(pmd) + (page & BLOCK_MASK)
     else:
         if not pmd:
             return MISS
@@ -55,7 +56,7 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers, touch=True):  # type
 
     Returns the pfn (the zero page's is ZERO_PFN, or inside the huge zero page; neither is counted), NOTIFY or NOT_PERMITTED.
     """
-    block = page >> 9
+    block = page >> PMD_ORDER
     pmd = m.pmd[block]
     entry = pmd
     if not pmd & PSE:
@@ -71,14 +72,14 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers, touch=True):  # type
         pmd = m.pmd[block]
         entry = pmd if pmd & PSE else m.pte[page]
         if new:
-            f.flags[pfn_of(entry) + (page & 511 if pmd & PSE else 0)] |= ZERO_FILLED
+            f.flags[pfn_of(entry) + (page & BLOCK_MASK if pmd & PSE else 0)] |= ZERO_FILLED
     pfn = pfn_of(entry)
     if pmd & PSE:
-        pfn += page & 511
+        pfn += page & BLOCK_MASK
         # follow_trans_huge_pmd with FOLL_TOUCH, touch_pmd: x86's pmdp_set_access_flags writes nothing where nothing becomes dirty.
         if touch and (write or r.touch_pmd_always):
             m.pmd[block] = pmd | ACCESSED | DIRTY
-    if pfn == ZERO_PFN or (pfn & ~511) == HUGE_ZERO_PFN:
+    if pfn == ZERO_PFN or (pfn & ~BLOCK_MASK) == HUGE_ZERO_PFN:
         return pfn
     f.refcount[head_of(f, pfn)] += 1
     if touch and not pmd & PSE:
@@ -93,6 +94,6 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers, touch=True):  # type
 def populate(f, r, m, page, write, notified, has_notifiers):  # type: ignore[no-untyped-def]
     """__mm_populate of one page: gup without the page; answers like ``gup_slow``."""
     pfn = gup_slow(f, r, m, page, write, notified, has_notifiers)
-    if pfn >= 0 and pfn != ZERO_PFN and (pfn & ~511) != HUGE_ZERO_PFN:
+    if pfn >= 0 and pfn != ZERO_PFN and (pfn & ~BLOCK_MASK) != HUGE_ZERO_PFN:
         put_page(f, pfn)
     return pfn

@@ -3,7 +3,7 @@
 collapse   swap in --> notifiers: invalidate --> clear the PMD --> isolate (judgement) --fails--> PMD back, pages back to the LRU
                                                                    --passes--> copy, free the small pages, huge PMD
            the huge PMD is young and dirty and writable iff the area is; the new folio is unreferenced; old flags are lost
-split      split_pmd: 512 PTEs map the still whole folio;  split_huge: the folio too falls apart, tails inherit PG_referenced
+split      split_pmd: 512 PTEs map the still whole folio;  split_folio: the folio too falls apart, tails inherit PG_referenced
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from secondsight.mm.memory import (
     V_READ,
     V_WRITE,
     ZERO_PTE,
-    _new_huge,
+    new_large,
     pfn_of,
     split_pmd,
     swap_in,
@@ -41,6 +41,7 @@ from secondsight.mm.page import (
     IDLE,
     LRU,
     MLOCKED,
+    N_FREE,
     REFERENCED,
     SWAPBACKED,
     TAIL,
@@ -51,6 +52,7 @@ from secondsight.mm.page import (
     ZERO_PFN,
     alloc_huge,
     folio_mapcount,
+    folio_nr_pages,
     head_of,
     map_pmd,
     mlock_page,
@@ -153,7 +155,7 @@ def copy_and_map(f, r, m, block, active):  # type: ignore[no-untyped-def]
     _let_go(f, r, large)
     if active:
         f.flags[head] |= ACTIVE
-    _new_huge(f, r, head, bits, False)
+    new_large(f, r, head, bits, False)
     map_pmd(f, head)
     put_page(f, head)
     prot = PROT | PSE | DIRTY
@@ -219,6 +221,7 @@ def split_block_pmd(mm: Mm, block: int, *, frozen: bool = False) -> None:
 @native
 def _split_folio(f, r, head):  # type: ignore[no-untyped-def]
     """__split_huge_page: tails take over the head's flags (__split_huge_page_tail), each page its own references."""
+    pages = folio_nr_pages(f, head)
     inherited = f.flags[head] & (
         REFERENCED
         | ACTIVE
@@ -234,41 +237,56 @@ def _split_folio(f, r, head):  # type: ignore[no-untyped-def]
     )
     own = EXCLUSIVE | ZERO_FILLED
     extra = f.refcount[head] - folio_mapcount(f, head)
-    for pfn in range(head, head + HPAGE):
+    for pfn in range(head, head + pages):
         f.flags[pfn] = (f.flags[pfn] & own) | inherited
         f.refcount[pfn] = f.mapcount[pfn]
     f.refcount[head] += extra
-    for pfn in range(head, head + HPAGE):
+    for pfn in range(head, head + pages):
         if f.refcount[pfn] == 0:
             f.flags[pfn] = 0
-            f.free[f.n[3]] = pfn
-            f.n[3] += 1
+            f.free[f.n[N_FREE]] = pfn
+            f.n[N_FREE] += 1
             f.n[FREED] += 1
 
 
-def split_huge(mm: Mm, block: int, *, remap: bool = True) -> bool:
-    """split_huge_page of the folio that maps *block*: it falls into 512 small pages. False where there is none, or it is pinned.
-
-    *remap* is False where the kernel only unmaps the folio, and no zero page comes in its zero-filled pages' places.
+def split_huge(mm: Mm, block: int) -> bool:
+    """debugfs' split_huge_pages over one block: every large folio that it maps falls into small pages. False: none did.
 
     :raises UsageError: the block is outside the space.
     """
     if not 0 <= block < mm.blocks:
         raise UsageError(f"block {block} lies outside space {mm.name!r} of {mm.blocks} blocks")
-    host = mm.host
-    page = block * HPAGE
-    if not mm.arrays.pmd[block] & PSE:
-        page = next((p for p in range(page, page + HPAGE) if is_large(mm, p)), -1)
-    if page < 0:
+    first = block * HPAGE
+    if mm.arrays.pmd[block] & PSE:
+        return split_folio(mm, first)
+    done = False
+    tried = -1
+    for page in range(first, first + HPAGE):
+        if is_large(mm, page) and mm.folio(page) != tried:
+            tried = mm.folio(page)
+            done |= split_folio(mm, page)
+    return done
+
+
+def split_folio(mm: Mm, page: int, *, remap: bool = True) -> bool:
+    """split_folio of the large folio behind *page*: it falls into small pages. False where there is none, or it is pinned.
+
+    *remap* is False where the kernel only unmaps the folio, and no zero page comes in its zero-filled pages' places.
+    """
+    host, block = mm.host, page // HPAGE
+    f = host.frames.arrays
+    pfn = mm.pfn(page)
+    if pfn < 0 or not f.flags[pfn] & (HEAD | TAIL):
         return False
     head = mm.folio(page)
-    f = host.frames.arrays
     if head == HUGE_ZERO_PFN:
         return False
     host.drain()
     if int(f.refcount[head]) != int(folio_mapcount(f, head)):
         return False
-    # Only fork gives a folio more mappings, and it keeps their addresses: they are all at this block.
+    pages = int(folio_nr_pages(f, head))
+    # Only fork gives a folio more mappings, and it keeps their addresses: they are all where these are.
+    start = page - (pfn - head)
     sharing = [each for each in host.mms.values() if block < each.blocks]
     for other in sharing:
         if other.arrays.pmd[block] & PSE and int(pfn_of(other.arrays.pmd[block])) == head:
@@ -277,28 +295,30 @@ def split_huge(mm: Mm, block: int, *, remap: bool = True) -> bool:
         for other in sharing:
             # try_to_migrate, before the split: what a secondary MMU tells of its use is still told of the whole folio. Its range is the
             # folio's place in the area, so that pages which have come in place of some of its are unmapped as well.
-            if len(_mapped(other, block, head)):
-                other.notifiers.invalidate_range(block * HPAGE, (block + 1) * HPAGE)
+            if len(_mapped(other, start, head, pages)):
+                other.notifiers.invalidate_range(start, start + pages)
     host.frames.reserve(0, 0, 4 * HPAGE)
     _split_folio(host.frames.arrays, host.r, head)
     if remap:
         for other in sharing:
-            _remap(other, block, head)
+            _remap(other, _mapped(other, start, head, pages))
     return True
 
 
-def _mapped(mm: Mm, block: int, head: int) -> npt.NDArray[np.int64]:
-    """The pages of *block* whose PTEs map the huge folio *head*."""
-    pte = mm.arrays.pte[block * HPAGE : (block + 1) * HPAGE]
+def _mapped(mm: Mm, start: int, head: int, pages: int) -> npt.NDArray[np.int64]:
+    """Those of *pages* pages from *start* on whose PTEs map the frames from *head* on."""
+    if mm.arrays.pmd[start // HPAGE] & PSE:
+        return np.zeros(0, np.int64)
+    pte = mm.arrays.pte[start : start + pages]
     pfns = ((pte & PFN_MASK) >> PFN_SHIFT).astype(np.int64)
-    return block * HPAGE + np.flatnonzero((pfns >= head) & (pfns < head + HPAGE) & ((pte & MAPPED) != 0))
+    return start + np.flatnonzero((pfns >= head) & (pfns < head + pages) & ((pte & MAPPED) != 0))
 
 
-def _remap(mm: Mm, block: int, head: int) -> None:
+def _remap(mm: Mm, pages: npt.NDArray[np.int64]) -> None:
     """remap_page: some kernels map the zero page in place of subpages that are zero-filled; what comes back to a locked area is mlocked
     (remove_migration_pte)."""
     host, f = mm.host, mm.host.frames.arrays
-    for page in _mapped(mm, block, head).tolist():
+    for page in pages.tolist():
         pfn, area = mm.pfn(page), mm.vmas.at(page).flags
         if area & Vm.LOCKED:
             mlock_page(f, pfn)
@@ -309,7 +329,7 @@ def _remap(mm: Mm, block: int, head: int) -> None:
 
 
 def is_large(mm: Mm, page: int) -> bool:
-    """Is *page* mapped by a PTE to a part of a huge folio?"""
-    if mm.arrays.pmd[page >> 9] & PSE or mm.pfn(page) < 0:
+    """Is *page* mapped by a PTE to a part of a large folio?"""
+    if mm.arrays.pmd[page // HPAGE] & PSE or mm.pfn(page) < 0:
         return False
     return bool(mm.host.frames.arrays.flags[mm.pfn(page)] & (HEAD | TAIL))

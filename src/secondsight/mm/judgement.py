@@ -34,6 +34,7 @@ from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.page import (
     ANON,
     BATCH_MAX,
+    COUNTERS,
     HEAD,
     LOCKED,
     LRU,
@@ -425,9 +426,9 @@ def zap(view: BlockView, rules: Rules, *, mglru: bool = False, assume: bool = Fa
             refcount=np.full(padded, 1 << 20, np.int32),
             mapcount=np.zeros(padded, np.int32),
             free=np.zeros(1, np.int32),
-            hfree=np.zeros(1, np.int32),
+            large=np.zeros((1, 1), np.int32),
             batch=np.zeros((3, BATCH_MAX), np.int32),
-            n=np.zeros(8, np.int64),
+            n=np.zeros(COUNTERS, np.int64),
         )
         f.flags[:HPAGE_PMD_NR] = flags[b] & ~TAIL
         f.refcount[:HPAGE_PMD_NR] = refcount[b]

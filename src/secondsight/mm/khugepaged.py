@@ -79,12 +79,7 @@ class Khugepaged:
 
     def enter_vma(self, mm: Mm, vma: Vma) -> None:
         """khugepaged_enter_vma: register *mm* if *vma* may be huge, holds a block, and has an anonymous page."""
-        if (
-            mm not in self.slots
-            and vma.anon_vma
-            and has_block(vma)
-            and allowed(vma.flags, self.host.config.thp_enabled)
-        ):
+        if mm not in self.slots and vma.anon_vma and has_block(vma) and allowed(vma.flags, self.host.config):
             self.slots.append(mm)
 
     def enter_by_fault(self, mm: Mm, vma: Vma) -> None:
@@ -119,11 +114,11 @@ class Khugepaged:
 
     def eligible_blocks(self, mm: Mm) -> np.ndarray:
         """The blocks of *mm* that the walk visits, rising (int64)."""
-        enabled = self.host.config.thp_enabled
+        config = self.host.config
         out = [
             np.arange(-(-v.start // HPAGE), v.end // HPAGE, dtype=np.int64)
             for v in mm.vmas.areas
-            if v.anon_vma and allowed(v.flags, enabled)
+            if v.anon_vma and allowed(v.flags, config)
         ]
         return np.concatenate(out) if out else np.zeros(0, np.int64)
 
@@ -156,9 +151,7 @@ class Khugepaged:
         mm = self._at
         progress = 1
         rows = self.eligible_blocks(mm)
-        progress += sum(
-            1 for v in mm.vmas.areas if not (v.anon_vma and allowed(v.flags, self.host.config.thp_enabled))
-        )
+        progress += sum(1 for v in mm.vmas.areas if not (v.anon_vma and allowed(v.flags, self.host.config)))
         rows = rows[rows >= self._block]
         chunk, at = 1, 0
         while at < len(rows):

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PSE, RW
-from secondsight.mm.huge_memory import is_large, split_huge
+from secondsight.mm.huge_memory import is_large, split_folio
 from secondsight.mm.lru import mark_page_accessed, munlock_folio
-from secondsight.mm.memory import unshare_page
+from secondsight.mm.memory import PFN_SHIFT, unshare_page
 from secondsight.mm.page import (
     ANON,
     EXCLUSIVE,
@@ -116,7 +116,7 @@ def _mergeable(host: Host, took: Took | None) -> list[tuple[Mm, int]]:
 def _held(mm: Mm, page: int) -> bool:
     """Has the page a reference besides its mappings' and the swap cache's?"""
     f, pfn = mm.host.frames.arrays, mm.pfn(page)
-    if mm.arrays.pmd[page >> 9] & PSE or is_large(mm, page):
+    if mm.arrays.pmd[page // HPAGE] & PSE or is_large(mm, page):
         return False
     return bool(f.refcount[pfn] != f.mapcount[pfn] + (1 if f.flags[pfn] & SWAPCACHE else 0))
 
@@ -154,7 +154,7 @@ def _merge_into(mm: Mm, page: int, keep: int) -> bool:
     old = mm.pfn(page)
     if host.rules.ksm_invalidates:
         mm.notifiers.invalidate_range(page, page + 1)
-    entry = (mm.arrays.pte[page] & ~PFN_MASK & ~DIRTY) | (np.uint64(keep) << np.uint64(12))
+    entry = (mm.arrays.pte[page] & ~PFN_MASK & ~DIRTY) | (np.uint64(keep) << PFN_SHIFT)
     if host.rules.has_change_pte:
         mm.notifiers.change_pte(page, entry)
     mm.arrays.pte[page] = entry
@@ -181,7 +181,7 @@ def _break_cow(mm: Mm, page: int) -> None:
 def _write_protect(mm: Mm, page: int) -> bool:
     """write_protect_page, of a huge page after its split: the notifiers unmap it, then it becomes clean and read-only if none but its
     mappings holds it; False where somebody does."""
-    if (mm.arrays.pmd[page >> 9] & PSE or is_large(mm, page)) and not split_huge(mm, page // HPAGE):
+    if (mm.arrays.pmd[page // HPAGE] & PSE or is_large(mm, page)) and not split_folio(mm, page):
         return False
     pfn = mm.pfn(page)
     if pfn <= ZERO_PFN:  # the split mapped the zero page in its place

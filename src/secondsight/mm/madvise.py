@@ -19,7 +19,8 @@ import numpy as np
 from secondsight.bits.pageflags import DIRTY as PAGE_DIRTY
 from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE
 from secondsight.errors import UsageError
-from secondsight.mm.huge_memory import is_large, split_block_pmd, split_huge
+from secondsight.geometry import BLOCK_MASK, PMD_ORDER
+from secondsight.mm.huge_memory import is_large, split_block_pmd, split_folio
 from secondsight.mm.lru import lru_add_drain, munlock_folio, munlock_huge
 from secondsight.mm.memory import V_LOCKED, pfn_of, vma_bits
 from secondsight.mm.page import (
@@ -36,6 +37,7 @@ from secondsight.mm.page import (
     YOUNG,
     ZERO_PFN,
     folio_mapcount,
+    folio_nr_pages,
     head_of,
     unmap_pmd,
     unmap_pte,
@@ -54,7 +56,7 @@ def zap_page_range(f, r, m, start, end):  # type: ignore[no-untyped-def]
     """Unmap pages *start* to *end*; a huge PMD lies wholly inside (the caller split others). Page tables stay."""
     page = start
     while page < end:
-        block = page >> 9
+        block = page >> PMD_ORDER
         pmd = m.pmd[block]
         if pmd & PSE:
             if pfn_of(pmd) != HUGE_ZERO_PFN:
@@ -111,10 +113,10 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
     batch = np.empty(32, np.int64)
     waiting = 0
     for page in range(start, end):
-        block = page >> 9
+        block = page >> PMD_ORDER
         pmd = m.pmd[block]
         if pmd & PSE:
-            if (page & 511) == 0:
+            if (page & BLOCK_MASK) == 0:
                 head = pfn_of(pmd)
                 m.pmd[block] = pmd & ~(ACCESSED | DIRTY)
                 f.flags[head] &= ~PAGE_DIRTY
@@ -134,7 +136,7 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
         pfn = head_of(f, pfn)
         if f.flags[pfn] & (SWAPCACHE | PAGE_DIRTY):
             # A shared page is left alone where it is dirty or in the swap cache.
-            if folio_mapcount(f, pfn) != (HPAGE if f.flags[pfn] & HEAD else 1):
+            if folio_mapcount(f, pfn) != folio_nr_pages(f, pfn):
                 continue
             f.flags[pfn] &= ~PAGE_DIRTY
         m.pte[page] = entry & ~(ACCESSED | DIRTY)
@@ -161,11 +163,11 @@ def _lazyfree_drain(f, r, batch, waiting):  # type: ignore[no-untyped-def]
 def _cold(f, r, m, start, end):  # type: ignore[no-untyped-def]
     """madvise_cold_or_pageout_pte_range: only pages mapped once and on the LRU."""
     for page in range(start, end):
-        block = page >> 9
+        block = page >> PMD_ORDER
         pmd = m.pmd[block]
         if pmd & PSE:
             head = pfn_of(pmd)
-            if (page & 511) or head == HUGE_ZERO_PFN or f.refcount[head + 1] != 1:
+            if (page & BLOCK_MASK) or head == HUGE_ZERO_PFN or f.refcount[head + 1] != 1:
                 continue
             m.pmd[block] = pmd & ~ACCESSED
             _deactivate(f, r, head)
@@ -175,7 +177,11 @@ def _cold(f, r, m, start, end):  # type: ignore[no-untyped-def]
             continue
         pfn = pfn_of(entry)
         head = head_of(f, pfn)
-        if not f.flags[head] & LRU or f.mapcount[pfn] != 1 or (head != pfn and f.refcount[head + 2] != HPAGE):
+        if (
+            not f.flags[head] & LRU
+            or f.mapcount[pfn] != 1
+            or (f.flags[head] & HEAD and f.refcount[head + 2] != folio_nr_pages(f, head))
+        ):
             continue
         m.pte[page] = entry & ~ACCESSED
         _deactivate(f, r, head)
@@ -186,6 +192,35 @@ def _deactivate(f, r, pfn):  # type: ignore[no-untyped-def]
     f.flags[pfn] &= ~(REFERENCED | YOUNG)
     if not f.flags[pfn] & UNEVICTABLE:
         f.flags[pfn] &= ~ACTIVE
+
+
+def _batch(mm: Mm, page: int, end: int) -> int:
+    """madvise_folio_pte_batch: how many PTEs from *page* on, before *end*, map the pages of its folio that follow."""
+    f, head, first = mm.host.frames.arrays, mm.folio(page), mm.pfn(page)
+    n = 1
+    while (
+        page + n < end and mm.pfn(page + n) == first + n and first + n < head + int(folio_nr_pages(f, head))
+    ):
+        n += 1
+    return n
+
+
+def _maybe_shared(mm: Mm, page: int) -> bool:
+    """Is the large folio behind *page* taken to be another process's too? Before 6.8 its page's mapcount says, then folio_mapped_shared's
+    guess from the first page's, since 6.15 who maps it (folio_maybe_mapped_shared)."""
+    f, head = mm.host.frames.arrays, mm.folio(page)
+    maps = int(folio_mapcount(f, head))
+    if maps <= 1:
+        return False
+    entire = int(f.refcount[head + 1])
+    how = mm.host.rules.large_mapped_shared
+    if how == "page":
+        return bool(f.mapcount[mm.pfn(page)] + entire > 1)
+    if how == "first":
+        return bool(entire > 0 or maps > int(folio_nr_pages(f, head)) or f.mapcount[head] > 1)
+    start = page - (mm.pfn(page) - head)
+    here = sum(1 for p in range(start, start + int(folio_nr_pages(f, head))) if mm.folio(p) == head)
+    return here != maps
 
 
 def ranges_without_large(mm: Mm, start: int, end: int) -> list[tuple[int, int]]:
@@ -202,7 +237,7 @@ def ranges_without_large(mm: Mm, start: int, end: int) -> list[tuple[int, int]]:
             f = mm.host.frames.arrays
             if head == HUGE_ZERO_PFN or f.refcount[head + 1] + f.refcount[head + 2] != 1:
                 continue
-            if high - low == HPAGE or split_huge(mm, block):
+            if high - low == HPAGE or split_folio(mm, low):
                 out.append((low, high))
             continue
         page = low
@@ -211,19 +246,19 @@ def ranges_without_large(mm: Mm, start: int, end: int) -> list[tuple[int, int]]:
                 page += 1
                 continue
             head = mm.folio(page)
-            covered = sum(1 for p in range(low, high) if mm.folio(p) == head)
-            f = mm.host.frames.arrays
-            if covered == HPAGE and not mm.host.rules.advice_splits_whole:
-                page += 1
+            whole = int(folio_nr_pages(mm.host.frames.arrays, head))
+            batch = _batch(mm, page, high)
+            if batch == whole and not mm.host.rules.advice_splits_whole:
+                page += batch
                 continue
-            if f.mapcount[mm.pfn(page)] + f.refcount[head + 1] == 1 and split_huge(mm, block):
+            if not _maybe_shared(mm, page) and split_folio(mm, page):
                 continue
-            # Left whole: earlier kernels end the walk of this block here, later ones step over the page.
+            # Left whole: earlier kernels end the walk of this block here, later ones step over what is mapped of it.
             if mm.host.rules.advice_splits_whole:
                 break
             if low < page:
                 out.append((low, page))
-            page = low = page + 1
+            page = low = page + batch
         if low < page:
             out.append((low, page))
     return out

@@ -35,6 +35,7 @@ from secondsight.bits.pte import (
     TABLE,
     USER,
 )
+from secondsight.geometry import BLOCK_MASK, MIN_ANON_ORDER, PAGE_SHIFT, PMD_ORDER
 from secondsight.mm import page as pg
 from secondsight.mm.lru import (
     folio_add_lru,
@@ -47,6 +48,7 @@ from secondsight.mm.lru import (
 from secondsight.mm.page import (
     EXCLUSIVE,
     HEAD,
+    HPAGE,
     HUGE_ZERO_PFN,
     KSM,
     LRU,
@@ -54,6 +56,7 @@ from secondsight.mm.page import (
     SWAPCACHE,
     ZERO_FILLED,
     ZERO_PFN,
+    alloc_folio,
     alloc_huge,
     alloc_page,
     folio_mapcount,
@@ -66,12 +69,13 @@ from secondsight.mm.page import (
 )
 from secondsight.native import inlined, merged, native
 
-# What compiled code must know of the VMA behind a page (MmArrays.vma, one byte a block; MIXED: ask .vma_page).
-V_READ, V_WRITE, V_HUGE, V_LOCKED, V_MIXED = 1, 2, 4, 8, 16
+# What compiled code must know of the VMA behind a page (MmArrays.vma, one byte a block; MIXED: ask .vma_page, where START marks the
+# first page of an area, and the first that belongs to none).
+V_READ, V_WRITE, V_HUGE, V_LOCKED, V_MIXED, V_ADVISED, V_NEVER_HUGE, V_START = 1, 2, 4, 8, 16, 32, 64, 128
 
 #: vm_page_prot of an anonymous mapping: x86's protection_map has the accessed bit in every entry.
 PROT = PRESENT | USER | ACCESSED | NX
-PFN_SHIFT = np.uint64(12)
+PFN_SHIFT = np.uint64(PAGE_SHIFT)
 ZERO_PTE = PROT | SPECIAL
 HUGE_ZERO_PMD = PROT | PSE | (np.uint64(HUGE_ZERO_PFN) << PFN_SHIFT)
 
@@ -109,7 +113,7 @@ def pfn_of(entry):  # type: ignore[no-untyped-def]
 @inlined
 def vma_bits(m, page):  # type: ignore[no-untyped-def]
     """The V_ bits of the VMA that holds *page*."""
-    bits = m.vma[page >> 9]
+    bits = m.vma[page >> PMD_ORDER]
     if bits & V_MIXED:
         return np.int64(m.vma_page[page])
     return np.int64(bits)
@@ -146,8 +150,8 @@ def huge_fault(f, r, m, block, write):  # type: ignore[no-untyped-def]
         m.pmd[block] = HUGE_ZERO_PMD
         return
     head = alloc_huge(f)
-    _new_huge(f, r, head, m.vma[block], True)
-    for i in range(head, head + 512):
+    new_large(f, r, head, m.vma[block], True)
+    for i in range(head, head + HPAGE):
         f.flags[i] |= ZERO_FILLED
     map_pmd(f, head)
     put_page(f, head)
@@ -155,8 +159,8 @@ def huge_fault(f, r, m, block, write):  # type: ignore[no-untyped-def]
 
 
 @native
-def _new_huge(f, r, head, bits, in_fault):  # type: ignore[no-untyped-def]
-    """Flags and LRU of a new huge anonymous folio (refcount 1 held by the caller)."""
+def new_large(f, r, head, bits, in_fault):  # type: ignore[no-untyped-def]
+    """Flags and LRU of a new large anonymous folio (refcount 1 held by the caller)."""
     f.flags[head] |= NEW_ANON
     if r.new_anon_active:
         f.flags[head] |= pg.ACTIVE
@@ -171,9 +175,9 @@ def _new_huge(f, r, head, bits, in_fault):  # type: ignore[no-untyped-def]
 def split_pmd(f, r, m, block, frozen):  # type: ignore[no-untyped-def]
     """__split_huge_pmd: PTEs in place of a huge PMD, with its bits; the folio stays whole. *frozen*: by way of migration entries."""
     pmd = m.pmd[block]
-    first = block * 512
+    first = block * HPAGE
     if pfn_of(pmd) == HUGE_ZERO_PFN:
-        for i in range(512):
+        for i in range(HPAGE):
             m.pte[first + i] = ZERO_PTE
     else:
         head = pfn_of(pmd)
@@ -183,7 +187,7 @@ def split_pmd(f, r, m, block, frozen):  # type: ignore[no-untyped-def]
         keep = pmd & (ACCESSED | DIRTY | RW | USER | PRESENT | NX | PROTNONE)
         if not r.split_pmd_keeps_dirty and not frozen:
             keep &= ~DIRTY
-        for i in range(512):
+        for i in range(HPAGE):
             map_pte(f, head + i)
             f.flags[head + i] = (f.flags[head + i] & ~EXCLUSIVE) | exclusive
             m.pte[first + i] = (np.uint64(head + i) << PFN_SHIFT) | keep
@@ -201,8 +205,56 @@ def _anonymous(f, r, m, page, write):  # type: ignore[no-untyped-def]
     if not write:
         m.pte[page] = ZERO_PTE
         return
+    order = fault_order(r, m, page, bits)
+    if order:
+        head = map_new_large(f, r, m, (page >> order) << order, order, True)
+        f.flags[head + (page & ((1 << order) - 1))] &= ~ZERO_FILLED
+        return
     pfn = new_anon(f, r, bits, True)
     install(f, m, page, pfn, PROT | DIRTY | RW)
+
+
+@native
+def fault_order(r, m, page, bits):  # type: ignore[no-untyped-def]
+    """alloc_anon_folio: the largest enabled order below the PMD's whose aligned range round *page* lies in its area and is empty; 0: none.
+
+    Memory is assumed to be there for the first that fits.
+    """
+    orders = r.orders_advised if bits & V_ADVISED else r.orders_plain
+    if not orders or bits & V_NEVER_HUGE:
+        return 0
+    mixed = m.vma[page >> PMD_ORDER] & V_MIXED
+    for order in range(PMD_ORDER - 1, MIN_ANON_ORDER - 1, -1):
+        if not orders >> order & 1:
+            continue
+        first = (page >> order) << order
+        fits = True
+        for other in range(first, first + (1 << order)):
+            if m.pte[other] != 0 or (mixed and other > first and m.vma_page[other] & V_START):
+                fits = False
+                break
+        if fits:
+            return order
+    return 0
+
+
+@native
+def map_new_large(f, r, m, first, order, in_fault):  # type: ignore[no-untyped-def]
+    """map_anon_folio_pte_pf, map_anon_folio_pte_nopf: a new folio of *order*, mapped from page *first* on; all its PTEs are alike.
+
+    Returns its head. Its pages are zero-filled until somebody stores.
+    """
+    head = alloc_folio(f, order)
+    bits = vma_bits(m, first)
+    new_large(f, r, head, bits, in_fault)
+    prot = PROT | DIRTY if bits & V_WRITE else PROT
+    prot |= RW if bits & V_WRITE else np.uint64(0)
+    for i in range(1 << order):
+        f.flags[head + i] |= ZERO_FILLED | EXCLUSIVE
+        map_pte(f, head + i)
+        m.pte[first + i] = (np.uint64(head + i) << PFN_SHIFT) | prot
+    put_page(f, head)
+    return head
 
 
 @native
@@ -240,8 +292,8 @@ def _only_here(f, m, page, head):  # type: ignore[no-untyped-def]
     It maps each of the folio's pages once at most, all in one block.
     """
     here = 0
-    first = (page >> 9) << 9
-    for i in range(first, first + 512):
+    first = (page >> PMD_ORDER) << PMD_ORDER
+    for i in range(first, first + HPAGE):
         if m.pte[i] & MAPPED and head_of(f, pfn_of(m.pte[i])) == head:
             here += 1
     return here > 1 and here == folio_mapcount(f, head) and here == f.refcount[head]
@@ -271,7 +323,7 @@ def _can_reuse(f, r, m, page, pfn):  # type: ignore[no-untyped-def]
 @merged
 def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
     """One load (*write* 0) or store through the primary page table: an ACCESS_ code. *told*: its notifiers have run, or there are none."""
-    block = page >> 9
+    block = page >> PMD_ORDER
     need = V_WRITE if write else V_READ
     pmd = m.pmd[block]
     if pmd & PSE:
@@ -280,12 +332,12 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
         if not write or pmd & RW:
             m.pmd[block] = pmd | ACCESSED | (DIRTY if write else np.uint64(0))
             if write:
-                f.flags[pfn_of(pmd) + (page & 511)] &= ~ZERO_FILLED
+                f.flags[pfn_of(pmd) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             return ACCESS_DONE
         zero = pfn_of(pmd) == HUGE_ZERO_PFN
         if not zero and f.flags[pfn_of(pmd)] & EXCLUSIVE or (not zero and f.refcount[pfn_of(pmd)] == 1):
             f.flags[pfn_of(pmd)] |= EXCLUSIVE
-            f.flags[pfn_of(pmd) + (page & 511)] &= ~ZERO_FILLED
+            f.flags[pfn_of(pmd) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             m.pmd[block] = pmd | RW | ACCESSED | DIRTY
             return ACCESS_DONE
         if not told:
@@ -293,7 +345,7 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
         if zero and r.huge_zero_wp_allocates:
             m.pmd[block] = 0
             huge_fault(f, r, m, block, True)
-            f.flags[pfn_of(m.pmd[block]) + (page & 511)] &= ~ZERO_FILLED
+            f.flags[pfn_of(m.pmd[block]) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             return ACCESS_DONE
         split_pmd(f, r, m, block, False)
         pmd = m.pmd[block]
@@ -312,7 +364,7 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
         if bits & V_HUGE:
             huge_fault(f, r, m, block, write)
             if write:
-                f.flags[pfn_of(m.pmd[block]) + (page & 511)] &= ~ZERO_FILLED
+                f.flags[pfn_of(m.pmd[block]) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             return ACCESS_DONE
         m.pmd[block] = TABLE
     if pte == 0:
@@ -345,7 +397,7 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
     A sole owner takes the page over; of a shared one the process gets a copy, read-only and clean (wp_page_copy). Nothing to do where
     no anonymous page is mapped, or an exclusive one (gup_must_unshare).
     """
-    block = page >> 9
+    block = page >> PMD_ORDER
     pmd = m.pmd[block]
     if pmd & PSE:
         head = pfn_of(pmd)

@@ -8,9 +8,10 @@ import numpy as np
 
 from secondsight.bits.pte import MAPPED, PSE
 from secondsight.errors import UsageError
+from secondsight.geometry import PMD_ORDER
 from secondsight.mm.gup import NOT_PERMITTED, NOTIFY, populate
 from secondsight.mm.memory import pfn_of
-from secondsight.mm.page import HEAD, HPAGE, MLOCKED, UNEVICTABLE, ZERO_PFN, head_of, mlock_page
+from secondsight.mm.page import HEAD, MLOCKED, UNEVICTABLE, ZERO_PFN, folio_nr_pages, head_of, mlock_page
 from secondsight.mm.vma import Vm
 from secondsight.native import native
 
@@ -19,19 +20,20 @@ if TYPE_CHECKING:
 
 
 @native
-def _whole(m, page, end, pfn):  # type: ignore[no-untyped-def]
-    """Do 512 PTEs from *page* on, all before *end*, map the whole folio at *pfn* in order?"""
+def _whole(f, m, page, end, pfn):  # type: ignore[no-untyped-def]
+    """Do the PTEs from *page* on, all before *end*, map the whole folio at *pfn* in order?"""
     i = 0
-    while i < HPAGE and page + i < end and m.pte[page + i] & MAPPED and pfn_of(m.pte[page + i]) == pfn + i:
+    pages = folio_nr_pages(f, pfn)
+    while i < pages and page + i < end and m.pte[page + i] & MAPPED and pfn_of(m.pte[page + i]) == pfn + i:
         i += 1
-    return i == HPAGE
+    return i == pages
 
 
 @native
 def _mark_locked(f, r, m, start, end, lock):  # type: ignore[no-untyped-def]
     """mlock_pte_range over pages already there."""
     for page in range(start, end):
-        pmd = m.pmd[page >> 9]
+        pmd = m.pmd[page >> PMD_ORDER]
         if not pmd:
             continue
         entry = pmd if pmd & PSE else m.pte[page]
@@ -41,7 +43,7 @@ def _mark_locked(f, r, m, start, end, lock):  # type: ignore[no-untyped-def]
             continue
         pfn = head_of(f, pfn_of(entry))
         by_ptes = f.flags[pfn] & HEAD and not pmd & PSE
-        if by_ptes and (not r.mlock_counts_large or (lock and not _whole(m, page, end, pfn))):
+        if by_ptes and (not r.mlock_counts_large or (lock and not _whole(f, m, page, end, pfn))):
             continue
         if lock:
             mlock_page(f, pfn)
@@ -93,14 +95,14 @@ def populate_area(mm: Mm, low: int, high: int, write: bool) -> None:
         f, block = host.frames.arrays, -1
         for i in range(start, len(pages)):
             page = int(pages[i])
-            if page >> 9 == block:
+            if page >> PMD_ORDER == block:
                 continue
             pfn = populate(f, host.r, mm.arrays, page, write, notified and i == start, bool(mm.notifiers))
             if pfn == NOTIFY:
                 return i
             if pfn == NOT_PERMITTED:
                 return -1 - i
-            block = page >> 9 if mm.arrays.pmd[page >> 9] & PSE else -1
+            block = page >> PMD_ORDER if mm.arrays.pmd[page >> PMD_ORDER] & PSE else -1
         return len(pages)
 
     mm.run_faults(pages, step, "mlock")

@@ -1,6 +1,6 @@
 """``struct mm_struct``: one process's address space, and the accesses that go through it.
 
-Pages are numbered from 0 in the area's order; page ``p`` belongs to block ``p // 512``. ``numbers`` gives the true number of each block
+Pages are numbered from 0 in the area's order, 512 to a block. ``numbers`` gives the true number of each block
 in the address space where blocks are not adjacent (a trace's touched blocks): areas never reach across a gap.
 """
 
@@ -14,12 +14,23 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import MAPPED, PFN_MASK, PRESENT, PSE, RW
 from secondsight.errors import UsageError
+from secondsight.geometry import BLOCK_MASK
 from secondsight.mm import gup, memory
 from secondsight.mm.huge_memory import cut_area
 from secondsight.mm.memory import MmArrays
 from secondsight.mm.mmu_notifier import MmuNotifiers
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.page import HEAD, HPAGE, HUGE_ZERO_PFN, TAIL, ZERO_FILLED, ZERO_PFN, head_of, put_page
+from secondsight.mm.page import (
+    HEAD,
+    HPAGE,
+    HUGE_ZERO_PFN,
+    TAIL,
+    ZERO_FILLED,
+    ZERO_PFN,
+    head_of,
+    heads_of,
+    put_page,
+)
 from secondsight.mm.vma import Vm, Vma, VmaList
 
 if TYPE_CHECKING:
@@ -75,7 +86,7 @@ class Mm:
 
         ``fault_huge`` bool[blocks]: where a fault finds a free huge page; None: everywhere. Elsewhere it falls back to small ones.
         """
-        pages = self.vmas.encode(self.arrays.vma, self.arrays.vma_page, self.host.config.thp_enabled)
+        pages = self.vmas.encode(self.arrays.vma, self.arrays.vma_page, self.host.config)
         if self.fault_huge is not None:
             self.arrays.vma[~self.fault_huge] &= np.uint8(255 ^ memory.V_HUGE)
         self._may_huge = bool((self.arrays.vma & np.uint8(memory.V_HUGE | memory.V_MIXED)).any())
@@ -111,7 +122,7 @@ class Mm:
     def _has_anon(self, pages: Pages) -> bool:
         """Whether one of *pages* is anonymous memory, small or huge, present or swapped out."""
         a = self.arrays
-        pmd = a.pmd[pages >> 9]
+        pmd = a.pmd[pages // HPAGE]
         pte = a.pte[pages]
         small = (pmd != 0) & (pte != 0) & ((pte & (PFN_MASK | PRESENT)) != PRESENT)
         return bool((((pmd & PSE) != 0) | small).any())
@@ -127,9 +138,10 @@ class Mm:
         if self.exited:
             raise UsageError(f"space {self.name!r} has exited: {who} cannot access it")
         huge = self.huge_faults(pages)
+        parts = self._large_faults(pages)
         at, notified = 0, False
         while at < len(pages):
-            self.host.frames.reserve(len(pages) - at, huge, 1024)
+            self.host.frames.reserve(len(pages) - at, huge, 1024, parts)
             at = step(at, notified)
             if at == len(pages):
                 break
@@ -139,8 +151,9 @@ class Mm:
                 self.denied += 1
                 continue
             page = int(pages[at])
-            if self.arrays.pmd[page >> 9] & PSE:
-                self.notifiers.invalidate_range(page & ~511, (page & ~511) + HPAGE)
+            if self.arrays.pmd[page // HPAGE] & PSE:
+                first = page & ~BLOCK_MASK
+                self.notifiers.invalidate_range(first, first + HPAGE)
             else:
                 self.notifiers.invalidate_range(page, page + 1)
             notified = True
@@ -152,10 +165,15 @@ class Mm:
         if not self.huge_ever:
             return 0
         few = len(pages) < 4096
-        blocks = np.unique(pages >> 9) if few else slice(None)
+        blocks = np.unique(pages // HPAGE) if few else slice(None)
         pmd = self.arrays.pmd[blocks]
         may = (pmd == 0) & ((self.arrays.vma[blocks] & np.uint8(memory.V_HUGE | memory.V_MIXED)) != 0)
         return int((may | ((pmd & PFN_MASK) == memory.HUGE_ZERO_PMD & PFN_MASK)).sum())
+
+    def _large_faults(self, pages: Pages) -> int:
+        """At most how many pages accesses to *pages* allocate in large folios below the PMD's order."""
+        r = self.host.r
+        return len(np.unique(pages // HPAGE)) * HPAGE if r.orders_plain | r.orders_advised else 0
 
     def cpu_access(self, pages: Pages, *, write: bool, value: int | None = None) -> None:
         """The process loads or stores *pages* (int64, any order, repetition allowed) through the primary page table.
@@ -184,14 +202,16 @@ class Mm:
         """
         content, flags = self.host.content, self.host.frames.arrays.flags
         if value is None and not content:
-            pmd = self.arrays.pmd[pages >> 9]
+            pmd = self.arrays.pmd[pages // HPAGE]
             huge = (pmd & PSE) != 0
             entries = np.where(huge, pmd, self.arrays.pte[pages])
-            pfns = ((entries & PFN_MASK) >> np.uint64(12)).astype(np.int64) + np.where(huge, pages & 511, 0)
+            pfns = ((entries & PFN_MASK) >> memory.PFN_SHIFT).astype(np.int64) + np.where(
+                huge, pages & BLOCK_MASK, 0
+            )
             flags[pfns[(entries & RW) != 0]] &= ~ZERO_FILLED
             return
         for page in pages.tolist():
-            pmd = self.arrays.pmd[page >> 9]
+            pmd = self.arrays.pmd[page // HPAGE]
             if not (pmd if pmd & PSE else self.arrays.pte[page]) & RW:
                 continue
             pfn = self.pfn(page)
@@ -272,8 +292,7 @@ class Mm:
     def dma_pinned(self) -> Pages:
         """The folios that are pinned for DMA (folio_maybe_dma_pinned): their head pfns, ascending."""
         pfns = np.array([pfn for held in self.dma_pins.values() for pfn in held], np.int64)
-        large = (self.host.frames.arrays.flags[pfns] & (HEAD | TAIL)) != 0
-        return np.unique(np.where(large, pfns & ~np.int64(HPAGE - 1), pfns))
+        return np.unique(heads_of(self.host.frames.arrays.flags[pfns], pfns))
 
     def unpin(self, name: str) -> None:
         """put_page on everything pinned under *name*; a page that lived only by its pin is freed."""
@@ -282,7 +301,7 @@ class Mm:
         self.dma_pins.pop(name, None)
         f = self.host.frames.reserve(0, frees=1024 + len(self.pins[name]))
         for pfn in self.pins.pop(name):
-            if pfn != ZERO_PFN and (pfn & ~511) != HUGE_ZERO_PFN:
+            if pfn != ZERO_PFN and (pfn & ~BLOCK_MASK) != HUGE_ZERO_PFN:
                 put_page(f, pfn)
 
     def direct_io(self, pages: Pages, *, write: bool) -> None:
@@ -313,9 +332,9 @@ class Mm:
 
     def pfn(self, page: int) -> int:
         """The frame behind *page*; -1 where none is mapped."""
-        pmd = self.arrays.pmd[page >> 9]
+        pmd = self.arrays.pmd[page // HPAGE]
         if pmd & PSE:
-            return int(memory.pfn_of(pmd)) + (page & 511)
+            return int(memory.pfn_of(pmd)) + (page & BLOCK_MASK)
         entry = self.arrays.pte[page]
         return int(memory.pfn_of(entry)) if pmd and entry & MAPPED else -1
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from secondsight.bits.pte import ACCESSED, DIRTY, NX, PFN_MASK, PRESENT, PROTNONE, PSE, RW, SPECIAL, USER
 from secondsight.errors import UsageError
+from secondsight.geometry import PMD_ORDER
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.mlock import populate_area
 from secondsight.mm.page import EXCLUSIVE, HEAD, HPAGE, HUGE_ZERO_PFN, TAIL, ZERO_PFN, head_of
@@ -32,7 +33,7 @@ def _batch(f, m, page, end):  # type: ignore[no-untyped-def]
         return n, used
     head = head_of(f, pfn)
     expected = entry & ~(ACCESSED | DIRTY | PFN_MASK)
-    while page + n < min(end, ((page >> 9) + 1) << 9):
+    while page + n < min(end, ((page >> PMD_ORDER) + 1) << PMD_ORDER):
         entry = m.pte[page + n]
         if entry & ~(ACCESSED | DIRTY | PFN_MASK) != expected or pfn_of(entry) != pfn + n:
             break
@@ -51,7 +52,7 @@ def _change(f, m, start, end, none, writable, eager, eager_huge, clean, batches)
     page = start
     batched, used = start, np.uint64(0)
     while page < end:
-        block = page >> 9
+        block = page >> PMD_ORDER
         pmd = m.pmd[block]
         step = HPAGE if pmd & PSE else 1
         entry = pmd if pmd & PSE else m.pte[page]

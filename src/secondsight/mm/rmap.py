@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, MAPPED, PFN_MASK, PSE
-from secondsight.mm.memory import pfn_of
+from secondsight.mm.memory import PFN_SHIFT, pfn_of
 from secondsight.mm.page import (
-    HEAD,
     HPAGE,
     HUGE_ZERO_PFN,
     IDLE,
@@ -22,6 +21,7 @@ from secondsight.mm.page import (
     TAIL,
     YOUNG,
     ZERO_PFN,
+    folio_nr_pages,
 )
 
 if TYPE_CHECKING:
@@ -34,11 +34,13 @@ Pages = npt.NDArray[np.int64]
 def mappings(host: Host, pfn: int) -> list[tuple[Mm, int]]:
     """rmap_walk: every (mm, page) whose PTE maps the small page *pfn*."""
     out: list[tuple[Mm, int]] = []
-    want = np.uint64(pfn) << np.uint64(12)
+    want = np.uint64(pfn) << PFN_SHIFT
     for mm in host.mms.values():
         pte = mm.arrays.pte
         found = np.flatnonzero(((pte & PFN_MASK) == want) & ((pte & MAPPED) != 0))
-        out.extend((mm, int(p)) for p in found if mm.arrays.pmd[p >> 9] and not mm.arrays.pmd[p >> 9] & PSE)
+        out.extend(
+            (mm, int(p)) for p in found if mm.arrays.pmd[p // HPAGE] and not mm.arrays.pmd[p // HPAGE] & PSE
+        )
     return out
 
 
@@ -53,26 +55,29 @@ def _clear_young(mm: Mm, page: int, *, flush: bool) -> bool:
 def age(mm: Mm, pages: Pages) -> None:
     """Write these pages' bits to ``/sys/kernel/mm/page_idle/bitmap``: page_idle_clear_pte_refs, then PG_idle.
 
-    A page off the LRU, or a tail of a huge page, is left alone; a huge PMD is aged through its head.
+    A page off the LRU, or a tail of a large folio, is left alone; a large folio is aged through its head.
     """
     f = mm.host.frames.arrays
     for page in pages.tolist():
-        pmd = mm.arrays.pmd[page >> 9]
+        pmd = mm.arrays.pmd[page // HPAGE]
         if pmd & PSE:
             if page % HPAGE == 0 and f.flags[int(pfn_of(pmd))] & LRU:
                 head = int(pfn_of(pmd))
                 young = bool(pmd & ACCESSED)
-                mm.arrays.pmd[page >> 9] = pmd & ~ACCESSED
+                mm.arrays.pmd[page // HPAGE] = pmd & ~ACCESSED
                 if bool(mm.notifiers.clear_young(page, page + HPAGE).any()) or young:
                     f.flags[head] |= YOUNG
                 f.flags[head] |= IDLE
             continue
         pfn = mm.pfn(page)
-        if pfn <= ZERO_PFN or f.flags[pfn] & (HEAD | TAIL) or not f.flags[pfn] & LRU:
+        # page_idle_get_folio takes no tail; through its head a folio is aged in all its pages.
+        if pfn <= ZERO_PFN or f.flags[pfn] & TAIL or not f.flags[pfn] & LRU:
             continue
         young = False
-        for owner, at in mappings(mm.host, pfn) if f.mapcount[pfn] > 1 else [(mm, page)]:
-            young |= _clear_young(owner, at, flush=False)
+        for each in range(pfn, pfn + int(folio_nr_pages(f, pfn))):
+            alone = each == pfn and f.mapcount[pfn] == 1
+            for owner, at in [(mm, page)] if alone else mappings(mm.host, each):
+                young |= _clear_young(owner, at, flush=False)
         if young:
             f.flags[pfn] = (f.flags[pfn] & ~IDLE) | YOUNG
         f.flags[pfn] |= IDLE
@@ -89,12 +94,12 @@ def damon_mkold(mm: Mm, pages: Pages, aged: Pages) -> None:
     seen = set(aged.tolist())
     for page in pages.tolist():
         folio = mm.folio(page)
-        pmd = mm.arrays.pmd[page >> 9]
+        pmd = mm.arrays.pmd[page // HPAGE]
         if folio <= ZERO_PFN or folio == HUGE_ZERO_PFN or not f.flags[folio] & LRU:
             continue
         if pmd & PSE:
             young = bool(pmd & ACCESSED)
-            mm.arrays.pmd[page >> 9] = pmd & ~ACCESSED
+            mm.arrays.pmd[page // HPAGE] = pmd & ~ACCESSED
             end = min(page + HPAGE + 1, mm.npages)
         else:
             young = bool(mm.arrays.pte[page] & ACCESSED)

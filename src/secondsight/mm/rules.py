@@ -79,6 +79,17 @@ class Rules:
         "mm/khugepaged.c max_ptes_shared (5.8); folio_likely_mapped_shared (6.10), folio_maybe_mapped_shared",
         "booted",
     )
+    has_sizes: bool = _rule(
+        True,
+        "hugepages-*kB/enabled is there, and a fault may map a folio of any enabled order",
+        "mm/memory.c alloc_anon_folio; 19eaf44954df, 3485b88390b0 (6.8)",
+        "booted",
+    )
+    large_mapped_shared: Literal["page", "first", "mm"] = _rule(
+        "mm",
+        "a large folio that PTEs map counts as shared by the page's own mapcount / by its first page's / by the processes that map it",
+        "include/linux/mm.h folio_estimated_sharers, folio_likely_mapped_shared (6.10), folio_maybe_mapped_shared (6.15)",
+    )
     zero_page_is_none: bool = _rule(
         True,
         "the zero page counts against max_ptes_none; else it is a read-only page",
@@ -498,6 +509,7 @@ _6_12 = _SINCE_6_18.but(
     mglru_lazyfree_keeps_referenced=False,
     wp_reuses_large=False,
     merge_unfaulted=False,
+    large_mapped_shared="first",
     mprotect_batches=False,
     huge_zero_wp_allocates=False,
     lazyfree_keeps_pmd=False,
@@ -506,6 +518,8 @@ _6_12 = _SINCE_6_18.but(
 _6_1 = _6_12.but(
     name="6.1",
     shared="page",
+    has_sizes=False,
+    large_mapped_shared="page",
     mprotect_keeps_huge_writable=False,
     longterm_pins_touch=False,
     wp_reuses_last=True,

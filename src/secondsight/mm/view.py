@@ -18,7 +18,16 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import MAPPED, PSE
 from secondsight.mm.memory import pfn_of
-from secondsight.mm.page import HEAD, N_ACTIVATE, TAIL, ZERO_PFN, folio_mapcount, head_of
+from secondsight.mm.page import (
+    HEAD,
+    N_ACTIVATE,
+    ORDER,
+    TAIL,
+    ZERO_PFN,
+    folio_mapcount,
+    folio_nr_pages,
+    head_of,
+)
 from secondsight.mm.vma import HPAGE, allowed
 from secondsight.native import native
 
@@ -139,16 +148,18 @@ def _gather(f, m, rows, pmd, pte, flags, mapcount, folio_maps, refcount, shared,
             if pfn == ZERO_PFN:
                 continue
             head = head_of(f, pfn)
-            flags[i, j] = f.flags[head]
+            flags[i, j] = f.flags[head] & ~ORDER
             if head != pfn:
-                flags[i, j] = (f.flags[head] & ~HEAD) | TAIL
+                flags[i, j] = (flags[i, j] & ~HEAD) | TAIL
             mapcount[i, j] = f.mapcount[pfn] + (f.refcount[head + 1] if f.flags[head] & HEAD else 0)
             maps = folio_mapcount(f, head)
             folio_maps[i, j] = maps
             refcount[i, j] = f.refcount[head]
             folio[i, j] = head
             if f.flags[head] & HEAD:
-                shared[i, j] = maps > 1 and (f.refcount[head + 1] > 0 or maps > HPAGE or f.mapcount[head] > 1)
+                shared[i, j] = maps > 1 and (
+                    f.refcount[head + 1] > 0 or maps > folio_nr_pages(f, head) or f.mapcount[head] > 1
+                )
             else:
                 shared[i, j] = maps > 1
 
@@ -190,7 +201,7 @@ def of_model(
     _gather(f, mm.arrays, rows, *(columns[name] for name in _GATHERED))
     columns["address"] = (mm.numbers[rows].astype(np.uint64)) << np.uint64(21)
     for vma in mm.vmas.areas:
-        if vma.anon_vma and allowed(vma.flags, mm.host.config.thp_enabled):
+        if vma.anon_vma and allowed(vma.flags, mm.host.config):
             columns["eligible"] |= (vma.start <= rows * HPAGE) & ((rows + 1) * HPAGE <= vma.end)
     for notifier in mm.notifiers.list if marks and mm.notifiers else ():
         would_mark = getattr(notifier, "zap_marks", None)

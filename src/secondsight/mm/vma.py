@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondsight.errors import UsageError
-from secondsight.mm.memory import V_HUGE, V_LOCKED, V_MIXED, V_READ, V_WRITE
+from secondsight.geometry import HPAGE_PMD_NR as HPAGE
+from secondsight.geometry import PMD_ORDER
+from secondsight.mm.config import HostConfig
+from secondsight.mm.memory import V_ADVISED, V_HUGE, V_LOCKED, V_MIXED, V_NEVER_HUGE, V_READ, V_START, V_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-HPAGE = 512
 
 
 class Vm(enum.IntFlag):
@@ -62,11 +63,14 @@ _NUMBERS = itertools.count(1)
 _NEVER_HUGE = Vm.NOHUGEPAGE | Vm.SPECIAL | Vm.FILE | Vm.TEMPORARY_STACK
 
 
-def allowed(flags: Vm, enabled: str) -> bool:
-    """May this kind of area have huge pages at all (advice against sysfs ``enabled``)?"""
-    if flags & _NEVER_HUGE:
-        return False
-    return enabled == "always" or (enabled == "madvise" and bool(flags & Vm.HUGEPAGE))
+def orders(flags: Vm, config: HostConfig) -> int:
+    """The orders this kind of area may have, as a mask: advice against sysfs (thp_vma_allowable_orders)."""
+    return 0 if flags & _NEVER_HUGE else config.orders(advised=bool(flags & Vm.HUGEPAGE))
+
+
+def allowed(flags: Vm, config: HostConfig) -> bool:
+    """May this kind of area have 2 MiB pages?"""
+    return bool(orders(flags, config) >> PMD_ORDER & 1)
 
 
 def has_block(vma: Vma) -> bool:
@@ -168,16 +172,16 @@ class VmaList:
             ]
         )
 
-    def encode(self, bits: np.ndarray, pages: np.ndarray, enabled: str) -> np.ndarray:
+    def encode(self, bits: np.ndarray, pages: np.ndarray, config: HostConfig) -> np.ndarray:
         """Write the V_ bits of every block into *bits* (uint8[blocks]) and, where areas share a block, of every page into
         *pages* (uint8[pages], or empty until first needed); returns *pages*."""
         bits[:] = 0
         for vma in self.areas:
-            value = _bits(vma, enabled)
+            value = _bits(vma)
             first, last = -(-vma.start // HPAGE), vma.end // HPAGE
             if first < last:
                 whole = value
-                if allowed(vma.flags, enabled):
+                if allowed(vma.flags, config):
                     whole |= V_HUGE
                 bits[first:last] = whole
             for low, high in (
@@ -188,12 +192,19 @@ class VmaList:
                     if not len(pages):
                         pages = np.zeros(len(bits) * HPAGE, np.uint8)
                     pages[low:high] = value
+                    pages[low] |= V_START if low == vma.start else 0
+                    if high == vma.end and high < len(pages):
+                        pages[high] = V_START
                     bits[low // HPAGE : (high + HPAGE - 1) // HPAGE] = V_MIXED
         return pages
 
 
-def _bits(vma: Vma, enabled: str) -> int:
+def _bits(vma: Vma) -> int:
     value = 0
+    if vma.flags & Vm.HUGEPAGE:
+        value |= V_ADVISED
+    if vma.flags & (_NEVER_HUGE | Vm.UFFD_ARMED):
+        value |= V_NEVER_HUGE
     if vma.flags & Vm.READ:
         value |= V_READ
     if vma.flags & Vm.WRITE:

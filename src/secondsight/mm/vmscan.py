@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, DIRTY, PSE, RW, SWP_EXCLUSIVE, swap_pte
-from secondsight.mm.huge_memory import split_block_pmd, split_huge
+from secondsight.mm.huge_memory import split_block_pmd, split_folio
 from secondsight.mm.madvise import ranges_without_large, unmap
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import (
@@ -34,6 +34,7 @@ from secondsight.mm.page import (
     YOUNG,
     ZERO_PFN,
     folio_mapcount,
+    folio_nr_pages,
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
@@ -56,7 +57,7 @@ class PagedOut(NamedTuple):
 def can_swap(mm: Mm, page: int) -> bool:
     """Could reclaim take this page: small, anonymous, mapped once, on the LRU, not locked in memory, not pinned?"""
     f = mm.host.frames.arrays
-    if not mm.arrays.pmd[page >> 9] or mm.arrays.pmd[page >> 9] & PSE:
+    if not mm.arrays.pmd[page // HPAGE] or mm.arrays.pmd[page // HPAGE] & PSE:
         return False
     pfn = mm.pfn(page)
     if pfn <= ZERO_PFN:
@@ -109,7 +110,7 @@ def _discard(f, m, first, head, batches):  # type: ignore[no-untyped-def]
 
     *batches*: PTEs of equal write permission are taken together (folio_unmap_pte_batch), and share their bits if they come back.
     """
-    count = 512 if f.flags[head] & HEAD else 1
+    count = folio_nr_pages(f, head)
     i = 0
     while i < count:
         n = 1
@@ -144,14 +145,16 @@ class _Reclaim:
         """Pages *start* to *end*; a folio is all inside."""
         page = start
         while page < end:
-            if self.mm.arrays.pmd[page >> 9] & PSE:
-                self._huge(page >> 9)
+            if self.mm.arrays.pmd[page // HPAGE] & PSE:
+                self._huge(page // HPAGE)
                 page += HPAGE
                 continue
             head = self.mm.folio(page)
-            if head > ZERO_PFN and self.mm.host.frames.arrays.flags[head] & HEAD:
-                self._large(page, head)
-                page += HPAGE
+            f = self.mm.host.frames.arrays
+            if head > ZERO_PFN and f.flags[head] & HEAD:
+                pages = int(folio_nr_pages(f, head))
+                self._large(page, head, pages)
+                page += pages
                 continue
             if can_swap(self.mm, page):
                 self._small(page, self.mm.pfn(page))
@@ -176,16 +179,16 @@ class _Reclaim:
         else:
             self._swap(page, 1)
 
-    def _large(self, page: int, head: int) -> None:
-        """A huge page that PTEs map, in order from *page* on."""
+    def _large(self, page: int, head: int, pages: int) -> None:
+        """A large folio of *pages* that PTEs map, in order from *page* on."""
         f = self.mm.host.frames.arrays
         mapped = int(folio_mapcount(f, head))
-        if not f.flags[head] & LRU or mapped != HPAGE:
+        if not f.flags[head] & LRU or mapped != pages:
             return
         pinned = int(f.refcount[head]) != mapped
         self._isolate(head)
         if not f.flags[head] & SWAPBACKED:
-            self.mm.notifiers.invalidate_range(page, page + HPAGE)
+            self.mm.notifiers.invalidate_range(page, page + pages)
             if pinned:
                 f.flags[head] |= SWAPBACKED
                 self._put_back(head, active=True)
@@ -194,7 +197,7 @@ class _Reclaim:
         else:
             self._put_back(head)
             if not pinned:
-                self._whole_or_in_pieces(page)
+                self._whole_or_in_pieces(page, pages)
 
     def _huge(self, block: int) -> None:
         """A huge page that a PMD maps."""
@@ -213,7 +216,7 @@ class _Reclaim:
         elif f.flags[head] & SWAPBACKED:
             self._put_back(head)
             if not pinned:
-                self._whole_or_in_pieces(page)
+                self._whole_or_in_pieces(page, HPAGE)
         else:
             mm.notifiers.invalidate_range(page, page + HPAGE)
             if self.rules.lazyfree_keeps_pmd:
@@ -238,7 +241,7 @@ class _Reclaim:
 
     def _lazily_freed(self, page: int, head: int) -> None:
         f = self.mm.host.frames.arrays
-        count = HPAGE if f.flags[head] & HEAD else 1
+        count = int(folio_nr_pages(f, head))
         went = int(_discard(f, self.mm.arrays, page, head, self.rules.unmap_batches_lazyfree))
         self.gone.extend(range(page, page + went))
         if went < count:
@@ -259,14 +262,14 @@ class _Reclaim:
             return
         self._put_back(head, active=True)
 
-    def _whole_or_in_pieces(self, page: int) -> None:
-        """Swap space for all of a huge page lets it go unsplit; else it is split first, and its pages go one by one."""
-        every = range(page, page + HPAGE)
+    def _whole_or_in_pieces(self, page: int, pages: int) -> None:
+        """Swap space for all of a large folio lets it go unsplit; else it is split first, and its pages go one by one."""
+        every = range(page, page + pages)
         if self.recorded is None or self.recorded.issuperset(every):
-            split_huge(self.mm, page >> 9, remap=False)
-            self._swap(page, HPAGE)
+            split_folio(self.mm, page, remap=False)
+            self._swap(page, pages)
         elif not self.recorded.isdisjoint(every):
-            split_huge(self.mm, page >> 9)
+            split_folio(self.mm, page)
             for each in every:
                 if can_swap(self.mm, each):
                     self._small(each, self.mm.pfn(each))

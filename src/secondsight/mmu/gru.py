@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import DIRTY, PRESENT, PSE, RW
+from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm import gup
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.mmu_notifier import Bools, MmuNotifier
@@ -69,7 +70,7 @@ class Gru(MmuNotifier):
             pfn = int(gup.gup_slow(f, host.r, mm.arrays, page, write, notified, bool(mm.notifiers)))
         if pfn < 0:
             return pfn
-        if pfn != ZERO_PFN and (pfn & ~511) != HUGE_ZERO_PFN:
+        if pfn != ZERO_PFN and (pfn & ~BLOCK_MASK) != HUGE_ZERO_PFN:
             put_page(f, pfn)
         self.tlb[page] = write
         return pfn
@@ -77,7 +78,7 @@ class Gru(MmuNotifier):
     def _walk(self, page: int, write: bool) -> bool:
         """atomic_pte_lookup: present, and for a store writable and dirty."""
         arrays = self.mm.arrays
-        pmd = arrays.pmd[page >> 9]
+        pmd = arrays.pmd[page >> PMD_ORDER]
         entry = pmd if pmd & PSE else (arrays.pte[page] if pmd else np.uint64(0))
         return bool(entry & PRESENT) and (not write or bool(entry & RW and entry & DIRTY))
 

@@ -17,11 +17,10 @@ import numpy.typing as npt
 
 from secondsight.bits.spte import layout
 from secondsight.errors import UsageError
+from secondsight.geometry import HPAGE_PMD_NR as HPAGE
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.mmu_notifier import Bools, MmuNotifier
 from secondsight.mmu import spt
-
-HPAGE = 512
 
 
 @dataclass(slots=True)
@@ -254,7 +253,7 @@ class Kvm(MmuNotifier):
         for slot, _, _ in self._holding(page, page + 1):
             for view, table in slot.tables.items():
                 index = page - table.first
-                big = table.smd[index >> 9]
+                big = table.smd[index // HPAGE]
                 entry = big if big & self.layout.present else table.spte[index]
                 if entry & self.layout.present:
                     out.append((slot.id, view, entry))

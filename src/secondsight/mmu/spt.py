@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import PSE
 from secondsight.bits.spte import AD_TYPE_MASK, SAVED_BITS, SAVED_MASK, SAVED_SHIFT
+from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.gup import MISS, NOT_PERMITTED, NOTIFY, gup_fast, gup_slow
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import GUEST_FAULTS, pfn_of
@@ -105,7 +106,7 @@ def _make_spte(lay, pfn, writable, prefetch, large):  # type: ignore[no-untyped-
 
 @native
 def _is_zero(pfn):  # type: ignore[no-untyped-def]
-    return pfn == ZERO_PFN or (pfn & ~511) == HUGE_ZERO_PFN
+    return pfn == ZERO_PFN or (pfn & ~BLOCK_MASK) == HUGE_ZERO_PFN
 
 
 @merged
@@ -129,8 +130,8 @@ def _prefetch_run(f, r, lay, m, t, first, last):  # type: ignore[no-untyped-def]
         pinned += 1
     for j in range(first, first + pinned):
         page = t.first + j
-        pmd = m.pmd[page >> 9]
-        pfn = pfn_of(pmd) + (page & 511) if pmd & PSE else pfn_of(m.pte[page])
+        pmd = m.pmd[page >> PMD_ORDER]
+        pfn = pfn_of(pmd) + (page & BLOCK_MASK) if pmd & PSE else pfn_of(m.pte[page])
         t.spte[j] = _make_spte(lay, pfn, True, True, False)
         _release(f, r, pfn, r.prefetch_marks_accessed, True)
     return pinned > 0
@@ -171,7 +172,7 @@ def guest_access(f, r, lay, m, t, pages, write, start, notified, has_notifiers, 
     for i in range(start, len(pages)):
         page = pages[i]
         index = page - t.first
-        block = index >> 9
+        block = index >> PMD_ORDER
         big = t.smd[block]
         spte = big if big & lay.present else t.spte[index]
         if spte & lay.present:
@@ -184,7 +185,7 @@ def guest_access(f, r, lay, m, t, pages, write, start, notified, has_notifiers, 
                 if big & lay.present:
                     t.smd[block] = new
                     if write:
-                        f.flags[pfn_of(new) + (index & 511)] &= ~ZERO_FILLED
+                        f.flags[pfn_of(new) + (index & BLOCK_MASK)] &= ~ZERO_FILLED
                 else:
                     t.spte[index] = new
                     if write:
@@ -213,10 +214,10 @@ def guest_access(f, r, lay, m, t, pages, write, start, notified, has_notifiers, 
                     writable = True
         if write:
             f.flags[pfn] &= ~ZERO_FILLED
-        pmd = m.pmd[page >> 9]
-        aligned = (page & 511) == (index & 511) and mode != SHADOW_PAGED
+        pmd = m.pmd[page >> PMD_ORDER]
+        aligned = (page & BLOCK_MASK) == (index & BLOCK_MASK) and mode != SHADOW_PAGED
         if pmd & PSE and aligned:
-            t.smd[block] = _touch(lay, _make_spte(lay, pfn & ~511, writable, False, True), write)
+            t.smd[block] = _touch(lay, _make_spte(lay, pfn & ~BLOCK_MASK, writable, False, True), write)
         else:
             t.spte[index] = _touch(lay, _make_spte(lay, pfn, writable, False, False), write)
             if mode == SHADOW_DIRECT and not lay.ad_disabled:
@@ -265,7 +266,7 @@ def zap_range(f, r, lay, tables, start, end, marks_always):  # type: ignore[no-u
         for t in tables:
             zap(f, r, lay, t, page, marks_always)
     for t in tables:
-        for block in range((start - t.first) >> 9, (end - t.first + 511) >> 9):
+        for block in range((start - t.first) >> PMD_ORDER, (end - t.first + BLOCK_MASK) >> PMD_ORDER):
             zap_large(f, r, lay, t, block, marks_always)
 
 
@@ -274,7 +275,7 @@ def test_range(lay, t, start, end, out):  # type: ignore[no-untyped-def]
     """out[i] |= page ``start + i`` is young in this table (kvm_test_age_gfn, is_accessed_spte)."""
     for page in range(start, end):
         index = page - t.first
-        spte = t.smd[index >> 9]
+        spte = t.smd[index >> PMD_ORDER]
         if not spte & lay.present:
             spte = t.spte[index]
         if spte & lay.present and accessed(lay, spte):
@@ -286,7 +287,7 @@ def age_range(lay, t, start, end, out):  # type: ignore[no-untyped-def]
     """Clear youth as kvm_age_gfn does (A bit, or access tracking) and report it in *out*."""
     for page in range(start, end):
         index = page - t.first
-        big = t.smd[index >> 9]
+        big = t.smd[index >> PMD_ORDER]
         spte = big if big & lay.present else t.spte[index]
         if not spte & lay.present or not accessed(lay, spte):
             continue
@@ -296,7 +297,7 @@ def age_range(lay, t, start, end, out):  # type: ignore[no-untyped-def]
         else:
             new = spte & ~lay.accessed
         if big & lay.present:
-            t.smd[index >> 9] = new
+            t.smd[index >> PMD_ORDER] = new
         else:
             t.spte[index] = new
 
@@ -306,9 +307,9 @@ def count_marks(lay, t, start, end, out, marks_always):  # type: ignore[no-untyp
     """out[i] += 1 where zapping page ``start + i`` in this table would mark it accessed; a large SPTE counts at its first page."""
     for page in range(start, end):
         index = page - t.first
-        big = t.smd[index >> 9]
+        big = t.smd[index >> PMD_ORDER]
         if big & lay.present:
-            if (page == start or (index & 511) == 0) and (marks_always or accessed(lay, big)):
+            if (page == start or (index & BLOCK_MASK) == 0) and (marks_always or accessed(lay, big)):
                 out[page - start] += 1
             continue
         spte = t.spte[index]

@@ -102,7 +102,7 @@ def look(run: Run, alarm: Alarm) -> tuple[Look, Ints]:
             columns["young"] = np.full(mm.blocks, -1, np.int64)
         may = np.zeros(mm.blocks, np.bool_)
         for vma in mm.vmas.areas:
-            if allowed(vma.flags, run.host.config.thp_enabled):
+            if allowed(vma.flags, run.host.config):
                 may[-(-vma.start // HPAGE) : vma.end // HPAGE] = True
         chosen = np.flatnonzero(may)
         rows.append(chosen + space.first_row)

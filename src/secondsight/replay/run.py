@@ -104,7 +104,7 @@ class Run:
                 continue
             steady = False
             pmd = space.mm.arrays.pmd
-            limited = self.machine.budget < UNLIMITED and bool(space.mm.arrays.vma.max() & V_HUGE)
+            limited = self.machine.budget < UNLIMITED and bool((space.mm.arrays.vma & V_HUGE).any())
             for a, b in self._pieces(space, local, how, limited):
                 last = int(local[b - 1]) >> 9
                 empty = not pmd[last]

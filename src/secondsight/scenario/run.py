@@ -19,7 +19,7 @@ from secondsight.mm.config import HPAGE_PMD_NR
 from secondsight.mm.host import Host
 from secondsight.mm.khugepaged import Visit
 from secondsight.mm.mm_struct import Mm
-from secondsight.mm.page import HEAD, REFERENCED, TAIL
+from secondsight.mm.page import HEAD, ORDER, REFERENCED, TAIL, heads_of
 from secondsight.mm.rules import Rules
 from secondsight.mmu.gru import Gru
 from secondsight.mmu.kvm import Kvm
@@ -328,16 +328,16 @@ def _kpf(f: Any, pfns: Pages) -> npt.NDArray[np.uint32]:
     """Each page's flags as /proc/kpageflags shows them: a tail has its folio's, and its own compound bits."""
     own = f.flags[pfns]
     tail = (own & TAIL) != 0
-    head = np.where(tail, pfns & ~511, pfns)
+    head = heads_of(own, pfns)
     shown = np.where(tail, (f.flags[head] & ~HEAD) | TAIL, own)
-    return np.asarray(shown, dtype=np.uint32)
+    return np.asarray(shown & ~ORDER, dtype=np.uint32)
 
 
 def _mapcounts(f: Any, pfns: Pages) -> npt.NDArray[np.int32]:
     """Each page's mapcount as /proc/kpagecount shows it: its own PTE mappings and its folio's PMD mappings."""
     own = f.flags[pfns]
     large = (own & (HEAD | TAIL)) != 0
-    entire = np.where(large, f.refcount[np.where(large, (pfns & ~511) + 1, 0)], 0)
+    entire = np.where(large, f.refcount[np.where(large, heads_of(own, pfns) + 1, 0)], 0)
     return np.asarray(f.mapcount[pfns] + entire, dtype=np.int32)
 
 
