@@ -97,7 +97,7 @@ class Sizes(
             raise UsageError(
                 f"order {order}: huge pages have the orders {ANON_ORDERS[0]} (16 KiB) to {PMD_ORDER} (2 MiB)"
             )
-        return getattr(self, f"kb{kb_of_order(order)}")  # type: ignore[no-any-return]
+        return getattr(self, f"kb{kb_of_order(order)}")
 
     @property
     def parts(self) -> bool:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondsight.bits.pte import PSE
+from secondsight.geometry import HPAGE_PMD_NR as HPAGE
 from secondsight.mm import judgement, view
 from secondsight.mm.huge_memory import collapse
 from secondsight.mm.judgement import Look, Scan
-from secondsight.mm.vma import HPAGE, Vm, Vma, allowed, has_block
+from secondsight.mm.vma import Vm, Vma, allowed, has_block
 
 if TYPE_CHECKING:
     from secondsight.mm.host import Host

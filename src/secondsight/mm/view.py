@@ -28,7 +28,7 @@ from secondsight.mm.page import (
     folio_nr_pages,
     head_of,
 )
-from secondsight.mm.vma import HPAGE, allowed
+from secondsight.mm.vma import allowed
 from secondsight.native import native
 
 if TYPE_CHECKING:

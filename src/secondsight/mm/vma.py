@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondsight.errors import UsageError
-from secondsight.geometry import HPAGE_PMD_NR as HPAGE
-from secondsight.geometry import PMD_ORDER
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 from secondsight.mm.config import HostConfig
 from secondsight.mm.memory import V_ADVISED, V_HUGE, V_LOCKED, V_MIXED, V_NEVER_HUGE, V_READ, V_START, V_WRITE
 
@@ -75,7 +74,7 @@ def allowed(flags: Vm, config: HostConfig) -> bool:
 
 def has_block(vma: Vma) -> bool:
     """Does a whole aligned block fit?"""
-    return -(-vma.start // HPAGE) * HPAGE + HPAGE <= vma.end
+    return -(-vma.start // HPAGE_PMD_NR) * HPAGE_PMD_NR + HPAGE_PMD_NR <= vma.end
 
 
 class VmaList:
@@ -178,24 +177,24 @@ class VmaList:
         bits[:] = 0
         for vma in self.areas:
             value = _bits(vma)
-            first, last = -(-vma.start // HPAGE), vma.end // HPAGE
+            first, last = -(-vma.start // HPAGE_PMD_NR), vma.end // HPAGE_PMD_NR
             if first < last:
                 whole = value
                 if allowed(vma.flags, config):
                     whole |= V_HUGE
                 bits[first:last] = whole
             for low, high in (
-                (vma.start, min(first * HPAGE, vma.end)),
-                (max(last * HPAGE, vma.start), vma.end),
+                (vma.start, min(first * HPAGE_PMD_NR, vma.end)),
+                (max(last * HPAGE_PMD_NR, vma.start), vma.end),
             ):
                 if low < high:
                     if not len(pages):
-                        pages = np.zeros(len(bits) * HPAGE, np.uint8)
+                        pages = np.zeros(len(bits) * HPAGE_PMD_NR, np.uint8)
                     pages[low:high] = value
                     pages[low] |= V_START if low == vma.start else 0
                     if high == vma.end and high < len(pages):
                         pages[high] = V_START
-                    bits[low // HPAGE : (high + HPAGE - 1) // HPAGE] = V_MIXED
+                    bits[low // HPAGE_PMD_NR : (high + HPAGE_PMD_NR - 1) // HPAGE_PMD_NR] = V_MIXED
         return pages
 
 
