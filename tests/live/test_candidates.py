@@ -9,7 +9,7 @@ import pytest
 from secondsight.bits import pte as bits
 from secondsight.bits import swap
 from secondsight.errors import UsageError
-from secondsight.live.candidates import PRCTL, Wanted, check_policy, select, thp_enabled
+from secondsight.live.candidates import PRCTL, Beside, Wanted, check_policy, select, thp_enabled
 from secondsight.policy.registry import make
 from support.snapshots import BLOCK, START, columns, snapshot, with_vm
 
@@ -72,7 +72,7 @@ def test_the_administrator_is_overridden_only_if_asked(enabled, why):
 
 def test_prctl_cannot_be_overridden():
     told = whole(
-        select(snapshot(used(1)), make("madv_collapse"), Wanted(override=True), b"THP_enabled:\t0\n")
+        select(snapshot(used(1)), make("madv_collapse"), Wanted(override=True), Beside(thp_enabled=False))
     )
     assert told.left == {PRCTL: 1}
 

@@ -109,3 +109,33 @@ def test_a_range_is_compared_with_the_range(capsys):
         assert code == 0 and done["stopped"] == "coverage reached" and done["collapsed"] == 8
         assert done["after"] == {"resident": 32 * MIB, "eligible": 32 * MIB, "huge": 16 * MIB}
         assert smaps(process.pid, "AnonHugePages") == 16 * MIB
+
+
+@pytest.mark.parametrize("kind", ["shared", "segment"])
+def test_shared_memory_is_taken_and_proved(kind, capsys):
+    """A VM's RAM on a memfd; a segment that another process filled and this one never touched."""
+    with operated(kind) as process:
+        code, done = collapse(capsys, process.pid, *area(process))
+        assert code == 0 and done["collapsed"] == done["confirmed"] == 32 and done["added"] == 0
+        assert smaps(process.pid, "ShmemPmdMapped") == 64 * MIB
+        assert done["after"] == {"resident": 64 * MIB, "eligible": 64 * MIB, "huge": 64 * MIB}
+        assert list(done["overridden"].values()) == [32] and "shmem_enabled" in next(iter(done["overridden"]))
+
+
+def test_nothing_chosen_has_its_reasons(capsys):
+    with operated("shared") as process:
+        argv = ["collapse", "--pid", str(process.pid), "--procfs", *area(process)]
+        with pytest.raises(SystemExit):
+            main(argv)
+        told = capsys.readouterr().out
+        assert "0 chosen" in told and "32 left alone: the kernel would not by itself (shmem_enabled=" in told
+
+
+def test_without_any_channel_no_hotness_is_claimed(capsys):
+    with operated("hotcold") as process:
+        argv = ["collapse", "--pid", str(process.pid), "--procfs", "--override", "--compact", *area(process)]
+        with pytest.raises(SystemExit):
+            main([*argv, "--until-coverage", "12%"])
+        first, second, *_ = capsys.readouterr().out.splitlines()
+        assert first.startswith("no hotness is known here: in address order")
+        assert "64 chosen, 8 collapsed" in second

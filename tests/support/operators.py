@@ -73,12 +73,15 @@ def area(size: int, flags: int = PRIVATE, fd: int = -1, at: int = AT) -> int:
 
 
 def child_that_stays(fill: int = 0) -> None:
-    """Fork one that ends with its parent, having written *fill* bytes."""
+    """Fork one that ends with its parent; it has written *fill* bytes when this returns."""
+    told, tell = os.pipe()
     if os.fork() == 0:
         libc.prctl(1, signal.SIGKILL, 0, 0, 0)
         ctypes.memset(AT, 1, fill)
+        os.write(tell, b"!")
         while True:
             time.sleep(1)
+    os.read(told, 1)
 
 
 def main(kind: str) -> None:
@@ -105,7 +108,6 @@ def main(kind: str) -> None:
         child_that_stays()
     elif kind == "segment":
         child_that_stays(size)
-        time.sleep(0.5)
     print(os.getpid(), f"{AT:#x}", f"{AT + size:#x}", flush=True)
     grown = 0
     while kind == "hotcold":

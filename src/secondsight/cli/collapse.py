@@ -10,8 +10,10 @@ from secondsight.cli.options import KernelMemoryOption, RangeOption
 
 if TYPE_CHECKING:
     from secondsight.live.candidates import Wanted
-    from secondsight.live.collapse import Pace
+    from secondsight.live.collapse import Pace, Round
     from secondsight.live.guard import Guarding
+    from secondsight.live.kmem import Kernel
+    from secondsight.live.probe import Facts
     from secondsight.live.process import Process
     from secondsight.live.stopping import Stopping
     from secondsight.policy.protocol import Policy
@@ -57,6 +59,10 @@ def collapse(
         bool,
         typer.Option("--compact", help="Go on where no free huge block is left: the kernel compacts memory."),
     ] = False,
+    watch: Annotated[
+        str | None,
+        typer.Option(help="Watch what is used for so long first, such as 30s, and take what is hot first."),
+    ] = None,
     until_coverage: Annotated[
         str | None, typer.Option(help="Stop once this share is huge, such as 95%.")
     ] = None,
@@ -110,6 +116,7 @@ def collapse(
             assert process.pidfd >= 0  # said here rather than after the first capture
         rounds = Rounds(process, chooser, wanted, pace, guarding)
         rounds.kernel_memory, rounds.json, rounds.dry_run = kernel_memory, json, dry_run
+        rounds.watch = amounts.parse_duration(watch, "--watch") if watch else 0.0
         code = rounds.run(stopping, follow)
     if code:
         raise typer.Exit(code)
@@ -121,49 +128,66 @@ class Rounds:
     def __init__(
         self, process: Process, policy: Policy, wanted: Wanted, pace: Pace, guarding: Guarding
     ) -> None:
-        self.process, self.policy, self.wanted, self.pace, self.guarding = (
-            process,
-            policy,
-            wanted,
-            pace,
-            guarding,
-        )
+        self.process, self.policy, self.wanted = process, policy, wanted
+        self.pace, self.guarding = pace, guarding
+        self.kernel: Kernel | None = None
+        self.missing = ""
+        self.facts: Facts | None = None
         self.kernel_memory: bool | None = None
         self.json = self.dry_run = False
+        self.watch = 0.0
 
     def run(self, stopping: Stopping, follow: bool) -> int:
         """The exit code."""
-        from secondsight.cli import collapsed
         from secondsight.errors import TargetGone
-        from secondsight.live import candidates, capture
-        from secondsight.live import collapse as live
-        from secondsight.live.guard import Guard
+        from secondsight.live import capture
         from secondsight.live.probe import probe
-        from secondsight.live.procfs import Pagemap
 
-        kernel, missing = capture.open_kernel(self.kernel_memory)
-        facts = probe()
+        self.kernel, self.missing = capture.open_kernel(self.kernel_memory)
+        self.facts = probe()
         while True:
             try:
-                with Pagemap(self.process) as memory:
-                    guard = Guard(self.process, self.guarding)
-                    taken = capture.take(self.process, kernel, missing, self.wanted.within, facts)
-                    status = self.process.read_file("status")
-                    selection = candidates.select(taken, self.policy, self.wanted, status)
-                    if self.dry_run:
-                        collapsed.print_choices(selection, guard, self.json)
-                        return 0
-                    work = live.Collapser(self.process, memory, guard, self.pace, stopping.wait)
-                    done = work.run(selection)
+                done = self._round(stopping)
             except TargetGone as left:
                 if not follow:
                     raise
                 print(f"{left}; nothing more to do")
                 return 0
-            collapsed.print_round(done, self.json)
-            gone = done.stopped in (live.EXITED, live.EXEC)
-            if done.failed or (gone and not follow):
+            if done is None:
+                return 0
+            if done.failed or (done.gone and not follow):
                 return 1
             over = done.stopped and not done.stopped.startswith("calls keep")
             if not follow or over or stopping.wait(self.policy.interval / 1e9):
                 return 0
+
+    def _round(self, stopping: Stopping) -> Round | None:
+        """One round, printed; None where nothing was to be changed."""
+        from secondsight.cli import collapsed
+        from secondsight.live import candidates, capture, heat, sysfs
+        from secondsight.live import collapse as live
+        from secondsight.live.guard import Guard
+        from secondsight.live.page_cache import PageCache
+        from secondsight.live.procfs import Pagemap
+        from secondsight.live.vma import parse_smaps
+
+        process, within = self.process, self.wanted.within
+        with Pagemap(process) as memory:
+            guard = Guard(process, self.guarding)
+            found = None
+            if self.watch:
+                found = heat.watch(process, self.kernel, self.watch, stopping.wait, within, self.missing)
+            taken = capture.take(process, self.kernel, self.missing, within, self.facts)
+            whole = parse_smaps(process.read_file("smaps"), f"/proc/{process.pid}/smaps")
+            with PageCache(process, whole) as cache:
+                beside = candidates.Beside(
+                    candidates.thp_enabled(process.read_file("status")), sysfs.shmem_enabled(), cache, found
+                )
+                selection = candidates.select(taken, self.policy, self.wanted, beside)
+                if self.dry_run:
+                    collapsed.print_choices(selection, guard, self.json)
+                    return None
+                work = live.Collapser(process, memory, guard, self.pace, stopping.wait, cache)
+                done = work.run(selection)
+        collapsed.print_round(done, self.json)
+        return done

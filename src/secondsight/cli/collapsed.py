@@ -35,6 +35,7 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
         print(msgspec.json.encode(chosen).decode())
         return
     added = sum(choice.added for choice in chosen) * 4096
+    print(selection.order)
     print(
         f"would collapse {several(len(chosen), 'block')} ({len(chosen) * 2} MiB), adding {mib(added)} of memory; nothing was changed"
     )
@@ -44,8 +45,11 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
     _print_left(selection.left)
     for choice in chosen[:_LISTED]:
         used = "?" if choice.used is None else choice.used
+        heat = "" if choice.heat is None else f", heat {choice.heat:,}"
+        where = " in the page cache" if choice.shared else " present"
         print(
-            f"  {choice.address:#014x} {several(choice.populated, 'page')} present, {used} known to be used, {choice.added} would be added"
+            f"  {choice.address:#014x} {several(choice.populated, 'page')}{where}, {used} known to be used{heat}, "
+            f"{choice.added} would be added"
         )
     if len(chosen) > _LISTED:
         print(f"  … {len(chosen) - _LISTED} more; --json lists all")
@@ -63,6 +67,8 @@ def print_round(done: Round, json: bool) -> None:
         if done.collapsed
         else ""
     )
+    if done.order:
+        print(done.order)
     print(
         f"{several(done.considered, 'block')} looked at, {done.chosen} chosen, {done.collapsed} collapsed "
         f"({'unknown' if done.confirmed is None else done.confirmed} confirmed by the page table), {mib(done.added)} added{cost}"

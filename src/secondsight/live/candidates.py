@@ -30,11 +30,15 @@ from secondsight.geometry import HPAGE_PMD_NR, PMD_SHIFT
 from secondsight.live import eligible, reasons
 from secondsight.live.capture import Snapshot
 from secondsight.live.choose import choose
+from secondsight.live.heat import Heat
+from secondsight.live.page_cache import CachedFile, PageCache
 from secondsight.live.page_counts import PageCounts
 from secondsight.live.view import to_view
 from secondsight.live.vma import Vma
+from secondsight.mm.config import Knobs
 from secondsight.mm.judgement import Scan, scan
 from secondsight.policy.protocol import Look, Policy
+from secondsight.words import several
 
 I64 = npt.NDArray[np.int64]
 
@@ -49,12 +53,15 @@ PRCTL = "prctl PR_SET_THP_DISABLE: the kernel refuses MADV_COLLAPSE as well"
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """One chosen block: where, pages present, pages known to be used (None: unknown), pages that would be added."""
+    """One chosen block: where, pages present, pages known to be used (None: unknown), pages that would be added; *shared*: shared memory,
+    whose pages are those of the page cache; *heat*: how much it was used while it was watched (None: not known)."""
 
     address: int
     populated: int
     used: int | None
     added: int
+    shared: bool = False
+    heat: int | None = None
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,15 +75,30 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     within: tuple[int, int] | None = None
 
 
+class Beside(NamedTuple):
+    """What is known beside a snapshot. *thp_enabled*: what ``/proc/PID/status`` says, None where it does not; *shmem_enabled*: the switch,
+    empty where it was not read; *cache*: the shared memory, None where it was not opened; *heat*: what was watched, None if nothing was."""
+
+    thp_enabled: bool | None = None
+    shmem_enabled: str = ""
+    cache: PageCache | None = None
+    heat: Heat | None = None
+
+
+#: nothing known beside the snapshot
+ALONE = Beside()
+
+
 class Selection(NamedTuple):
     """*chosen* in order; *left*: blocks left alone by reason; *overridden*: chosen blocks by the switch that is overridden; *considered*:
-    blocks that hold anything; *vmas*: the mappings that may be collapsed."""
+    blocks that hold anything; *vmas*: the mappings that may be collapsed; *order*: what the order is, in words."""
 
     chosen: list[Choice]
     left: dict[str, int]
     overridden: dict[str, int]
     considered: int
     vmas: list[Vma]
+    order: str = ""
 
 
 def check_policy(policy: Policy) -> None:
@@ -95,144 +117,275 @@ def check_policy(policy: Policy) -> None:
         )
 
 
-def unfit(vma: Vma, enabled: str, thp_enabled: bool | None) -> tuple[str, str]:
-    """(why *vma* cannot be collapsed at all, why the administrator would not have it); each empty if it is not so.
-
-    *thp_enabled*: what ``/proc/PID/status`` says, None where it does not.
-    """
-    unasked = msgspec.structs.replace(vma, eligible=None)
-    hard = eligible.ineligible(unasked, "always")
-    if not hard and thp_enabled is False:
+def unfit(vma: Vma, enabled: str, beside: Beside) -> tuple[str, str]:
+    """(why *vma* cannot be collapsed at all, why the administrator would not have it); each empty if it is not so."""
+    if beside.cache is not None and (file := beside.cache.of(vma)) is not None:
+        hard, soft = _unfit_shared(vma, file, beside.shmem_enabled)
+    else:
+        hard = eligible.ineligible(msgspec.structs.replace(vma, eligible=None), "always")
+        soft = eligible.ineligible(vma, enabled)
+    if not hard and beside.thp_enabled is False:
         hard = PRCTL
-    return hard, "" if hard else eligible.ineligible(vma, enabled)
+    return hard, "" if hard else soft
+
+
+def _unfit_shared(vma: Vma, file: CachedFile, switch: str) -> tuple[str, str]:
+    """The same of shared memory (``shmem_allowable_huge_orders``, mm/shmem.c): only ``deny`` binds MADV_COLLAPSE."""
+    # What decides before the kind of memory does, eligible.py says of the same mapping as if it were private.
+    private = msgspec.structs.replace(vma, inode=0, perms=vma.perms[:3] + "p", eligible=None)
+    if hard := eligible.ineligible(private, "always"):
+        return hard, ""
+    if not file.aligned:
+        return (
+            "misaligned against its file: no PMD can map it here (map it at an address that agrees with the offset)",
+            "",
+        )
+    if switch == "deny":
+        return "shmem_enabled=deny: the kernel refuses MADV_COLLAPSE as well", ""
+    if vma.eligible or (vma.eligible is None and switch in ("always", "force", "within_size")):
+        return "", ""
+    advice = ", no MADV_HUGEPAGE" if switch == "advise" and "hg" not in vma.flags else ""
+    return "", f"the kernel would not by itself (shmem_enabled={switch or 'unknown'}{advice})"
 
 
 def thp_enabled(status: bytes) -> bool | None:
-    """``THP_enabled`` of ``/proc/PID/status``: False under PR_SET_THP_DISABLE; None where the kernel does not print it (before 6.3)."""
+    """``THP_enabled`` of ``/proc/PID/status``: False under PR_SET_THP_DISABLE; None where the kernel does not print it (before 5.0)."""
     for line in status.splitlines():
         if line.startswith(b"THP_enabled:"):
             return line.split()[1:] != [b"0"]
     return None
 
 
-def select(snapshot: Snapshot, policy: Policy, wanted: Wanted, status: bytes = b"") -> Selection:
-    """The blocks that *policy* makes huge, in its order, and why not the others. *status* is ``/proc/PID/status``.
+class _Rows(NamedTuple):
+    """Candidates, ascending by address, arrays of N: *address* uint64; *row* of the snapshot int64 (-1: in no page table of the process);
+    *populated*, *swapped*, *used* (-1: unknown), *added* int64 pages; *huge*, *shared* bool; *heat* int64 (-1: unknown)."""
+
+    address: npt.NDArray[np.uint64]
+    row: I64
+    populated: I64
+    swapped: I64
+    used: I64
+    added: I64
+    huge: npt.NDArray[np.bool_]
+    shared: npt.NDArray[np.bool_]
+    heat: I64
+
+
+def select(snapshot: Snapshot, policy: Policy, wanted: Wanted, beside: Beside = ALONE) -> Selection:
+    """The blocks that *policy* makes huge, in its order, hot ones first where heat is known, and why not the others.
 
     ``khugepaged`` is carried out here: blocks that its scan passes, those known to be used most first.
     """
-    columns, vmas = snapshot.columns, list(snapshot.header.mappings)
-    facts = PageCounts(snapshot)
-    disabled = thp_enabled(status)
-    verdicts = {id(vma): unfit(vma, snapshot.header.enabled, disabled) for vma in vmas}
-    why = np.full(len(columns.address), "", object)
-    overrides: dict[int, str] = {}
-    for row, vma in enumerate(eligible.mappings_of(columns.address, vmas)):
-        hard, soft = ("the mapping has gone", "") if vma is None else verdicts[id(vma)]
-        advised = vma is not None and "hg" in vma.flags
-        if hard:
-            why[row] = hard
-        elif facts.huge[row]:
-            why[row] = "huge already"
-        elif wanted.advised and not advised:
-            why[row] = "no MADV_HUGEPAGE (--advised)"
-        elif soft and not wanted.override:
-            why[row] = f"{soft}: {OVERRIDE}"
-        elif vma is not None:
-            why[row] = _held_back(row, snapshot, facts, vma, wanted)
-            if soft:
-                overrides[row] = soft
-    rows = np.flatnonzero(why == "")
-    if policy.khugepaged:
-        chosen = _as_khugepaged(snapshot, rows, wanted, policy, why)
-    else:
-        chosen = rows[_asked(policy, snapshot, facts, rows)]
-    used = facts.used()
-    if wanted.certain:
-        unsure = chosen[used[chosen] <= 0]
-        why[unsure] = "not known to be used (--certain)"
-        chosen = chosen[used[chosen] > 0]
-    why[chosen] = "chosen"
-    why[why == ""] = f"policy {policy.name} did not choose it"
-    left = Counter(text for text in why.tolist() if text != "chosen")
-    picked = [
-        Choice(
-            int(columns.address[row]),
-            int(facts.populated[row]),
-            int(used[row]) if used[row] >= 0 else None,
-            HPAGE_PMD_NR - int(facts.populated[row]) + int(facts.shared[row]),
+    return _Selector(snapshot, policy, wanted, beside).select()
+
+
+class _Selector:
+    """One selection; *why* is each candidate's reason, empty while it is still to be decided."""
+
+    def __init__(self, snapshot: Snapshot, policy: Policy, wanted: Wanted, beside: Beside) -> None:
+        self.snapshot, self.policy, self.wanted, self.beside = snapshot, policy, wanted, beside
+        self.vmas = list(snapshot.header.mappings)
+        self.counts = PageCounts(snapshot)
+        self.unfit = {id(vma): unfit(vma, snapshot.header.enabled, beside) for vma in self.vmas}
+        self.rows = self._rows()
+        self.why = np.full(len(self.rows.address), "", object)
+        self.overrides: dict[int, str] = {}
+
+    def select(self) -> Selection:
+        """The whole answer."""
+        self._sieve()
+        open_rows = np.flatnonzero(self.why == "")
+        chosen = self._as_khugepaged(open_rows) if self.policy.khugepaged else self._asked(open_rows)
+        if self.wanted.certain:
+            sure = (self.rows.used[chosen] > 0) | (self.rows.heat[chosen] > 0)
+            self.why[chosen[~sure]] = "not known to be used (--certain)"
+            chosen = chosen[sure]
+        heat = self.rows.heat[chosen]
+        # Hot, not known, known to be idle; a policy's own order among equals.
+        chosen = chosen[np.lexsort((-heat, np.where(heat > 0, 0, np.where(heat < 0, 1, 2))))]
+        self.why[chosen] = "chosen"
+        self.why[self.why == ""] = f"policy {self.policy.name} did not choose it"
+        left = Counter(text for text in self.why.tolist() if text != "chosen")
+        overridden = Counter(self.overrides[at] for at in chosen.tolist() if at in self.overrides)
+        return Selection(
+            [self._choice(at) for at in chosen.tolist()], dict(left.most_common()), dict(overridden),
+            len(self.why), [vma for vma in self.vmas if self._open(vma)], self._order(chosen),
+        )  # fmt: skip
+
+    def _choice(self, at: int) -> Choice:
+        rows = self.rows
+        used, heat = int(rows.used[at]), int(rows.heat[at])
+        return Choice(
+            int(rows.address[at]), int(rows.populated[at]), used if used >= 0 else None, int(rows.added[at]),
+            bool(rows.shared[at]), heat if heat >= 0 else None,
+        )  # fmt: skip
+
+    def _open(self, vma: Vma) -> bool:
+        hard, soft = self.unfit[id(vma)]
+        return (
+            not hard and (self.wanted.override or not soft) and (not self.wanted.advised or "hg" in vma.flags)
         )
-        for row in chosen.tolist()
-    ]
-    overridden = Counter(overrides[row] for row in chosen.tolist() if row in overrides)
-    open_to = [vma for vma in vmas if not verdicts[id(vma)][0] and _open(vma, verdicts[id(vma)][1], wanted)]
-    return Selection(picked, dict(left.most_common()), dict(overridden), len(why), open_to)
 
+    def _order(self, chosen: I64) -> str:
+        """What the order is worth, for the first line."""
+        heat = self.beside.heat
+        if heat is not None and heat.source:
+            hot = int((self.rows.heat[chosen] > 0).sum())
+            return f"hot first, by {heat.source}: {several(hot, 'block')} of {len(chosen):,} known to be hot"
+        used = self.rows.used[chosen]
+        if len(chosen) and self.policy.khugepaged and len(np.unique(used)) > 1:
+            return "no hotness is known here: most used first, by bits set since anybody last cleared them (--watch 30s measures)"
+        why = "".join(
+            f"; {name}: {text}" for name, text in (heat.missing if heat is not None else {}).items()
+        )
+        return f"no hotness is known here: in address order{why or ' (--watch 30s measures it where DAMON or kernel memory is there)'}"
 
-def _open(vma: Vma, soft: str, wanted: Wanted) -> bool:
-    return (wanted.override or not soft) and (not wanted.advised or "hg" in vma.flags)
+    def _rows(self) -> _Rows:
+        """Blocks of the snapshot that are not shared memory, and those of the page cache."""
+        columns, counts = self.snapshot.columns, self.counts
+        cache = self.beside.cache
+        private = np.ones(len(columns.address), np.bool_)
+        addresses, cached = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        for vma in self.vmas:
+            if cache is not None and (file := cache.of(vma)) is not None:
+                low, high = np.searchsorted(columns.address, np.array([vma.start, vma.end], np.uint64))
+                private[low:high] = False
+                blocks, pages = file.blocks(vma.start, vma.end)
+                addresses.append(blocks)
+                cached.append(pages)
+        own = np.flatnonzero(private)
+        extra = np.concatenate(addresses)
+        address = np.concatenate([columns.address[own], extra])
+        place = np.searchsorted(columns.address, extra)
+        here = np.zeros(len(extra), np.bool_)
+        inside = place < len(columns.address)
+        here[inside] = columns.address[place[inside]] == extra[inside]
+        row = np.concatenate([own, np.where(here, place, -1)]).astype(np.int64)
+        shared = np.arange(len(address)) >= len(own)
+        seen = row >= 0
 
+        def of(counted: I64, otherwise: int) -> I64:
+            """A count of the snapshot for each candidate."""
+            found = np.full(len(row), otherwise, np.int64)
+            found[seen] = counted[row[seen]]
+            return found
 
-def _held_back(row: int, snapshot: Snapshot, facts: PageCounts, vma: Vma, wanted: Wanted) -> str:
-    """Why MADV_COLLAPSE would refuse this block, or has too little to work on; empty if neither."""
-    populated, swapped = int(facts.populated[row]), int(facts.swapped[row])
-    for kind in FAILING:
-        # Swap-in answers that it failed (do_swap_page), and so does the collapse.
-        if facts.has(kind, row):
-            return f"{kind.name.lower()} entries in it: swap-in, and the collapse, fail there"
-    if not populated:
-        return "nothing present (all of it is in swap)" if swapped else "nothing present"
-    if populated < wanted.min_populated:
-        return f"fewer than {wanted.min_populated} pages present (--min-populated)"
-    # __collapse_huge_page_isolate counts holes and zero pages against userfaultfd even for MADV_COLLAPSE.
-    if vma.uffd_armed and populated + swapped < HPAGE_PMD_NR:
-        return "userfaultfd is armed: the kernel fills no hole there"
-    if (snapshot.columns.pte[row] & bits.UFFD_WP).any():
-        return "userfaultfd write-protects a page"
-    return ""
+        populated = np.where(
+            shared, np.concatenate([np.zeros(len(own), np.int64), *cached]), of(counts.populated, 0)
+        )
+        sharers = np.where(shared, 0, of(counts.shared, 0))
+        huge = np.zeros(len(row), np.bool_)
+        huge[seen] = counts.huge[row[seen]]
+        heat = self.beside.heat
+        found = _Rows(
+            address, row, populated, np.where(shared, 0, of(counts.swapped, 0)), of(counts.used(), -1),
+            HPAGE_PMD_NR - populated + sharers, huge, shared,
+            heat.of(address) if heat is not None else np.full(len(row), -1, np.int64),
+        )  # fmt: skip
+        order = np.argsort(address, kind="stable")
+        return _Rows._make(column[order] for column in found)
 
+    def _sieve(self) -> None:
+        """Everything that is decided before the policy is asked."""
+        rows, wanted = self.rows, self.wanted
+        for at, vma in enumerate(eligible.mappings_of(rows.address, self.vmas)):
+            if vma is None:
+                self.why[at] = "the mapping has gone"
+                continue
+            hard, soft = self.unfit[id(vma)]
+            if hard:
+                self.why[at] = hard
+            elif rows.huge[at]:
+                self.why[at] = "huge already"
+            elif wanted.advised and "hg" not in vma.flags:
+                self.why[at] = "no MADV_HUGEPAGE (--advised)"
+            elif soft and not wanted.override:
+                self.why[at] = f"{soft}: {OVERRIDE}"
+            else:
+                self.why[at] = self._held_back(at, vma)
+                if soft:
+                    self.overrides[at] = soft
 
-def _as_khugepaged(
-    snapshot: Snapshot, rows: I64, wanted: Wanted, policy: Policy, why: npt.NDArray[np.object_]
-) -> I64:
-    """The blocks among *rows* that khugepaged's scan passes; into *why* what it would answer about the others."""
-    if not len(rows):
-        return rows
-    # Advice and switches have been asked: the scan is to look at every mapping.
-    vmas = [msgspec.structs.replace(vma, eligible=None) for vma in snapshot.header.mappings]
-    view = to_view(snapshot.columns, vmas, "always")[rows]
-    knobs = msgspec.structs.replace(
-        snapshot.header.limits,
-        **{
-            name: value
-            for name, value in policy.knobs.items()
-            if name in snapshot.header.limits.__struct_fields__
-        },
-    )
-    rules = choose(snapshot.header.facts).rules[0]
-    sure = scan(view, knobs, rules)
-    perhaps = scan(view, knobs, rules, assume=not wanted.certain)
-    may = sure.passed | perhaps.passed
-    for row, code in zip(rows[~may].tolist(), perhaps.code[~may].tolist(), strict=True):
-        status = str(Scan(code))
-        why[row] = f"khugepaged's scan answers {status}: {reasons.words(status)}"
-    passing = np.flatnonzero(may)
-    order = np.lexsort((rows[passing], -sure.referenced[passing], ~sure.passed[passing]))
-    return rows[passing[order]]
+    def _held_back(self, at: int, vma: Vma) -> str:
+        """Why MADV_COLLAPSE would refuse this block, or has too little to work on; empty if neither."""
+        populated, swapped = int(self.rows.populated[at]), int(self.rows.swapped[at])
+        row = int(self.rows.row[at])
+        if not self.rows.shared[at]:
+            for kind in FAILING:
+                # Swap-in answers that it failed (do_swap_page), and so does the collapse.
+                if self.counts.has(kind, row):
+                    return f"{kind.name.lower()} entries in it: swap-in, and the collapse, fail there"
+        if not populated:
+            return "nothing present (all of it is in swap)" if swapped else "nothing present"
+        if populated < self.wanted.min_populated:
+            return f"fewer than {self.wanted.min_populated} pages present (--min-populated)"
+        # __collapse_huge_page_isolate counts holes and zero pages against userfaultfd even for MADV_COLLAPSE; so does collapse_file.
+        if vma.uffd_armed and populated + swapped < HPAGE_PMD_NR:
+            return "userfaultfd is armed: the kernel fills no hole there"
+        if row >= 0 and (self.snapshot.columns.pte[row] & bits.UFFD_WP).any():
+            return "userfaultfd write-protects a page"
+        return ""
 
+    def _as_khugepaged(self, rows: I64) -> I64:
+        """The candidates among *rows* that khugepaged's scans pass; into *why* what they would answer about the others."""
+        limits = self.snapshot.header.limits
+        asked = {name: value for name, value in self.policy.knobs.items() if name in limits.__struct_fields__}
+        knobs = msgspec.structs.replace(limits, **asked)
+        shared = rows[self.rows.shared[rows]]
+        # collapse_scan_file asks what the page cache holds, and for no reference.
+        few = self.rows.populated[shared] < HPAGE_PMD_NR - knobs.max_ptes_none
+        for at in shared[few].tolist():
+            self.why[at] = f"khugepaged's scan answers exceed_none_pte: {reasons.words('exceed_none_pte')}"
+        passing = [shared[~few]]
+        sure = np.zeros(len(self.why), np.bool_)
+        referenced = np.zeros(len(self.why), np.int64)
+        if len(own := rows[~self.rows.shared[rows]]):
+            passing.append(self._scanned(own, knobs, sure, referenced))
+        found = np.sort(np.concatenate(passing))
+        return found[np.lexsort((found, -referenced[found], ~sure[found]))]
 
-def _asked(policy: Policy, snapshot: Snapshot, facts: PageCounts, rows: I64) -> I64:
-    now = time.monotonic_ns()
-    count = len(rows)
-    unknown = np.full(count, -1, np.int64)
-    used = facts.used()[rows]
-    look = Look(
-        now=now, since=now - policy.interval, space=np.zeros(count, np.int64),
-        block=(snapshot.columns.address[rows] >> np.uint64(PMD_SHIFT)).astype(np.int64), huge=facts.huge[rows],
-        populated=facts.populated[rows], zero_filled=np.zeros(count, np.int64), swapped=facts.swapped[rows],
-        shared=facts.shared[rows], primary=np.where(facts.primary_unknown[rows] > 0, -1, facts.primary[rows]),
-        referenced=np.where(facts.referenced_unknown[rows] > 0, -1, facts.referenced[rows]),
-        secondary=np.where(facts.secondary_unknown[rows] > 0, -1, facts.secondary[rows]),
-        # What is not known to be unused counts as one page in use: a policy asks whether, not how much.
-        young=np.where(used < 0, 1, used), walks=unknown, future=unknown, spaces=(snapshot.header.name,),
-    )  # fmt: skip
-    return np.asarray(policy.wake(look).promote, np.int64)
+    def _scanned(self, rows: I64, knobs: Knobs, sure: npt.NDArray[np.bool_], referenced: I64) -> I64:
+        """Private blocks among *rows* that ``collapse_scan_pmd`` passes, or may; *sure* and *referenced* are filled in."""
+        # Advice and switches have been asked: the scan is to look at every mapping.
+        vmas = [msgspec.structs.replace(vma, eligible=None) for vma in self.vmas]
+        view = to_view(self.snapshot.columns, vmas, "always")[self.rows.row[rows]]
+        rules = choose(self.snapshot.header.facts).rules[0]
+        known = scan(view, knobs, rules)
+        perhaps = scan(view, knobs, rules, assume=True)
+        # What is unknown counts as used, unless it must be known, which of what was seen to be hot it is.
+        doubted = ~(self.rows.heat[rows] > 0) & self.wanted.certain
+        may = known.passed | (perhaps.passed & ~doubted)
+        codes = np.where(doubted, known.code, perhaps.code)
+        for at, code in zip(rows[~may].tolist(), codes[~may].tolist(), strict=True):
+            status = str(Scan(code))
+            self.why[at] = f"khugepaged's scan answers {status}: {reasons.words(status)}"
+        sure[rows], referenced[rows] = known.passed, known.referenced
+        return rows[may]
+
+    def _asked(self, rows: I64) -> I64:
+        """Those of *rows* that the policy chooses, in its order."""
+        now = time.monotonic_ns()
+        count = len(rows)
+        unknown = np.full(count, -1, np.int64)
+        every, counts = self.rows, self.counts
+        used = every.used[rows]
+        row = every.row[rows]
+        here = row >= 0
+
+        def of(counted: I64, unseen: I64 | None = None) -> I64:
+            found = unknown.copy() if unseen is not None else np.zeros(count, np.int64)
+            told = here if unseen is None else here & (unseen[row] == 0)
+            found[told] = counted[row[told]]
+            return found
+
+        look = Look(
+            now=now, since=now - self.policy.interval, space=np.zeros(count, np.int64),
+            block=(every.address[rows] >> np.uint64(PMD_SHIFT)).astype(np.int64), huge=every.huge[rows],
+            populated=every.populated[rows], zero_filled=np.zeros(count, np.int64), swapped=every.swapped[rows],
+            shared=of(counts.shared), primary=of(counts.primary, counts.primary_unknown),
+            referenced=of(counts.referenced, counts.referenced_unknown),
+            secondary=of(counts.secondary, counts.secondary_unknown),
+            # What is not known to be unused counts as one page in use: a policy asks whether, not how much.
+            young=np.where(used < 0, 1, used), walks=unknown, future=unknown, spaces=(self.snapshot.header.name,),
+        )  # fmt: skip
+        return rows[np.asarray(self.policy.wake(look).promote, np.int64)]

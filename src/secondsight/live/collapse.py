@@ -25,13 +25,16 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from secondsight.bits import pagemap as pm
 from secondsight.errors import TargetGone
-from secondsight.geometry import PAGE_SIZE, PMD_SIZE
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE
 from secondsight.live import madvise
 from secondsight.live.added import added_bytes
 from secondsight.live.candidates import Choice, Selection
 from secondsight.live.guard import Guard, describe, mib
+from secondsight.live.page_cache import PageCache
 from secondsight.live.process import Process
 from secondsight.live.procfs import Pagemap
 from secondsight.live.resident import Resident, measure
@@ -51,6 +54,7 @@ class Round(msgspec.Struct):
     *confirmed*, *after* are None where the memory had gone before they could be read. *failed*: it did not end as asked.
     """
 
+    order: str = ""
     considered: int = 0
     chosen: int = 0
     collapsed: int = 0
@@ -67,6 +71,11 @@ class Round(msgspec.Struct):
     after: Resident | None = None
     stopped: str = ""
     failed: bool = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether it ended because the process has gone, or is another program now."""
+        return self.stopped in (EXITED, EXEC)
 
     @property
     def coverage(self) -> float | None:
@@ -93,13 +102,15 @@ class Collapser:
         guard: Guard,
         pace: Pace,
         wait: Callable[[float], bool],
+        cache: PageCache | None = None,
         tell: Callable[[int, Choice, int], None] = lambda done, choice, number: None,
     ) -> None:
         """*memory*: opened before the blocks were chosen, it tells of an exec, after which they are another program's; *wait(seconds)*
-        sleeps and answers whether to stop; *tell(done, choice, errno)* hears of every call."""
+        sleeps and answers whether to stop; *cache*: what the shared memory among the choices is asked through; *tell(done, choice,
+        errno)* hears of every call."""
         self._process, self._memory, self._guard, self._pace = process, memory, guard, pace
-        self._wait, self._tell = wait, tell
-        self._rests = 0
+        self._wait, self._cache, self._tell = wait, cache, tell
+        self._rests = self._grown = 0
         self._left: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._collapsed: list[int] = []
@@ -111,7 +122,7 @@ class Collapser:
             TargetGone: the process exited or called exec before the first call.
             MissingPart: no pidfd.
         """
-        done = Round(considered=selection.considered, chosen=len(selection.chosen))
+        done = Round(selection.order, selection.considered, len(selection.chosen))
         done.overridden = selection.overridden
         done.allowance = self._guard.allowance
         if self._guard.start is not None:
@@ -146,18 +157,19 @@ class Collapser:
         until, before = self._pace.until, done.before
         if until is None or not before.eligible:
             return False
-        grown = done.added if len(self._collapsed) else 0
-        return (before.huge + len(self._collapsed) * PMD_SIZE) / (before.eligible + grown) >= until
+        return (before.huge + len(self._collapsed) * PMD_SIZE) / (before.eligible + self._grown) >= until
 
     def _one(self, done: Round, choice: Choice) -> str:
         """Collapse *choice*; why to stop, empty to go on."""
         try:
-            added = added_bytes(self._memory.read(choice.address, PMD_SIZE // PAGE_SIZE))
+            words = self._memory.read(choice.address, HPAGE_PMD_NR)
+            added = self._added(choice, words)
             if not self._guard.fits(added, done.added):
                 self._left[self._no_room()] += 1
                 done.failed = done.failed or self._guard.derived
                 return ""
-            if stop := self._may_not(added):
+            # What is in the page cache may be charged to whoever brought it there: a huge page of it is this process's.
+            if stop := self._may_not(PMD_SIZE if choice.shared else added):
                 done.failed = True
                 return stop
             refusals, failures = self._guard.refusals(), _failures()
@@ -172,6 +184,7 @@ class Collapser:
         if number == 0:
             self._collapsed.append(choice.address)
             done.added += added
+            self._grown += int(HPAGE_PMD_NR - ((words & pm.PRESENT) != 0).sum()) * PAGE_SIZE
         else:
             stop = self._stops(number, choice, refusals, failures)
             self._refused[stop or f"{errno.errorcode.get(number, str(number))}: {madvise.cause(number)}"] += 1
@@ -179,6 +192,12 @@ class Collapser:
                 done.failed = True
                 return stop
         return self._rest(took)
+
+    def _added(self, choice: Choice, words: npt.NDArray[np.uint64]) -> int:
+        """Bytes that collapsing *choice* adds, as its page table's *words* and the page cache stand now."""
+        if not choice.shared or self._cache is None:
+            return added_bytes(words)
+        return (HPAGE_PMD_NR - (self._cache.cached(choice.address) or 0)) * PAGE_SIZE
 
     def _no_room(self) -> str:
         if not self._guard.derived:
@@ -274,9 +293,9 @@ def _confirmed(memory: Pagemap, addresses: list[int]) -> int:
     huge = memory.huge_blocks(blocks)
     if huge is not None:
         return int(huge.sum())
-    words = memory.read_blocks(blocks) & np.uint64((1 << 55) - 1)
-    run = words == words[:, :1] + np.arange(512, dtype=np.uint64)
-    return int((run.all(axis=1) & (words[:, 0] % np.uint64(512) == 0)).sum())
+    frames = memory.read_blocks(blocks) & pm.PFN_MASK
+    run = frames == frames[:, :1] + np.arange(HPAGE_PMD_NR, dtype=np.uint64)
+    return int((run.all(axis=1) & (frames[:, 0] % np.uint64(HPAGE_PMD_NR) == 0)).sum())
 
 
 __all__ = ["COVERED", "EXEC", "EXITED", "INTERRUPTED", "Collapser", "Pace", "Round"]

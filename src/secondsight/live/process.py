@@ -209,6 +209,14 @@ class Process:
         except OSError:
             return None
 
+    def locate(self, name: str) -> int:
+        """A descriptor that only says where the link ``/proc/PID/name`` leads to (O_PATH): nothing is opened, no driver hears of it.
+
+        Raises:
+            OSError: it leads nowhere, or we may not follow it.
+        """
+        return os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=self._directory)
+
     def list_links(self, name: str) -> dict[str, str]:
         """Targets of the links in ``/proc/PID/name`` (``fd``); empty where we may not look."""
         try:

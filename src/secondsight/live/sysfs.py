@@ -33,6 +33,17 @@ def thp_enabled(folder: Path = THP) -> str:
     return whole
 
 
+def shmem_enabled(folder: Path = THP) -> str:
+    """The switch of shared memory for 2 MiB pages, such as ``never`` or ``advise``; empty where this kernel has none."""
+    try:
+        whole = switch(folder / "shmem_enabled")
+        own = folder / "hugepages-2048kB" / "shmem_enabled"
+        word = switch(own) if own.exists() else "inherit"
+    except MissingPart:
+        return ""
+    return whole if word == "inherit" or whole in ("deny", "force") else word
+
+
 def knobs(folder: Path = THP) -> Knobs:
     """khugepaged's limits as this kernel has them now.
 
