@@ -20,6 +20,7 @@ from secondsight.bits.pte import MAPPED, PSE
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import (
     HEAD,
+    HPAGE,
     N_ACTIVATE,
     ORDER,
     TAIL,
