@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 
 from secondsight.errors import MissingPart, SecondSightError
+from secondsight.lab import initramfs
 from secondsight.lab import run as lab
 from secondsight.lab.guest import GuestDied
 from secondsight.lab.kernels import Kernel
@@ -151,3 +155,33 @@ def test_everything_the_agent_imports_goes_along() -> None:
     files = lab.agent_files()
     assert "/app/secondsight/lab/agent/__main__.py" in files
     assert not [f for f in files if f.startswith("/app/secondsight/cli")]
+
+
+GUEST = """
+import sys
+for absent in ("numba", "pyarrow", "typer", "rich"):
+    sys.modules[absent] = None
+import importlib
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+assert all(m.__file__.startswith(sys.argv[1]) for n, m in sys.modules.items() if n.startswith("secondsight"))
+"""
+
+
+def test_what_the_guest_is_given_imports_nothing_that_it_has_not(tmp_path):
+    for inside, content in lab.agent_files().items():
+        path = tmp_path / inside.removeprefix("/app/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    # Those that are imported within functions too: kernel memory is read only where it is asked for.
+    agent = sorted((tmp_path / "secondsight/lab/agent").glob("*.py"))
+    names = {name for path in agent for name in initramfs._imported(path)}
+    assert {"secondsight.live.kmem", "secondsight.lab.agent.batch"} <= names
+    told = subprocess.run(
+        [sys.executable, "-c", GUEST, str(tmp_path), *sorted(names)],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0, told.stderr

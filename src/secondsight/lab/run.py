@@ -32,6 +32,7 @@ Say = Callable[[str], None]
 
 _AGENT = (
     "secondsight.errors",
+    "secondsight.geometry",
     "secondsight.room",
     "secondsight.bits.*",
     "secondsight.mm.config",
