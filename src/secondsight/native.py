@@ -19,13 +19,18 @@ from typing import Any
 
 from numba import njit
 
-_ROOMS = ("bits", "mm", "mmu", "replay")
+#: The packages that native code lies in, and the module of the constants that is compiled into it.
+NATIVE = ("bits", "mm", "mmu", "replay", "trace", "geometry.py")
 
 
 def _stamp() -> str:
     """A digest of the names, sizes and times of the files that native code lies in."""
     here = Path(__file__).parent
-    files = sorted(path for room in _ROOMS for path in (here / room).glob("*.py"))
+    files = sorted(
+        path
+        for name in NATIVE
+        for path in ((here / name).rglob("*.py") if (here / name).is_dir() else [here / name])
+    )
     told = [(str(path.relative_to(here)), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
     return hashlib.sha256(repr(told).encode()).hexdigest()
 

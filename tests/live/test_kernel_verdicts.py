@@ -18,7 +18,7 @@ from secondsight.live import capture
 from secondsight.live.choose import choose
 from secondsight.live.explain import explain
 from secondsight.live.view import to_view
-from secondsight.mm.judgement import verdict
+from secondsight.mm.khugepaged.verdict import verdict
 from secondsight.scenario.results import BlockPass
 from support import random_blocks
 

@@ -12,7 +12,7 @@ from secondsight.live import tracefs
 from secondsight.live.reasons import REFUSAL, WORDS
 from secondsight.live.tracefs import Event, Instance, parse_line, remove_leftovers
 from secondsight.live.watch import Joiner, Watcher
-from secondsight.mm.judgement import Scan
+from secondsight.mm.khugepaged.result import ScanResult as Scan
 
 V61 = b"""\
       khugepaged-30      [000] ...1.    12.912525: mm_collapse_huge_page_isolate: scan_pfn=0xe614, none_or_zero=0, referenced=512, writable=1, status=succeeded

@@ -12,8 +12,9 @@ from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig, Knobs
 from secondsight.mm.fork import fork
 from secondsight.mm.host import Host
-from secondsight.mm.huge_memory import collapse, split_block_pmd, split_huge
-from secondsight.mm.judgement import Scan
+from secondsight.mm.huge_memory import split_block_pmd, split_huge
+from secondsight.mm.khugepaged.attempt import collapse_huge_page
+from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.mm.madvise import madvise
 from secondsight.mm.page import ACTIVE, ANON, HEAD, LRU, REFERENCED, TAIL, ZERO_FILLED
 from secondsight.mm.task_mmu import clear_refs
@@ -37,7 +38,7 @@ def test_a_new_huge_page_is_young_dirty_and_unreferenced(rules) -> None:
         f.flags[mm.pfn(page)] |= REFERENCED | ACTIVE
     mm.arrays.pte[:511] &= ~(x86.ACCESSED | x86.DIRTY)
     mm.notifiers.calls.clear()
-    _, look = collapse(mm, 0, khugepaged=True)
+    look = collapse_huge_page(mm, 0, khugepaged=True, unmapped=0).isolate
     assert look.passed[0]
     pmd = mm.arrays.pmd[0]
     assert pmd & x86.PSE and pmd & x86.ACCESSED and pmd & x86.DIRTY and pmd & x86.RW
@@ -56,7 +57,7 @@ def test_a_new_huge_page_is_young_dirty_and_unreferenced(rules) -> None:
 def test_collapse_keeps_what_was_populated_and_adds_only_zeroes(populated, rules) -> None:
     host, mm = filled(rules, np.array(sorted(populated)))
     before = host.frames.in_use
-    _, look = collapse(mm, 0, khugepaged=True)
+    look = collapse_huge_page(mm, 0, khugepaged=True, unmapped=0).isolate
     assert look.passed[0] and look.none_or_zero[0] == 512 - len(populated)
     head = mm.folio(0)
     zero = host.frames.arrays.flags[head : head + 512] & ZERO_FILLED != 0
@@ -73,7 +74,7 @@ def test_a_failed_collapse_gives_everything_back_but_the_secondary_entries(rules
     host.drain()
     mm.pin(pages(0, 400), "io")
     before = mm.arrays.pte.copy()
-    _, look = collapse(mm, 0, khugepaged=True)
+    look = collapse_huge_page(mm, 0, khugepaged=True, unmapped=0).isolate
     assert Scan(look.code[0]) == Scan.PAGE_COUNT and look.stopped[0] == 400
     assert np.array_equal(mm.arrays.pte, before) and not kvm.sptes(0)
     host.drain()
@@ -83,11 +84,11 @@ def test_a_failed_collapse_gives_everything_back_but_the_secondary_entries(rules
 
 def test_the_caller_asks_about_limits_again_in_isolate() -> None:
     host, mm = filled("6.1", pages(0, range(500)), knobs=Knobs(max_ptes_none=11))
-    _, look = collapse(mm, 0, khugepaged=True)
+    look = collapse_huge_page(mm, 0, khugepaged=True, unmapped=0).isolate
     assert Scan(look.code[0]) == Scan.EXCEED_NONE_PTE
     # What isolate had taken off the LRU waits in a batch.
     host.drain()
-    _, look = collapse(mm, 0, khugepaged=False)
+    look = collapse_huge_page(mm, 0, khugepaged=False, unmapped=0).isolate
     assert look.passed[0]
     holds(host)
 

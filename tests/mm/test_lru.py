@@ -167,7 +167,7 @@ def test_more_evidence_no_collapse(rules, touched, status) -> None:
             f.flags[mm.pfn(page)] |= REFERENCED
     seen = []
     host.khugepaged.on_visit = lambda v: seen.append(
-        (str(v.status), int(v.look.referenced[v.row]), int(v.isolate.stopped[0]))
+        (str(v.status), int(v.scan.referenced[v.row]), int(v.isolates[0].stopped[0]))
     )
     madvise(mm, 0, 512, "hugepage")
     host.khugepaged.full_scan()

@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secondsight.bits.pte import ACCESSED
-from secondsight.mm import judgement, view
 from secondsight.mm.config import Knobs
+from secondsight.mm.khugepaged.verdict import verdict
+from secondsight.mm.khugepaged.zap import zap
 from secondsight.mm.madvise import madvise
+from secondsight.mm.observe import of_model
 from secondsight.mm.page import ACTIVE, BATCH_ACTIVATE, DIRTY, N_ACTIVATE, REFERENCED
 from secondsight.mm.task_mmu import clear_refs
 from support.model import KERNELS, MMUS, pages, vm
@@ -62,12 +64,12 @@ everything = (st.sampled_from(KERNELS), st.sampled_from(MMUS), st.booleans(), st
 @settings(max_examples=60, deadline=None)
 def test_zap_is_what_the_models_invalidation_does(rules, mmu, mglru, s) -> None:
     host, mm, _ = prepared(rules, mmu, mglru, s)
-    seen = view.of_model(mm, [0])
-    told = judgement.zap(seen, host.rules, mglru=mglru)
+    seen = of_model(mm, [0])
+    told = zap(seen, host.rules, mglru=mglru)
     f = host.frames.arrays
     waiting = np.isin([mm.pfn(p) for p in range(512)], f.batch[BATCH_ACTIVATE, : f.n[N_ACTIVATE]])
     mm.notifiers.invalidate_range(0, 512)
-    real = view.of_model(mm, [0])
+    real = of_model(mm, [0])
     assert not any(c.young.any() for c in real.secondary), "nothing is left to be young"
     # PG_dirty, which a zap carries over too, is nothing that the judgement asks about.
     off = (told.flags ^ real.flags) & ~DIRTY
@@ -86,16 +88,16 @@ def test_zap_is_what_the_models_invalidation_does(rules, mmu, mglru, s) -> None:
 def test_a_verdict_foretells_khugepaged(rules, mmu, mglru, s) -> None:
     host, mm, _ = prepared(rules, mmu, mglru, s)
     host.drain()
-    told = judgement.verdict(view.of_model(mm, [0]), Knobs(), host.rules, mglru=mglru)
+    told = verdict(of_model(mm, [0]), Knobs(), host.rules, mglru=mglru)
     seen = []
     host.khugepaged.on_visit = seen.append
     host.khugepaged.full_scan()
     (visit,) = seen
     assert told.known[0] and told.code[0] == visit.status
-    assert told.scan.referenced[0] == visit.look.referenced[0] and told.scan.asked[0] == visit.look.asked[0]
-    if visit.isolate is not None:
-        assert told.isolate.referenced[0] == visit.isolate.referenced[0]
-        assert told.isolate.stopped[0] == visit.isolate.stopped[0]
+    assert told.scan.referenced[0] == visit.scan.referenced[0] and told.scan.asked[0] == visit.scan.asked[0]
+    for found in visit.isolates:
+        assert told.isolate.referenced[0] == found.referenced[0]
+        assert told.isolate.stopped[0] == found.stopped[0]
 
 
 def _everything_of(host, mm, kvm):
@@ -111,8 +113,8 @@ def _everything_of(host, mm, kvm):
 def test_looking_changes_nothing(rules, mmu, mglru, s) -> None:
     host, mm, kvm = prepared(rules, mmu, mglru, s)
     before = _everything_of(host, mm, kvm)
-    seen = view.of_model(mm, [0])
-    judgement.verdict(seen, Knobs(), host.rules, mglru=mglru)
+    seen = of_model(mm, [0])
+    verdict(seen, Knobs(), host.rules, mglru=mglru)
     mm.notifiers.test_young(0, 512, np.ones(512, np.bool_))
     for old, new in zip(before, _everything_of(host, mm, kvm), strict=True):
         assert np.array_equal(old, new)
@@ -127,7 +129,7 @@ def test_channels_stay_apart() -> None:
     clear_refs(mm)
     mm.cpu_access(pages(0, 2), write=False)
     mm.pin(pages(0, 3), "io")
-    seen = view.of_model(mm, [0])
+    seen = of_model(mm, [0])
     assert np.flatnonzero(seen.pte[0] & ACCESSED).tolist() == [2]
     assert np.flatnonzero(seen.flags[0] & REFERENCED).tolist() == [3]
     assert [np.flatnonzero(c.young[0]).tolist() for c in seen.secondary] == [[1]]

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from secondsight.mm.config import HostConfig
-from secondsight.mm.judgement import Scan
+from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.policy.registry import make
 from secondsight.replay import HOST, Subject, engine, lane, replay
 from secondsight.replay.tlb import TlbConfig
@@ -182,8 +182,8 @@ def by_scenario(events, rules):
         mm.refresh()
     out, wake = [], 1
     runner.host.khugepaged.on_visit = lambda v: out.append(
-        (wake, v.mm.name, v.block, int(v.look.code[v.row]), int(v.look.referenced[v.row]),
-         -1 if v.isolate is None else int(v.isolate.code[0]))
+        (wake, v.mm.name, v.block, int(v.scan.code[v.row]), int(v.scan.referenced[v.row]),
+         -1 if not v.isolates else int(v.isolates[0].code[0]))
     )  # fmt: skip
 
     def scan():

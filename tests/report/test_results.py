@@ -87,7 +87,7 @@ def test_the_oracles_curve_is_read_between_its_points():
 
 
 def test_every_answer_of_khugepaged_has_its_rule():
-    from secondsight.mm.judgement import Scan
+    from secondsight.mm.khugepaged.result import ScanResult as Scan
 
     for code in Scan:
         assert str(code) in VERDICTS

@@ -26,7 +26,7 @@ def trace(rows, spaces=("process",), batch=1 << 20):
 
 def visits(result, subject=0):
     """What was answered: (second, space, block, scan, isolate) of each visit, codes in the kernel's words."""
-    from secondsight.mm.judgement import Scan
+    from secondsight.mm.khugepaged.result import ScanResult as Scan
 
     seen = result.data[subject].visits
     return [

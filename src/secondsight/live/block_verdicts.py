@@ -117,7 +117,7 @@ class BlockVerdicts:
         return _Answer("unregistered", f"{UNREGISTERED} (it would answer {answer.status})")
 
     def _answer(self, row: int, place: int, judged: Judged, vma: Vma | None) -> _Answer:
-        from secondsight.mm.judgement import Scan
+        from secondsight.mm.khugepaged.result import ScanResult as Scan
 
         first, counts = judged.first, self._counts
         code = Scan(int(judged.codes[place, 0]))

@@ -36,7 +36,8 @@ from secondsight.live.page_counts import PageCounts
 from secondsight.live.view import to_view
 from secondsight.live.vma import Vma
 from secondsight.mm.config import Knobs
-from secondsight.mm.judgement import Scan, scan
+from secondsight.mm.khugepaged.result import ScanResult as Scan
+from secondsight.mm.khugepaged.scan import scan
 from secondsight.policy.protocol import Look, Policy
 from secondsight.words import several
 

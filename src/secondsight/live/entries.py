@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from secondsight.bits.swap import FAILING, EntryKind
 from secondsight.geometry import HPAGE_PMD_NR
-from secondsight.mm.judgement import Look, Scan
+from secondsight.mm.khugepaged.result import ScanNumbers as Look
+from secondsight.mm.khugepaged.result import ScanResult as Scan
 
 Codes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]

@@ -26,7 +26,10 @@ from secondsight.live.entries import SpecialEntries
 from secondsight.live.page_counts import entry_kinds
 from secondsight.live.view import to_view
 from secondsight.mm.config import Knobs
-from secondsight.mm.judgement import Scan, Verdict, scan, verdict, zap
+from secondsight.mm.khugepaged.result import ScanResult as Scan
+from secondsight.mm.khugepaged.scan import scan
+from secondsight.mm.khugepaged.verdict import Verdict, verdict
+from secondsight.mm.khugepaged.zap import zap
 from secondsight.mm.rules import Rules
 from secondsight.mm.view import BlockView
 

@@ -6,22 +6,19 @@ Host --> Frames (struct page, LRU batches)      --> Mm, Mm, ... (processes)     
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from secondsight.errors import UsageError
 from secondsight.mm.compiled import compile_rules
 from secondsight.mm.config import HostConfig
+from secondsight.mm.khugepaged.walk import Khugepaged
 from secondsight.mm.lru import lru_add_drain
+from secondsight.mm.mm_struct import Mm
 from secondsight.mm.mmu_notifier import Context
 from secondsight.mm.page import Frames
 from secondsight.mm.rules import PRESETS, Rules, preset
-from secondsight.mm.view import Inside
-
-if TYPE_CHECKING:
-    from secondsight.mm.khugepaged import Khugepaged
-    from secondsight.mm.mm_struct import Mm
 
 
 class Host:
@@ -33,8 +30,6 @@ class Host:
 
     def __init__(self, rules: Rules | str = "7.2", config: HostConfig | None = None) -> None:
         """:raises UsageError: an unknown preset."""
-        from secondsight.mm.khugepaged import Khugepaged
-
         self.rules = preset(rules) if isinstance(rules, str) else rules
         self.config = config or HostConfig()
         self.r = compile_rules(self.rules, self.config)
@@ -42,14 +37,11 @@ class Host:
         self.frames = Frames()
         self.swap = np.zeros(1024, np.int32)
         self.mms: dict[str, Mm] = {}
-        self.inside = Inside()
         self.content: dict[int, int] = {}
-        self.khugepaged: Khugepaged = Khugepaged(self)
+        self.khugepaged = Khugepaged(self)
 
     def mm(self, name: str, blocks: int, *, numbers: Any = None) -> Mm:
         """A new process called *name* with one anonymous area of *blocks* aligned 2 MiB blocks; see :class:`Mm`."""
-        from secondsight.mm.mm_struct import Mm
-
         if name in self.mms:
             raise UsageError(f"there is a space called {name!r} already")
         self.mms[name] = Mm(self, name, blocks, numbers=numbers)

@@ -40,8 +40,7 @@ from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.vma import Vm
 
 if TYPE_CHECKING:
-    from secondsight.mm.host import Host
-    from secondsight.mm.mm_struct import Mm
+    from secondsight.mm.mm_struct import Mm, MmHost
 
 
 #: For each space, page numbers.
@@ -52,7 +51,7 @@ Took = Mapping[str, Collection[int]]
 _SCANS = 6
 
 
-def merge(host: Host, took: Took | None = None) -> int:
+def merge(host: MmHost, took: Took | None = None) -> int:
     """Let ksmd make some scans; returns how many mappings changed over to another page.
 
     *took*: for each space the pages that a kernel was seen to have merged: 6.1 was seen to miss pairs, scan after scan, for a reason not
@@ -92,7 +91,7 @@ def merge(host: Host, took: Took | None = None) -> int:
     return changed
 
 
-def _mergeable(host: Host, took: Took | None) -> list[tuple[Mm, int]]:
+def _mergeable(host: MmHost, took: Took | None) -> list[tuple[Mm, int]]:
     """The pages of MADV_MERGEABLE areas that can be equal to others, in ksmd's order; with *took*, of those kinds that were merged, or
     cannot be for somebody holds one (ksmd tries all the same)."""
     kinds: dict[int, list[tuple[Mm, int]]] = {}
@@ -130,7 +129,7 @@ def _content(mm: Mm, page: int) -> int | None:
     return mm.host.content.get(pfn, 0 if zero else None)
 
 
-def _flags(host: Host, pfn: int) -> int:
+def _flags(host: MmHost, pfn: int) -> int:
     f = host.frames.arrays
     return int(f.flags[head_of(f, pfn)])
 

@@ -7,7 +7,7 @@ in the address space where blocks are not adjacent (a trace's touched blocks): a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,24 +31,33 @@ from secondsight.mm.page import (
     heads_of,
     put_page,
 )
+from secondsight.mm.protocols import HostLike
 from secondsight.mm.vma import Vm, Vma, VmaList
 
-if TYPE_CHECKING:
-    from secondsight.mm.host import Host
-
 Pages = npt.NDArray[np.int64]
+
+
+class MmHost(HostLike, Protocol):
+    """The machine of an mm: one that makes others too (``Host``)."""
+
+    @property
+    def mms(self) -> dict[str, Mm]:
+        """Every mm, by name."""
+
+    def mm(self, name: str, blocks: int, *, numbers: npt.NDArray[np.int64] | None = None) -> Mm:
+        """A new mm."""
 
 
 class Mm:
     """One process. Make it with :meth:`Host.mm`."""
 
     def __init__(
-        self, host: Host, name: str, blocks: int, *, numbers: npt.NDArray[np.int64] | None = None
+        self, host: MmHost, name: str, blocks: int, *, numbers: npt.NDArray[np.int64] | None = None
     ) -> None:
         """*blocks* aligned 2 MiB blocks, nothing mapped; *numbers* int64[blocks], rising: their true block numbers."""
         if blocks < 1:
             raise UsageError(f"space {name!r} needs at least one block, not {blocks}")
-        self.host = host
+        self.host: MmHost = host
         self.name = name
         self.blocks = blocks
         self.npages = blocks * HPAGE

@@ -25,13 +25,12 @@ from secondsight.mm.page import (
 )
 
 if TYPE_CHECKING:
-    from secondsight.mm.host import Host
-    from secondsight.mm.mm_struct import Mm
+    from secondsight.mm.mm_struct import Mm, MmHost
 
 Pages = npt.NDArray[np.int64]
 
 
-def mappings(host: Host, pfn: int) -> list[tuple[Mm, int]]:
+def mappings(host: MmHost, pfn: int) -> list[tuple[Mm, int]]:
     """rmap_walk: every (mm, page) whose PTE maps the small page *pfn*."""
     out: list[tuple[Mm, int]] = []
     want = np.uint64(pfn) << PFN_SHIFT

@@ -9,36 +9,56 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import PSE
 from secondsight.errors import UsageError
-from secondsight.mm import judgement, view
-from secondsight.mm.huge_memory import collapse, split_huge
-from secondsight.mm.judgement import Scan
-from secondsight.mm.khugepaged import Visit
+from secondsight.mm.host import Host
+from secondsight.mm.huge_memory import split_huge
+from secondsight.mm.khugepaged.attempt import Attempt, collapse_huge_page
+from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
+from secondsight.mm.khugepaged.scan import scan
+from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.madvise import unmap
+from secondsight.mm.observe import of_model
 from secondsight.mm.page import ZERO_FILLED
+from secondsight.mm.view import BlockView
 from secondsight.mm.vma import allowed
 from secondsight.policy.protocol import UNLIMITED, Decision, Look, Policy
-from secondsight.replay.layout import HPAGE
-from secondsight.replay.subject import Space
+from secondsight.replay.clock import Alarm
+from secondsight.replay.layout import HPAGE, Layout
+from secondsight.replay.subject import Machine, Space
 from secondsight.replay.summary import Ints, summarise
 
-if TYPE_CHECKING:
-    from secondsight.replay.clock import Alarm
-    from secondsight.replay.run import Run
-
-#: One block's scan: the look that holds it, its index there, and the view that was looked at.
-Scanned = tuple[judgement.Look, int, view.BlockView]
+#: One block's scan: the numbers that hold it, its index there, and the view that was scanned.
+Scanned = tuple[ScanNumbers, int, BlockView]
 #: Blocks that are scanned together.
 _AT_ONCE = 64
 
 
-def decide(run: Run, alarm: Alarm) -> list[int]:
+class Deciding(Protocol):
+    """A run as a policy's decision needs it (``run.Run``); columns are int64 over the rows of all spaces."""
+
+    machine: Machine
+    host: Host
+    found: Layout
+    since: int
+    accesses: Ints
+    at_last_wake: Ints
+    asked: Ints
+    splits: Ints
+
+    def walked(self) -> Ints:
+        """Page walks of each row so far."""
+
+    def visited(self, visit: Visit) -> None:
+        """Record one visit to a block."""
+
+
+def decide(run: Deciding, alarm: Alarm) -> list[int]:
     """One wake-up of the run's policy; returns the rows whose mappings it may have changed."""
     policy = run.machine.policy
     assert policy is not None
@@ -85,7 +105,7 @@ def _decision(policy: Policy, told: Look) -> Decision:
     return decision
 
 
-def look(run: Run, alarm: Alarm) -> tuple[Look, Ints]:
+def look(run: Deciding, alarm: Alarm) -> tuple[Look, Ints]:
     """What the policy is told, and the row (all spaces' numbering) behind each of its rows."""
     policy, found = run.machine.policy, run.found
     assert policy is not None
@@ -126,7 +146,7 @@ def look(run: Run, alarm: Alarm) -> tuple[Look, Ints]:
     return told, at
 
 
-def _ask(run: Run, space: Space) -> tuple[npt.NDArray[np.bool_] | None, bool]:
+def _ask(run: Deciding, space: Space) -> tuple[npt.NDArray[np.bool_] | None, bool]:
     """test_young about every mapped page, as a policy in the kernel would ask; and whether the answer can be known."""
     mm = space.mm
     if space.kvm is None:
@@ -141,7 +161,7 @@ def _ask(run: Run, space: Space) -> tuple[npt.NDArray[np.bool_] | None, bool]:
     return young, True
 
 
-def _carry_out(run: Run, decision: Decision, told: Look, at: Ints) -> list[int]:
+def _carry_out(run: Deciding, decision: Decision, told: Look, at: Ints) -> list[int]:
     changed: list[int] = []
     for chosen in decision.split.tolist():
         row = int(at[chosen])
@@ -170,7 +190,7 @@ def _carry_out(run: Run, decision: Decision, told: Look, at: Ints) -> list[int]:
     return changed
 
 
-def _scan(run: Run, rows: Ints) -> dict[int, Scanned]:
+def _scan(run: Deciding, rows: Ints) -> dict[int, Scanned]:
     """MADV_COLLAPSE's scan of each of *rows* (all spaces' numbering). Blocks of a replay share no folio, so that collapsing one
     changes nothing that the scan of another looks at: many are scanned at once."""
     host, out = run.host, dict[int, Scanned]()
@@ -178,31 +198,34 @@ def _scan(run: Run, rows: Ints) -> dict[int, Scanned]:
     for space in run.machine.spaces:
         mine = rows[(rows >= space.rows.start) & (rows < space.rows.stop)]
         if len(mine):
-            seen = view.of_model(space.mm, mine - space.first_row, ask=False, marks=False)
-            look = judgement.scan(seen, host.config.knobs, host.rules, khugepaged=False)
-            out.update((row, (look, i, seen)) for i, row in enumerate(mine.tolist()))
+            seen = of_model(space.mm, mine - space.first_row, ask=False, marks=False)
+            found = scan(seen, host.config.knobs, host.rules, khugepaged=False)
+            out.update((row, (found, i, seen)) for i, row in enumerate(mine.tolist()))
     return out
 
 
-def _promote(run: Run, space: Space, block: int, scanned: Scanned) -> None:
+def _promote(run: Deciding, space: Space, block: int, scanned: Scanned) -> None:
     """MADV_COLLAPSE of one block: no limits, no referenced test, under any rules; what it answers is recorded as a visit."""
-    look, i, seen = scanned
+    found, i, seen = scanned
     run.host.drain()
-    second, status = None, Scan(int(look.code[i]))
-    if status == Scan.SUCCEED:
-        _, second = collapse(space.mm, block, khugepaged=False)
-        status = Scan(int(second.code[0]))
-    run.visited(Visit(space.mm, block, status, look, i, second, None, seen))
+    status = ScanResult(int(found.code[i]))
+    attempts: tuple[Attempt, ...] = ()
+    if status == ScanResult.SUCCEED:
+        attempts = (collapse_huge_page(space.mm, block, khugepaged=False, unmapped=int(found.unmapped[i])),)
+        status = attempts[0].status
+    run.visited(Visit(space.mm, block, status, found, i, attempts, seen))
 
 
-def _give_back(run: Run, space: Space, block: int) -> None:
+def _give_back(run: Deciding, space: Space, block: int) -> None:
     """The pages of a split block that nobody ever wrote are unmapped, as 6.12's shrinker does with zero-filled ones."""
     mm, flags = space.mm, run.host.frames.arrays.flags
     for page in range(block * HPAGE, (block + 1) * HPAGE):
-        if flags[mm.pfn(page)] & ZERO_FILLED:
+        pfn = mm.pfn(page)
+        # -1: nothing is mapped there; the split itself may have left the page out.
+        if pfn >= 0 and flags[pfn] & ZERO_FILLED:
             unmap(mm, page, page + 1)
 
 
-def _where(run: Run, row: int) -> tuple[Space, int]:
+def _where(run: Deciding, row: int) -> tuple[Space, int]:
     index = int(np.searchsorted(run.found.first, row, side="right")) - 1
     return run.machine.at[index], row - int(run.found.first[index])

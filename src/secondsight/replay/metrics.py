@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.mm.judgement import Scan
+from secondsight.mm.khugepaged.result import ScanResult as Scan
 
 SCHEMA = 1
 PAGE = 4096

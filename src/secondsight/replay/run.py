@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import PSE
-from secondsight.mm.judgement import Look as Looks
-from secondsight.mm.judgement import Scan
-from secondsight.mm.khugepaged import Visit
+from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
+from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.madvise import Advice, madvise, unmap
 from secondsight.mm.memory import GUEST_FAULTS, V_HUGE
-from secondsight.mm.mm_struct import Mm
+from secondsight.mm.protocols import MmLike
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mm.vmscan import swap_out
 from secondsight.policy.protocol import UNLIMITED
@@ -28,7 +27,7 @@ from secondsight.replay.summary import Ints, secondary, summarise, zero_filled
 from secondsight.replay.touch import BITS, fold, settled
 from secondsight.trace.kinds import Verb
 
-_MAPPED = int(Scan.PMD_MAPPED)
+_MAPPED = int(ScanResult.PMD_MAPPED)
 
 
 class Run:
@@ -223,55 +222,57 @@ class Run:
         """Record one visit to a block, khugepaged's or a policy's."""
         index, first = self._place_of[id(visit.mm)]
         row = first + visit.block
-        look, i, second = visit.look, visit.row, visit.isolate
+        found, i = visit.scan, visit.row
+        isolates = visit.isolates
+        second = isolates[0] if isolates else None
         # The scan's answer; where it passed and the allocation failed, that.
-        code = int(look.code[i] if second is not None else visit.status)
+        code = int(found.code[i] if second is not None else visit.status)
         keep = self.visits
         keep.time.append(self.now)
         keep.space.append(index)
         keep.block.append(int(self.found.numbers[row]))
         keep.scan.append(code)
-        keep.scan_referenced.append(int(look.referenced[i]))
+        keep.scan_referenced.append(int(found.referenced[i]))
         keep.isolate.append(-1 if second is None else int(second.code[0]))
         keep.isolate_referenced.append(-1 if second is None else int(second.referenced[0]))
         self.visit_rows.append(row)
         self.last_answer[row] = int(visit.status) + (0 if second is None else SECOND)
         if code != _MAPPED:
-            self.scanned[row] += min(int(look.stopped[i]) + 1, HPAGE)
+            self.scanned[row] += min(int(found.stopped[i]) + 1, HPAGE)
         # Where nobody is registered nobody is called. Without the heuristic nobody would be: the model counts there only to tell.
         asks = self.host.rules.referenced_needed and bool(visit.mm.notifiers)
-        if asks and (asked := int(look.asked[i])):
+        if asks and (asked := int(found.asked[i])):
             self.asked[row] += asked
         if second is not None:
             self.asked[row] += asks * int(second.asked[0])
             self._changed.append(row)
-            if visit.status == Scan.SUCCEED:
+            if visit.status == ScanResult.SUCCEED:
                 self.collapses[row] += 1
                 self._collapsed[row] = HPAGE - int(second.none_or_zero[0])
                 self.machine.budget -= 1
             else:
                 self.wasted[row] += 1
 
-    def passed_by(self, mm: Mm, blocks: Ints, look: Looks) -> None:
-        """Record khugepaged's visits to *blocks* of *mm*, the first of *look*, which it left as they were."""
+    def passed_by(self, mm: MmLike, blocks: Ints, found: ScanNumbers) -> None:
+        """Record khugepaged's visits to *blocks* of *mm*, the first of *found*, which it left as they were."""
         n = len(blocks)
         index, first = self._place_of[id(mm)]
         rows = blocks + first
-        code = look.code[:n].astype(np.int64)
+        code = found.code[:n].astype(np.int64)
         keep = self.visits
         keep.time.extend([self.now] * n)
         keep.space.extend([index] * n)
         keep.block.extend(self.found.numbers[rows].tolist())
         keep.scan.extend(code.tolist())
-        keep.scan_referenced.extend(look.referenced[:n].tolist())
+        keep.scan_referenced.extend(found.referenced[:n].tolist())
         keep.isolate.extend([-1] * n)
         keep.isolate_referenced.extend([-1] * n)
         self.visit_rows.extend(rows.tolist())
         self.last_answer[rows] = code
         small = code != _MAPPED
-        self.scanned[rows[small]] += np.minimum(look.stopped[:n][small] + 1, HPAGE)
+        self.scanned[rows[small]] += np.minimum(found.stopped[:n][small] + 1, HPAGE)
         if self.host.rules.referenced_needed and mm.notifiers:
-            self.asked[rows] += look.asked[:n]
+            self.asked[rows] += found.asked[:n]
 
     # -- the trace's verbs ---------------------------------------------------------------------------------------
 

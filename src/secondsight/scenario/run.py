@@ -17,7 +17,7 @@ from secondsight.errors import UsageError
 from secondsight.mm import fork, huge_memory, ksm, madvise, mlock, mprotect, rmap, task_mmu, vmscan
 from secondsight.mm.config import HPAGE_PMD_NR
 from secondsight.mm.host import Host
-from secondsight.mm.khugepaged import Visit
+from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.page import HEAD, ORDER, REFERENCED, TAIL, heads_of
 from secondsight.mm.rules import Rules
@@ -278,33 +278,37 @@ class Runner:
                 self._observe("after", self.passes)
 
     def _visited(self, visit: Visit) -> None:
-        look, i, second = visit.look, visit.row, visit.isolate
+        found, i = visit.scan, visit.row
         writable = self.host.rules.trace_writable
         isolate = swapin = None
-        if second is not None:
-            isolate = IsolateEvent(
-                status=str(visit.status),
-                referenced=int(second.referenced[0]),
-                none_or_zero=int(second.none_or_zero[0]),
-                writable=int(second.writable[0]) if writable else None,
-            )
-        if visit.swapped_in is not None:
-            swapin = SwapinEvent(swapped_in=visit.swapped_in, referenced=int(look.referenced[i]), ret=1)
+        for attempt in visit.attempts:
+            if attempt.isolate is not None:
+                isolate = IsolateEvent(
+                    status=str(attempt.status),
+                    referenced=int(attempt.isolate.referenced[0]),
+                    none_or_zero=int(attempt.isolate.none_or_zero[0]),
+                    writable=int(attempt.isolate.writable[0]) if writable else None,
+                )
+            if attempt.swapped_in is not None:
+                swapin = SwapinEvent(
+                    swapped_in=attempt.swapped_in, referenced=int(found.referenced[i]), ret=1
+                )
+        asked = int(found.asked[i]) + sum(int(each.asked[0]) for each in visit.isolates)
         self.blocks.append(
             BlockPass(
                 pass_=self.passes,
                 space=visit.mm.name,
                 block=visit.block,
                 status=str(visit.status),
-                referenced=int(look.referenced[i]),
-                none_or_zero=int(look.none_or_zero[i]),
-                unmapped=int(look.unmapped[i]),
-                writable=int(look.writable[i]) if writable else None,
+                referenced=int(found.referenced[i]),
+                none_or_zero=int(found.none_or_zero[i]),
+                unmapped=int(found.unmapped[i]),
+                writable=int(found.writable[i]) if writable else None,
                 swapin=swapin,
                 isolate=isolate,
-                collapse=str(visit.status) if second is not None else None,
+                collapse=str(visit.status) if isolate is not None else None,
                 young=_young(visit),
-                test_young_calls=int(look.asked[i]) + (int(second.asked[0]) if second is not None else 0),
+                test_young_calls=asked,
             )
         )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.mm.judgement import Scan
+from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.replay import tally
 from secondsight.replay.metrics import Channels, SubjectData, SubjectResult
 from secondsight.replay.run import Run

@@ -1,68 +1,71 @@
-"""khugepaged: round and round through the registered processes, one block at a time (mm/khugepaged.c).
+"""khugepaged: round and round through the registered processes, one block at a time.
 
     mm slots:  [mm] -> [mm] -> [mm]      enter: at the tail; cursor: (mm, block)
     do_scan    drain the LRU batches; visit blocks until pages_to_scan is used up, or the list's head was passed twice
-    a visit    scan --passes--> collapse; the mmap lock is gone then: leave the mm, keep the cursor
+    a visit    scan --passes--> the attempts; the mmap lock is gone then: leave the mm, keep the cursor
     list end   full_scans + 1
 
-What a block is answered is ``judgement`` and ``huge_memory.collapse``; here is only the walk, MADV_COLLAPSE's walk and their counters.
+What a block is answered is ``scan``, ``isolate`` and ``attempt``; here is only the walk, MADV_COLLAPSE's walk and their counters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from secondsight.bits.pte import PSE
-from secondsight.geometry import HPAGE_PMD_NR as HPAGE
-from secondsight.mm import judgement, view
-from secondsight.mm.huge_memory import collapse
-from secondsight.mm.judgement import Look, Scan
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
+from secondsight.mm.khugepaged.attempt import Attempt, collapse_huge_page
+from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult, all_huge
+from secondsight.mm.khugepaged.scan import scan
+from secondsight.mm.observe import of_model
+from secondsight.mm.protocols import HostLike, MmLike
+from secondsight.mm.view import BlockView
 from secondsight.mm.vma import Vm, Vma, allowed, has_block
-
-if TYPE_CHECKING:
-    from secondsight.mm.host import Host
-    from secondsight.mm.mm_struct import Mm
-    from secondsight.mm.view import BlockView
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One visit to one block: the final status, both looks (isolate None: the scan did not pass), and the view that was scanned.
+    """One visit to one block: the final status, the scan, the attempts that followed (none: the scan did not pass), and what was scanned.
 
-    *row* is the block's index in *look* and *seen*; *swapped_in* None: nothing had to come back from swap.
+    *row* is the block's index in *scan* and *seen*.
     """
 
-    mm: Mm
+    mm: MmLike
     block: int
-    status: Scan
-    look: Look
+    status: ScanResult
+    scan: ScanNumbers
     row: int
-    isolate: Look | None
-    swapped_in: int | None
+    attempts: tuple[Attempt, ...]
     seen: BlockView | None
 
+    @property
+    def isolates(self) -> list[ScanNumbers]:
+        """What isolate found, of the attempts that got that far."""
+        return [attempt.isolate for attempt in self.attempts if attempt.isolate is not None]
 
-#: The answers by code: a table, since calling an enumeration costs as much as all else about a visit to a huge block.
-_SCAN = {int(code): code for code in Scan}
-_MAPPED = int(Scan.PMD_MAPPED)
+
+#: The results by code: a table, since calling an enumeration costs as much as all else about a visit to a huge block.
+_RESULT = {int(code): code for code in ScanResult}
+_MAPPED = int(ScanResult.PMD_MAPPED)
 # uint: pages_to_scan at its largest.
 _EVERY_PAGE = 2**32 - 1
 #: Codes of blocks whose pages were not looked at.
-_UNSCANNED = [int(c) for c in (Scan.PMD_MAPPED, Scan.NO_PTE_TABLE, Scan.PMD_NONE, Scan.PMD_NULL)]
+_UNSCANNED = [
+    int(c) for c in (ScanResult.PMD_MAPPED, ScanResult.NO_PTE_TABLE, ScanResult.PMD_NONE, ScanResult.PMD_NULL)
+]
 
 
 class Khugepaged:
     """The daemon of one host. ``on_visit`` (if set) is called with every :class:`Visit`."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: HostLike) -> None:
         """Nothing registered."""
         self.host = host
-        self.slots: list[Mm] = []
-        self._at: Mm | None = None
+        self.slots: list[MmLike] = []
+        self._at: MmLike | None = None
         self._block = 0
         self.full_scans = 0
         self.pages_collapsed = 0
@@ -71,30 +74,30 @@ class Khugepaged:
         self.test_young_calls = 0
         self.wasted = 0
         self.on_visit: Callable[[Visit], None] | None = None
-        #: If set, called in ``on_visit``'s place once for each run of blocks that were scanned and left: (mm, blocks, look).
-        self.on_quiet: Callable[[Mm, np.ndarray, Look], None] | None = None
+        #: If set, called in ``on_visit``'s place once for each run of blocks that were scanned and left: (mm, blocks, found).
+        self.on_quiet: Callable[[MmLike, np.ndarray, ScanNumbers], None] | None = None
         #: How many huge pages can still be allocated; None: as many as are asked for.
         self.huge_pages_left: Callable[[], int] | None = None
 
     # -- registration ------------------------------------------------------------------------------------------
 
-    def enter_vma(self, mm: Mm, vma: Vma) -> None:
+    def enter_vma(self, mm: MmLike, vma: Vma) -> None:
         """khugepaged_enter_vma: register *mm* if *vma* may be huge, holds a block, and has an anonymous page."""
         if mm not in self.slots and vma.anon_vma and has_block(vma) and allowed(vma.flags, self.host.config):
             self.slots.append(mm)
 
-    def enter_by_fault(self, mm: Mm, vma: Vma) -> None:
+    def enter_by_fault(self, mm: MmLike, vma: Vma) -> None:
         """do_huge_pmd_anonymous_page registers too: called after accesses that gave *vma* its first anonymous page.
 
         It registers before it allocates, so where faults find no free huge page (``Mm.fault_huge``) the mm is registered all the same.
         """
-        first, last = vma.start // HPAGE, -(-vma.end // HPAGE)
+        first, last = vma.start // HPAGE_PMD_NR, -(-vma.end // HPAGE_PMD_NR)
         if mm.fault_huge is not None or bool(((mm.arrays.pmd[first:last] & PSE) != 0).any()):
             for area in mm.vmas.areas:
                 if area.start <= vma.start and vma.end <= area.end:
                     self.enter_vma(mm, area)
 
-    def exit(self, mm: Mm) -> None:
+    def exit(self, mm: MmLike) -> None:
         """__khugepaged_exit: off the list; a cursor that stood there moves on to the next mm."""
         if mm not in self.slots:
             return
@@ -102,7 +105,7 @@ class Khugepaged:
             self._next(mm)
         self.slots.remove(mm)
 
-    def _next(self, mm: Mm) -> None:
+    def _next(self, mm: MmLike) -> None:
         """The cursor leaves *mm*: to the next slot, or round the list's end."""
         index = self.slots.index(mm) + 1
         if index < len(self.slots):
@@ -113,11 +116,11 @@ class Khugepaged:
 
     # -- the walk ------------------------------------------------------------------------------------------------
 
-    def eligible_blocks(self, mm: Mm) -> np.ndarray:
+    def eligible_blocks(self, mm: MmLike) -> np.ndarray:
         """The blocks of *mm* that the walk visits, rising (int64)."""
         config = self.host.config
         out = [
-            np.arange(-(-v.start // HPAGE), v.end // HPAGE, dtype=np.int64)
+            np.arange(-(-v.start // HPAGE_PMD_NR), v.end // HPAGE_PMD_NR, dtype=np.int64)
             for v in mm.vmas.areas
             if v.anon_vma and allowed(v.flags, config)
         ]
@@ -157,22 +160,22 @@ class Khugepaged:
         chunk, at = 1, 0
         while at < len(rows):
             batch = rows[at : at + chunk]
-            look, seen = self._look(mm, batch)
+            found, seen = self._scan(mm, batch)
             # After a collapse was tried the mmap lock is gone: leave the mm, keep the cursor.
-            used = progress + np.cumsum(self._costs(look))
-            ends = np.flatnonzero(look.passed | (used >= pages))
+            used = progress + np.cumsum(self._costs(found))
+            ends = np.flatnonzero(found.passed | (used >= pages))
             last = int(ends[0]) if len(ends) else len(batch) - 1
             self._block, progress = int(batch[last]) + 1, int(used[last])
-            tried = bool(look.passed[last])
+            tried = bool(found.passed[last])
             quiet = last if tried else last + 1
             if self.on_quiet is not None:
-                self._count(look, 0, quiet)
-                self.on_quiet(mm, batch[:quiet], look)
+                self._count(found, 0, quiet)
+                self.on_quiet(mm, batch[:quiet], found)
             else:
                 for i in range(quiet):
-                    self._visit(mm, int(batch[i]), look, i, seen, False)
+                    self._visit(mm, int(batch[i]), found, i, seen, False)
             if tried:
-                self._visit(mm, int(batch[last]), look, last, seen, True)
+                self._visit(mm, int(batch[last]), found, last, seen, True)
             if len(ends):
                 return progress
             at += len(batch)
@@ -180,50 +183,57 @@ class Khugepaged:
         self._next(mm)
         return progress
 
-    def _look(self, mm: Mm, batch: np.ndarray) -> tuple[Look, BlockView | None]:
+    def _scan(self, mm: MmLike, batch: np.ndarray) -> tuple[ScanNumbers, BlockView | None]:
         """The scan of *batch*, with the view it was of; none is made where nobody wants one and every block is huge."""
         known = self.on_quiet is not None and not self.host.rules.scan_tests_base_address
         if known and bool(((mm.arrays.pmd[batch] & PSE) != 0).all()):
-            return judgement.all_huge(len(batch)), None
-        seen = view.of_model(mm, batch, marks=False)
-        return judgement.scan(seen, self.host.config.knobs, self.host.rules), seen
+            return all_huge(len(batch)), None
+        seen = of_model(mm, batch, marks=False)
+        return scan(seen, self.host.config.knobs, self.host.rules), seen
 
-    def _costs(self, look: Look) -> np.ndarray:
+    def _costs(self, found: ScanNumbers) -> np.ndarray:
         """What each visit uses up of pages_to_scan."""
         if self.host.rules.progress == "block":
-            return np.full(len(look.code), HPAGE)
-        return np.where(np.isin(look.code, _UNSCANNED), 1, np.minimum(look.stopped + 1, HPAGE))
+            return np.full(len(found.code), HPAGE_PMD_NR)
+        return np.where(np.isin(found.code, _UNSCANNED), 1, np.minimum(found.stopped + 1, HPAGE_PMD_NR))
 
-    def _count(self, look: Look, first: int, end: int) -> None:
-        """Count the visits *first* to *end* of *look*."""
+    def _count(self, found: ScanNumbers, first: int, end: int) -> None:
+        """Count the visits *first* to *end* of *found*."""
         self.blocks_visited += end - first
-        scanned = look.stopped[first:end][look.code[first:end] != _MAPPED]
-        self.pages_scanned += int(np.minimum(scanned + 1, HPAGE).sum())
-        self.test_young_calls += int(look.asked[first:end].sum())
+        scanned = found.stopped[first:end][found.code[first:end] != _MAPPED]
+        self.pages_scanned += int(np.minimum(scanned + 1, HPAGE_PMD_NR).sum())
+        self.test_young_calls += int(found.asked[first:end].sum())
 
-    def _visit(self, mm: Mm, block: int, look: Look, i: int, seen: BlockView | None, tried: bool) -> None:
+    def _visit(
+        self, mm: MmLike, block: int, found: ScanNumbers, i: int, seen: BlockView | None, tried: bool
+    ) -> None:
         """Act on one scanned block; *tried*: the scan passed."""
-        code = int(look.code[i])
-        self._count(look, i, i + 1)
-        status, second, swapped = _SCAN[code], None, None
-        if tried and self.huge_pages_left is not None and self.huge_pages_left() <= 0:
-            # alloc_charge_folio comes before the zap: nothing has been done to the block. (The sleep that follows is left out.)
-            status = Scan.ALLOC_HUGE_PAGE_FAIL
-        elif tried:
-            swapped, second = collapse(mm, block, khugepaged=True)
-            status = Scan(int(second.code[0]))
-            self.test_young_calls += int(second.asked[0])
-            if status == Scan.SUCCEED:
-                self.pages_collapsed += 1
-            else:
-                self.wasted += 1
+        self._count(found, i, i + 1)
+        status = _RESULT[int(found.code[i])]
+        attempts: tuple[Attempt, ...] = ()
+        if tried:
+            attempts = (self._attempt(mm, block, int(found.unmapped[i])),)
+            status = attempts[0].status
         if self.on_visit is not None:
-            count = swapped if tried and look.unmapped[i] else None
-            self.on_visit(Visit(mm, block, status, look, i, second, count, seen))
+            self.on_visit(Visit(mm, block, status, found, i, attempts, seen))
+
+    def _attempt(self, mm: MmLike, block: int, unmapped: int) -> Attempt:
+        """collapse_huge_page of *block*, if a huge page is left for it, and what is counted of it."""
+        if self.huge_pages_left is not None and self.huge_pages_left() <= 0:
+            # alloc_charge_folio comes before the zap: nothing has been done to the block. (The sleep that follows is left out.)
+            return Attempt(PMD_ORDER, 0, ScanResult.ALLOC_HUGE_PAGE_FAIL, None, None)
+        attempt = collapse_huge_page(mm, block, khugepaged=True, unmapped=unmapped)
+        assert attempt.isolate is not None
+        self.test_young_calls += int(attempt.isolate.asked[0])
+        if attempt.status == ScanResult.SUCCEED:
+            self.pages_collapsed += 1
+        else:
+            self.wasted += 1
+        return attempt
 
     # -- MADV_COLLAPSE -----------------------------------------------------------------------------------------
 
-    def madvise_collapse(self, mm: Mm, vma: Vma, start: int, end: int) -> str | None:
+    def madvise_collapse(self, mm: MmLike, vma: Vma, start: int, end: int) -> str | None:
         """MADV_COLLAPSE of pages *start* to *end*, all of *vma*: None when every whole block in it is huge, else the errno's name.
 
         Ignores sysfs, every max_ptes limit and the referenced test; VM_NOHUGEPAGE still refuses.
@@ -236,24 +246,23 @@ class Khugepaged:
             or not has_block(vma)
         ):
             return "EINVAL"
-        first, last = -(-start // HPAGE), end // HPAGE
+        first, last = -(-start // HPAGE_PMD_NR), end // HPAGE_PMD_NR
         if first > last:
             # Less than a block, and across a boundary: the count of blocks before 6.18 is -1, which none collapsed is not.
             return None if self.host.rules.madv_collapse == "6.18" else "EINVAL"
         self.host.drain()
-        huge, failed = 0, Scan.FAIL
+        huge, failed = 0, ScanResult.FAIL
         for block in range(first, last):
-            seen = view.of_model(mm, [block], ask=False, marks=False)
-            look = judgement.scan(seen, self.host.config.knobs, self.host.rules, khugepaged=False)
-            status, second, swapped = Scan(int(look.code[0])), None, None
-            if look.passed[0]:
-                swapped, second = collapse(mm, block, khugepaged=False)
-                status = Scan(int(second.code[0]))
+            seen = of_model(mm, [block], ask=False, marks=False)
+            found = scan(seen, self.host.config.knobs, self.host.rules, khugepaged=False)
+            status = ScanResult(int(found.code[0]))
+            attempts: tuple[Attempt, ...] = ()
+            if found.passed[0]:
+                attempts = (collapse_huge_page(mm, block, khugepaged=False, unmapped=int(found.unmapped[0])),)
+                status = attempts[0].status
             if self.on_visit is not None:
-                self.on_visit(
-                    Visit(mm, block, status, look, 0, second, swapped if look.unmapped[0] else None, seen)
-                )
-            if status in (Scan.SUCCEED, Scan.PMD_MAPPED):
+                self.on_visit(Visit(mm, block, status, found, 0, attempts, seen))
+            if status in (ScanResult.SUCCEED, ScanResult.PMD_MAPPED):
                 huge += 1
                 continue
             failed = status
@@ -261,21 +270,27 @@ class Khugepaged:
                 break
         return None if huge == last - first else self._errno(failed)
 
-    def _errno(self, status: Scan) -> str:
+    def _errno(self, status: ScanResult) -> str:
         """madvise_collapse_errno."""
-        if status == Scan.ALLOC_HUGE_PAGE_FAIL:
+        if status == ScanResult.ALLOC_HUGE_PAGE_FAIL:
             return "ENOMEM"
-        if status == Scan.CGROUP_CHARGE_FAIL or (
-            status == Scan.EXCEED_NONE_PTE and self.host.rules.madv_collapse == "6.18"
+        if status == ScanResult.CGROUP_CHARGE_FAIL or (
+            status == ScanResult.EXCEED_NONE_PTE and self.host.rules.madv_collapse == "6.18"
         ):
             return "EBUSY"
-        if status in (Scan.PAGE_COUNT, Scan.PAGE_LOCK, Scan.PAGE_LRU, Scan.DEL_PAGE_LRU):
+        if status in (
+            ScanResult.PAGE_COUNT,
+            ScanResult.PAGE_LOCK,
+            ScanResult.PAGE_LRU,
+            ScanResult.DEL_PAGE_LRU,
+        ):
             return "EAGAIN"
         return "EINVAL"
 
 
 #: The answers after which MADV_COLLAPSE goes on to the next block.
 _CONTINUE = frozenset({
-    Scan.PMD_NULL, Scan.NO_PTE_TABLE, Scan.PTE_NON_PRESENT, Scan.PTE_UFFD_WP, Scan.PAGE_RO, Scan.LACK_REFERENCED_PAGE,
-    Scan.PAGE_NULL, Scan.PAGE_COUNT, Scan.PAGE_LOCK, Scan.PAGE_LRU, Scan.DEL_PAGE_LRU,
+    ScanResult.PMD_NULL, ScanResult.NO_PTE_TABLE, ScanResult.PTE_NON_PRESENT, ScanResult.PTE_UFFD_WP, ScanResult.PAGE_RO,
+    ScanResult.LACK_REFERENCED_PAGE, ScanResult.PAGE_NULL, ScanResult.PAGE_COUNT, ScanResult.PAGE_LOCK, ScanResult.PAGE_COMPOUND,
+    ScanResult.PAGE_LRU, ScanResult.DEL_PAGE_LRU,
 })  # fmt: skip

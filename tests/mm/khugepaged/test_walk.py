@@ -58,8 +58,8 @@ def isolation(rules: str, mmu: str = "npt") -> dict[int, tuple[str, int, int | N
     out: dict[int, tuple[str, int, int | None]] = {}
 
     def note(v) -> None:
-        second = None if v.isolate is None else int(v.isolate.referenced[0])
-        out[v.block] = (str(v.status), int(v.look.referenced[v.row]), second)
+        second = None if not v.isolates else int(v.isolates[0].referenced[0])
+        out[v.block] = (str(v.status), int(v.scan.referenced[v.row]), second)
 
     host.khugepaged.on_visit = note
     host.khugepaged.full_scan()

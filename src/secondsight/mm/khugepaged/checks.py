@@ -1,0 +1,154 @@
+"""What the kernels' checks of a page differ in: their order (a function for each), and values (a named rule for each).
+
+The tables say in which order a page's checks are made; ``scan`` and ``isolate`` are these tables as code, and the tests hold them
+against each other: a page with two faults answers with the one that stands first.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.bits.pte import ACCESSED, DIRTY_BITS
+from secondsight.mm.khugepaged.result import ScanResult
+from secondsight.mm.page import ANON, REFERENCED, SWAPBACKED, SWAPCACHE, YOUNG
+from secondsight.mm.rules import Rules
+from secondsight.native import merged
+
+#: Orders of checks, named by the first kernel read that has each.
+ORDER_2_6_38, ORDER_6_1, ORDER_6_12 = range(3)
+#: What a mapped page is tested for by the scan, first to last. PAGE_LAZYFREE (7.2) only where the rule ``lazyfree_refused`` says so.
+SCAN_ORDER: dict[int, tuple[str, ...]] = {
+    ORDER_2_6_38: ("PAGE_RO", "PAGE_LRU", "PAGE_LOCK", "PAGE_ANON", "PAGE_COUNT"),
+    ORDER_6_1: ("PTE_UFFD_WP", "PAGE_LAZYFREE", "EXCEED_SHARED_PTE", "PAGE_LRU", "PAGE_LOCK", "PAGE_ANON", "PAGE_COUNT"),
+    ORDER_6_12: ("PTE_UFFD_WP", "PAGE_LAZYFREE", "PAGE_ANON", "EXCEED_SHARED_PTE", "PAGE_LRU", "PAGE_LOCK", "PAGE_COUNT"),
+}  # fmt: skip
+#: The same for isolate. No anonymity (a BUG_ON there); PG_lru is looked at last, in taking the page off its list.
+ISOLATE_ORDER: dict[int, tuple[str, ...]] = {
+    ORDER_2_6_38: ("PAGE_RO", "PAGE_COUNT", "PAGE_LOCK", "DEL_PAGE_LRU"),
+    ORDER_6_1: ("PTE_UFFD_WP", "PAGE_LAZYFREE", "EXCEED_SHARED_PTE", "PTE_MAPPED_HUGEPAGE", "PAGE_LOCK", "PAGE_COUNT", "DEL_PAGE_LRU"),
+    ORDER_6_12: ("PTE_UFFD_WP", "PAGE_LAZYFREE", "EXCEED_SHARED_PTE", "PTE_MAPPED_HUGEPAGE", "PAGE_LOCK", "PAGE_COUNT", "DEL_PAGE_LRU"),
+}  # fmt: skip
+
+WRITABLE_NONE, WRITABLE_ONE, WRITABLE_EVERY = range(3)
+
+
+class Checks(NamedTuple):
+    """The rules that scan and isolate ask, as integers for compiled code; names as in ``Rules``.
+
+    order: one of the ORDERs above; no_pmd, no_table: the codes for an empty PMD and for one that is neither a table nor a huge page.
+    """
+
+    order: int
+    referenced_needed: int
+    asks_page_referenced: int
+    asks_page_young: int
+    asks_secondary: int
+    scan_tests_base_address: int
+    swap_limit: int
+    shared_by_folio: int
+    zero_page_is_none: int
+    writable: int
+    lazyfree_refused: int
+    swap_needs_half: int
+    no_pmd: int
+    no_table: int
+
+
+def check_order(rules: Rules) -> int:
+    """The order in which the kernel of *rules* makes its checks."""
+    if rules.shared == "abort":
+        return ORDER_2_6_38
+    return ORDER_6_12 if rules.anon_before_shared else ORDER_6_1
+
+
+def checks_of(rules: Rules) -> Checks:
+    """What compiled code asks of *rules*."""
+    merged_codes = rules.no_table_code == "no_pte_table"
+    return Checks(
+        order=check_order(rules),
+        referenced_needed=int(rules.referenced_needed),
+        asks_page_referenced=int(rules.asks_page_referenced),
+        asks_page_young=int(rules.asks_page_young),
+        asks_secondary=int(rules.asks_secondary),
+        scan_tests_base_address=int(rules.scan_tests_base_address),
+        swap_limit=int(rules.swap_limit),
+        shared_by_folio=int(rules.shared == "folio"),
+        zero_page_is_none=int(rules.zero_page_is_none),
+        writable={"none": WRITABLE_NONE, "one": WRITABLE_ONE, "every": WRITABLE_EVERY}[rules.writable],
+        lazyfree_refused=int(rules.lazyfree_refused),
+        swap_needs_half=int(rules.swap_needs_half),
+        no_pmd=int(ScanResult.NO_PTE_TABLE if merged_codes else ScanResult.PMD_NONE),
+        no_table=int(ScanResult.NO_PTE_TABLE if merged_codes else ScanResult.PMD_NULL),
+    )
+
+
+class Columns(NamedTuple):
+    """A view's columns (``BlockView``'s, by name), as compiled code takes them; *secondary* is the channel merged over all notifiers."""
+
+    pmd: npt.NDArray[np.uint64]
+    pte: npt.NDArray[np.uint64]
+    flags: npt.NDArray[np.uint32]
+    mapcount: npt.NDArray[np.int32]
+    folio_mapcount: npt.NDArray[np.int32]
+    refcount: npt.NDArray[np.int32]
+    shared: npt.NDArray[np.bool_]
+    folio: npt.NDArray[np.int64]
+    order: npt.NDArray[np.uint8]
+    uffd: npt.NDArray[np.bool_]
+    droppable: npt.NDArray[np.bool_]
+    pte_known: npt.NDArray[np.bool_]
+    page_known: npt.NDArray[np.bool_]
+    secondary: npt.NDArray[np.bool_]
+
+
+@merged
+def is_lazyfree(rules, cc, c, b, i):  # type: ignore[no-untyped-def]
+    """Is the page lazily freed and still clean, so that khugepaged leaves it to reclaim?
+
+    folio_test_lazyfree (anonymous without PG_swapbacked) and not pte_dirty, outside VM_DROPPABLE, where it would stay lazily freed.
+    """
+    if not rules.lazyfree_refused or not cc.is_khugepaged or c.droppable[b]:
+        return False
+    return c.flags[b, i] & (ANON | SWAPBACKED) == ANON and c.pte[b, i] & DIRTY_BITS == 0
+
+
+@merged
+def is_shared(rules, c, b, i):  # type: ignore[no-untyped-def]
+    """Does another process map it?
+
+    page_mapcount > 1 (5.8: 71a2c112a0f6, max_ptes_shared); folio_likely_mapped_shared, then folio_maybe_mapped_shared of the whole folio
+    (6.10), so that every page of a folio counts of which one is shared.
+    """
+    return c.shared[b, i] if rules.shared_by_folio else c.mapcount[b, i] > 1
+
+
+@merged
+def expected_ref_count(c, b, i):  # type: ignore[no-untyped-def]
+    """folio_expected_ref_count of an anonymous folio: its mappings, and one for each of its pages if it is in the swap cache.
+
+    is_refcount_suitable before 6.18: total_mapcount, and compound_nr if PageSwapCache. Mappings of a secondary MMU hold none.
+    """
+    count = c.folio_mapcount[b, i]
+    if c.flags[b, i] & SWAPCACHE:
+        count += 1 << c.order[b, i]
+    return count
+
+
+@merged
+def is_referenced(rules, c, b, i, assume):  # type: ignore[no-untyped-def]
+    """Is the page in use, before any secondary MMU is asked: 1 yes, 0 no.
+
+    pte_young, folio_test_young, folio_test_referenced (7.3 folio_pte_referenced asks the folio first, which changes no answer). What
+    is not known counts as *assume*.
+    """
+    if (c.pte[b, i] & ACCESSED) != 0 if c.pte_known[b, i] else assume:
+        return True
+    if not c.page_known[b, i]:
+        return assume
+    flags = c.flags[b, i]
+    return (rules.asks_page_young and flags & YOUNG != 0) or (
+        rules.asks_page_referenced and flags & REFERENCED != 0
+    )

@@ -1,0 +1,89 @@
+"""What an address space and its machine are to the code below them: ``Mm`` and ``Host`` are these, and need not be imported.
+
+MmLike      struct mm_struct, as splits, views and khugepaged read and change it
+HostLike  the machine behind it: frames, rules, sysfs, the other spaces
+Slots      khugepaged's list, as faults and advice put an mm on it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.mm.compiled import R
+from secondsight.mm.config import HostConfig
+from secondsight.mm.memory import MmArrays
+from secondsight.mm.mmu_notifier import MmuNotifiers
+from secondsight.mm.page import Frames
+from secondsight.mm.rules import Rules
+from secondsight.mm.vma import Vma, VmaList
+
+
+class Slots(Protocol):
+    """khugepaged's list of processes."""
+
+    slots: list[MmLike]
+
+    def enter_vma(self, mm: MmLike, vma: Vma) -> None:
+        """Register *mm* if *vma* may be huge."""
+
+    def enter_by_fault(self, mm: MmLike, vma: Vma) -> None:
+        """Register *mm* after a fault gave *vma* its first anonymous page."""
+
+    def exit(self, mm: MmLike) -> None:
+        """*mm* is going."""
+
+    def madvise_collapse(self, mm: MmLike, vma: Vma, start: int, end: int) -> str | None:
+        """MADV_COLLAPSE of pages *start* to *end*: None, or the errno's name."""
+
+
+class HostLike(Protocol):
+    """The machine that a space is on."""
+
+    config: HostConfig
+    rules: Rules
+    r: R
+    frames: Frames
+    swap: npt.NDArray[np.int32]
+    content: dict[int, int]
+    context: Any
+
+    @property
+    def mms(self) -> Mapping[str, MmLike]:
+        """Every space, by name."""
+
+    @property
+    def khugepaged(self) -> Slots:
+        """The daemon."""
+
+    def drain(self) -> None:
+        """lru_add_drain_all."""
+
+    def swap_slots(self, count: int) -> npt.NDArray[np.int64]:
+        """*count* free swap slots, taken."""
+
+
+class MmLike(Protocol):
+    """One process's address space."""
+
+    name: str
+    blocks: int
+    npages: int
+    numbers: npt.NDArray[np.int64]
+    vmas: VmaList
+    arrays: MmArrays
+    notifiers: MmuNotifiers
+    fault_huge: npt.NDArray[np.bool_] | None
+
+    @property
+    def host(self) -> HostLike:
+        """Its machine."""
+
+    def pfn(self, page: int) -> int:
+        """The frame *page* is mapped to, or -1."""
+
+    def folio(self, page: int) -> int:
+        """The first frame of the folio *page* is mapped to, or -1."""
