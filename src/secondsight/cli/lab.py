@@ -205,6 +205,13 @@ def compare_command(
     allow: Annotated[
         int, typer.Option(min=0, help="Differing scenarios that are told and shrunk, but are no failure.")
     ] = 0,
+    sizes: Annotated[
+        bool | None,
+        typer.Option(
+            "--sizes/--no-sizes",
+            help="Draw hugepages-*kB/enabled at random too (default: where the kernel has them).",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask a booted kernel and the model the same scenarios; compare every field of every answer.
@@ -217,9 +224,10 @@ def compare_command(
     import msgspec
 
     from secondsight.errors import SecondSightError, UsageError
+    from secondsight.lab import kernels
     from secondsight.lab.compare import FIELDS, compare
     from secondsight.lab.compare import shrink as shrunk
-    from secondsight.mm.rules import preset
+    from secondsight.mm.rules import for_kernel, preset
     from secondsight.scenario import files as scenario_files
     from secondsight.scenario import random as chance
 
@@ -230,7 +238,10 @@ def compare_command(
     scenarios = [scenario_files.read(path) for path in files or []]
     left_out: dict[str, int] = {}
     if random:
-        made, generator = chance.scenarios(random, seed, chance.mmu_of(mmu))
+        has_sizes = (given or for_kernel(kernels.resolve(kernel).release)).has_sizes
+        made, generator = chance.scenarios(
+            random, seed, chance.mmu_of(mmu), sizes=has_sizes if sizes is None else sizes
+        )
         scenarios += made
         left_out = dict(generator.excluded)
         _say(f"{several(random, 'random scenario')} from --seed {seed}")

@@ -32,7 +32,7 @@ __all__ = ["FIELDS", "Difference", "Report", "compare", "shrink"]
 #: Everything that is compared. A difference in any of them is a disagreement.
 FIELDS = (
     "visits (which blocks, in which pass)", "status", "referenced", "none_or_zero", "unmapped", "writable", "swapin",
-    "isolate.status", "isolate.referenced", "isolate.none_or_zero", "isolate.writable", "collapse", "errno",
+    "isolate.status", "isolate.referenced", "isolate.none_or_zero", "isolate.writable", "collapse", "attempts", "order", "errno",
     "state.pte", "state.flags", "state.mapcount", "state.spte",
 )  # fmt: skip
 
@@ -164,13 +164,9 @@ def _differences(index: int, model: Run, kernel: Run) -> list[Difference]:
             differ(where, "visited", _visit(ours.get(key)), _visit(theirs.get(key)))
             continue
         a, b = ours[key], theirs[key]
-        for name in ("status", "referenced", "none_or_zero", "unmapped", "writable", "swapin", "collapse"):
+        for name in ("status", "referenced", "none_or_zero", "unmapped", "writable"):
             differ(where, name, getattr(a, name), getattr(b, name))
-        if a.isolate is None or b.isolate is None:
-            differ(where, "isolate", a.isolate, b.isolate)
-        else:
-            for name in ("status", "referenced", "none_or_zero", "writable"):
-                differ(where, f"isolate.{name}", getattr(a.isolate, name), getattr(b.isolate, name))
+        _attempts(differ, where, a, b)
     errnos = [{a.step: a.errno for a in each.answers if a.errno is not None} for each in (model, kernel)]
     for step in sorted(errnos[0].keys() | errnos[1].keys()):
         differ(f"step {step}", "errno", errnos[0].get(step), errnos[1].get(step))
@@ -183,6 +179,22 @@ def _differences(index: int, model: Run, kernel: Run) -> list[Difference]:
         else:
             _states(differ, where, mine, state)
     return out
+
+
+def _attempts(
+    differ: Callable[[str, str, object, object], None], where: str, ours: BlockPass, theirs: BlockPass
+) -> None:
+    """The candidates that were tried, one beside the other: each one's order, and what every event of it said."""
+    differ(where, "attempts", [a.order for a in ours.attempts], [a.order for a in theirs.attempts])
+    for i, (a, b) in enumerate(zip(ours.attempts, theirs.attempts, strict=False)):
+        here = f"{where} attempt {i + 1}" if i else where
+        differ(here, "collapse", a.status, b.status)
+        differ(here, "swapin", a.swapin, b.swapin)
+        if a.isolate is None or b.isolate is None:
+            differ(here, "isolate", a.isolate, b.isolate)
+            continue
+        for name in ("status", "referenced", "none_or_zero", "writable"):
+            differ(here, f"isolate.{name}", getattr(a.isolate, name), getattr(b.isolate, name))
 
 
 def _states(

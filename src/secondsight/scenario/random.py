@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from secondsight.mm.config import HostConfig, Knobs, Mmu
+from secondsight.geometry import ANON_ORDERS, PMD_ORDER, kb_of_order
+from secondsight.mm.config import HostConfig, Knobs, Mmu, SizeEnabled, Sizes
 from secondsight.mm.madvise import Advice
 from secondsight.scenario import verbs as v
 
@@ -23,6 +24,9 @@ __all__ = ["EXCLUSIONS", "GROUP", "Generator", "mmu_of", "scenarios"]
 
 #: Scenarios that share one host (its knobs and MGLRU), so that one pass serves them all.
 GROUP = 64
+#: The orders below the PMD's, and the values that a switch of theirs is given.
+PARTS = ANON_ORDERS[:-1]
+_SWITCHES: tuple[SizeEnabled, ...] = ("always", "always", "madvise", "inherit")
 
 #: What is never generated, and why no model can predict it.
 EXCLUSIONS: dict[str, str] = {
@@ -64,11 +68,14 @@ class _State:
 class Generator:
     """Scenarios from one seed; ``excluded`` counts what was left out by name."""
 
-    def __init__(self, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None) -> None:
-        """*mglru* None: either, by group."""
+    def __init__(
+        self, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None, sizes: bool = False
+    ) -> None:
+        """*mglru* None: either, by group. *sizes*: hugepages-*kB/enabled are drawn too, by group."""
         self.rng = random.Random(seed)
         self.mmu: Mmu = mmu
         self.mglru = mglru
+        self.sizes = sizes
         self.excluded: Counter[str] = Counter()
         self.steps = 0
 
@@ -84,12 +91,33 @@ class Generator:
                 max_ptes_shared=r.choice([0, 1, 8, 256, 511]),
             )
         mglru = r.random() < 0.5 if self.mglru is None else self.mglru
-        return HostConfig(mmu=self.mmu, mglru=mglru, knobs=knobs)
+        sizes = self._sizes() if self.sizes else Sizes()
+        return HostConfig(mmu=self.mmu, mglru=mglru, knobs=knobs, sizes=sizes)
+
+    def _sizes(self) -> Sizes:
+        """Which sizes a group's host has on: off, one, several or all, by their own switches and by the global one."""
+        r = self.rng
+        kind = r.random()
+        if kind < 0.25:
+            return Sizes()
+        orders = (
+            [r.choice(PARTS)]
+            if kind < 0.5
+            else r.sample(PARTS, r.randint(2, 5))
+            if kind < 0.8
+            else list(PARTS)
+        )
+        how: dict[str, SizeEnabled] = {f"kb{kb_of_order(order)}": r.choice(_SWITCHES) for order in orders}
+        if r.random() < 0.15:
+            how[f"kb{kb_of_order(PMD_ORDER)}"] = r.choice(["always", "madvise"])
+        return Sizes(**how)
 
     def scenario(self, host: HostConfig) -> v.Scenario:
         """One scenario for *host*."""
         r = self.rng
         s = _State(blocks=2 if r.random() < 0.15 else 1, vm=r.random() < 0.75, mmu=self.mmu)
+        # A large folio's pages that nobody stored to are all equal.
+        s.alike = host.sizes.parts
         self._populate(s)
         for _ in range(r.randint(0, 6)):
             self._live(s)
@@ -337,12 +365,14 @@ def mmu_of(machine: str) -> Mmu:
 
 
 def scenarios(
-    count: int, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None
+    count: int, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None, sizes: bool = False
 ) -> tuple[list[v.Scenario], Generator]:
     """*count* scenarios from *seed*, in groups that share a host; and the generator, for what it left out."""
-    generator = Generator(seed, mmu, mglru=mglru)
+    generator = Generator(seed, mmu, mglru=mglru, sizes=sizes)
     out: list[v.Scenario] = []
     while len(out) < count:
         host = generator.host()
-        out.extend(generator.scenario(host) for _ in range(min(GROUP, count - len(out))))
+        # Sizes multiply the hosts there are: half as many scenarios on each.
+        group = GROUP // 2 if sizes else GROUP
+        out.extend(generator.scenario(host) for _ in range(min(group, count - len(out))))
     return out, generator

@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from secondsight.geometry import PMD_ORDER
+
 SCHEMA = 1
 
 
@@ -31,9 +33,22 @@ class SwapinEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     ret: int
 
 
+class AttemptEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One candidate of a visit: what ``mm_collapse_huge_page`` said in the end (*status*), and the events before it.
+
+    *order*: 9 where the kernel's tracepoints do not say it (before 7.2).
+    """
+
+    status: str
+    order: int = PMD_ORDER
+    swapin: SwapinEvent | None = None
+    isolate: IsolateEvent | None = None
+
+
 class BlockPass(msgspec.Struct, frozen=True, omit_defaults=True):
     """One visit to one block, in pass number *pass_* of the run (from 1). *status* is the final one, as
-    ``mm_khugepaged_scan_pmd`` prints it; *collapse* is the status of ``mm_collapse_huge_page`` (None: the scan did not pass).
+    ``mm_khugepaged_scan_pmd`` prints it. *swapin*, *isolate* and *collapse* (what ``mm_collapse_huge_page`` said; None: nothing was
+    tried) are the first candidate's, whose order is *order*; *further* are the candidates after it, as the kernel tried them.
     *young* counts pages by channel just before the visit (model: always; lab: where kernel memory was read): PRIMARY,
     REFERENCED, SECONDARY."""
 
@@ -50,6 +65,15 @@ class BlockPass(msgspec.Struct, frozen=True, omit_defaults=True):
     collapse: str | None = None
     young: tuple[int, int, int] | None = None
     test_young_calls: int | None = None
+    order: int = PMD_ORDER
+    further: tuple[AttemptEvent, ...] = ()
+
+    @property
+    def attempts(self) -> tuple[AttemptEvent, ...]:
+        """Every candidate that was tried, in order."""
+        if self.collapse is None:
+            return ()
+        return (AttemptEvent(self.collapse, self.order, self.swapin, self.isolate), *self.further)
 
 
 class PageState(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -3,7 +3,7 @@
     ss_scan: (mm_find_pmd+0x0/...) mm=M addr=A            our kprobe: khugepaged looks at the block at A
       mm_collapse_huge_page_swapin                         only if pages were swapped out
       mm_collapse_huge_page_isolate                        only if the scan passed and the rest was found unchanged
-      mm_collapse_huge_page                                only if the scan passed
+      mm_collapse_huge_page                                only if the scan passed: ends a candidate; since 7.2 the next may follow
     mm_khugepaged_scan_pmd: mm=M scan_pfn=P ... status=S   last, with the final status
 
 The kprobe is on what the scan does first, and a collapse does again (find_pmd_or_thp_or_none; the scan itself is inlined
@@ -15,13 +15,14 @@ was not swapped in or replaced meanwhile).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.scenario.results import BlockPass, IsolateEvent, SwapinEvent
+from secondsight.geometry import PMD_ORDER
+from secondsight.scenario.results import AttemptEvent, BlockPass, IsolateEvent, SwapinEvent
 
 __all__ = ["Area", "Event", "TraceError", "attribute", "parse"]
 
@@ -87,20 +88,22 @@ def attribute(events: Iterable[Event], areas: Mapping[int, Area], number: int) -
     out: list[BlockPass] = []
     last: dict[int, int] = {}
     current: tuple[int, int] | None = None
-    inner: dict[str, Event] = {}
+    inner: list[dict[str, Event]] = []
     for event in events:
         if not event.task.startswith("khugepaged"):
             continue
         if event.name == SCAN:
             looked = (event.number("mm"), event.number("addr"))
             if current is None:
-                current, inner = looked, {}
+                current, inner = looked, []
             elif current != looked:
                 raise TraceError(f"a visit to {current[1]:#x} has no end: {looked[1]:#x} is looked at")
         elif event.name in (ISOLATE, SWAPIN, COLLAPSE):
-            if current is None or event.name in inner:
-                raise TraceError(f"{event.name} outside a visit, or twice in one")
-            inner[event.name] = event
+            if not inner or COLLAPSE in inner[-1]:
+                inner.append({})
+            if current is None or event.name in inner[-1]:
+                raise TraceError(f"{event.name} outside a visit, or twice in one candidate")
+            inner[-1][event.name] = event
         elif event.name == PMD:
             if current is None:
                 raise TraceError("a visit ends that has not begun")
@@ -121,14 +124,17 @@ def attribute(events: Iterable[Event], areas: Mapping[int, Area], number: int) -
     return out
 
 
-def _visit(area: Area, block: int, number: int, event: Event, inner: Mapping[str, Event]) -> BlockPass:
+def _visit(
+    area: Area, block: int, number: int, event: Event, inner: Sequence[Mapping[str, Event]]
+) -> BlockPass:
     pfn = event.number("scan_pfn")
     owners = set((np.flatnonzero(area.frames == np.uint64(pfn)) // 512).tolist())
     if pfn != _NONE and owners and block not in owners:
         raise TraceError(
             f"space {area.space}: the scan of block {block} names a page of blocks {sorted(owners)}"
         )
-    isolate, swapin, collapse = inner.get(ISOLATE), inner.get(SWAPIN), inner.get(COLLAPSE)
+    tried = [_attempt(area, block, each) for each in inner]
+    first = tried[0] if tried else None
     return BlockPass(
         pass_=number,
         space=area.space,
@@ -138,6 +144,21 @@ def _visit(area: Area, block: int, number: int, event: Event, inner: Mapping[str
         none_or_zero=event.number("none_or_zero"),
         unmapped=event.number("unmapped"),
         writable=event.number("writable") if "writable" in event.fields else None,
+        swapin=first.swapin if first else None,
+        isolate=first.isolate if first else None,
+        collapse=first.status if first else None,
+        order=first.order if first else PMD_ORDER,
+        further=tuple(tried[1:]),
+    )
+
+
+def _attempt(area: Area, block: int, events: Mapping[str, Event]) -> AttemptEvent:
+    isolate, swapin, collapse = events.get(ISOLATE), events.get(SWAPIN), events.get(COLLAPSE)
+    if collapse is None:
+        raise TraceError(f"space {area.space}: a collapse of block {block} was begun and has no end")
+    return AttemptEvent(
+        collapse.fields["status"],
+        collapse.number("order") if "order" in collapse.fields else PMD_ORDER,
         swapin=SwapinEvent(swapin.number("swapped_in"), swapin.number("referenced"), swapin.number("ret"))
         if swapin
         else None,
@@ -149,5 +170,4 @@ def _visit(area: Area, block: int, number: int, event: Event, inner: Mapping[str
         )
         if isolate
         else None,
-        collapse=collapse.fields["status"] if collapse else None,
     )

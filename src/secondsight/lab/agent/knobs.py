@@ -9,6 +9,7 @@ import re
 import time
 from pathlib import Path
 
+from secondsight.geometry import ANON_ORDERS, kb_of_order
 from secondsight.lab.agent import libc
 from secondsight.mm.config import HostConfig
 
@@ -66,11 +67,21 @@ def khugepaged(name: str, value: int) -> None:
     put(KHUGEPAGED / name, value)
 
 
+def sizes(host: HostConfig) -> None:
+    """hugepages-*kB/enabled, where the kernel has them; what *host* does not say is written too."""
+    for order in ANON_ORDERS:
+        path = THP / f"hugepages-{kb_of_order(order)}kB" / "enabled"
+        wanted = host.sizes.of(order)
+        if path.exists() and read(path) != wanted:
+            put(path, wanted)
+
+
 def settle(host: HostConfig) -> None:
     """Set the machine to *host* (``mmu`` and ``mmu_notifier`` are the machine's and the kernel's own)."""
     thp_enabled(host.thp_enabled)
     put(KHUGEPAGED / "defrag", int(host.khugepaged_defrag))
     put(THP / "use_zero_page", int(host.use_zero_page))
+    sizes(host)
     knobs = host.knobs
     for name in ("max_ptes_none", "max_ptes_swap", "max_ptes_shared"):
         khugepaged(name, getattr(knobs, name))
