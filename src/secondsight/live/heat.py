@@ -25,15 +25,14 @@ from secondsight.bits import pte as bits
 from secondsight.errors import MissingPart
 from secondsight.geometry import PMD_SIZE
 from secondsight.live.columns import Columns
-from secondsight.live.damon import EVENT, Damon, spans
 from secondsight.live.process import Process
 from secondsight.live.procfs import Pagemap
 from secondsight.live.tracefs import Instance
 from secondsight.live.vma import Vma, clip, parse_maps
-from secondsight.trace.damo import Region
 from secondsight.words import several
 
 if TYPE_CHECKING:
+    from secondsight.trace.damo import Region
     from secondsight.live.kmem import Kernel
 
 #: share of the samples in which a region must be accessed to be called hot: that of DAMON's "ethp" scheme
@@ -93,6 +92,9 @@ def watch(
 
 
 def _by_damon(process: Process, vmas: list[Vma], seconds: float, wait: Callable[[float], bool]) -> Heat:
+    # Imported here: reading DAMON's records needs the compiled trace readers, which a guest of the lab does not have.
+    from secondsight.live.damon import EVENT, Damon, spans
+
     with Instance.open(events=(EVENT,)) as instance:
         if not instance.events:
             raise MissingPart(f"{EVENT}: this kernel has no such tracepoint")

@@ -14,9 +14,12 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, MAPPED, PRESENT, PSE
 from secondsight.errors import UsageError
+from secondsight.geometry import PMD_ORDER
 from secondsight.mm import fork, huge_memory, ksm, madvise, mlock, mprotect, rmap, task_mmu, vmscan
 from secondsight.mm.config import HPAGE_PMD_NR
 from secondsight.mm.host import Host
+from secondsight.mm.khugepaged.attempt import Attempt
+from secondsight.mm.khugepaged.result import ScanResult
 from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.page import HEAD, ORDER, REFERENCED, TAIL, heads_of
@@ -25,7 +28,15 @@ from secondsight.mmu.gru import Gru
 from secondsight.mmu.kvm import Kvm
 from secondsight.scenario import pages as page_text
 from secondsight.scenario import states, verbs
-from secondsight.scenario.results import BlockPass, IsolateEvent, PageState, Run, StepAnswer, SwapinEvent
+from secondsight.scenario.results import (
+    AttemptEvent,
+    BlockPass,
+    IsolateEvent,
+    PageState,
+    Run,
+    StepAnswer,
+    SwapinEvent,
+)
 
 __all__ = ["Runner", "run"]
 
@@ -279,21 +290,8 @@ class Runner:
 
     def _visited(self, visit: Visit) -> None:
         found, i = visit.scan, visit.row
-        writable = self.host.rules.trace_writable
-        isolate = swapin = None
-        for attempt in visit.attempts:
-            if attempt.isolate is not None:
-                isolate = IsolateEvent(
-                    status=str(attempt.status),
-                    referenced=int(attempt.isolate.referenced[0]),
-                    none_or_zero=int(attempt.isolate.none_or_zero[0]),
-                    writable=int(attempt.isolate.writable[0]) if writable else None,
-                )
-            if attempt.swapped_in is not None:
-                swapin = SwapinEvent(
-                    swapped_in=attempt.swapped_in, referenced=int(found.referenced[i]), ret=1
-                )
-        asked = int(found.asked[i]) + sum(int(each.asked[0]) for each in visit.isolates)
+        tried = [self._attempted(visit, attempt) for attempt in visit.attempts]
+        first = tried[0] if tried else None
         self.blocks.append(
             BlockPass(
                 pass_=self.passes,
@@ -303,14 +301,32 @@ class Runner:
                 referenced=int(found.referenced[i]),
                 none_or_zero=int(found.none_or_zero[i]),
                 unmapped=int(found.unmapped[i]),
-                writable=int(found.writable[i]) if writable else None,
-                swapin=swapin,
-                isolate=isolate,
-                collapse=str(visit.status) if isolate is not None else None,
+                writable=int(found.writable[i]) if self.host.rules.trace_writable else None,
+                swapin=first.swapin if first else None,
+                isolate=first.isolate if first else None,
+                collapse=first.status if first else None,
                 young=_young(visit),
-                test_young_calls=asked,
+                test_young_calls=int(found.asked[i]) + sum(int(each.asked[0]) for each in visit.isolates),
+                order=first.order if first else PMD_ORDER,
+                further=tuple(tried[1:]),
             )
         )
+
+    def _attempted(self, visit: Visit, attempt: Attempt) -> AttemptEvent:
+        """One candidate as the tracepoints tell it: swap-in is told wherever the scan met swapped pages, isolate where it was reached."""
+        swapin = isolate = None
+        if attempt.swapped_in is not None:
+            referenced = int(visit.scan.referenced[visit.row])
+            succeeded = attempt.status != ScanResult.EXCEED_SWAP_PTE
+            swapin = SwapinEvent(swapped_in=attempt.swapped_in, referenced=referenced, ret=int(succeeded))
+        if attempt.isolate is not None:
+            isolate = IsolateEvent(
+                status=str(attempt.status),
+                referenced=int(attempt.isolate.referenced[0]),
+                none_or_zero=int(attempt.isolate.none_or_zero[0]),
+                writable=int(attempt.isolate.writable[0]) if self.host.rules.trace_writable else None,
+            )
+        return AttemptEvent(str(attempt.status), attempt.order, swapin, isolate)
 
 
 def _young(visit: Visit) -> tuple[int, int, int]:

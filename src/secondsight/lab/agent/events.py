@@ -159,7 +159,10 @@ def _attempt(area: Area, block: int, events: Mapping[str, Event]) -> AttemptEven
     return AttemptEvent(
         collapse.fields["status"],
         collapse.number("order") if "order" in collapse.fields else PMD_ORDER,
-        swapin=SwapinEvent(swapin.number("swapped_in"), swapin.number("referenced"), swapin.number("ret"))
+        # ret is an enum scan_result: SCAN_SUCCEED is 1.
+        swapin=SwapinEvent(
+            swapin.number("swapped_in"), swapin.number("referenced"), int(swapin.number("ret") == 1)
+        )
         if swapin
         else None,
         isolate=IsolateEvent(
