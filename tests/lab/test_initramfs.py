@@ -86,7 +86,7 @@ def test_what_is_imported_by_an_import_is_brought_too(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import secondsight.live.view\n")
     files = initramfs.program(script)
-    assert "/app/secondsight/native.py" in files and "/app/secondsight/mm/memory.py" in files
+    assert "/app/secondsight/native.py" in files and "/app/secondsight/geometry.py" in files
 
 
 def test_a_module_that_is_not_there_is_named(tmp_path):

@@ -32,8 +32,8 @@ from secondsight.live.vma import Vma, clip, parse_maps
 from secondsight.words import several
 
 if TYPE_CHECKING:
-    from secondsight.trace.damo import Region
     from secondsight.live.kmem import Kernel
+    from secondsight.trace.damo import Region
 
 #: share of the samples in which a region must be accessed to be called hot: that of DAMON's "ethp" scheme
 HOT = 0.05
