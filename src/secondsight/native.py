@@ -31,7 +31,7 @@ def _stamp() -> str:
         path
         for name in NATIVE
         for path in ((here / name).rglob("*.py") if (here / name).is_dir() else [here / name])
-        if path.exists()
+        if path.exists() and path.parent.name != "profiles"  # data, which compiled code is handed
     )
     told = [(str(path.relative_to(here)), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
     return hashlib.sha256(repr(told).encode()).hexdigest()

@@ -50,7 +50,7 @@ def test_the_table_has_a_column_for_each_rules(recorded, capsys):
 
 def test_the_map_of_the_last_rules(recorded, capsys):
     _, out, _ = run(capsys, recorded, "-r", "6.1", "-r", "thp-base")
-    assert "thp-base: where each channel was young" in out
+    assert "thp-base (unasked): where each channel was young" in out
     cells = [text for text in out.splitlines() if "··" in text]
     # One page of 512 young for the guest all the time, nothing for the primary page table; two blocks.
     assert cells[0].split() == ["8", "MiB", "······", "······", "░░░░░░", "······"]
@@ -82,7 +82,7 @@ def test_too_short_a_trace_is_told(recorded, capsys):
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [
-        (["-r", "5.4"], "no rules preset is called '5.4'"),
+        (["-r", "5.4"], "no kernel profile is called '5.4'"),
         (["--as", "guest"], "--as 'guest': one of trace, process, vm"),
         (["--mmu", "tlb"], "--mmu 'tlb': one of npt"),
         (["--knob", "max_ptes_none=512"], "max_ptes_none=512: must be 0 to 511"),

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from secondsight.cli import main
-from secondsight.mm.rules import PRESETS, rule_names
+from secondsight.mm.profiles import PROFILES
+from secondsight.mm.rules import rule_names
 
 
 def run(capsys, *argv: str) -> str:
@@ -18,12 +19,12 @@ def run(capsys, *argv: str) -> str:
     return told.out
 
 
-def test_the_presets(capsys) -> None:
+def test_the_profiles(capsys) -> None:
     told = run(capsys)
-    assert all(name in told for name in PRESETS) and f"{len(rule_names())} rules" in told
+    assert all(name in told for name in PROFILES) and f"{len(rule_names())} rules" in told
 
 
-def test_every_rule_of_a_preset(capsys) -> None:
+def test_every_rule_of_a_profile(capsys) -> None:
     told = run(capsys, "6.1+lru_batch=31")
     assert "lru_batch = 31" in told and "PAGEVEC_SIZE" in told
     assert all(f"{name} = " in told for name in rule_names())
@@ -43,7 +44,7 @@ def test_all_as_json(capsys) -> None:
     told = json.loads(run(capsys, "--json"))
     assert (
         told["schema"] == 1
-        and set(told["presets"]) == set(PRESETS)
+        and set(told["profiles"]) == set(PROFILES)
         and set(told["rules"]) == set(rule_names())
     )
 

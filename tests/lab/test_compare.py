@@ -11,12 +11,12 @@ import pytest
 from secondsight.lab import compare as lab
 from secondsight.lab.kernels import Kernel
 from secondsight.lab.run import Failure
-from secondsight.mm.rules import preset
+from secondsight.mm.profiles import profile
 from secondsight.scenario import batch
 from secondsight.scenario import verbs as v
 from secondsight.scenario.run import run as run_model
 
-RULES = preset("6.12")
+RULES = profile("6.12")
 SCENARIOS = [
     v.Scenario(
         (v.Space("p"),), (v.Madvise("p", "0", "hugepage"), v.CpuWrite("p", "0:3"), v.Scan()), title="one"

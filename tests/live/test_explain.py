@@ -17,7 +17,7 @@ from secondsight.live.choose import choose
 from secondsight.live.explain import explain
 from secondsight.live.probe import Facts
 from secondsight.mm.config import Knobs
-from secondsight.mm.rules import PRESETS
+from secondsight.mm.profiles import PROFILES
 from support.snapshots import BLOCK, FACTS_72, START, columns, snapshot, with_vm
 
 FACTS_61 = Facts(
@@ -146,9 +146,9 @@ def test_mappings_that_are_passed_by(flags, enabled, why):
     assert answer.totals.eligible_blocks == 0 and answer.totals.coverage is None
 
 
-@pytest.mark.parametrize(("facts", "preset"), [(FACTS_72, "7.2"), (FACTS_61, "6.1")])
-def test_probed_rules_are_the_presets(facts, preset):
-    chosen, wanted = choose(facts, has_vm=False).rules[0], PRESETS[preset]
+@pytest.mark.parametrize(("facts", "profile"), [(FACTS_72, "7.2"), (FACTS_61, "6.1")])
+def test_probed_rules_are_the_profiles(facts, profile):
+    chosen, wanted = choose(facts, has_vm=False).rules[0], PROFILES[profile]
     judged = ("writable", "shared", "anon_before_shared", "lazyfree_refused", "no_table_code", "lru_batch", "zap_transfers_accessed",
               "spte_era", "scan_tests_base_address", "asks_page_referenced")  # fmt: skip
     assert {n: getattr(chosen, n) for n in judged} == {n: getattr(wanted, n) for n in judged}

@@ -16,7 +16,7 @@ from secondsight.mm.huge_memory import split_block_pmd, split_huge
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mlock import mlock, munlock
 from secondsight.mm.mprotect import mprotect
-from secondsight.mm.rules import PRESETS
+from secondsight.mm.profiles import PROFILES
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mmu.gru import Gru
 from secondsight.mmu.kvm import Kvm
@@ -47,7 +47,7 @@ class Machine(RuleBasedStateMachine):
         sizes=st.sampled_from(SIZES),
     )
     def boot(self, rules, mmu, mglru, enabled, gru, alias, prepared, sizes):
-        sizes = sizes if PRESETS[rules].has_sizes else Sizes()
+        sizes = sizes if PROFILES[rules].has_sizes else Sizes()
         self.host = Host(rules, HostConfig(mmu=mmu, mglru=mglru, thp_enabled=enabled, sizes=sizes))
         mm = self.host.mm("vm", BLOCKS)
         self.kvm = Kvm(mm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from secondsight.mm.rules import preset
+from secondsight.mm.profiles import profile
 from secondsight.scenario.run import run
 from support.observable import SHOWN, Shown
 
@@ -12,5 +12,5 @@ from support.observable import SHOWN, Shown
 @pytest.mark.parametrize("shown", SHOWN, ids=lambda s: s.rule)
 def test_a_rule_shows(shown: Shown) -> None:
     for value, answer in (shown.yes, shown.no):
-        rules = preset(shown.rules).but(**{shown.rule: value})
+        rules = profile(shown.rules).derive(**{shown.rule: value})
         assert shown.look(run(shown.scenario(), rules, keep_states=True)) == answer, f"{shown.rule} = {value}"

@@ -7,7 +7,9 @@ import dataclasses
 import pytest
 
 from secondsight.errors import UsageError
+from secondsight.mm import profiles
 from secondsight.mm import rules as model
+from secondsight.mm.compiled import compile_rules
 from secondsight.mm.config import HostConfig, Knobs
 from secondsight.mm.host import Host
 
@@ -17,28 +19,28 @@ def test_every_rule_says_what_it_means_where_it_stands_and_what_it_rests_on() ->
         told = model.info(name)
         assert len(told["doc"]) > 10 and len(told["cite"]) > 5
         assert told["evidence"] in ("booted", "source", "deduced")
-    assert set(model.rule_names()) == {f.name for f in dataclasses.fields(model.Rules)} - {"name"}
-    assert set(model.ABOUT) == set(model.PRESETS)
+    assert set(model.rule_names()) == {f.name for f in dataclasses.fields(model.Rules)} - {"name", "asked"}
+    assert set(profiles.ABOUT) == set(profiles.PROFILES)
 
 
-def test_every_rule_makes_a_difference_between_some_presets() -> None:
+def test_every_rule_makes_a_difference_between_some_profiles() -> None:
     for name in model.rule_names():
-        assert len({getattr(r, name) for r in model.PRESETS.values()}) > 1, name
+        assert len({getattr(r, name) for r in profiles.PROFILES.values()}) > 1, name
 
 
 def test_what_if() -> None:
-    changed = model.preset("7.2").but(zap_transfers_accessed=True)
+    changed = profiles.profile("7.2").derive(zap_transfers_accessed=True)
     assert changed.zap_transfers_accessed and changed.name == "7.2+zap_transfers_accessed=true"
-    again = model.preset("7.2+zap_transfers_accessed=true,lru_batch=15")
+    again = profiles.profile("7.2+zap_transfers_accessed=true,lru_batch=15")
     assert again.zap_transfers_accessed and again.lru_batch == 15
-    assert model.preset("6.1+writable=none").writable == "none"
+    assert profiles.profile("6.1+writable=none").writable == "none"
     assert Host(changed).rules is changed
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("5.4", "no rules preset is called '5.4'; there are no-heuristic, thp-base"),
+        ("5.4", "no kernel profile is called '5.4'; there are no-heuristic, thp-base"),
         ("6.1+nonsense=1", "'nonsense=1' changes no rule of 6.1"),
         ("6.1+lru_batch", "'lru_batch' changes no rule"),
         ("6.1+lru_batch=16", "kernels have 14, 15 or 31"),
@@ -47,17 +49,17 @@ def test_what_if() -> None:
         ("6.1+writable=two", "takes one of every, none, one"),
     ],
 )
-def test_an_unknown_preset_field_or_value_is_refused_in_one_line(text, problem) -> None:
+def test_an_unknown_profile_field_or_value_is_refused_in_one_line(text, problem) -> None:
     with pytest.raises(UsageError) as refused:
-        model.preset(text)
+        profiles.profile(text)
     assert problem in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_but_refuses_what_no_rule_takes() -> None:
+def test_derive_refuses_what_no_rule_takes() -> None:
     with pytest.raises(UsageError, match="no rule is called 'zap'"):
-        model.preset("6.1").but(zap=True)
+        profiles.profile("6.1").derive(zap=True)
     with pytest.raises(UsageError, match="takes a bool"):
-        model.preset("6.1").but(asks_secondary="yes")
+        profiles.profile("6.1").derive(asks_secondary="yes")
     with pytest.raises(UsageError, match="no rule is called 'zap'"):
         model.info("zap")
 
@@ -76,3 +78,75 @@ def test_other_impossible_knobs() -> None:
     with pytest.raises(UsageError, match="cannot be negative"):
         Knobs(scan_sleep_millisecs=-1)
     assert Knobs() == Knobs(4096, 10_000, 60_000, 511, 64, 256) and HostConfig().knobs == Knobs()
+
+
+# -- profiles --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [
+        ("2.6.32", "2.6.38"), ("2.6.38.8", "2.6.38"), ("6.1.0-56-amd64", "6.1"), ("6.12.117+deb13-amd64", "6.12"),
+        ("6.11", "6.1"), ("99.0.1", profiles.newest().name),
+    ],
+)  # fmt: skip
+def test_a_kernel_has_its_own_profile_or_that_of_the_nearest_older_series(release, name) -> None:
+    assert profiles.for_kernel(release).name == name
+
+
+def test_for_kernel_knows_every_series_of_the_folder_and_every_point_release_that_a_variant_names() -> None:
+    for series in profiles.SERIES:
+        assert profiles.for_kernel(f"{series.name}.0-test") in (
+            profiles.PROFILES[series.name], *(profiles.PROFILES[v.name] for v in series.variants)
+        )  # fmt: skip
+        for variant in series.variants:
+            for point in variant.points:
+                assert profiles.for_kernel(f"{series.name}.{point}-test") == profiles.PROFILES[variant.name]
+    with pytest.raises(UsageError, match="no kernel release"):
+        profiles.for_kernel("newest")
+
+
+def test_series_come_oldest_first_and_state_only_what_changed() -> None:
+    versions = [series.version for series in profiles.SERIES]
+    assert versions == sorted(versions) and len(set(versions)) == len(versions)
+    before = model.Rules(name="")
+    for series in profiles.SERIES:
+        after = profiles.PROFILES[series.name]
+        for name, new in series.changes.items():
+            assert getattr(before, name) != new and getattr(after, name) == new, (series.name, name)
+        for variant in series.variants:
+            for name, new in variant.changes.items():
+                assert getattr(after, name) != new, (variant.name, name)
+        before = after
+
+
+def test_what_no_kernel_was_asked_is_marked() -> None:
+    for name, rules in profiles.PROFILES.items():
+        assert profiles.title(name) == rules.title == (name if rules.asked else f"{name} (unasked)")
+        assert all(each.scenarios > 0 for each in rules.asked)
+    assert profiles.title("2.6.38+swap_limit=true").endswith(" (unasked)")
+    assert profiles.profile("6.1+lru_batch=31").title == "6.1+lru_batch=31"
+    assert profiles.profile("6.1").derive(name="mine").title == "mine (unasked)"
+    assert (
+        profiles.is_asked("6.12.117+deb13-amd64")
+        and not profiles.is_asked("6.13.1")
+        and not profiles.is_asked("?")
+    )
+
+
+def test_compiled_code_is_handed_every_rule_that_is_marked_and_mglru_s_only_with_it() -> None:
+    rules = profiles.newest()
+    on = compile_rules(rules, HostConfig(mglru=True))
+    assert set(on._fields) == {
+        *model.compiled_names(),
+        "mglru",
+        "use_zero_page",
+        "orders_plain",
+        "orders_advised",
+    }
+    assert all(getattr(on, name) == int(getattr(rules, name)) for name in model.compiled_names())
+    off = compile_rules(rules, HostConfig(mglru=False))
+    assert not any(getattr(off, name) for name in off._fields if name.startswith("mglru"))
+    assert off.lru_batch == rules.lru_batch
+    old = compile_rules(profiles.profile("2.6.38"), HostConfig(mglru=True))
+    assert old.mglru == 0

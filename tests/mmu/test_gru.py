@@ -10,7 +10,7 @@ from secondsight.mm.fork import exit_mm
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.page import REFERENCED
-from secondsight.mm.rules import PRESETS
+from secondsight.mm.profiles import PROFILES
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mmu.gru import Gru
 from support.model import flags, holds, pages
@@ -32,7 +32,7 @@ def device(variant: str, rules: str = "6.1"):
 def test_a_fill_marks_the_page_only_through_gup(variant, rules) -> None:
     host, mm, gru = device(variant, rules)
     gru.access(pages(0, 3), write=True)
-    marked = variant == "contract" and PRESETS[rules].gup_fast_sets_referenced
+    marked = variant == "contract" and PROFILES[rules].gup_fast_sets_referenced
     assert gru.tlb == {3: True} and bool(flags(mm, 3) & REFERENCED) == marked
     assert not mm.arrays.pte[3] & x86.ACCESSED
     holds(host)

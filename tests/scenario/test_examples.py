@@ -1,4 +1,4 @@
-"""Every shipped scenario gives the answers that it states, under every preset and for every kernel that was asked."""
+"""Every shipped scenario gives the answers that it states, under every profile and for every kernel that was asked."""
 
 from pathlib import Path
 

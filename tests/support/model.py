@@ -10,13 +10,13 @@ from secondsight.mm import page as pg
 from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
 from secondsight.mm.mm_struct import Mm
-from secondsight.mm.rules import PRESETS
+from secondsight.mm.profiles import PROFILES
 from secondsight.mmu.gru import Gru
 from secondsight.mmu.kvm import Kvm
 
-#: One preset for each era that a rule can tell apart.
+#: One profile for each era that a rule can tell apart.
 KERNELS = ("2.6.38", "6.1", "6.12", "6.18", "7.2")
-ALL = tuple(PRESETS)
+ALL = tuple(PROFILES)
 MMUS = ("npt", "shadow", "ept", "ept-noad")
 
 

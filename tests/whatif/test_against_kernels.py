@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from secondsight.mm.rules import PRESETS
+from secondsight.mm.profiles import PROFILES
 from secondsight.replay import Events
 from secondsight.scenario import files
 from secondsight.scenario.pages import parse
@@ -38,7 +38,7 @@ def cases():
         scenario = files.read(SCENARIOS / f"{name}.toml")
         for key in scenario.expect:
             kernel, slash, _ = key.partition("/")
-            rules = next((r for r in PRESETS if kernel.startswith(f"{r}.")), None)
+            rules = next((r for r in PROFILES if kernel.startswith(f"{r}.")), None)
             if slash and rules:
                 yield pytest.param(scenario, key, rules, id=f"{name} {key}")
 

@@ -40,7 +40,7 @@ def compare(
     ] = None,
     rules: Annotated[
         list[str] | None,
-        typer.Option("-r", "--rules", help="A preset, or PRESET+rule=value,…; repeatable. Default: 7.2."),
+        typer.Option("-r", "--rules", help="A profile, or PROFILE+rule=value,…; repeatable. Default: 7.2."),
     ] = None,
     vary: Annotated[
         list[str] | None,

@@ -18,7 +18,7 @@ from secondsight.terminal import printable
 # name -> (module under secondsight.cli, one line for --help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "scenario": ("scenario", "Run a scenario on the model and print what khugepaged would say."),
-    "rules": ("rules", "List the rules presets, what differs between them, and the evidence of each rule."),
+    "rules": ("rules", "List the kernel profiles, what differs between them, and the evidence of each rule."),
     "replay": ("replay", "Replay a trace of accesses through the model, under any number of rules."),
     "record": ("record", "Record the memory accesses of a program, a VM or a running process."),
     "convert": ("convert", "Convert lackey, perf, DynamoRIO or damo records to a trace."),

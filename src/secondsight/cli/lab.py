@@ -227,13 +227,13 @@ def compare_command(
     from secondsight.lab import kernels
     from secondsight.lab.compare import FIELDS, compare
     from secondsight.lab.compare import shrink as shrunk
-    from secondsight.mm.rules import for_kernel, preset
+    from secondsight.mm.profiles import for_kernel, profile
     from secondsight.scenario import files as scenario_files
     from secondsight.scenario import random as chance
 
     if not files and random < 1:
         raise UsageError("nothing to compare: name scenario files, or --random N")
-    given = preset(rules) if rules else None
+    given = profile(rules) if rules else None
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     scenarios = [scenario_files.read(path) for path in files or []]
     left_out: dict[str, int] = {}

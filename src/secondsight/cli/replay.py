@@ -30,7 +30,7 @@ def replay(
     rules: Annotated[
         list[str] | None,
         typer.Option(
-            "-r", "--rules", help="A preset, or PRESET+rule=value,…; repeatable. Default: all that matter."
+            "-r", "--rules", help="A profile, or PROFILE+rule=value,…; repeatable. Default: all that matter."
         ),
     ] = None,
     backing: Annotated[
@@ -107,6 +107,7 @@ def _print(result: Result, trace: str, shown: str | None) -> None:
     """The table, the meaning of its refusals, the map, the notes."""
     from rich.console import Console
 
+    from secondsight.mm.profiles import title
     from secondsight.report.table import side_by_side
 
     told = Console()
@@ -117,7 +118,8 @@ def _print(result: Result, trace: str, shown: str | None) -> None:
     console.print(f"[bold]{markup(trace)}[/]", highlight=False)
     console.print(_what(first, clock, result.provenance.time_scale), highlight=False)
     console.print()
-    console.print(side_by_side([s.name for s in result.subjects], _rows(result)))
+    columns = [title(s.name).replace(" (unasked)", " unasked") for s in result.subjects]
+    console.print(side_by_side(columns, _rows(result)))
     console.print()
     _meanings(result, console)
     for subject in result.subjects:
@@ -188,7 +190,7 @@ def _meanings(result: Result, console: Console) -> None:
     """What the columns are, and what the refusals in the table mean, each once."""
     from rich.table import Table
 
-    from secondsight.mm.rules import ABOUT
+    from secondsight.mm.profiles import ABOUT, title
     from secondsight.report.verdicts import rule
 
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -196,7 +198,7 @@ def _meanings(result: Result, console: Console) -> None:
     table.add_column()
     for subject in result.subjects:
         if subject.rules in ABOUT:
-            table.add_row(subject.rules, ABOUT[subject.rules])
+            table.add_row(title(subject.rules), ABOUT[subject.rules])
     for code in dict.fromkeys(code for s in result.subjects for code in s.total.refused):
         table.add_row(code, rule(code).meaning)
     console.print(table)
@@ -245,13 +247,15 @@ def _end(result: Result, index: int) -> str:
 
 def _map(result: Result, subject: SubjectResult, console: Console) -> None:
     """The terminal's heat map of one subject."""
+    from secondsight.mm.profiles import title
     from secondsight.report.heatmap import legend, terminal
 
     index = result.subjects.index(subject)
     colour = console.is_terminal and console.color_system in ("256", "truecolor")
     console.print()
     console.print(
-        f"[bold]{markup(subject.name)}[/]: where each channel was young, by address and time", highlight=False
+        f"[bold]{markup(title(subject.name))}[/]: where each channel was young, by address and time",
+        highlight=False,
     )
     console.print(
         terminal(
@@ -269,10 +273,11 @@ def _map(result: Result, subject: SubjectResult, console: Console) -> None:
 
 def _draw(result: Result, path: Path, title: str) -> None:
     """Every subject's panels, as SVG or a page."""
+    from secondsight.mm.profiles import title as titled
     from secondsight.report.heatmap import page, svg
     from secondsight.report.table import whole
 
-    rows = [(s.name, _panels(result, i)) for i, s in enumerate(result.subjects)]
+    rows = [(titled(s.name), _panels(result, i)) for i, s in enumerate(result.subjects)]
     heading = f"{title}: where each channel was young, and what was huge"
     drawing = svg(rows, _labels(result), title=heading, end=_end(result, 0))
     whole(path, (page(drawing, heading) if path.suffix == ".html" else drawing).encode())

@@ -1,7 +1,8 @@
-"""``secondsight rules``: the presets, what differs between two of them, and what each rule rests on."""
+"""``secondsight rules``: the kernel profiles, what differs between two of them, and what each rule rests on."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,22 +24,23 @@ def _values(rules: Rules) -> dict[str, Any]:
 
 @app.command()
 def show(
-    preset: Annotated[
-        str | None, typer.Argument(help="Show every rule of this preset (6.1, or 6.1+field=value).")
+    profile: Annotated[
+        str | None, typer.Argument(help="Show every rule of this profile (6.1, or 6.1+field=value).")
     ] = None,
     diff: Annotated[
         tuple[str, str] | None, typer.Option("--diff", metavar="A B", help="Only what differs from A to B.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Without arguments: the presets. With one: every rule of it, what it means, where the kernel says so, and the evidence."""
+    """Without arguments: the kernel profiles. With one: every rule of it, what it means, where the kernel says so, and the evidence."""
     from secondsight.errors import UsageError
+    from secondsight.mm import profiles
     from secondsight.mm import rules as model
 
-    if preset is not None and diff is not None:
-        raise UsageError("name one preset, or two after --diff, not both")
+    if profile is not None and diff is not None:
+        raise UsageError("name one profile, or two after --diff, not both")
     if diff is not None:
-        a, b = (model.preset(name) for name in diff)
+        a, b = (profiles.profile(name) for name in diff)
         before, after = _values(a), _values(b)
         names = [name for name in model.rule_names() if before[name] != after[name]]
         if json:
@@ -48,48 +50,70 @@ def show(
             return
         console = _console()
         console.print(
-            f"{len(names)} of {len(before)} rules differ from [bold]{a.name}[/] to [bold]{b.name}[/]"
+            f"{len(names)} of {len(before)} rules differ from [bold]{a.title}[/] to [bold]{b.title}[/]"
         )
         for name in names:
             _rule(console, name, f"{_word(before[name])} → {_word(after[name])}")
-    elif preset is not None:
-        chosen = model.preset(preset)
+    elif profile is not None:
+        chosen = profiles.profile(profile)
         if json:
-            _json({"preset": chosen.name, "rules": [
+            _json({"profile": chosen.name, "asked": _asked(chosen), "rules": [
                 {"rule": name, "value": value, **model.info(name)} for name, value in _values(chosen).items()
             ]})  # fmt: skip
             return
         console = _console()
+        console.print(f"[bold]{chosen.title}[/]: {_behind(chosen)}", soft_wrap=True)
         for name, value in _values(chosen).items():
             _rule(console, name, _word(value))
     elif json:
         _json({
-            "presets": {n: {"about": model.ABOUT[n], "rules": _values(r)} for n, r in model.PRESETS.items()},
+            "profiles": {
+                name: {"about": profiles.ABOUT[name], "asked": _asked(each), "rules": _values(each)}
+                for name, each in profiles.PROFILES.items()
+            },
             "rules": {name: model.info(name) for name in model.rule_names()},
         })  # fmt: skip
     else:
-        _presets()
+        _profiles()
 
 
-def _presets() -> None:
-    """The presets, each with what it is and how far it is from the one before."""
+def _asked(rules: Rules) -> list[dict[str, Any]]:
+    """The booted kernels behind *rules*, for JSON."""
+    return [dataclasses.asdict(each) for each in rules.asked]
+
+
+def _behind(rules: Rules) -> str:
+    """The booted kernels behind *rules*, and in how many random scenarios they agreed."""
+    versions: dict[str, list[str]] = {}
+    for each in rules.asked:
+        versions.setdefault(each.version, []).append(f"{each.scenarios:,} on {each.mmu}")
+    return "; ".join(f"{version}: {', '.join(on)}" for version, on in versions.items()) or "unasked"
+
+
+def _profiles() -> None:
+    """The profiles, each with what it is, how far it is from the one before, and the booted kernels behind it."""
     from rich.table import Table
 
+    from secondsight.mm import profiles
     from secondsight.mm import rules as model
 
-    table = Table("preset", "what it is", "differs by", box=None, pad_edge=False)
+    table = Table(
+        "profile", "what it is", "differs by", "random scenarios in which it agreed with a booted kernel",
+        box=None, pad_edge=False,
+    )  # fmt: skip
     last: dict[str, Any] | None = None
-    for name, rules in model.PRESETS.items():
+    for name, rules in profiles.PROFILES.items():
         values = _values(rules)
         changed = "" if last is None else str(sum(values[k] != last[k] for k in values))
-        table.add_row(name, model.ABOUT[name], changed)
+        table.add_row(name, profiles.ABOUT[name], changed, _behind(rules))
         last = values
     console = _console()
     console.print(table)
     evidence = [model.info(name)["evidence"] for name in model.rule_names()]
-    told = ", ".join(f"{evidence.count(kind)} {kind}" for kind in ("booted", "source", "deduced"))
+    kinds = ", ".join(f"{evidence.count(kind)} {kind}" for kind in ("booted", "source", "deduced"))
     console.print(
-        f"\n{len(evidence)} rules ({told}). `secondsight rules 6.1` shows each; `--diff 6.12 7.2` what changed."
+        f"\n{len(evidence)} rules ({kinds}). `secondsight rules 6.1` shows each; `--diff 6.12 7.2` what changed.\n"
+        "An unasked profile is what its kernel's text was read to say: no booted kernel was held against it."
     )
 
 
@@ -105,7 +129,7 @@ def _rule(console: Console, name: str, value: str) -> None:
 
 
 def _word(value: object) -> str:
-    """A value as ``preset+field=value`` takes it."""
+    """A value as ``profile+field=value`` takes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

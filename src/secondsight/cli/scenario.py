@@ -23,7 +23,7 @@ def run_command(
         typer.Option(
             "--rules",
             "-r",
-            help="Rules preset, or preset+field=value; may be repeated. Default: the file's, else all.",
+            help="Kernel profile, or profile+field=value; may be repeated. Default: the file's, else all.",
         ),
     ] = None,
     json: Annotated[
@@ -36,15 +36,15 @@ def run_command(
     """Print, for each khugepaged pass and block, what the kernel's tracepoints print and which channels were young."""
     import msgspec
 
-    from secondsight.mm.rules import PRESETS, preset
+    from secondsight.mm.profiles import PROFILES, profile
     from secondsight.scenario.files import read
     from secondsight.scenario.run import run
     from secondsight.scenario.text import table
 
-    wanted = [preset(name) for name in rules] if rules else None
+    wanted = [profile(name) for name in rules] if rules else None
     for path in files:
         scenario = read(path)
-        for each in wanted or [preset(name) for name in scenario.rules or PRESETS]:
+        for each in wanted or [profile(name) for name in scenario.rules or PROFILES]:
             answer = run(scenario, each, keep_states=states)
             if json:
                 sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")

@@ -21,7 +21,8 @@ import msgspec
 
 from secondsight.lab import kernels
 from secondsight.lab.run import Failure, blocks_of, run
-from secondsight.mm.rules import Rules, for_kernel
+from secondsight.mm.profiles import for_kernel, newest
+from secondsight.mm.rules import Rules
 from secondsight.scenario import batch, verbs
 from secondsight.scenario.results import BlockPass, PageState, Run
 from secondsight.scenario.run import run as run_model
@@ -84,7 +85,7 @@ def compare(
     rules = rules or for_kernel(booted.release)
     scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
     answers = run(scenarios, booted, mmu, states=states, size=size, say=say)
-    report = Report(booted.release, mmu, rules.name, len(scenarios))
+    report = Report(booted.release, mmu, rules.title, len(scenarios))
     for i, answer in enumerate(answers):
         if isinstance(answer, Failure):
             report.failures.append(
@@ -271,7 +272,7 @@ def _candidates(s: verbs.Scenario) -> list[verbs.Scenario]:
     for each in out:
         try:
             check(each)
-            run_model(each, for_kernel("7.2"))
+            run_model(each, newest())
         except SecondSightError:
             continue
         if any(isinstance(step, verbs.Scan) for step in each.steps):

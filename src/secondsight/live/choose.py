@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from secondsight.live.probe import Facts
+from secondsight.mm.profiles import for_kernel, is_asked, newest
 from secondsight.mm.rules import Rules
 
 
@@ -59,10 +60,14 @@ def choose(facts: Facts, has_vm: bool = True) -> Candidates:
              (False, True))
         )  # fmt: skip
     name = f"kernel {facts.release}"
-    readings = [Rules().but(**changes, name=name)]
+    # What a booted kernel of its series was asked stands behind what is probed of this one; a kernel of another series was not asked.
+    asked = for_kernel(facts.release).asked if is_asked(facts.release) else ()
+    readings = [newest().derive(**changes, name=name, asked=asked)]
     for field, _, values in points:
         readings = [
-            rules.but(**{field: value}, name=rules.name if not at else f"{rules.name}, {field}={value}")
+            rules.derive(
+                **{field: value}, name=rules.name if not at else f"{rules.name}, {field}={value}", asked=asked
+            )
             for at, value in enumerate(values)
             for rules in readings
         ]

@@ -72,7 +72,7 @@ def examine() -> Report:
         capabilities=tuple(sorted(own_capabilities())),
         wanted=tuple(sorted(CAPABILITIES.values())),
         facts=facts,
-        rules=tuple(rules.name for rules in candidates.rules),
+        rules=tuple(rules.title for rules in candidates.rules),
         open_points=candidates.open_points,
         checks=(
             *interfaces,

@@ -51,7 +51,7 @@ def explain(snapshot: Snapshot) -> Explanation:
         source=header.source,
         missing=header.missing,
         read_seconds=header.seconds,
-        rules=tuple(rules.name for rules in candidates.rules),
+        rules=tuple(rules.title for rules in candidates.rules),
         open_points=candidates.open_points,
         channels=_channels(snapshot, facts),
         limits=msgspec.to_builtins(header.limits) | {"enabled": header.enabled},

@@ -1,4 +1,4 @@
-"""What a machine is configured to, as opposed to which kernel it runs (``rules.py``).
+"""What a machine is configured to, as opposed to which kernel it runs (``rules``).
 
 ``Knobs`` are khugepaged's sysfs files, ``HostConfig`` everything else a scenario's outcome hangs on.
 Both are frozen msgspec structs, so a scenario file, a snapshot and Python build them alike.

@@ -18,19 +18,20 @@ from secondsight.mm.lru import lru_add_drain
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.mmu_notifier import Context
 from secondsight.mm.page import Frames
-from secondsight.mm.rules import PRESETS, Rules, preset
+from secondsight.mm.profiles import profile
+from secondsight.mm.rules import Rules
 
 
 class Host:
-    """A machine under *rules* (a preset's name or a value) with *config*.
+    """A machine under *rules* (a profile's name or a value) with *config*.
 
     >>> host = Host("6.1")
     >>> vm = host.mm("vm", blocks=4)
     """
 
     def __init__(self, rules: Rules | str = "7.2", config: HostConfig | None = None) -> None:
-        """:raises UsageError: an unknown preset."""
-        self.rules = preset(rules) if isinstance(rules, str) else rules
+        """:raises UsageError: an unknown profile."""
+        self.rules = profile(rules) if isinstance(rules, str) else rules
         self.config = config or HostConfig()
         self.r = compile_rules(self.rules, self.config)
         self.context = Context()
@@ -72,6 +73,3 @@ class Host:
         slots = free[:count]
         self.swap[slots] = 1
         return slots
-
-
-__all__ = ["PRESETS", "Host"]

@@ -100,7 +100,7 @@ def unmap(mm: Mm, start: int, end: int) -> None:
 def _lazily_freed(f, r, pfn):  # type: ignore[no-untyped-def]
     """lru_lazyfree."""
     f.flags[pfn] &= ~(ACTIVE | SWAPBACKED)
-    if not r.lazyfree_keeps_referenced:
+    if not r.mglru_lazyfree_keeps_referenced:
         f.flags[pfn] &= ~REFERENCED
 
 

@@ -20,7 +20,8 @@ from secondsight.mm import memory
 from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
 from secondsight.mm.mm_struct import Mm
-from secondsight.mm.rules import Rules, preset
+from secondsight.mm.profiles import profile
+from secondsight.mm.rules import Rules
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mmu.kvm import Kvm
 from secondsight.mmu.spt import TDP, SpteArrays
@@ -44,7 +45,7 @@ H_DEVICE, H_PIN = 4, 6
 class Subject:
     """What one column of the comparison is.
 
-    name: as results call it; rules: a preset's name or a value; config: the host; policy: makes the policy that decides (anew for each
+    name: as results call it; rules: a profile's name or a value; config: the host; policy: makes the policy that decides (anew for each
     run), None: khugepaged alone; backing: what stands behind the spaces, ``trace``: what the trace says they are; fill: whether every
     page that the trace touches has been written and aged before the trace begins, None: in VMs only; faults: what the first touch
     of a block maps (a policy's own wish comes first); budget: how many blocks may become huge in the run; tlb: model a TLB, so that
@@ -63,8 +64,8 @@ class Subject:
 
     @classmethod
     def of(cls, rules: str | Rules, **fields: object) -> Subject:
-        """A subject named after its *rules* (a preset, ``preset+field=value``, or a value)."""
-        value = preset(rules) if isinstance(rules, str) else rules
+        """A subject named after its *rules* (a profile, ``profile+field=value``, or a value)."""
+        value = profile(rules) if isinstance(rules, str) else rules
         return cls(**{"name": value.name, "rules": value, **fields})  # type: ignore[arg-type]
 
 

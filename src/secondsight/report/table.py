@@ -20,7 +20,7 @@ from secondsight.report.metrics import METRICS, SENSITIVE, SHOWN, text
 from secondsight.report.schema import SCHEMA, Results, Row
 from secondsight.terminal import markup
 
-_BREAK = re.compile(r"(?<=-)|(?=[+,=])")
+_BREAK = re.compile(r"(?<=-)| |(?=[+,=])")
 
 #: Where a Parquet table keeps the schema version and the provenance.
 KEY = b"secondsight.results"
@@ -133,8 +133,8 @@ def records(results: Results) -> list[dict[str, Any]]:
             policy, _, rules = label.rpartition(" under ")
             options = row.options if row else {}
             for value, figures in points:
-                name = row.policy if row else policy
-                out.append(_record(f"{label} {knob}={value:g}", name, options, rules, {knob: value}, figures))
+                name, under = (row.policy, row.rules) if row else (policy, rules)
+                out.append(_record(f"{label} {knob}={value:g}", name, options, under, {knob: value}, figures))
     return out
 
 

@@ -1,7 +1,7 @@
-"""The answers a scenario file states: ``[expect]``, by rules preset, or by kernel and machine (``6.1.0-56-amd64/npt``).
+"""The answers a scenario file states: ``[expect]``, by kernel profile, or by kernel and machine (``6.1.0-56-amd64/npt``).
 
-A preset's answer is what the model gives; a kernel's is what a booted one gave (``secondsight lab run --record``), and the model under that
-kernel's rules must give the same.
+A profile's answer is what the model gives; a kernel's is what a booted one gave (``secondsight lab run --record``), and the model under
+that kernel's rules must give the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from secondsight import output
-from secondsight.mm.rules import PRESETS, for_kernel, preset
+from secondsight.mm.profiles import PROFILES, for_kernel, profile
 from secondsight.scenario import verbs
 from secondsight.scenario.run import run
 from secondsight.scenario.text import lines
@@ -22,8 +22,8 @@ _HEAD = "\n[expect]\n"
 
 
 def answers(scenario: verbs.Scenario) -> dict[str, list[str]]:
-    """The model's answer under each preset that the scenario names (all, where it names none)."""
-    return {name: lines(run(scenario, preset(name))) for name in scenario.rules or PRESETS}
+    """The model's answer under each profile that the scenario names (all, where it names none)."""
+    return {name: lines(run(scenario, profile(name))) for name in scenario.rules or PROFILES}
 
 
 def differences(scenario: verbs.Scenario) -> list[str]:
@@ -32,7 +32,7 @@ def differences(scenario: verbs.Scenario) -> list[str]:
     for name, expected in scenario.expect.items():
         kernel, _, mmu = name.partition("/")
         host = msgspec.structs.replace(scenario.host, mmu=mmu) if mmu else scenario.host
-        rules = for_kernel(kernel) if mmu else preset(name)
+        rules = for_kernel(kernel) if mmu else profile(name)
         got = lines(run(msgspec.structs.replace(scenario, host=host), rules))
         if got != expected:
             out.append(f"{name}: expected {expected}, got {got}")

@@ -308,7 +308,7 @@ Verb = (
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole scenario; *expect* maps a rules preset (or ``kernel/mmu``) to the answer it must give."""
+    """A whole scenario; *expect* maps a kernel profile (or ``kernel/mmu``) to the answer it must give."""
 
     spaces: tuple[Space, ...]
     steps: tuple[Verb, ...]

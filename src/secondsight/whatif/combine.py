@@ -14,7 +14,8 @@ import msgspec
 
 from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig, Knobs
-from secondsight.mm.rules import Rules, preset
+from secondsight.mm.profiles import profile
+from secondsight.mm.rules import Rules
 from secondsight.policy import UNLIMITED, Policy, check, describe, make
 from secondsight.replay.subject import HOST
 
@@ -47,7 +48,7 @@ class Combination:
         varied = "".join(
             f" {k}={v:g}" if isinstance(v, float) else f" {k}={v}" for k, v in self.knobs.items()
         )
-        return f"{self.policy} under {self.rules.name}{varied}"
+        return f"{self.policy} under {self.rules.title}{varied}"
 
 
 def combinations(
@@ -61,8 +62,8 @@ def combinations(
     :raises UsageError: an unknown policy, option or rules, a value out of its range; none at all; :raises MissingPart: a broken plug-in.
     """
     if not policies or not rules:
-        raise UsageError("a comparison needs at least one policy and one rules preset")
-    values = [preset(r) if isinstance(r, str) else r for r in rules]
+        raise UsageError("a comparison needs at least one policy and one kernel profile")
+    values = [profile(r) if isinstance(r, str) else r for r in rules]
     out: dict[str, Combination] = {}
     for given in policies:
         maker = _maker(given)

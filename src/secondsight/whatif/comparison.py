@@ -184,7 +184,7 @@ def _sensitivity(
     out: dict[str, list[tuple[float, Mapping[str, float | None]]]] = {}
     for one, driven in zip(combos, engine.runs, strict=True):
         result, data = tally.result(driven)
-        label = f"{one.policy} under {one.rules.name}"
+        label = f"{one.policy} under {one.rules.title}"
         out.setdefault(label, []).append(
             (float(one.knobs[knob]), convert.figures(result, data, driven, facts))
         )

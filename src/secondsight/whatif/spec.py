@@ -21,7 +21,7 @@ import msgspec
 from secondsight import __version__
 from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.mm.config import HostConfig, Mmu
-from secondsight.mm.rules import preset
+from secondsight.mm.profiles import profile
 from secondsight.policy import describe, make
 from secondsight.replay.clock import bound, scale_of
 from secondsight.replay.subject import HOST, Backing
@@ -70,7 +70,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     def combination(self) -> Combination:
         """What a comparison takes."""
         return Combination(
-            lambda: make(self.make), self.policy, preset(self.rules), self.config, self.budget, self.knobs
+            lambda: make(self.make), self.policy, profile(self.rules), self.config, self.budget, self.knobs
         )
 
 
@@ -205,7 +205,7 @@ def cell_id(trace: str, entries: Sequence[Entry]) -> str:
 
 def _entry(one: Combination, trace: str, trace_hash: str, settings: dict[str, Any], scale: float) -> Entry:
     text = describe(one.make())
-    # Rules by value: what a preset's name stands for may change.
+    # Rules by value: what a profile's name stands for may change.
     name = _id(__version__, trace, trace_hash, text, repr(one.rules), one.config, one.budget, scale, settings)
     return Entry(id=name, make=text, policy=one.policy, rules=one.rules.name, config=one.config, budget=one.budget,
                  knobs=dict(one.knobs))  # fmt: skip

@@ -23,7 +23,7 @@ from secondsight.mm.khugepaged.result import ScanNumbers
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.mm.khugepaged.scan import scan
 from secondsight.mm.khugepaged.verdict import verdict
-from secondsight.mm.rules import PRESETS
+from secondsight.mm.profiles import PROFILES
 from secondsight.mm.view import BlockView, Channel, empty
 from support.model import ALL, KERNELS
 
@@ -101,7 +101,7 @@ ASKED = ("6.1", "6.12", "6.18", "7.2")
 
 def order_of(name: str, second: bool) -> tuple[str, ...]:
     """The checks of a mapped page that the profile *name* makes, first to last."""
-    rules = PRESETS[name]
+    rules = PROFILES[name]
     table = (ISOLATE_ORDER if second else SCAN_ORDER)[check_order(rules)]
     # No folio of the PMD order is collapsed already.
     left_out = {"PTE_MAPPED_HUGEPAGE"} | ({"PAGE_LAZYFREE"} if not rules.lazyfree_refused else set())
@@ -112,7 +112,7 @@ STRICT = Knobs(max_ptes_shared=0)
 
 
 def look(view: BlockView, name: str, second: bool, limits: Knobs = STRICT, **how: bool) -> ScanNumbers:
-    return (isolate if second else scan)(view, limits, PRESETS[name], **how)
+    return (isolate if second else scan)(view, limits, PROFILES[name], **how)
 
 
 def _cases() -> list[tuple[str, bool, tuple[str, ...]]]:
@@ -294,7 +294,7 @@ def test_without_a_page_table_there_is_nothing_to_scan(pmd, old, new) -> None:
 @pytest.mark.parametrize("second", [False, True])
 @pytest.mark.parametrize("name", ALL)
 def test_each_channel_alone_saves_a_block_where_the_rules_ask_it(name, second) -> None:
-    rules = PRESETS[name]
+    rules = PROFILES[name]
     cases = {
         "primary": (young(block(), 5), True),
         "PG_referenced": (block(), rules.asks_page_referenced),
@@ -345,7 +345,7 @@ def test_a_page_swapped_in_beside_a_hole_is_a_page_of_its_own_in_the_zap() -> No
         getattr(view, column)[0, [3, 9]] = 0
     view.folio[0, [3, 9]] = -1
     view.zap_marks[0, 20:400] = 1
-    told = verdict(view, Knobs(), PRESETS["6.1"])
+    told = verdict(view, Knobs(), PROFILES["6.1"])
     assert Scan(told.code[0]) == Scan.SUCCEED and told.known[0]
 
 
@@ -353,13 +353,13 @@ def test_a_page_swapped_in_beside_a_hole_is_a_page_of_its_own_in_the_zap() -> No
 def test_a_verdict_says_when_an_unknown_channel_decides(name) -> None:
     view = block(kvm=[])
     blind = replace(view.secondary[0], known=np.zeros((1, 512), np.bool_))
-    told = verdict(replace(view, secondary=(blind,)), Knobs(), PRESETS[name])
+    told = verdict(replace(view, secondary=(blind,)), Knobs(), PROFILES[name])
     assert Scan(told.code[0]) == Scan.LACK_REFERENCED_PAGE
     # Where the zap carries youth over, a yes would have collapsed the block; since 6.13 isolate refuses it either way.
-    assert told.known[0] != PRESETS[name].zap_transfers_accessed
+    assert told.known[0] != PROFILES[name].zap_transfers_accessed
     assert Scan(told.other[0]) == (Scan.LACK_REFERENCED_PAGE if told.known[0] else Scan.SUCCEED)
     # One page the CPU used decides, whatever the blind channel would say.
-    seen = verdict(replace(young(block(), 7), secondary=(blind,)), Knobs(), PRESETS[name])
+    seen = verdict(replace(young(block(), 7), secondary=(blind,)), Knobs(), PROFILES[name])
     assert seen.known[0] and Scan(seen.code[0]) == Scan.SUCCEED
 
 

@@ -12,7 +12,7 @@ from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mlock import mlock
 from secondsight.mm.mprotect import mprotect
-from secondsight.mm.rules import PRESETS
+from secondsight.mm.profiles import PROFILES
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mm.vmscan import swap_out
 from support.model import ALL, KERNELS, balance, holds, pages, vm
@@ -171,7 +171,7 @@ def test_a_forked_block_is_shared(rules, status) -> None:
     host = Host(rules, HostConfig(knobs=Knobs(max_ptes_shared=0)))
     mm = small(host)
     fork(mm, "child")
-    expected = "no_writable_page" if PRESETS[rules].writable == "every" else status
+    expected = "no_writable_page" if PROFILES[rules].writable == "every" else status
     assert {name: s for name, _, s in visits(host)} == {"p": expected, "child": expected}
 
 

@@ -1,0 +1,32 @@
+"""Linux 6.12, as Debian 13 has it."""
+
+from secondsight.mm.profiles.series import Series
+from secondsight.mm.rules import Asked
+
+SERIES = Series(
+    version=(6, 12),
+    about="Debian 13's kernel, with the 2025 stable fix",
+    asked=(Asked("6.12.117-1", "npt", 2000, 8003),),
+    changes={
+        "shared": "folio",
+        "large_mapped_shared": "first",
+        "has_sizes": True,
+        "anon_before_shared": True,
+        "has_change_pte": False,
+        "direct_io_pins": True,
+        "lru_batch": 31,
+        "mlock_counts_large": True,
+        "swapin_mlocks": False,
+        "mglru_add_clears_referenced": True,
+        "swapin_writable": True,
+        "pageout_asks_references": False,
+        "advice_splits_whole": False,
+        "split_maps_zero_page": True,
+        "split_pmd_keeps_dirty": True,
+        "wp_reuses_last": False,
+        "longterm_pins_touch": True,
+        "ksm_break_unshares": True,
+        "mprotect_keeps_huge_writable": True,
+        "mprotect_keeps_clean_writable": True,
+    },
+)

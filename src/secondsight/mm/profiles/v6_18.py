@@ -1,0 +1,31 @@
+"""Linux 6.18."""
+
+from secondsight.mm.profiles.series import Series
+
+SERIES = Series(
+    version=(6, 18),
+    about="after the zap stopped carrying the accessed bit (6.13) and lockless ageing (6.15)",
+    changes={
+        "writable": "none",
+        "trace_writable": False,
+        "madv_collapse": "6.18",
+        "spte_era": "soft",
+        "test_young_without_ad": "bit",
+        "zap_transfers_accessed": False,
+        "release_dirties": True,
+        "retry_marks_accessed": False,
+        "prefetch_marks_accessed": True,
+        "split_pmd_munlocks": False,
+        "mglru_fault_marks": True,
+        "mglru_add_clears_referenced": False,
+        "mglru_lazyfree_keeps_referenced": True,
+        "huge_zero_wp_allocates": True,
+        "lazyfree_keeps_pmd": True,
+        "unmap_batches_lazyfree": True,
+        "wp_reuses_large": True,
+        "dontneed_frees_tables": True,
+        "merge_unfaulted": True,
+        "large_mapped_shared": "mm",
+        "mprotect_batches": True,
+    },
+)

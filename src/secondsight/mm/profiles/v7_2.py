@@ -1,0 +1,16 @@
+"""Linux 7.2, as Debian sid has it."""
+
+from secondsight.mm.profiles.series import Series
+from secondsight.mm.rules import Asked
+
+SERIES = Series(
+    version=(7, 2),
+    about="Debian sid's kernel",
+    asked=(Asked("7.2.13-1", "npt", 2000, 8004), Asked("7.2.13-1", "ept", 300, 8012)),
+    changes={
+        "lazyfree_refused": True,
+        "no_table_code": "no_pte_table",
+        "progress": "ptes",
+        "swapin_bypasses_cache": False,
+    },
+)

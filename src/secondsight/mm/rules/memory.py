@@ -1,0 +1,172 @@
+"""Rules of faults, splits, advice, fork, KSM and mprotect: what page tables hold afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secondsight.mm.rules.definition import rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRules:
+    """What mm/memory.c, mm/huge_memory.c and the system calls around them do differently from kernel to kernel."""
+
+    # -- page tables -----------------------------------------------------------------------------------------
+    has_sizes: bool = rule(
+        False,
+        "hugepages-*kB/enabled is there, and a fault may map a folio of any enabled order",
+        "mm/memory.c alloc_anon_folio; 19eaf44954df, 3485b88390b0 (6.8)",
+        "booted",
+    )
+    swapin_writable: bool = rule(
+        False,
+        "a read fault on a swapped-out exclusive page maps it writable",
+        "mm/memory.c do_swap_page (6.10)",
+        "booted",
+        compiled=True,
+    )
+    swapin_bypasses_cache: bool = rule(
+        True,
+        "a page comes back from a synchronous swap device outside the swap cache, and is its process's own; else as its entry says",
+        "mm/memory.c do_swap_page: SWP_SYNCHRONOUS_IO, folio_ref_count; not in 7.2",
+        "booted",
+        compiled=True,
+    )
+    huge_zero_wp_allocates: bool = rule(
+        False,
+        "a write to the huge zero page maps a huge page; else the PMD is split into zero PTEs",
+        "mm/huge_memory.c do_huge_pmd_wp_page: do_huge_zero_wp_pmd (after 6.12)",
+        "booted",
+        compiled=True,
+    )
+    pageout_asks_references: bool = rule(
+        True,
+        "MADV_PAGEOUT makes PTEs old and lets reclaim ask folio_referenced; else references are ignored",
+        "mm/madvise.c, mm/vmscan.c reclaim_folio_list (6.10)",
+        "booted",
+    )
+    lazyfree_keeps_pmd: bool = rule(
+        False,
+        "reclaim of a lazily freed huge PMD takes it whole, with its table, or leaves it huge; else it is split first",
+        "mm/rmap.c try_to_unmap_one: unmap_huge_pmd_locked; 2f9b43d617e2 (6.15)",
+        "booted",
+    )
+    unmap_batches_lazyfree: bool = rule(
+        False,
+        "reclaim takes the PTEs of a lazily freed large folio together; one dirty PTE keeps all, and makes all young and dirty",
+        "mm/rmap.c folio_unmap_pte_batch; 354dffd29575 (6.15)",
+        "booted",
+    )
+    advice_splits_whole: bool = rule(
+        True,
+        "MADV_COLD, _FREE and _PAGEOUT split a PTE-mapped huge page even where they cover all of it",
+        "mm/madvise.c PageTransCompound (before 6.9: folio_pte_batch)",
+        "booted",
+    )
+    split_maps_zero_page: bool = rule(
+        False,
+        "splitting a huge page maps the zero page in place of its zero-filled subpages",
+        "mm/huge_memory.c RMP_USE_SHARED_ZEROPAGE, TTU_USE_SHARED_ZEROPAGE (6.12)",
+        "booted",
+    )
+    split_pmd_keeps_dirty: bool = rule(
+        True,
+        "the PTEs that take a huge PMD's place are as dirty as it was; else clean",
+        "mm/huge_memory.c __split_huge_pmd_locked: no pte_mkdirty before 6.3 (sparc64)",
+        "booted",
+        compiled=True,
+    )
+    area_cut_invalidates: bool = rule(
+        False,
+        "an area cut inside a block that it holds whole unmaps the block from secondary MMUs, huge PMD or not",
+        "mm/huge_memory.c split_huge_pmd_address calls __split_huge_pmd, whose notifiers run before it looks",
+        "booted",
+    )
+    refault_activates: bool = rule(
+        False,
+        "a page swapped in soon after it was swapped out starts active (no MGLRU)",
+        "mm/workingset.c workingset_refault; for anonymous pages since aae466b0052e (5.9)",
+        "booted",
+        compiled=True,
+    )
+    wp_reuses_large: bool = rule(
+        False,
+        "a write to a huge page that PTEs map, all of them this process's, is made in place; else its page is copied",
+        "mm/memory.c __wp_can_reuse_large_anon_folio; 1da190f4d0a6 (6.15)",
+        "booted",
+        compiled=True,
+    )
+    wp_reuses_last: bool = rule(
+        True,
+        "a write to the last page of a huge page that is still mapped is made in place; else it is copied",
+        "mm/memory.c do_wp_page: page_count (6.1); wp_can_reuse_anon_folio: folio_test_large (6.12)",
+        "booted",
+        compiled=True,
+    )
+    longterm_pins_touch: bool = rule(
+        False,
+        "a long-term pin for writing goes by gup-fast and marks the page; else by pin_user_pages, which touches nothing",
+        "io_uring/rsrc.c io_pin_pages: pin_user_pages_fast (after 6.1)",
+        "booted",
+    )
+    fork_copies_pinned: bool = rule(
+        False,
+        "fork gives the child a copy of a page pinned for DMA (FOLL_PIN) and leaves the parent's as it is; else both share it",
+        "mm/memory.c copy_present_page, folio_needs_cow_for_dma; 70e806e4e645 (5.9)",
+        "booted",
+    )
+    touch_pmd_always: bool = rule(
+        True,
+        "get_user_pages makes a huge PMD it follows young and dirty, reading or writing; else writing only",
+        "mm/huge_memory.c follow_trans_huge_pmd: set_pmd_at (2.6.38); touch_pmd, pmdp_set_access_flags (a8f97366452e, 4.15)",
+        "booted",
+        compiled=True,
+    )
+    dontneed_frees_tables: bool = rule(
+        False,
+        "MADV_DONTNEED of a whole block frees its page table",
+        "mm/pt_reclaim.c CONFIG_PT_RECLAIM (6.14)",
+        "booted",
+    )
+    ksm_invalidates: bool = rule(
+        False,
+        "KSM unmaps a page from secondary MMUs before it replaces it; else change_pte alone tells them",
+        "mm/ksm.c replace_page, mmu_notifier_invalidate_range_start (3.7)",
+        "source",
+    )
+    ksm_break_unshares: bool = rule(
+        False,
+        "a KSM page is broken by a fault that leaves the copy clean and read-only (FAULT_FLAG_UNSHARE); else by a write fault",
+        "mm/ksm.c break_ksm; d7c0e68dab98 (6.2)",
+        "booted",
+    )
+    merge_unfaulted: bool = rule(
+        False,
+        "an area with anonymous pages merges with a neighbour that has none yet; else only the other way round",
+        "mm/vma.c is_mergeable_anon_vma; 879bca0a2c4f (6.16)",
+        "booted",
+    )
+    mprotect_batches: bool = rule(
+        False,
+        "mprotect makes PTEs of one large folio with equal rights all young if one was, all dirty if one was",
+        "mm/mprotect.c mprotect_folio_pte_batch, modify_prot_start_ptes; cac1db8c3aad (6.17)",
+        "booted",
+    )
+    mprotect_keeps_huge_writable: bool = rule(
+        False,
+        "the same for a huge PMD; else it becomes writable at the next write",
+        "mm/huge_memory.c change_huge_pmd, can_change_pmd_writable; 6a56ccbcf6c6 (6.2)",
+        "booted",
+    )
+    mprotect_keeps_exclusive_writable: bool = rule(
+        False,
+        "mprotect(PROT_WRITE) makes PTEs of exclusive pages writable at once",
+        "64fe24a3e05e (5.19), mm/mprotect.c can_change_pte_writable",
+        "booted",
+    )
+    mprotect_keeps_clean_writable: bool = rule(
+        False,
+        "the same for clean pages; else dirty ones only",
+        "mm/mprotect.c can_change_pte_writable: pte_dirty (up to 6.1)",
+        "booted",
+    )
