@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.policy.history import History, rank_within
 from secondsight.policy.protocol import Decision, Look, Need, Policy
 from secondsight.policy.ranges import AtMost, Seconds, Share, Within
@@ -44,7 +45,9 @@ class Ingens(Policy):
         """Dense, used blocks; the space that holds least (and least idly) first, within it the most often used."""
         frequency = self._frequency.align(look)
         frequency[:] = self.alpha * (look.young > 0) + (1 - self.alpha) * frequency
-        rows = np.flatnonzero(~look.huge & (look.populated >= max(1.0, self.util * 512)) & (look.young > 0))
+        rows = np.flatnonzero(
+            ~look.huge & (look.populated >= max(1.0, self.util * HPAGE_PMD_NR)) & (look.young > 0)
+        )
         rows = rows[np.lexsort((rows, -frequency[rows], look.space[rows]))]
         spaces = int(look.space.max(initial=-1)) + 1
         held = np.bincount(look.space[look.huge], minlength=spaces)

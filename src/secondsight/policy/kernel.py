@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from secondsight.geometry import HPAGE_PMD_NR, KHUGEPAGED_MAX_PTES_LIMIT
 from secondsight.policy.history import History
 from secondsight.policy.protocol import Decision, Faults, Look, Need, Policy
 from secondsight.policy.ranges import AtMost, HostCount, HostMaxPtes, MaxPtes, Seconds, Share, Within
@@ -83,7 +84,7 @@ class MadvCollapse(Policy):
 
     name: ClassVar[str] = "madv_collapse"
     every: Seconds = 10.0
-    min_populated: Annotated[int, Within(1, 512)] = 1
+    min_populated: Annotated[int, Within(1, HPAGE_PMD_NR)] = 1
     at_most: AtMost = 0
 
     def wake(self, look: Look) -> Decision:
@@ -113,7 +114,7 @@ class DamonEthp(Policy):
     def wake(self, look: Look) -> Decision:
         """Hot blocks, hottest first; cold ones if asked to."""
         # A huge page is young as a whole: its accessed bit stands for all 512.
-        frequency = look.young / np.maximum(np.where(look.huge, 512, look.populated), 1)
+        frequency = look.young / np.maximum(np.where(look.huge, HPAGE_PMD_NR, look.populated), 1)
         idle = self._idle.align(look)
         idle[:] = np.where(look.young > 0, 0.0, idle + (look.now - look.since) / SECOND)
         hot = np.flatnonzero(~look.huge & (look.populated > 0) & (frequency >= self.hot))
@@ -146,6 +147,6 @@ class ThpShrinker(Policy):
 
     def wake(self, look: Look) -> Decision:
         """Split what is underused."""
-        if self.max_ptes_none == 511 or look.free >= self.free_below:
+        if self.max_ptes_none == KHUGEPAGED_MAX_PTES_LIMIT or look.free >= self.free_below:
             return Decision()
         return Decision(split=np.flatnonzero(look.huge & (look.zero_filled > self.max_ptes_none)))

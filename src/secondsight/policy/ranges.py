@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from secondsight.errors import UsageError
+from secondsight.geometry import KHUGEPAGED_MAX_PTES_LIMIT
 
 _UINT_MAX = (1 << 32) - 1
 
@@ -45,8 +46,8 @@ Seconds = Annotated[float, Within(0.001, _UINT_MAX / 1000)]
 Blocks = Annotated[int, Within(1, 1 << 35)]
 AtMost = Annotated[int, Within(1, 1 << 35, 0, "no limit")]
 #: khugepaged's sysfs files, as mm/khugepaged.c's ``*_store`` functions take them.
-MaxPtes = Annotated[int, Within(0, 511)]
-HostMaxPtes = Annotated[int, Within(0, 511, -1, "the host's")]
+MaxPtes = Annotated[int, Within(0, KHUGEPAGED_MAX_PTES_LIMIT)]
+HostMaxPtes = Annotated[int, Within(0, KHUGEPAGED_MAX_PTES_LIMIT, -1, "the host's")]
 HostCount = Annotated[int, Within(1, _UINT_MAX, -1, "the host's")]
 
 

@@ -21,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 from rich.text import Text
 
+from secondsight.geometry import HPAGE_PMD_NR
+
 Floats = npt.NDArray[np.float32]
 
 #: Shades without colours, and where each begins (share of pages).
 SHADES = "·░▒▓█"
-STEPS = (1 / 512, 1 / 32, 1 / 4, 1.0)
+STEPS = (1 / HPAGE_PMD_NR, 1 / 32, 1 / 4, 1.0)
 UNKNOWN = "?"
 #: Colours from none to all: dark violet to yellow, equally far apart to the eye and in print (viridis).
 _RAMP = ("1b1030", "443983", "31688e", "21918c", "35b779", "90d743", "fde725")
@@ -128,7 +130,13 @@ def legend(colour: bool) -> Text:
     """What the shades mean."""
     out = Text("share of pages: ")
     if colour:
-        for share, word in ((0.0, "none"), (1 / 512, "1 of 512"), (1 / 16, ""), (1 / 4, ""), (1.0, "all")):
+        for share, word in (
+            (0.0, "none"),
+            (1 / HPAGE_PMD_NR, "1 of 512"),
+            (1 / 16, ""),
+            (1 / 4, ""),
+            (1.0, "all"),
+        ):
             out.append("■", style=f"#{_hex(_colours(level(np.array(share, np.float32))))}")
             out.append(f" {word} " if word else " ")
     else:
@@ -162,7 +170,7 @@ WIDTH, HEIGHT, LEFT, TOP, GAP, FOOT = 240, 150, 130, 60, 16, 24
 #: The marks of a picture's key: shares of a band's pages, and what they are called; NaN for what is not known.
 _KEY = (
     (0.0, "none"),
-    (1 / 512, "1 of 512"),
+    (1 / HPAGE_PMD_NR, "1 of 512"),
     (1 / 32, "1/32"),
     (1 / 4, "1/4"),
     (1.0, "all"),

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.errors import UsageError
+from secondsight.geometry import HPAGE_PMD_NR
 
-BLOCK = 512
+BLOCK = HPAGE_PMD_NR
 _PART = re.compile(r"(\d+)(?:-(\d+))?(?::([\d,-]+))?")
 
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from secondsight.geometry import ANON_ORDERS, PMD_ORDER, kb_of_order
+from secondsight.geometry import ANON_ORDERS, BLOCK_MASK, HPAGE_PMD_NR, PMD_ORDER, kb_of_order
 from secondsight.mm.config import HostConfig, Knobs, Mmu, SizeEnabled, Sizes
 from secondsight.mm.madvise import Advice
 from secondsight.scenario import verbs as v
@@ -136,7 +136,7 @@ class Generator:
 
     # -- pages -------------------------------------------------------------------------------------------------
 
-    def _some(self, s: _State, most: int = 512) -> str:
+    def _some(self, s: _State, most: int = HPAGE_PMD_NR) -> str:
         """Some pages of one block, as text: one, a few, a run, a stride, or all."""
         r = self.rng
         block = r.randrange(s.blocks)
@@ -147,13 +147,13 @@ class Generator:
             chosen = sorted(r.sample(range(512), r.randint(2, min(24, most))))
             return f"{block}:{','.join(map(str, chosen))}"
         if kind < 0.75:
-            first = r.randrange(512)
-            last = min(511, first + r.randint(1, min(most, 300)) - 1)
+            first = r.randrange(HPAGE_PMD_NR)
+            last = min(BLOCK_MASK, first + r.randint(1, min(most, 300)) - 1)
             return f"{block}:{first}-{last}"
         if kind < 0.85:
             step = r.choice([2, 3, 7, 8, 16])
             return f"{block}:{','.join(map(str, list(range(r.randrange(step), 512, step))[:most]))}"
-        return str(block) if most >= 512 else f"{block}:0-{most - 1}"
+        return str(block) if most >= HPAGE_PMD_NR else f"{block}:0-{most - 1}"
 
     def _write(self, s: _State, pages: str) -> None:
         s.steps.append(v.CpuWrite("vm", pages))

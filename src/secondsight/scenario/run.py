@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, MAPPED, PRESENT, PSE
 from secondsight.errors import UsageError
-from secondsight.geometry import PMD_ORDER
+from secondsight.geometry import PAGE_SHIFT, PMD_ORDER
 from secondsight.mm import fork, huge_memory, ksm, madvise, mlock, mprotect, rmap, task_mmu, vmscan
 from secondsight.mm.config import HPAGE_PMD_NR
 from secondsight.mm.host import Host
@@ -266,7 +266,7 @@ class Runner:
             a = mm.arrays
             table = np.where(a.pmd[:, None] == 0, np.uint64(0), a.pte.reshape(-1, HPAGE_PMD_NR))
             entries = states.per_page(a.pmd, table)
-            pfns = ((entries >> np.uint64(12)) & np.uint64((1 << 40) - 1)).astype(np.int64)
+            pfns = ((entries >> np.uint64(PAGE_SHIFT)) & np.uint64((1 << 40) - 1)).astype(np.int64)
             pfns[(entries & MAPPED) == 0] = 0
             kvm = self.kvm.get(name)
             self.states.append(

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits import pageflags, pte, spte
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.scenario.results import PageState
 
 __all__ = ["page_state", "per_page", "pte_texts", "runs", "spte_texts"]
@@ -37,7 +38,7 @@ def per_page(pmd: U64, table: U64) -> U64:
     A leaf's frame number is moved on to the page's own.
     """
     huge = pte.pmd_trans_huge(pmd)
-    leaf = pmd[:, None] + (np.arange(512, dtype=np.uint64) << pte.PFN_SHIFT)
+    leaf = pmd[:, None] + (np.arange(HPAGE_PMD_NR, dtype=np.uint64) << pte.PFN_SHIFT)
     return np.where(huge[:, None], leaf, table).reshape(-1)
 
 
@@ -82,7 +83,7 @@ def page_state(
     """Write one space down. *pmd* uint64[B], *table* uint64[B, 512]; *flags* and *mapcount* [B * 512], asked for
     present pages only; *sptes* the text of each page, None for a space without a VM."""
     entries = per_page(pmd, table)
-    huge = np.repeat(pte.pmd_trans_huge(pmd), 512)
+    huge = np.repeat(pte.pmd_trans_huge(pmd), HPAGE_PMD_NR)
     # The zero pages belong to everyone: what their flags and counts are is no matter of this space's.
     present = pte.pte_present(entries) & ((flags & pageflags.ZERO_PAGE) == 0)
     shown = np.where(present, flags & pageflags.COMPARED, np.uint32(0))

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from secondsight import __version__
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.mm.config import HostConfig
 from secondsight.mm.rules import Rules
 from secondsight.policy import UNLIMITED, make
@@ -127,7 +128,7 @@ def run(
         convert.row(driven, facts, verdicts, combination=one, row_of=row_of)
         for one, driven in zip(chosen, engine.runs, strict=False)
     ]
-    touched = (counting.pages.reshape(-1, 512) > 0).sum(axis=1)
+    touched = (counting.pages.reshape(-1, HPAGE_PMD_NR) > 0).sum(axis=1)
     bound = convert.oracle_curve(engine.found.total)
     results = Results(
         title=f"SecondSight: {name}",

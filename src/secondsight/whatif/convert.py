@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.replay import tally
 from secondsight.replay.metrics import Channels, SubjectData, SubjectResult
@@ -52,7 +53,7 @@ def figures(result: SubjectResult, data: SubjectData, run: Run, facts: Facts) ->
     total, blocks, costs = result.total, data.blocks, facts.costs
     promoted = blocks.first_huge >= 0
     precision, by_pages, recall = measure.precision_recall(facts.hot, promoted)
-    populated = int(blocks.populated.sum()) * 4096
+    populated = int(blocks.populated.sum()) * PAGE_SIZE
     out: dict[str, float | None] = dict.fromkeys(METRICS)
     out |= {
         "huge_blocks": float(total.huge_at_end),
@@ -246,7 +247,7 @@ def row(
 
 def hot_huge(hot: Bools, data: SubjectData, time: Ints) -> Ints:
     """Blocks with a hot page that had been made huge by each of *time*."""
-    when = data.blocks.first_huge[hot.reshape(-1, 512).any(axis=1)]
+    when = data.blocks.first_huge[hot.reshape(-1, HPAGE_PMD_NR).any(axis=1)]
     return np.searchsorted(np.sort(when[when >= 0]), time, side="right")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.errors import UsageError
+from secondsight.geometry import HPAGE_PMD_NR
 
 Ints = npt.NDArray[np.int64]
 
@@ -41,7 +42,7 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def collapse_seconds(self, populated: Ints, collapses: Ints) -> float:
         """Seconds for *collapses* of blocks with *populated* pages each (arrays of blocks)."""
-        each = self.collapse_us + (self.collapse_full_us - self.collapse_us) * populated / 512
+        each = self.collapse_us + (self.collapse_full_us - self.collapse_us) * populated / HPAGE_PMD_NR
         return float((each * collapses).sum()) * 1e-6
 
     def daemon_seconds(

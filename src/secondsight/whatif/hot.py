@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.native import allocating
 from secondsight.replay.events import Batch, Source
 from secondsight.replay.layout import HPAGE, Layout, Lookup, columns
@@ -31,8 +32,10 @@ def _count(address, kind, space, count, many, low, first, directory, leaves, out
             s = space[i]
         a = address[i]
         leaf = np.int64(directory[first[s] + np.int64(a >> np.uint64(30)) - low[s]])
-        row = np.int64(leaves[(leaf << 9) | np.int64((a >> np.uint64(21)) & np.uint64(511))])
-        out[(row << 9) | np.int64((a >> np.uint64(12)) & np.uint64(511))] += count[i]
+        row = np.int64(
+            leaves[(leaf << PMD_ORDER) | np.int64((a >> np.uint64(PMD_SHIFT)) & np.uint64(BLOCK_MASK))]
+        )
+        out[(row << PMD_ORDER) | np.int64((a >> np.uint64(PAGE_SHIFT)) & np.uint64(BLOCK_MASK))] += count[i]
 
 
 class Counting:

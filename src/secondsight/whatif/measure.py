@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.geometry import HPAGE_PMD_NR
+
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -23,11 +25,11 @@ def precision_recall(hot: Bools, promoted: Bools) -> tuple[float | None, float |
     *hot* bool[blocks * 512], the hot pages; *promoted* bool[blocks], ever huge. Precision is None with nothing promoted, recall with
     nothing hot.
     """
-    of_block = hot.reshape(-1, 512).sum(axis=1)
+    of_block = hot.reshape(-1, HPAGE_PMD_NR).sum(axis=1)
     good, made = int(of_block[promoted].sum()), int(promoted.sum())
     return (
         share(int((of_block[promoted] > 0).sum()), made),
-        share(good, 512 * made),
+        share(good, HPAGE_PMD_NR * made),
         share(good, int(of_block.sum())),
     )
 

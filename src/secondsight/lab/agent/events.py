@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.geometry import PMD_ORDER
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, PMD_SHIFT
 from secondsight.scenario.results import AttemptEvent, BlockPass, IsolateEvent, SwapinEvent
 
 __all__ = ["Area", "Event", "TraceError", "attribute", "parse"]
@@ -114,7 +114,7 @@ def attribute(events: Iterable[Event], areas: Mapping[int, Area], number: int) -
             area = areas.get(mm)
             if area is None or not area.base <= address < area.base + area.blocks * (2 << 20):
                 continue
-            block = (address - area.base) >> 21
+            block = (address - area.base) >> PMD_SHIFT
             if last.get(mm, -1) >= block:
                 raise TraceError(f"space {area.space}: block {block} visited after block {last[mm]}")
             last[mm] = block
@@ -128,7 +128,7 @@ def _visit(
     area: Area, block: int, number: int, event: Event, inner: Sequence[Mapping[str, Event]]
 ) -> BlockPass:
     pfn = event.number("scan_pfn")
-    owners = set((np.flatnonzero(area.frames == np.uint64(pfn)) // 512).tolist())
+    owners = set((np.flatnonzero(area.frames == np.uint64(pfn)) // HPAGE_PMD_NR).tolist())
     if pfn != _NONE and owners and block not in owners:
         raise TraceError(
             f"space {area.space}: the scan of block {block} names a page of blocks {sorted(owners)}"

@@ -11,6 +11,8 @@ import ctypes
 import errno
 import os
 
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE
+
 __all__ = [
     "ADVICE",
     "AREA",
@@ -45,8 +47,8 @@ __all__ = [
 AREA = 0x2000_0000_0000
 PRIVATE_AREA = 0x2100_0000_0000
 SCRATCH = 0x2200_0000_0000
-PAGE = 4096
-BLOCK_BYTES = 512 * PAGE
+PAGE = PAGE_SIZE
+BLOCK_BYTES = HPAGE_PMD_NR * PAGE
 
 # include/uapi/asm-generic/mman-common.h
 ADVICE = {

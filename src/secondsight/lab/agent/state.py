@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits import pageflags, pte, spte
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab.agent import libc
 from secondsight.lab.agent.events import TraceError
 from secondsight.lab.agent.worker import PM_PRESENT, pagemap
@@ -55,7 +56,7 @@ class View:
         present = pte.pte_present(entries)
         marked = (self.flags & (pageflags.REFERENCED | pageflags.YOUNG)) != 0
         columns = (present & pte.pte_young(entries), present & marked, present & self.secondary)
-        counts = [c.reshape(-1, 512).sum(axis=1).tolist() for c in columns]
+        counts = [c.reshape(-1, HPAGE_PMD_NR).sum(axis=1).tolist() for c in columns]
         return list(zip(*counts, strict=True))
 
     def write_down(

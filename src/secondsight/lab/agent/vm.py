@@ -23,6 +23,7 @@ import mmap
 import os
 import struct
 
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab.agent import code, libc
 from secondsight.lab.agent.routines import Routines
 
@@ -165,9 +166,9 @@ class Vm:
     def touch(self, pages: list[int], *, slot: int, view: int, stamp: int | None) -> str | None:
         """Load from (*stamp* None) or store to each of the area's *pages*; the errno that denied some of them, or None."""
         gfn_block, block, _ = self.slots[slot]
-        shift = (gfn_block - block) * 512
+        shift = (gfn_block - block) * HPAGE_PMD_NR
         if view:
-            for g in sorted({(p + shift) // 512 for p in pages}):
+            for g in sorted({(p + shift) // HPAGE_PMD_NR for p in pages}):
                 self._window(view, g)
             if 1 not in self._cpu:
                 self._cpu[1] = _Vcpu(self._fd, 1, self._size, self._cpuid)

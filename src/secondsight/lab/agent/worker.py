@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab.agent import code, libc
 from secondsight.lab.agent.pins import Pins, copied, zero_copy
 from secondsight.lab.agent.routines import Routines
@@ -63,7 +64,9 @@ class Link:
 def pagemap(pid: int | str, blocks: int) -> npt.NDArray[np.uint64]:
     """/proc/PID/pagemap of the area: uint64[blocks * 512] (Documentation/admin-guide/mm/pagemap.rst)."""
     with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as file:
-        return np.frombuffer(os.pread(file.fileno(), blocks * 512 * 8, libc.AREA // libc.PAGE * 8), np.uint64)
+        return np.frombuffer(
+            os.pread(file.fileno(), blocks * HPAGE_PMD_NR * 8, libc.AREA // libc.PAGE * 8), np.uint64
+        )
 
 
 class _Worker:
@@ -149,7 +152,7 @@ class _Worker:
                 self.flush_tlb()
             case v.SplitPmd():
                 # The VMA's edge inside the huge page splits the PMD (vma_adjust_trans_huge) and changes no entry's bits.
-                for block in sorted({p // 512 for p in self.number(verb.pages)}):
+                for block in sorted({p // HPAGE_PMD_NR for p in self.number(verb.pages)}):
                     at = libc.AREA + block * libc.BLOCK_BYTES
                     errno = (
                         libc.madvise(at, libc.PAGE, "dontfork")
