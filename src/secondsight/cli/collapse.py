@@ -142,6 +142,7 @@ class Rounds:
         from secondsight.errors import TargetGone
         from secondsight.live import capture
         from secondsight.live.probe import probe
+        from secondsight.terminal import printable
 
         self.kernel, self.missing = capture.open_kernel(self.kernel_memory)
         self.facts = probe()
@@ -151,7 +152,7 @@ class Rounds:
             except TargetGone as left:
                 if not follow:
                     raise
-                print(f"{left}; nothing more to do")
+                print(f"{printable(left)}; nothing more to do")
                 return 0
             if done is None:
                 return 0
@@ -169,7 +170,7 @@ class Rounds:
         from secondsight.live.guard import Guard
         from secondsight.live.page_cache import PageCache
         from secondsight.live.procfs import Pagemap
-        from secondsight.live.vma import parse_smaps
+        from secondsight.live.vma import parse_maps
 
         process, within = self.process, self.wanted.within
         with Pagemap(process) as memory:
@@ -178,7 +179,7 @@ class Rounds:
             if self.watch:
                 found = heat.watch(process, self.kernel, self.watch, stopping.wait, within, self.missing)
             taken = capture.take(process, self.kernel, self.missing, within, self.facts)
-            whole = parse_smaps(process.read_file("smaps"), f"/proc/{process.pid}/smaps")
+            whole = parse_maps(process.read_file("maps"), f"/proc/{process.pid}/maps")
             with PageCache(process, whole) as cache:
                 beside = candidates.Beside(
                     candidates.thp_enabled(process.read_file("status")), sysfs.shmem_enabled(), cache, found

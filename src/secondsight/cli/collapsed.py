@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from secondsight.terminal import printable
 from secondsight.words import several
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
         print(msgspec.json.encode(chosen).decode())
         return
     added = sum(choice.added for choice in chosen) * 4096
-    print(selection.order)
+    print(printable(selection.order))
     print(
         f"would collapse {several(len(chosen), 'block')} ({len(chosen) * 2} MiB), adding {mib(added)} of memory; nothing was changed"
     )
-    limit = f" ({describe(guard.start)})" if guard.start is not None else ""
+    limit = f" ({printable(describe(guard.start))})" if guard.start is not None else ""
     print(f"  at most {mib(guard.allowance)} may be added{limit if guard.derived else ' (--max-added)'}")
     _print_overridden(selection.overridden)
     _print_left(selection.left)
@@ -68,14 +69,14 @@ def print_round(done: Round, json: bool) -> None:
         else ""
     )
     if done.order:
-        print(done.order)
+        print(printable(done.order))
     print(
         f"{several(done.considered, 'block')} looked at, {done.chosen} chosen, {done.collapsed} collapsed "
         f"({'unknown' if done.confirmed is None else done.confirmed} confirmed by the page table), {mib(done.added)} added{cost}"
     )
     _print_overridden(done.overridden)
     for cause, count in done.refused.items():
-        print(f"  {count:6,} refused: {cause}")
+        print(f"  {count:6,} refused: {printable(cause)}")
     _print_left(done.left)
     before, after = done.before, done.after
     if after is None:
@@ -86,14 +87,14 @@ def print_round(done: Round, json: bool) -> None:
             f"{mib(after.eligible, 0)} that may be, {percent(after.share)} of the {mib(after.resident, 0)} resident"
         )
     if done.stopped:
-        print(f"  stopped: {done.stopped}", flush=True)
+        print(f"  stopped: {printable(done.stopped)}", flush=True)
 
 
 def _print_overridden(overridden: dict[str, int]) -> None:
     for cause, count in overridden.items():
-        print(f"  {count:6,} against the administrator (--override): {cause}")
+        print(f"  {count:6,} against the administrator (--override): {printable(cause)}")
 
 
 def _print_left(left: dict[str, int]) -> None:
     for cause, count in left.items():
-        print(f"  {count:6,} left alone: {cause}")
+        print(f"  {count:6,} left alone: {printable(cause)}")
