@@ -135,3 +135,23 @@ def test_exit_and_exec_of_the_target():
         assert not process.alive()
         with pytest.raises(TargetGone):
             process.read_file("maps")
+
+
+@pytest.mark.parametrize("blocks", [2, 4, 20])
+def test_no_range_is_told_twice(own, blocks):
+    """More ranges than the kernel gathers at a time (512), and than one call answers (4,096)."""
+    memory = mmap.mmap(-1, (blocks + 1) * BLOCK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    first = (start + BLOCK - 1) & ~(BLOCK - 1)
+    for page in range(0, blocks * 512, 2):
+        memory[first - start + page * 4096] = 1
+    with Pagemap(own) as pagemap:
+        try:
+            regions = pagemap.scan(first, first + blocks * BLOCK, pm.SCAN_PRESENT, pm.SCAN_PRESENT)
+        except MissingPart:
+            pytest.skip("no PAGEMAP_SCAN here")
+        assert regions["start"].tolist() == list(range(first, first + blocks * BLOCK, 8192))
+        assert pagemap.populated_blocks(first, first + blocks * BLOCK).tolist() == list(
+            range(first, first + blocks * BLOCK, BLOCK)
+        )

@@ -145,7 +145,11 @@ class Pagemap:
                     raise MissingPart("PAGEMAP_SCAN: needs Linux 6.7 or newer") from None
                 raise explain_oserror(error, "PAGEMAP_SCAN", self.process.pid) from None
             found.append(vector[:count].copy())
-            walked = struct.unpack_from("<Q", argument, 32)[0]
+            if count < len(vector):
+                break
+            # Where a walk that filled the kernel's own buffer (512 ranges) on its way comes to its end, walk_end stays at that earlier place
+            # (do_pagemap_scan sets it at the end only if nothing has): what was answered since would be answered again.
+            walked = max(struct.unpack_from("<Q", argument, 32)[0], int(vector["end"][-1]))
             if walked <= start:
                 break
             start = walked
