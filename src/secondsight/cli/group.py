@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "trace": ("trace", "Look into a trace, cut it, recover a torn recording."),
     "compare": ("compare", "Compare policies and rules on one trace: benefit, bloat and cost."),
     "sweep": ("sweep", "Run many traces, policies, rules and knobs; resumable."),
+    "top": ("top", "The whole host: whose memory is huge, could be, and what keeps it small."),
     "doctor": ("doctor", "What this kernel and these permissions let us see and do."),
     "explain": ("explain", "Why khugepaged will or will not collapse each block of a process."),
     "snapshot": ("snapshot", "Capture what explain needs, to be judged later without privilege."),

@@ -147,7 +147,7 @@ class Pagemap:
             found.append(vector[:count].copy())
             if count < len(vector):
                 break
-            # Where a walk that filled the kernel's own buffer (512 ranges) on its way comes to its end, walk_end stays at that earlier place
+            # Where a walk that filled the kernel's buffer (512 ranges) on its way comes to its end, walk_end stays at that earlier place
             # (do_pagemap_scan sets it at the end only if nothing has): what was answered since would be answered again.
             walked = max(struct.unpack_from("<Q", argument, 32)[0], int(vector["end"][-1]))
             if walked <= start:

@@ -1,0 +1,169 @@
+"""``secondsight top``: the whole host, a row a process, VM, cgroup, container, user or name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from secondsight.cli.options import KernelMemoryOption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from secondsight.host.rows import HostRow
+    from secondsight.host.survey import HostView
+
+app = typer.Typer(help="The whole host: whose memory is huge, could be, and what keeps it small.")
+
+
+class Shown(NamedTuple):
+    """Which rows and columns, in which order."""
+
+    by: str
+    names: tuple[str, ...]
+    sort: str | None
+    filters: tuple[str, ...]
+    most: int | None
+
+    def rows(self, view: HostView) -> list[HostRow]:
+        """The rows of *view* that are wanted, in their order."""
+        from secondsight.host import columns
+
+        found = columns.order(columns.keep(view.rows, self.filters), self.sort)
+        return found if self.most is None else found[: self.most]
+
+
+@app.command()
+def top(
+    by: Annotated[
+        str, typer.Option(help="What a row is: process, vm, cgroup, container, user or name.")
+    ] = "process",
+    switches: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--if",
+            help="Also under this switch: enabled, shmem_enabled or max_ptes_none=VALUE; may be repeated.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Columns, parted by commas; +NAME adds one to those that are shown anyway."),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="Column to sort by, largest first; -NAME the other way about. [default: gain]"),
+    ] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", help="Only rows such as resident>1G, share<50%, name~redis; may be repeated."
+        ),
+    ] = None,
+    most: Annotated[int | None, typer.Option("--top", help="At most so many rows.", min=1)] = None,
+    pids: Annotated[
+        list[int] | None, typer.Option("--pid", help="Only this process; may be repeated.")
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(help="Seconds of CPU time for a pass; what does not fit is sampled.", min=0.0)
+    ] = 2.0,
+    full: Annotated[bool, typer.Option("--full", help="Read every block, however long it takes.")] = False,
+    interval: Annotated[
+        float, typer.Option(help="Seconds between passes of the live view and of --record.", min=0.2)
+    ] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="One pass, on a terminal too.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The whole pass as one JSON object.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="The rows as CSV.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="What each column means, and nothing else.")
+    ] = False,
+    kernel_memory: KernelMemoryOption = False,
+) -> None:
+    """Whose memory is huge, whose could be, what that would add, and what keeps the rest small; read-only.
+
+    Processes are read through sums and PAGEMAP_SCAN; what takes a page's word is sampled within the budget, and shown with its bounds.
+    Without root: one's own processes; the others are counted.
+    """
+    from secondsight.cli import import_numpy
+    from secondsight.errors import UsageError
+
+    import_numpy()
+    from secondsight.host import columns as defined
+    from secondsight.host import printing
+    from secondsight.host.rows import KINDS
+
+    if by not in KINDS:
+        raise UsageError(f"--by {by}: is one of {', '.join(KINDS)}")
+    shown = Shown(by, defined.chosen(columns, by), sort, tuple(filters or ()), most)
+    if explain:
+        print("\n".join(printing.definitions(shown.names if columns else tuple(defined.COLUMNS))))
+        return
+    if json and csv:
+        raise UsageError("--json and --csv: choose one")
+    # Whatever is wrong with them is said before a pass.
+    defined.order([], sort)
+    defined.keep([], shown.filters)
+    asked = [
+        *shown.names,
+        *(defined.filtered(each) for each in shown.filters),
+        *([sort.removeprefix("-")] if sort else []),
+    ]
+    # JSON has every column, unless some are named.
+    blocks = (json and columns is None) or any(defined.COLUMNS[name].blocks for name in asked)
+    look = _looker(by, switches, None if full else budget, blocks, pids, kernel_memory)
+    if json or csv or once or not (sys.stdout.isatty() and sys.stdin.isatty()):
+        _print(look(), shown, json=json, csv=csv)
+        return
+    del interval
+    _print(look(), shown, json=False, csv=False)
+
+
+def _looker(
+    by: str, switches: list[str] | None, budget: float | None, blocks: bool, pids: list[int] | None,
+    kernel_memory: bool | None,
+) -> Callable[[], HostView]:  # fmt: skip
+    from secondsight.errors import UsageError
+    from secondsight.host.survey import host
+
+    changed = None
+    if switches is not None:
+        parts = [each.partition("=") for each in switches]
+        if wrong := [name for name, sign, _ in parts if not sign]:
+            raise UsageError(f"--if {wrong[0]}: write NAME=VALUE, such as enabled=always")
+        changed = {name: value for name, _, value in parts}
+    return lambda: host(
+        by, switches=changed, budget=budget, blocks=blocks, pids=pids, kernel_memory=kernel_memory
+    )
+
+
+def _print(view: HostView, shown: Shown, *, json: bool, csv: bool) -> None:
+    from secondsight.host import printing
+
+    rows = shown.rows(view)
+    if json:
+        print(printing.to_json(view, rows))
+        return
+    if csv:
+        print(printing.to_csv(rows, shown.names), end="")
+        return
+    width = _width()
+    body = [*printing.head(view, len(rows), width), ""]
+    table = list(rows)
+    if view.total is not None and len(view.rows) > 1:
+        table.append(view.total)
+    print("\n".join([*body, *printing.lines(table, shown.names, width)]))
+
+
+def _width() -> int | None:
+    """Cells of the terminal; None where there is none and COLUMNS does not say."""
+    import os
+    import shutil
+
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+__all__ = ["Path", "app"]

@@ -1,0 +1,337 @@
+"""The columns of ``secondsight top``: what each means, how it is told, how rows are sorted and filtered by it.
+
+A column's text in ``COLUMNS`` is what ``--explain`` prints. In JSON and CSV the names are the same, sizes are bytes, times seconds; of an
+interval CSV has ``NAME``, ``NAME_low`` and ``NAME_high``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from secondsight.errors import UsageError
+from secondsight.host.intervals import Interval
+from secondsight.host.rows import HostRow
+
+Value = str | int | float | Interval | None
+
+
+class TopColumn(NamedTuple):
+    """*title* over it; *form*: bytes, share, count, seconds or text; *blocks*: it takes a look at blocks; *value* of a row; its
+    *meaning*."""
+
+    title: str
+    form: str
+    blocks: bool
+    value: Callable[[HostRow], Value]
+    meaning: str
+
+
+def _reasons(row: HostRow) -> str | None:
+    if row.now is None:
+        return None
+    return "; ".join(f"{size(reason.bytes)} {reason.status}" for reason in row.reasons)
+
+
+def _sizes(row: HostRow) -> str | None:
+    if row.sizes is None:
+        return None
+    return " ".join(f"{name} {size(found.value)}" for name, found in row.sizes.items() if found.value)
+
+
+COLUMNS: dict[str, TopColumn] = {
+    "pid": TopColumn("pid", "text", False, lambda row: row.pid, "the process's number; empty for a group"),
+    "name": TopColumn(
+        "name", "text", False, lambda row: row.name,
+        "the process's name (comm), or of the group that the row is: --by vm, cgroup, container, user, name",
+    ),
+    "processes": TopColumn("procs", "count", False, lambda row: row.processes, "processes in the row"),
+    "user": TopColumn("user", "text", False, lambda row: row.user, "effective user; empty where a group has several"),
+    "cgroup": TopColumn("cgroup", "text", False, lambda row: row.cgroup, "path of the memory cgroup; empty where a group has several"),
+    "container": TopColumn(
+        "container", "text", False, lambda row: row.container,
+        "container and Kubernetes pod, by the cgroup's path; empty where it is of none, or a group has several",
+    ),
+    "vm": TopColumn(
+        "vm", "text", False, lambda row: row.vm,
+        "the VM that the process runs: QEMU's -name and libvirt's domain, Firecracker's --id, Cloud Hypervisor's socket",
+    ),
+    "resident": TopColumn(
+        "resident", "bytes", False, lambda row: row.resident,
+        "memory mapped. Of a process: Rss. Of a cgroup or container: what is charged to it and mapped (memory.stat: anon and file_mapped; "
+        "v1: rss and mapped_file), so that shared memory counts once, where it is charged. Of a VM, user or name: Pss, each page once "
+        "over all rows",
+    ),
+    "huge": TopColumn(
+        "huge", "bytes", False, lambda row: row.huge,
+        "memory that a PMD maps as a whole, by the kernel's own sums: AnonHugePages, ShmemPmdMapped, FilePmdMapped (smaps_rollup); of a "
+        "cgroup anon_thp (v1: rss_huge) in place of the first",
+    ),
+    "share": TopColumn("huge %", "share", False, lambda row: row.share, "huge / resident"),
+    "swapped": TopColumn("swap", "bytes", False, lambda row: row.swapped, "swapped out"),
+    "hugetlb": TopColumn("hugetlb", "bytes", False, lambda row: row.hugetlb, "hugetlbfs memory, which no other column counts"),
+    "sizes": TopColumn(
+        "by size", "text", True, _sizes,
+        "mapped memory by the size of the folio that it is the whole of, in mappings that hold whole 2 MiB; 2M: huge, and folios of 2 MiB "
+        "mapped page by page; part: of folios mapped in part. Sampled",
+    ),
+    "now": TopColumn(
+        "now", "bytes", True, lambda row: row.now,
+        "could become huge under the switches as they are: blocks against which nothing speaks that was read. Without kernel memory, "
+        "accessed bits and pins are not read, and khugepaged may refuse some of these; sampled",
+    ),
+    "now_sure": TopColumn(
+        "sure", "bytes", True, lambda row: row.now_sure,
+        "of now: blocks of which everything was read that khugepaged asks, so that the next visit collapses them; 0 without kernel memory",
+    ),
+    "if": TopColumn(
+        "if", "bytes", True, lambda row: row.then,
+        "could become huge under the switches of --if (enabled=always and shmem_enabled=always unless given); sampled",
+    ),
+    "gain": TopColumn(
+        "gain", "bytes", True, lambda row: row.gain,
+        "could become huge now or under --if, and a page of it is known to be used (accessed bit, PG_referenced, a secondary MMU): what "
+        "is gained first. Sampled; rows are sorted by it",
+    ),
+    "added": TopColumn(
+        "adds", "bytes", True, lambda row: row.added,
+        "memory that collapsing all of now and if would add: holes and zero pages filled, swapped pages read in, pages shared through "
+        "fork or KSM copied. Sampled",
+    ),
+    "wasted": TopColumn(
+        "wasted", "count", True, lambda row: row.wasted,
+        "blocks whose next visit ends in a wasted pass: the scan passes, a huge page is allocated, isolate refuses. Sampled",
+    ),
+    "why": TopColumn(
+        "what keeps the rest small", "text", True, _reasons,
+        "the most frequent reasons under the switches as they are, with the memory that each keeps small: khugepaged's word for a block, "
+        "or why the mapping may hold no huge page",
+    ),
+    "headroom": TopColumn(
+        "headroom", "bytes", False, lambda row: row.headroom,
+        "what the memory cgroup and its ancestors may still be charged: the tightest limit's unused bytes and half of its inactive file "
+        "pages; empty where no limit is set",
+    ),
+    "visit": TopColumn(
+        "visit", "seconds", True, lambda row: row.visit,
+        "khugepaged's next visit, at the latest: one round through all eligible mappings of the host, pages_to_scan every "
+        "scan_sleep_millisecs; on average half of it",
+    ),
+    "guest": TopColumn(
+        "guest RAM", "bytes", True, lambda row: row.guest,
+        "of a VM: resident memory of its RAM alone, not of the VMM's own heap",
+    ),
+    "guest_huge": TopColumn("guest huge", "bytes", True, lambda row: row.guest_huge, "of guest RAM: mapped by PMDs on the host's side"),
+    "read": TopColumn(
+        "read", "share", True, lambda row: row.share_read,
+        "of the blocks that a sample is drawn from, how many were read; 100 %: no interval is open",
+    ),
+}  # fmt: skip
+
+#: what is shown unless --columns says otherwise, the first that fit
+SHOWN = {
+    "process": (
+        "pid",
+        "name",
+        "resident",
+        "huge",
+        "share",
+        "now",
+        "if",
+        "gain",
+        "added",
+        "why",
+        "sizes",
+        "wasted",
+        "headroom",
+        "visit",
+        "cgroup",
+    ),
+    "vm": (
+        "name",
+        "guest",
+        "guest_huge",
+        "resident",
+        "share",
+        "now",
+        "if",
+        "gain",
+        "added",
+        "why",
+        "sizes",
+        "wasted",
+        "headroom",
+        "visit",
+    ),
+}
+_GROUP = (
+    "name",
+    "processes",
+    "resident",
+    "huge",
+    "share",
+    "now",
+    "if",
+    "gain",
+    "added",
+    "why",
+    "sizes",
+    "wasted",
+    "headroom",
+    "visit",
+)
+
+
+def shown(by: str) -> tuple[str, ...]:
+    """The columns of rows of kind *by* unless others are asked for."""
+    return SHOWN.get(by, _GROUP)
+
+
+def chosen(names: str | None, by: str) -> tuple[str, ...]:
+    """The columns that *names*, parted by commas, name; those of *by* without any. ``+NAME`` adds to those.
+
+    Raises:
+        UsageError: a column that there is not.
+    """
+    if names is None:
+        return shown(by)
+    found: list[str] = []
+    for word in names.split(","):
+        name = word.strip()
+        if name.startswith("+"):
+            found = found or list(shown(by))
+            name = name[1:]
+        if name not in COLUMNS:
+            raise UsageError(f"--columns {name or repr(names)}: is one of {', '.join(COLUMNS)}")
+        if name not in found:
+            found.append(name)
+    return tuple(found)
+
+
+def size(number: float) -> str:
+    """Bytes in five characters: ``0``, ``4.0K``, ``812M``, ``1.5T``."""
+    if number < 1024:
+        return f"{number:.0f}"
+    for unit in "KMGTP":
+        number /= 1024
+        if number < 9.95:
+            return f"{number:.1f}{unit}"
+        if number < 1000 or unit == "P":
+            return f"{number:.0f}{unit}"
+    raise AssertionError
+
+
+def text(value: Value, form: str) -> str:
+    """*value* as a person reads it; an interval that is open with half its width: ``1.5G±0.2G``."""
+    if value is None:
+        return "-"
+    if isinstance(value, Interval):
+        middle = text(value.value, form)
+        half = (value.high - value.low) / 2
+        return middle if value.known else f"{middle}±{text(half, form)}"
+    if form == "bytes":
+        return size(float(value))
+    if form == "share":
+        return f"{100 * float(value):.1f} %"
+    if form == "count":
+        return f"{float(value):,.0f}"
+    if form == "seconds":
+        return duration(float(value))
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """``12 s``, ``7 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def order(rows: Iterable[HostRow], by: str | None) -> list[HostRow]:
+    """*rows* by column *by*, numbers largest first, text rising; ``-NAME`` the other way about. None: by gain, then if, then resident.
+
+    Raises:
+        UsageError: a column that there is not.
+    """
+    if by is None:
+        return sorted(
+            rows,
+            key=lambda row: (-_number(row.gain), -_number(row.then), -row.resident, row.name, row.pid or 0),
+        )
+    name = by.removeprefix("-")
+    column = _column(name, "--sort")
+    words = column.form == "text" and name != "pid"
+    key: Callable[[HostRow], Any] = (
+        (lambda row: str(column.value(row) or "")) if words else (lambda row: -_number(column.value(row)))
+    )
+    found = sorted(rows, key=lambda row: (key(row), row.name, row.pid or 0))
+    return found[::-1] if by.startswith("-") else found
+
+
+def _number(value: Value) -> float:
+    """What *value* is sorted by: an unknown below everything."""
+    if isinstance(value, Interval):
+        return value.value
+    return float(value) if isinstance(value, (int, float)) else -1.0
+
+
+_FILTER = re.compile(r"^\s*(\w+)\s*(>=|<=|!=|!~|=|~|>|<)\s*(.*?)\s*$", re.S)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def keep(rows: Iterable[HostRow], filters: Sequence[str]) -> list[HostRow]:
+    """The *rows* for which each of *filters* holds: ``resident>1G``, ``share<50%``, ``name~redis``, ``user=root``, ``vm!=``.
+
+    ``~`` is a regular expression found anywhere. A figure that is unknown satisfies none but ``!=``.
+
+    Raises:
+        UsageError: not such a condition.
+    """
+    tests = [_test(each) for each in filters]
+    return [row for row in rows if all(test(row) for test in tests)]
+
+
+def filtered(condition: str) -> str:
+    """The column that *condition* asks."""
+    found = _FILTER.match(condition)
+    return found[1] if found else ""
+
+
+def _test(condition: str) -> Callable[[HostRow], bool]:
+    found = _FILTER.match(condition)
+    if found is None:
+        raise UsageError(
+            f"--filter {condition}: write COLUMN>VALUE (or <, >=, <=, =, !=, ~, !~), such as resident>1G or name~redis"
+        )
+    name, sign, value = found.groups()
+    column = _column(name, "--filter")
+    if sign in ("~", "!~"):
+        try:
+            pattern = re.compile(value)
+        except re.error as error:
+            raise UsageError(f"--filter {condition}: {error}") from None
+        return lambda row: (pattern.search(str(column.value(row) or "")) is None) == (sign == "!~")
+    if column.form == "text" and name != "pid":
+        if sign not in ("=", "!="):
+            raise UsageError(f"--filter {condition}: {name} is text; compare it with =, !=, ~ or !~")
+        return lambda row: (str(column.value(row) or "") == value) == (sign == "=")
+    amount = _amount(value, condition)
+    compare: dict[str, Callable[[float], bool]] = {
+        ">": lambda held: held > amount, "<": lambda held: held < amount, ">=": lambda held: held >= amount,
+        "<=": lambda held: held <= amount, "=": lambda held: held == amount, "!=": lambda held: held != amount,
+    }  # fmt: skip
+    return lambda row: sign == "!=" if (held := column.value(row)) is None else compare[sign](_number(held))
+
+
+def _amount(value: str, condition: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kKmMgGtT]?)(?:i?[bB])?|(%))", value)
+    if found is None:
+        raise UsageError(f"--filter {condition}: {value!r} is no number such as 512M, 50% or 3")
+    return float(found[1]) / 100 if found[3] else float(found[1]) * _UNITS[(found[2] or "").lower()]
+
+
+def _column(name: str, option: str) -> TopColumn:
+    if name not in COLUMNS:
+        raise UsageError(f"{option} {name}: is one of {', '.join(COLUMNS)}")
+    return COLUMNS[name]

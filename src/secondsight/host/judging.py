@@ -1,0 +1,211 @@
+"""Blocks that were read, judged: the model's own verdict of each, under the switches as they are and as they would be.
+
+The only part of this package that knows how the live judgement is asked. What it answers is arrays, a number a block.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from secondsight import __version__
+from secondsight.geometry import HPAGE_PMD_NR
+from secondsight.host.areas import Area, Switches
+from secondsight.live.capture import Header, Snapshot
+from secondsight.live.choose import choose
+from secondsight.live.columns import Columns
+from secondsight.live.page_counts import PageCounts
+from secondsight.live.probe import Facts, probe
+from secondsight.live.process import Process
+from secondsight.live.procfs_reader import ProcfsReader
+from secondsight.live.settle import settle_primary
+from secondsight.live.surroundings import Surroundings, from_kernel
+from secondsight.live.vma import Vma
+from secondsight.mm.config import Knobs
+
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class Setting(NamedTuple):
+    """Switches and khugepaged's limits."""
+
+    switches: Switches
+    limits: Knobs
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Of M blocks: *could* bool: nothing that was read stands against a collapse; *sure*: and nothing unread can; *wasted*: the pass over
+    it is wasted; *status* (khugepaged's word, an object array of str), empty where the mapping is not eligible."""
+
+    could: Bools
+    sure: Bools
+    wasted: Bools
+    status: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """M blocks as read. *rows*: their places in the process's ``Fill``; *used* bool: a page is known to be used; *added* int64: pages that
+    a collapse would add; *now*, *then*: their judgements; *orders* int64[M, 11]: pages by the order of the folio that maps them whole, the
+    last: in part."""
+
+    rows: I64
+    used: Bools
+    added: I64
+    now: Judgement
+    then: Judgement
+    orders: I64
+
+    @property
+    def could(self) -> Bools:
+        """Nothing that was read stands against a collapse, under one setting or the other."""
+        return self.now.could | self.then.could
+
+
+class Judge:
+    """Reads and judges blocks of one process after the other."""
+
+    def __init__(self, now: Setting, then: Setting, kernel: Any = None) -> None:
+        """*kernel*: kernel memory, which shows every channel; None: procfs alone."""
+        self.now, self.then, self._kernel = now, then, kernel
+        self._facts: Facts | None = None
+
+    def read(
+        self, process: Process, areas: list[Area], addresses: npt.NDArray[np.uint64], area: I64
+    ) -> Readings:
+        """Read and judge the blocks at *addresses* (uint64[M], rising), each in the mapping ``areas[area[i]]``.
+
+        Raises:
+            TargetGone: the process exited or called exec.
+            MissingPart: not even pagemap may be read.
+        """
+        surroundings = Surroundings()
+        with ProcfsReader(process) as reader:
+            if self._kernel is not None:
+                from secondsight.live.kernel_reader import KernelReader
+
+                kernel_reader = KernelReader(self._kernel, process)
+                columns = kernel_reader.read_blocks(addresses)
+                surroundings = from_kernel(self._kernel, kernel_reader.mm)
+            else:
+                columns = reader.read_blocks(addresses)
+        vmas = [each.vma for each in areas]
+        if self._kernel is None:
+            settle_primary(columns, vmas)
+        shmem = np.array([each.shmem for each in areas], np.bool_)[area]
+        snapshot = self._snapshot(process, columns, vmas, self.now, surroundings)
+        facts = PageCounts(snapshot)
+        added = HPAGE_PMD_NR - facts.populated + np.where(shmem, 0, facts.shared)
+        return Readings(
+            rows=np.arange(len(addresses)),
+            used=(facts.used() > 0) & ~facts.huge,
+            added=np.where(facts.huge, 0, added),
+            now=self._judge(snapshot, facts, areas, area, shmem, asks_now=True),
+            then=self._judge(
+                self._snapshot(
+                    process, columns, [msgspec.structs.replace(v, eligible=None) for v in vmas], self.then, surroundings
+                ),
+                facts, areas, area, shmem, asks_now=False,
+            ),
+            orders=folio_orders(columns),
+        )  # fmt: skip
+
+    def _judge(
+        self,
+        snapshot: Snapshot,
+        facts: PageCounts,
+        areas: list[Area],
+        area: I64,
+        shmem: Bools,
+        asks_now: bool,
+    ) -> Judgement:
+        limits = (self.now if asks_now else self.then).limits
+        allowed = np.array([not (each.now if asks_now else each.then) for each in areas], np.bool_)[area]
+        status = np.full(len(area), "", object)
+        could, sure, wasted = (np.zeros(len(area), np.bool_) for _ in range(3))
+        # khugepaged's scan of the page cache asks for no reference, and may find pages there that this process has not mapped.
+        cached = shmem & allowed & ~facts.huge
+        status[cached], could[cached] = "succeeded", True
+        short = cached & (HPAGE_PMD_NR - facts.populated > limits.max_ptes_none)
+        status[short] = "exceed_none_pte"
+        rows = np.flatnonzero(allowed & ~shmem & ~facts.huge)
+        if len(rows):
+            # Its compiled loops take longer to import than small processes take to read.
+            from secondsight.live.judged import Judged
+            from secondsight.mm.khugepaged.result import ScanResult as Scan
+
+            judged = Judged(
+                snapshot, rows, choose(snapshot.header.facts, has_vm=bool(snapshot.columns.secondary))
+            )
+            names = {int(code): str(Scan(int(code))) for code in np.unique(judged.codes).tolist()}
+            status[rows] = [names[code] for code in judged.first.code.tolist()]
+            could[rows] = (judged.codes == np.uint8(Scan.SUCCEED)).any(axis=1)
+            # A process that khugepaged does not know is not visited.
+            counts_known = snapshot.header.counts_known and bool(snapshot.header.surroundings.registered)
+            succeeds = judged.first.code == np.uint8(Scan.SUCCEED)
+            sure[rows] = judged.known & succeeds & counts_known
+            wasted[rows] = judged.first.scan.passed & (
+                judged.first.code == np.uint8(Scan.LACK_REFERENCED_PAGE)
+            )
+        status[facts.huge] = "page_pmd_mapped"
+        return Judgement(could, sure, wasted, status)
+
+    def _snapshot(
+        self,
+        process: Process,
+        columns: Columns,
+        vmas: list[Vma],
+        setting: Setting,
+        surroundings: Surroundings,
+    ) -> Snapshot:
+        if self._facts is None:
+            self._facts = probe(kallsyms=None)
+        return Snapshot(
+            Header(
+                format=1, version=__version__, taken=time.time(), seconds=0.0,
+                source="procfs" if self._kernel is None else "kernel memory", missing="", pid=process.pid,
+                name=process.name, machine="", facts=self._facts, limits=setting.limits,
+                enabled=setting.switches.enabled, counts_known=columns.counts_known, secondary=(), mappings=tuple(vmas),
+                surroundings=surroundings,
+            ),
+            columns,
+        )  # fmt: skip
+
+
+def folio_orders(columns: Columns) -> I64:
+    """Pages of each block by the order of the folio that they are the whole of, int64[N, 11]: orders 0 to 9, last those of folios in part.
+
+    A folio is whole here if its head is followed by its tails in consecutive frames and no other tail comes next.
+    """
+    from secondsight.bits import pageflags as kpf
+    from secondsight.bits import pte as bits
+    from secondsight.geometry import PMD_ORDER
+
+    count = len(columns.address)
+    found = np.zeros((count, PMD_ORDER + 2), np.int64)
+    pte = columns.pte
+    present = bits.pte_present(pte) & ((pte & bits.PFN_MASK) != 0)
+    head = present & ((columns.flags & kpf.COMPOUND_HEAD) != 0)
+    tail = present & ((columns.flags & kpf.COMPOUND_TAIL) != 0)
+    found[:, 0] = (present & ~head & ~tail).sum(axis=1)
+    rows = np.flatnonzero((head | tail).any(axis=1))
+    for row in rows.tolist():
+        pfn = bits.pte_pfn(pte[row]).astype(np.int64)
+        large = head[row] | tail[row]
+        # A new piece begins at a head, at a gap, and where the frames do not follow each other.
+        joined = np.zeros(HPAGE_PMD_NR, np.bool_)
+        joined[1:] = tail[row, 1:] & large[:-1] & (pfn[1:] == pfn[:-1] + 1)
+        starts = np.flatnonzero(large & ~joined)
+        piece = np.cumsum(large & ~joined)[large] - 1
+        sizes = np.bincount(piece, minlength=len(starts))
+        orders = np.log2(sizes).astype(np.int64)
+        whole = head[row, starts] & (1 << orders == sizes) & (pfn[starts] % sizes == 0)
+        np.add.at(found[row], np.where(whole, orders, PMD_ORDER + 1), sizes)
+    return found

@@ -1,0 +1,206 @@
+"""One pass over the host: ``host()``.
+
+::
+
+    tasks ─▶ sums ─▶ [areas ─▶ fill ─▶ sample, judged] ─▶ rows of one kind ─▶ HostView
+                      only if a column asks for blocks
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from secondsight import __version__
+from secondsight.errors import MissingPart, SecondSightError, UsageError
+from secondsight.geometry import HPAGE_PMD_NR
+from secondsight.host import tasks as listing
+from secondsight.host.areas import Switches
+from secondsight.host.charges import Groups, memory_path
+from secondsight.host.naming import vm_of
+from secondsight.host.rows import KINDS, HostRow, make_rows, total
+from secondsight.host.strata import Stratum
+from secondsight.host.supply import Supply, read_supply, shmem_switch
+from secondsight.host.tasks import Task
+from secondsight.live import sysfs
+from secondsight.mm.config import Knobs
+
+#: what ``--if`` may change
+SWITCHES = ("enabled", "shmem_enabled", "max_ptes_none", "max_ptes_swap", "max_ptes_shared")
+_WORDS = {
+    "enabled": ("always", "madvise", "never"),
+    "shmem_enabled": ("always", "within_size", "advise", "never", "deny", "force"),
+}
+SCHEMA = 1
+
+
+class HostView(msgspec.Struct, frozen=True):
+    """The host at a moment. *taken*: seconds since the epoch; *rows* of kind *by*, in no order; *total*: all that were read, memory counted
+    once; *trouble*: processes that were not read, by what stood in the way; *cpu_seconds*, *wall_seconds*: what it took.
+
+    *now*, *then*: switches and limits as they are and as ``--if`` has them; *source*: ``procfs`` or ``kernel memory``, empty without
+    blocks."""
+
+    version: str
+    schema: int
+    taken: float
+    kernel: str
+    by: str
+    now: dict[str, Any]
+    then: dict[str, Any]
+    source: str
+    supply: Supply
+    rows: tuple[HostRow, ...]
+    total: HostRow | None
+    trouble: dict[str, int]
+    cpu_seconds: float
+    wall_seconds: float
+
+
+def host(
+    by: str = "process",
+    *,
+    switches: Mapping[str, str | int] | None = None,
+    budget: float | None = 1.0,
+    blocks: bool = True,
+    pids: Collection[int] | None = None,
+    seed: int | None = None,
+    kernel_memory: bool | None = False,
+) -> HostView:
+    """Look at every process of the host once.
+
+    Args:
+        by: what a row is: ``process``, ``vm``, ``cgroup``, ``container``, ``user`` or ``name``.
+        switches: what would be changed (``SWITCHES``), for the columns *then*; all sizes on (``always``) unless given.
+        budget: seconds of CPU time for the whole pass, kept to by reading a sample; None reads every block.
+        blocks: False leaves out whatever needs more than sums: what could become huge, sizes, reasons.
+        pids: only these processes.
+        seed: of the sample; unless given, another each time.
+        kernel_memory: True reads accessed bits, pins and guests from it; None: if it can be read; False: from procfs alone.
+
+    Raises:
+        UsageError: *by* or *switches* name what there is not.
+        MissingPart: kernel memory was asked for and cannot be read; a kernel without huge pages.
+    """
+    if by not in KINDS:
+        raise UsageError(f"--by {by}: is one of {', '.join(KINDS)}")
+    wall, cpu = time.monotonic(), _cpu()
+    found, trouble = listing.read_tasks(listing.pids() if pids is None else sorted(pids))
+    supply = read_supply()
+    now, then = settings(supply, switches)
+    groups = Groups()
+    strata = None
+    source = ""
+    if blocks:
+        strata, source = _blocks(found, now, then, (budget, cpu), seed, kernel_memory, trouble)
+    visit = _visit(supply, strata)
+    return HostView(
+        version=__version__,
+        schema=SCHEMA,
+        taken=time.time(),
+        kernel=os.uname().release,
+        by=by,
+        now=_said(now),
+        then=_said(then),
+        source=source,
+        supply=supply,
+        rows=tuple(make_rows(by, found, strata, groups, visit)),
+        total=total(found, strata, groups, visit) if found else None,
+        trouble=dict(trouble.most_common()),
+        cpu_seconds=_cpu() - cpu,
+        wall_seconds=time.monotonic() - wall,
+    )
+
+
+def settings(
+    supply: Supply, switches: Mapping[str, str | int] | None
+) -> tuple[tuple[Switches, Knobs], tuple[Switches, Knobs]]:
+    """(switches, limits) as they are, and as *switches* would have them.
+
+    Raises:
+        UsageError: a switch or a word that there is not.
+    """
+    try:
+        enabled = sysfs.thp_enabled()
+    except MissingPart:
+        enabled = "never"
+    now = (Switches(enabled, shmem_switch()), supply.limits or Knobs())
+    if switches is None:
+        return now, (Switches("always", "always"), now[1])
+    changed = dict(switches)
+    for name, value in changed.items():
+        if name not in SWITCHES:
+            raise UsageError(f"--if {name}={value}: is one of {', '.join(SWITCHES)}")
+        if name in _WORDS and value not in _WORDS[name]:
+            raise UsageError(f"--if {name}={value}: is one of {', '.join(_WORDS[name])}")
+    then = Switches(
+        str(changed.pop("enabled", now[0].enabled)), str(changed.pop("shmem_enabled", now[0].shmem))
+    )
+    try:
+        numbers = {name: int(value) for name, value in changed.items()}
+    except ValueError:
+        raise UsageError(
+            f"--if {' '.join(f'{n}={v}' for n, v in changed.items())}: write a number of pages"
+        ) from None
+    return now, (then, msgspec.convert(msgspec.to_builtins(now[1]) | numbers, Knobs))
+
+
+def _blocks(
+    found: list[Task], now: tuple[Switches, Knobs], then: tuple[Switches, Knobs], budget: tuple[float | None, float],
+    seed: int | None, kernel_memory: bool | None, trouble: Counter[str],
+) -> tuple[dict[int, Stratum | None], str]:  # fmt: skip
+    import numpy as np
+
+    from secondsight.host.judging import Judge, Setting
+    from secondsight.host.strata import gather, sample
+    from secondsight.live.capture import open_kernel
+
+    kernel, _ = open_kernel(kernel_memory)
+    judge = Judge(Setting(*now), Setting(*then), kernel)
+    programs = {}
+    for task in found:
+        if vm_of(task.command, memory_path(task.cgroup)) is not None:
+            programs[task.pid] = os.path.basename(task.command[0])  # noqa: PTH119
+    strata = gather(found, judge, programs, trouble)
+    seconds, since = budget
+    sample(
+        strata,
+        judge,
+        None if seconds is None else seconds - (_cpu() - since),
+        np.random.default_rng(seed),
+        trouble,
+    )
+    return strata, "procfs" if kernel is None else "kernel memory"
+
+
+def _visit(supply: Supply, strata: dict[int, Stratum | None] | None) -> float | None:
+    """Seconds until khugepaged has been everywhere once, at most, as far as the mappings are eligible; None where that is not known.
+
+    It goes through every 2 MiB of an eligible mapping, HPAGE_PMD_NR of pages_to_scan each (mm/khugepaged.c, khugepaged_scan_mm_slot).
+    """
+    pace = supply.pages_a_second()
+    if strata is None or pace is None:
+        return None
+    ranges = sum(area.ranges for each in strata.values() if each for area in each.areas if not area.now)
+    return ranges * HPAGE_PMD_NR / pace if pace else None
+
+
+def _said(setting: tuple[Switches, Knobs]) -> dict[str, Any]:
+    switches, limits = setting
+    return {"enabled": switches.enabled, "shmem_enabled": switches.shmem} | {
+        name: getattr(limits, name) for name in ("max_ptes_none", "max_ptes_swap", "max_ptes_shared")
+    }
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+__all__ = ["HostView", "SecondSightError", "host"]

@@ -1,0 +1,83 @@
+"""``secondsight top``, piped."""
+
+import csv
+import io
+import json
+import os
+
+import pytest
+
+from secondsight.cli import main
+from secondsight.geometry import PAGE_SIZE
+
+
+def run(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        main(["top", *words])
+    out = capsys.readouterr()
+    return end.value.code, out.out, out.err
+
+
+OWN = ("--pid", str(os.getpid()))
+
+
+def test_a_table(capsys):
+    code, out, _ = run(capsys, *OWN)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("kernel ")
+    assert any(line.split()[:1] == [str(os.getpid())] for line in lines)
+
+
+def test_eighty_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run(capsys, *OWN)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_json_has_everything(capsys):
+    _, out, _ = run(capsys, *OWN, "--json")
+    view = json.loads(out)
+    row = view["rows"][0]
+    assert row["pid"] == os.getpid()
+    assert row["resident"] % PAGE_SIZE == 0
+    assert row["share"] == row["huge"] / row["resident"]
+    assert {"value", "low", "high"} == set(row["now"])
+    assert view["supply"]["counters"]["vmstat"]
+
+
+def test_csv(capsys):
+    _, out, _ = run(capsys, *OWN, "--csv", "--columns", "pid,resident,share")
+    table = list(csv.DictReader(io.StringIO(out)))
+    assert [int(row["pid"]) for row in table] == [os.getpid()]
+
+
+def test_columns_that_need_no_blocks_read_none(capsys):
+    _, out, _ = run(capsys, *OWN, "--columns", "pid,resident", "--sort", "resident", "--json")
+    assert json.loads(out)["source"] == ""
+
+
+def test_explain_defines_every_column(capsys):
+    from secondsight.host.columns import COLUMNS
+
+    _, out, _ = run(capsys, "--explain")
+    assert len(out.splitlines()) == len(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--by", "planet"), "--by planet: is one of"),
+        (("--columns", "x"), "--columns x: is one of"),
+        (("--sort", "x"), "--sort x: is one of"),
+        (("--filter", "x"), "--filter x: write"),
+        (("--if", "enabled"), "--if enabled: write NAME=VALUE"),
+        (("--json", "--csv"), "choose one"),
+    ],
+)
+def test_wrong_words_are_one_line(capsys, words, problem):
+    code, out, err = run(capsys, *words)
+    assert code == 2
+    assert out == ""
+    assert problem in err
+    assert err.count("\n") == 1

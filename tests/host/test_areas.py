@@ -1,0 +1,98 @@
+"""The mappings in question, found as the reader of all mappings finds them."""
+
+from pathlib import Path
+
+import pytest
+
+from secondsight.host.areas import Switches, areas_of, guest_ram
+from secondsight.live.eligible import ineligible
+from secondsight.live.vma import parse_smaps
+from support.area import area
+
+VMA = """{range} {perms} 00000000 00:01 {inode}                      {name}
+Size:              20480 kB
+Rss:                {rss} kB
+Pss:                {rss} kB
+Referenced:        0 kB
+Anonymous:         0 kB
+AnonHugePages:     0 kB
+ShmemPmdMapped:    0 kB
+Swap:              0 kB
+THPeligible:           {eligible}
+VmFlags: {flags}
+"""
+
+
+def text(name="", flags="rd wr mr mw me ac", perms="rw-p", rss=8192, eligible=1, inode=0):
+    span = "7f0000100000-7f0001500000"
+    return VMA.format(
+        range=span, perms=perms, inode=inode, name=name, rss=rss, eligible=eligible, flags=flags
+    ).encode()
+
+
+def test_our_own_as_the_whole_reader_has_them():
+    memory, _ = area(range(512))
+    smaps = Path("/proc/self/smaps").read_bytes()
+    now, then = Switches("madvise"), Switches("always", "always")
+    found = {each.vma.start: each for each in areas_of(smaps, now, then) if not each.shmem}
+    for vma in parse_smaps(smaps):
+        wanted = vma.anonymous and vma.first_block < vma.block_end and (vma.kb["Rss"] or vma.kb["Swap"])
+        wanted = wanted and not vma.flags & {"ht", "io", "pf", "mm"}
+        assert (vma.start in found) == bool(wanted), vma
+        if wanted:
+            assert found[vma.start].now == ineligible(vma, "madvise")
+            assert found[vma.start].vma.kb["Rss"] == vma.kb["Rss"]
+    del memory
+
+
+@pytest.mark.parametrize(
+    ("given", "now", "then"),
+    [
+        ({}, "not advised (enabled=madvise, no MADV_HUGEPAGE)", ""),
+        ({"flags": "rd wr hg"}, "", ""),
+        ({"flags": "rd wr nh"}, "MADV_NOHUGEPAGE", "MADV_NOHUGEPAGE"),
+        (
+            {"name": "/memfd:ram (deleted)", "perms": "rw-s", "inode": 5},
+            "shared memory, and shmem_enabled=never",
+            "",
+        ),
+        (
+            {"name": "/memfd:ram (deleted)", "perms": "rw-s", "inode": 5, "flags": "rd nh"},
+            "MADV_NOHUGEPAGE",
+            "MADV_NOHUGEPAGE",
+        ),
+    ],
+)
+def test_why_not(given, now, then):
+    found = areas_of(text(**given), Switches("madvise", "never"), Switches("always", "always"))
+    assert [(each.now, each.then) for each in found] == [(now, then)]
+    assert found[0].ranges == 9
+
+
+def test_shmem_under_advise_and_by_the_kernels_word():
+    shared = {"name": "/dev/shm/x", "perms": "rw-s", "inode": 5}
+    advise, always = Switches("always", "advise"), Switches("always", "always")
+    assert "not advised" in areas_of(text(**shared), advise, always)[0].now
+    assert areas_of(text(**shared, flags="rd hg"), advise, always)[0].now == ""
+    assert "THPeligible" in areas_of(text(**shared, eligible=0), always, always)[0].now
+    assert areas_of(text(**shared, eligible=0), advise, always)[0].then == ""
+
+
+@pytest.mark.parametrize(
+    "given", [{"rss": 0}, {"name": "/usr/lib/libx.so", "inode": 9}, {"flags": "rd ht"}, {"flags": "rd pf io"}]
+)
+def test_not_in_question(given):
+    assert areas_of(text(**given), Switches(), Switches()) == []
+
+
+def test_a_name_that_looks_like_a_field():
+    both = text(name="/tmp/VmFlags: hg", perms="rw-s", inode=5) + text(flags="rd hg")
+    assert [each.vma.name for each in areas_of(both, Switches(), Switches())] == [""]
+
+
+def test_guest_ram():
+    marked, other = (
+        areas_of(text(flags=flags), Switches(), Switches())[0] for flags in ("rd wr dc", "rd wr")
+    )
+    assert guest_ram(marked, "qemu-system-x86_64")
+    assert not guest_ram(other, "qemu-system-x86_64")

@@ -1,0 +1,136 @@
+"""Sorting, filtering and telling of rows."""
+
+import pytest
+
+from secondsight.errors import UsageError
+from secondsight.host import columns, printing
+from secondsight.host.columns import COLUMNS, chosen, keep, order, size, text
+from secondsight.host.intervals import Interval
+from secondsight.host.rows import HostRow, Reason
+
+
+def row(name, resident=0, **more):
+    known = {
+        "pid": None,
+        "processes": 1,
+        "user": "root",
+        "cgroup": "/",
+        "container": "",
+        "vm": "",
+        "huge": 0,
+        "swapped": 0,
+        "hugetlb": 0,
+    }
+    return HostRow(name=name, resident=resident, **(known | more))
+
+
+ROWS = [
+    row("redis", 3 << 30, gain=Interval.exact(5), user="redis"),
+    row("postgres", 1 << 30, gain=Interval(9, 7, 11), huge=1 << 29),
+    row("sleep", 1 << 20),
+]
+
+
+def test_sorted_by_gain_first_then_by_what_is_asked():
+    assert [each.name for each in order(ROWS, None)] == ["postgres", "redis", "sleep"]
+    assert [each.name for each in order(ROWS, "resident")] == ["redis", "postgres", "sleep"]
+    assert [each.name for each in order(ROWS, "-resident")] == ["sleep", "postgres", "redis"]
+    assert [each.name for each in order(ROWS, "name")] == ["postgres", "redis", "sleep"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("resident>=1G", ["redis", "postgres"]),
+        ("resident < 2 GiB", ["postgres", "sleep"]),
+        ("share>=50%", ["postgres"]),
+        ("name~^(redis|sl)", ["redis", "sleep"]),
+        ("name!~s$", ["sleep"]),
+        ("user=redis", ["redis"]),
+        ("user!=redis", ["postgres", "sleep"]),
+        ("gain>0", ["redis", "postgres"]),
+        ("pid!=1", ["redis", "postgres", "sleep"]),
+    ],
+)
+def test_filters(condition, expected):
+    assert [each.name for each in keep(ROWS, [condition])] == expected
+
+
+@pytest.mark.parametrize("condition", ["resident", "nothing>1", "name>x", "resident>much", "name~(", ">1"])
+def test_a_wrong_filter_is_told(condition):
+    with pytest.raises(UsageError, match="--filter"):
+        keep(ROWS, [condition])
+
+
+def test_columns_are_chosen_and_added():
+    assert chosen("name, huge", "process") == ("name", "huge")
+    assert chosen("+user", "process") == (*columns.shown("process"), "user")
+    with pytest.raises(UsageError, match="--columns nosuch: is one of pid, name"):
+        chosen("nosuch", "process")
+    with pytest.raises(UsageError, match="--sort nosuch"):
+        order(ROWS, "nosuch")
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (0, "0"),
+        (1023, "1023"),
+        (1024, "1.0K"),
+        (812 << 20, "812M"),
+        (999 << 20, "999M"),
+        (1 << 30, "1.0G"),
+        (5 << 50, "5.0P"),
+    ],
+)
+def test_sizes(number, expected):
+    assert size(number) == expected
+    assert len(expected) <= 5
+
+
+def test_an_open_interval_shows_half_its_width():
+    assert text(Interval(3 << 30, 2 << 30, 4 << 30), "bytes") == "3.0G±1.0G"
+    assert text(Interval.exact(3 << 30), "bytes") == "3.0G"
+    assert text(None, "bytes") == "-"
+
+
+def test_every_column_means_something_and_reads_a_bare_row():
+    for name, column in COLUMNS.items():
+        assert len(column.meaning) > 10, name
+        column.value(ROWS[0])
+    for by in ("process", "vm", "cgroup", "container", "user", "name"):
+        assert set(columns.shown(by)) <= set(COLUMNS)
+
+
+@pytest.mark.parametrize("width", [20, 80, 200])
+def test_no_line_is_wider_than_asked(width):
+    from rich.cells import cell_len
+
+    rows = [
+        row("日本語の名前" * 9, 1 << 40, reasons=(Reason("x" * 60, "", 5.0),), now=Interval.exact(0)),
+        *ROWS,
+    ]
+    for line in printing.lines(rows, columns.shown("process"), width):
+        assert cell_len(line) <= width
+
+
+def test_names_do_nothing_to_a_terminal():
+    shown = printing.lines([row("x\n\x1b[31m")], ("name",), 80)
+    assert len(shown) == 2
+    assert "\x1b" not in "".join(shown)
+
+
+def test_csv_takes_any_name():
+    import csv
+    import io
+
+    name = 'a "b",\n; ünï \udcff'
+    table = list(
+        csv.reader(
+            io.StringIO(
+                printing.to_csv([row(name, 7, gain=Interval(2, 1, 3))], ("name", "resident", "gain", "pid"))
+            )
+        )
+    )
+    assert table[0] == ["name", "resident", "gain", "gain_low", "gain_high", "pid"]
+    assert table[1] == ['a "b",\n; ünï ?', "7", "2", "1", "3", ""]

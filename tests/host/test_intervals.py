@@ -1,0 +1,58 @@
+"""Bounds that hold: always possible, exact once all is read, and around the truth as often as they say."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secondsight.host.intervals import Interval, estimate
+
+BLOCKS = st.lists(st.lists(st.integers(0, 7), max_size=12), max_size=5)
+
+
+@given(BLOCKS, st.randoms())
+def test_bounds_are_possible_and_around_the_value(strata, random):
+    read = [random.sample(values, random.randint(0, len(values))) for values in strata]
+    found = estimate([(len(values), some) for values, some in zip(strata, read, strict=True)], cap=7)
+    known = sum(map(sum, read))
+    rest = sum(len(values) - len(some) for values, some in zip(strata, read, strict=True))
+    assert known <= found.low <= found.value <= found.high <= known + 7 * rest + 1e-6
+    if not rest:
+        assert found == Interval.exact(known)
+
+
+def test_a_few_that_agree_are_not_certain():
+    found = estimate([(1000, [1] * 5)])
+    assert found.value == 1000
+    assert found.low < 700
+
+
+def test_what_was_not_read_is_anything():
+    found = estimate([(10, [])])
+    assert (found.low, found.high) == (0, 10)
+
+
+RANDOM = np.random.default_rng(7)
+KINDS = {
+    "one process, halves": lambda: [(RANDOM.random(128) < 0.5).astype(int)],
+    "one large process, few": lambda: [(RANDOM.random(2000) < 0.01).astype(int)],
+    "all alike": lambda: [np.ones(500, int)],
+    "64 processes, mixed": lambda: [
+        (RANDOM.random(128) < p).astype(int) for p in RANDOM.choice([0, 1, 0.5, 0.02], 64)
+    ],
+    "64 processes, few": lambda: [(RANDOM.random(128) < 0.01).astype(int) for _ in range(64)],
+    "100 small processes": lambda: [(RANDOM.random(9) < p).astype(int) for p in RANDOM.random(100)],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_95_of_100_intervals_hold_the_full_reading(kind, share):
+    held = 0
+    for _ in range(100):
+        strata = KINDS[kind]()
+        read = [RANDOM.choice(v, min(len(v), max(8, int(share * len(v)))), replace=False) for v in strata]
+        found = estimate([(len(v), some) for v, some in zip(strata, read, strict=True)])
+        held += found.low - 1e-9 <= sum(int(v.sum()) for v in strata) <= found.high + 1e-9
+    # The seed is fixed: this is no gamble.
+    assert held >= 95

@@ -1,0 +1,74 @@
+"""The host's supply of huge pages, from files as kernels write them."""
+
+from secondsight.geometry import PAGE_SIZE
+from secondsight.host import supply
+from secondsight.host.supply import Counters, parse_pagetypes, read_supply
+
+TYPES = """Page block order: 9
+Pages per block:  512
+
+Free pages count per migrate type at order       0      1      2      3      4      5      6      7      8      9     10
+Node    0, zone   Normal, type    Unmovable      0      1      0      0      0      0      0      0      0      2      0
+Node    0, zone   Normal, type      Movable      4      0      0      0      0      0      0      0      1      1      3
+Node    1, zone   Normal, type      Movable >100000      0      0      0      0      0      0      0      0      0      1
+
+Number of blocks type     Unmovable      Movable
+Node 0, zone   Normal           41          997
+Node 1, zone   Normal            1            3
+"""
+
+
+def test_pagetypeinfo():
+    found = parse_pagetypes(TYPES)
+    assert found.free_blocks == {"Unmovable": 2, "Movable": 1 + 2 * 3 + 2}
+    assert found.free_small == {"Unmovable": 2 * PAGE_SIZE, "Movable": (4 + 256 + 100_000) * PAGE_SIZE}
+    assert found.blocks == {"Unmovable": 42, "Movable": 1000}
+
+
+def test_rates_are_of_what_both_have():
+    before = Counters(10.0, {"thp_fault_alloc": 5, "nr_anon_transparent_hugepages": 3}, 1, None)
+    after = Counters(12.0, {"thp_fault_alloc": 25, "thp_new": 1, "nr_anon_transparent_hugepages": 9}, 2, 7)
+    assert after.rates(before) == {"thp_fault_alloc": 10.0, "full_scans": 0.5}
+
+
+def test_this_host():
+    found = read_supply()
+    assert found.counters.vmstat
+    if found.limits is not None:
+        pace = found.pages_a_second()
+        assert pace is not None
+        assert pace > 0
+    if found.types is not None and found.memory is not None:
+        blocks = sum(found.memory.huge_blocks.values())
+        assert abs(sum(found.types.free_blocks.values()) - blocks) <= max(64, blocks // 4), (
+            "both read the same lists, a moment apart"
+        )
+
+
+def test_a_kernel_that_shows_nothing(tmp_path):
+    found = read_supply(tmp_path, tmp_path)
+    assert found.memory is None
+    assert found.types is None
+    assert found.limits is None
+    assert found.switches == {}
+    assert found.pages_a_second() is None
+    assert set(found.missing) == {"memory", "pagetypeinfo", "khugepaged"}
+    assert supply.shmem_switch(tmp_path) == "never"
+
+
+def test_switches(tmp_path):
+    (tmp_path / "enabled").write_text("always [madvise] never\n")
+    (tmp_path / "shmem_enabled").write_text("always within_size [advise] never deny force\n")
+    for kb, word in (
+        (64, "always inherit madvise [never]"),
+        (2048, "always [inherit] madvise never"),
+        (128, "[always] inherit madvise never"),
+    ):
+        (tmp_path / f"hugepages-{kb}kB").mkdir()
+        (tmp_path / f"hugepages-{kb}kB" / "enabled").write_text(word)
+    assert supply.read_switches(tmp_path) == {
+        "enabled": "madvise", "shmem_enabled": "advise", "hugepages-128kB/enabled": "always", "hugepages-2048kB/enabled": "inherit",
+    }  # fmt: skip
+    assert supply.shmem_switch(tmp_path) == "advise"
+    (tmp_path / "hugepages-2048kB" / "shmem_enabled").write_text("[always] inherit within_size advise never")
+    assert supply.shmem_switch(tmp_path) == "always"

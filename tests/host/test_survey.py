@@ -1,0 +1,145 @@
+"""One pass, on processes of our own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from secondsight.errors import UsageError
+from secondsight.geometry import PMD_SIZE
+from secondsight.host import host
+from secondsight.host.intervals import Interval
+
+#: twelve aligned blocks: four whole and advised, four with every second page, four untouched; and two that may not be huge
+TARGET = """
+import mmap, sys
+BLOCK = 2 << 20
+def blocks(count):
+    memory = mmap.mmap(-1, (count + 1) * BLOCK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    import ctypes
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return memory, -start % BLOCK
+kept = []
+memory, at = blocks(12)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for page in range(4 * 512):
+    memory[at + page * 4096] = 1
+for page in range(4 * 512, 8 * 512, 2):
+    memory[at + page * 4096] = 1
+memory.madvise(mmap.MADV_HUGEPAGE)
+kept.append(memory)
+memory, at = blocks(2)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for page in range(2 * 512):
+    memory[at + page * 4096] = 1
+kept.append(memory)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+pytestmark = pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage/enabled").exists(), reason="this kernel has no THP"
+)
+
+
+@pytest.fixture(scope="module")
+def target():
+    with subprocess.Popen(
+        [sys.executable, "-c", TARGET], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        child.stdout.readline()
+        yield child.pid
+        child.kill()
+
+
+def sums(pid):
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return {name: int(kb) << 10 for name, kb in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M)}
+
+
+def test_a_process_is_what_its_sums_say(target):
+    view = host(pids=[target], budget=None)
+    assert len(view.rows) == 1
+    row, kernel = view.rows[0], sums(target)
+    assert row.resident == kernel["Rss"]
+    assert row.huge == kernel["AnonHugePages"] + kernel["ShmemPmdMapped"] + kernel["FilePmdMapped"]
+    assert view.total.processes == 1
+    assert view.trouble == {}
+
+
+def test_what_the_blocks_come_to(target):
+    row = host(pids=[target], switches={"enabled": "madvise", "max_ptes_none": 0}, budget=None).rows[0]
+    assert row.share_read == 1.0
+    # Python's own memory is in no advised mapping: what could be huge is the eight blocks, and under max_ptes_none=0 the four whole ones.
+    assert row.now.known
+    assert row.then == Interval.exact(4 * PMD_SIZE)
+    if row.now.value:
+        assert row.now == Interval.exact(8 * PMD_SIZE)
+        assert row.added == Interval.exact(4 * PMD_SIZE / 2)
+    kept = {reason.status: reason.bytes for reason in row.reasons}
+    assert kept["MADV_NOHUGEPAGE"] >= 2 * PMD_SIZE
+
+
+def test_switches_that_refuse_all(target):
+    row = host(pids=[target], switches={"enabled": "never"}, budget=None).rows[0]
+    assert row.then == Interval.exact(0)
+    assert row.sizes["4K"].value >= (4 + 2 + 2) * PMD_SIZE
+
+
+def test_a_sample_holds_the_full_reading(target):
+    full = host(pids=[target], budget=None).rows[0]
+    for seed in range(3):
+        some = host(pids=[target], budget=0.0, seed=seed).rows[0]
+        assert some.then.low <= full.then.value <= some.then.high
+        assert some.added.low <= full.added.value <= some.added.high
+
+
+def test_sums_alone_read_no_block(target):
+    view = host(pids=[target], blocks=False)
+    assert view.source == ""
+    assert view.rows[0].now is None
+    assert view.rows[0].resident == sums(target)["Rss"]
+
+
+@pytest.mark.parametrize("by", ["process", "vm", "cgroup", "container", "user", "name"])
+def test_every_kind_of_row_covers_every_process(by):
+    view = host(by, blocks=False)
+    assert sum(row.processes for row in view.rows) == view.total.processes
+    assert len({(row.name, row.pid) for row in view.rows}) == len(view.rows)
+
+
+def test_each_page_counts_once_over_users(target):
+    view = host("user", pids=[target], blocks=False)
+    # Others that start and end change what libraries' pages are divided by.
+    assert view.rows[0].resident == pytest.approx(sums(target)["Pss"], rel=0.05)
+    assert view.rows[0].resident < sums(target)["Rss"]
+
+
+@pytest.mark.parametrize(
+    ("switches", "problem"),
+    [
+        ({"enabled": "sometimes"}, "--if enabled=sometimes: is one of always, madvise, never"),
+        ({"colour": "red"}, "--if colour=red: is one of enabled"),
+        ({"max_ptes_none": "many"}, "write a number"),
+        ({"max_ptes_none": 512}, "max_ptes_none=512"),
+    ],
+)
+def test_wrong_switches_are_told(switches, problem):
+    with pytest.raises(UsageError, match=re.escape(problem)):
+        host(switches=switches, pids=[])
+
+
+def test_a_wrong_kind_is_told():
+    with pytest.raises(UsageError, match="--by planet: is one of process, vm"):
+        host("planet")
+
+
+def test_a_process_that_went_is_counted():
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    view = host(pids=[child.pid])
+    assert view.rows == ()
+    assert view.total is None
+    assert view.trouble == {"ended meanwhile": 1}
