@@ -20,10 +20,11 @@ def to_view(columns: Columns, vmas: list[Vma], enabled: str) -> BlockView:
     large = (columns.flags & (kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL)) != 0
     droppable = np.array([vma is not None and "dp" in vma.flags for vma in holders], np.bool_)
     armed = np.array([vma is not None and vma.uffd_armed for vma in holders], np.bool_)
+    orders = np.full(len(columns.pmd), 1 << PMD_ORDER, np.uint16)
     return BlockView(
         address=columns.address, pmd=columns.pmd, pte=columns.pte, flags=columns.flags, mapcount=columns.mapcount,
         folio_mapcount=columns.folio_mapcount, refcount=columns.refcount, shared=columns.shared, folio=columns.folio,
-        order=np.where(large, PMD_ORDER, 0).astype(np.uint8), eligible=eligible, uffd=armed, droppable=droppable,
+        order=np.where(large, PMD_ORDER, 0).astype(np.uint8), eligible=eligible, orders=orders, uffd=armed, droppable=droppable,
         pte_known=columns.pte_known, page_known=columns.page_known, zap_marks=columns.zap_marks,
         secondary=tuple(Channel(answer.name, answer.young, answer.known) for answer in columns.secondary),
     )  # fmt: skip

@@ -24,7 +24,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.protocols import MmLike
 from secondsight.mm.view import BlockView, Channel, empty
-from secondsight.mm.vma import Vm, allowed
+from secondsight.mm.vma import Vm, collapse_possible_orders
 from secondsight.native import native
 
 
@@ -43,14 +43,14 @@ class Gathered(NamedTuple):
 
 
 @native
-def _gather(f, m, rows, out):  # type: ignore[no-untyped-def]
-    """Fill in *out* for the blocks *rows*; only what is mapped is written."""
+def _gather(f, m, rows, pages, out):  # type: ignore[no-untyped-def]
+    """Fill in *out* for the pages *pages* = (first, end) of the blocks *rows*; only what is mapped is written."""
     for i in range(len(rows)):
         block = rows[i]
         out.pmd[i] = m.pmd[block]
         if not m.pmd[block] & MAPPED or m.pmd[block] & PSE:
             continue
-        for j in range(HPAGE_PMD_NR):
+        for j in range(pages[0], pages[1]):
             entry = m.pte[block * HPAGE_PMD_NR + j]
             out.pte[i, j] = entry
             if not entry & MAPPED:
@@ -86,12 +86,15 @@ class UnderClearedPmd:
         self._view = BlockView(**columns)
         self._gathered = Gathered(*(columns[name] for name in Gathered._fields))
 
-    def look(self, mm: MmLike, block: int) -> BlockView:
-        """*block* of *mm* as it is now; nobody is asked and nothing is told that isolate does not read. Valid until the next look."""
+    def look(self, mm: MmLike, block: int, first: int = 0, end: int = HPAGE_PMD_NR) -> BlockView:
+        """*block* of *mm*, its pages *first* to *end*, as it is now; nobody is asked, and what isolate does not read is not filled in.
+
+        Valid until the next look.
+        """
         self._row[0] = block
         for name in Gathered._fields[1:]:
-            getattr(self._gathered, name)[:] = -1 if name == "folio" else 0
-        _gather(mm.host.frames.arrays, mm.arrays, self._row, self._gathered)
+            getattr(self._gathered, name)[0, first:end] = -1 if name == "folio" else 0
+        _gather(mm.host.frames.arrays, mm.arrays, self._row, (first, end), self._gathered)
         self._view.uffd[0] = bool(mm.vmas.at(block * HPAGE_PMD_NR).flags & Vm.UFFD_ARMED)
         return self._view
 
@@ -107,12 +110,14 @@ def of_model(
     rows = np.asarray(rows, dtype=np.int64)
     columns = empty(len(rows))
     f = mm.host.frames.arrays
-    _gather(f, mm.arrays, rows, Gathered(*(columns[name] for name in Gathered._fields)))
+    _gather(f, mm.arrays, rows, (0, HPAGE_PMD_NR), Gathered(*(columns[name] for name in Gathered._fields)))
     columns["address"] = (mm.numbers[rows].astype(np.uint64)) << np.uint64(PMD_SHIFT)
     for vma in mm.vmas.areas:
         inside = (vma.start <= rows * HPAGE_PMD_NR) & ((rows + 1) * HPAGE_PMD_NR <= vma.end)
-        if vma.anon_vma and allowed(vma.flags, mm.host.config):
+        possible = collapse_possible_orders(vma, mm.host.config, mthp_collapse=mm.host.rules.mthp_collapse)
+        if possible:
             columns["eligible"] |= inside
+            columns["orders"][inside] = possible
         if vma.flags & Vm.UFFD_ARMED:
             columns["uffd"] |= inside
     for notifier in mm.notifiers.list if marks and mm.notifiers else ():

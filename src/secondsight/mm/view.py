@@ -1,7 +1,7 @@
 """A view of blocks: everything khugepaged looks at, as columns, whoever read it.
 
     N blocks x 512 pages:   pte | flags | mapcount, folio_mapcount, refcount, shared, order | channels (young, known)
-    N blocks:               pmd | eligible | uffd, droppable
+    N blocks:               pmd | eligible, orders | uffd, droppable
 
 The model makes it (``observe.of_model``), the live reader makes it, and ``khugepaged.scan`` and ``isolate`` judge either. *Unknown is a
 value*: each channel is a pair of masks, and ``page_known`` says where the page's own columns could be read.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.geometry import HPAGE_PMD_NR
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 from secondsight.native import native
 
 Bools = npt.NDArray[np.bool_]
@@ -34,11 +34,11 @@ class Channel:
 class BlockView:
     """Columns for N blocks; arrays of N or of N x 512.
 
-    address uint64 (first byte), pmd uint64, eligible bool (one area that may be huge holds the block), uffd bool (userfaultfd_armed),
-    droppable bool (VM_DROPPABLE); pte uint64; flags uint32, the folio's, with the page's own compound bits (KPF layout); mapcount int32 of
-    the page; folio_mapcount, refcount int32 and order uint8 (folio_order) of its folio; shared bool, what folio_maybe_mapped_shared
-    answers; pte_known, page_known bool; zap_marks uint8: how often invalidating would mark the page accessed; folio int64: equal for pages
-    of one folio.
+    address uint64 (first byte), pmd uint64, eligible bool (one area that may be huge holds the block), orders uint16 (the orders that
+    khugepaged may collapse parts of it to, as bits), uffd bool (userfaultfd_armed), droppable bool (VM_DROPPABLE);
+    pte uint64; flags uint32, the folio's, with the page's own compound bits (KPF layout); mapcount int32 of the page; folio_mapcount,
+    refcount int32 and order uint8 (folio_order) of its folio; shared bool, what folio_maybe_mapped_shared answers; pte_known,
+    page_known bool; zap_marks uint8: how often invalidating would mark the page accessed; folio int64: equal for pages of one folio.
     """
 
     address: npt.NDArray[np.uint64]
@@ -52,6 +52,7 @@ class BlockView:
     folio: npt.NDArray[np.int64]
     order: npt.NDArray[np.uint8]
     eligible: Bools
+    orders: npt.NDArray[np.uint16]
     uffd: Bools
     droppable: Bools
     pte_known: Bools
@@ -113,6 +114,7 @@ _ARRAYS = (
     "folio",
     "order",
     "eligible",
+    "orders",
     "uffd",
     "droppable",
     "pte_known",
@@ -136,6 +138,7 @@ def empty(n: int) -> dict[str, Any]:
         "folio": np.full(page, -1, np.int64),
         "order": np.zeros(page, np.uint8),
         "eligible": np.zeros(n, np.bool_),
+        "orders": np.full(n, 1 << PMD_ORDER, np.uint16),
         "uffd": np.zeros(n, np.bool_),
         "droppable": np.zeros(n, np.bool_),
         "pte_known": np.ones(page, np.bool_),

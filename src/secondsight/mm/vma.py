@@ -77,6 +77,26 @@ def has_block(vma: Vma) -> bool:
     return -(-vma.start // HPAGE_PMD_NR) * HPAGE_PMD_NR + HPAGE_PMD_NR <= vma.end
 
 
+def collapse_possible_orders(vma: Vma, config: HostConfig, *, mthp_collapse: bool) -> int:
+    """The orders that khugepaged may collapse parts of *vma* to, as a mask; 0: it leaves the area alone.
+
+    mm/khugepaged.c collapse_possible_orders, mm/huge_memory.c __thp_vma_allowable_orders: from the largest down to the first of which a
+    folio fits before the area's end; those below are not tried for size. *mthp_collapse* False: the PMD order is all there is.
+    """
+    if not vma.anon_vma:
+        return 0
+    mask = orders(vma.flags, config)
+    if not mthp_collapse:
+        mask &= 1 << PMD_ORDER
+    while mask:
+        order = mask.bit_length() - 1
+        first = ((vma.end >> order) - 1) << order
+        if first >= vma.start:
+            return mask
+        mask &= ~(1 << order)
+    return 0
+
+
 class VmaList:
     """The areas of one mm, sorted; edits split and merge them as the kernel does."""
 

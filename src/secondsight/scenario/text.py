@@ -7,6 +7,7 @@ referenced); a line for a failed system call or MADV_COLLAPSE: ``step 3 EINVAL``
 from __future__ import annotations
 
 import sys
+from collections import Counter
 
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +28,10 @@ def line(visit: BlockPass) -> str:
         out += f" swapped {visit.unmapped}"
     if visit.isolate is not None:
         out += f" isolate {visit.isolate.referenced}"
+    if visit.further:
+        # How often each result, the most frequent first.
+        results = Counter([visit.collapse, *(attempt.status for attempt in visit.further)]).most_common()
+        out += " attempts " + ", ".join(f"{count} {status}" for status, count in results)
     return out
 
 

@@ -97,6 +97,7 @@ class Columns(NamedTuple):
     shared: npt.NDArray[np.bool_]
     folio: npt.NDArray[np.int64]
     order: npt.NDArray[np.uint8]
+    orders: npt.NDArray[np.uint16]
     uffd: npt.NDArray[np.bool_]
     droppable: npt.NDArray[np.bool_]
     pte_known: npt.NDArray[np.bool_]

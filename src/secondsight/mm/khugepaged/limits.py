@@ -21,23 +21,19 @@ from secondsight.native import merged
 
 
 class CollapseControl(NamedTuple):
-    """``struct collapse_control`` and the knobs behind it: who collapses (1: khugepaged, 0: MADV_COLLAPSE), and what sysfs allows.
-
-    lower_orders: 1 where an order below the PMD's is enabled.
-    """
+    """``struct collapse_control`` and the knobs behind it: who collapses (1: khugepaged, 0: MADV_COLLAPSE), and what sysfs allows."""
 
     is_khugepaged: int
     max_ptes_none: int
     max_ptes_swap: int
     max_ptes_shared: int
-    lower_orders: int = 0
 
 
-def collapse_control(limits: Knobs, *, khugepaged: bool, orders: int = 1 << PMD_ORDER) -> CollapseControl:
-    """The control of a collapse by khugepaged (or by MADV_COLLAPSE) where the bits *orders* are enabled."""
+def collapse_control(limits: Knobs, *, khugepaged: bool) -> CollapseControl:
+    """The control of a collapse by khugepaged, or by MADV_COLLAPSE."""
     return CollapseControl(
         is_khugepaged=int(khugepaged), max_ptes_none=limits.max_ptes_none, max_ptes_swap=limits.max_ptes_swap,
-        max_ptes_shared=limits.max_ptes_shared, lower_orders=int(khugepaged and orders != 1 << PMD_ORDER),
+        max_ptes_shared=limits.max_ptes_shared,
     )  # fmt: skip
 
 

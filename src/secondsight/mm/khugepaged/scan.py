@@ -12,9 +12,12 @@ order between kernels is a function of its own (``checks.SCAN_ORDER``); what dif
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from secondsight.bits.pte import MAPPED, PFN_MASK, PSE, RW, UFFD_WP
 from secondsight.bits.swap import SWP_UFFD_WP
-from secondsight.geometry import HPAGE_PMD_NR, KHUGEPAGED_MAX_PTES_LIMIT, PMD_ORDER
+from secondsight.geometry import ALL_ANON_ORDERS, HPAGE_PMD_NR, KHUGEPAGED_MAX_PTES_LIMIT, PMD_ORDER
 from secondsight.mm.config import Knobs
 from secondsight.mm.khugepaged.checks import (
     ORDER_2_6_38,
@@ -39,6 +42,8 @@ from secondsight.mm.page import ANON, LOCKED, LRU
 from secondsight.mm.rules import Rules
 from secondsight.mm.view import BlockView
 from secondsight.native import merged, native
+
+_LOWER_ORDERS = np.uint16(ALL_ANON_ORDERS & ~(1 << PMD_ORDER))
 
 
 @merged
@@ -116,7 +121,7 @@ def collapse_scan_pmd(rules, cc, c, b, assume, found):  # type: ignore[no-untype
         return
     # Where a lower order is enabled all pages are looked at, whatever max_ptes_none and userfaultfd say (7.3 line 1639).
     max_none = collapse_max_ptes_none(cc, c.uffd[b], PMD_ORDER)
-    if cc.lower_orders:
+    if cc.is_khugepaged and c.orders[b] & _LOWER_ORDERS:
         max_none = KHUGEPAGED_MAX_PTES_LIMIT
     max_swap = collapse_max_ptes_swap(cc, PMD_ORDER)
     max_shared = collapse_max_ptes_shared(cc, PMD_ORDER)
@@ -241,24 +246,22 @@ def columns_of(view: BlockView, assume: bool) -> Columns:
     """*view* as compiled code takes it; what no channel could show counts as *assume*."""
     return Columns(
         view.pmd, view.pte, view.flags, view.mapcount, view.folio_mapcount, view.refcount, view.shared, view.folio, view.order,
+        view.orders,
         view.uffd, view.droppable, view.pte_known, view.page_known, view.merged(assume),
     )  # fmt: skip
 
 
 def scan(
-    view: BlockView,
-    limits: Knobs,
-    rules: Rules,
-    *,
-    khugepaged: bool = True,
-    assume: bool = False,
-    orders: int = 1 << PMD_ORDER,
+    view: BlockView, limits: Knobs, rules: Rules, *, khugepaged: bool = True, assume: bool = False
 ) -> ScanNumbers:
-    """Scan every block of *view*. Pure.
-
-    *khugepaged* False: MADV_COLLAPSE, without limits and without the question for use. *orders*: the bits of the orders that are enabled.
-    """
+    """Scan every block of *view*. *khugepaged* False: MADV_COLLAPSE, without limits and without the question for use. Pure."""
     found = no_numbers(len(view))
-    cc = collapse_control(limits, khugepaged=khugepaged, orders=orders)
+    cc = collapse_control(limits, khugepaged=khugepaged)
     _scan_blocks(checks_of(rules), cc, columns_of(view, assume), assume, found)
     return found
+
+
+def present_pages(view: BlockView, row: int) -> npt.NDArray[np.bool_]:
+    """The pages of block *row* that a scan which passed found occupied (cc->mthp_present_ptes), bool[512]."""
+    entries = view.pte[row]
+    return np.asarray(((entries & MAPPED) != 0) & ((entries & PFN_MASK) != 0))

@@ -18,12 +18,14 @@ import numpy as np
 from secondsight.bits.pte import PSE
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 from secondsight.mm.khugepaged.attempt import Attempt, collapse_huge_page
+from secondsight.mm.khugepaged.limits import collapse_control
+from secondsight.mm.khugepaged.orders import mthp_collapse
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult, all_huge
-from secondsight.mm.khugepaged.scan import scan
+from secondsight.mm.khugepaged.scan import present_pages, scan
 from secondsight.mm.observe import of_model
 from secondsight.mm.protocols import HostLike, MmLike
 from secondsight.mm.view import BlockView
-from secondsight.mm.vma import Vm, Vma, allowed, has_block
+from secondsight.mm.vma import Vm, Vma, collapse_possible_orders, has_block
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,13 @@ class Khugepaged:
     # -- registration ------------------------------------------------------------------------------------------
 
     def enter_vma(self, mm: MmLike, vma: Vma) -> None:
-        """khugepaged_enter_vma: register *mm* if *vma* may be huge, holds a block, and has an anonymous page."""
-        if mm not in self.slots and vma.anon_vma and has_block(vma) and allowed(vma.flags, self.host.config):
+        """khugepaged_enter_vma: register *mm* if some order is possible in *vma*, which has an anonymous page."""
+        if mm not in self.slots and self._possible(vma):
             self.slots.append(mm)
+
+    def _possible(self, vma: Vma) -> int:
+        """collapse_possible_orders of *vma*."""
+        return collapse_possible_orders(vma, self.host.config, mthp_collapse=self.host.rules.mthp_collapse)
 
     def enter_by_fault(self, mm: MmLike, vma: Vma) -> None:
         """do_huge_pmd_anonymous_page registers too: called after accesses that gave *vma* its first anonymous page.
@@ -118,11 +124,10 @@ class Khugepaged:
 
     def eligible_blocks(self, mm: MmLike) -> np.ndarray:
         """The blocks of *mm* that the walk visits, rising (int64)."""
-        config = self.host.config
         out = [
             np.arange(-(-v.start // HPAGE_PMD_NR), v.end // HPAGE_PMD_NR, dtype=np.int64)
             for v in mm.vmas.areas
-            if v.anon_vma and allowed(v.flags, config)
+            if self._possible(v)
         ]
         return np.concatenate(out) if out else np.zeros(0, np.int64)
 
@@ -155,7 +160,7 @@ class Khugepaged:
         mm = self._at
         progress = 1
         rows = self.eligible_blocks(mm)
-        progress += sum(1 for v in mm.vmas.areas if not (v.anon_vma and allowed(v.flags, self.host.config)))
+        progress += sum(1 for v in mm.vmas.areas if not self._possible(v))
         rows = rows[rows >= self._block]
         chunk, at = 1, 0
         while at < len(rows):
@@ -210,25 +215,32 @@ class Khugepaged:
         """Act on one scanned block; *tried*: the scan passed."""
         self._count(found, i, i + 1)
         status = _RESULT[int(found.code[i])]
-        attempts: tuple[Attempt, ...] = ()
+        attempts: list[Attempt] = []
         if tried:
-            attempts = (self._attempt(mm, block, int(found.unmapped[i])),)
-            status = attempts[0].status
-        if self.on_visit is not None:
-            self.on_visit(Visit(mm, block, status, found, i, attempts, seen))
+            assert seen is not None
+            unmapped = int(found.unmapped[i])
 
-    def _attempt(self, mm: MmLike, block: int, unmapped: int) -> Attempt:
-        """collapse_huge_page of *block*, if a huge page is left for it, and what is counted of it."""
-        if self.huge_pages_left is not None and self.huge_pages_left() <= 0:
+            def attempt(offset: int, order: int) -> ScanResult:
+                attempts.append(self._attempt(mm, block, unmapped, offset, order))
+                return attempts[-1].status
+
+            cc = collapse_control(self.host.config.knobs, khugepaged=True)
+            status = mthp_collapse(present_pages(seen, i), unmapped, cc, int(seen.orders[i]), attempt)
+            self.pages_collapsed += status == ScanResult.SUCCEED
+            self.wasted += status != ScanResult.SUCCEED and any(each.isolate is not None for each in attempts)
+        if self.on_visit is not None:
+            self.on_visit(Visit(mm, block, status, found, i, tuple(attempts), seen))
+
+    def _attempt(self, mm: MmLike, block: int, unmapped: int, offset: int, order: int) -> Attempt:
+        """collapse_huge_page of one candidate, if a huge page is left for it, and what is counted of it."""
+        if order == PMD_ORDER and self.huge_pages_left is not None and self.huge_pages_left() <= 0:
             # alloc_charge_folio comes before the zap: nothing has been done to the block. (The sleep that follows is left out.)
-            return Attempt(PMD_ORDER, 0, ScanResult.ALLOC_HUGE_PAGE_FAIL, None, None)
-        attempt = collapse_huge_page(mm, block, khugepaged=True, unmapped=unmapped)
-        assert attempt.isolate is not None
-        self.test_young_calls += int(attempt.isolate.asked[0])
-        if attempt.status == ScanResult.SUCCEED:
-            self.pages_collapsed += 1
-        else:
-            self.wasted += 1
+            return Attempt(order, offset, ScanResult.ALLOC_HUGE_PAGE_FAIL, None, None)
+        attempt = collapse_huge_page(
+            mm, block, khugepaged=True, unmapped=unmapped, order=order, offset=offset
+        )
+        if attempt.isolate is not None:
+            self.test_young_calls += int(attempt.isolate.asked[0])
         return attempt
 
     # -- MADV_COLLAPSE -----------------------------------------------------------------------------------------

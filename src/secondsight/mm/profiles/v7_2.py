@@ -9,6 +9,7 @@ SERIES = Series(
     asked=(Asked("7.2.13-1", "npt", 2000, 8004), Asked("7.2.13-1", "ept", 300, 8012)),
     changes={
         "lazyfree_refused": True,
+        "mthp_collapse": True,
         "no_table_code": "no_pte_table",
         "progress": "ptes",
         "swapin_bypasses_cache": False,

@@ -86,6 +86,11 @@ class KhugepagedRules:
         "mm/khugepaged.c SCAN_PAGE_LAZYFREE (7.x)",
         "booted",
     )
+    mthp_collapse: bool = rule(
+        False,
+        "khugepaged collapses parts of a block too, to any order that its area may have; else whole blocks alone",
+        "mm/khugepaged.c mthp_collapse, collapse_possible_orders (7.2)",
+    )
     swap_needs_half: bool = rule(
         False,
         "with swap entries, at least 256 pages must be referenced",
