@@ -55,6 +55,7 @@ def mthp_collapse(
     offset, order = 0, PMD_ORDER
     while offset < HPAGE_PMD_NR:
         pages = 1 << order
+        # Is the order enabled (7.3 line 1513), and is enough of the range present?
         if enabled >> order & 1 and _enough(present, unmapped, cc, offset, order):
             result = attempt(offset, order)
             if result in NEXT_OFFSET:
@@ -66,7 +67,7 @@ def mthp_collapse(
             if result not in NEXT_ORDER:
                 break
             alloc_failed |= result == ScanResult.ALLOC_HUGE_PAGE_FAIL
-        # One order down, if any below is enabled (7.3 line 1574); else the next offset.
+        # Refused, or not tried: one order down, if any below is enabled (7.3 line 1574); else the next offset.
         if order > MIN_ANON_ORDER and enabled & ((1 << order) - 1):
             order -= 1
         else:
@@ -84,8 +85,10 @@ def _enough(
 
     The area is not asked about: where userfaultfd is armed only isolate refuses empty pages.
     """
+    # The bitmap of present pages; at order 9 what is in swap counts too (7.3 lines 1517-1526).
     pages = 1 << order
     occupied = int(np.count_nonzero(present[offset : offset + pages]))
     if order == PMD_ORDER:
         occupied += unmapped
+    # As many as the limit of this order leaves missing (7.3 line 1528).
     return occupied >= pages - int(collapse_max_ptes_none(cc, False, order))
