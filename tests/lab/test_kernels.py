@@ -55,7 +55,9 @@ def test_what_is_not_fetched_is_not_answered_by_another(cache: Path) -> None:
         kernels.resolve("6.1", cache=cache)
     with pytest.raises(MissingPart, match=r"lab fetch 6\.12=6\.12\.9"):
         kernels.resolve("6.12=6.12.9", cache=cache)
-    for name in ("6.", "5.4", "", "6.1x", "noise"):
+    with pytest.raises(MissingPart, match=r"lab fetch 5\.4"):
+        kernels.resolve("5.4", cache=cache)
+    for name in ("6.", "", "6.1x", "noise"):
         with pytest.raises(UsageError):
             kernels.resolve(name, cache=cache)
 

@@ -73,7 +73,7 @@ def test_no_child_outlives_the_recorder(tmp_path, number):
         time.sleep(0.05)
     if number:
         recorder.send_signal(number)
-    recorder.wait(60)
+    recorder.wait(180)
     until = time.monotonic() + 30
     while (followed(tmp_path) or list(tmp_path.glob("secondsight-*"))) and time.monotonic() < until:
         time.sleep(0.05)

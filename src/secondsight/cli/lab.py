@@ -26,47 +26,113 @@ def _say(text: str) -> None:
 
 
 @app.command("kernels")
-def kernels_command(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the kernels that the lab knows, which are here, their exact versions and checksums."""
-    from secondsight.lab import kernels
-
-    here = kernels.installed()
-    if json:
-        import msgspec
-
-        rows = {
-            name: here.get(name) for name in [*kernels.NAMES, *(n for n in here if n not in kernels.NAMES)]
-        }
-        print(msgspec.json.format(msgspec.json.encode(rows)).decode())
-        return
+def kernels_command(
+    available: Annotated[
+        bool,
+        typer.Option("--available", help="List what the machine's Debian mirror has, in all its suites."),
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the kernels that are here, their exact versions and checksums; with --available, those that can be fetched."""
     from rich.console import Console
     from rich.table import Table
 
+    if available:
+        _list_available(json)
+        return
+    import msgspec
+
+    from secondsight.errors import SecondSightError
+    from secondsight.lab import kernels
+    from secondsight.lab.offers import DEFAULT
+
+    names = kernels.names_in(kernels.cache_dir() / "kernels")
+    here: dict[str, kernels.Manifest | None] = dict.fromkeys(DEFAULT)
+    torn: dict[str, str] = {}
+    for name in names:
+        try:
+            here[name] = kernels.manifest(name)
+        except SecondSightError as error:
+            torn[name] = str(error)
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(here)).decode())
+        return
     table = Table("kernel", "suite", "version", "release", "sha256 of vmlinuz", box=None)
-    for name in [*kernels.NAMES, *(n for n in here if n not in kernels.NAMES)]:
-        suite = kernels.NAMES[name.split("=")[0]][0]
-        manifest = here.get(name)
-        if manifest:
-            table.add_row(name, suite, manifest.version, manifest.release, manifest.files["vmlinuz"][:16])
+    for name in dict.fromkeys([*DEFAULT, *names]):
+        if found := here.get(name):
+            checksum = found.files.get("vmlinuz", "")[:16]
+            table.add_row(name, ", ".join(found.suites), found.version, found.release, checksum)
+        elif name in torn:
+            table.add_row(name, "", "torn", names[name], f"secondsight lab fetch --refresh {name}")
         else:
-            table.add_row(name, suite, "not here", "", f"secondsight lab fetch {name}")
-    Console(soft_wrap=True).print(table)
+            table.add_row(name, "", "not here", "", f"secondsight lab fetch {name}")
+    Console(soft_wrap=True, width=_width()).print(table)
+
+
+def _width() -> int | None:
+    """Columns to print in: as many as a row needs where nobody looks at a terminal."""
+    return None if sys.stdout.isatty() else 400
+
+
+def _list_available(json: bool) -> None:
+    import msgspec
+    from rich.console import Console
+    from rich.table import Table
+
+    from secondsight.lab.fetch import available
+    from secondsight.lab.offers import NEWEST, choose, series_of, version_key
+
+    offers = sorted(available(say=_say), key=lambda offer: version_key(offer.version))
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(offers)).decode())
+        return
+    names: dict[str, list[str]] = {}
+    for name in [*dict.fromkeys(series_of(offer.version) for offer in offers), NEWEST]:
+        names.setdefault(choose(name, offers).version, []).append(name)
+    table = Table("version", "release", "suites", "MB", "called", box=None)
+    for offer in offers:
+        size = f"{offer.size / 1e6:.0f}" if offer.listed else f"~{offer.size / 1e6:.0f} *"
+        row = (offer.version, offer.release, ", ".join(offer.suites), size)
+        table.add_row(*row, ", ".join(names.get(offer.version, [])))
+    console = Console(soft_wrap=True, width=_width())
+    console.print(table)
+    if not all(offer.listed for offer in offers):
+        console.print(
+            "* the lists no longer name its modules: they come from the pool, and the kernel checks their signatures"
+        )
 
 
 @app.command("fetch")
 def fetch_command(
     names: Annotated[
-        list[str] | None, typer.Argument(help="6.1, 6.12, newest, or a pin; all three when left out.")
+        list[str] | None,
+        typer.Argument(
+            help="newest, a series (6.12), a version (6.12.43) or a pin (6.12=6.12.43-1~bpo12+1); 6.1, 6.12 and newest when left out."
+        ),
     ] = None,
     refresh: Annotated[bool, typer.Option(help="Look for a newer version of a kernel that is here.")] = False,
 ) -> None:
     """Fetch kernels with the machine's own apt client into the user's cache; nothing is installed."""
-    from secondsight.lab import kernels
     from secondsight.lab.fetch import fetch
+    from secondsight.lab.offers import DEFAULT
 
-    for name in names or kernels.NAMES:
+    for name in names or DEFAULT:
         kernel = fetch(name, refresh=refresh, say=_say)
         print(f"{name}: {kernel.version} ({kernel.release})")
+
+
+@app.command("drop")
+def drop_command(names: Annotated[list[str], typer.Argument(help="Names that `lab kernels` lists.")]) -> None:
+    """Remove kernels from the user's cache; what they answered stays."""
+    from secondsight.lab.fetch import drop
+
+    for name in names:
+        freed = drop(name, say=_say)
+        print(
+            f"{name}: {freed / 1e6:.0f} MB freed"
+            if freed
+            else f"{name}: removed; another name stands for its kernel"
+        )
 
 
 @app.command("boot")

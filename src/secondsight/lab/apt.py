@@ -1,39 +1,53 @@
-"""The machine's own apt client, with a state folder of ours: it finds, verifies and downloads, no more.
+"""The machine's own apt client, with a state folder of ours: it lists, verifies and downloads, no more.
 
 The sources are derived from the machine's: where it says which mirror serves a Debian suite, and by which
-keyring it is signed, the suites that the lab needs are asked of the same mirror. No file of the system is
+keyring it is signed, the suites that have kernels are asked of the same mirror. No file of the system is
 written.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
+import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from secondsight.errors import MissingPart, SecondSightError, UsageError
-from secondsight.lab.kernels import NAMES, Package
+from secondsight.errors import MissingPart, SecondSightError
+from secondsight.lab.offers import Offer, Package
 
 ETC_APT = Path("/etc/apt")
 
-# Debian's own suites; a mirror that serves one of them serves them all (security and -updates apart).
+SUITES = (
+    "bullseye", "bullseye-updates", "bookworm", "bookworm-updates", "bookworm-backports",
+    "trixie", "trixie-updates", "trixie-backports", "sid", "experimental",
+)  # fmt: skip
+"""Debian's suites that have kernels; a mirror that serves one of them serves them all."""
+SECURITY = ("bullseye-security", "bookworm-security", "trixie-security")
+"""Those that have a mirror of their own."""
+
 SUITE = re.compile(
-    r"(?:bullseye|bookworm|trixie|forky|duke|sid|oldstable|stable|testing|unstable)(-security)?$"
+    r"(?:bullseye|bookworm|trixie|forky|duke|sid|oldoldstable|oldstable|stable|testing|unstable|experimental)(-security)?$"
 )
+_HELPER = "/usr/lib/apt/apt-helper"
+_SPEED = 5e6  # bytes a second, until a download was timed
 
 
 class Source:
-    """One apt source: *uri* serves *suite*; *signed_by* is its keyring, or empty for apt's default."""
+    """One apt source: *uri* serves *suite*; *signed_by* is its keyring, or empty for apt's default; *trusted*: asked without one."""
 
-    def __init__(self, uri: str, suite: str, signed_by: str) -> None:
-        self.uri, self.suite, self.signed_by = uri.rstrip("/"), suite, signed_by
+    def __init__(self, uri: str, suite: str, signed_by: str, trusted: bool = False) -> None:
+        self.uri, self.suite, self.signed_by, self.trusted = uri.rstrip("/"), suite, signed_by, trusted
 
     def line(self, suite: str) -> str:
         """The sources.list line that asks this mirror for *suite*."""
-        option = f"[signed-by={self.signed_by}] " if self.signed_by else ""
+        options = [f"signed-by={self.signed_by}"] if self.signed_by else []
+        options += ["trusted=yes"] if self.trusted else []
+        option = f"[{' '.join(options)}] " if options else ""
         return f"deb {option}{self.uri} {suite} main"
 
 
@@ -59,7 +73,7 @@ def _one_line(text: str) -> Iterator[Source]:
         hit = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)\s+\S", line)
         if hit:
             signed = re.search(r"signed-by=(\S+)", hit[1] or "")
-            yield Source(hit[2], hit[3], signed[1] if signed else "")
+            yield Source(hit[2], hit[3], signed[1] if signed else "", "trusted=yes" in (hit[1] or "").split())
 
 
 def _deb822(text: str) -> Iterator[Source]:
@@ -83,11 +97,12 @@ def _deb822(text: str) -> Iterator[Source]:
         for uri in fields.get("uris", "").split():
             for suite in fields.get("suites", "").split():
                 # A key spelt out in the stanza cannot be named in a line: apt's default keyring it is.
-                yield Source(uri, suite, signed if signed.startswith("/") else "")
+                trusted = fields.get("trusted", "").lower() == "yes"
+                yield Source(uri, suite, signed if signed.startswith("/") else "", trusted)
 
 
 def derive_sources(sources: list[Source]) -> list[str]:
-    """Lines for every suite in NAMES, on the mirrors of *sources*. Raises MissingPart if none is Debian's."""
+    """Lines for SUITES, and for SECURITY where the machine has a mirror of those. Raises MissingPart if no source is Debian's."""
     main: Source | None = None
     security: Source | None = None
     for source in sources:
@@ -101,14 +116,7 @@ def derive_sources(sources: list[Source]) -> list[str]:
             "no Debian mirror in /etc/apt/sources.list or sources.list.d, so no kernel can be fetched; "
             "give a kernel of your own: --kernel /path/vmlinuz --modules DIR"
         )
-    suites = dict.fromkeys(suite for group in NAMES.values() for suite in group)
-    lines = []
-    for suite in suites:
-        if suite.endswith("-security"):
-            lines += [security.line(suite)] if security else []
-        else:
-            lines.append(main.line(suite))
-    return lines
+    return [main.line(suite) for suite in SUITES] + ([security.line(s) for s in SECURITY] if security else [])
 
 
 class Archive:
@@ -122,17 +130,21 @@ class Archive:
                     "give your own: --kernel /path/vmlinuz --modules DIR"
                 )
         self._say, self._fresh = say, False
-        lines = derive_sources(machine_sources())
+        self._lines = derive_sources(machine_sources())
+        self._mirror = self._lines[0].split()[-3]
         for part in ("lists/partial", "cache/archives/partial"):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        (folder / "sources.list").write_text("\n".join(lines) + "\n")
+        (folder / "sources.list").write_text("\n".join(self._lines) + "\n")
         (folder / "status").touch()
+        self._timed = folder / "speed"
         options = {
             "Dir::Etc::sourcelist": folder / "sources.list",
             "Dir::Etc::sourceparts": "-",
             "Dir::State::lists": folder / "lists",
             "Dir::State::status": folder / "status",
             "Dir::Cache": folder / "cache",
+            "Dir::Cache::pkgcache": "pkgcache.bin",  # containers turn it off, and each question reads all lists anew
+            "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
             "APT::Architecture": "amd64",
             "APT::Architectures": "amd64",
             "APT::Sandbox::User": "",  # the cache is the user's: apt's own user could not write there
@@ -142,93 +154,179 @@ class Archive:
         }
         self._options = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
 
-    def kernel_packages(self, suites: tuple[str, ...], series: str, pin: str | None) -> list[Package]:
-        """The packages of the newest kernel in *suites*, or of version *pin* of *series*.
+    @property
+    def speed(self) -> float:
+        """Bytes a second that the last download came at; a guess before the first."""
+        try:
+            return float(self._timed.read_text())
+        except (OSError, ValueError):
+            return _SPEED
 
-        Raises UsageError when the archive has no such version, with those it has.
+    def offers(self) -> list[Offer]:
+        """Every kernel for amd64 that the mirror has in some suite; no cloud, no real-time kernels.
+
+        Raises SecondSightError when no suite can be read.
         """
         self._update()
-        if pin is None:
-            image, version = self._newest(suites)
-        else:
-            image, version = self._pinned(series, pin)
-        stanza = self._show(image, version)
-        # Until 7.x one package holds all; since then linux-image is empty and depends on three that are not.
-        parts = re.findall(r"\b(linux-(?:base|binary|modules)-\S+) \(= ([^)]+)\)", stanza["depends"])
-        return [self._package(name, number) for name, number in (parts or [(image, version)])]
-
-    def unpack(self, package: Package, work: Path, tree: Path) -> None:
-        """Download *package* into *work*, check its sha256, unpack it into *tree*, delete the download."""
-        self._say(f"fetching {package.name} {package.version} ({package.size / 1e6:.0f} MB)")
-        self._run("apt-get", "download", f"{package.name}={package.version}", cwd=work)
-        debs = list(work.glob(f"{package.name}_*.deb"))
-        if len(debs) != 1:
-            raise SecondSightError(f"apt fetched {len(debs)} files for {package.name}, not one")
-        if (got := sha256(debs[0])) != package.sha256:
-            raise SecondSightError(
-                f"{package.name}: sha256 is {got}, the archive says {package.sha256}; fetch again"
-            )
-        self._run("dpkg-deb", "-x", str(debs[0]), str(tree))
-        debs[0].unlink()
-
-    def _update(self) -> None:
-        if not self._fresh:
-            self._say("reading Debian's package lists")
-            self._run("apt-get", "update", "-o", "APT::Update::Error-Mode=any")
-            self._fresh = True
-
-    def _newest(self, suites: tuple[str, ...]) -> tuple[str, str]:
-        """The real package, and its version, that the newest ``linux-image-amd64`` of *suites* stands for."""
-        for row in self._madison("linux-image-amd64"):
-            if row[2] in suites:  # newest first
-                depends = self._show("linux-image-amd64", row[1])["depends"]
-                hit = re.search(r"\b(linux-image-[0-9]\S*)(?: \(= ([^)]+)\))?", depends)
-                if hit:
-                    return hit[1], hit[2] or self._madison(hit[1])[0][1]
-        raise SecondSightError(f"the mirror has no linux-image-amd64 in {' or '.join(suites)}")
-
-    def _pinned(self, series: str, pin: str) -> tuple[str, str]:
-        names = self._run(
-            "apt-cache", "search", "--names-only", r"^linux-image-[0-9.]+[-+][^ ]*amd64$"
-        ).split("\n")
-        images = [
-            name for line in names if (name := line.split(" ")[0]) and not re.search(r"-(cloud|rt)-", name)
+        found = self._run(
+            "apt-cache",
+            "search",
+            "--names-only",
+            r"^linux-(image|base|binary|modules)-[0-9.]+([-+][^ ]*)?-amd64$",
+        )
+        names = [
+            name for line in found.splitlines() if not re.search(r"-(cloud|rt)-", name := line.split(" ")[0])
         ]
-        rows = self._madison(*images)
-        for name, version, _ in rows:
-            if version == pin:
-                return name, version
-        same = sorted({version for _, version, _ in rows if version.startswith(f"{series}.")})
-        raise UsageError(f"the archive has no kernel {pin}; of {series} it has {', '.join(same) or 'none'}")
-
-    def _madison(self, *names: str) -> list[tuple[str, str, str]]:
-        """(package, version, suite) for each that the archive has, newest first within a package."""
-        rows = []
+        if not names:
+            return []
+        suites: dict[tuple[str, str], list[str]] = {}
         for line in self._run("apt-cache", "madison", *names).splitlines():
             cells = [cell.strip() for cell in line.split("|")]
             if len(cells) == 3 and len(where := cells[2].split()) >= 2:
-                rows.append((cells[0], cells[1], where[1].split("/")[0]))
-        return rows
+                suites.setdefault((cells[0], cells[1]), []).append(where[1].split("/")[0])
+        stanzas = list(_stanzas(self._run("apt-cache", "show", *names)))
+        packages = {(s["package"], s["version"]): _package(s) for s in stanzas}
+        offers: dict[tuple[str, str], Offer] = {}
+        for stanza in stanzas:
+            key = stanza["package"], stanza["version"]
+            depends = stanza.get("depends", "")
+            # A name without the ABI's number depends on the kernel that it stands for.
+            if not key[0].startswith("linux-image-") or re.search(r"\blinux-image-[0-9]", depends):
+                continue
+            # Until 6.18 one package holds all; since then linux-image is empty and depends on three that are not.
+            parts = re.findall(r"\b(linux-(?:base|binary|modules)-\S+) \(= ([^)]+)\)", depends)
+            whole = not any(name.startswith("linux-modules-") for name, _ in parts)
+            held = (
+                [key]
+                if whole
+                else [part for part in parts if part in packages or not part[0].startswith("linux-binary-")]
+            )
+            found_in = tuple(packages.get(part) or _unlisted(*part) for part in held)
+            offers[key] = Offer(
+                key[1], key[0].removeprefix("linux-image-"), tuple(suites.get(key, ())), found_in
+            )
+        return list(offers.values())
 
-    def _show(self, name: str, version: str) -> dict[str, str]:
-        text = self._run("apt-cache", "show", f"{name}={version}").split("\n\n")[0]
-        pairs = (line.split(": ", 1) for line in text.splitlines() if re.match(r"[A-Za-z0-9-]+: ", line))
-        return {key.lower(): value for key, value in pairs}
+    def unpack(self, package: Package, work: Path, tree: Path, wanted: Callable[[str], bool]) -> None:
+        """Download *package* into *work*, check its sha256, put the files that are *wanted* (by their path) into *tree*.
 
-    def _package(self, name: str, version: str) -> Package:
-        stanza = self._show(name, version)
-        return Package(name, version, stanza["sha256"], int(stanza["size"]), stanza["filename"])
+        One that is not listed comes from the mirror's pool without a checksum: its modules are for the kernel itself to check.
+        Raises SecondSightError where the mirror has lost it, or what came is not what the archive lists.
+        """
+        self._say(f"fetching {package.name} {package.version} ({package.size / 1e6:.0f} MB)")
+        since = time.monotonic()
+        try:
+            if package.listed:
+                self._run("apt-get", "download", f"{package.name}={package.version}", cwd=work)
+            else:
+                place = f"{self._mirror}/{package.filename}"
+                self._run(_HELPER, "download-file", place, str(work / Path(package.filename).name))
+        except SecondSightError as error:
+            if re.search(r"404|Not Found|File not found|Can't find a source|was not found", str(error)):
+                raise SecondSightError(
+                    f"the mirror no longer has {package.name} {package.version}; "
+                    "`secondsight lab kernels --available` lists what it has now"
+                ) from None
+            raise
+        if (took := time.monotonic() - since) > 0.5:
+            self._timed.write_text(f"{package.size / took:.0f}\n")
+        debs = list(work.glob(f"{package.name}_*.deb"))
+        if len(debs) != 1:
+            raise SecondSightError(f"apt fetched {len(debs)} files for {package.name}, not one")
+        if package.listed and (got := sha256(debs[0])) != package.sha256:
+            raise SecondSightError(
+                f"{package.name}: sha256 is {got}, the archive says {package.sha256}; fetch again"
+            )
+        _extract(debs[0], tree, wanted)
+        debs[0].unlink()
+
+    def _update(self) -> None:
+        """Bring the lists up to date. A suite that the mirror has not is left out; one that did not come is as it was before."""
+        if self._fresh:
+            return
+        self._say("reading Debian's package lists")
+        asked = {line.split()[-2] for line in self._lines}
+        done = self._start("apt-get", "update", "-o", "APT::Update::Error-Mode=any")
+        self._fresh = True
+        if not done.returncode:
+            return
+        errors = [line[2:].strip() for line in done.stderr.splitlines() if line.startswith("E:")]
+        absent = set(
+            re.findall(r"The repository '\S+ (\S+) (?:In)?Release' does not have a Release file", done.stderr)
+        )
+        failed = set(re.findall(r"/dists/([a-z]+(?:-[a-z]+)?)/", "\n".join(errors))) | absent
+        why = errors[0] if errors else "it said nothing"
+        if not failed or failed >= asked:
+            raise SecondSightError(f"apt-get update failed: {why}")
+        if absent:
+            self._say(f"the mirror has no {', '.join(sorted(absent))}")
+        if failed - absent:
+            why = next((error for error in errors if "/dists/" in error), why)
+            self._say(f"not brought up to date: {', '.join(sorted(failed - absent))} ({why})")
 
     def _run(self, program: str, *words: str, cwd: Path | None = None) -> str:
-        options = [] if program == "dpkg-deb" else self._options
-        done = subprocess.run(
-            [program, *options, *words], cwd=cwd, capture_output=True, text=True, errors="replace"
-        )
+        done = self._start(program, *words, cwd=cwd)
         if done.returncode:
             lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
             errors = [line for line in lines if line.startswith("E:")] or lines or ["it said nothing"]
             raise SecondSightError(f"{program} {words[0]} failed: {errors[0].removeprefix('E:').strip()}")
         return done.stdout
+
+    def _start(self, program: str, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        # What it says is read, so it says it in one language.
+        return subprocess.run(
+            [program, *self._options, *words], cwd=cwd, env=os.environ | {"LC_ALL": "C.UTF-8"},
+            capture_output=True, text=True, errors="replace",
+        )  # fmt: skip
+
+
+def _stanzas(text: str) -> Iterator[dict[str, str]]:
+    """The fields of each stanza that apt-cache shows, by their names in small letters."""
+    for stanza in text.split("\n\n"):
+        pairs = (line.split(": ", 1) for line in stanza.splitlines() if re.match(r"[A-Za-z0-9-]+: ", line))
+        fields = {key.lower(): value for key, value in pairs}
+        if "package" in fields:
+            yield fields
+
+
+def _package(stanza: dict[str, str]) -> Package:
+    unpacked = int(stanza.get("installed-size", "0")) << 10
+    return Package(
+        stanza["package"],
+        stanza["version"],
+        stanza["sha256"],
+        int(stanza["size"]),
+        stanza["filename"],
+        unpacked,
+    )
+
+
+def _unlisted(name: str, version: str) -> Package:
+    """A package of the source ``linux`` that the lists have no more, where the pool keeps it."""
+    place = f"pool/main/l/linux/{name}_{version.rpartition(':')[2]}_amd64.deb"
+    modules = name.startswith("linux-modules-")
+    return Package(name, version, "", 160_000_000 if modules else 1_200_000, place, listed=False)
+
+
+def _extract(deb: Path, tree: Path, wanted: Callable[[str], bool]) -> None:
+    """The files of the package *deb* that are *wanted*, by their path without a leading slash, into *tree*."""
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                for member in archive:
+                    path = member.name.removeprefix("./")
+                    content = archive.extractfile(member) if member.isfile() and wanted(path) else None
+                    if content is None or ".." in Path(path).parts:
+                        continue
+                    (tree / path).parent.mkdir(parents=True, exist_ok=True)
+                    with (tree / path).open("wb") as out:
+                        shutil.copyfileobj(content, out, 1 << 20)
+            process.stdout.read()
+        except tarfile.TarError as error:
+            raise SecondSightError(f"{deb.name}: not a package that dpkg-deb can read ({error})") from None
+    if process.returncode:
+        raise SecondSightError(f"{deb.name}: dpkg-deb could not read it (status {process.returncode})")
 
 
 def sha256(path: Path) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from secondsight.lab import kernels
+from secondsight.lab.offers import series_of
 from secondsight.lab.run import Failure, blocks_of, run
 from secondsight.mm.profiles import for_kernel, newest
 from secondsight.mm.rules import Rules
@@ -82,7 +83,10 @@ def compare(
 ) -> Report:  # fmt: skip
     """Ask *kernel* on *mmu* and the model under *rules* (the kernel's own by default), and compare."""
     booted = kernels.resolve(kernel)
-    rules = rules or for_kernel(booted.release)
+    if rules is None:
+        rules = for_kernel(booted.release)
+        if series_of(booted.release) != rules.name:
+            say(f"{booted.release} has no profile of its own; it is compared under that of {rules.name}")
     scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
     answers = run(scenarios, booted, mmu, states=states, size=size, say=say)
     report = Report(booted.release, mmu, rules.title, len(scenarios))

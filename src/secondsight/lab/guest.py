@@ -29,6 +29,10 @@ LOST = re.compile(
 )
 
 
+INIT_FAILED = 97
+"""The status with which the guest's /init gives up; its last words on the console begin with ``init:``."""
+
+
 class GuestDied(SecondSightError):
     """The guest crashed, hung or fell silent; ``console`` is what it had printed, ``why`` the reason.
 
@@ -37,7 +41,7 @@ class GuestDied(SecondSightError):
 
     def __init__(self, why: str, console: str, *, status: int | None = None, lines: int = 15) -> None:
         self.why, self.console, self.status = why, console, status
-        tail = "\n".join(f"  | {line}" for line in console.rstrip().splitlines()[-lines:])
+        tail = "\n".join(f"  | {line}" for line in (console.rstrip().splitlines()[-lines:] if lines else ()))
         super().__init__(f"the guest died: {why}" + (f"; its console ended with\n{tail}" if tail else ""))
 
 
@@ -120,6 +124,10 @@ class Guest:
             if self._status is not None and (ended or left <= 0):
                 if self._status == 0:
                     return None
+                if self._status == INIT_FAILED and (said := re.findall(r"^init: (.*)$", self.console, re.M)):
+                    modules = re.findall(r"^insmod: (.*)$", self.console, re.M)
+                    why = "; ".join([said[-1], *modules])
+                    raise GuestDied(why, self.console, status=self._status, lines=0)
                 why = f"its program ended with status {self._status}"
                 raise GuestDied(why, self.console, status=self._status)
             # A lost kernel is given half a second to print its trace.

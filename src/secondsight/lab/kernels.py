@@ -1,15 +1,8 @@
 """Kernels for the lab: found with the machine's own apt client, kept in the user's cache, never installed.
 
-A kernel is two things here: a ``vmlinuz`` and the modules that the lab loads. They come from Debian:
-
-    name      suite                          package that holds vmlinuz          modules in
-    6.1       bookworm, bookworm-security    linux-image-6.1.0-N-amd64           the same
-    6.12      trixie                         linux-image-6.12.N+deb13-amd64      the same
-    newest    sid                            linux-binary-7.N…-amd64             linux-modules-7.N…-amd64
-
-``6.1=6.1.170-3`` pins one of the versions that the archive still has. Anything with a slash is a path to a
-vmlinuz of the user's own. In the cache, ``kernels/RELEASE/`` holds ``vmlinuz``, ``config``, ``modules/*.ko*``
-and ``manifest.json``; ``kernels/names.json`` says which release a name stands for.
+A kernel is two things here: a ``vmlinuz`` and the modules that the lab loads. They come from any suite of Debian's (``offers`` says
+what a name means), and anything with a slash is a path to a vmlinuz of the user's own. In the cache, ``kernels/RELEASE/`` holds
+``vmlinuz``, ``config``, ``modules/*.ko*`` and ``manifest.json``; ``kernels/names.json`` says which release a name stands for.
 """
 
 from __future__ import annotations
@@ -26,17 +19,12 @@ from pathlib import Path
 import msgspec
 
 from secondsight.errors import InputError, MissingPart, SecondSightError, UsageError
-
-NAMES: dict[str, tuple[str, ...]] = {
-    "6.1": ("bookworm", "bookworm-security"),
-    "6.12": ("trixie",),
-    "newest": ("sid",),
-}
-"""The kernels that the lab knows by name, and the Debian suites where each is looked for."""
+from secondsight.lab.offers import NEWEST, Package, is_series, valid, version_key
 
 MODULES = (
     "irqbypass", "kvm", "ccp", "kvm-amd", "kvm-intel",  # the secondary MMUs
     "brd", "zram", "zsmalloc", "842_compress", "842_decompress", "lz4_compress", "lz4hc_compress",  # swap
+    "rng-core",  # which ccp needs in 5.10
     "qemu_fw_cfg",  # the note that lets a host-side drgn find the kernel
     "virtio", "virtio_ring", "virtio_pci", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_console",
 )  # fmt: skip
@@ -50,7 +38,8 @@ class Kernel(msgspec.Struct, frozen=True):
 
     *name*: what the user called it; *release*: ``uname -r``; *version*: Debian's package version, or
     *release* for a kernel of the user's own; *vmlinuz*: the bzImage; *modules*: a folder searched for
-    ``NAME.ko``, ``.ko.xz``, ``.ko.gz`` or ``.ko.zst`` at any depth, or None.
+    ``NAME.ko``, ``.ko.xz``, ``.ko.gz`` or ``.ko.zst`` at any depth, or None; *checks*: it has to check their signatures, since
+    nobody else vouches for them.
     """
 
     name: str
@@ -58,6 +47,7 @@ class Kernel(msgspec.Struct, frozen=True):
     version: str
     vmlinuz: Path
     modules: Path | None
+    checks: bool = False
 
     def module(self, name: str) -> bytes | None:
         """The ELF of module *name* (``kvm-amd``), decompressed; None where this kernel has no such file."""
@@ -93,16 +83,6 @@ class Kernel(msgspec.Struct, frozen=True):
         return order
 
 
-class Package(msgspec.Struct, frozen=True):
-    """A Debian package as it was fetched: *sha256* is the archive's, checked against the file."""
-
-    name: str
-    version: str
-    sha256: str
-    size: int
-    filename: str
-
-
 class Manifest(msgspec.Struct, frozen=True):
     """What ``manifest.json`` of a kernel in the cache says."""
 
@@ -114,6 +94,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """sha256 of every kept file, by its path in the kernel's folder."""
     builtin: list[str]
     """Those of MODULES that this kernel has built in."""
+    suites: tuple[str, ...] = ()
+    """Debian's suites that had this version when it was fetched."""
 
 
 def cache_dir() -> Path:
@@ -146,18 +128,24 @@ def locked(path: Path, say: Say | None = None) -> Iterator[None]:
         yield
 
 
-def installed(cache: Path | None = None) -> dict[str, Manifest]:
-    """The manifests of the kernels in the cache, by name. Raises InputError on a torn one."""
+def manifest(name: str, cache: Path | None = None) -> Manifest:
+    """The manifest of kernel *name* in the cache. Raises InputError or MissingPart where it is torn or gone."""
     folder = (cache or cache_dir()) / "kernels"
-    return {name: _manifest(folder / release) for name, release in names_in(folder).items()}
+    return read_manifest(folder / names_in(folder)[name])
+
+
+def installed(cache: Path | None = None) -> dict[str, Manifest]:
+    """The manifests of the kernels in the cache, by name. Raises InputError or MissingPart where one is torn or gone."""
+    folder = (cache or cache_dir()) / "kernels"
+    return {name: read_manifest(folder / release) for name, release in names_in(folder).items()}
 
 
 def resolve(name: str, *, modules: Path | None = None, cache: Path | None = None) -> Kernel:
     """The kernel that *name* stands for.
 
-    *name* is one of NAMES, a pin (``6.1=6.1.170-3``), the version or release of a kernel in the cache or the
-    beginning of one (``7.2``, ``6.1.0-56-amd64``), or a path to a vmlinuz, for which *modules* is its module
-    tree. Raises UsageError for a name that means nothing, MissingPart for a kernel that has not been fetched.
+    *name* is what it was fetched as, the version or release of a kernel in the cache or the beginning of one (``7.2``,
+    ``6.1.0-56-amd64``), or a path to a vmlinuz, for which *modules* is its module tree. Raises UsageError for a name that
+    means nothing, MissingPart for a kernel that has not been fetched.
     """
     if "/" in name:
         return _own(Path(name), modules)
@@ -165,46 +153,62 @@ def resolve(name: str, *, modules: Path | None = None, cache: Path | None = None
         raise UsageError(f"a module tree goes with a path to a vmlinuz, and {name!r} is a name")
     folder = (cache or cache_dir()) / "kernels"
     names = names_in(folder)
+    if name not in names and name:
+        name = _stands_for(name, names, folder) or name
     if name in names:
         return cached(name, folder / names[name])
-    manifests = {known: _manifest(folder / release) for known, release in names.items()}
-    begins = re.compile(re.escape(name) + r"([.\-+~]|$)")
-    hits = [
-        (text == name, known, names[known])
-        for known, manifest in manifests.items()
-        for text in (manifest.version, manifest.release)
-        if begins.match(text)
-    ]
-    # `6.1` not fetched must not be answered by a pin of it.
-    if hits and name not in NAMES:
-        _, known, release = max(hits, key=lambda hit: (hit[0], hit[1] in NAMES))
-        return cached(known, folder / release)
-    if name in NAMES or name.split("=")[0] in NAMES:
+    if valid(name):
         raise MissingPart(f"kernel {name} is not in the cache; `secondsight lab fetch {name}` gets it")
     raise UsageError(
-        f"no kernel is called {name!r}; known are {', '.join(NAMES)}, a pin such as 6.1=VERSION, or a path"
+        f"no kernel is called {name!r}; a kernel is newest, a series (6.12), a version (6.12.43), a pin (6.1=VERSION) or a path"
     )
+
+
+def _stands_for(name: str, names: dict[str, str], folder: Path) -> str | None:
+    """The name, of those in the cache, of the newest kernel whose version or release is *name* or begins so."""
+    begins = re.compile(re.escape(name) + r"([.\-+~]|$)")
+    hits = []
+    for known, release in names.items():
+        # One version of a series must not pass for the newest of it, which a series or `newest` was when it was fetched.
+        if is_series(name) and not (known == NEWEST or is_series(known)):
+            continue
+        with contextlib.suppress(SecondSightError):
+            version = read_manifest(folder / release).version
+            if begins.match(version) or begins.match(release):
+                hits.append((name in (version, release), version_key(version), known))
+    return max(hits)[2] if hits else None
 
 
 def cached(name: str, folder: Path) -> Kernel:
     """The kernel *name*, kept in *folder*. Raises MissingPart or InputError where its manifest is gone or torn."""
-    manifest = _manifest(folder)
-    return Kernel(name, manifest.release, manifest.version, folder / "vmlinuz", folder / "modules")
+    manifest = read_manifest(folder)
+    checks = not all(package.listed for package in manifest.packages)
+    return Kernel(name, manifest.release, manifest.version, folder / "vmlinuz", folder / "modules", checks)
 
 
 def _own(vmlinuz: Path, modules: Path | None) -> Kernel:
     if not vmlinuz.is_file():
         raise UsageError(f"no kernel at {vmlinuz}; give a path to a bzImage (vmlinuz)")
     with vmlinuz.open("rb") as handle:
-        head = handle.read(0x210)
+        head = handle.read(0x250)
         # The boot protocol's header: "HdrS" at 0x202; at 0x20e, less 512, where the version string lies
         # (Documentation/arch/x86/boot.rst).
+        if head[0x38:0x3C] == b"ARM\x64" or head[4:8] == b"zimg":
+            # Documentation/arch/arm64/booting.rst; an EFI zboot image says what it packs, not for whom.
+            raise InputError(
+                str(vmlinuz),
+                "byte 56",
+                "a kernel of another architecture; the lab's machines take amd64 ones",
+            )
         if head[0x202:0x206] != b"HdrS":
             raise InputError(
                 str(vmlinuz),
                 "byte 514",
                 "not an x86 bzImage (no HdrS); give the vmlinuz, not the ELF vmlinux",
             )
+        # xloadflags, bit 0 (XLF_KERNEL_64), since protocol 2.12.
+        if int.from_bytes(head[0x206:0x208], "little") >= 0x20C and not head[0x236] & 1:
+            raise InputError(str(vmlinuz), "byte 566", "a 32-bit kernel; the lab's machines take amd64 ones")
         handle.seek(0x200 + int.from_bytes(head[0x20E:0x210], "little"))
         words = handle.read(256).split(b"\0")[0].split()
     release = words[0].decode("ascii", "replace") if words else vmlinuz.name
@@ -226,7 +230,8 @@ def names_in(folder: Path) -> dict[str, str]:
         ) from None
 
 
-def _manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in *folder* of the cache. Raises InputError or MissingPart where it is torn or gone."""
     path = folder / "manifest.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)

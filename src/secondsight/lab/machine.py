@@ -25,7 +25,7 @@ from typing import Protocol
 
 from secondsight.errors import MissingPart
 from secondsight.lab import initramfs
-from secondsight.lab.guest import Guest, GuestDied
+from secondsight.lab.guest import INIT_FAILED, Guest, GuestDied
 from secondsight.lab.kernels import Kernel, Say, cache_dir
 
 COMMAND_LINE = (
@@ -35,6 +35,7 @@ COMMAND_LINE = (
     "transparent_hugepage=madvise "  # nothing is registered with khugepaged that did not ask for it, nor what it forks
     "cryptomgr.notests=1 mitigations=off audit=0 apparmor=0 random.trust_cpu=on"  # two seconds of the boot
 )
+_NUMBERS = {"Y": "1", "N": "0"}
 
 
 class Launch:
@@ -142,7 +143,14 @@ class Machine:
         bases = initramfs.build(kernel, cache, say)
         loads = {name: self.modules.get(name, "") for name in kernel.load_order(*self.modules)}
         top = initramfs.overlay({"/init": init_script(loads, self.check, main).encode(), **files})
-        line = " ".join(f"{COMMAND_LINE} {self.append} {append}".split())
+        # A module that is built in takes its parameters from here; one that is not listed by the archive is checked by the kernel.
+        options = " ".join(
+            f"{name.replace('-', '_')}.{option}"
+            for name, text in self.modules.items()
+            for option in text.split()
+        )
+        enforce = "module.sig_enforce=1" if kernel.checks else ""
+        line = " ".join(f"{COMMAND_LINE} {options} {enforce} {self.append} {append}".split())
         memory_mib = min(memory_mib, self.most_mib)
         return _running(self, cache or cache_dir(), kernel, [*bases, top], line, memory_mib, qmp)
 
@@ -202,8 +210,10 @@ def init_script(modules: Mapping[str, str], check: Mapping[str, str], main: Sequ
     ``/dev/ram0`` becomes swap and ``/dev/ram1`` is left for direct I/O (both brd, memory only when used).
     """
     loads = "\n".join(f"insmod /mod/{name}.ko {options}".rstrip() for name, options in modules.items())
+    # A parameter that is an integer in some kernels (kvm_amd's npt before 5.13) reads 1 or 0.
     checks = "\n".join(
-        f'[ "$(cat {path} 2>/dev/null)" = "{value}" ] || fail "{path} holds $(cat {path} 2>&1), not {value}"'
+        f'case "$(cat {path} 2>/dev/null)" in {value}|{_NUMBERS.get(value, value)}) ;; '
+        f'*) fail "{path} holds $(cat {path} 2>&1), not {value}" ;; esac'
         for path, value in check.items()
     )
     exports = "\n".join(f"export {name}={value}" for name, value in initramfs.PYTHON.items())
@@ -224,8 +234,10 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 exec 9<>/dev/lab
 stty raw -echo <&9
 finish() {{ echo "{{\\"exit\\":$1}}" >&9; sleep 0.1; poweroff -f; }}
-fail() {{ echo "init: $1"; finish 97; sleep 60; }}
+fail() {{ echo "init: $1"; finish {INIT_FAILED}; sleep 60; }}
 {loads}
+[ -e /dev/kvm ] || fail "this kernel has no KVM for this machine (CONFIG_KVM_AMD, CONFIG_KVM_INTEL); a kernel given by its path \\
+needs its modules: --modules DIR"
 {checks}
 [ -b /dev/ram0 ] && mkswap /dev/ram0 >/dev/null && swapon /dev/ram0
 python3 -S {arguments} 9>&-

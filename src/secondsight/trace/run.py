@@ -124,6 +124,7 @@ def record_run(
             "--trace-mem=yes",
             "--basic-counts=no",
             "--trace-children=yes",
+            "--vgdb=no",  # nobody debugs it; its pipes would stay in the folder of temporary files after a kill
             f"{_LOG}{directory}/%p",
             *command,
         ]
