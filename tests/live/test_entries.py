@@ -19,10 +19,9 @@ from secondsight.errors import MissingPart
 from secondsight.live import capture
 from secondsight.live.explain import explain
 from secondsight.live.process import Process
-from secondsight.live.surroundings import Surroundings
 from secondsight.mm.config import Knobs
 from support import laid_out
-from support.snapshots import BLOCK, START, columns, snapshot
+from support.snapshots import BLOCK, KNOWN, START, columns, snapshot
 
 
 def entry(kind, offset):
@@ -128,7 +127,9 @@ def test_a_droppable_area_is_exempt_from_page_lazyfree():
 )
 def test_a_process_that_khugepaged_does_not_know(registered, status, known):
     taken = snapshot(used())
-    header = msgspec.structs.replace(taken.header, surroundings=Surroundings(registered=registered))
+    header = msgspec.structs.replace(
+        taken.header, surroundings=msgspec.structs.replace(KNOWN, registered=registered)
+    )
     answer = explain(dataclasses.replace(taken, header=header))
     (block,) = answer.blocks
     assert (block.status, block.known) == (status, known) and answer.registered is registered

@@ -26,6 +26,9 @@ FACTS_72 = Facts(
     soft_accessed=True,
 )
 
+#: nothing of the surroundings stands in the way, and all was read
+KNOWN = Surroundings(registered=True, without_anon_vma=(), huge_blocks=1000, headroom=-1, distances=False)
+
 
 def columns(blocks, secondary=True):
     """Blocks of 512 anonymous, writable, idle pages from START."""
@@ -60,7 +63,7 @@ def snapshot(found, facts=FACTS_72, flags=("hg",), limits=None, enabled="madvise
     header = Header(
         format=FORMAT, version="0", taken=0.0, seconds=0.0, source="kernel memory", missing="", pid=4242, name="vm",
         machine="x86_64", facts=facts, limits=limits or Knobs(), enabled=enabled, counts_known=found.counts_known,
-        surroundings=Surroundings(registered=True),
+        surroundings=KNOWN,
         secondary=tuple(Answerer(a.name, a.why) for a in found.secondary), mappings=(mapping,),
     )  # fmt: skip
     return Snapshot(header, found)

@@ -189,10 +189,9 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
         alike.setdefault((*key[:2], f"{key[2]} {m.start:x}") if everything else key, []).append(m)
     for same in alike.values():
         for m in same[:_ALIKE]:
-            state = f"skipped: {m.refused}" if m.refused else "eligible"
             words = (
                 f"{m.start:012x}-{m.end:012x}", m.perms, f"{several(m.blocks, 'block')} ({m.huge} huge, {m.empty} empty)",
-                m.advice, printable(m.name), state,
+                m.advice, printable(m.name), _backing(m), _state(m),
             )  # fmt: skip
             print(f"  {' '.join(word for word in words if word)}")
         left = same[_ALIKE:]
@@ -204,6 +203,21 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
                 f"  … {several(len(left), 'more mapping', 'more mappings')} like these: {several(blocks, 'block')} "
                 f"({huge} huge, {empty} empty)"
             )
+
+
+def _state(m: Mapping) -> str:
+    if m.refused:
+        return f"skipped: {printable(m.refused)}"
+    return f"eligible ({printable(m.by)})" if m.by and m.backing != "anonymous" else "eligible"
+
+
+def _backing(m: Mapping) -> str:
+    """What stands behind a mapping that is not anonymous, and how much of it is there."""
+    if m.backing == "anonymous":
+        return ""
+    if m.cached is None:
+        return f"{m.backing}:"
+    return f"{m.backing}, {_size(m.cached)} in the page cache, {_size(m.resident)} mapped here:"
 
 
 def _groups(answer: Explanation) -> list[list[Block]]:
@@ -249,13 +263,21 @@ def _print_blocks(answer: Explanation, everything: bool) -> None:
 
 
 def _verdict(block: Block) -> str:
-    return block.status if block.known else f"{block.status} (uncertain)"
+    if block.known:
+        return block.status
+    return f"{block.status} (open: {', '.join(printable(name) for name in block.unread)})"
+
+
+def _held(block: Block) -> str:
+    """Entries that are neither present nor swap, and pages in the page cache that are not mapped here."""
+    said = "".join(f" {count} {kind}" for kind, count in block.entries.items())
+    return said + (
+        f" {block.cached} cached" if block.cached is not None and block.cached != block.populated else ""
+    )
 
 
 def _words(block: Block) -> str:
     used = " ".join("?" if n is None else str(n) for n in (block.primary, block.referenced, block.secondary))
     guest = f" guest {block.guest:#x} slot {block.slot}" if block.guest is not None else ""
     where = f" stops at {block.at:#x}" if block.at is not None else ""
-    return (
-        f"{block.address:#014x} {block.mapping} {block.populated}/{block.swapped} used {used}{guest}{where}"
-    )
+    return f"{block.address:#014x} {block.mapping} {block.populated}/{block.swapped}{_held(block)} used {used}{guest}{where}"

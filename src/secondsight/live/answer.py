@@ -37,6 +37,8 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     slot: int | None = None
     entries: dict[str, int] = {}
     unread: tuple[str, ...] = ()
+    #: pages in the page cache, whoever maps them; None: not a file's, or not read
+    cached: int | None = None
 
 
 class Mapping(msgspec.Struct, frozen=True):
@@ -51,6 +53,14 @@ class Mapping(msgspec.Struct, frozen=True):
     huge: int
     refused: str
     advice: str
+    backing: str = "anonymous"
+    #: the switch that allows or forbids it
+    by: str = ""
+    #: why MADV_COLLAPSE cannot make it huge either, as far as the mapping decides
+    forced: str = ""
+    #: bytes mapped here, and of the file in the page cache whoever maps them (None: not a file's, or not read)
+    resident: int = 0
+    cached: int | None = None
 
 
 class Totals(msgspec.Struct, frozen=True):

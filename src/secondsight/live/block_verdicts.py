@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from secondsight.bits.swap import FAILING, EntryKind
-from secondsight.geometry import HPAGE_PMD_NR, PAGE_SHIFT, PAGE_SIZE
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE
 from secondsight.live import reasons
 from secondsight.live.answer import Block
 from secondsight.live.capture import Snapshot
+from secondsight.live.file_verdicts import FileVerdicts
+from secondsight.live.open_verdict import (
+    ACCESSED,
+    ANON_VMA,
+    ENTRY_KIND,
+    FREE_HUGE_BLOCKS,
+    KERNEL_RULE,
+    KHUGEPAGED_LIST,
+    LRU_BATCH,
+    MEMORY_CGROUP,
+    NODES,
+    PAGE_FLAGS,
+    PINS,
+    SECONDARY,
+    BlockAnswer,
+)
 from secondsight.live.page_counts import Counts, PageCounts
 from secondsight.live.surroundings import UNREGISTERED
 from secondsight.live.vma import Vma
@@ -17,34 +36,18 @@ from secondsight.words import several
 if TYPE_CHECKING:
     from secondsight.live.judged import Judged
 
-#: what can leave a verdict open, as *unread* names it
-KHUGEPAGED_LIST = "khugepaged's list"
-PINS = "pins (references beyond the mappings)"
-ENTRY_KIND = "what the entries that are not present are"
-ACCESSED = "the CPU's accessed bits"
-PAGE_FLAGS = "page flags"
-LRU_BATCH = "how many activated pages wait in the CPU's LRU batch by then"
-
-
-class _Answer(NamedTuple):
-    """*others*: what could come instead; *unread*: why; *at*: address of the page that decided."""
-
-    status: str
-    reason: str
-    others: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
-    at: int | None = None
-    wasted: bool = False
-
 
 class BlockVerdicts:
     """Verdicts of one snapshot's blocks."""
 
-    def __init__(self, snapshot: Snapshot, counts: PageCounts, judged: Judged | None) -> None:
-        """*judged* None: no block needs judging."""
+    def __init__(
+        self, snapshot: Snapshot, counts: PageCounts, judged: Judged | None, files: npt.NDArray[np.int64]
+    ) -> None:
+        """*judged* None: no block needs judging; *files* int64[K]: the blocks of shared memory and files."""
         self._snapshot = snapshot
         self._counts = counts
         self._judged = judged
+        self._files = FileVerdicts(snapshot, counts, files)
 
     def block(self, row: int, vma: Vma | None, refused: str) -> Block:
         """The block *row*, which *vma* holds; *refused* says why khugepaged passes that by, empty if it does not."""
@@ -57,23 +60,25 @@ class BlockVerdicts:
         judged, place = self._judged, -1 if self._judged is None else int(self._judged.place[row])
         wasted_if = False
         if refused:
-            answer = _Answer("ineligible", refused)
+            answer = BlockAnswer("ineligible", refused)
+        elif not huge and self._files.of(row):
+            answer = self._surrounded(self._files.answer(row, vma))
         elif judged is None or place < 0:
-            answer = _Answer("page_pmd_mapped", reasons.words("page_pmd_mapped"))
+            answer = BlockAnswer("page_pmd_mapped", reasons.words("page_pmd_mapped"))
         else:
-            answer = self._answer(row, place, judged, vma)
+            answer = self._with_anon_vma(self._answer(row, place, judged, vma), row, vma)
             alone = not answer.wasted and counts.secondary_unknown[row] and judged.guest_alone[place]
             wasted_if = bool(alone) and answer.status == "lack_referenced_page"
             if wasted_if:
                 answer = answer._replace(
                     reason=f"{answer.reason}; if only a secondary MMU used it, the pass is wasted"
                 )
-            answer = self._if_registered(answer)
+            answer = self._surrounded(answer)
         gfn = int(columns.gfn[row])
         succeeds = answer.status == "succeeded"
         return Block(
             address=int(columns.address[row]),
-            mapping="huge" if huge else "small" if populated else "swapped" if swapped else "none",
+            mapping=_mapped(huge, populated, swapped, int(columns.cached[row])),
             populated=populated,
             swapped=swapped,
             shared=0 if huge else int(counts.shared[row]),
@@ -88,12 +93,18 @@ class BlockVerdicts:
             at=answer.at,
             wasted=answer.wasted,
             wasted_if=wasted_if,
-            bloat=HPAGE_PMD_NR - populated - swapped - sum(entries.values()) if succeeds else 0,
+            bloat=self._added(row) if succeeds else 0,
             guest=gfn << PAGE_SHIFT if gfn >= 0 else None,
             slot=int(columns.slot[row]) if gfn >= 0 else None,
             entries=entries,
             unread=answer.unread,
+            cached=int(columns.cached[row]) if columns.cached[row] >= 0 else None,
         )
+
+    def _added(self, row: int) -> int:
+        """Pages that the block *row* does not hold and a huge page would."""
+        held = int(self._counts.populated[row]) + self._counts.absent(row)
+        return HPAGE_PMD_NR - max(held, int(self._snapshot.columns.cached[row]))
 
     def _entries(self, row: int) -> dict[str, int]:
         found = {
@@ -104,19 +115,44 @@ class BlockVerdicts:
         unread = int(self._counts.unread_entries[row])
         return found | ({"unread": unread} if unread else {})
 
-    def _if_registered(self, answer: _Answer) -> _Answer:
-        """*answer* of a process that khugepaged knows, does not know, or may not know."""
-        registered = self._snapshot.header.surroundings.registered
-        if registered:
-            return answer
-        if registered is None:
-            return answer._replace(
-                others=tuple(sorted({*answer.others, "unregistered"})),
-                unread=(*answer.unread, KHUGEPAGED_LIST),
-            )
-        return _Answer("unregistered", f"{UNREGISTERED} (it would answer {answer.status})")
+    def _surrounded(self, answer: BlockAnswer) -> BlockAnswer:
+        """*answer* with what its surroundings can still make of it: no memory, distant nodes, a process that khugepaged does not know."""
+        found = self._snapshot.header.surroundings
+        if found.registered is False:
+            return BlockAnswer("unregistered", f"{UNREGISTERED} (it would answer {answer.status})")
+        others, unread = set(answer.others), list(answer.unread)
+        if answer.status == "succeeded" or "succeeded" in others:
+            for status, name, fine in (
+                ("alloc_huge_page_failed", FREE_HUGE_BLOCKS, bool(found.huge_blocks)),
+                (
+                    "ccgroup_charge_failed",
+                    MEMORY_CGROUP,
+                    found.headroom is not None and _fits(found.headroom),
+                ),
+                ("scan_aborted", NODES, found.distances is False),
+            ):
+                if not fine:
+                    others.add(status)
+                    unread.append(name)
+        if found.registered is None:
+            others.add("unregistered")
+            unread.append(KHUGEPAGED_LIST)
+        return answer._replace(others=tuple(sorted(others)), unread=tuple(unread))
 
-    def _answer(self, row: int, place: int, judged: Judged, vma: Vma | None) -> _Answer:
+    def _with_anon_vma(self, answer: BlockAnswer, row: int, vma: Vma | None) -> BlockAnswer:
+        """*answer* of a mapping that may have no ``anon_vma``: nothing was ever written there, and khugepaged skips it."""
+        without = self._snapshot.header.surroundings.without_anon_vma
+        if vma is None or self._counts.populated[row] or self._counts.swapped[row]:
+            return answer
+        if without is not None:
+            return BlockAnswer("ineligible", reasons.NO_ANON_VMA) if vma.start in without else answer
+        if vma.kb.get("Anonymous") or vma.kb.get("Swap"):
+            return answer
+        return answer._replace(
+            others=tuple(sorted({*answer.others, "ineligible"})), unread=(*answer.unread, ANON_VMA)
+        )
+
+    def _answer(self, row: int, place: int, judged: Judged, vma: Vma | None) -> BlockAnswer:
         from secondsight.mm.khugepaged.result import ScanResult as Scan
 
         first, counts = judged.first, self._counts
@@ -146,7 +182,7 @@ class BlockVerdicts:
             others.add("not_suitable_page_count")
             unread = (*unread, PINS)
             reason = f"{reason}, unless a page is pinned (references are not visible from procfs)"
-        return _Answer(str(code), reason, tuple(sorted(others)), unread, at, wasted)
+        return BlockAnswer(str(code), reason, tuple(sorted(others)), unread, at, wasted)
 
     def _unread(self, row: int, place: int, judged: Judged) -> tuple[str, ...]:
         """What makes the readings of a block differ."""
@@ -155,9 +191,9 @@ class BlockVerdicts:
         if judged.batch_decides[place]:
             points.append(LRU_BATCH)
         if counts.primary_unknown[row]:
-            points.append(f"{ACCESSED} (not in procfs)")
+            points.append(ACCESSED)
         if counts.referenced_unknown[row]:
-            points.append(f"{PAGE_FLAGS} that could not be read")
+            points.append(PAGE_FLAGS)
         if (
             counts.unread_entries[row]
             or counts.has(EntryKind.SPECIAL, row)
@@ -166,8 +202,8 @@ class BlockVerdicts:
             points.append(ENTRY_KIND)
         if counts.secondary_unknown[row]:
             whys = (a.why for a in self._snapshot.header.secondary if a.why)
-            points.append(next(whys, "a secondary MMU that could not be read"))
-        return tuple(points) or ("a rule this kernel does not show",)
+            points.append(f"{SECONDARY} ({next(whys, 'it could not be read')})")
+        return tuple(points) or (KERNEL_RULE,)
 
     def _reason(self, status: str, row: int, vma: Vma | None, unmapped: int, referenced: int) -> str:
         limits, counts = self._snapshot.header.limits, self._counts
@@ -223,6 +259,17 @@ class BlockVerdicts:
         if int(counts.swapped[row]) == counts.absent(row):
             said = f"{several(int(counts.swapped[row]), 'page is', 'pages are')} swapped out"
         return said
+
+
+def _fits(headroom: int) -> bool:
+    """Whether a huge page can be charged; -1: no limit."""
+    return headroom < 0 or headroom >= PMD_SIZE
+
+
+def _mapped(huge: bool, populated: int, swapped: int, cached: int) -> str:
+    if huge:
+        return "huge"
+    return "small" if populated else "swapped" if swapped else "cached" if cached > 0 else "none"
 
 
 def _shown(count: Counts, unknown: Counts, row: int) -> int | None:

@@ -20,13 +20,17 @@ from secondsight import __version__, output
 from secondsight.errors import InputError, MissingPart, UsageError
 from secondsight.live import sysfs
 from secondsight.live.backing import mark_zero_devices
+from secondsight.live.cached_blocks import CachedBlocks
 from secondsight.live.columns import Columns, Secondary
 from secondsight.live.eligible import ineligible
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import Process
 from secondsight.live.procfs_reader import ProcfsReader
 from secondsight.live.settle import settle_primary, settle_swapped
-from secondsight.live.surroundings import Surroundings, from_kernel
+from secondsight.live.surroundings import Surroundings, with_kernel
+from secondsight.live.surroundings import read as read_surroundings
+from secondsight.live.switches import Switches
+from secondsight.live.switches import read as read_switches
 from secondsight.live.symbols import kcore_problem
 from secondsight.live.vma import BLOCK, Vma, clip, parse_maps, parse_smaps
 from secondsight.mm.config import Knobs
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _COLUMNS = tuple(field.name for field in fields(Columns) if field.name not in ("counts_known", "secondary"))
+
+#: columns that snapshots of earlier versions lack; what they hold then is unknown
+_LATER = frozenset({"cached"})
 
 
 class Answerer(msgspec.Struct, frozen=True):
@@ -66,6 +73,7 @@ class Header(msgspec.Struct, frozen=True):
     mappings: tuple[Vma, ...]
     longest_call: float = 0.0
     surroundings: Surroundings = Surroundings()
+    switches: Switches = Switches()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +119,27 @@ def take(
         MissingPart: not even pagemap may be read.
     """
     begun = time.monotonic()
-    path, surroundings = f"/proc/{process.pid}", Surroundings()
+    path, surroundings = f"/proc/{process.pid}", read_surroundings(process)
     with ProcfsReader(process) as reader:
-        found = [
-            reader.pagemap.populated_blocks(vma.start, vma.end)
+        looked = [
+            vma
             for vma in clip(parse_maps(process.read_file("maps"), f"{path}/maps"), within)
             if vma.name != "[vsyscall]"
         ]
+        found = [reader.pagemap.populated_blocks(vma.start, vma.end) for vma in looked]
         blocks = np.concatenate(found) if found else np.empty(0, np.uint64)
+        switches = read_switches(process.pid)
+        cache = CachedBlocks.of(process, looked)
+        blocks = cache.joined(blocks)
         if kernel is not None:
             from secondsight.live.kernel_reader import KernelReader
 
             kernel_reader = KernelReader(kernel, process)
             columns = kernel_reader.read_blocks(blocks)
-            surroundings = from_kernel(kernel, kernel_reader.mm)
+            surroundings = with_kernel(surroundings, kernel, kernel_reader.mm)
         else:
             columns = reader.read_blocks(blocks)
+        cache.fill(columns)
         mappings = mark_zero_devices(process, parse_smaps(process.read_file("smaps"), f"{path}/smaps"))
         if kernel is None:
             settle_primary(columns, mappings)
@@ -154,6 +167,7 @@ def take(
         mappings=tuple(clip(mappings, within)),
         longest_call=process.longest_call,
         surroundings=surroundings,
+        switches=switches,
     )
     return Snapshot(header, columns)
 
@@ -234,6 +248,8 @@ def _columns(source: str, header: Header, arrays: dict[str, Any]) -> Columns:
     kept = {}
     for name in _COLUMNS:
         model, found = getattr(expected, name), arrays.get(name)
+        if found is None and name in _LATER:
+            found = model
         if found is None or found.shape != model.shape or found.dtype != model.dtype:
             raise InputError(source, name, f"the column is missing or not {model.dtype}{list(model.shape)}")
         kept[name] = found

@@ -45,6 +45,7 @@ class Columns:
     folio_mapcount, refcount int32; shared bool; folio int64 (head's frame, -1: none); pte_known bool: the accessed bit is
     real; page_known bool; zap_marks uint8: accessed SPTEs over the page; all [N, 512]. *counts_known* False: references beyond the
     mappings could not be seen. gfn int64[N]: guest frame of the block's first page (-1: no VM), slot int32[N].
+    cached int32[N]: pages of the block that are in the page cache, whoever maps them; -1: anonymous memory, or not read.
     """
 
     address: U64
@@ -61,6 +62,7 @@ class Columns:
     zap_marks: npt.NDArray[np.uint8]
     gfn: npt.NDArray[np.int64]
     slot: npt.NDArray[np.int32]
+    cached: npt.NDArray[np.int32]
     counts_known: bool = True
     secondary: tuple[Secondary, ...] = field(default=())
 
@@ -102,7 +104,7 @@ class Columns:
             address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=pte, flags=flags, mapcount=mapcount,
             folio_mapcount=mapcount, refcount=mapcount, shared=shared, folio=folio, pte_known=pte_known,
             page_known=page_known, zap_marks=zap_marks, gfn=np.full(count, -1, np.int64),
-            slot=np.full(count, -1, np.int32), **facts,  # type: ignore[arg-type]
+            slot=np.full(count, -1, np.int32), cached=np.full(count, -1, np.int32), **facts,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def chosen(self, rows: npt.NDArray[np.int64]) -> Columns:

@@ -1,14 +1,20 @@
-"""Which mappings khugepaged's scan of anonymous memory looks at, and why it passes the others by.
+"""Which mappings khugepaged looks at, and why it skips the others.
 
-The kernel's own test (``hugepage_vma_check``, ``thp_vma_allowable_orders``) as far as VmFlags, the name and the switches in sysfs
-show it; what they do not show (prctl, a stack that exec is still building) its answer in smaps does, ``THPeligible``.
+The kernel's own test (``hugepage_vma_check``, ``thp_vma_allowable_orders``, ``shmem_allowable_huge_orders``) as far as VmFlags, the
+backing, the switches and the mounts show it; what they do not show (prctl, a stack that exec is still building, a file system's largest
+folio) its answer in smaps does, ``THPeligible``.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.geometry import PMD_SIZE
+from secondsight.live.backing import Backing, backing
+from secondsight.live.switches import Switches
 from secondsight.live.vma import BLOCK, Vma
 
 #: hugetlb's mappings carry "de" as well
@@ -19,28 +25,111 @@ _SPECIAL = {
     "mm": "mixed device memory",
     "de": "may not expand",
 }
+#: THPeligible: 0 where everything else allows it
+_NOT_ELIGIBLE = "the kernel says THPeligible: 0 (prctl PR_SET_THP_DISABLE, most likely)"
 
 
-def ineligible(vma: Vma, enabled: str) -> str:
-    """Why khugepaged's scan of anonymous memory passes *vma* by; empty if it does not."""
+class Eligibility(NamedTuple):
+    """*refused*: why khugepaged skips the mapping, empty if it does not; *by*: the switch that allows or forbids it; *forced*: why
+    MADV_COLLAPSE cannot make it huge either, empty if it can, as far as the mapping decides."""
+
+    backing: Backing
+    refused: str
+    by: str = ""
+    forced: str = ""
+
+
+def judge(vma: Vma, enabled: str, switches: Switches | None = None) -> Eligibility:
+    """Whether *vma* may become huge; *enabled*: the effective switch for anonymous 2 MiB pages."""
+    switches = switches or Switches()
+    kind = backing(vma, switches)
+    hard = _never(vma, kind)
+    if hard:
+        return Eligibility(kind, hard, forced=hard)
+    if kind.page_table_scan:
+        return Eligibility(kind, *_anonymous(vma, enabled))
+    if kind.shmem:
+        return _shmem(vma, kind, enabled, switches)
+    return _file(vma, kind)
+
+
+def ineligible(vma: Vma, enabled: str, switches: Switches | None = None) -> str:
+    """Why khugepaged skips *vma*; empty if it does not."""
+    return judge(vma, enabled, switches).refused
+
+
+def _never(vma: Vma, kind: Backing) -> str:
+    """What neither a switch nor MADV_COLLAPSE overcomes."""
     for flag, meaning in _SPECIAL.items():
         if flag in vma.flags:
             return meaning
-    if not vma.anonymous:
-        if vma.perms.endswith("s"):
-            return "shared memory: khugepaged's file scan, which asks for no reference"
-        return "a file's pages"
+    if kind in (Backing.GUEST_MEMFD, Backing.SPECIAL, Backing.DEVICE):
+        return f"{kind}: khugepaged looks at none of it"
     if vma.first_block >= vma.block_end:
         return "holds no whole aligned 2 MiB"
+    if not kind.page_table_scan and (vma.start - vma.offset) % PMD_SIZE:
+        return (
+            f"misaligned against the file: address and offset differ by {(vma.start - vma.offset) % PMD_SIZE >> 10:,} KiB modulo 2 MiB, "
+            "so that no PMD can map its huge pages, and MADV_COLLAPSE is EINVAL; map it at an address that is aligned as its offset is "
+            "(QEMU: share=on with align=2M, or a newer QEMU)"
+        )
     if "nh" in vma.flags:
         return "MADV_NOHUGEPAGE"
-    if enabled == "never":
-        return "transparent huge pages are switched off (enabled=never)"
-    if enabled == "madvise" and "hg" not in vma.flags:
-        return "not advised (enabled=madvise, no MADV_HUGEPAGE)"
-    if vma.eligible is False:
-        return "the kernel says THPeligible: 0 (prctl PR_SET_THP_DISABLE, most likely)"
     return ""
+
+
+def _anonymous(vma: Vma, enabled: str) -> tuple[str, str]:
+    if enabled == "never":
+        return "transparent huge pages are switched off (enabled=never)", "enabled=never"
+    if enabled == "madvise" and "hg" not in vma.flags:
+        return "not advised (enabled=madvise, no MADV_HUGEPAGE)", "enabled=madvise"
+    return (_NOT_ELIGIBLE if vma.eligible is False else ""), f"enabled={enabled}"
+
+
+def _shmem(vma: Vma, kind: Backing, enabled: str, switches: Switches) -> Eligibility:
+    """``shmem_allowable_huge_orders`` (6.12 on) and ``shmem_is_huge`` (before), for the PMD's order."""
+    top, size = switches.shmem_enabled, switches.shmem_size
+    if not top:
+        return Eligibility(kind, "shared memory: shmem_enabled was not read")
+    advised = "hg" in vma.flags
+    if top == "deny":
+        return Eligibility(
+            kind,
+            "shared memory is switched off (shmem_enabled=deny)",
+            "shmem_enabled=deny",
+            "shmem_enabled=deny",
+        )
+    if not size and enabled == "never" and not switches.sizes:
+        # hugepage_flags_enabled before the sizes' own switches: khugepaged does not even run.
+        return Eligibility(kind, "khugepaged does not run (enabled=never)", "enabled=never")
+    mount = switches.mounts.get(vma.device, "never") if kind is Backing.TMPFS else top
+    where = f"huge={mount} of its mount" if kind is Backing.TMPFS else f"shmem_enabled={top}"
+    if top == "force":
+        allowed, by = kind in (Backing.TMPFS, Backing.SYSV) or size in ("", "inherit"), "shmem_enabled=force"
+    else:
+        allowed, by = _policy(mount, advised), where
+        if size not in ("", "inherit") and kind in (Backing.MEMFD, Backing.SHARED_ANONYMOUS):
+            # Memory without a file of that name obeys its size's switch (vma_is_anon_shmem).
+            allowed, by = _policy(size, advised), f"hugepages-2048kB/shmem_enabled={size}"
+    if not allowed:
+        needs = " and no MADV_HUGEPAGE" if by.partition("=")[2].startswith(("advise", "within_size")) else ""
+        return Eligibility(kind, f"shared memory: not allowed ({by}{needs}); MADV_COLLAPSE would", by)
+    return Eligibility(kind, _NOT_ELIGIBLE if vma.eligible is False else "", by)
+
+
+def _policy(word: str, advised: bool) -> bool:
+    # within_size asks the file's size too: where it is in doubt, THPeligible has the last word.
+    return word in ("always", "within_size") or (word in ("advise", "madvise") and advised)
+
+
+def _file(vma: Vma, kind: Backing) -> Eligibility:
+    if vma.eligible:
+        return Eligibility(kind, "", "the file system and the build (THPeligible: 1)")
+    return Eligibility(
+        kind,
+        "a file's pages: this kernel collapses none of them here (THPeligible is not 1)",
+        forced="a file's pages",
+    )
 
 
 def mappings_of(blocks: npt.NDArray[np.uint64], vmas: list[Vma]) -> list[Vma | None]:

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE
 from secondsight.live import eligible
 from secondsight.live.answer import SCHEMA, Block, Explanation, Mapping, Totals
 from secondsight.live.block_verdicts import BlockVerdicts
@@ -26,22 +27,25 @@ def explain(snapshot: Snapshot) -> Explanation:
     vmas = list(header.mappings)
     candidates = choose(header.facts, has_vm=bool(columns.secondary))
     facts = PageCounts(snapshot)
-    why_not = {id(vma): eligible.ineligible(vma, header.enabled) for vma in vmas}
+    judges = {id(vma): eligible.judge(vma, header.enabled, header.switches) for vma in vmas}
     holders = eligible.mappings_of(columns.address, vmas)
-    refused = ["the mapping has gone" if vma is None else why_not[id(vma)] for vma in holders]
+    refused = ["the mapping has gone" if vma is None else judges[id(vma)].refused for vma in holders]
     may = np.array([not why for why in refused], np.bool_)
-    rows = np.flatnonzero(may & ~facts.huge)
+    files = np.array(
+        [vma is not None and not judges[id(vma)].backing.page_table_scan for vma in holders], np.bool_
+    )
+    rows = np.flatnonzero(may & ~facts.huge & ~files)
     judged = None
     if len(rows):
         # The compiled judgement takes longer to import than a snapshot without eligible blocks takes to explain.
         from secondsight.live.judged import Judged
 
         judged = Judged(snapshot, rows, candidates)
-    verdicts = BlockVerdicts(snapshot, facts, judged)
+    verdicts = BlockVerdicts(snapshot, facts, judged, np.flatnonzero(files))
     blocks = tuple(
         verdicts.block(row, vma, why) for row, (vma, why) in enumerate(zip(holders, refused, strict=True))
     )
-    mappings = _mappings(vmas, columns.address, facts, why_not)
+    mappings = _mappings(vmas, snapshot, facts, judges)
     return Explanation(
         version=header.version,
         schema=SCHEMA,
@@ -64,25 +68,37 @@ def explain(snapshot: Snapshot) -> Explanation:
 
 
 def _mappings(
-    vmas: list[Vma], addresses: npt.NDArray[np.uint64], facts: PageCounts, why_not: dict[int, str]
+    vmas: list[Vma], snapshot: Snapshot, facts: PageCounts, judges: dict[int, eligible.Eligibility]
 ) -> tuple[Mapping, ...]:
     found = []
+    addresses, cached = snapshot.columns.address, snapshot.columns.cached
     for vma in vmas:
-        low, high = np.searchsorted(addresses, np.array([vma.start, vma.end], np.uint64))
+        low, high = np.searchsorted(addresses, np.array([vma.start, vma.end], np.uint64)).tolist()
         blocks = max(vma.block_end - vma.first_block, 0) // BLOCK
         huge = int(facts.huge[low:high].sum())
-        advice = "MADV_HUGEPAGE" if "hg" in vma.flags else "MADV_NOHUGEPAGE" if "nh" in vma.flags else ""
+        judged = judges[id(vma)]
+        held = cached[low:high]
+        asked = judged.backing.shmem and (not len(held) or bool((held >= 0).all()))
         found.append(
             Mapping(
-                vma.start,
-                vma.end,
-                vma.perms,
-                vma.name,
-                blocks,
-                max(blocks - int(high - low), 0),
-                huge,
-                why_not[id(vma)],
-                advice,
+                start=vma.start,
+                end=vma.end,
+                perms=vma.perms,
+                name=vma.name,
+                blocks=blocks,
+                empty=max(blocks - (high - low), 0),
+                huge=huge,
+                refused=judged.refused,
+                advice="MADV_HUGEPAGE"
+                if "hg" in vma.flags
+                else "MADV_NOHUGEPAGE"
+                if "nh" in vma.flags
+                else "",
+                backing=str(judged.backing),
+                by=judged.by,
+                forced=judged.forced,
+                resident=(int(facts.populated[low:high].sum()) + huge * HPAGE_PMD_NR) * PAGE_SIZE,
+                cached=int(held.sum()) * PAGE_SIZE if asked and len(held) else None,
             )
         )
     return tuple(found)

@@ -57,3 +57,17 @@ def _walk(kernel: Kernel, where: int) -> KhugepagedList | None:
     cursor = int(scan.mm_slot.value_())
     at = int(drgn.Object(program, "struct mm_slot", address=cursor).mm.value_()) if cursor else None
     return KhugepagedList(tuple(mms), at, int(scan.address.value_()))
+
+
+def without_anon_vma(kernel: Kernel, mm: int) -> tuple[int, ...] | None:
+    """Starts of the mappings of the ``struct mm_struct`` at *mm* that have no ``anon_vma``; None where they would not hold still.
+
+    A mapping of which only zero pages were read has none, and khugepaged skips it (``thp_vma_allowable_order``).
+    """
+    from drgn.helpers.linux.mm import for_each_vma
+
+    try:
+        areas = for_each_vma(drgn.Object(kernel.program, "struct mm_struct *", value=mm))
+        return tuple(int(area.vm_start.value_()) for area in areas if not area.anon_vma)
+    except (drgn.FaultError, LookupError, AttributeError):
+        return None

@@ -9,6 +9,7 @@ from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.bits import swap
 from secondsight.bits.swap import EntryKind
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.live.capture import Snapshot
 
 Counts = npt.NDArray[np.int64]
@@ -54,6 +55,7 @@ class PageCounts:
         expected = columns.folio_mapcount + ((columns.flags & kpf.SWAPCACHE) != 0)
         self.pins_known = columns.counts_known
         self.pinned: Counts = _count(mapped & columns.page_known & (columns.refcount > expected))
+        self._mapped, self._columns = mapped, columns
         each, first = mapped | self.huge[:, None], self.huge[:, None]
         young_pte = np.where(first, bits.pte_young(columns.pmd)[:, None], bits.pte_young(columns.pte))
         pte_known, page_known = _of_first(first, columns.pte_known), _of_first(first, columns.page_known)
@@ -69,6 +71,22 @@ class PageCounts:
             known &= channel.known
         self.secondary: Counts = _count(each & young)
         self.secondary_unknown: Counts = _count(each & ~known & ~young)
+
+    def huge_in_cache(self, rows: npt.NDArray[np.int64]) -> Bools:
+        """Which of the blocks *rows* (of files, int64[M]) are one huge page in the page cache that no PMD maps here; bool[M].
+
+        A 2 MiB page begins with its head, every other page of it is a tail, and its frames lie as its pages do, from a multiple of 512.
+        """
+        pte, flags, mapped = self._columns.pte[rows], self._columns.flags[rows], self._mapped[rows]
+        places = np.arange(HPAGE_PMD_NR, dtype=np.uint64)
+        first = np.where(mapped, bits.pte_pfn(pte) - places, 0)
+        base = first.max(axis=1)
+        fits = (~mapped | (first == base[:, None])).all(axis=1) & (base % np.uint64(HPAGE_PMD_NR) == 0)
+        compound = ((flags & (kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL)) != 0) | ~mapped
+        heads = mapped & ((flags & kpf.COMPOUND_HEAD) != 0)
+        alone = heads[:, 0] & ~heads[:, 1:].any(axis=1)
+        found: Bools = mapped.any(axis=1) & fits & compound.all(axis=1) & alone & ~self.huge[rows]
+        return found
 
     def has(self, kind: EntryKind, row: int) -> bool:
         """Whether the block *row* has an entry of *kind*."""

@@ -43,6 +43,8 @@ WORDS = {
     "page_filled": "a hole of the file was filled meanwhile",
     "page_dirty_or_writeback": "a page of the file is dirty or being written",
 }
+NO_ANON_VMA = "nothing was ever written to this mapping (it has no anon_vma): khugepaged skips it"
+
 #: one entry that is not present, by what it is
 ENTRIES = {
     EntryKind.GUARD: "guard page",

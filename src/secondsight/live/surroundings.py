@@ -1,34 +1,109 @@
-"""What decides about a process's huge pages beside its memory: whether khugepaged knows it, and what was not read.
+"""What decides about a process's huge pages beside its memory: whether khugepaged knows it, and whether a huge page is to be had.
 
 khugepaged walks a list of address spaces (``khugepaged_scan.mm_head``, mm/khugepaged.c). One comes onto it by a fault, a mapping or a
 MADV_HUGEPAGE *while collapse was allowed*, or by fork from one that is there (``khugepaged_enter_vma``, ``khugepaged_fork``); nothing walks
 the processes when a switch changes. Only kernel memory shows the list.
+
+A collapse allocates 2 MiB and charges them to the process's memory cgroup before it looks a second time: a free huge block and room below
+the limit, of every ancestor, decide too; ``vm.zone_reclaim_mode`` makes it keep away from pages on distant nodes
+(``collapse_scan_abort``).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from secondsight.errors import MissingPart, SecondSightError
+from secondsight.live.limits import MemoryCgroup, parse_buddyinfo
+
 if TYPE_CHECKING:
     from secondsight.live.kmem import Kernel
+    from secondsight.live.process import Process
 
 #: what makes khugepaged know a process
 REGISTERS = "a new fault in an eligible area, or MADV_HUGEPAGE, makes it known"
 UNREGISTERED = f"khugepaged does not know this process: {REGISTERS}"
 PERHAPS_UNREGISTERED = f"khugepaged may not know this process: {REGISTERS}"
+_REFUSE = ("memory.max", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
 
 
 class Surroundings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """*registered*: on khugepaged's list; None: not read."""
+    """None: not read. *registered*: on khugepaged's list; *without_anon_vma*: starts of the mappings that have no
+    ``anon_vma``; *huge_blocks*: free blocks of 2 MiB, over all nodes; *headroom*: bytes that the process may be charged before a limit
+    refuses (-1: no limit); *distances*: whether khugepaged asks how far apart pages' nodes are (several nodes, zone_reclaim_mode)."""
 
     registered: bool | None = None
+    without_anon_vma: tuple[int, ...] | None = None
+    huge_blocks: int | None = None
+    headroom: int | None = None
+    distances: bool | None = None
+
+
+def read(process: Process, proc: Path = Path("/proc")) -> Surroundings:
+    """The surroundings of *process* as procfs and cgroupfs show them."""
+    return Surroundings(
+        huge_blocks=_huge_blocks(proc / "buddyinfo"), headroom=_headroom(process), distances=_distances(proc)
+    )
+
+
+def with_kernel(found: Surroundings, kernel: Kernel, mm: int) -> Surroundings:
+    """*found*, and what kernel memory shows of the ``struct mm_struct`` at the kernel address *mm*."""
+    from secondsight.live.khugepaged_list import read as read_list
+    from secondsight.live.khugepaged_list import without_anon_vma
+
+    listed = read_list(kernel)
+    return msgspec.structs.replace(
+        found,
+        registered=None if listed is None else mm in listed.mms,
+        without_anon_vma=without_anon_vma(kernel, mm),
+    )
 
 
 def from_kernel(kernel: Kernel, mm: int) -> Surroundings:
-    """The surroundings of the ``struct mm_struct`` at the kernel address *mm*, from kernel memory."""
-    from secondsight.live.khugepaged_list import read
+    """What kernel memory alone shows of the ``struct mm_struct`` at the kernel address *mm*."""
+    return with_kernel(Surroundings(), kernel, mm)
 
-    found = read(kernel)
-    return Surroundings(registered=None if found is None else mm in found.mms)
+
+def _huge_blocks(path: Path) -> int | None:
+    try:
+        return sum(parse_buddyinfo(path.read_text(encoding="ascii")).values())
+    except OSError:
+        return None
+
+
+def _headroom(process: Process) -> int | None:
+    try:
+        text = process.read_file("cgroup").decode("utf-8", "surrogateescape")
+        paths = {
+            line.split(":", 2)[2] for line in text.splitlines() if line.count(":") >= 2 and _memory(line)
+        }
+        if paths == {"/"}:
+            return -1  # the root group has no limit
+        group = MemoryCgroup.of(text)
+        if group is None:
+            return -1
+        left = [limit.headroom for limit in group.limits() if limit.name in _REFUSE]
+        # What stands above the mount of a container is not seen: its own limits alone say no.
+        return min(left) if left else -1 if group.whole() else None
+    except (MissingPart, SecondSightError):
+        return None
+
+
+def _memory(line: str) -> bool:
+    number, controllers, _ = line.split(":", 2)
+    return (number == "0" and not controllers) or "memory" in controllers.split(",")
+
+
+def _distances(proc: Path) -> bool | None:
+    """``collapse_scan_abort`` looks at nodes only under ``node_reclaim_enabled()``."""
+    nodes = list(Path("/sys/devices/system/node").glob("node[0-9]*"))
+    try:
+        mode = int((proc / "sys/vm/zone_reclaim_mode").read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return False  # a kernel without NUMA
+    except (OSError, ValueError):
+        return None
+    return bool(mode) and len(nodes) > 1

@@ -1,0 +1,102 @@
+"""On booted kernels: blocks whose fate hangs on something beside their pages; explain from kernel memory says what khugepaged then does."""
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from secondsight.errors import MissingPart
+from secondsight.lab import initramfs, kernels
+from secondsight.lab.machines import machine
+from secondsight.lab.run import agent_files
+from secondsight.live import capture, inputs
+from secondsight.live.explain import explain
+
+pytestmark = pytest.mark.kernel
+
+SUPPORT = Path(__file__).parents[1] / "support"
+#: what only newer kernels lay out
+NEWER = {"guard", "guard65", "droppable", "droppable_free", "poison"}
+
+
+@pytest.fixture(scope="module", params=["newest", "6.1"])
+def answers(request):
+    try:
+        kernel = kernels.resolve(request.param)
+    except MissingPart as missing:
+        pytest.skip(str(missing))
+    files = {
+        **agent_files(),
+        **initramfs.program(SUPPORT / "laid_out.py"),
+        **initramfs.program(SUPPORT / "guests/inputs.py"),
+        "/app/laid_out.py": SUPPORT / "laid_out.py",
+    }
+    found = {}
+    with machine("npt").boot(kernel, files, main=["/app/main.py"], memory_mib=2048) as guest:
+        guest.receive(120)
+        while "end" not in (told := guest.receive(120)):
+            found[told["case"]] = told
+    return request.param, found
+
+
+@pytest.fixture
+def blocks(answers, tmp_path):
+    kernel, found = answers
+    told = {}
+    for case, answer in found.items():
+        if answer["problem"]:
+            assert case in NEWER and kernel == "6.1", answer
+            continue
+        path = tmp_path / "snapshot.npz"
+        path.write_bytes(base64.b64decode(answer["snapshot"]))
+        explained = explain(capture.load(path))
+        assert explained.source == "kernel memory"
+        (block,) = explained.blocks
+        told[case] = (block, explained, answer)
+    return kernel, told
+
+
+def test_no_certain_verdict_is_wrong(blocks):
+    kernel, told = blocks
+    wrong = []
+    for case, (block, _, answer) in told.items():
+        seen, huge = answer["statuses"], answer["huge"] > 0
+        # A shared block is huge in the page cache first; the next touch maps it.
+        done = huge or "succeeded" in seen
+        expected = {
+            "succeeded": done,
+            "unregistered": not seen and not huge,
+            "ineligible": not seen and not huge,
+        }.get(block.status, block.status in seen and not done)
+        if block.known and not expected:
+            wrong.append(
+                f"{kernel} {case}: {block.status} ({block.reason}), kernel {seen}, {answer['huge']} kB huge"
+            )
+    assert not wrong, "\n".join(wrong)
+
+
+def test_most_are_certain_and_what_is_not_names_inputs(blocks):
+    kernel, told = blocks
+    open_ones = {case: block.unread for case, (block, _, _) in told.items() if not block.known}
+    assert all(inputs.named(name) for unread in open_ones.values() for name in unread), open_ones
+    assert len(open_ones) <= len(told) // 10 + (kernel == "6.1") * 2, open_ones
+
+
+def test_the_rows_that_were_promised_wrongly(blocks):
+    kernel, told = blocks
+    wanted = {
+        "unregistered": "unregistered",
+        "devzero": "succeeded",
+        "uffd_protected": "pte_uffd_wp",
+        "plain": "succeeded",
+    }
+    if kernel != "6.1":
+        wanted |= {
+            "guard": "failed",
+            "poison": "failed",
+            "droppable_free": "succeeded",
+            "lazyfree": "page_lazyfree",
+        }
+    said = {case: block.status for case, (block, _, _) in told.items()}
+    assert {case: said[case] for case in wanted} == wanted
+    assert [told[case][1].registered for case in ("plain", "unregistered")] == [True, False]

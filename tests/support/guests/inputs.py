@@ -1,0 +1,111 @@
+"""Runs in the lab's guest: a process a case, captured from kernel memory while khugepaged sleeps, then four passes of khugepaged.
+
+◀─ {"ready": release}      for each case: {"case", "snapshot": base64, "statuses": [...], "huge": kB, "problem": text}      {"end": true}
+"""
+
+import base64
+import contextlib
+import gc
+import os
+import signal
+import traceback
+from pathlib import Path
+
+import laid_out
+
+from secondsight.lab import wire
+from secondsight.lab.agent import knobs, libc
+from secondsight.lab.agent.passes import one_pass, start_keeper
+from secondsight.live import capture
+from secondsight.live.kmem import Kernel
+from secondsight.live.probe import probe
+from secondsight.live.process import Process
+
+TRACE = Path("/sys/kernel/tracing")
+EVENTS = ("mm_khugepaged_scan_pmd", "mm_khugepaged_scan_file")
+FILE = Path("/tmp/snapshot.npz")
+PASSES = 4
+#: case: (how its block is laid out, whether the process is allowed huge pages while it does so)
+CASES = {name: (name, True) for name in laid_out.CASES} | {"unregistered": ("plain", False)}
+
+
+def statuses():
+    """What the tracepoints answered since the buffer was emptied."""
+    found = []
+    for line in (TRACE / "trace").read_text().splitlines():
+        if "mm_khugepaged_scan_" in line and not line.startswith("#"):
+            fields = dict(
+                part.strip().split("=", 1) for part in line.partition(": mm_")[2].split(",") if "=" in part
+            )
+            found.append(fields.get("result") or fields["status"])
+    return found
+
+
+def child(how, allowed):
+    """(pid, address, problem) of a process with that block."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(read)
+        libc.disable_thp(not allowed)
+        laid, problems = laid_out.lay_out([how])
+        # What was just advised may wait in the CPU's batches, which khugepaged empties before it looks (lru_add_drain_all).
+        libc.drain()
+        libc.disable_thp(False)
+        os.write(write, f"{laid.get(how, 0)} {problems.get(how, '')}".encode())
+        os.close(write)
+        while True:
+            signal.pause()
+    os.close(write)
+    with os.fdopen(read, "rb") as stream:
+        at, _, problem = stream.read().decode().partition(" ")
+    return pid, int(at), problem
+
+
+def huge(pid, at):
+    text = Path(f"/proc/{pid}/smaps").read_text()
+    lines = text.partition(f"{at:x}-")[2].splitlines()
+    kinds = ("AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:")
+    return sum(int(next(line for line in lines if line.startswith(kind)).split()[1]) for kind in kinds)
+
+
+def main():
+    port = wire.Port()
+    knobs.quiet()
+    knobs.thp_enabled("madvise")
+    knobs.put(knobs.THP / "shmem_enabled", "advise")
+    for name in ("pages_to_scan", "alloc_sleep_millisecs"):
+        knobs.khugepaged(name, 0xFFFF_FFFF if name == "pages_to_scan" else 10)
+    libc.disable_thp(True)
+    libc.mmap_fixed(libc.SCRATCH, libc.PAGE)
+    start_keeper()
+    knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
+    kernel, facts = Kernel.live(), probe()
+    for event in EVENTS:
+        with contextlib.suppress(OSError):
+            knobs.put(TRACE / f"events/huge_memory/{event}/enable", 1)
+    gc.disable()
+    gc.freeze()
+    port.send({"ready": facts.release})
+    for case, (how, allowed) in CASES.items():
+        pid, at, problem = child(how, allowed)
+        told = {"case": case, "problem": problem}
+        if not problem:
+            within = (at, at + libc.BLOCK_BYTES)
+            with Process.open(pid) as process:
+                capture.save(capture.take(process, kernel, within=within, facts=facts), FILE)
+            told["snapshot"] = base64.b64encode(FILE.read_bytes()).decode()
+            knobs.put(TRACE / "trace", "")
+            for _ in range(PASSES):
+                one_pass()
+            told |= {"statuses": statuses(), "huge": huge(pid, at)}
+        port.send(told)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    port.send({"end": True})
+
+
+try:
+    main()
+except Exception:
+    traceback.print_exc()
