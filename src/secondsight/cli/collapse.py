@@ -23,7 +23,14 @@ app = typer.Typer(help="Make the hot blocks of a process huge, within a budget."
 
 @app.command()
 def collapse(
-    pid: Annotated[int, typer.Option(help="The process.")],
+    pid: Annotated[int | None, typer.Option(help="The process.")] = None,
+    cgroup: Annotated[
+        str | None,
+        typer.Option(help="All processes of this memory cgroup and those below it, one after the other."),
+    ] = None,
+    vm: Annotated[
+        str | None, typer.Option(help="The VM of this name; `secondsight top --by vm` lists them.")
+    ] = None,
     policy: Annotated[
         str,
         typer.Option(
@@ -79,18 +86,20 @@ def collapse(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a round.")] = False,
     kernel_memory: KernelMemoryOption = None,
 ) -> None:
-    """A khugepaged in user space, for one process: MADV_COLLAPSE through a pidfd, with proof from the page table.
+    """A khugepaged in user space, for a process, a cgroup or a VM: MADV_COLLAPSE through a pidfd, with proof from the page table.
 
     Stops before the limits that the process lives under (memory cgroup, free memory), at the first refused charge or allocation, and
     when the process exits: exit code 1. Mappings marked MADV_NOHUGEPAGE are never touched. An interrupt keeps what was done.
     """
-    from secondsight.errors import MissingPart
+    from secondsight.errors import MissingPart, UsageError
     from secondsight.live import amounts, candidates, capture, guard, madvise
     from secondsight.live import collapse as live
     from secondsight.live.process import Process
     from secondsight.live.stopping import Stopping
     from secondsight.policy.registry import make
 
+    if sum(each is not None for each in (pid, cgroup, vm)) != 1:
+        raise UsageError("say which process: one of --pid PID, --cgroup PATH, --vm NAME")
     bounds = capture.parse_range(within) if within else None
     wanted = candidates.Wanted(
         advised=advised, certain=certain, override=override, min_populated=min_populated, within=bounds
@@ -111,13 +120,32 @@ def collapse(
     problem = madvise.available()
     if problem and not dry_run:
         raise MissingPart(f"MADV_COLLAPSE: {problem}")
-    with Process.open(pid) as process, Stopping() as stopping:
+    seconds = amounts.parse_duration(watch, "--watch") if watch else 0.0
+
+    def make_rounds(process: Process) -> Rounds:
         if not dry_run:
             assert process.pidfd >= 0  # said here rather than after the first capture
         rounds = Rounds(process, chooser, wanted, pace, guarding)
         rounds.kernel_memory, rounds.json, rounds.dry_run = kernel_memory, json, dry_run
-        rounds.watch = amounts.parse_duration(watch, "--watch") if watch else 0.0
-        code = rounds.run(stopping, follow)
+        rounds.watch = seconds
+        return rounds
+
+    with Stopping() as stopping:
+        if pid is not None:
+            with Process.open(pid) as process:
+                code = make_rounds(process).run(stopping, follow)
+        else:
+            from secondsight.cli import collapse_many
+            from secondsight.host import targets
+
+            find = (
+                (lambda: targets.in_cgroup(cgroup))
+                if cgroup is not None
+                else (lambda: targets.in_vm(vm or ""))
+            )
+            code = collapse_many.run(
+                find, make_rounds, stopping, interval=chooser.interval / 1e9, follow=follow
+            )
     if code:
         raise typer.Exit(code)
 
@@ -136,6 +164,8 @@ class Rounds:
         self.kernel_memory: bool | None = None
         self.json = self.dry_run = False
         self.watch = 0.0
+        #: what the last round did
+        self.last: Round | None = None
 
     def run(self, stopping: Stopping, follow: bool) -> int:
         """The exit code."""
@@ -191,4 +221,5 @@ class Rounds:
                 work = live.Collapser(process, memory, guard, self.pace, stopping.wait, cache)
                 done = work.run(selection)
         collapsed.print_round(done, self.json)
+        self.last = done
         return done

@@ -112,7 +112,7 @@ def top(
     ]
     # JSON has every column, unless some are named.
     blocks = (json and columns is None) or any(defined.COLUMNS[name].blocks for name in asked)
-    look = _looker(by, switches, None if full else budget, blocks, pids, kernel_memory)
+    look = looker(by, switches, None if full else budget, blocks, pids, kernel_memory)
     if json or csv or once or not (sys.stdout.isatty() and sys.stdin.isatty()):
         _print(look(), shown, json=json, csv=csv)
         return
@@ -120,10 +120,15 @@ def top(
     _print(look(), shown, json=False, csv=False)
 
 
-def _looker(
+def looker(
     by: str, switches: list[str] | None, budget: float | None, blocks: bool, pids: list[int] | None,
     kernel_memory: bool | None,
 ) -> Callable[[], HostView]:  # fmt: skip
+    """What makes a pass, with *switches* as ``--if`` has them; whatever is wrong with these is said at once.
+
+    Raises:
+        UsageError: not NAME=VALUE.
+    """
     from secondsight.errors import UsageError
     from secondsight.host.survey import host
 

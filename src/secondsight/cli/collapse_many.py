@@ -1,0 +1,68 @@
+"""``secondsight collapse --cgroup`` and ``--vm``: the processes of a target one after the other, under one budget and one --max-added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from secondsight.cli.collapse import Rounds
+    from secondsight.host.tasks import Task
+    from secondsight.live.process import Process
+    from secondsight.live.stopping import Stopping
+
+
+def run(
+    find: Callable[[], list[Task]],
+    make: Callable[[Process], Rounds],
+    stopping: Stopping,
+    *,
+    interval: float,
+    follow: bool,
+) -> int:
+    """Collapse in each process that *find* names; its exit code: 1 where one did not end as asked.
+
+    They come one after the other, so that a pace of bytes a second is one over all; what one adds is taken off what the next may. With
+    *follow* they are found anew every *interval* seconds: those that came are among them, those that went are not missed.
+    """
+    from secondsight.errors import UsageError
+
+    while True:
+        code = _once(find, make, stopping)
+        if code or not follow or stopping.wait(interval):
+            return code
+        try:
+            find()
+        except UsageError as none:
+            print(f"{none}; waiting", flush=True)
+
+
+def _once(find: Callable[[], list[Task]], make: Callable[[Process], Rounds], stopping: Stopping) -> int:
+    from secondsight.errors import TargetGone, UsageError
+    from secondsight.live.process import Process
+    from secondsight.terminal import printable
+
+    tasks = find()
+    left: int | None = None
+    code = 0
+    for number, task in enumerate(tasks, 1):
+        if stopping.asked:
+            break
+        try:
+            with Process.open(task.pid) as process:
+                rounds = make(process)
+                if left is not None:
+                    rounds.guarding = msgspec.structs.replace(rounds.guarding, max_added=left)
+                if not rounds.json:
+                    print(
+                        f"process {task.pid} ({printable(task.name)}), {number} of {len(tasks)}", flush=True
+                    )
+                code = max(code, rounds.run(stopping, follow=False))
+        except (TargetGone, UsageError):
+            continue  # it ended since it was found: the others are as they were
+        if rounds.last is not None:
+            # What all may add is what the first might.
+            left = max((rounds.last.allowance if left is None else left) - rounds.last.added, 0)
+    return code

@@ -1,0 +1,105 @@
+"""``secondsight host``: the host's own side of huge pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from secondsight.host.supply import Supply
+
+app = typer.Typer(help="The host's supply of huge pages, its counters as rates, khugepaged's pace.")
+
+
+@app.command()
+def host(
+    interval: Annotated[
+        float, typer.Option(help="Seconds between the two readings that rates are made of.", min=0.0)
+    ] = 1.0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Free huge blocks and what compaction could make, the THP counters as rates, khugepaged's pace, the switches in force; read-only."""
+    import time
+
+    import msgspec
+
+    from secondsight.host.supply import read_counters, read_supply
+
+    before = read_counters()
+    time.sleep(interval)
+    found = read_supply()
+    rates = found.counters.rates(before)
+    if json:
+        told = msgspec.to_builtins(found, str_keys=True) | {
+            "rates": rates,
+            "interval": found.counters.at - before.at,
+        }
+        print(msgspec.json.encode(told).decode())
+        return
+    print("\n".join([*_supply(found), "", *_pace(found, rates), "", *_switches(found), "", *_rates(rates)]))
+
+
+def _supply(found: Supply) -> list[str]:
+    from secondsight.geometry import PMD_SIZE
+    from secondsight.host.columns import size
+
+    lines = ["supply"]
+    memory, huge = found.memory, found.free_huge_bytes
+    if memory is not None:
+        nodes = ", ".join(f"node {node} {size(free)}" for node, free in sorted(found.free_huge.items()))
+        lines += [
+            f"  free                  {size(memory.free)}, available {size(memory.available)} of {size(memory.total)}",
+            f"  in huge blocks        {size(huge)} ({huge // PMD_SIZE:,} of 2 MiB): {nodes}",
+        ]
+    if found.types is not None:
+        stuck = found.types.free_small.get("Unmovable", 0)
+        blocks = ", ".join(f"{count:,} {kind.lower()}" for kind, count in found.types.blocks.items() if count)
+        gathered = size(found.could_compact or 0)
+        lines += [
+            f"  compaction, at best   {gathered} more: free in small pieces of movable and reclaimable pageblocks",
+            f"  out of its reach      {size(stuck)}: free in small pieces of unmovable pageblocks",
+            f"  pageblocks            {blocks}",
+        ]
+    if found.stalled is not None:
+        lines.append(f"  stalled for memory    {found.stalled:.1f} s since boot (PSI, some)")
+    return [*lines, *(f"  not read: {why}" for why in found.missing.values())]
+
+
+def _pace(found: Supply, rates: dict[str, float]) -> list[str]:
+    from secondsight.geometry import PAGE_SIZE
+    from secondsight.host.columns import size
+
+    if found.limits is None:
+        return ["khugepaged: not here"]
+    pace = found.pages_a_second() or 0.0
+    speed = (
+        "without rest"
+        if pace == float("inf")
+        else f"{pace:,.0f} pages a second at most ({size(pace * PAGE_SIZE)}/s)"
+    )
+    limits = found.limits
+    counted = found.counters
+    return [
+        "khugepaged",
+        f"  pace                  {limits.pages_to_scan:,} pages every {limits.scan_sleep_millisecs:,} ms: {speed}",
+        f"  full scans            {counted.full_scans}, {rates.get('full_scans', 0):.2f} a second; collapsed {counted.pages_collapsed}",
+        f"  limits                max_ptes_none {limits.max_ptes_none}, swap {limits.max_ptes_swap}, shared {limits.max_ptes_shared}",
+    ]
+
+
+def _switches(found: Supply) -> list[str]:
+    return [
+        "switches in force (sizes that are `never` left out)",
+        *(f"  {name:<29} {word}" for name, word in found.switches.items()),
+    ]
+
+
+def _rates(rates: dict[str, float]) -> list[str]:
+    moved = {name: rate for name, rate in rates.items() if rate and name.startswith(("thp_", "compact_"))}
+    if not moved:
+        return ["counters: none of thp_* and compact_* moved in the interval"]
+    return [
+        "counters, a second",
+        *(f"  {name:<29} {rate:,.1f}" for name, rate in sorted(moved.items(), key=lambda item: -item[1])),
+    ]

@@ -1,0 +1,57 @@
+"""Which processes belong to a memory cgroup or run a VM: targets of ``collapse --cgroup`` and ``--vm``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from secondsight.errors import UsageError
+from secondsight.host.charges import Groups, memory_path
+from secondsight.host.naming import vm_of
+from secondsight.host.tasks import Task, pids, read_tasks
+
+
+def in_cgroup(wanted: str, tasks: Iterable[Task] | None = None) -> list[Task]:
+    """The processes charged to the memory cgroup *wanted* or one below it, by PID.
+
+    Args:
+        wanted: the path that ``/proc/PID/cgroup`` shows (``/system.slice/x.service``), or the group's directory under its mount.
+        tasks: among these; all processes unless given.
+
+    Raises:
+        UsageError: no process is there.
+    """
+    groups = Groups()
+    found = [task for task in _all(tasks) if _inside(task, wanted.rstrip("/") or "/", groups)]
+    if not found:
+        raise UsageError(
+            f"--cgroup {wanted}: no process is in such a memory cgroup; `secondsight top --by cgroup` lists them"
+        )
+    return found
+
+
+def _inside(task: Task, wanted: str, groups: Groups) -> bool:
+    path = memory_path(task.cgroup)
+    if wanted == "/" or f"{path}/".startswith(f"{wanted}/"):
+        return bool(path)
+    group = groups.group(task.cgroup) if Path(wanted).is_dir() else None
+    return group is not None and group.folder.is_relative_to(wanted)
+
+
+def in_vm(wanted: str, tasks: Iterable[Task] | None = None) -> list[Task]:
+    """The processes that run the VM called *wanted* (``naming.vm_of``), by PID.
+
+    Raises:
+        UsageError: there is none.
+    """
+    every = [(vm_of(task.command, memory_path(task.cgroup)), task) for task in _all(tasks)]
+    found = [task for name, task in every if name == wanted]
+    if not found:
+        names = sorted({name for name, _ in every if name is not None})
+        known = f"; here are {', '.join(names[:8])}" if names else "; no VM is seen here"
+        raise UsageError(f"--vm {wanted}: there is no such VM{known}")
+    return found
+
+
+def _all(tasks: Iterable[Task] | None) -> list[Task]:
+    return read_tasks(pids(), sums=False)[0] if tasks is None else list(tasks)

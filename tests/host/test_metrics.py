@@ -1,0 +1,52 @@
+"""Metrics that both of Prometheus's formats read, bounded in number, whatever names there are."""
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families as text_families
+
+from secondsight.host.metrics import OTHERS, ROW_METRICS, bounded, openmetrics
+from support.host_views import NAMES, row, view
+
+
+@pytest.mark.parametrize("families", [openmetrics_families, text_families])
+def test_both_formats_read_every_name(families):
+    found = {
+        family.name: family
+        for family in families(openmetrics(view([row(name) for name in NAMES]), 50).decode())
+    }
+    resident = found["secondsight_group_resident_bytes"]
+    assert len({sample.labels["name"] for sample in resident.samples}) == len(NAMES)
+    assert all(len(sample.labels["name"]) <= 120 for sample in resident.samples)
+    assert all(family.type == "gauge" and family.documentation for family in found.values())
+    assert [(s.labels["node"], s.value) for s in found["secondsight_free_huge_bytes"].samples] == [
+        ("0", 5 << 21),
+        ("1", 0),
+    ]
+    bounds = {
+        s.labels["bound"]: s.value
+        for s in found["secondsight_group_gain_bytes"].samples
+        if s.labels["name"] == "/plain"
+    }
+    assert bounds == {"estimate": 1.0, "low": 0.5, "high": 2.0}
+    assert {s.labels["reason"]: s.value for s in found["secondsight_processes_unread"].samples} == {
+        "zombies": 2,
+        "not readable": 1,
+    }
+    assert found["secondsight_pass_cpu_seconds"].samples[0].value == 0.5
+
+
+def test_a_thousand_rows_are_bounded_and_lose_nothing():
+    rows = [row(f"g{n}", float(n)) for n in range(1000)]
+    kept = bounded(view(rows), 10)
+    assert [each.name for each in kept] == [f"g{n}" for n in range(999, 989, -1)] + [OTHERS]
+    assert sum(each.resident for each in kept) == 100 * 1000
+    assert kept[-1].gain.value == sum(range(990))
+    text = openmetrics(view(rows), 10).decode()
+    assert text.count("secondsight_group_") < 3 * 13 * len(ROW_METRICS) + 3 * len(ROW_METRICS)
+    assert text.endswith("# EOF\n")
+
+
+def test_processes_of_one_name_are_told_apart():
+    text = openmetrics(view([row("sleep", pid=1), row("sleep", pid=2)], by="process"), 50).decode()
+    assert 'name="sleep[1]"' in text
+    assert 'name="sleep[2]"' in text
