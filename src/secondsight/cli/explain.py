@@ -21,13 +21,17 @@ def explain(
     pid: Annotated[int | None, typer.Option(help="A running process.")] = None,
     within: RangeOption = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every block, not only the telling ones.")
+        bool, typer.Option("--all", help="Every block, not only the notable ones.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page as well.")] = None,
     kernel_memory: KernelMemoryOption = None,
     vmcore: VmcoreOption = None,
     qmp: QmpOption = None,
+    supposed: Annotated[
+        list[str] | None,
+        typer.Option("--if", help="Judge as if a switch or limit were so: enabled=always; repeatable."),
+    ] = None,
 ) -> None:
     """Totals first, then block by block: how it is mapped, which channel calls it used, and what khugepaged will answer and why."""
-    explained.explain(file, pid, within, everything, json, report, kernel_memory, vmcore, qmp)
+    explained.explain(file, pid, within, everything, json, report, kernel_memory, vmcore, qmp, supposed)

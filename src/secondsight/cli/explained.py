@@ -18,6 +18,10 @@ _SHOWN = 8  # of the blocks that collapse or are wasted
 _ALIKE = 3  # of anything else with the same answer
 
 
+def _one(word: str) -> list[str]:
+    return [word]
+
+
 #: each option: the parameter of :func:`explain` and what it says, or how the word after it is read
 OPTIONS: dict[str, tuple[str, Any]] = {
     "": ("file", Path),
@@ -30,6 +34,7 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "--procfs": ("kernel_memory", False),
     "--vmcore": ("vmcore", Path),
     "--qmp": ("qmp", Path),
+    "--if": ("supposed", _one),
 }
 
 
@@ -43,6 +48,7 @@ def explain(
     kernel_memory: bool | None = None,
     vmcore: Path | None = None,
     qmp: Path | None = None,
+    supposed: list[str] | None = None,
 ) -> None:
     """Read, judge and print, as the options of the command (``explain.py``) say."""
     from secondsight import output
@@ -54,6 +60,10 @@ def explain(
 
     if (file is None) == (pid is None):
         raise UsageError("explain: name a snapshot file or --pid PID, one of them")
+    if supposed:
+        from secondsight.live.suppose import parse
+
+        parse(supposed)
     output.ready(report, *([file] if file else []))
     if file is not None:
         if within or vmcore or qmp:
@@ -62,7 +72,7 @@ def explain(
     else:
         assert pid is not None
         taken = take(pid, within, kernel_memory, vmcore, qmp, kept=False)
-    answer = judge(taken)
+    answer = judge(taken, supposed)
     if report is not None:
         _write_page(answer, report)
     if json:
@@ -137,6 +147,10 @@ def _print_head(answer: Explanation) -> None:
     for name, state in answer.channels.items():
         print(f"  {name:<10} {printable(state)}")
     print(f"  {'khugepaged':<10} {_registered(answer)}")
+    if answer.pace:
+        print(f"  {'':<10} {answer.pace}")
+    if answer.supposed:
+        print(f"  judged as if {', '.join(answer.supposed)}; nothing was changed")
     for point in answer.open_points:
         print(f"  open: {point}; judged both ways")
     limits = ", ".join(

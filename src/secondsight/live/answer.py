@@ -102,6 +102,9 @@ class Explanation(msgspec.Struct, frozen=True):
     longest_call_seconds: float = 0.0
     #: khugepaged knows the process; None: its list was not read
     registered: bool | None = None
+    #: khugepaged's pace in words, and the switches that were supposed (``--if``)
+    pace: str = ""
+    supposed: tuple[str, ...] = ()
 
 
 SCHEMA = 1

@@ -21,8 +21,16 @@ from secondsight.live.vma import BLOCK, Vma
 from secondsight.words import several
 
 
-def explain(snapshot: Snapshot) -> Explanation:
-    """Judge *snapshot*; nothing is read."""
+def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanation:
+    """Judge *snapshot*, under the switches *supposed* where there are any (``suppose.py``); nothing is read.
+
+    Raises:
+        UsageError: *supposed* holds no switch.
+    """
+    if supposed:
+        from secondsight.live.suppose import suppose
+
+        snapshot = suppose(snapshot, supposed)
     header, columns = snapshot.header, snapshot.columns
     vmas = list(header.mappings)
     candidates = choose(header.facts, has_vm=bool(columns.secondary))
@@ -64,7 +72,17 @@ def explain(snapshot: Snapshot) -> Explanation:
         blocks=blocks,
         longest_call_seconds=header.longest_call,
         registered=header.surroundings.registered,
+        pace=_pace(snapshot, mappings),
+        supposed=tuple(supposed or ()),
     )
+
+
+def _pace(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> str:
+    from secondsight.live.pace import pace, words
+
+    found, limits = snapshot.header.surroundings, snapshot.header.limits
+    blocks = sum(mapping.blocks for mapping in mappings if not mapping.refused)
+    return words(pace(limits, blocks, found.ahead), limits, found.registered) if blocks else ""
 
 
 def _mappings(

@@ -71,3 +71,20 @@ def without_anon_vma(kernel: Kernel, mm: int) -> tuple[int, ...] | None:
         return tuple(int(area.vm_start.value_()) for area in areas if not area.anon_vma)
     except (drgn.FaultError, LookupError, AttributeError):
         return None
+
+
+def pages_ahead(kernel: Kernel, listed: KhugepagedList, mm: int) -> int | None:
+    """Pages of the address spaces that are looked at before *mm*'s turn, as many as they map (``total_vm``); None where *mm* is not listed.
+
+    Those of them that are not eligible are passed quickly: it is the most that can lie before.
+    """
+    if mm not in listed.mms:
+        return None
+    mine = listed.mms.index(mm)
+    begun = listed.mms.index(listed.at) if listed.at in listed.mms else 0
+    between = listed.mms[begun:mine] if begun <= mine else (*listed.mms[begun:], *listed.mms[:mine])
+    try:
+        spaces = (drgn.Object(kernel.program, "struct mm_struct *", value=each) for each in between)
+        return sum(int(space.total_vm.value_()) for space in spaces)
+    except (drgn.FaultError, LookupError, AttributeError):
+        return None

@@ -33,13 +33,15 @@ _REFUSE = ("memory.max", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
 class Surroundings(msgspec.Struct, frozen=True, omit_defaults=True):
     """None: not read. *registered*: on khugepaged's list; *without_anon_vma*: starts of the mappings that have no
     ``anon_vma``; *huge_blocks*: free blocks of 2 MiB, over all nodes; *headroom*: bytes that the process may be charged before a limit
-    refuses (-1: no limit); *distances*: whether khugepaged asks how far apart pages' nodes are (several nodes, zone_reclaim_mode)."""
+    refuses (-1: no limit); *distances*: whether khugepaged asks how far apart pages' nodes are (several nodes, zone_reclaim_mode);
+    *ahead*: pages that khugepaged looks at before it comes to this process, at the most."""
 
     registered: bool | None = None
     without_anon_vma: tuple[int, ...] | None = None
     huge_blocks: int | None = None
     headroom: int | None = None
     distances: bool | None = None
+    ahead: int | None = None
 
 
 def read(process: Process, proc: Path = Path("/proc")) -> Surroundings:
@@ -51,14 +53,15 @@ def read(process: Process, proc: Path = Path("/proc")) -> Surroundings:
 
 def with_kernel(found: Surroundings, kernel: Kernel, mm: int) -> Surroundings:
     """*found*, and what kernel memory shows of the ``struct mm_struct`` at the kernel address *mm*."""
+    from secondsight.live.khugepaged_list import pages_ahead, without_anon_vma
     from secondsight.live.khugepaged_list import read as read_list
-    from secondsight.live.khugepaged_list import without_anon_vma
 
     listed = read_list(kernel)
     return msgspec.structs.replace(
         found,
         registered=None if listed is None else mm in listed.mms,
         without_anon_vma=without_anon_vma(kernel, mm),
+        ahead=None if listed is None else pages_ahead(kernel, listed, mm),
     )
 
 

@@ -1,0 +1,82 @@
+"""A snapshot as it would be under other switches and limits: ``explain --if enabled=always``. Nothing is changed anywhere.
+
+A switch that changes registers nobody: a process that khugepaged does not know stays unknown to it (``surroundings.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from secondsight.errors import UsageError
+from secondsight.live.capture import Snapshot
+from secondsight.live.eligible import judge
+from secondsight.live.switches import Switches
+from secondsight.live.vma import Vma
+from secondsight.mm.config import Knobs
+
+_ANONYMOUS = ("always", "madvise", "never")
+_SHMEM = ("always", "within_size", "advise", "never")
+#: each switch that may be supposed: the field of ``Switches``, and what it may say
+_WORDS = {
+    "enabled": ("enabled", _ANONYMOUS),
+    "hugepages-2048kB/enabled": ("enabled_size", (*_ANONYMOUS, "inherit")),
+    "shmem_enabled": ("shmem_enabled", (*_SHMEM, "force", "deny")),
+    "hugepages-2048kB/shmem_enabled": ("shmem_size", (*_SHMEM, "inherit")),
+}
+_LIMITS = ("max_ptes_none", "max_ptes_swap", "max_ptes_shared", "pages_to_scan", "scan_sleep_millisecs")
+
+
+def parse(settings: list[str]) -> tuple[dict[str, str], dict[str, int]]:
+    """``name=value`` as (words of ``Switches`` by field, limits by name).
+
+    Raises:
+        UsageError: an unknown name, or a value that sysfs refuses.
+    """
+    words: dict[str, str] = {}
+    limits: dict[str, int] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if equals and name in _WORDS:
+            field, allowed = _WORDS[name]
+            if value not in allowed:
+                raise UsageError(f"--if {text}: {name} is one of {', '.join(allowed)}")
+            words[field] = value
+        elif equals and name in _LIMITS and value.isascii() and value.isdigit():
+            limits[name] = int(value)
+        else:
+            raise UsageError(f"--if {text}: write NAME=VALUE, NAME one of {', '.join((*_WORDS, *_LIMITS))}")
+    return words, limits
+
+
+def suppose(snapshot: Snapshot, settings: list[str]) -> Snapshot:
+    """*snapshot* under *settings*, as :func:`parse` takes them.
+
+    Raises:
+        UsageError: as :func:`parse`.
+    """
+    words, limits = parse(settings)
+    header = snapshot.header
+    try:
+        knobs = msgspec.convert(msgspec.to_builtins(header.limits) | limits, Knobs)
+    except (msgspec.ValidationError, UsageError) as error:
+        raise UsageError(f"--if: {error}") from None
+    now = header.switches
+    then = msgspec.structs.replace(now, **words)
+    enabled = header.enabled
+    if words.keys() & {"enabled", "enabled_size"}:
+        # Without the words of the switches (a dump, an older snapshot) the effective one is all there is.
+        whole = then.enabled or header.enabled
+        enabled = whole if then.enabled_size in ("", "inherit") else then.enabled_size
+    mappings = tuple(_unsaid(vma, header.enabled, now) for vma in header.mappings)
+    changed = msgspec.structs.replace(header, limits=knobs, enabled=enabled, switches=then, mappings=mappings)
+    return replace(snapshot, header=changed)
+
+
+def _unsaid(vma: Vma, enabled: str, switches: Switches) -> Vma:
+    """*vma* without the kernel's ``THPeligible: 0`` where the switches of now explain it: under others it may be 1."""
+    if vma.eligible is not False:
+        return vma
+    silent = msgspec.structs.replace(vma, eligible=None)
+    return silent if judge(silent, enabled, switches).refused else vma
