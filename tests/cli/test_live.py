@@ -92,11 +92,11 @@ def test_collapse_leaves_what_is_marked_alone(target, capsys):
     told = run(capsys, "collapse", "--pid", target.pid, "--procfs", "--dry-run", "--json")
     with Path(f"/proc/{target.pid}/smaps").open() as smaps:
         marked = [line.split()[0] for line in smaps if "-" in line.split()[0]]
-    assert marked and all(choice["address"] for choice in json.loads(told))
+    assert marked and all(choice["address"] for choice in json.loads(told)["chosen"])
     live = json.loads(run(capsys, "explain", "--pid", target.pid, "--procfs", "--json"))
     forbidden = [(m["start"], m["end"]) for m in live["mappings"] if m["advice"] == "MADV_NOHUGEPAGE"]
-    assert forbidden
-    for choice in json.loads(told):
+    assert forbidden and json.loads(told)["left"]["MADV_NOHUGEPAGE"] >= 9, "each with its reason"
+    for choice in json.loads(told)["chosen"]:
         assert not any(low <= choice["address"] < high for low, high in forbidden)
 
 
@@ -212,3 +212,12 @@ def test_what_could_not_be_read_after_a_collapse_is_unknown_not_none(capsys):
     )
     told = capsys.readouterr().out
     assert "2 collapsed (unknown confirmed by the page table)" in told and "unknown after" in told
+
+
+def test_names_in_a_rounds_reasons_reach_no_terminal_raw(capsys):
+    hostile = "memory.max of cgroup /a\x1b]0;title\x07"
+    print_round(
+        Round(refused={hostile: 1}, left={hostile: 1}, overridden={hostile: 1}, stopped=hostile), json=False
+    )
+    told = capsys.readouterr().out
+    assert "\x1b" not in told and "\x07" not in told and told.count(r"\x1b]0;title\x07") == 4

@@ -33,7 +33,12 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
 
     chosen = selection.chosen
     if json:
-        print(msgspec.json.encode(chosen).decode())
+        told = {
+            "order": selection.order, "considered": selection.considered, "chosen": chosen, "left": selection.left,
+            "overridden": selection.overridden, "allowance": guard.allowance,
+            "limit": describe(guard.start) if guard.start is not None else "",
+        }  # fmt: skip
+        print(msgspec.json.encode(told).decode())
         return
     added = sum(choice.added for choice in chosen) * 4096
     print(printable(selection.order))

@@ -185,7 +185,7 @@ class MemoryCgroup:
         return None
 
     @classmethod
-    def _at(cls, path: str, version: int, mounts: list[tuple[Path, str]]) -> MemoryCgroup:
+    def _at(cls, path: str, version: int, mounts: list[tuple[Path, str]]) -> MemoryCgroup | None:
         for at, top in mounts:
             inside = path if top == "/" else path[len(top) :] if f"{path}/".startswith(f"{top}/") else None
             if inside is None or "/.." in path:
@@ -193,17 +193,15 @@ class MemoryCgroup:
             folder = at / inside.lstrip("/")
             if folder.is_dir():
                 return cls(folder, at, path, version)
+        if path == "/" and _first_namespace():
+            return None  # the root of all has no limit
         raise MissingPart(
             f"memory cgroup {path}: its files are not seen from here (another cgroup namespace, or the file system is not mounted)"
         )
 
     def whole(self) -> bool:
         """Whether every ancestor is seen: the mount shows the hierarchy from its root."""
-        try:
-            seen = (PROC / "self/ns/cgroup").stat().st_ino == _INIT_CGROUP_NS
-        except OSError:
-            seen = True  # before cgroup namespaces (4.6)
-        return seen and self.folder == self.root / self.path.lstrip("/")
+        return _first_namespace() and self.folder == self.root / self.path.lstrip("/")
 
     def _groups(self) -> list[tuple[Path, str]]:
         """(directory, path) of the group and its ancestors, itself first."""
@@ -290,6 +288,14 @@ def _mounts(mountinfo: str) -> list[tuple[str, Path, str]]:
         elif kind[0] == "cgroup" and "memory" in kind[2].split(","):
             found.append(("memory", Path(at), top))
     return found
+
+
+def _first_namespace() -> bool:
+    """Whether we are in the first cgroup namespace, which sees every group by its real name."""
+    try:
+        return (PROC / "self/ns/cgroup").stat().st_ino == _INIT_CGROUP_NS
+    except OSError:
+        return True  # before cgroup namespaces (4.6)
 
 
 def _controls_memory(root: Path) -> bool:
