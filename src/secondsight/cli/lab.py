@@ -347,6 +347,10 @@ def compare_command(
             write.mkdir(parents=True, exist_ok=True)
             scenario_files.write(short, write / f"difference-{seed}-{number}.toml")
     if len(differing) > allow or report.failures:
+        which = "".join(f" {name}" for name in files or []) + (
+            f" --random {random} --seed {seed}" if random else ""
+        )
         raise SecondSightError(
-            f"{len(differing)} of {several(report.scenarios, 'scenario')} differ, {len(report.failures)} got no answer"
+            f"{len(differing)} of {several(report.scenarios, 'scenario')} differ, {len(report.failures)} got no answer; the same again: "
+            f"secondsight lab compare{which} --kernel {report.kernel} --mmu {mmu}{' --states' * states}"
         )

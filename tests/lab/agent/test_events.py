@@ -53,6 +53,14 @@ def test_a_pass_on_6_1() -> None:
     ]  # fmt: skip
 
 
+def test_pointers_that_are_hashed_stand_for_one_mm() -> None:
+    text = V61.replace("mm=ffff888004123400", "mm=00000000deadbeef")
+    assert attribute(parse(text), areas(), 3) == attribute(parse(V61), areas(), 3)
+    other = text.replace("mm=0xffff888004123400", "mm=0xffff888004123800", 1)
+    with pytest.raises(TraceError, match="ends as one to 00000000deadbeef"):
+        attribute(parse(other), areas(), 3)
+
+
 def test_a_refusal_on_7_2() -> None:
     assert attribute(parse(V72), areas(), 4) == [
         BlockPass(

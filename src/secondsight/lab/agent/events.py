@@ -87,6 +87,9 @@ def attribute(events: Iterable[Event], areas: Mapping[int, Area], number: int) -
     """
     out: list[BlockPass] = []
     last: dict[int, int] = {}
+    hashed: dict[
+        int, int
+    ] = {}  # before no_hash_pointers (5.12, 5ead723a20e0) the tracepoints say 32 bits that stand for an mm
     current: tuple[int, int] | None = None
     inner: list[dict[str, Event]] = []
     for event in events:
@@ -108,7 +111,10 @@ def attribute(events: Iterable[Event], areas: Mapping[int, Area], number: int) -
             if current is None:
                 raise TraceError("a visit ends that has not begun")
             mm, address = current
-            if event.number("mm") != mm:
+            said = event.number("mm")
+            if said >> 32 == 0:
+                said = hashed.setdefault(said, mm)
+            if said != mm:
                 raise TraceError(f"a visit to mm {mm:#x} ends as one to {event.fields['mm']}")
             current = None
             area = areas.get(mm)

@@ -22,6 +22,7 @@ __all__ = ["Tracer", "one_pass", "start_keeper"]
 
 TRACING = Path("/sys/kernel/tracing")
 INSTANCE = TRACING / "instances/secondsight"
+_FLUSH = "ss_flush"
 
 
 class Tracer:
@@ -29,13 +30,18 @@ class Tracer:
 
     def __init__(self) -> None:
         INSTANCE.mkdir(exist_ok=True)
-        knobs.put(TRACING / "kprobe_events", f"p:secondsight/{SCAN} mm_find_pmd mm=%di addr=%si")
+        # mmap_lock's tracepoints are there since 5.11 (2b5067a8143e); before, the flush of a TLB names the mm. Both probes in one write.
+        self._locks = INSTANCE / "events/mmap_lock/mmap_lock_start_locking"
+        probes = f"p:secondsight/{SCAN} mm_find_pmd mm=%di addr=%si\n"
+        if not self._locks.exists():
+            self._locks = INSTANCE / f"events/secondsight/{_FLUSH}"
+            probes += f"p:secondsight/{_FLUSH} flush_tlb_mm_range mm=%di\n"
+        knobs.put(TRACING / "kprobe_events", probes.strip())
         knobs.put(INSTANCE / "buffer_size_kb", 8192)
         knobs.put(INSTANCE / "tracing_on", 0)
         for name in (PMD, ISOLATE, SWAPIN, COLLAPSE):
             knobs.put(INSTANCE / f"events/huge_memory/{name}/enable", 1)
         knobs.put(INSTANCE / f"events/secondsight/{SCAN}/enable", 1)
-        self._locks = INSTANCE / "events/mmap_lock/mmap_lock_start_locking"
 
     def start(self) -> None:
         """Empty the buffer and record."""
@@ -52,15 +58,16 @@ class Tracer:
         return parse((INSTANCE / "trace").read_text())
 
     def mms(self, pids: list[int], poke: Callable[[int], object]) -> dict[int, int]:
-        """The mm pointer of each of *pids*, seen when ``poke(pid)`` makes it take its mmap lock for writing."""
-        knobs.put(self._locks / "filter", "write == 1")
+        """The mm pointer of each of *pids*, seen when ``poke(pid)`` makes it take its mmap lock for writing and flush its TLB."""
+        if self._locks.name != _FLUSH:
+            knobs.put(self._locks / "filter", "write == 1")
         knobs.put(self._locks / "enable", 1)
         self.start()
         for pid in pids:
             poke(pid)
         events = self.stop()
         knobs.put(self._locks / "enable", 0)
-        found = {e.pid: e.number("mm") for e in events if e.fields.get("write") == "true"}
+        found = {e.pid: e.number("mm") for e in events if e.name == _FLUSH or e.fields.get("write") == "true"}
         if missing := [pid for pid in pids if pid not in found]:
             raise TraceError(f"no mm seen for {missing}")
         return {pid: found[pid] for pid in pids}
