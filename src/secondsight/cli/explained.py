@@ -187,6 +187,9 @@ def _print_totals(answer: Explanation) -> None:
         f"memory that would add: {_size(totals.bloat)}; wasted passes ahead: {totals.wasted}{perhaps}; "
         f"uncertain verdicts: {totals.unknown}"
     )
+    if totals.sizes:
+        told = ", ".join(f"{name} {_size(amount)}" for name, amount in totals.sizes.items())
+        print(f"sizes in use (whole 2 MiB blocks): {told}")
     for status, count in totals.by_status.items():
         print(f"  {count:8} {status}")
 

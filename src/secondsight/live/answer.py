@@ -61,6 +61,8 @@ class Mapping(msgspec.Struct, frozen=True):
     #: bytes mapped here, and of the file in the page cache whoever maps them (None: not a file's, or not read)
     resident: int = 0
     cached: int | None = None
+    #: bytes by the size of the folio, as ``sizes`` of the whole
+    sizes: dict[str, int] = {}
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -79,6 +81,9 @@ class Totals(msgspec.Struct, frozen=True):
     wasted_if: int
     unknown: int
     by_status: dict[str, int]
+    #: bytes mapped by the size of the folio that is mapped whole: ``4kB`` … ``2048kB``, ``PMD`` where a PMD maps it, ``part`` of one mapped
+    #: in part; empty where page flags may not be read
+    sizes: dict[str, int] = {}
 
 
 class Explanation(msgspec.Struct, frozen=True):

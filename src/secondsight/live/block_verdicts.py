@@ -81,7 +81,7 @@ class BlockVerdicts:
             mapping=_mapped(huge, populated, swapped, int(columns.cached[row])),
             populated=populated,
             swapped=swapped,
-            shared=0 if huge else int(counts.shared[row]),
+            shared=int(counts.shared[row]),
             pinned=int(counts.pinned[row]) if counts.pins_known else None,
             primary=_shown(counts.primary, counts.primary_unknown, row),
             referenced=_shown(counts.referenced, counts.referenced_unknown, row),

@@ -42,7 +42,7 @@ FORMAT = 1
 _COLUMNS = tuple(field.name for field in fields(Columns) if field.name not in ("counts_known", "secondary"))
 
 #: columns that snapshots of earlier versions lack; what they hold then is unknown
-_LATER = frozenset({"cached"})
+_LATER = frozenset({"cached", "sizes", "spte_level"})
 
 
 class Answerer(msgspec.Struct, frozen=True):

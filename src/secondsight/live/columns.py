@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.geometry import PMD_ORDER
 from secondsight.room import unset
 
 U64 = npt.NDArray[np.uint64]
@@ -46,6 +47,8 @@ class Columns:
     real; page_known bool; zap_marks uint8: accessed SPTEs over the page; all [N, 512]. *counts_known* False: references beyond the
     mappings could not be seen. gfn int64[N]: guest frame of the block's first page (-1: no VM), slot int32[N].
     cached int32[N]: pages of the block that are in the page cache, whoever maps them; -1: anonymous memory, or not read.
+    sizes int32[N, 11]: pages by the order of their folio (``folio_sizes.py``); of a block that a PMD maps all 512 at order 9. spte_level
+    uint8[N]: the level at which KVM maps the block (1: 4 KiB, 2: 2 MiB, 3: 1 GiB; the lowest of several; 0: not mapped, or not read).
     """
 
     address: U64
@@ -63,6 +66,8 @@ class Columns:
     gfn: npt.NDArray[np.int64]
     slot: npt.NDArray[np.int32]
     cached: npt.NDArray[np.int32]
+    sizes: npt.NDArray[np.int32]
+    spte_level: npt.NDArray[np.uint8]
     counts_known: bool = True
     secondary: tuple[Secondary, ...] = field(default=())
 
@@ -104,7 +109,8 @@ class Columns:
             address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=pte, flags=flags, mapcount=mapcount,
             folio_mapcount=mapcount, refcount=mapcount, shared=shared, folio=folio, pte_known=pte_known,
             page_known=page_known, zap_marks=zap_marks, gfn=np.full(count, -1, np.int64),
-            slot=np.full(count, -1, np.int32), cached=np.full(count, -1, np.int32), **facts,  # type: ignore[arg-type]
+            slot=np.full(count, -1, np.int32), cached=np.full(count, -1, np.int32),
+            sizes=np.zeros((count, PMD_ORDER + 2), np.int32), spte_level=np.zeros(count, np.uint8), **facts,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def chosen(self, rows: npt.NDArray[np.int64]) -> Columns:

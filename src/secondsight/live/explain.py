@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_ORDER, kb_of_order
 from secondsight.live import eligible
 from secondsight.live.answer import SCHEMA, Block, Explanation, Mapping, Totals
 from secondsight.live.block_verdicts import BlockVerdicts
@@ -67,7 +67,7 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
         open_points=candidates.open_points,
         channels=_channels(snapshot, facts),
         limits=msgspec.to_builtins(header.limits) | {"enabled": header.enabled},
-        totals=_totals(blocks, mappings, facts, may),
+        totals=_totals(blocks, mappings, facts, may, _sizes(snapshot, facts, slice(None))),
         mappings=mappings,
         blocks=blocks,
         longest_call_seconds=header.longest_call,
@@ -75,6 +75,16 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
         pace=_pace(snapshot, mappings),
         supposed=tuple(supposed or ()),
     )
+
+
+def _sizes(snapshot: Snapshot, facts: PageCounts, rows: slice) -> dict[str, int]:
+    """Bytes of the blocks *rows* by the size of their folio."""
+    pages = snapshot.columns.sizes[rows].sum(axis=0, dtype=np.int64)
+    whole = int(facts.huge[rows].sum()) * HPAGE_PMD_NR
+    pages[PMD_ORDER] -= whole
+    names = [*(f"{kb_of_order(order)}kB" for order in range(PMD_ORDER + 1)), "part"]
+    found = {name: int(count) * PAGE_SIZE for name, count in zip(names, pages, strict=True) if count}
+    return found | ({"PMD": whole * PAGE_SIZE} if whole else {})
 
 
 def _pace(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> str:
@@ -117,13 +127,18 @@ def _mappings(
                 forced=judged.forced,
                 resident=(int(facts.populated[low:high].sum()) + huge * HPAGE_PMD_NR) * PAGE_SIZE,
                 cached=int(held.sum()) * PAGE_SIZE if asked and len(held) else None,
+                sizes=_sizes(snapshot, facts, slice(low, high)),
             )
         )
     return tuple(found)
 
 
 def _totals(
-    blocks: tuple[Block, ...], mappings: tuple[Mapping, ...], facts: PageCounts, may: npt.NDArray[np.bool_]
+    blocks: tuple[Block, ...],
+    mappings: tuple[Mapping, ...],
+    facts: PageCounts,
+    may: npt.NDArray[np.bool_],
+    sizes: dict[str, int],
 ) -> Totals:
     resident = np.where(facts.huge, 512, facts.populated)
     inside = int(resident[may].sum())
@@ -147,6 +162,7 @@ def _totals(
         wasted=sum(block.wasted for block in blocks),
         wasted_if=sum(block.wasted_if for block in blocks),
         unknown=sum(not block.known for block in blocks),
+        sizes=sizes,
         by_status=dict(sorted(by_status.items(), key=lambda item: -item[1])),
     )
 

@@ -12,9 +12,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.errors import TargetGone
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 from secondsight.live.columns import U64, Columns, Secondary
+from secondsight.live.folio_sizes import folio_sizes
 from secondsight.live.frames import Frames
 from secondsight.live.kmem import Kernel, Torn
 from secondsight.live.kvm import Vm
@@ -68,6 +71,14 @@ class KernelReader:
         if huge.any():
             heads = self._frames.read(bits.pte_pfn(entries.pmd[huge]))
             found.flags[huge, 0], found.page_known[huge, 0] = heads.flags, heads.known
+            found.shared[huge, 0] = heads.shared
+
+        def is_tail(after: U64) -> npt.NDArray[np.bool_]:
+            return (self._frames.read(after).flags & kpf.COMPOUND_TAIL) != 0
+
+        found.sizes[:] = folio_sizes(blocks, pfns, found.flags, mapped, is_tail)
+        found.sizes[huge] = 0
+        found.sizes[huge, PMD_ORDER] = HPAGE_PMD_NR
         self._process.require_alive()
         if self._kernel.find_mm(self._process.pid, self._process.start_time).value_() != self._mm.value_():
             raise TargetGone(

@@ -51,7 +51,9 @@ class PageCounts:
                     self.entries[kind] = _count(found)
             self.unread_entries = self.entries.pop(EntryKind.UNREAD, self.unread_entries)
         self.swapped: Counts = self.entries.get(EntryKind.SWAP, np.zeros(len(columns.pte), np.int64))
-        self.shared: Counts = _count(mapped & columns.shared)
+        self.shared: Counts = np.where(
+            self.huge, HPAGE_PMD_NR * columns.shared[:, 0], _count(mapped & columns.shared)
+        )
         expected = columns.folio_mapcount + ((columns.flags & kpf.SWAPCACHE) != 0)
         self.pins_known = columns.counts_known
         self.pinned: Counts = _count(mapped & columns.page_known & (columns.refcount > expected))

@@ -15,13 +15,16 @@ import functools
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pagemap as pm
 from secondsight.bits import pte as bits
 from secondsight.bits import swap
 from secondsight.errors import MissingPart
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 from secondsight.live.columns import U64, Bools, Columns, Secondary
+from secondsight.live.folio_sizes import folio_sizes
 from secondsight.live.frame_table import FrameTable
 from secondsight.live.process import Process
 from secondsight.live.procfs import Pagemap
@@ -100,9 +103,10 @@ class ProcfsReader:
         visible = present & ~hidden
         huge = self._huge(found, pfns, visible, hidden)
         asked = visible
+        shared_whole: Bools | None = None
         if huge is not None and huge.any():
             # Of what a PMD maps as a whole, the first page speaks for all.
-            asked = visible.copy()
+            asked, shared_whole = visible.copy(), several[huge, 0]
             asked[huge, 1:] = several[huge] = False
         found = self._pages(found, pfns, present, asked, several)
         if hidden.any():
@@ -111,6 +115,9 @@ class ProcfsReader:
             # No PAGEMAP_SCAN: 512 frames of one aligned THP are taken for a PMD mapping.
             huge = _in_one(pfns, visible) & ((found.flags[:, 0] & kpf.THP) != 0)
             found.flags[huge, 1:] = 0
+        found.sizes[:] = self._sizes(found, pfns, asked, huge)
+        if shared_whole is not None:
+            found.shared[huge, 0] = shared_whole
         first = np.where(visible[huge, 0], pfns[huge, 0], np.uint64(0))
         found.pmd[huge] = bits.PRESENT | bits.PSE | bits.RW | bits.USER | first << bits.PFN_SHIFT
         found.pte[huge] = 0
@@ -157,6 +164,22 @@ class ProcfsReader:
             found.shared[several] = held > 1
         # What procfs tells of a folio is its page's own: one column is all three, where no page is in the swap cache.
         return found if cached is None else replace(found, refcount=counts + cached)
+
+    def _sizes(self, found: Columns, pfns: U64, asked: Bools, huge: Bools) -> npt.NDArray[np.int32]:
+        """Pages by the order of their folio; nothing but the zero page is no folio's."""
+        table = self._flags
+        if table is None:
+            sizes = np.zeros_like(found.sizes)
+        else:
+            mapped = asked & ((found.pte & bits.PFN_MASK) != 0)
+
+            def is_tail(frames: U64) -> Bools:
+                return (table.read(frames, keep=_FRAME_BITS) & kpf.COMPOUND_TAIL) != 0
+
+            sizes = folio_sizes(found.address, pfns, found.flags, mapped, is_tail)
+        sizes[huge] = 0
+        sizes[huge, PMD_ORDER] = HPAGE_PMD_NR
+        return sizes
 
     def _mark_zero(self, found: Columns, hidden: Bools) -> None:
         """Which of the *hidden* pages (bool[N, 512]) are the zero page: PAGEMAP_SCAN tells without their frames."""

@@ -1,0 +1,91 @@
+"""Pages by the size of their folio: against a plain count by hand, and on this machine."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secondsight.bits import pageflags as kpf
+from secondsight.live.folio_sizes import COLUMNS, PART, folio_sizes
+from secondsight.live.process import Process
+from secondsight.live.procfs import BLOCK
+from secondsight.live.procfs_reader import ProcfsReader
+from support.area import area
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 1 << 32))
+def test_against_a_plain_count(seed):
+    """Folios of random orders in memory; address space of two blocks, each page mapped or not, some folios in part or out of order."""
+    luck = random.Random(seed)
+    order_of, head_of, frame = {}, {}, 1 << 12
+    while frame < (1 << 12) + 3000:
+        order = luck.choice([0, 0, 2, 3, 4, 6, 9])
+        frame = (frame + (1 << order) - 1) >> order << order
+        for each in range(frame, frame + (1 << order)):
+            order_of[each], head_of[each] = order, frame
+        frame += 1 << order
+    frames, mapped = np.zeros(1024, np.uint64), np.zeros(1024, bool)
+    at = 0
+    known = sorted(order_of)
+    while at < 1024:
+        start = luck.choice(known)
+        length = luck.choice([1, 4, 16, 64, 512, 7])
+        for place in range(length):
+            if at < 1024 and start + place in order_of and luck.random() < 0.98:
+                frames[at], mapped[at] = start + place, True
+            at += 1
+    flags = np.zeros(1024, np.uint32)
+    for page in np.flatnonzero(mapped).tolist():
+        each = int(frames[page])
+        if order_of[each]:
+            flags[page] = kpf.COMPOUND_HEAD if head_of[each] == each else kpf.COMPOUND_TAIL
+    expected = np.zeros((2, COLUMNS), int)
+    page = 0
+    while page < 1024:
+        each = int(frames[page])
+        size = 1 << order_of.get(each, 0)
+        if not mapped[page]:
+            page += 1
+        elif size == 1:
+            expected[page // 512, 0] += 1
+            page += 1
+        elif (
+            head_of[each] == each
+            and page + size <= 1024
+            and all(mapped[page + i] and int(frames[page + i]) == each + i for i in range(size))
+        ):
+            expected[page // 512, size.bit_length() - 1] += size
+            page += size
+        else:
+            begun, last = page, page
+            page += 1
+            while (
+                page < 1024 and mapped[page] and int(frames[page]) == int(frames[last]) + 1
+                and head_of[int(frames[page])] == head_of[each]
+            ):  # fmt: skip
+                last, page = page, page + 1
+            expected[begun // 512, PART] += page - begun
+
+    def is_tail(some):
+        return np.array([head_of.get(int(f), int(f)) != int(f) for f in some], bool)
+
+    blocks = np.array([BLOCK, 2 * BLOCK], np.uint64)
+    found = folio_sizes(
+        blocks, frames.reshape(2, 512), flags.reshape(2, 512), mapped.reshape(2, 512), is_tail
+    )
+    assert found.tolist() == expected.tolist()
+    assert found.sum() == mapped.sum()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="page flags are shown to root")
+def test_here():
+    memory, block = area(range(100))
+    with Process.open(os.getpid()) as own, ProcfsReader(own) as reader:
+        found = reader.read_blocks(np.array([block], np.uint64))
+    # What a kernel with sizes switched on gives is larger, never more.
+    assert found.sizes.sum() >= 100 and found.sizes.shape == (1, COLUMNS)
+    del memory
