@@ -32,6 +32,18 @@ def explain(
         list[str] | None,
         typer.Option("--if", help="Judge as if a switch or limit were so: enabled=always; repeatable."),
     ] = None,
+    fail_under: Annotated[
+        str | None,
+        typer.Option(help="Exit code 1 where less of the guest RAM (else of eligible memory) is huge: 95%."),
+    ] = None,
 ) -> None:
     """Totals first, then block by block: how it is mapped, which channel calls it used, and what khugepaged will answer and why."""
-    explained.explain(file, pid, within, everything, json, report, kernel_memory, vmcore, qmp, supposed)
+    least = None
+    if fail_under is not None:
+        try:
+            least = explained.share(fail_under)
+        except ValueError:
+            raise typer.BadParameter(f"{fail_under}: write a share such as 95%") from None
+    explained.explain(
+        file, pid, within, everything, json, report, kernel_memory, vmcore, qmp, supposed, least
+    )

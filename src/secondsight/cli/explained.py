@@ -18,6 +18,18 @@ _SHOWN = 8  # of the blocks that collapse or are wasted
 _ALIKE = 3  # of anything else with the same answer
 
 
+def share(word: str) -> float:
+    """``95%`` or ``0.95`` as a share of 1.
+
+    Raises:
+        ValueError: it is no share.
+    """
+    number = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    if not 0 <= number <= 1:
+        raise ValueError(word)
+    return number
+
+
 def _one(word: str) -> list[str]:
     return [word]
 
@@ -35,6 +47,7 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "--vmcore": ("vmcore", Path),
     "--qmp": ("qmp", Path),
     "--if": ("supposed", _one),
+    "--fail-under": ("fail_under", share),
 }
 
 
@@ -49,6 +62,7 @@ def explain(
     vmcore: Path | None = None,
     qmp: Path | None = None,
     supposed: list[str] | None = None,
+    fail_under: float | None = None,
 ) -> None:
     """Read, judge and print, as the options of the command (``explain.py``) say."""
     from secondsight import output
@@ -79,11 +93,30 @@ def explain(
         import msgspec
 
         print(msgspec.json.format(msgspec.json.encode(answer), indent=1).decode())
+        _require(answer, fail_under)
         return
     _print_head(answer)
+    _print_guest_ram(answer)
     _print_totals(answer)
     _print_mappings(answer, everything)
     _print_blocks(answer, everything)
+    _require(answer, fail_under)
+
+
+def _require(answer: Explanation, fail_under: float | None) -> None:
+    """Leave with exit code 1 where less is huge than *fail_under*, a share of 1."""
+    from secondsight.errors import SecondSightError
+
+    if fail_under is None:
+        return
+    ram = answer.guest_ram
+    what, coverage = ("guest RAM", ram.coverage) if ram else ("eligible memory", answer.totals.coverage)
+    if coverage is None:
+        raise SecondSightError(f"--fail-under {100 * fail_under:g}%: there is no {what} that is resident")
+    if coverage < fail_under:
+        raise SecondSightError(
+            f"--fail-under {100 * fail_under:g}%: {100 * coverage:.1f} % of the resident {what} is huge"
+        )
 
 
 def take(
@@ -157,6 +190,27 @@ def _print_head(answer: Explanation) -> None:
         f"{name} {value}" for name, value in answer.limits.items() if name.startswith(("max", "enabled"))
     )
     print(f"  limits: {limits}")
+
+
+def _print_guest_ram(answer: Explanation) -> None:
+    ram = answer.guest_ram
+    if ram is None:
+        return
+    coverage = (
+        "nothing is resident" if ram.coverage is None else f"{100 * ram.coverage:.1f} % of that is huge"
+    )
+    print(
+        f"\nguest RAM: {_size(ram.size)} in {several(ram.mappings, 'mapping')} ({', '.join(ram.backing)}; told by {ram.told_by}), "
+        f"{_size(ram.resident)} resident; {coverage}"
+    )
+    if ram.levels:
+        print(
+            f"  KVM maps it by {', '.join(f'{name} {_size(amount)}' for name, amount in ram.levels.items())}"
+        )
+    else:
+        print("  at which sizes KVM maps it only kernel memory tells")
+    for why, count in ram.small_by.items():
+        print(f"  {count:8} small: {why}")
 
 
 def _registered(answer: Explanation) -> str:

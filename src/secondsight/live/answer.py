@@ -86,6 +86,24 @@ class Totals(msgspec.Struct, frozen=True):
     sizes: dict[str, int] = {}
 
 
+class GuestRam(msgspec.Struct, frozen=True):
+    """Bytes of the whole 2 MiB blocks. *told_by*: how its mappings were found; *blocks* of them hold anything; *huge*: mapped by a PMD on
+    the host; *coverage*: huge / resident, None where nothing is resident; *backing*: of its mappings; *levels*: bytes by the size of
+    KVM's SPTE (empty where only kernel memory would tell); *pinned* pages, None unknown; *small_by*: blocks that are small, by who keeps them so."""
+
+    told_by: str
+    mappings: int
+    size: int
+    blocks: int
+    resident: int
+    huge: int
+    coverage: float | None
+    backing: tuple[str, ...]
+    levels: dict[str, int]
+    pinned: int | None
+    small_by: dict[str, int]
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """The whole answer, as ``--json`` prints it."""
 
@@ -110,6 +128,8 @@ class Explanation(msgspec.Struct, frozen=True):
     #: khugepaged's pace in words, and the switches that were supposed (``--if``)
     pace: str = ""
     supposed: tuple[str, ...] = ()
+    #: of a process that runs a VM
+    guest_ram: GuestRam | None = None
 
 
 SCHEMA = 1

@@ -140,6 +140,7 @@ def take(
         else:
             columns = reader.read_blocks(blocks)
         cache.fill(columns)
+        surroundings = msgspec.structs.replace(surroundings, vms=reader.vms)
         mappings = mark_zero_devices(process, parse_smaps(process.read_file("smaps"), f"{path}/smaps"))
         if kernel is None:
             settle_primary(columns, mappings)

@@ -16,6 +16,7 @@ from secondsight.live.answer import SCHEMA, Block, Explanation, Mapping, Totals
 from secondsight.live.block_verdicts import BlockVerdicts
 from secondsight.live.capture import Snapshot
 from secondsight.live.choose import choose
+from secondsight.live.guest_ram import guest_ram
 from secondsight.live.page_counts import Counts, PageCounts
 from secondsight.live.vma import BLOCK, Vma
 from secondsight.words import several
@@ -74,6 +75,7 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
         registered=header.surroundings.registered,
         pace=_pace(snapshot, mappings),
         supposed=tuple(supposed or ()),
+        guest_ram=guest_ram(snapshot, facts, mappings, blocks),
     )
 
 

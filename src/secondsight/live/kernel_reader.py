@@ -53,8 +53,9 @@ class KernelReader:
             TargetGone: the process exited or called exec meanwhile.
         """
         entries = PageTable(self._kernel, int(self._mm.pgd.value_())).read_blocks(blocks)
-        secondary, marks, gfn, slot = self._secondary(blocks)
+        secondary, marks, gfn, slot, levels = self._secondary(blocks)
         found = Columns.empty(blocks, secondary=secondary)
+        found.spte_level[:] = levels
         found.pmd[:], found.pte[:], found.zap_marks[:] = entries.pmd, entries.pte, marks
         found.gfn[:], found.slot[:] = gfn, slot
         found.pte_known[:] = found.page_known[:] = entries.known[:, None]
@@ -88,7 +89,14 @@ class KernelReader:
 
     def _secondary(
         self, blocks: U64
-    ) -> tuple[tuple[Secondary, ...], npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    ) -> tuple[
+        tuple[Secondary, ...],
+        npt.NDArray[np.uint8],
+        npt.NDArray[np.int64],
+        npt.NDArray[np.int32],
+        npt.NDArray[np.uint8],
+    ]:
+        levels = np.zeros(len(blocks), np.uint8)
         shape = (len(blocks), 512)
         marks = np.zeros(shape, np.uint8)
         gfn, slot = np.full(len(blocks), -1, np.int64), np.full(len(blocks), -1, np.int32)
@@ -99,30 +107,30 @@ class KernelReader:
             unread = Secondary(
                 "notifiers", nowhere, nowhere, f"the list of notifiers would not hold still ({torn})"
             )
-            return (unread,), marks, gfn, slot
+            return (unread,), marks, gfn, slot, levels
         answers = []
         for notifier in notifiers:
             if isinstance(notifier.vm, Vm):
-                answers.append(_ask_vm(notifier.vm, notifier.name, blocks, marks, gfn, slot))
+                answers.append(_ask_vm(notifier.vm, blocks, marks, gfn, slot, levels))
             elif notifier.tests_young:
                 why = f"{notifier.name} answers test_young from where this reader cannot look"
                 answers.append(Secondary(notifier.name, nowhere, nowhere, why))
             else:
                 answers.append(Secondary(notifier.name, nowhere, np.ones(shape, np.bool_)))
-        return tuple(answers), marks, gfn, slot
+        return tuple(answers), marks, gfn, slot, levels
 
 
 def _ask_vm(
-    vm: Vm, name: str, blocks: U64, marks: npt.NDArray[np.uint8],
-    gfn: npt.NDArray[np.int64], slot: npt.NDArray[np.int32],
+    vm: Vm, blocks: U64, marks: npt.NDArray[np.uint8], gfn: npt.NDArray[np.int64], slot: npt.NDArray[np.int32],
+    levels: npt.NDArray[np.uint8],
 ) -> Secondary:  # fmt: skip
-    """KVM's answer for each page; fills in *marks*, *gfn* and *slot*."""
+    """KVM's answer for each page; fills in *marks*, *gfn*, *slot* and *levels*."""
     shape = (len(blocks), 512)
     try:
         slots = vm.slots()
     except Torn as torn:
         nowhere = np.zeros(shape, np.bool_)
-        return Secondary(name, nowhere, nowhere, f"the memslots would not hold still ({torn})")
+        return Secondary(f"kvm ({vm.mmu})", nowhere, nowhere, f"the memslots would not hold still ({torn})")
     sptes = vm.read_blocks(blocks, slots)
     counts = np.bincount(sptes.page[sptes.young], minlength=len(blocks) * 512).reshape(shape)
     np.minimum(counts + marks, 255, out=counts)
@@ -136,6 +144,13 @@ def _ask_vm(
             np.int64
         )
         slot[inside] = entry.number
+    if len(sptes.page):
+        lowest = np.full(len(blocks), 255, np.uint8)
+        np.minimum.at(lowest, sptes.page // 512, sptes.level)
+        mapped = lowest != 255
+        levels[mapped] = np.where(
+            levels[mapped] == 0, lowest[mapped], np.minimum(levels[mapped], lowest[mapped])
+        )
     known = sptes.known.reshape(shape)
     young = (counts > 0) & known
     return Secondary(

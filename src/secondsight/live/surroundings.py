@@ -34,7 +34,8 @@ class Surroundings(msgspec.Struct, frozen=True, omit_defaults=True):
     """None: not read. *registered*: on khugepaged's list; *without_anon_vma*: starts of the mappings that have no
     ``anon_vma``; *huge_blocks*: free blocks of 2 MiB, over all nodes; *headroom*: bytes that the process may be charged before a limit
     refuses (-1: no limit); *distances*: whether khugepaged asks how far apart pages' nodes are (several nodes, zone_reclaim_mode);
-    *ahead*: pages that khugepaged looks at before it comes to this process, at the most."""
+    *ahead*: pages that khugepaged looks at before it comes to this process, at the most; *vms*: KVM VMs that
+    it holds open."""
 
     registered: bool | None = None
     without_anon_vma: tuple[int, ...] | None = None
@@ -42,6 +43,7 @@ class Surroundings(msgspec.Struct, frozen=True, omit_defaults=True):
     headroom: int | None = None
     distances: bool | None = None
     ahead: int | None = None
+    vms: int = 0
 
 
 def read(process: Process, proc: Path = Path("/proc")) -> Surroundings:
