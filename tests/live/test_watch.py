@@ -122,3 +122,55 @@ def test_a_failed_start_leaves_nothing(tmp_path):
     assert all(p.name.startswith(tracefs._PREFIX) for p in leftover)
     with pytest.raises(MissingPart, match="no khugepaged tracepoints"):
         Instance.open(tmp_path / "nothing")
+
+
+FILES = b"""\
+      khugepaged-34      [001] .....    21.600000: mm_khugepaged_collapse_file: mm=00000000aa00aa00, hpfn=0x1400, index=512, addr=300000200000, is_shmem=1, filename=ram, nr=512, result=succeeded
+      khugepaged-34      [001] .....    21.600100: mm_khugepaged_scan_file: mm=00000000aa00aa00, scan_pfn=0x1200, filename=ram, present=512, swap=0, result=succeeded
+      khugepaged-34      [001] .....    21.600200: mm_khugepaged_scan_file: mm=00000000aa00aa00, scan_pfn=0xffffffffffffffff, filename=a, mm=1, result=\x1b[31m, present=7, swap=3, result=exceed_none_pte
+"""  # noqa: E501 - as printed
+
+
+def test_the_scan_of_the_page_cache_has_its_file_and_address():
+    (done, frame), (refused, _) = decisions(FILES)
+    assert (done.file, done.address, done.status, done.present, frame) == (
+        "ram",
+        0x300000200000,
+        "succeeded",
+        512,
+        None,
+    )
+    assert (refused.file, refused.address, refused.status) == (
+        "a, mm=1, result=\x1b[31m",
+        None,
+        "exceed_none_pte",
+    )
+    assert (refused.present, refused.unmapped, refused.mm) == (7, 3, done.mm), "a file's name forges no field"
+
+
+def test_what_cannot_be_named_becomes_a_line(capsys):
+    from secondsight.cli.watch import _Printer
+
+    some = [decision for decision, _ in decisions(V72)] * 50
+    printer = _Printer(False, {}, 3600)
+    printer.take(some, False)
+    assert capsys.readouterr().out == ""
+    printer.take(some, True)
+    out = capsys.readouterr().out
+    assert (
+        out.count("\n") == 1 and "300 decisions about 2 address spaces" in out and "no_pte_table 100" in out
+    )
+    _Printer(True, {}, 3600).take(some, True)
+    assert capsys.readouterr().out.count("\n") == 150, "whole in JSON"
+
+
+def test_a_named_one_keeps_its_line(capsys):
+    from secondsight.cli.watch import _Printer
+
+    (decision, _), *_ = decisions(V61)
+    decision.pid, decision.address = 42, 0x200000000000
+    (file, _), *_ = decisions(FILES)
+    _Printer(False, {42: "a\x1bb"}, 3600).take([decision, file], False)
+    first, second = capsys.readouterr().out.splitlines()
+    assert "pid 42 (a\\x1bb) 0x200000000000: succeeded" in first
+    assert "file ram 0x300000200000: succeeded" in second and "512 pages in the page cache" in second

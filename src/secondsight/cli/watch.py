@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Follow khugepaged's decisions as they happen.")
 
+_MOST_PAGES = 64 << 20  # whose places are read: 256 GiB of memory
 _TICK = 0.25  # seconds between two reads of the trace buffer
 
 
@@ -46,31 +47,45 @@ def watch(
     import contextlib
     import time
 
+    from secondsight.live.largest import largest_processes
     from secondsight.live.process import Process
     from secondsight.live.stopping import Stopping
     from secondsight.live.tracefs import Instance
     from secondsight.live.watch import Places, Watcher
 
     process = Process.open(pid) if pid is not None else None
+    # Host-wide, the largest processes are those whose memory can be named.
+    known = [process] if process is not None else largest_processes()
     try:
         with contextlib.ExitStack() as stack:
             stopping = stack.enter_context(Stopping())
             instance = stack.enter_context(Instance.open())
-            places = stack.enter_context(Places([process])) if process is not None else None
+            places = stack.enter_context(Places(known, max_pages=_MOST_PAGES)) if known else None
             watcher = Watcher(places, only=pid)
             sink = _Sink(record)
             started = time.monotonic()
             with sink:
                 _head(json, instance, process)
-                _follow(stopping, instance, watcher, places, process, sink, json, refresh, seconds)
+                names = {each.pid: each.name for each in known} if process is None else {}
+                _follow(
+                    stopping,
+                    instance,
+                    watcher,
+                    places,
+                    process,
+                    sink,
+                    _Printer(json, names, refresh),
+                    refresh,
+                    seconds,
+                )
             _summary(json, watcher, instance, time.monotonic() - started)
     finally:
-        if process is not None:
-            process.close()
+        for each in known:
+            each.close()
 
 
 def _follow(
-    stopping: Any, instance: Instance, watcher: Watcher, places: Places | None, process: Any, sink: _Sink, json: bool,
+    stopping: Any, instance: Instance, watcher: Watcher, places: Places | None, process: Any, sink: _Sink, printer: _Printer,
     refresh: float, seconds: float | None,
 ) -> None:  # fmt: skip
     import time
@@ -86,7 +101,7 @@ def _follow(
         decisions = watcher.take(instance.read())
         if decisions:
             sink.add(decisions)
-            print("\n".join([_line(decision, json) for decision in decisions]), flush=True)
+        printer.take(decisions, done)
         if places is not None and not done and time.monotonic() >= due:
             begun = time.monotonic()
             places.refresh()
@@ -103,19 +118,63 @@ def _head(json: bool, instance: Instance, process: Any) -> None:
     )
 
 
-def _line(decision: Decision, json: bool) -> str:
+class _Printer:
+    """Prints decisions; those about processes that have no name here become a line now and then."""
+
+    def __init__(self, json: bool, names: dict[int, str], every: float) -> None:
+        """*names*: of the processes that can be named, host-wide; *every*: seconds between two such lines."""
+        import collections
+        import time
+
+        self._json, self._names, self._every = json, names, every
+        self._unnamed: collections.Counter[str] = collections.Counter()
+        self._spaces: set[int] = set()
+        self._clock = time.monotonic
+        self._due = self._clock() + every
+
+    def take(self, decisions: list[Decision], last: bool) -> None:
+        """Print *decisions*; *last*: and what is left."""
+        lines = []
+        for decision in decisions:
+            if not self._json and decision.pid is None and decision.address is None and decision.file is None:
+                self._unnamed[decision.status] += 1
+                self._spaces.add(decision.mm)
+            else:
+                lines.append(_line(decision, self._json, self._names))
+        if self._unnamed and (last or self._clock() >= self._due):
+            told = ", ".join(
+                f"{printable(status)} {count:,}" for status, count in self._unnamed.most_common()
+            )
+            lines.append(
+                f"{several(sum(self._unnamed.values()), 'decision')} about {several(len(self._spaces), 'address space')} that cannot be "
+                f"named (a process among the largest, or --pid, would be): {told}"
+            )
+            self._unnamed.clear()
+            self._spaces.clear()
+            self._due = self._clock() + self._every
+        if lines:
+            print("\n".join(lines), flush=True)
+
+
+def _line(decision: Decision, json: bool, names: dict[int, str] | None = None) -> str:
     import msgspec
 
     if json:
         return msgspec.json.encode(decision).decode()
     where = f"{decision.address:#014x}" if decision.address is not None else "address unknown"
     whose = f"pid {decision.pid}" if decision.pid is not None else f"mm {decision.mm}"
+    if names and decision.pid in names:
+        whose += f" ({printable(names[decision.pid])})"
+    by = "" if decision.task == "khugepaged" else f" [by {printable(decision.task)}]"
+    stamp = f"{decision.time / 1e9:13.6f}"
+    if decision.file is not None:
+        numbers = f"{several(decision.present or 0, 'page')} in the page cache, {decision.unmapped} swapped"
+        where = f"file {printable(decision.file)} {where}"
+        return f"{stamp} {whose} {where}{by}: {printable(decision.status)}: {decision.reason} ({numbers})"
     numbers = f"referenced {decision.referenced}, none {decision.none_or_zero}, swapped {decision.unmapped}"
     second = ""
     if decision.isolate_status is not None:
         second = f"; isolate: {decision.isolate_status}, referenced {decision.isolate_referenced}"
-    by = "" if decision.task == "khugepaged" else f" [by {printable(decision.task)}]"
-    stamp = f"{decision.time / 1e9:13.6f}"
     return f"{stamp} {whose} {where}{by}: {printable(decision.status)}: {decision.reason} ({numbers}{second})"
 
 

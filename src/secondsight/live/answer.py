@@ -89,7 +89,8 @@ class Totals(msgspec.Struct, frozen=True):
 class GuestRam(msgspec.Struct, frozen=True):
     """Bytes of the whole 2 MiB blocks. *told_by*: how its mappings were found; *blocks* of them hold anything; *huge*: mapped by a PMD on
     the host; *coverage*: huge / resident, None where nothing is resident; *backing*: of its mappings; *levels*: bytes by the size of
-    KVM's SPTE (empty where only kernel memory would tell); *pinned* pages, None unknown; *small_by*: blocks that are small, by who keeps them so."""
+    KVM's SPTE (empty where only kernel memory would tell); *pinned* pages, None unknown; *small_by*: blocks that are small, by who keeps
+    them so."""
 
     told_by: str
     mappings: int

@@ -38,6 +38,7 @@ EVENTS = (
 _PREFIX = "secondsight-"
 # A task's name has at most 15 bytes and may hold spaces, dashes and colons.
 _LINE = re.compile(rb" *(.{1,16}?)-(\d+) +\[\d+\] +(?:\S+ +)?(\d+)\.(\d+): (\w+): (.*)")
+_FILE = re.compile(r"(.*?), filename=(.*), ((?:present|nr)=-?\d+, .*)", re.DOTALL)
 _LOST = re.compile(rb"LOST (\d+) EVENTS")
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 1 << 14, 1 << 18
 
@@ -63,7 +64,13 @@ def parse_line(line: bytes) -> Event | int | None:
         lost = _LOST.search(line)
         return int(lost[1]) if lost else None
     task, pid, seconds, fraction, name, rest = found.groups()
-    fields = dict([part.split("=", 1) for part in rest.decode("ascii", "replace").split(", ") if "=" in part])
+    text = rest.decode("utf-8", "replace")
+    # A file may have any name: what stands before and after it is the kernel's.
+    named = _FILE.match(text)
+    parts = f"{named[1]}, {named[3]}" if named else text
+    fields = dict([part.split("=", 1) for part in parts.split(", ") if "=" in part])
+    if named:
+        fields["filename"] = named[2]
     time = int(seconds) * 1_000_000_000 + int((fraction + b"00000000")[:9])
     return Event(time, task.decode("utf-8", "replace").strip(), int(pid), name.decode("ascii"), fields)
 

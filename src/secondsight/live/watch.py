@@ -15,6 +15,7 @@ block has become huge. Everything else is unknown.
 from __future__ import annotations
 
 import collections
+import contextlib
 from collections.abc import Iterable
 
 import msgspec
@@ -52,13 +53,16 @@ class Decision(msgspec.Struct, omit_defaults=False):
     isolate_status: str | None = None
     isolate_referenced: int | None = None
     wasted: bool = False
+    #: of a block that the scan of the page cache looked at: the file, and the pages it found there
+    file: str | None = None
+    present: int | None = None
 
 
 #: columns of a recording, in order, with their kinds (times are ns of CLOCK_MONOTONIC)
 SCHEMA = {
     "time": "int", "task": "str", "mm": "int", "pid": "int", "address": "uint", "status": "str", "reason": "str",
     "referenced": "int", "none_or_zero": "int", "unmapped": "int", "writable": "bool", "isolate_status": "str",
-    "isolate_referenced": "int", "wasted": "bool",
+    "isolate_referenced": "int", "wasted": "bool", "file": "str", "present": "int",
 }  # fmt: skip
 
 
@@ -76,13 +80,38 @@ class Joiner:
 
     def add(self, event: Event) -> tuple[Decision, int | None] | None:
         """Take *event*; the decision that it closes, with the traced frame (None if there was no page)."""
-        if event.name.endswith("_file"):
-            self.files[event.fields.get("result", event.fields.get("status", "?"))] += 1
-            return None
+        if event.name == "mm_khugepaged_scan_file":
+            return self._close_file(
+                event, self._open.get(event.pid, {}).pop("mm_khugepaged_collapse_file", None)
+            ), None
         if event.name != "mm_khugepaged_scan_pmd":
             self._open.setdefault(event.pid, {})[event.name] = event
             return None
         return self._close(event, self._open.pop(event.pid, {}))
+
+    def _close_file(self, scan: Event, collapse: Event | None) -> Decision:
+        """The decision about a block of the page cache; only an attempt to collapse it tells its address."""
+        fields = scan.fields
+        status = fields.get("result", fields.get("status", "failed"))
+        self.files[status] += 1
+        address = None
+        if collapse is not None:
+            with contextlib.suppress(ValueError):
+                address = int(collapse.fields.get("addr", ""), 16) or None
+        return Decision(
+            time=scan.time,
+            task=scan.task,
+            mm=self._number(fields.get("mm", "?")),
+            pid=None,
+            address=address,
+            status=status,
+            reason=reasons.words(status),
+            referenced=0,
+            none_or_zero=0,
+            unmapped=_number(fields, "swap"),
+            file=fields.get("filename", "?"),
+            present=_number(fields, "present"),
+        )
 
     def _close(self, scan: Event, before: dict[str, Event]) -> tuple[Decision, int | None]:
         fields = scan.fields
@@ -272,6 +301,10 @@ class Watcher:
 
     def _locate(self, decision: Decision, frame: int | None) -> None:
         if self._places is None:
+            return
+        if decision.file is not None:
+            decision.pid = self._owner_of_mm.get(decision.mm)
+            self.located += decision.address is not None
             return
         if frame is not None:
             place = self._places.find(frame, decision.status == "succeeded")
