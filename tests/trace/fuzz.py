@@ -72,6 +72,7 @@ class Memory(ByteStream):
     def __init__(self, content: bytes) -> None:
         super().__init__("/dev/null")
         self.close()
+        self.path = None
         self._data = io.BytesIO(content)  # type: ignore[assignment]
 
 

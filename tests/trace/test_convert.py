@@ -2,19 +2,23 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import shutil
+import struct
 import subprocess
 import zlib
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from secondsight.errors import InputError, UsageError
+from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.trace import Kind, Trace
 from secondsight.trace.convert import FORMATS, convert
 
@@ -84,7 +88,95 @@ DAMO_PERF = b"""       kdamond.0  4452 [000] 82820.952659: damon:damon_aggregate
        kdamond.0  4452 [000] 82820.952659: damon:damon_aggregated: target_id=18446623435582458880 nr_regions=8 16384-20480: 0 5
 kdamond.x xxxx xxxx 82821.000000: damon:damon_aggregated: target_id=1 nr_regions=1 0-0: -1 -1
 """
-SAMPLES = {"lackey": LACKEY, "perf": PERF, "drmemtrace": VIEW, "damo": DAMO, "damo-perf": DAMO_PERF}
+# Written by damo 3.4.3's own writers, of physical memory (target None) and a process.
+DAMO_RAW = b"""base_time_absolute: 16 m 40 s
+data source: unknown
+
+monitoring_start:                0 ns
+monitoring_end:                100 ms
+monitoring_duration:           100 ms
+target_id: None
+nr_regions: 2
+# start_addr     end_addr        length  nr_accesses   age
+000000100000-000000103000 (  12.000 KiB)           3     2
+000000103000-000000200000 (1012.000 KiB)           0     9
+
+base_time_absolute: 1,000,000,000,000
+data source: unknown
+
+monitoring_start:                0
+monitoring_end:                100000000
+monitoring_duration:           100000000
+target_id: 7
+nr_regions: 2
+# start_addr     end_addr        length  nr_accesses   age
+000000100000-000000101000 (        4096)           5     2
+"""
+DAMO_PADDR = json.dumps(
+    [{"target_id": None, "snapshots": [{"start_time": "0", "end_time": "5", "regions": [
+        {"start": "4,096", "end": "8,192", "nr_accesses": {"samples": 2, "percent": None}, "age": {"usec": None, "aggr_intervals": "2"},
+         "probe_hits": [], "sz_filter_passed": "0 B"}], "total_bytes": "4096", "damos_stats": None, "sample_interval_us": None}],
+      "data_source": "unknown"}]
+).encode()  # fmt: skip
+PINATRACE = b"""0x7f52ac3fe8f1: R 0x7ffc0d2b9f48
+0x7f52ac3fe8f4: W       0x7ffc0d2b9f40    8 0xdead
+#eof
+"""
+CSV = b"""ts_us,vaddr,op,pid,n
+1,0x7f0000001000,R,12,1
+2,0x7f0000002fff,W,13,5
+
+4,0x401000,R,12,1
+"""
+
+
+def champsim(*records):
+    """Records of (ip, stores, loads) as ChampSim's tracers write them."""
+    return b"".join(
+        struct.pack(
+            "<QBB2B4B2Q4Q",
+            ip,
+            i % 2,
+            i % 2,
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+            *(*stores, 0, 0)[:2],
+            *(*loads, 0, 0, 0, 0)[:4],
+        )
+        for i, (ip, stores, loads) in enumerate(records)
+    )
+
+
+CHAMPSIM = champsim(
+    (0x401000, (), (0x7FFE00001008, 0x601000)), (0x401004, (0x7FFE00001000,), ()), (0x401008, (), ())
+)
+
+
+def table(columns, kind=pq.write_table):
+    out = io.BytesIO()
+    data = pa.table(columns)
+    if kind is pq.write_table:
+        pq.write_table(data, out)
+    else:
+        with kind(out, data.schema) as writer:
+            writer.write_table(data)
+    return out.getvalue()
+
+
+COLUMNED = {
+    "time": pa.array([1, 2, 3], pa.int64()),
+    "addr": pa.array([4096, 8192, 4096]),
+    "is_write": [False, True, False],
+}
+PARQUET, ARROW = table(COLUMNED), table(COLUMNED, pa.ipc.new_file)
+SAMPLES = {
+    "lackey": LACKEY, "perf": PERF, "drmemtrace": VIEW, "damo": DAMO, "damo-perf": DAMO_PERF, "damo-raw": DAMO_RAW,
+    "pinatrace": PINATRACE, "csv": CSV, "parquet": PARQUET, "arrow": ARROW, "champsim": CHAMPSIM,
+}  # fmt: skip
 
 
 def run(tmp_path, content, **options):
@@ -179,7 +271,14 @@ def test_several_members_are_one_input(tmp_path):
         (LACKEY + b" S 10000000000000000,8\n", "line 10", "not a line"),
         (LACKEY + b" S 1000,0\n", "line 10", "not a line"),
         (LACKEY + b" S 1000,65537\n", "line 10", "not a line"),
-        (LACKEY + b" S 1000,8\r\n", "line 10", "not a line"),
+        (LACKEY + b" S 1000,8\r8\n", "line 10", "not a line"),
+        (PINATRACE + b"0x1: X 0x2\n", "line 4", "expected '0x7f52"),
+        (CHAMPSIM + CHAMPSIM[:30], "byte 192", "the last record is torn: 30 of 64"),
+        (CHAMPSIM * 64 + b"\7" * 64, "instruction 192, byte 12288", "no record of ChampSim's"),
+        (b"a,b\n1,2\n", "byte 0", "none of lackey"),
+        (CSV.replace(b"2fff", b"2fzz"), "row 2, column vaddr", "expected an address"),
+        (CSV.replace(b",W,", b",Q,"), "column op", "which of its values are reads"),
+        (DAMO_RAW + b"junk\n", "line 23", "raw form"),
         (PERF + b"junk\n", "line 7", "expected a sample"),
         (PERF[:-1], "line 6", "the last line is torn"),
         (VIEW + b"junk\n", "line 14", "expected a record"),
@@ -207,6 +306,10 @@ def test_damage_is_named_and_nothing_is_written(tmp_path, content, where, proble
 
 def test_an_empty_input_of_a_named_format_is_an_empty_trace(tmp_path):
     for known in FORMATS:
+        if known.mapped:  # no head, no columns
+            with pytest.raises(InputError):
+                run(tmp_path, b"", format=known.name)
+            continue
         trace, rows = run(tmp_path, b"", format=known.name)
         assert rows == [] and trace.provenance.source == known.name
 
@@ -270,3 +373,108 @@ def test_no_text_brings_more_than_an_input_error(tmp_path, name, data):
         run(tmp_path, bytes(text), format=name)
     except InputError as error:
         assert error.where
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        # As editors, Windows and course pages leave them.
+        (b" L 10,4\r\n", [(1, 0, 16, R, 1)]),
+        (b" L 10,4\n S 2000,8\n", [(1, 0, 16, R, 1), (2, 0, 0x2000, W, 1)]),
+        (b" L 10,4 \n S 18,4\n\n", [(1, 0, 16, R, 1), (2, 0, 24, W, 1)]),
+        (b"L 10,4\nM 18,4\n \n", [(1, 0, 16, R, 1), (2, 0, 24, R, 1), (2, 0, 24, W, 1)]),
+        (b"\xef\xbb\xbfI 400,3\r\n\tS\t18,4\r\n\r\n", [(1, 0, 0x400, F, 1), (1, 0, 24, W, 1)]),
+        # Two recordings put together end to end.
+        (b"==1== one\nI  400,3\n==2== two\nI  500,3\n", [(1, 0, 0x400, F, 1), (2, 0, 0x500, F, 1)]),
+    ],
+)
+def test_lackey_as_people_hold_it(tmp_path, content, expected):
+    trace, rows = run(tmp_path, content)
+    assert rows == expected
+    counted = b"I" not in content
+    assert (
+        "accesses" in trace.provenance.clock.meaning,
+        "instruction fetches" in trace.provenance.unseen,
+    ) == (counted, counted)
+
+
+def test_lackey_that_was_not_asked_for_memory(tmp_path):
+    text = b"==1== Lackey, an example Valgrind tool\n==1== Counted 1 call to main()\n"
+    with pytest.raises(
+        SecondSightError, match=r"no accesses in it: was lackey given --trace-mem=yes\?"
+    ) as caught:
+        run(tmp_path, text)
+    assert caught.value.exit_code == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_utf16_is_refused_with_the_way_out(tmp_path):
+    with pytest.raises(InputError, match="UTF-16 text; make it UTF-8"):
+        run(tmp_path, LACKEY.decode().encode("utf-16"))
+
+
+@pytest.mark.parametrize(
+    "name", ["perf", "drmemtrace", "damo-perf", "damo-raw", "pinatrace", "csv", "lackey"]
+)
+def test_crlf_a_byte_order_mark_and_an_empty_last_line_change_nothing(tmp_path, name):
+    plain = run(tmp_path, SAMPLES[name])[1]
+    assert (
+        run(tmp_path, b"\xef\xbb\xbf" + SAMPLES[name].replace(b"\n", b"\r\n") + b"\r\n", format=name)[1]
+        == plain
+    )
+
+
+def test_damo_of_physical_memory(tmp_path):
+    script = (
+        b"kdamond.x xxxx xxxx 1.000001: damon:damon_aggregated: target_id=None nr_regions=1 4096-8192: 3 0\n"
+    )
+    for content, count in ((script, 3), (DAMO_PADDR, 2)):
+        trace, rows = run(tmp_path, content)
+        assert [row[2:] for row in rows] == [(4096, R, count)]
+        assert [s.name for s in trace.spaces] == ["physical memory"]
+        assert any("physical" in note for note in trace.provenance.notes)
+
+
+def test_damo_raw_form(tmp_path):
+    trace, rows = run(tmp_path, DAMO_RAW)
+    end = 1_000_100_000_000
+    assert rows == [*((end, 0, 0x100000 + 4096 * i, R, 3) for i in range(3)), (end, 1, 0x100000, R, 5)]
+    assert [s.name for s in trace.spaces] == ["physical memory", "target 7"]
+
+
+def test_pinatrace(tmp_path):
+    trace, rows = run(tmp_path, PINATRACE + PINATRACE)
+    assert rows == [(1 + 2 * i + w, 0, 0x7FFC0D2B9F48 - 8 * w, (R, W)[w], 1) for i in (0, 1) for w in (0, 1)]
+    assert "accesses, one ns each" in trace.provenance.clock.meaning
+
+
+@pytest.mark.parametrize("compress", [bytes, lzma.compress, gzip.compress])
+def test_champsim(tmp_path, compress):
+    trace, rows = run(tmp_path, compress(CHAMPSIM))
+    assert rows == [
+        (0, 0, 0x401000, F, 1), (0, 0, 0x7FFE00001008, R, 1), (0, 0, 0x601000, R, 1),
+        (1, 0, 0x401004, F, 1), (1, 0, 0x7FFE00001000, W, 1), (2, 0, 0x401008, F, 1),
+    ]  # fmt: skip
+    assert "window of 3 instructions" in trace.provenance.notes[0]
+    assert "--time-scale" in trace.provenance.notes[0]
+
+
+def test_champsim_against_an_independent_count(tmp_path):
+    rng = np.random.default_rng(5)
+    records = [
+        (
+            int(ip),
+            rng.integers(0, 3, rng.integers(0, 3)).tolist(),
+            rng.integers(0, 1 << 47, rng.integers(0, 5)).tolist(),
+        )
+        for ip in rng.integers(1, 1 << 47, 70_000)
+    ]  # more than are spread at once
+    trace, rows = run(tmp_path, champsim(*records))
+    kinds = np.array(rows, np.uint64)[:, 3]
+    counted = [int((kinds == k).sum()) for k in (F, R, W)]
+    assert counted == [
+        len(records),
+        sum(sum(a != 0 for a in r[2]) for r in records),
+        sum(sum(a != 0 for a in r[1]) for r in records),
+    ]
+    assert trace.span == (0, len(records) - 1)

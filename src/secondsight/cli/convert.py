@@ -1,4 +1,4 @@
-"""``secondsight convert``: lackey, perf, DynamoRIO and damo text to a trace."""
+"""``secondsight convert``: what simulators, tracers and monitors wrote to a trace."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from secondsight.terminal import markup
 from secondsight.words import several
 
-app = typer.Typer(help="Convert lackey, perf, DynamoRIO or damo records to a trace.")
+app = typer.Typer(help="Convert what others recorded, or any table with addresses, to a trace.")
 
 
 @app.command()
@@ -21,7 +20,18 @@ def convert(
     output: Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")],
     format: Annotated[
         str | None,
-        typer.Option("--format", help="lackey, damo, damo-perf, drmemtrace or perf; else told by content."),
+        typer.Option(
+            "--format",
+            help="lackey, damo, damo-perf, damo-raw, drmemtrace, perf, pinatrace, champsim, csv, parquet or arrow; else told by content.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            metavar="MAPPING",
+            help="Of a table: time=NAME[:us],address=NAME[:hex|page],kind=NAME[:R/W],count=NAME,space=NAME; else guessed by names.",
+        ),
     ] = None,
     quantum: Annotated[
         int, typer.Option(min=0, max=(1 << 63) - 1, help="ns to aggregate over, by page and kind; 0: exact.")
@@ -37,8 +47,10 @@ def convert(
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     from secondsight import output as output_file
+    from secondsight.trace.columns import parse
     from secondsight.trace.convert import convert as run
 
+    mapping = parse(columns) if columns is not None else None
     output_file.ready(output, source)
     console = Console(stderr=True)
     start = time.monotonic()
@@ -49,22 +61,31 @@ def convert(
         def progress(done: int, total: int | None) -> None:
             bar.update(task, completed=done, total=total)
 
-        provenance, events = run(
+        provenance, accesses, rows = run(
             source,
             output,
             format=format,
             quantum=quantum,
             profile="compact" if compact else "fast",
+            columns=mapping,
             progress=progress,
+            say=lambda line: bar.console.print(
+                f"columns: {line}", highlight=False, soft_wrap=True, markup=False
+            ),
         )
     seconds = max(time.monotonic() - start, 1e-9)
+    told = "" if rows == accesses else f" in {several(rows, 'row')}"
     console.print(
-        f"{markup(output)}: {several(events, 'access', 'accesses')} from {markup(provenance.source)} in {seconds:.1f} s "
-        f"({events / seconds / 1e6:.2f} M/s), {output.stat().st_size / 1e6:.2f} MB",
+        f"{output}: {several(accesses, 'access', 'accesses')}{told} from {provenance.source} in {seconds:.1f} s "
+        f"({rows / seconds / 1e6:.2f} M rows/s), {output.stat().st_size / 1e6:.2f} MB",
         highlight=False,
+        markup=False,
     )
     for reason, number in provenance.dropped.items():
-        console.print(f"left out: {number:,} {markup(reason)}", highlight=False)
+        console.print(f"left out: {number:,} {reason}", highlight=False)
+    for note in provenance.notes:
+        if not note.startswith("columns: "):
+            console.print(note, highlight=False, soft_wrap=True, markup=False)
     if provenance.clock_held:
         console.print(
             f"clock ran backwards: {several(provenance.clock_held, 'row')} held at the latest time",

@@ -208,7 +208,11 @@ def _notes(result: Result, clock: float) -> list[str]:
     """Notes of all subjects, each once; and whether khugepaged had time to do anything."""
     notes = dict.fromkeys(note for s in result.subjects for note in s.notes)
     wakes = min(s.wakes for s in result.subjects)
-    if wakes < 8:
+    if not clock:
+        notes[
+            "every access stands at one moment, which no --time-scale spreads: only what happens at faults can be seen"
+        ] = None
+    elif wakes < 8:
         notes[
             f"khugepaged woke only {several(wakes, 'time')} in {clock:,.1f} s of its clock: a larger --time-scale gives it something to do"
         ] = None

@@ -1,4 +1,4 @@
-"""damo's records: JSON, zlib-compressed JSON, and ``perf script`` text of ``damon:damon_aggregated``.
+"""damo's records: JSON, zlib-compressed JSON, ``perf script`` text of ``damon:damon_aggregated``, and its raw report.
 
 ::
 
@@ -7,6 +7,8 @@
 
     kdamond.0  4452 [000] 82877.315633: damon:damon_aggregated: target_id=18446623435582458880 nr_regions=17
         140731667070976-140731668037632: 0 3            (one line: start-end: samples age)
+
+    base_time_absolute: 1 m 22.8 s … monitoring_end: 100 ms … target_id: 0 … 7ffe5a6b4000-7ffe5a7a0000 (944.000 KiB) 0 3
 
 DAMON looks at one page of a region and says in how many samples it was accessed. Here every page of a region
 with any is a row with that count, at the snapshot's end; reads and writes are not told apart (cpu_read).
@@ -30,9 +32,18 @@ from secondsight.trace.provenance import Clock
 from secondsight.trace.text import ByteStream, Lines
 
 _LINE: Final = re.compile(
-    rb"[^\n]*?(\d{1,10})\.(\d{6}|\d{9}):[ \t]+(?:damon:)?damon_aggregated:[ \t]+target_id=(\d{1,20})[ \t]+"
-    rb"nr_regions=\d+[ \t]+(\d{1,20})-(\d{1,20}):[ \t]+(\d{1,10}|-1)(?:[ \t]+(?:-?\d+|None))?[ \t]*\n"
+    rb"[^\n]*?(\d{1,10})\.(\d{6}|\d{9}):[ \t]+(?:damon:)?damon_aggregated:[ \t]+target_id=(\d{1,20}|None)[ \t]+"
+    rb"nr_regions=\d+[ \t]+(\d{1,20})-(\d{1,20}):[ \t]+(\d{1,10}|-1)(?:[ \t]+(?:-?\d+|None))?[ \t\r]*\n"
 )
+_RAW: Final = re.compile(
+    rb"[ \t]*([0-9a-f]{1,16})-([0-9a-f]{1,16})[ \t]+"
+    rb"\([^)\n]{1,40}\)[ \t]+(-?[\d,]{1,14})(?:[ \t]+-?[\d,]+)?[ \t\r]*\n"
+)
+_RAW_HEADS: Final = (
+    *(b"base_time_absolute", b"data source", b"monitoring_start", b"monitoring_end", b"monitoring_duration"),
+    *(b"target_id", b"nr_regions"),
+)  # fmt: skip
+PHYSICAL: Final = "addresses are the machine's physical ones: a block of it is no process's"
 _FIRST_OBJECT: Final = re.compile(rb"\s*\[\s*(?:\{|\])")
 _SNAPSHOTS: Final = re.compile(r'"snapshots"\s*:\s*\[')
 _TARGET: Final = re.compile(r'"target_id"\s*:\s*("[^"]*"|[^,}\s]+)')
@@ -70,10 +81,15 @@ def detects_text(head: bytes) -> bool:
     return b"damon_aggregated:" in head
 
 
+def detects_raw(head: bytes) -> bool:
+    """Whether *head* looks like damo's raw form."""
+    return head.lstrip().startswith(b"base_time_absolute:") and b"monitoring_start:" in head
+
+
 def read_text(stream: ByteStream, intake: Intake) -> None:
     """Read perf script's text; lines of other events are skipped and counted."""
     lines = Lines(stream)
-    spaces: dict[int, int] = {}
+    spaces: dict[bytes, int] = {}
 
     def regions() -> Iterator[Region]:
         for block in lines.blocks():
@@ -90,11 +106,10 @@ def read_text(stream: ByteStream, intake: Intake) -> None:
                     continue
                 seconds, fraction, target, start, end, samples = match.groups()
                 time = int(seconds) * 10**9 + int(fraction) * (1 if len(fraction) == 9 else 1000)
-                number = int(target)
-                if number not in spaces:
-                    spaces[number] = intake.add_space(f"target {number}")
+                if target not in spaces:
+                    spaces[target] = _space(intake, target.decode())
                 yield _checked(
-                    stream.name, lines.where, time, spaces[number], int(start), int(end), int(samples)
+                    stream.name, lines.where, time, spaces[target], int(start), int(end), int(samples)
                 )
 
     _gather(regions(), intake)
@@ -107,7 +122,7 @@ def read_json(stream: ByteStream, intake: Intake) -> None:
         for where, target, snapshot in _snapshots(stream):
             space = spaces.get(target)
             if space is None:
-                space = spaces[target] = intake.add_space(f"target {target}")
+                space = spaces[target] = _space(intake, target)
             try:
                 time = _nanoseconds(snapshot["end_time"])
                 for region in snapshot["regions"]:
@@ -122,6 +137,51 @@ def read_json(stream: ByteStream, intake: Intake) -> None:
 
     spaces: dict[str, int] = {}
     _gather(regions(), intake)
+
+
+def read_raw(stream: ByteStream, intake: Intake) -> None:
+    """Read the text of ``damo report access --raw_form``; its times count from the first snapshot's start."""
+    lines = Lines(stream)
+    spaces: dict[str, int] = {}
+
+    def regions() -> Iterator[Region]:
+        base = time = 0
+        target = ""
+        for block in lines.blocks():
+            for line in lines.split(block):
+                text = line.strip()
+                head, colon, said = text.partition(b":")
+                if region := _RAW.fullmatch(line):
+                    if target not in spaces:
+                        spaces[target] = _space(intake, target)
+                    start, end, samples = (
+                        int(region[1], 16),
+                        int(region[2], 16),
+                        int(region[3].replace(b",", b"")),
+                    )
+                    yield _checked(stream.name, lines.where, time, spaces[target], start, end, samples)
+                elif colon and head in _RAW_HEADS:
+                    try:
+                        if head == b"base_time_absolute":
+                            base = _nanoseconds(said.strip().decode("ascii"))
+                        elif head == b"monitoring_end":
+                            time = base + _nanoseconds(said.strip().decode("ascii"))
+                    except (ValueError, KeyError, OverflowError):
+                        raise lines.error(line, "a time of damo's, like '1 m 2.5 s'") from None
+                    if head == b"target_id":
+                        target = said.strip().decode("ascii", "replace")
+                elif text and not text.startswith(b"#"):
+                    raise lines.error(line, "a line of damo's raw form, like '7f00-8f00 (4.000 KiB) 3 10'")
+
+    _gather(regions(), intake)
+
+
+def _space(intake: Intake, target: str) -> int:
+    """A space for *target*; physical memory, which damo calls None, says so."""
+    if target not in ("None", "null"):
+        return intake.add_space(f"target {target}")
+    intake.update(notes=[*intake.sink.provenance.notes, PHYSICAL])
+    return intake.add_space("physical memory")
 
 
 def _checked(name: str, where: str, time: int, space: int, start: int, end: int, samples: int) -> Region:

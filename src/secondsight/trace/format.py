@@ -228,9 +228,14 @@ class Trace:
                 hint = _foreign(where, error)
             raise InputError(str(path), "", hint) from None
         if names != SCHEMA.names or types != SCHEMA.types:
-            said = ", ".join(names)[:200]
+            wanted = ", ".join(
+                f"{name} {kind}" for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
+            )
+            said = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
             raise InputError(
-                str(path), "schema", f"expected the columns {', '.join(COLUMNS)} of a trace, found {said}"
+                str(path),
+                "schema",
+                f"a trace has {wanted}; this has {said[:300]} (`secondsight convert` makes a trace of such tables)",
             )
         try:
             damaged = damaged_group(where)

@@ -32,7 +32,8 @@ class Intake:
         self._reducer = Reducer(sink, quantum) if quantum else None
         self._out: TraceWriter | Recording | Reducer = self._reducer or sink
         self._limit = np.uint64(1 << PROCESS_ADDRESS_BITS)
-        self.events = 0
+        self.events = 0  # rows taken
+        self.accesses = 0
 
     def add_space(
         self, name: str, type: Literal["process", "vm"] = "process", parent: int | None = None
@@ -71,9 +72,12 @@ class Intake:
             self.events += int(np.count_nonzero(keep))
             self.drop(BEYOND, int(t.size - np.count_nonzero(keep)))
             columns = [np.broadcast_to(np.asarray(c), t.shape)[keep] for c in (space, kind, count)]
+            self.accesses += int(columns[2].sum(dtype=np.uint64))
             self._out.append(t[keep], columns[0], where[keep], columns[1], columns[2])
             return
         self.events += t.size
+        each = np.asarray(count)
+        self.accesses += t.size * int(each) if each.ndim == 0 else int(each.sum(dtype=np.uint64))
         self._out.append(t, space, where, kind, count)
 
     def flush(self) -> None:

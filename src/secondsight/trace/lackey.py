@@ -8,18 +8,20 @@
      M 0421c7cc,4      modify: a load and a store
     ==123== text       valgrind's own messages, also with -- and **: skipped
 
-The clock is the number of instructions so far, one ns each. An access that crosses into another page is one
-row for each page it touches; a modify is a read and then a write.
+Leading and trailing blanks may be missing or more, lines may end with CR LF, and some be empty: what people hold has been through editors.
+The clock is the number of instructions so far, one ns each; where the instruction lines were taken out, that of accesses.
+An access that crosses into another page is one row for each page it touches; a modify is a read and then a write.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secondsight.errors import InputError
+from secondsight.errors import InputError, SecondSightError
 from secondsight.native import allocating
 from secondsight.trace.intake import Intake
 from secondsight.trace.kinds import Kind
@@ -33,11 +35,14 @@ UNSEEN: Final = [
     "DMA",
     "real time: valgrind runs one thread at a time",
 ]
+COUNTED: Final = "accesses, one ns each: the source tells neither time nor instructions"
+_INSTRUCTION: Final = re.compile(rb"^[ \t]*I[ \t]", re.MULTILINE)
+_DATA: Final = re.compile(rb"^[ \t]*[LSM][ \t]", re.MULTILINE)
 _ROWS: Final = 1 << 18
 _MOST_BYTES: Final = 1 << 16  # no instruction moves more; what claims to is no lackey line
 _READ, _WRITE, _FETCH = int(Kind.CPU_READ), int(Kind.CPU_WRITE), int(Kind.CPU_FETCH)
 
-# state: [0] instructions so far, [1] lines so far
+# state: [0] the clock so far, [1] lines, [2] accesses; [3] 1 if accesses are counted, not instructions
 _OK, _FULL, _BAD = 0, 1, 2
 
 
@@ -54,7 +59,7 @@ def _parse(
     n = text.size
     rows = 0
     room = time.size - 2 * (_MOST_BYTES // 4096 + 2)
-    clock, lines = state[0], state[1]
+    clock, lines, accesses, counted = state[0], state[1], state[2], state[3]
     i = start
     status = _OK
     while i < n:
@@ -75,22 +80,30 @@ def _parse(
             i += 1
             lines += 1
             continue
-        if n - i < 7 or text[i + 2] != 32:
-            status = _BAD
+        while i < n and (text[i] == 32 or text[i] == 9):
+            i += 1
+        if i < n and (text[i] == 10 or (text[i] == 13 and i + 1 < n and text[i + 1] == 10)):  # an empty line
+            i += 1 if text[i] == 10 else 2
+            lines += 1
+            continue
+        if n - i < 5 or not (text[i + 1] == 32 or text[i + 1] == 9):
+            status, i = _BAD, line
             break
-        second = text[i + 1]
-        if first == 73 and second == 32:  # "I  "
+        letter = text[i]
+        if letter == 73:  # I
             op = _FETCH
-        elif first == 32 and second == 76:  # " L "
+        elif letter == 76:  # L
             op = _READ
-        elif first == 32 and second == 83:  # " S "
+        elif letter == 83:  # S
             op = _WRITE
-        elif first == 32 and second == 77:  # " M "
+        elif letter == 77:  # M
             op = -1
         else:
-            status = _BAD
+            status, i = _BAD, line
             break
-        i += 3
+        i += 1
+        while i < n and (text[i] == 32 or text[i] == 9):
+            i += 1
         where = np.uint64(0)
         digits = 0
         while i < n:
@@ -114,12 +127,15 @@ def _parse(
             size = size * 10 + (text[i] - 48)
             digits += 1
             i += 1
+        while i < n and (text[i] == 32 or text[i] == 9 or text[i] == 13):
+            i += 1
         if digits == 0 or size == 0 or size > _MOST_BYTES or i >= n or text[i] != 10:
             status, i = _BAD, line
             break
         i += 1
         lines += 1
-        if op == _FETCH:
+        accesses += 1
+        if op == _FETCH or counted:
             clock += 1
         last = where + np.uint64(size - 1)
         if last < where:
@@ -137,7 +153,7 @@ def _parse(
                 if at >> np.uint64(12) == last >> np.uint64(12):
                     break
                 at = (at >> np.uint64(12) << np.uint64(12)) + np.uint64(4096)
-    state[0], state[1] = clock, lines
+    state[0], state[1], state[2] = clock, lines, accesses
     return status, i, rows
 
 
@@ -150,12 +166,21 @@ class LackeyParser:
         self._time = np.empty(_ROWS, np.uint64)
         self._address = np.empty(_ROWS, np.uint64)
         self._kind = np.empty(_ROWS, np.uint8)
-        self._state = np.zeros(2, np.int64)
+        self._state = np.zeros(4, np.int64)
 
     @property
     def instructions(self) -> int:
         """Instructions so far: the clock, in ns."""
         return int(self._state[0])
+
+    @property
+    def accesses(self) -> int:
+        """Lines that tell of an access."""
+        return int(self._state[2])
+
+    def count_accesses(self) -> None:
+        """The clock counts accesses: the text has no instruction lines."""
+        self._state[3] = 1
 
     def feed(self, block: bytes, shift: int = 0) -> None:
         """Parse *block*, which must end with a line's end; *shift* (ns) is added to the clock.
@@ -195,15 +220,25 @@ def detects(head: bytes) -> bool:
     for line in head.split(b"\n")[:-1] or [head]:
         if line[:2] in (b"==", b"--", b"**"):
             continue
-        kind, _, rest = line.strip().partition(b" ")
+        if not line.strip():
+            continue
+        kind, _, rest = line.strip().replace(b"\t", b" ").partition(b" ")
         number, comma, size = rest.strip().partition(b",")
         return kind in (b"I", b"S", b"L", b"M") and comma == b"," and size.isdigit() and number.isalnum()
     return b"Lackey" in head
 
 
 def read(stream: ByteStream, intake: Intake) -> None:
-    """Read all of *stream* into *intake* as one process."""
+    """Read all of *stream* into *intake* as one process. Without instruction lines in its first 4 MiB, accesses are the clock.
+
+    Raises :class:`SecondSightError` if there is valgrind's own talk and not one access.
+    """
     intake.update(clock=Clock(meaning=CLOCK), unseen=UNSEEN)
     parser = LackeyParser(intake, intake.add_space(stream.name), stream.name)
-    for block in stream.blocks():
+    for number, block in enumerate(stream.blocks()):
+        if number == 0 and not _INSTRUCTION.search(block) and _DATA.search(block):
+            parser.count_accesses()
+            intake.update(clock=Clock(meaning=COUNTED), unseen=["instruction fetches", *UNSEEN])
         parser.feed(block)
+    if stream.offset and not parser.accesses:
+        raise SecondSightError(f"{stream.name}: no accesses in it: was lackey given --trace-mem=yes?")

@@ -9,6 +9,7 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, cast
@@ -18,6 +19,8 @@ import zstandard
 from secondsight.errors import InputError
 
 BLOCK: Final = 4 << 20
+BOM: Final = b"\xef\xbb\xbf"  # of UTF-8, which some editors begin a file with
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 LONGEST_LINE: Final = 1 << 20
 Progress = Callable[[int, int | None], None]  # bytes read of the (compressed) input, and its size if known
 
@@ -35,10 +38,11 @@ class ByteStream:
         self._digest = hashlib.sha256()
         self._progress = progress
         self.size: int | None = None
+        self.path: Path | None = None  # where it is a file
         if path == "-":
             raw: io.BufferedReader = cast(io.BufferedReader, sys.stdin.buffer)
         else:
-            where = Path(path)
+            where = self.path = Path(path)
             if not where.exists():
                 raise InputError(self.name, "", "no such file")
             if where.is_dir():
@@ -48,6 +52,7 @@ class ByteStream:
         self._raw = _Counted(raw)
         head = raw.peek(6)[:6]
         self._data: BinaryIO = self._decompressed(head)
+        self.compressed = self._data is not cast(BinaryIO, self._raw)
         self._head = b""
 
     def _decompressed(self, head: bytes) -> BinaryIO:
@@ -92,10 +97,37 @@ class ByteStream:
             self._progress(self._raw.count, self.size)
         return data
 
+    def ahead(self, size: int = BLOCK) -> Iterator[bytes]:
+        """The bytes, *size* at a time; of a compressed stream a thread decompresses the next while the last are used."""
+        if not self.compressed:
+            while data := self.read(size):
+                yield data
+            return
+        with ThreadPoolExecutor(1, "trace-decompress") as pool:
+            coming = pool.submit(self.read, size)
+            while data := coming.result():
+                coming = pool.submit(self.read, size)
+                yield data
+
+    def text_head(self, size: int = 4096) -> bytes:
+        """:meth:`peek`, without a byte order mark.
+
+        Raises :class:`InputError` if it is UTF-16's.
+        """
+        head = self.peek(size)
+        if (
+            head.startswith(_UTF16)
+            and (b"\0" not in head[2:20:2] or b"\0" not in head[3:20:2])
+            and b"\0" in head[2:20]
+        ):
+            raise InputError(self.name, "byte 0", "UTF-16 text; make it UTF-8 (iconv -f UTF-16 -t UTF-8)")
+        return head.removeprefix(BOM)
+
     def blocks(self) -> Iterator[bytes]:
-        """The bytes in blocks that end with a line's end; the last one may not, when the input is torn."""
+        """The bytes in blocks that end with a line's end; the last one may not, when the input is torn. A byte order mark is left out."""
         rest = b""
-        while data := self.read():
+        for number, block in enumerate(self.ahead()):
+            data = block.removeprefix(BOM) if number == 0 else block
             cut = data.rfind(b"\n") + 1
             if cut == 0:
                 rest += data
@@ -142,12 +174,12 @@ class Lines:
         return self._stream.blocks()
 
     def split(self, block: bytes) -> Iterator[bytes]:
-        """The lines of *block*, their ends included."""
+        """The lines of *block*, each ended by LF, which CR LF becomes (only the input's last may have no end)."""
         for line in block.splitlines(keepends=True) if b"\r" not in block else _split(block):
             self._number += 1
             self._at = self._next
             self._next += len(line)
-            yield line
+            yield line[:-2] + b"\n" if line.endswith(b"\r\n") else line
 
     @property
     def where(self) -> str:
