@@ -58,13 +58,13 @@ class Freely:
     derived = True
 
     def __init__(self, allowance=1 << 40):
-        self.allowance, self.reasons, self.met = allowance, [], [0]
+        self.allowance, self.reasons, self.met, self.spent = allowance, [], [0], 0
 
     def refusals(self):
         return self.met[0] if len(self.met) == 1 else self.met.pop(0)
 
-    def fits(self, added, so_far):
-        return so_far + added <= self.allowance
+    def fits(self, added):
+        return self.spent + added <= self.allowance
 
     def refusal(self, added):
         return self.reasons.pop(0) if self.reasons else ""
@@ -127,6 +127,13 @@ def test_no_room_for_it_leaves_a_block_alone(target):
     assert done.collapsed == 2 and done.added == 2 * MIB and done.failed
     (reason,) = done.left
     assert done.left[reason] == 3 and "half of what its limits leave" in reason and "cgroup /x" in reason
+
+
+def test_many_rounds_have_one_allowance(target):
+    """Half of what is left, round by round, would be all of it in the end."""
+    target.own, guard = 256, Freely(allowance=3 * MIB)
+    assert carry_out(target, some(2), guard=guard).added == 2 * MIB
+    assert carry_out(target, some(5), guard=guard).added == MIB and guard.spent == 3 * MIB
 
 
 def test_an_allowance_of_the_users_own_is_no_failure(target):

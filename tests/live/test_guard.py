@@ -65,7 +65,9 @@ def guard(here, **wanted):
 def test_half_of_the_tightest_headroom_may_be_added(here):
     made = guard(here)
     assert made.start.where == "/a/b" and made.allowance == 30 * MIB and made.derived
-    assert made.fits(30 * MIB, 0) and not made.fits(2 * MIB, 29 * MIB) and made.fits(0, 1 << 40)
+    assert made.fits(30 * MIB)
+    made.spent = 29 * MIB
+    assert not made.fits(2 * MIB) and made.fits(0)
     here.limit(50 * MIB, 45 * MIB, group="a")
     assert guard(here).start.where == "/a"
     here.limit("max", 0), here.limit("max", 0, group="a")
@@ -121,6 +123,12 @@ def test_limits_that_cannot_be_seen_want_an_amount(here):
         guard(here)
     made = guard(here, max_added=MIB)
     assert made.allowance == MIB and made.refusal(0) == "" and "not seen" in made.problem
+
+
+def test_where_no_group_is_no_charge_is_refused(here):
+    (here.root / "cgroup/cgroup.controllers").write_text("cpu\n")
+    made = guard(here)
+    assert made.group is None and made.refusals() == 0 and made.start.where == ""
 
 
 def test_a_container_sees_a_part_of_its_limits(here, monkeypatch):

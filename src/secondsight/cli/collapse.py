@@ -11,7 +11,7 @@ from secondsight.cli.options import KernelMemoryOption, RangeOption
 if TYPE_CHECKING:
     from secondsight.live.candidates import Wanted
     from secondsight.live.collapse import Pace, Round
-    from secondsight.live.guard import Guarding
+    from secondsight.live.guard import Guard, Guarding
     from secondsight.live.kmem import Kernel
     from secondsight.live.probe import Facts
     from secondsight.live.process import Process
@@ -159,6 +159,7 @@ class Rounds:
         self.process, self.policy, self.wanted = process, policy, wanted
         self.pace, self.guarding = pace, guarding
         self.kernel: Kernel | None = None
+        self.guard: Guard | None = None
         self.missing = ""
         self.facts: Facts | None = None
         self.kernel_memory: bool | None = None
@@ -204,7 +205,8 @@ class Rounds:
 
         process, within = self.process, self.wanted.within
         with Pagemap(process) as memory:
-            guard = Guard(process, self.guarding)
+            # One for all rounds: half of what is left, again and again, would be all of it.
+            guard = self.guard = self.guard or Guard(process, self.guarding)
             found = None
             if self.watch:
                 found = heat.watch(process, self.kernel, self.watch, stopping.wait, within, self.missing)

@@ -47,6 +47,11 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
     )
     limit = f" ({printable(describe(guard.start))})" if guard.start is not None else ""
     print(f"  at most {mib(guard.allowance)} may be added{limit if guard.derived else ' (--max-added)'}")
+    free = guard.free_huge_blocks()
+    if free is not None and free < len(chosen):
+        print(
+            f"  {several(free, 'free huge block')}: the kernel would have to compact memory for the rest (--compact)"
+        )
     _print_overridden(selection.overridden)
     _print_left(selection.left)
     for choice in chosen[:_LISTED]:

@@ -164,7 +164,7 @@ class Collapser:
         try:
             words = self._memory.read(choice.address, HPAGE_PMD_NR)
             added = self._added(choice, words)
-            if not self._guard.fits(added, done.added):
+            if not self._guard.fits(added):
                 self._left[self._no_room()] += 1
                 done.failed = done.failed or self._guard.derived
                 return ""
@@ -184,6 +184,7 @@ class Collapser:
         if number == 0:
             self._collapsed.append(choice.address)
             done.added += added
+            self._guard.spent += added
             self._grown += int(HPAGE_PMD_NR - ((words & pm.PRESENT) != 0).sum()) * PAGE_SIZE
         else:
             stop = self._stops(number, choice, refusals, failures)

@@ -68,7 +68,8 @@ def describe(limit: Limit) -> str:
 class Guard:
     """The limits of one process, and what may still be added.
 
-    *start*: the tightest limit at the beginning; *allowance*: bytes that may be added in all; *derived*: whether we chose that.
+    *start*: the tightest limit at the beginning; *allowance*: bytes that may be added in all, however many rounds it takes;
+    *derived*: whether we chose that; *spent*: bytes that were added so far.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Guard:
         """
         self._process, self._wanted, self._proc, self._clock = process, wanted, proc, clock
         self.problem = ""
+        self.spent = 0
         self._keep: dict[tuple[str, str], int] = {}
         self._text = ""
         self.group: MemoryCgroup | None = None
@@ -125,12 +127,14 @@ class Guard:
         return [*(self.group.limits() if self.group is not None else ()), self._host.limit()]
 
     def refusals(self) -> int | None:
-        """Charges that met a limit so far; None where they are not counted."""
-        return None if self.group is None else self.group.refusals()
+        """Charges that met a limit so far; None where they cannot be read."""
+        if self.group is None:
+            return None if self.problem else 0
+        return self.group.refusals()
 
-    def fits(self, added: int, so_far: int) -> bool:
-        """Whether *added* bytes more are within the allowance, *so_far* being added."""
-        return added == 0 or so_far + added <= self.allowance
+    def fits(self, added: int) -> bool:
+        """Whether *added* bytes more are within the allowance."""
+        return added == 0 or self.spent + added <= self.allowance
 
     def refusal(self, added: int) -> str:
         """Why a block that adds *added* bytes must not be collapsed now, in one sentence; empty if it may.
