@@ -127,7 +127,11 @@ def test_an_output_that_cannot_be_written_is_told_before_the_channels(target, tm
 def test_doctor_answers_with_any_rights(capsys):
     report = json.loads(run(capsys, "doctor", "--json"))
     groups = {check["group"] for check in report["checks"]}
-    assert groups == {"kernel", "channel", "verb"}
+    assert groups == {"kernel", "switch", "channel", "verb"}
+    from secondsight.live.inputs import INPUTS
+
+    shown = {check["name"] for check in report["checks"] if check["group"] == "switch"}
+    assert shown == {each.name for each in INPUTS if each.group == "switch"}, "every switch of the table"
     assert all(check["mend"] for check in report["checks"] if check["state"] == "no"), (
         "what is missing has a mend"
     )

@@ -11,7 +11,12 @@ from secondsight.terminal import printable
 app = typer.Typer(help="What this kernel and these permissions let us see and do.")
 
 _MARK = {"yes": "+", "partly": "~", "no": "-"}
-_TITLES = {"kernel": "what the kernel offers", "channel": 'channels of "is it used"', "verb": "verbs"}
+_TITLES = {
+    "kernel": "what the kernel offers",
+    "switch": "switches and limits",
+    "channel": 'channels of "is it used"',
+    "verb": "verbs",
+}
 
 
 @app.command()

@@ -12,7 +12,7 @@ import msgspec
 
 from secondsight.bits import pagemap as pm
 from secondsight.errors import SecondSightError
-from secondsight.live import madvise, sysfs, tracefs
+from secondsight.live import madvise, switches, sysfs, tracefs
 from secondsight.live.capture import open_kernel
 from secondsight.live.choose import choose
 from secondsight.live.frame_table import FrameTable
@@ -24,7 +24,7 @@ State = Literal["yes", "partly", "no"]
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One finding: *group* (``kernel``, ``channel``, ``verb``), what, how far, what was found, and the mend if there is one."""
+    """One finding: *group* (``kernel``, ``switch``, ``channel``, ``verb``), what, how far, what was found, and the mend if there is one."""
 
     group: str
     name: str
@@ -78,6 +78,7 @@ def examine() -> Report:
             *interfaces,
             collapse,
             *_channels(kernel, flags if pagemap.state == "yes" else pagemap),
+            *_switches(),
             *_verbs(kernel, flags, interfaces, collapse),
         ),
     )
@@ -177,6 +178,33 @@ def _thp() -> tuple[Check, ...]:
     found = f"enabled={enabled}, max_ptes_none={limits.max_ptes_none}, {limits.pages_to_scan} pages every {limits.scan_sleep_millisecs} ms"
     mend = "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled" if state == "no" else ""
     return (Check("kernel", "transparent huge pages", state, found, mend),)
+
+
+def _switches() -> tuple[Check, ...]:
+    """Every switch of the table of inputs (``inputs.py``), as it stands."""
+    found = switches.read(os.getpid())
+    try:
+        limits = sysfs.knobs()
+    except SecondSightError:
+        limits = None
+    sizes = (
+        ", ".join(f"{kb} kB {word}" for kb, word in found.sizes.items() if word != "never")
+        or "no size of its own"
+    )
+    huge = ", ".join(f"{device} {word}" for device, word in found.mounts.items() if word != "never")
+    told = {
+        "enabled": f"{found.enabled or 'none'}; by size: {sizes}",
+        "shmem_enabled": f"{found.shmem_enabled or 'none'}; 2048 kB {found.shmem_size or 'has no switch of its own'}",
+        "huge= of a mount": huge or f"never, on {len(found.mounts)} tmpfs mounts",
+        "defrag": f"{found.defrag or 'none'}; khugepaged/defrag {found.khugepaged_defrag or 'none'}; "
+        f"use_zero_page {found.use_zero_page or 'none'}",
+    }
+    if limits is not None:
+        told["max_ptes_none, _swap, _shared"] = (
+            f"{limits.max_ptes_none}, {limits.max_ptes_swap}, {limits.max_ptes_shared}"
+        )
+        told["pages_to_scan, scan_sleep_millisecs"] = f"{limits.pages_to_scan}, {limits.scan_sleep_millisecs}"
+    return tuple(Check("switch", name, "yes", words) for name, words in told.items())
 
 
 def _collapse() -> Check:
