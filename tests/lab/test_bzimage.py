@@ -80,3 +80,12 @@ def test_unpacking_is_done_once(tmp_path: Path) -> None:
     assert path.read_bytes() == ELF
     assert bzimage.unpack(source, tmp_path / "cache") == path and path.stat().st_mtime_ns == stamp
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [path.name]
+
+
+@given(st.floats(0, 1, exclude_max=True), st.sampled_from(sorted(PACKERS)))
+def test_an_image_torn_anywhere_is_one_line(where: float, packer: str) -> None:
+    image = bz_image(PACKERS[packer](ELF) + b"size")
+    whole = len(image) - 37  # what follows the kernel inside
+    with pytest.raises(InputError) as caught:
+        bzimage.vmlinux(image[: int(whole * where)], "vmlinuz")
+    assert "\n" not in str(caught.value)

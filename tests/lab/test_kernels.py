@@ -93,6 +93,30 @@ def test_a_kernel_of_the_users_own(tmp_path: Path) -> None:
         kernels.resolve("6.1", modules=tmp_path)
 
 
+def test_a_kernel_for_another_machine_is_refused_before_it_is_booted(tmp_path: Path) -> None:
+    path = tmp_path / "vmlinuz"
+    head = bytearray(0x300)
+    head[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", head, 0x206, 0x20F)  # protocol 2.15, and xloadflags without XLF_KERNEL_64
+    path.write_bytes(head)
+    with pytest.raises(InputError, match="a 32-bit kernel; the lab's machines take amd64 ones"):
+        kernels.resolve(str(path))
+    head[0x236] = 1
+    path.write_bytes(head)
+    assert kernels.resolve(str(path)).modules is None
+    arm64 = bytearray(0x300)
+    arm64[:2], arm64[0x38:0x3C] = b"MZ", b"ARM\x64"
+    path.write_bytes(arm64)
+    with pytest.raises(InputError, match="of another architecture"):
+        kernels.resolve(str(path))
+    path.write_bytes(b"MZ\0\0zimg" + bytes(0x300))
+    with pytest.raises(InputError, match="of another architecture"):
+        kernels.resolve(str(path))
+    path.write_bytes(b"MZ")
+    with pytest.raises(InputError, match="not an x86 bzImage"):
+        kernels.resolve(str(path))
+
+
 def test_modules_load_after_what_they_depend_on(tmp_path: Path) -> None:
     tree = tmp_path / "kernel" / "kvm"
     tree.mkdir(parents=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from secondsight.errors import MissingPart, SecondSightError
 from secondsight.lab import initramfs
 from secondsight.lab import run as lab
+from secondsight.lab.agent.needs import missing
 from secondsight.lab.guest import GuestDied
 from secondsight.lab.kernels import Kernel
 from secondsight.scenario import verbs as v
@@ -155,6 +157,24 @@ def test_everything_the_agent_imports_goes_along() -> None:
     files = lab.agent_files()
     assert "/app/secondsight/lab/agent/__main__.py" in files
     assert not [f for f in files if f.startswith("/app/secondsight/cli")]
+
+
+def test_a_kernel_that_lacks_what_is_needed_is_one_line(
+    ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("proc/self/pagemap", "sys/kernel/tracing/kprobe_events"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    lacks = missing(True, tmp_path)
+    assert [re.findall(r"CONFIG_\w+", what)[0] for what in lacks] == [
+        "CONFIG_TRANSPARENT_HUGEPAGE", "CONFIG_BLK_DEV_RAM", "CONFIG_DEBUG_INFO_BTF", "CONFIG_PROC_KCORE",
+    ]  # fmt: skip
+    assert missing(False, tmp_path) == lacks[:2] and missing(False) != lacks
+    monkeypatch.setattr(FakeGuest, "receive", lambda self, timeout=0: {"lacks": lacks[:2]})
+    with pytest.raises(
+        SecondSightError, match=r"lacks transparent huge pages .*, and RAM disks .*; the lab cannot ask it$"
+    ):
+        ask([PLAIN], FakeMachine())
 
 
 GUEST = """

@@ -180,8 +180,15 @@ def _boot(
     left = list(todo)
     states = bool(todo[0].request["states"])
     try:
-        with where.boot(kernel, agent_files(), memory_mib=_MEMORY_MIB, cache=cache, say=say) as guest:
+        main = ["-m", "secondsight.lab.agent", *(["--states"] if states else [])]
+        with where.boot(
+            kernel, agent_files(), main=main, memory_mib=_MEMORY_MIB, cache=cache, say=say
+        ) as guest:
             hello = guest.receive(_SILENCE * where.slow)
+            if isinstance(hello, dict) and "lacks" in hello:
+                raise SecondSightError(
+                    f"{kernel.release} lacks {', and '.join(hello['lacks'])}; the lab cannot ask it"
+                )
             if not isinstance(hello, dict) or "hello" not in hello:
                 raise GuestDied("its agent did not greet", guest.console)
             provenance = {**hello["hello"], "mmu": where.name, "package": kernel.version}

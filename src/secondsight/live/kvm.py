@@ -118,10 +118,7 @@ class Vm:
                 slots = self._kvm.memslots[space].read_()
                 if not slots:
                     continue
-                node = f"gfn_node[{slots.node_idx.value_()}]"
-                for slot in rbtree_inorder_for_each_entry(
-                    "struct kvm_memory_slot", slots.gfn_tree.address_of_(), node
-                ):
+                for slot in _slots_of(slots):
                     rmaps = tuple(int(head.value_()) for head in slot.arch.rmap)
                     found.append(
                         Slot(space, slot.id.value_(), slot.base_gfn.value_(), slot.npages.value_(),
@@ -284,6 +281,19 @@ class Vm:
                 break
         mapped = np.flatnonzero((spte & _PRESENT) != 0)
         return (mapped, spte[mapped], at[mapped]), known
+
+
+def _slots_of(slots: drgn.Object) -> Iterator[drgn.Object]:
+    """Each ``struct kvm_memory_slot`` of a ``struct kvm_memslots``: in a tree since Linux 5.17, before in an array.
+
+    Linux kernel commit a54d806688fe ("KVM: Keep memslots in tree-based structures instead of array-based ones") (in v5.17).
+    """
+    try:
+        node = f"gfn_node[{slots.node_idx.value_()}]"
+    except AttributeError:
+        return (slots.memslots[i] for i in range(slots.used_slots.value_()))
+    tree = slots.gfn_tree.address_of_()
+    return iter(rbtree_inorder_for_each_entry("struct kvm_memory_slot", tree, node))
 
 
 def _overlaps(blocks: U64, slot: Slot) -> Iterator[tuple[int, int, int]]:

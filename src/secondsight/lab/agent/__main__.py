@@ -1,7 +1,8 @@
 """The agent: takes batches from the host, one after the other, and answers each.
 
 host ─▶ {"batch": id, "scenario": {...}, "observe": {step: [space, ...]}, "states": bool}
-     ◀─ {"hello": provenance}            once
+     ◀─ {"hello": provenance}            once; or
+     ◀─ {"lacks": [what, ...]}           a kernel that can answer nothing
      ◀─ {"at": [id, step]}               before every step, so that a guest that dies names the step
      ◀─ {"done": id, "blocks": [...], "answers": [...], "states": [...]}
      ◀─ {"failed": id, "step": step, "why": text, "lost": bool}    this batch has no answer; lost: better boot anew
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import traceback
 from typing import Any
 
@@ -20,12 +22,16 @@ import msgspec
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.batch import Batch, Host
+from secondsight.lab.agent.needs import missing
 from secondsight.scenario.verbs import Scenario
 
 
 def main() -> None:
     """Serve the host until it says quit or hangs up."""
     port = wire.Port()
+    if lacks := missing(states="--states" in sys.argv):
+        port.send({"lacks": lacks})
+        return
     knobs.quiet()
     libc.mmap_fixed(libc.SCRATCH, libc.PAGE)
     host = Host()
