@@ -442,4 +442,7 @@ def cpu_access(f, r, m, pages, write, start, notified, has_notifiers):  # type: 
             return i
         if done == ACCESS_DENIED:
             return NOT_PERMITTED - i
+        if write and not m.pmd[pages[i] >> PMD_ORDER] & PSE:
+            # What gup made, or the fault of a large folio, is zero-filled until somebody stores.
+            f.flags[pfn_of(m.pte[pages[i]])] &= ~ZERO_FILLED
     return len(pages)
