@@ -99,7 +99,9 @@ SUBJECTS = [
 @given(rows(), st.integers(1, 7), st.sampled_from([1, 2, 5]))
 @example([(0, 0, 0, 0, CR), (0, 0, 0, 0, GW), (11, 0, 0, 0, GR), (45, 0, 0, 0, CW)], 1, 1)
 # A page that a pin made is zero-filled until the store behind it.
-@example([(0, 0, 0, 0, Kind.PIN_WRITE, 1), (0, 0, 0, 0, Kind.CPU_WRITE, 1), (0, 0, 0, 0, Verb.UNPIN, 1)], 5, 1)
+@example(
+    [(0, 0, 0, 0, Kind.PIN_WRITE, 1), (0, 0, 0, 0, Kind.CPU_WRITE, 1), (0, 0, 0, 0, Verb.UNPIN, 1)], 5, 1
+)
 def test_cutting_changes_nothing(events, batch, chunk):
     whole = replay(trace(events, SPACES), SUBJECTS, channels=True)
     before = engine.CHANGED, engine.SMALLEST, engine.LARGEST, lane.CHUNK

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from secondsight.bits.pte import ACCESSED, MAPPED, PSE
 from secondsight.mm.memory import pfn_of
-from secondsight.mm.page import HPAGE, REFERENCED, YOUNG, ZERO_PFN, head_of
+from secondsight.mm.page import HPAGE, HUGE_ZERO_PFN, REFERENCED, YOUNG, ZERO_PFN, head_of
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 
 @native
-def _clear_refs(f, m):  # type: ignore[no-untyped-def]
+def _clear_refs(f, r, m):  # type: ignore[no-untyped-def]
     for block in range(len(m.pmd)):
         pmd = m.pmd[block]
         if pmd & PSE:
+            if pfn_of(pmd) == HUGE_ZERO_PFN and not r.clear_refs_ages_huge_zero:
+                continue
             m.pmd[block] = pmd & ~ACCESSED
             f.flags[pfn_of(pmd)] &= ~(REFERENCED | YOUNG)
         elif pmd:
@@ -36,4 +38,4 @@ def _clear_refs(f, m):  # type: ignore[no-untyped-def]
 
 def clear_refs(mm: Mm) -> None:
     """``echo 1 > /proc/PID/clear_refs`` with a TLB flush behind it (the kernel makes none)."""
-    _clear_refs(mm.host.frames.arrays, mm.arrays)
+    _clear_refs(mm.host.frames.arrays, mm.host.r, mm.arrays)

@@ -16,7 +16,7 @@ import numpy as np
 from secondsight.lab.agent import knobs, libc, worker
 from secondsight.lab.agent.ageing import age
 from secondsight.lab.agent.events import Area, TraceError, attribute
-from secondsight.lab.agent.passes import Tracer, one_pass, start_keeper
+from secondsight.lab.agent.passes import Tracer, one_pass, rest, start_keeper
 from secondsight.lab.agent.state import Eyes, ksm_pages
 from secondsight.scenario import pages as pagetext
 from secondsight.scenario import verbs as v
@@ -125,6 +125,7 @@ class Batch:
     def run(self, say: Callable[[int], None]) -> None:
         """Set the host up, start every space, take every step."""
         knobs.settle(self.scenario.host)
+        rest()
         for space in self.scenario.spaces:
             self._start(space)
         libc.drain()

@@ -18,7 +18,7 @@ from pathlib import Path
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.events import COLLAPSE, ISOLATE, PMD, SCAN, SWAPIN, Event, TraceError, parse
 
-__all__ = ["Tracer", "one_pass", "start_keeper"]
+__all__ = ["Tracer", "one_pass", "rest", "start_keeper"]
 
 TRACING = Path("/sys/kernel/tracing")
 INSTANCE = TRACING / "instances/secondsight"
@@ -101,6 +101,16 @@ def _thread() -> Path | None:
         except OSError:
             continue
     return None
+
+
+def rest(patience: float = 30.0) -> None:
+    """Wait until khugepaged sleeps: each write to one of its ``*_sleep_millisecs`` wakes it for a pass (__sleep_millisecs_store)."""
+    thread = _thread()
+    deadline = time.monotonic() + patience
+    while thread is not None and thread.read_text().rpartition(")")[2].split()[0] not in "SI":
+        if time.monotonic() > deadline:
+            raise TraceError(f"khugepaged has not gone to sleep in {patience:.0f} s")
+        time.sleep(0.002)
 
 
 def one_pass(patience: float = 120.0) -> None:

@@ -164,6 +164,13 @@ class MemoryRules:
         "64fe24a3e05e (5.19), mm/mprotect.c can_change_pte_writable",
         "booted",
     )
+    clear_refs_ages_huge_zero: bool = rule(
+        True,
+        "clear_refs makes a PMD that maps the huge zero page old too; else it is no normal page and is passed over",
+        "fs/proc/task_mmu.c clear_refs_pte_range: pmd_folio; vm_normal_folio_pmd (7.3)",
+        "booted",
+        compiled=True,
+    )
     mprotect_keeps_clean_writable: bool = rule(
         False,
         "the same for clean pages; else dirty ones only",
