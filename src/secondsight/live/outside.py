@@ -27,11 +27,12 @@ from secondsight.errors import MissingPart, TargetGone
 from secondsight.live import probe
 from secondsight.live.capture import FORMAT, Answerer, Header, Snapshot
 from secondsight.live.columns import Columns
+from secondsight.live.dump_surroundings import read as read_surroundings
 from secondsight.live.kernel_reader import KernelReader
 from secondsight.live.kmem import Kernel
 from secondsight.live.pagetable import PageTable
 from secondsight.live.process import Process
-from secondsight.live.surroundings import from_kernel
+from secondsight.live.surroundings import with_kernel
 from secondsight.live.vma import Vma, clip
 from secondsight.mm.config import Knobs
 
@@ -83,7 +84,7 @@ def take(kernel: Kernel, pid: int, within: tuple[int, int] | None = None) -> Sna
     header = Header(
         format=FORMAT, version=__version__, taken=time.time(), seconds=time.monotonic() - begun, source=kernel.source, missing="",
         pid=pid, name=remote.name, machine="x86_64", facts=facts(kernel), limits=limits(kernel), enabled=enabled(kernel),
-        counts_known=True, surroundings=from_kernel(kernel, int(remote.mm.value_())),
+        counts_known=True, surroundings=with_kernel(read_surroundings(kernel, remote.mm), kernel, int(remote.mm.value_())),
         secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary), mappings=tuple(vmas),
     )  # fmt: skip
     return Snapshot(header, columns)
