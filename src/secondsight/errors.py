@@ -12,6 +12,10 @@ class SecondSightError(Exception):
 
     exit_code = 1
 
+    def lines(self) -> list[str]:
+        """What is told: one line, whatever line ends are in the names in it."""
+        return [str(self)]
+
 
 class UsageError(SecondSightError):
     """The request itself is wrong (an option, a limit, a verb, a name); exit code 2."""

@@ -184,3 +184,19 @@ def test_init_quotes_what_it_is_given() -> None:
     assert "insmod /mod/kvm-amd.ko npt=0\n" in script
     assert r"python3 -S '-c' 'print('\''a b'\'')'" in script
     assert subprocess.run(["sh", "-n"], input=script.encode(), check=False).returncode == 0
+
+
+def test_a_dead_guests_console_is_told_line_by_line(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    from secondsight import cli
+
+    def dies(_: list[str]) -> None:
+        raise GuestDied("it panicked", "first\x1b[2J\nKernel panic\n")
+
+    monkeypatch.setattr(cli, "_run", dies)
+    with pytest.raises(SystemExit):
+        cli.main(["lab"])
+    told = capsys.readouterr().err
+    assert told == (
+        "secondsight: the guest died: it panicked; its console ended with\n"
+        "  | first\\x1b[2J\n  | Kernel panic\n"
+    )

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.stdout.flush()
         sys.exit(0)
     except SecondSightError as error:
-        print(f"secondsight: {printable(error)}", file=sys.stderr)
+        print("secondsight: " + "\n".join(map(printable, error.lines())), file=sys.stderr)
         sys.exit(error.exit_code)
     except Terminated:
         print("secondsight: terminated; what was finished is kept", file=sys.stderr)

@@ -41,8 +41,14 @@ class GuestDied(SecondSightError):
 
     def __init__(self, why: str, console: str, *, status: int | None = None, lines: int = 15) -> None:
         self.why, self.console, self.status = why, console, status
-        tail = "\n".join(f"  | {line}" for line in (console.rstrip().splitlines()[-lines:] if lines else ()))
-        super().__init__(f"the guest died: {why}" + (f"; its console ended with\n{tail}" if tail else ""))
+        tail = console.rstrip().splitlines()[-lines:] if lines else []
+        self._lines = [f"the guest died: {why}" + ("; its console ended with" if tail else "")]
+        self._lines += [f"  | {line}" for line in tail]
+        super().__init__("\n".join(self._lines))
+
+    def lines(self) -> list[str]:
+        """What happened, and below it the end of the console."""
+        return self._lines
 
 
 class Guest:
