@@ -76,6 +76,13 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="One pass, on a terminal too.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The whole pass as one JSON object.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="The rows as CSV.")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the rows of each pass in this Parquet file until an interrupt; SIGUSR1 marks a moment."
+        ),
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="End a --record after this long.", min=0)] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="What each column means, and nothing else.")
     ] = False,
@@ -113,11 +120,19 @@ def top(
     # JSON has every column, unless some are named.
     blocks = (json and columns is None) or any(defined.COLUMNS[name].blocks for name in asked)
     look = looker(by, switches, None if full else budget, blocks, pids, kernel_memory)
+    if record is not None:
+        _record(look, shown, record, interval, seconds)
+        return
     if json or csv or once or not (sys.stdout.isatty() and sys.stdin.isatty()):
         _print(look(), shown, json=json, csv=csv)
         return
-    del interval
-    _print(look(), shown, json=False, csv=False)
+    try:
+        from secondsight.cli import topview
+    except ImportError:
+        print("the live view needs textual (pip install 'secondsight[top]'); one pass:", file=sys.stderr)
+        _print(look(), shown, json=False, csv=False)
+        return
+    topview.run(look, shown, interval)
 
 
 def looker(
@@ -141,6 +156,35 @@ def looker(
     return lambda: host(
         by, switches=changed, budget=budget, blocks=blocks, pids=pids, kernel_memory=kernel_memory
     )
+
+
+def _record(
+    look: Callable[[], HostView], shown: Shown, path: Path, interval: float, seconds: float | None
+) -> None:
+    """Passes into *path*, one every *interval* seconds, until an interrupt or for so many *seconds*."""
+    import signal
+    import time
+
+    from secondsight.host.history import HostRecording
+    from secondsight.live.stopping import Stopping
+    from secondsight.words import several
+
+    recording = HostRecording(path)
+    before = signal.signal(signal.SIGUSR1, lambda *_: recording.marks.append(time.time()))
+    began, count = time.monotonic(), 0
+    try:
+        with Stopping() as stopping:
+            while True:
+                due = time.monotonic() + interval
+                view = look()
+                recording.add(view, shown.rows(view))
+                count += 1
+                over = seconds is not None and due - began >= seconds
+                if over or stopping.wait(due - time.monotonic()):
+                    break
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    print(f"{several(count, 'pass', 'passes')} in {path}, {several(len(recording.marks), 'mark')}")
 
 
 def _print(view: HostView, shown: Shown, *, json: bool, csv: bool) -> None:
