@@ -10,7 +10,7 @@ from secondsight.errors import MissingPart, SecondSightError, UsageError
 from secondsight.trace import Kind, Provenance, Trace, TraceWriter
 from secondsight.trace import vm as module
 from secondsight.trace.intake import Intake
-from secondsight.trace.vm import _ROW, _Stream, build_plugin, qemu_version, ram_bytes, record_vm
+from secondsight.trace.vm import ROW, _Stream, build_plugin, qemu_version, ram_bytes, record_vm
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_plugin_is_built_once_and_missing_parts_are_named(tmp_path, monkeypa
 
 
 def rows(*entries):
-    return np.array([(*entry, (0, 0, 0)) for entry in entries], dtype=_ROW).tobytes()
+    return np.array([(*entry, (0, 0, 0)) for entry in entries], dtype=ROW).tobytes()
 
 
 def follow(tmp_path, monkeypatch, *pieces):

@@ -61,14 +61,33 @@ class _Ticker:
 def run(
     command: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
     output: Output,
-    quantum: Quantum = 0,
+    quantum: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=(1 << 31) - 1,
+            help="ns (instructions) to aggregate over, by page and kind; 0: exact. Default: 1,000,000, with lackey 0.",
+        ),
+    ] = None,
+    witness: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            metavar="qemu|lackey",
+            help="What sees the accesses; qemu where its user mode is installed.",
+        ),
+    ] = None,
 ) -> None:
-    """Record a program under valgrind's lackey, its children followed.
+    """Record a program under QEMU's user mode, or valgrind's lackey, its threads, forks and what they exec followed.
 
     The clock is the number of instructions, one ns each. Ctrl-C keeps what was recorded.
     """
+    from secondsight.errors import UsageError
+    from secondsight.trace import emulator
     from secondsight.trace.run import record_run
 
+    if witness not in (None, "qemu", "lackey"):
+        raise UsageError(f"--with {witness}: there are qemu and lackey")
     ticker = _Ticker()
     seen = 0
 
@@ -77,8 +96,23 @@ def run(
         seen = accesses
         ticker(accesses, rows, spaces)
 
-    _, code = record_run(output, command, quantum=quantum, report=report)
+    if witness is None and not emulator.available():
+        ticker.console.print(
+            f"{emulator.EMULATOR} is not installed (Debian: apt install qemu-user): recording with valgrind's lackey, far slower",
+            highlight=False,
+            soft_wrap=True,
+        )
+        witness = "lackey"
+    if witness == "lackey":
+        provenance, code = record_run(output, command, quantum=quantum or 0, report=report)
+    else:
+        chosen = emulator.QUANTUM if quantum is None else quantum
+        provenance, code = emulator.record_program(output, command, quantum=chosen, report=report)
     ticker.done(output, seen)
+    for note in provenance.notes:
+        ticker.console.print(note, highlight=False, soft_wrap=True, markup=False)
+    for reason, number in provenance.dropped.items():
+        ticker.console.print(f"left out: {number:,} {reason}", highlight=False)
     if code:
         raise typer.Exit(code if code > 0 else 128 - code)
 

@@ -19,7 +19,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
@@ -253,7 +253,7 @@ def open_text(stream: ByteStream) -> Table:
         )
         return iter(
             pacsv.open_csv(
-                pa.PythonFile(_File(stream), mode="r"),
+                cast(Any, pa.PythonFile(_File(stream), mode="r")),
                 read_options=pacsv.ReadOptions(use_threads=False, block_size=4 << 20),
                 parse_options=pacsv.ParseOptions(delimiter=mark),
                 convert_options=options,
@@ -296,7 +296,7 @@ def open_arrow(stream: ByteStream) -> Table:
         schema, parts = file.schema, (file.get_batch(i) for i in range(file.num_record_batches))
     else:
         reader = pa.ipc.open_stream(_File(stream))
-        schema, parts = reader.schema, iter(reader)
+        schema, parts = reader.schema, iter(cast(Any, reader))
     if KEY in (schema.metadata or {}):
         raise UsageError(
             f"{stream.name} is a recording of SecondSight's own: `secondsight trace recover` makes a trace of it"
@@ -337,7 +337,7 @@ class _Values:
             f"{str(value)[:40]!r}; expected {expected}",
         )
 
-    def plain(self, column: pa.Array, name: str) -> pa.Array:
+    def plain(self, column: Any, name: str) -> Any:
         """*column* without dictionaries, and without missing values."""
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
@@ -347,7 +347,7 @@ class _Values:
         return column
 
     def whole(
-        self, column: pa.Array, name: str, expected: str, *, hexadecimal: bool = False, scale: int = 1
+        self, column: Any, name: str, expected: str, *, hexadecimal: bool = False, scale: int = 1
     ) -> NDArray[np.uint64]:
         """uint64: whole numbers, times *scale*; of an int64 the same bits (addresses of the kernel's half)."""
         column = self.plain(column, name)
@@ -380,14 +380,15 @@ class _Values:
         return values * np.uint64(scale)
 
     def _of_text(
-        self, column: pa.Array, name: str, expected: str, hexadecimal: bool, scale: int
+        self, column: Any, name: str, expected: str, hexadecimal: bool, scale: int
     ) -> NDArray[np.uint64]:
         column = pc.utf8_trim_whitespace(column.cast(pa.string(), safe=False))
+        join: Any = pc.binary_join_element_wise
         try:
             if hexadecimal:
                 # Arrow casts text with 0x as hexadecimal.
                 bare = pc.replace_substring_regex(column, pattern="^0[xX]", replacement="")
-                column = pc.binary_join_element_wise("0x", bare, "")
+                column = join("0x", bare, "")
             if not hexadecimal and scale != 1 or pc.any(pc.match_substring(column.slice(0, 64), ".")).as_py():
                 return self.whole(column.cast(pa.float64()), name, expected, scale=scale)
             return self._scaled(
@@ -420,7 +421,7 @@ class _Values:
             np.uint64,
         )  # fmt: skip
 
-    def kinds(self, column: pa.Array, named: Column) -> NDArray[np.uint8]:
+    def kinds(self, column: Any, named: Column) -> NDArray[np.uint8]:
         """The kind of each value of *column*, by the values that *named* says."""
         column = self.plain(column, named.name)
         words = [word.strip().upper() for word in named.form.split("/")] if named.form else []

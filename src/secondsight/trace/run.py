@@ -139,7 +139,7 @@ def record_run(
             except KeyboardInterrupt:
                 notes.append("interrupted; holds what was recorded until then")
             finally:
-                _end(process)
+                end_group(process)
         if not intake.spaces:
             raise SecondSightError(
                 f"valgrind recorded nothing of {command[0]} (exit code {process.returncode})"
@@ -177,7 +177,7 @@ def _follow(process: subprocess.Popen[bytes], directory: Path, intake: Intake, r
                     return sum(1 for log in logs if log.close())
                 time.sleep(_POLL)
     except InputError:
-        _end(process)
+        end_group(process)
         raise
 
 
@@ -192,7 +192,7 @@ def _group_lives(group: int) -> bool:
     return True
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
     """Ask the whole group to end, then make it."""
     for number in (signal.SIGCONT, signal.SIGTERM):
         _signal(process.pid, number)

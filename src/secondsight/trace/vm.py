@@ -33,10 +33,10 @@ CLOCK: Final = "instructions retired by all vCPUs together, one ns each; halted 
 UNSEEN: Final = ["page walks", "DMA and other accesses of devices"]
 DEFAULT_QEMU: Final = "qemu-system-x86_64"
 MOST_QUANTUM: Final = 1 << 31  # so that a count of 32 bits cannot overflow
-_ROW: Final = np.dtype(
+ROW: Final = np.dtype(
     [("time", "<u8"), ("address", "<u8"), ("count", "<u4"), ("kind", "u1"), ("pad", "u1", 3)]
 )
-_TOTALS: Final = 0xFF
+TOTALS: Final = 0xFF
 _READ: Final = 1 << 20
 _DEFAULT_RAM: Final = 128 << 20  # what QEMU gives a PC without -m
 _UNITS: Final = {"": 1 << 20, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -60,7 +60,7 @@ def build_plugin(api: int) -> Path:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise MissingPart(
-            "record vm builds a small plugin and needs a C compiler (Debian: apt install gcc libc6-dev)"
+            "recording builds a small plugin and needs a C compiler (Debian: apt install gcc libc6-dev)"
         )
     cache.mkdir(parents=True, exist_ok=True)
     temporary = cache / f".{name}.{os.getpid()}"
@@ -74,7 +74,7 @@ def build_plugin(api: int) -> Path:
         )
     except (OSError, ValueError) as error:
         raise MissingPart(
-            f"record vm builds a small plugin, and $CC ({compiler}) cannot be run: {error}"
+            f"recording builds a small plugin, and $CC ({compiler}) cannot be run: {error}"
         ) from None
     if done.returncode:
         temporary.unlink(missing_ok=True)
@@ -84,14 +84,22 @@ def build_plugin(api: int) -> Path:
     return built
 
 
-def qemu_version(program: str) -> tuple[int, int]:
-    """Major and minor version of the QEMU *program*. Raises :class:`MissingPart` if it is not there or no QEMU."""
+def api_of(version: tuple[int, int]) -> int:
+    """The plugin API to build for, by QEMU's *version*."""
+    return next(api for since, api in _API if version >= since)
+
+
+def qemu_version(program: str, package: str = "qemu-system-x86") -> tuple[int, int]:
+    """Major and minor version of the QEMU *program*, which Debian's *package* has.
+
+    Raises :class:`MissingPart` if it is not there or no QEMU.
+    """
     if shutil.which(program) is None:
         raise MissingPart(
-            f"record vm needs {program}, which is not installed (Debian: apt install qemu-system-x86)"
+            f"recording needs {program}, which is not installed (Debian: apt install {package})"
         )
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"QEMU emulator version (\d+)\.(\d+)", said)
+    found = re.search(r"(?:QEMU emulator|qemu-\w+) version (\d+)\.(\d+)", said)
     if found is None:
         raise MissingPart(f"{program} does not say that it is a QEMU emulator")
     return int(found[1]), int(found[2])
@@ -150,7 +158,7 @@ def record_vm(
     version = qemu_version(program)
     ram = ram_bytes(rest)
     high = version >= (8, 0)
-    plugin = build_plugin(next(api for since, api in _API if version >= since))
+    plugin = build_plugin(api_of(version))
     start = Provenance(
         source="record-vm",
         command=list(told or (program, *rest)),
@@ -211,10 +219,10 @@ class _Stream:
         """Read until QEMU closes the pipe."""
         while data := os.read(self.fd, _READ):
             data = self._rest + data
-            whole = len(data) // _ROW.itemsize * _ROW.itemsize
+            whole = len(data) // ROW.itemsize * ROW.itemsize
             self._rest = data[whole:]
-            rows = np.frombuffer(data, _ROW, whole // _ROW.itemsize)
-            if (last := rows["kind"] == _TOTALS).any():
+            rows = np.frombuffer(data, ROW, whole // ROW.itemsize)
+            if (last := rows["kind"] == TOTALS).any():
                 self.totals += [(int(r["time"]), int(r["address"]), int(r["count"])) for r in rows[last]]
                 rows = rows[~last]
             if not all(map(is_known, np.unique(rows["kind"]).tolist())):

@@ -1,5 +1,5 @@
 /*
- * guestmem: a QEMU TCG plugin that streams a guest's memory accesses to a file descriptor.
+ * guestmem: a QEMU TCG plugin that streams the memory accesses of a guest, or of a program, to whoever records them.
  *
  *   QEMU ── each block of translated code ──▶ executed(): the clock, the fetches
  *        ── each load and store ───────────▶ accessed(): guest-physical page, read or write
@@ -11,7 +11,12 @@
  * touch. Writing blocks when the reader is slow, so nothing is dropped while it lives; what cannot be written is
  * counted. The last row (kind 0xff) carries the totals, against which the reader checks its own.
  *
- * Arguments: fd=N quantum=N ram=BYTES high=0|1 virtual=0|1. ram: accesses to other memory (ROM, video) are counted,
+ * A system emulator gets a pipe: fd=N ram=BYTES high=0|1 virtual=0|1. A user-mode emulator gets a socket: socket=PATH self=PATH [exec=1].
+ * Each process connects by itself, for a program may close what it did not open: before each send the descriptor is held against the
+ * socket that was opened. Every message begins with a row that says who sends (kind 0xfe). A fork's child begins with what its parent's
+ * clock said; an exec is made by us, as the emulator of the new program with this plugin, since the emulator itself would run it natively.
+ *
+ * ram: accesses to other memory (ROM, video) are counted,
  * not reported; high: RAM may also lie at 4 GiB and up (QEMU 8 and later give true guest-physical addresses; before,
  * RAM above the PCI hole appears right behind the RAM below it).
  *
@@ -21,12 +26,17 @@
  */
 
 #define _GNU_SOURCE
+#include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* What is used of QEMU's plugin API (docs/devel/tcg-plugins.rst); distributions do not package its header. */
@@ -48,6 +58,10 @@ extern void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *, void (
 extern void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, void (*)(unsigned, meminfo, uint64_t, void *),
                                              int, int, void *);
 extern void qemu_plugin_register_atexit_cb(plugin_id, void (*)(plugin_id, void *), void *);
+extern void qemu_plugin_register_vcpu_init_cb(plugin_id, void (*)(plugin_id, unsigned));
+typedef void (*syscall_cb)(plugin_id, unsigned, int64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
+extern void qemu_plugin_register_vcpu_syscall_cb(plugin_id, syscall_cb);
+extern void qemu_plugin_register_vcpu_syscall_ret_cb(plugin_id, void (*)(plugin_id, unsigned, int64_t, int64_t));
 extern void qemu_plugin_register_flush_cb(plugin_id, void (*)(plugin_id));
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
@@ -71,7 +85,8 @@ struct row {
     uint8_t kind; /* 4 read, 5 write, 6 fetch: the GUEST kinds of the trace format; 0xff: the totals */
     uint8_t pad[3];
 };
-enum { GUEST_READ = 4, GUEST_WRITE = 5, GUEST_FETCH = 6, TOTALS = 0xff };
+enum { READ = 0, WRITE = 1, FETCH = 2, GUEST = 4, STRAYED = 0xfd, HELLO = 0xfe, TOTALS = 0xff };
+enum { STARTED, FORKED, EXECED, AGAIN };   /* why a HELLO is said: its count; its address is pid << 32 | the parent's */
 
 #define PAGE 4096ull
 #define NOWHERE UINT64_MAX
@@ -81,6 +96,11 @@ enum { GUEST_READ = 4, GUEST_WRITE = 5, GUEST_FETCH = 6, TOTALS = 0xff };
 #define HOT (1u << 12)
 
 static int out_fd = -1;
+static const char *socket_path, *self_path;   /* user mode: where to connect, and this plugin's file */
+static ino_t socket_inode;
+static pid_t owner;
+static unsigned base = GUEST;                 /* of the kinds: a program's accesses are the CPU's own */
+static bool user;
 static uint64_t quantum, ram;
 static bool high, virtual_addresses, several;
 static volatile int lock_word;
@@ -111,8 +131,14 @@ static void release(void)
         __atomic_store_n(&lock_word, 0, __ATOMIC_RELEASE);
 }
 
+static void send_rows(const struct row *from, uint32_t n);
+
 static void put(const struct row *from, uint32_t n)
 {
+    if (user) {
+        send_rows(from, n);
+        return;
+    }
     const char *at = (const char *)from;
     size_t left = n * sizeof(*from);
     while (left && !dead) {
@@ -131,6 +157,60 @@ static void put(const struct row *from, uint32_t n)
             unwritten += r->count;
 }
 
+/* -- a program's way out: a socket that keeps messages apart ------------------------------------------------- */
+
+#define MESSAGE 2000u /* rows: well below what a socket takes at once */
+
+static bool still_ours(void)
+{
+    struct stat there;
+    return out_fd >= 0 && !fstat(out_fd, &there) && S_ISSOCK(there.st_mode) && there.st_ino == socket_inode;
+}
+
+static bool send_message(const struct row *from, uint32_t n)
+{
+    while (send(out_fd, from, n * sizeof(*from), MSG_NOSIGNAL) < 0)
+        if (errno != EINTR)
+            return false;
+    return true;
+}
+
+static bool connect_anew(unsigned why)
+{
+    struct sockaddr_un to = { .sun_family = AF_UNIX };
+    struct stat there;
+    int low = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (low < 0)
+        return false;
+    out_fd = fcntl(low, F_DUPFD_CLOEXEC, 400); /* out of the program's way */
+    if (out_fd < 0)
+        out_fd = low;
+    else
+        close(low);
+    strncpy(to.sun_path, socket_path, sizeof(to.sun_path) - 1);
+    if (connect(out_fd, (struct sockaddr *)&to, sizeof(to)) || fstat(out_fd, &there))
+        return false;
+    socket_inode = there.st_ino;
+    struct row hello = { .time = now, .address = (uint64_t)getpid() << 32 | (uint32_t)getppid(), .count = why, .kind = HELLO };
+    return send_message(&hello, 1);
+}
+
+static void send_rows(const struct row *from, uint32_t n)
+{
+    while (n) {
+        uint32_t some = n < MESSAGE ? n : MESSAGE;
+        if (!dead && !still_ours() && !connect_anew(AGAIN))
+            dead = true;
+        if (!dead && !send_message(from, some))
+            dead = true;
+        if (dead)
+            for (uint32_t i = 0; i < some; i++)
+                unwritten += from[i].count;
+        from += some;
+        n -= some;
+    }
+}
+
 /* The open quantum ends: its slots are forgotten; rows go out when there are enough to be worth a write. */
 static void end_quantum(bool write_now)
 {
@@ -138,7 +218,8 @@ static void end_quantum(bool write_now)
         slots[slot_of[r]] = 0;
     epoch++;
     first_open = n_rows;
-    if (write_now || n_rows >= WORTH_A_WRITE) {
+    /* A program may be killed at any time: what is aggregated over milliseconds goes out at once. */
+    if (write_now || n_rows >= WORTH_A_WRITE || (user && quantum >= 100000)) {
         put(rows, n_rows);
         n_rows = first_open = 0;
     }
@@ -147,6 +228,7 @@ static void end_quantum(bool write_now)
 static void touch(uint64_t address, unsigned kind, uint32_t times)
 {
     seen += times;
+    kind += base;
     if (!quantum) {
         rows[n_rows++] = (struct row){ .time = now, .address = address, .count = times, .kind = (uint8_t)kind };
         if (n_rows == ROWS)
@@ -209,9 +291,16 @@ static void access_page(meminfo info, uint64_t vaddr, unsigned kind)
 static void accessed(unsigned vcpu, meminfo info, uint64_t vaddr, void *unused)
 {
     (void)vcpu, (void)unused;
-    unsigned kind = qemu_plugin_mem_is_store(info) ? GUEST_WRITE : GUEST_READ;
+    unsigned kind = qemu_plugin_mem_is_store(info) ? WRITE : READ;
     uint64_t last = vaddr + (1ull << qemu_plugin_mem_size_shift(info)) - 1;
     acquire();
+    if (user) {
+        touch(vaddr, kind, 1);
+        if ((last ^ vaddr) >= PAGE && last > vaddr)
+            touch(last & ~(PAGE - 1), kind, 1);
+        release();
+        return;
+    }
     access_page(info, vaddr, kind);
     if ((last ^ vaddr) >= PAGE && last > vaddr)
         access_page(info, last & ~(PAGE - 1), kind);
@@ -242,7 +331,7 @@ static void executed(unsigned vcpu, void *data)
     now++; /* the block's accesses carry the time of its first instruction */
     for (int i = 0; i < 2 && b->n[i]; i++)
         if (b->page[i] != NOWHERE)
-            touch(b->page[i], GUEST_FETCH, b->n[i]);
+            touch(b->page[i], FETCH, b->n[i]);
     now += b->n[0] + b->n[1] - 1;
     release();
 }
@@ -268,7 +357,7 @@ static bool find_ram(uint64_t host)
 
 static uint64_t code_page(const struct qemu_plugin_insn *insn, uint64_t vaddr)
 {
-    if (virtual_addresses)
+    if (virtual_addresses || user)
         return vaddr & ~(PAGE - 1);
     uint64_t host = (uint64_t)(uintptr_t)qemu_plugin_insn_haddr(insn);
     if (!host)
@@ -320,19 +409,195 @@ static void flushed(plugin_id id)
     release();
 }
 
-static void ended(plugin_id id, void *unused)
+static void say_totals(void)
 {
-    (void)id, (void)unused;
-    acquire();
     end_quantum(true);
-    fetches_lost = !ram_end && !virtual_addresses;
+    fetches_lost = !ram_end && !virtual_addresses && !user;
     struct row totals[2] = {
         { .time = seen, .address = unwritten, .count = fetches_lost, .kind = TOTALS },
         { .time = elsewhere, .address = io, .kind = TOTALS },
     };
     put(totals, 2);
-    close(out_fd);
+}
+
+static void ended(plugin_id id, void *unused)
+{
+    (void)id, (void)unused;
+    acquire();
+    say_totals();
+    if (!user || still_ours())
+        close(out_fd);
     dead = true;
+    release();
+}
+
+/* -- fork and exec of a program -------------------------------------------------------------------------------- */
+
+static void now_several(plugin_id id, unsigned vcpu)
+{
+    (void)id;
+    if (vcpu)
+        several = true; /* by the thread that makes the second one, between its own accesses */
+}
+
+/* In a fork's child: what is pending is the parent's to tell; the clock goes on. */
+static void child_begins(void)
+{
+    for (uint32_t r = first_open; r < n_rows; r++)
+        slots[slot_of[r]] = 0;
+    epoch++;
+    n_rows = first_open = 0;
+    seen = unwritten = 0;
+    owner = getpid();
+    if (still_ours())
+        close(out_fd);
+    dead = !connect_anew(FORKED);
+}
+
+static void after_syscall(plugin_id id, unsigned vcpu, int64_t number, int64_t answer)
+{
+    (void)id, (void)vcpu, (void)number, (void)answer;
+    if (answer == 0 && user && getpid() != owner) {
+        lock_word = 0;
+        child_begins();
+    }
+}
+
+/* Up to *size* bytes of a program's string, read as the kernel would: a bad pointer is an answer, no fault. */
+static bool is_string(const char *at)
+{
+    static char buffer[4096];
+    int fd[2];
+    if (!at || pipe2(fd, O_CLOEXEC))
+        return false;
+    bool good = false;
+    for (size_t done = 0; done < 1u << 20;) {
+        size_t some = PAGE - ((uintptr_t)(at + done) & (PAGE - 1));
+        ssize_t got = write(fd[1], at + done, some);
+        if (got <= 0 || read(fd[0], buffer, (size_t)got) != got)
+            break;
+        if (memchr(buffer, 0, (size_t)got)) {
+            good = true;
+            break;
+        }
+        done += (size_t)got;
+    }
+    close(fd[0]);
+    close(fd[1]);
+    return good;
+}
+
+#define MOST_ARGUMENTS 65536
+
+/* Counts a program's vector of strings; -1: not readable. */
+static int length_of(char *const *vector)
+{
+    int n = 0;
+    for (; n < MOST_ARGUMENTS; n++) {
+        int fd[2];
+        char *one = NULL;
+        if (pipe2(fd, O_CLOEXEC))
+            return -1;
+        bool good = write(fd[1], &vector[n], sizeof(one)) == sizeof(one) && read(fd[0], &one, sizeof(one)) == sizeof(one);
+        close(fd[0]);
+        close(fd[1]);
+        if (!good || (one && !is_string(one)))
+            return -1;
+        if (!one)
+            return n;
+    }
+    return -1;
+}
+
+/* What the emulator can run: 1 an x86-64 program, 2 a script (its first line in *line*), 0 neither. */
+static int runnable(const char *path, char *line, size_t size)
+{
+    int fd = access(path, X_OK) ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    memset(line, 0, size);
+    ssize_t n = read(fd, line, size - 1);
+    close(fd);
+    const Elf64_Ehdr *head = (const void *)line;
+    if (n >= (ssize_t)sizeof(*head) && !memcmp(line, ELFMAG, SELFMAG))
+        return head->e_ident[EI_CLASS] == ELFCLASS64 && head->e_machine == EM_X86_64;
+    return n > 2 && line[0] == '#' && line[1] == '!' ? 2 : 0;
+}
+
+static void exec_with_us(const char *path, char *const *argv, char *const *envp)
+{
+    static char line[256], option[512], script[4096];
+    static char *out[MOST_ARGUMENTS + 16];
+    if (!is_string(path))
+        return;
+    int n = argv ? length_of(argv) : 0, at = 0;
+    if (n < 0 || n > MOST_ARGUMENTS - 8 || (envp && length_of(envp) < 0))
+        return;
+    int what = runnable(path, line, sizeof(line));
+    const char *program = path, *shown = n ? argv[0] : path, *extra = NULL;
+    if (what == 2) {
+        line[strcspn(line, "\n")] = 0;
+        char *name = line + 2 + strspn(line + 2, " \t");
+        char *end = name + strcspn(name, " \t");
+        if (*end) {
+            *end++ = 0;
+            end += strspn(end, " \t");
+            if (*end)
+                extra = end;
+        }
+        snprintf(script, sizeof(script), "%s", name);
+        static char second[256];
+        what = runnable(script, second, sizeof(second));
+        program = shown = script;
+    }
+    if (what != 1) {
+        if (!access(path, X_OK)) { /* it will run, and not be seen */
+            struct row strayed = { .time = now, .kind = STRAYED };
+            end_quantum(true);
+            put(&strayed, 1);
+        }
+        return;
+    }
+    snprintf(option, sizeof(option), "file=%s,socket=%s,self=%s,quantum=%llu,exec=1", self_path, socket_path, self_path,
+             (unsigned long long)quantum);
+    out[at++] = "qemu-x86_64";
+    out[at++] = "-plugin";
+    out[at++] = option;
+    out[at++] = "-0";
+    out[at++] = (char *)shown;
+    out[at++] = (char *)program;
+    if (program == script) {
+        if (extra)
+            out[at++] = (char *)extra;
+        out[at++] = (char *)path;
+    }
+    for (int i = 1; i < n; i++)
+        out[at++] = argv[i];
+    out[at] = NULL;
+    say_totals();
+    static char *const nothing[] = { NULL };
+    execve("/proc/self/exe", out, envp ? envp : nothing);
+}
+
+static void before_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
+                           uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
+{
+    (void)id, (void)vcpu, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+    if (number == 62 || number == 200 || number == 234) { /* kill, tkill, tgkill: perhaps itself */
+        acquire();
+        end_quantum(true);
+        release();
+    }
+    if (number != 59 && number != 322) /* execve, execveat */
+        return;
+    acquire();
+    if (number == 59)
+        exec_with_us((const char *)a1, (char *const *)a2, (char *const *)a3);
+    else {
+        struct row strayed = { .time = now, .kind = STRAYED };
+        end_quantum(true);
+        put(&strayed, 1);
+    }
     release();
 }
 
@@ -347,21 +612,37 @@ static bool argument(const char *text, const char *name, uint64_t *value)
 
 EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int argc, char **argv)
 {
-    uint64_t fd = 0, is_high = 0, is_virtual = 0;
+    uint64_t fd = 0, is_high = 0, is_virtual = 0, is_exec = 0;
     for (int i = 0; i < argc; i++)
-        if (!argument(argv[i], "fd", &fd) && !argument(argv[i], "quantum", &quantum) && !argument(argv[i], "ram", &ram) &&
+        if (!strncmp(argv[i], "socket=", 7))
+            socket_path = strdup(argv[i] + 7);
+        else if (!strncmp(argv[i], "self=", 5))
+            self_path = strdup(argv[i] + 5);
+        else if (!argument(argv[i], "exec", &is_exec) && !argument(argv[i], "fd", &fd) && !argument(argv[i], "quantum", &quantum) && !argument(argv[i], "ram", &ram) &&
             !argument(argv[i], "high", &is_high) && !argument(argv[i], "virtual", &is_virtual)) {
             fprintf(stderr, "guestmem: unknown argument %s\n", argv[i]);
             return -1;
         }
-    if (!info->system_emulation || !fd || !ram) {
-        fprintf(stderr, "guestmem: needs a system emulator, fd= and ram=\n");
+    user = !info->system_emulation;
+    if (user ? !socket_path || !self_path || strcmp(info->target_name, "x86_64") : !fd || !ram) {
+        fprintf(stderr, "guestmem: a system emulator needs fd= and ram=, that of x86-64 programs socket= and self=\n");
         return -1;
     }
-    out_fd = (int)fd;
+    if (user) {
+        base = 0;
+        owner = getpid();
+        if (!connect_anew(is_exec ? EXECED : STARTED)) {
+            fprintf(stderr, "guestmem: cannot connect to %s\n", socket_path);
+            return -1;
+        }
+        qemu_plugin_register_vcpu_init_cb(id, now_several);
+        qemu_plugin_register_vcpu_syscall_cb(id, before_syscall);
+        qemu_plugin_register_vcpu_syscall_ret_cb(id, after_syscall);
+    } else
+        out_fd = (int)fd;
     high = is_high;
     virtual_addresses = is_virtual;
-    several = info->system.max_vcpus > 1;
+    several = !user && info->system.max_vcpus > 1;
     quantum_end = quantum;
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
     qemu_plugin_register_flush_cb(id, flushed);
