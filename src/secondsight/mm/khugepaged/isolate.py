@@ -12,6 +12,10 @@ Debian's 7.3.4. ``checks.ISOLATE_ORDER`` is the same as a table.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +26,7 @@ from secondsight.mm.khugepaged.checks import (
     ORDER_2_6_38,
     WRITABLE_EVERY,
     WRITABLE_ONE,
+    Checks,
     checks_of,
     expected_ref_count,
     is_lazyfree,
@@ -29,12 +34,13 @@ from secondsight.mm.khugepaged.checks import (
     is_shared,
 )
 from secondsight.mm.khugepaged.limits import (
+    CollapseControl,
     collapse_control,
     collapse_max_ptes_none,
     collapse_max_ptes_shared,
 )
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult, no_numbers
-from secondsight.mm.khugepaged.scan import columns_of
+from secondsight.mm.khugepaged.scan import MANY_BLOCKS, columns_of
 from secondsight.mm.page import LOCKED, LRU
 from secondsight.mm.rules import Rules
 from secondsight.mm.view import BlockView
@@ -87,7 +93,7 @@ def _take(c, b, i, held_already):  # type: ignore[no-untyped-def]
     return ScanResult.SUCCEED
 
 
-@native
+@merged
 def collapse_huge_page_isolate(rules, cc, c, at, assume, held, found):  # type: ignore[no-untyped-def]
     """Isolate the candidate *at* = (block, first page in it, order) into the block's row of *found*.
 
@@ -198,11 +204,36 @@ def collapse_huge_page_isolate(rules, cc, c, at, assume, held, found):  # type: 
     found.asked[b] = asked
 
 
+class _Asked(NamedTuple):
+    """What is asked for: the candidate's first page and order, the blocks it is asked of (bool[N]), and a table to work in."""
+
+    offset: int
+    order: int
+    chosen: npt.NDArray[np.bool_]
+    held: npt.NDArray[np.int64]
+
+
 @native
-def _isolate_blocks(rules, cc, c, candidate, chosen, assume, held, found):  # type: ignore[no-untyped-def]
+def _isolate_blocks(rules, cc, c, asked, assume, found):  # type: ignore[no-untyped-def]
     for b in range(len(c.pmd)):
-        if chosen[b]:
-            collapse_huge_page_isolate(rules, cc, c, (b, candidate[0], candidate[1]), assume, held, found)
+        if asked.chosen[b]:
+            collapse_huge_page_isolate(
+                rules, cc, c, (b, asked.offset, asked.order), assume, asked.held, found
+            )
+
+
+@functools.cache
+def _isolate_blocks_of(rules: Checks, is_khugepaged: int, assume: bool) -> Callable[..., None]:
+    """``_isolate_blocks`` of whole blocks, compiled for one kernel's rules: what it never asks costs nothing."""
+
+    @native
+    def isolate_blocks(cc, c, asked, found):  # type: ignore[no-untyped-def]
+        who = CollapseControl(is_khugepaged, cc.max_ptes_none, cc.max_ptes_swap, cc.max_ptes_shared)
+        for b in range(len(c.pmd)):
+            if asked.chosen[b]:
+                collapse_huge_page_isolate(rules, who, c, (b, 0, PMD_ORDER), assume, asked.held, found)
+
+    return isolate_blocks
 
 
 def isolate(
@@ -225,8 +256,10 @@ def isolate(
     cc = collapse_control(limits, khugepaged=khugepaged)
     if chosen is None:
         chosen = np.ones(len(view), np.bool_)
-    held = np.full((_HELD, 2), -1, np.int64)
-    _isolate_blocks(
-        checks_of(rules), cc, columns_of(view, assume), (offset, order), chosen, assume, held, found
-    )
+    asked = _Asked(offset, order, chosen, np.full((_HELD, 2), -1, np.int64))
+    columns, checks = columns_of(view, assume), checks_of(rules)
+    if len(view) >= MANY_BLOCKS and order == PMD_ORDER:
+        _isolate_blocks_of(checks, cc.is_khugepaged, assume)(cc, columns, asked, found)
+    else:
+        _isolate_blocks(checks, cc, columns, asked, assume, found)
     return found

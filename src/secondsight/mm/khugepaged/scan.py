@@ -12,6 +12,9 @@ order between kernels is a function of its own (``checks.SCAN_ORDER``); what dif
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +27,7 @@ from secondsight.mm.khugepaged.checks import (
     ORDER_6_1,
     WRITABLE_EVERY,
     WRITABLE_ONE,
+    Checks,
     Columns,
     checks_of,
     expected_ref_count,
@@ -32,6 +36,7 @@ from secondsight.mm.khugepaged.checks import (
     is_shared,
 )
 from secondsight.mm.khugepaged.limits import (
+    CollapseControl,
     collapse_control,
     collapse_max_ptes_none,
     collapse_max_ptes_shared,
@@ -43,6 +48,8 @@ from secondsight.mm.rules import Rules
 from secondsight.mm.view import BlockView
 from secondsight.native import merged, native
 
+#: From so many blocks on it pays to have the very same function compiled for the rules at hand (and kept on disk).
+MANY_BLOCKS = 1024
 _LOWER_ORDERS = np.uint16(ALL_ANON_ORDERS & ~(1 << PMD_ORDER))
 
 
@@ -110,7 +117,7 @@ def _page_6_12(c, b, i):  # type: ignore[no-untyped-def]
     return ScanResult.SUCCEED
 
 
-@native
+@merged
 def collapse_scan_pmd(rules, cc, c, b, assume, found):  # type: ignore[no-untyped-def]
     """Scan block *b* of the columns *c* into row *b* of *found*; what is not known counts as *assume*."""
     found.stopped[b] = HPAGE_PMD_NR
@@ -242,6 +249,19 @@ def _scan_blocks(rules, cc, c, assume, found):  # type: ignore[no-untyped-def]
         collapse_scan_pmd(rules, cc, c, b, assume, found)
 
 
+@functools.cache
+def _scan_blocks_of(rules: Checks, is_khugepaged: int, assume: bool) -> Callable[..., None]:
+    """``_scan_blocks``, compiled for one kernel's rules: what it never asks costs nothing."""
+
+    @native
+    def scan_blocks(cc, c, found):  # type: ignore[no-untyped-def]
+        who = CollapseControl(is_khugepaged, cc.max_ptes_none, cc.max_ptes_swap, cc.max_ptes_shared)
+        for b in range(len(c.pmd)):
+            collapse_scan_pmd(rules, who, c, b, assume, found)
+
+    return scan_blocks
+
+
 def columns_of(view: BlockView, assume: bool) -> Columns:
     """*view* as compiled code takes it; what no channel could show counts as *assume*."""
     return Columns(
@@ -257,7 +277,11 @@ def scan(
     """Scan every block of *view*. *khugepaged* False: MADV_COLLAPSE, without limits and without the question for use. Pure."""
     found = no_numbers(len(view))
     cc = collapse_control(limits, khugepaged=khugepaged)
-    _scan_blocks(checks_of(rules), cc, columns_of(view, assume), assume, found)
+    columns, checks = columns_of(view, assume), checks_of(rules)
+    if len(view) >= MANY_BLOCKS:
+        _scan_blocks_of(checks, cc.is_khugepaged, assume)(cc, columns, found)
+    else:
+        _scan_blocks(checks, cc, columns, assume, found)
     return found
 
 

@@ -23,13 +23,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.rules import Rules
 from secondsight.mm.view import BlockView, Channel
-from secondsight.native import native
-
-#: The frames that one block's pages are marked in: a row a page, and behind them stand-ins for pages of other blocks in the batch.
-_FIRST = 1024
-_STAND_INS = _FIRST + HPAGE_PMD_NR
-#: References to spare: no frame is ever freed here.
-_BIAS = 1 << 20
+from secondsight.native import merged, native
 
 
 class _Rules(NamedTuple):
@@ -42,24 +36,28 @@ class _Rules(NamedTuple):
 
 
 class _Marked(NamedTuple):
-    """The columns of a view that the marks change or are read from, as in ``BlockView``; flags and refcount are changed in place."""
+    """A view's columns that say which pages are marked, and how often; as in ``BlockView``."""
 
-    flags: npt.NDArray[np.uint32]
-    refcount: npt.NDArray[np.int32]
     folio: npt.NDArray[np.int64]
+    mapcount: npt.NDArray[np.int32]
+    order: npt.NDArray[np.uint8]
     marks: npt.NDArray[np.uint8]
 
 
-@native
-def _rows_of(folio, b, row, seen):  # type: ignore[no-untyped-def]
-    """Into *row* int64[512] each page's row: that of its folio's first page in block *b*; a page without a folio has its own.
+@merged
+def _rows_of(columns, b, row, seen):  # type: ignore[no-untyped-def]
+    """Into *row* int64[512] each page's row: that of its folio's first page in block *b*. Whether any page has another's.
 
-    What has no folio is a hole, or a page that is being swapped in. *seen* int64[2 * 512] is a table of (block, page) by folio.
+    *seen* int64[2 * 512] is a table of (block, page) by folio. What has no folio is a hole, or a page that is being swapped in; a small
+    page that is mapped once is in the block once.
     """
+    shared = False
+    folio = columns.folio
     for i in range(HPAGE_PMD_NR):
         row[i] = i
-        if folio[b, i] < 0:
+        if folio[b, i] < 0 or (columns.order[b, i] == 0 and columns.mapcount[b, i] <= 1):
             continue
+        shared = True
         if i > 0 and folio[b, i] == folio[b, i - 1]:
             row[i] = row[i - 1]
             continue
@@ -71,36 +69,53 @@ def _rows_of(folio, b, row, seen):  # type: ignore[no-untyped-def]
             at = (at + 1) & (len(seen) - 1)
         if row[i] == i:
             seen[at] = (b << PMD_ORDER) + i
+    return shared
 
 
 @native
 def _zap_blocks(r, f, columns, pending, candidate, row, seen):  # type: ignore[no-untyped-def]
-    """Mark the pages *candidate* = (first, end) of each block, its pages as frames of their own in *f*, *pending* others in the batch."""
+    """Mark the pages *candidate* = (first, end) of each block, *pending* others being in the batch.
+
+    The pages are frames of *f*, block after block: a folio's flags and references are its first page's there, and all of its pages' again
+    when the block is done. Behind them are stand-ins for the others.
+    """
     first, end = candidate
-    for b in range(len(columns.flags)):
+    others = len(columns.marks) * HPAGE_PMD_NR
+    for b in range(len(columns.marks)):
         last = end
         while last > first and columns.marks[b, last - 1] == 0:
             last -= 1
         if last == first:
             continue
-        _rows_of(columns.folio, b, row, seen)
-        for i in range(HPAGE_PMD_NR):
-            flags = columns.flags[b, i]
-            if flags & (HEAD | TAIL):
-                flags = (flags & ~TAIL) | HEAD
-            f.flags[_FIRST + i] = flags
-            f.refcount[_FIRST + i] = columns.refcount[b, i] + _BIAS
+        base = b * HPAGE_PMD_NR
+        shared = _rows_of(columns, b, row, seen)
+        if shared:
+            for i in range(HPAGE_PMD_NR):
+                if f.flags[base + i] & (HEAD | TAIL):
+                    f.flags[base + i] = (f.flags[base + i] & ~TAIL) | HEAD
         for i in range(pending):
-            f.batch[BATCH_ACTIVATE, i] = _STAND_INS + i
+            f.batch[BATCH_ACTIVATE, i] = others + i
+            f.refcount[others + i] = 2
         f.n[N_ACTIVATE] = pending
         for i in range(first, last):
-            if columns.folio[b, i] >= 0:
+            # A page without a reference is one that could not be read.
+            if columns.marks[b, i] and columns.folio[b, i] >= 0 and f.refcount[base + row[i]] > 0:
                 for _ in range(columns.marks[b, i]):
-                    mark_page_accessed(f, r, _FIRST + row[i])
+                    mark_page_accessed(f, r, base + row[i])
+        if shared:
+            for i in range(HPAGE_PMD_NR - 1, -1, -1):
+                f.flags[base + i] = f.flags[base + row[i]]
+                f.refcount[base + i] = f.refcount[base + row[i]]
+
+
+@native
+def _restore_compound(flags, before):  # type: ignore[no-untyped-def]
+    """Give the pages of large folios the compound bits back that they had *before*."""
+    for b in range(len(before)):
         for i in range(HPAGE_PMD_NR):
-            compound = columns.flags[b, i] & (HEAD | TAIL)
-            columns.flags[b, i] = (f.flags[_FIRST + row[i]] & ~(HEAD | TAIL)) | compound
-            columns.refcount[b, i] = f.refcount[_FIRST + row[i]] - _BIAS
+            if before[b, i] & (HEAD | TAIL):
+                at = b * HPAGE_PMD_NR + i
+                flags[at] = (flags[at] & ~(HEAD | TAIL)) | (before[b, i] & (HEAD | TAIL))
 
 
 def zap(
@@ -135,12 +150,19 @@ def zap(
         left[:, first:end] = 0
     if not rules.zap_transfers_accessed or not marks.any():
         return replace(view, secondary=gone, zap_marks=left)
-    columns = _Marked(view.flags.copy(), view.refcount.copy(), view.folio, marks)
     r = _Rules(
         rules.lru_batch, int(rules.activate_batched), int(rules.mark_needs_lru), int(mglru and rules.mglru_available)
     )  # fmt: skip
-    frames = Frames(_STAND_INS + HPAGE_PMD_NR).arrays
-    frames.flags[:], frames.refcount[:] = 0, _BIAS
+    # One block more: the stand-ins, which have references to spare.
+    flags, refcount = (
+        np.zeros((len(view) + 1, HPAGE_PMD_NR), np.uint32),
+        np.full((len(view) + 1, HPAGE_PMD_NR), 2, np.int32),
+    )
+    flags[:-1], refcount[:-1] = view.flags, view.refcount
+    frames = Frames().arrays._replace(flags=flags.reshape(-1), refcount=refcount.reshape(-1))
+    columns = _Marked(view.folio, view.mapcount, view.order, marks)
     row, seen = np.zeros(HPAGE_PMD_NR, np.int64), np.full(2 * HPAGE_PMD_NR, -1, np.int64)
     _zap_blocks(r, frames, columns, view.activate_pending, (first, end), row, seen)
-    return replace(view, flags=columns.flags, refcount=columns.refcount, secondary=gone, zap_marks=left)
+    if view.order.any():
+        _restore_compound(frames.flags, view.flags)
+    return replace(view, flags=flags[:-1], refcount=refcount[:-1], secondary=gone, zap_marks=left)
