@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.mm.khugepaged.result import ScanResult as Scan
+from secondsight.replay.attempts import AttemptCounts
 
 SCHEMA = 1
 PAGE = 4096
@@ -50,6 +51,13 @@ class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):
     walks_huge: int | None
     walk_references: int | None
     """Memory references of these walks, nested for a guest under nested paging."""
+    attempts: dict[str, AttemptCounts] = {}
+    """Attempts to collapse a block or a part of it, by order (in figures): begun, refused, and what they cost."""
+
+    @property
+    def refused_collapses(self) -> int:
+        """Attempts of every order that were begun and made nothing."""
+        return sum(each.refused for each in self.attempts.values())
 
     @property
     def coverage(self) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import PSE
+from secondsight.geometry import PMD_ORDER
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
 from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.madvise import Advice, madvise, unmap
@@ -18,6 +19,7 @@ from secondsight.mm.protocols import MmLike
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mm.vmscan import swap_out
 from secondsight.policy.protocol import UNLIMITED
+from secondsight.replay.attempts import AttemptColumns
 from secondsight.replay.clock import Alarm, alarms
 from secondsight.replay.decide import decide
 from secondsight.replay.layout import HPAGE, Layout
@@ -51,6 +53,7 @@ class Run:
         self.scanned = np.zeros(rows, np.int64)
         self.asked = np.zeros(rows, np.int64)
         self.wasted = np.zeros(rows, np.int64)
+        self.attempts = AttemptColumns(rows)
         # With a TLB: lane.py's walks, int64[4, rows].
         self.walks: npt.NDArray[np.int64] | None = None
         self.visits = Visits()
@@ -243,15 +246,17 @@ class Run:
         asks = self.host.rules.referenced_needed and bool(visit.mm.notifiers)
         if asks and (asked := int(found.asked[i])):
             self.asked[row] += asked
+        self.attempts.add(row, visit.attempts)
         if second is not None:
-            self.asked[row] += asks * int(second.asked[0])
+            self.asked[row] += asks * sum(int(each.asked[0]) for each in isolates)
             self._changed.append(row)
-            if visit.status == ScanResult.SUCCEED:
-                self.collapses[row] += 1
-                self._collapsed[row] = HPAGE - int(second.none_or_zero[0])
-                self.machine.budget -= 1
-            else:
+            last = visit.attempts[-1]
+            if visit.status != ScanResult.SUCCEED:
                 self.wasted[row] += 1
+            elif last.order == PMD_ORDER and last.isolate is not None:
+                self.collapses[row] += 1
+                self._collapsed[row] = HPAGE - int(last.isolate.none_or_zero[0])
+                self.machine.budget -= 1
 
     def passed_by(self, mm: MmLike, blocks: Ints, found: ScanNumbers) -> None:
         """Record khugepaged's visits to *blocks* of *mm*, the first of *found*, which it left as they were."""

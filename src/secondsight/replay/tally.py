@@ -106,6 +106,7 @@ def _over(run: Run, rows: slice, name: str, zero: Ints, spaces: list[Space]) -> 
         pages_scanned=int(run.scanned[rows].sum()),
         test_young=int(run.asked[rows].sum()),
         wasted=int(run.wasted[rows].sum()),
+        attempts=run.attempts.of(rows),
         faults=int(n[FAULTS] + n[HUGE_FAULTS]),
         guest_faults=int(n[GUEST_FAULTS]),
         walks=None if run.walks is None else int(run.walks[:, rows].sum()),

@@ -30,7 +30,7 @@ def line(visit: BlockPass) -> str:
         out += f" isolate {visit.isolate.referenced}"
     if visit.further:
         # How often each result, the most frequent first.
-        results = Counter([visit.collapse, *(attempt.status for attempt in visit.further)]).most_common()
+        results = Counter(attempt.status for attempt in visit.attempts).most_common()
         out += " attempts " + ", ".join(f"{count} {status}" for status, count in results)
     return out
 
