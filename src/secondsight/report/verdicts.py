@@ -92,6 +92,32 @@ _RULES: Final = (
         "mm/khugepaged.c alloc_charge_folio",
     ),
     VerdictRule("page_null", "A present entry maps no ordinary page.", _SCAN),
+    VerdictRule(
+        "pte_mapped_hugepage", "Pages of the part tried belong to a folio that is as large already.", _ISOLATE
+    ),
+    VerdictRule("scan_aborted", "Pages lie on nodes too far apart.", _SCAN),
+    VerdictRule("page_compound", "A page is part of a larger one.", "mm/khugepaged.c collapse_file"),
+    VerdictRule("no_process_for_page", "The process is exiting.", "mm/khugepaged.c hugepage_vma_revalidate"),
+    VerdictRule("vma_null", "The area has gone.", "mm/khugepaged.c hugepage_vma_revalidate"),
+    VerdictRule(
+        "not_suitable_address_range",
+        "The area holds no whole block any more.",
+        "mm/khugepaged.c hugepage_vma_revalidate",
+    ),
+    VerdictRule("truncated", "The file was truncated.", "mm/khugepaged.c collapse_file"),
+    VerdictRule("page_has_private", "A page of the file has buffers.", "mm/khugepaged.c collapse_file"),
+    VerdictRule("store_failed", "The page cache could not be changed.", "mm/khugepaged.c collapse_file"),
+    VerdictRule(
+        "copy_poisoned_page",
+        "A page has an uncorrectable memory error.",
+        "mm/khugepaged.c __collapse_huge_page_copy",
+    ),
+    VerdictRule("page_filled", "A hole of the file was filled meanwhile.", "mm/khugepaged.c collapse_file"),
+    VerdictRule(
+        "page_dirty_or_writeback",
+        "A page of the file is dirty or being written.",
+        "mm/khugepaged.c collapse_file",
+    ),
     VerdictRule("failed", "Something else changed between the looks.", "mm/khugepaged.c collapse_huge_page"),
 )
 
