@@ -18,7 +18,9 @@ from secondsight.bits import swap
 from secondsight.errors import MissingPart
 from secondsight.live import capture
 from secondsight.live.explain import explain
+from secondsight.live.open_verdict import PINS
 from secondsight.live.process import Process
+from secondsight.live.switches import Switches
 from secondsight.mm.config import Knobs
 from support import laid_out
 from support.snapshots import BLOCK, KNOWN, START, columns, snapshot
@@ -215,3 +217,50 @@ def test_from_procfs_no_collapse_is_promised(told):
     assert not [
         name for name, (block, _) in laid.items() if block and block.known and block.status == "succeeded"
     ]
+
+
+def shared(pages=512, here=512, **mapping):
+    """A block of a memfd of which *pages* are in the page cache and *here* mapped, each once."""
+    found = used()
+    found.pte[0, here:] = 0
+    found.mapcount[0, here:] = found.folio_mapcount[0, here:] = 0
+    found.refcount[0, :here] = 2
+    found.flags[:] = kpf.LRU | kpf.UPTODATE | kpf.SWAPBACKED
+    found.cached[0] = pages
+    taken = snapshot(found)
+    switches = Switches(
+        shmem_enabled="advise", shmem_size="inherit", sizes={2048: "inherit"}, internal="00:01"
+    )
+    vma = msgspec.structs.replace(
+        taken.header.mappings[0],
+        name="/memfd:ram (deleted)",
+        inode=7,
+        device="00:01",
+        perms="rw-s",
+        kb={"Swap": 0},
+        **mapping,
+    )
+    header = msgspec.structs.replace(taken.header, mappings=(vma,), switches=switches)
+    return dataclasses.replace(taken, header=header)
+
+
+def test_shared_memory_by_the_scan_of_the_page_cache():
+    """collapse_scan_file: present pages against max_ptes_none, references against mappings and cache; nobody need have used a page."""
+    (whole,) = explain(shared()).blocks
+    assert (whole.status, whole.known, whole.cached, whole.bloat) == ("succeeded", True, 512, 0)
+    (elsewhere,) = explain(shared(here=3)).blocks
+    assert (elsewhere.status, elsewhere.known, elsewhere.unread) == ("succeeded", False, (PINS,))
+    (empty,) = explain(shared(pages=0, here=0)).blocks
+    assert (empty.status, empty.known) == ("exceed_none_pte", True)
+    pinned = shared()
+    pinned.columns.refcount[0, 5] = 3
+    (block,) = explain(pinned).blocks
+    assert (block.status, block.known) == ("not_suitable_page_count", True)
+    huge = shared()
+    huge.columns.flags[0, 0] |= kpf.COMPOUND_HEAD
+    huge.columns.flags[0, 1:] |= kpf.COMPOUND_TAIL
+    (block,) = explain(huge).blocks
+    assert block.status == "pte_mapped_hugepage" and "huge in the page cache" in block.reason
+    answer = explain(shared())
+    assert answer.totals.coverage == 0.0 and answer.mappings[0].backing == "memfd"
+    assert answer.mappings[0].cached == BLOCK and answer.mappings[0].by == "shmem_enabled=advise"

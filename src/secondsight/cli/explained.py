@@ -167,6 +167,8 @@ def _size(amount: float) -> str:
 
 
 def _print_head(answer: Explanation) -> None:
+    from secondsight.live.surroundings import whether_known
+
     print(
         f"process {answer.pid} ({printable(answer.name)}), kernel {printable(answer.kernel)}, "
         f"read from {answer.source} in {answer.read_seconds:.2f} s"
@@ -179,7 +181,7 @@ def _print_head(answer: Explanation) -> None:
         print(f"  kernel memory was not read: {printable(answer.missing)}")
     for name, state in answer.channels.items():
         print(f"  {name:<10} {printable(state)}")
-    print(f"  {'khugepaged':<10} {_registered(answer)}")
+    print(f"  {'khugepaged':<10} {whether_known(answer.registered)}")
     if answer.pace:
         print(f"  {'':<10} {answer.pace}")
     if answer.supposed:
@@ -211,16 +213,6 @@ def _print_guest_ram(answer: Explanation) -> None:
         print("  at which sizes KVM maps it only kernel memory tells")
     for why, count in ram.small_by.items():
         print(f"  {count:8} small: {why}")
-
-
-def _registered(answer: Explanation) -> str:
-    from secondsight.live.surroundings import PERHAPS_UNREGISTERED, UNREGISTERED
-
-    if answer.registered:
-        return "knows this process"
-    if answer.registered is None:
-        return f"{PERHAPS_UNREGISTERED} (its list is only in kernel memory)"
-    return UNREGISTERED
 
 
 def _print_totals(answer: Explanation) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.bits import pageflags as kpf
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.live.capture import Snapshot
 from secondsight.live.open_verdict import PAGE_CACHE, PINS, SHMEM_SWAP, BlockAnswer
@@ -67,19 +68,25 @@ class FileVerdicts:
             )
         else:
             answer = BlockAnswer("succeeded", _WILL)
-            if not self._held(row, cached):
+            pinned = self._pinned(row, cached)
+            if pinned is None:
                 others.add("not_suitable_page_count")
                 unread.append(PINS)
+            elif pinned:
+                held = several(pinned, "page is held by more than its", "pages are held by more than their")
+                answer = BlockAnswer("not_suitable_page_count", f"{held} mappings and the page cache")
         if vma is None or vma.kb.get("Swap") != 0:
             others.add("exceed_swap_pte")
             unread.append(SHMEM_SWAP)
         return answer._replace(others=tuple(sorted(others)), unread=tuple(unread))
 
-    def _held(self, row: int, cached: int) -> bool:
-        """Whether the references of every page are known, and none is pinned: all are mapped here and were read from kernel memory."""
+    def _pinned(self, row: int, cached: int) -> int | None:
+        """Pages with references beyond mappings and page cache; None unless all are mapped here and were read from kernel memory."""
         columns = self._snapshot.columns
         if not self._counts.pins_known or cached < 0 or int(self._counts.populated[row]) != cached:
-            return False
+            return None
         mapped = columns.mapcount[row] > 0
+        if (columns.flags[row][mapped] & (kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL)).any():
+            return None  # a large folio's references are its pages' together
         # The page cache's own reference, and one a mapping.
-        return bool((columns.refcount[row] == columns.folio_mapcount[row] + 1)[mapped].all())
+        return int((columns.refcount[row] > columns.folio_mapcount[row] + 1)[mapped].sum())

@@ -8,7 +8,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from secondsight.live.answer import Block, Explanation, Mapping
+from secondsight.live.answer import Block, Explanation, GuestRam, Mapping
+from secondsight.live.surroundings import whether_known
 from secondsight.terminal import printable
 from secondsight.words import several
 
@@ -101,12 +102,33 @@ def render(answer: Explanation) -> str:
 def _facts(answer: Explanation) -> str:
     rows = [
         *answer.channels.items(),
+        ("khugepaged", "; ".join(filter(None, (whether_known(answer.registered), answer.pace)))),
         *(("open", f"{point}; judged both ways") for point in answer.open_points),
     ]
+    if answer.supposed:
+        rows.append(("judged as if", ", ".join(answer.supposed)))
+    if answer.guest_ram is not None:
+        rows.append(("guest RAM", _guest_ram(answer.guest_ram)))
+    if answer.totals.sizes:
+        told = ", ".join(f"{name} {amount / 2**20:,.1f} MiB" for name, amount in answer.totals.sizes.items())
+        rows.append(("sizes in use", told))
     if answer.missing:
         rows.append(("kernel memory", f"not read: {answer.missing}"))
     rows.append(("limits", ", ".join(f"{name} {value}" for name, value in answer.limits.items())))
     return f"<h2>What could be seen</h2><table>{_rows(rows)}</table>"
+
+
+def _guest_ram(ram: GuestRam) -> str:
+    coverage = "nothing resident" if ram.coverage is None else f"{100 * ram.coverage:.1f} % of it huge"
+    levels = ", ".join(f"{name} {amount / 2**20:,.1f} MiB" for name, amount in ram.levels.items())
+    small = "; ".join(f"{count:,} small: {why}" for why, count in ram.small_by.items())
+    parts = (
+        f"{ram.size / 2**20:,.1f} MiB, told by {ram.told_by}",
+        f"{ram.resident / 2**20:,.1f} MiB resident, {coverage}",
+        f"KVM maps it by {levels}" if levels else "",
+        small,
+    )
+    return "; ".join(part for part in parts if part)
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> str:

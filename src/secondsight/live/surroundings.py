@@ -30,6 +30,15 @@ PERHAPS_UNREGISTERED = f"khugepaged may not know this process: {REGISTERS}"
 _REFUSE = ("memory.max", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
 
 
+def whether_known(registered: bool | None) -> str:
+    """In words: whether khugepaged knows the process."""
+    if registered:
+        return "knows this process"
+    if registered is None:
+        return f"{PERHAPS_UNREGISTERED} (its list is only in kernel memory)"
+    return UNREGISTERED
+
+
 class Surroundings(msgspec.Struct, frozen=True, omit_defaults=True):
     """None: not read. *registered*: on khugepaged's list; *without_anon_vma*: starts of the mappings that have no
     ``anon_vma``; *huge_blocks*: free blocks of 2 MiB, over all nodes; *headroom*: bytes that the process may be charged before a limit
