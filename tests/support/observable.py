@@ -258,4 +258,27 @@ SHOWN = (
         (True, "PWDH"),
         (False, "PWDH"),
     ),
+    Shown(
+        "pmd_modify_drops_dirty",
+        (_fill, *_scan, v.Mprotect("p", "0", "r")),
+        pte(0),
+        (True, "PAH"),
+        (False, "PADH"),
+    ),
+    Shown(
+        "cow_copies_huge",
+        (*_huge, v.Fork("p", "child"), v.CpuWrite("p", "0:7")),
+        pte(8),
+        (True, "PWADH"),
+        (False, "PAD"),
+    ),
+    Shown(
+        "has_huge_zero_page",
+        (v.Madvise("p", "0", "hugepage"), v.CpuRead("p", "0:0")),
+        pte(0),
+        (True, "PAH"),
+        (False, "PWADH"),
+    ),
+    Shown("has_madv_free", (_fill, v.Drain(), v.Madvise("p", "0", "free")), pte(0), (True, "PW"), (False, "PWAD")),
+    Shown("has_madv_cold", (_fill, v.Drain(), v.Madvise("p", "0", "cold")), pte(0), (True, "PWD"), (False, "PWAD")),
 )  # fmt: skip

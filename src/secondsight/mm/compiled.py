@@ -43,7 +43,7 @@ def compile_rules(rules: Rules, host: HostConfig) -> Any:
     }
     of_host = (
         int(mglru),
-        int(host.use_zero_page),
+        int(host.use_zero_page and rules.has_huge_zero_page),
         host.orders(advised=False) & _PARTS,
         host.orders(advised=True) & _PARTS,
     )

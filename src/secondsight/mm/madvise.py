@@ -273,6 +273,9 @@ def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
         raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
     if advice not in _ADVICE and advice != "collapse":
         raise UsageError(f"no advice is called {advice!r}; there are {', '.join(_ADVICE)}, collapse")
+    rules = mm.host.rules
+    if advice == "free" and not rules.has_madv_free or advice == "cold" and not rules.has_madv_cold:
+        return "EINVAL"
     for vma in list(mm.vmas.areas):
         low, high = max(start, vma.start), min(end, vma.end)
         if low < high:

@@ -155,7 +155,21 @@ def huge_fault(f, r, m, block, write):  # type: ignore[no-untyped-def]
         f.flags[i] |= ZERO_FILLED
     map_pmd(f, head)
     put_page(f, head)
-    m.pmd[block] = (np.uint64(head) << PFN_SHIFT) | PROT | PSE | RW | DIRTY
+    m.pmd[block] = (np.uint64(head) << PFN_SHIFT) | PROT | PSE | DIRTY
+    if write or m.vma[block] & V_WRITE:
+        m.pmd[block] |= RW
+
+
+@native
+def _copy_huge(f, r, m, block, old):  # type: ignore[no-untyped-def]
+    """do_huge_pmd_wp_page before 5.8 (3917c80280c9): all 2 MiB of a shared huge page are copied."""
+    huge_fault(f, r, m, block, True)
+    head = pfn_of(m.pmd[block])
+    for i in range(HPAGE):
+        f.flags[head + i] = (f.flags[head + i] & ~ZERO_FILLED) | (f.flags[old + i] & ZERO_FILLED)
+    if vma_bits(m, block * HPAGE) & V_LOCKED:
+        munlock_huge(f, r, old)
+    unmap_pmd(f, old)
 
 
 @native
@@ -335,7 +349,8 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
                 f.flags[pfn_of(pmd) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             return ACCESS_DONE
         zero = pfn_of(pmd) == HUGE_ZERO_PFN
-        if not zero and f.flags[pfn_of(pmd)] & EXCLUSIVE or (not zero and f.refcount[pfn_of(pmd)] == 1):
+        alone = f.refcount[pfn_of(pmd) + 1] == 1 if r.cow_copies_huge else f.refcount[pfn_of(pmd)] == 1
+        if not zero and (f.flags[pfn_of(pmd)] & EXCLUSIVE or alone):
             f.flags[pfn_of(pmd)] |= EXCLUSIVE
             f.flags[pfn_of(pmd) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             m.pmd[block] = pmd | RW | ACCESSED | DIRTY
@@ -345,6 +360,10 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
         if zero and r.huge_zero_wp_allocates:
             m.pmd[block] = 0
             huge_fault(f, r, m, block, True)
+            f.flags[pfn_of(m.pmd[block]) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
+            return ACCESS_DONE
+        if not zero and r.cow_copies_huge:
+            _copy_huge(f, r, m, block, pfn_of(pmd))
             f.flags[pfn_of(m.pmd[block]) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             return ACCESS_DONE
         split_pmd(f, r, m, block, False)

@@ -170,13 +170,15 @@ class Mm:
 
     def huge_faults(self, pages: Pages) -> int:
         """At most how many huge pages accesses to *pages* allocate: where an area may have them, or the huge zero page is mapped."""
-        self.huge_ever |= self._may_huge
+        self.huge_ever |= self._may_huge | self.host.rules.cow_copies_huge
         if not self.huge_ever:
             return 0
         few = len(pages) < 4096
         blocks = np.unique(pages // HPAGE) if few else slice(None)
         pmd = self.arrays.pmd[blocks]
         may = (pmd == 0) & ((self.arrays.vma[blocks] & np.uint8(memory.V_HUGE | memory.V_MIXED)) != 0)
+        if self.host.rules.cow_copies_huge:
+            may |= ((pmd & PSE) != 0) & ((pmd & RW) == 0)
         return int((may | ((pmd & PFN_MASK) == memory.HUGE_ZERO_PMD & PFN_MASK)).sum())
 
     def _large_faults(self, pages: Pages) -> int:

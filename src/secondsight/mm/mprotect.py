@@ -45,10 +45,12 @@ def _batch(f, m, page, end):  # type: ignore[no-untyped-def]
 
 
 @native
-def _change(f, m, start, end, none, writable, eager, eager_huge, clean, batches):  # type: ignore[no-untyped-def]
-    """change_pte_range, change_huge_pmd; *eager*, *eager_huge*: exclusive pages are writable again at once
-    (can_change_pte_writable, can_change_pmd_writable), *clean* ones too;
-    *batches*: PTEs of one large folio share their accessed and dirty bits."""
+def _change(f, r, m, start, end, none, writable):  # type: ignore[no-untyped-def]
+    """change_pte_range, change_huge_pmd: *none* (PROT_NONE) or readable, and *writable*.
+
+    Exclusive pages may be writable again at once (can_change_pte_writable, can_change_pmd_writable); PTEs of one large folio may share their
+    accessed and dirty bits; x86's pmd_modify may lose the dirty bit.
+    """
     page = start
     batched, used = start, np.uint64(0)
     while page < end:
@@ -58,19 +60,20 @@ def _change(f, m, start, end, none, writable, eager, eager_huge, clean, batches)
         entry = pmd if pmd & PSE else m.pte[page]
         if pmd and entry & (PRESENT | PROTNONE):
             pfn = pfn_of(entry)
-            if batches and step == 1:
+            if r.mprotect_batches and step == 1:
                 if page >= batched:
                     n, used = _batch(f, m, page, end)
                     batched = page + n
                 entry |= used
             new = entry & _KEPT
+            if step > 1 and r.pmd_modify_drops_dirty:
+                new &= ~DIRTY
             new |= PROTNONE if none else (PRESENT | USER)
             if writable:
                 zero = pfn in (ZERO_PFN, HUGE_ZERO_PFN)
-                again = eager_huge if pmd & PSE else eager
-                if entry & RW or (
-                    again and not zero and f.flags[pfn] & EXCLUSIVE and (clean or entry & DIRTY)
-                ):
+                again = r.mprotect_keeps_huge_writable if pmd & PSE else r.mprotect_keeps_exclusive_writable
+                dirty = r.mprotect_keeps_clean_writable or entry & DIRTY
+                if entry & RW or (again and not zero and f.flags[pfn] & EXCLUSIVE and dirty):
                     new |= RW
             if pmd & PSE:
                 m.pmd[block] = new
@@ -87,18 +90,13 @@ def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> 
     if not 0 <= start < end <= mm.npages:
         raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
     flags = {"none": Vm(0), "r": Vm.READ, "rw": Vm.READ | Vm.WRITE}[prot]
-    rules = mm.host.rules
-    eager, eager_huge = rules.mprotect_keeps_exclusive_writable, rules.mprotect_keeps_huge_writable
     for vma in list(mm.vmas.areas):
         low, high = max(start, vma.start), min(end, vma.end)
         # mprotect_fixup leaves an area alone that is so protected already.
         if low < high and vma.flags & (Vm.READ | Vm.WRITE) != flags:
             mm.change_areas(low, high, lambda old: (old & ~(Vm.READ | Vm.WRITE)) | flags)
             mm.notifiers.invalidate_range(low, high)
-            _change(
-                mm.host.frames.arrays, mm.arrays, low, high, prot == "none", prot == "rw",
-                eager, eager_huge, rules.mprotect_keeps_clean_writable, rules.mprotect_batches,
-            )  # fmt: skip
+            _change(mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, prot == "none", prot == "rw")
             if vma.flags & Vm.LOCKED and prot == "rw":
                 # A locked area that becomes writable: copied now what it shares, rather than at the store.
                 populate_area(mm, low, high, True)

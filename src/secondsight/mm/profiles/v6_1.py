@@ -45,5 +45,9 @@ SERIES = Series(
         "touch_pmd_always": False,
         "ksm_invalidates": True,
         "mprotect_keeps_exclusive_writable": True,
+        "cow_copies_huge": False,
+        "has_huge_zero_page": True,
+        "has_madv_free": True,
+        "has_madv_cold": True,
     },
 )

@@ -1,12 +1,25 @@
 """Linux 6.12, as Debian 13 has it."""
 
-from secondsight.mm.profiles.series import Series
+from secondsight.mm.profiles.series import Series, Variant
 from secondsight.mm.rules import Asked
 
 SERIES = Series(
     version=(6, 12),
     about="Debian 13's kernel, with the 2025 stable fix",
     asked=(Asked("6.12.117-1", "npt", 2000, 8003),),
+    variants=(
+        Variant(
+            name="6.12.43",
+            about="6.12 as of August 2025: asks about the block's base address, as the posted patch does",
+            changes={
+                "scan_tests_base_address": True,
+                "mglru_add_clears_referenced": False,
+                "pmd_modify_drops_dirty": True,
+            },
+            points=range(0, 44),
+            earlier=True,
+        ),
+    ),
     changes={
         "shared": "folio",
         "large_mapped_shared": "first",

@@ -16,7 +16,7 @@ SERIES = Series(
         "retry_marks_accessed": False,
         "prefetch_marks_accessed": True,
         "split_pmd_munlocks": False,
-        "mglru_fault_marks": True,
+        "pmd_modify_drops_dirty": True,
         "mglru_add_clears_referenced": False,
         "mglru_lazyfree_keeps_referenced": True,
         "huge_zero_wp_allocates": True,

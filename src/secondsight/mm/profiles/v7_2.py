@@ -12,6 +12,8 @@ SERIES = Series(
         "mthp_collapse": True,
         "no_table_code": "no_pte_table",
         "progress": "ptes",
+        "mglru_fault_marks": True,
+        "pmd_modify_drops_dirty": False,
         "swapin_bypasses_cache": False,
     },
 )

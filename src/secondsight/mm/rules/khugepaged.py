@@ -40,8 +40,8 @@ class KhugepagedRules:
     scan_tests_base_address: bool = rule(
         True,
         "the scan asks test_young about the block's first address for each of its 512 pages",
-        "seed patch: khugepaged_scan_pmd walks _address, passes address; fixed by 394bfac1c7f7",
-        "source",
+        "seed patch: khugepaged_scan_pmd walks _address, passes address; fixed by 394bfac1c7f7 (6.17, and 6.12 after .43)",
+        "booted",
     )
 
     # -- the checks of scan and isolate ----------------------------------------------------------------------

@@ -151,18 +151,21 @@ class MemoryRules:
         "mprotect makes PTEs of one large folio with equal rights all young if one was, all dirty if one was",
         "mm/mprotect.c mprotect_folio_pte_batch, modify_prot_start_ptes; cac1db8c3aad (6.17)",
         "booted",
+        compiled=True,
     )
     mprotect_keeps_huge_writable: bool = rule(
         False,
         "the same for a huge PMD; else it becomes writable at the next write",
         "mm/huge_memory.c change_huge_pmd, can_change_pmd_writable; 6a56ccbcf6c6 (6.2)",
         "booted",
+        compiled=True,
     )
     mprotect_keeps_exclusive_writable: bool = rule(
         False,
         "mprotect(PROT_WRITE) makes PTEs of exclusive pages writable at once",
         "64fe24a3e05e (5.19), mm/mprotect.c can_change_pte_writable",
         "booted",
+        compiled=True,
     )
     clear_refs_ages_huge_zero: bool = rule(
         True,
@@ -176,4 +179,33 @@ class MemoryRules:
         "the same for clean pages; else dirty ones only",
         "mm/mprotect.c can_change_pte_writable: pte_dirty (up to 6.1)",
         "booted",
+        compiled=True,
+    )
+    pmd_modify_drops_dirty: bool = rule(
+        False,
+        "mprotect leaves a huge PMD clean; else as dirty as it was",
+        "arch/x86/include/asm/pgtable.h pmd_modify: _HPAGE_CHG_MASK & ~_PAGE_DIRTY (6.6); f7491d7c81db (7.3-rc, and stable)",
+        "booted",
+        compiled=True,
+    )
+    cow_copies_huge: bool = rule(
+        True,
+        "a write to a huge page that another process maps too copies all of it; else its PMD is split and one page copied",
+        "mm/huge_memory.c do_huge_pmd_wp_page; 3917c80280c9 (5.8)",
+        compiled=True,
+    )
+    has_huge_zero_page: bool = rule(
+        False,
+        "a read of an untouched block maps the huge zero page; else a huge page of its own, writable and dirty",
+        "mm/huge_memory.c do_huge_pmd_anonymous_page; 4a6c1297268c, 80371957f09d (3.8)",
+    )
+    has_madv_free: bool = rule(
+        False,
+        "MADV_FREE is known; else EINVAL",
+        "mm/madvise.c madvise_behavior_valid; 854e9ed09ded (4.5)",
+    )
+    has_madv_cold: bool = rule(
+        False,
+        "MADV_COLD is known; else EINVAL",
+        "mm/madvise.c madvise_behavior_valid; 9c276cc65a58 (5.4)",
     )
