@@ -258,6 +258,7 @@ def compare_command(
     ] = None,
     kernel: KernelOption = "6.1",
     mmu: MmuOption = "npt",
+    modules: ModulesOption = None,
     rules: Annotated[
         str | None, typer.Option("--rules", "-r", help="Rules to hold against the kernel (default: its own).")
     ] = None,
@@ -300,18 +301,19 @@ def compare_command(
     if not files and random < 1:
         raise UsageError("nothing to compare: name scenario files, or --random N")
     given = profile(rules) if rules else None
+    chosen = kernels.resolve(kernel, modules=modules)
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     scenarios = [scenario_files.read(path) for path in files or []]
     left_out: dict[str, int] = {}
     if random:
-        has_sizes = (given or for_kernel(kernels.resolve(kernel).release)).has_sizes
+        has_sizes = (given or for_kernel(chosen.release)).has_sizes
         made, generator = chance.scenarios(
             random, seed, chance.mmu_of(mmu), sizes=has_sizes if sizes is None else sizes
         )
         scenarios += made
         left_out = dict(generator.excluded)
         _say(f"{several(random, 'random scenario')} from --seed {seed}")
-    report = compare(scenarios, kernel, mmu, rules=given, states=states, say=_say)
+    report = compare(scenarios, chosen, mmu, rules=given, states=states, say=_say)
     if json:
         print(
             msgspec.json.encode(
@@ -340,7 +342,7 @@ def compare_command(
     differing = list(dict.fromkeys(d.scenario for d in report.differences))
     for number in differing[:shrink]:
         _say(f"shrinking #{number}")
-        short = shrunk(scenarios[number], kernel, mmu, rules=given, states=states, say=_say)
+        short = shrunk(scenarios[number], chosen, mmu, rules=given, states=states, say=_say)
         text = msgspec.toml.encode(short).decode()
         print(f"# the shortest scenario found for #{number}\n{text}")
         if write:

@@ -20,16 +20,15 @@ from pathlib import Path
 import msgspec
 
 from secondsight.lab import kernels
-from secondsight.lab.offers import series_of
 from secondsight.lab.run import Failure, blocks_of, run
-from secondsight.mm.profiles import for_kernel, newest
+from secondsight.mm.profiles import for_kernel, has_profile, newest
 from secondsight.mm.rules import Rules
 from secondsight.scenario import batch, verbs
 from secondsight.scenario.results import BlockPass, PageState, Run
 from secondsight.scenario.run import run as run_model
 from secondsight.words import several
 
-__all__ = ["FIELDS", "Difference", "Report", "compare", "shrink"]
+__all__ = ["FIELDS", "Difference", "Report", "between", "compare", "held_against", "shrink"]
 
 #: Everything that is compared. A difference in any of them is a disagreement.
 FIELDS = (
@@ -78,14 +77,14 @@ class Report:
 
 
 def compare(
-    scenarios: Sequence[verbs.Scenario], kernel: str, mmu: str, *, rules: Rules | None = None, states: bool = True,
+    scenarios: Sequence[verbs.Scenario], kernel: str | kernels.Kernel, mmu: str, *, rules: Rules | None = None, states: bool = True,
     size: int | None = None, say: Say = lambda text: None,
 ) -> Report:  # fmt: skip
-    """Ask *kernel* on *mmu* and the model under *rules* (the kernel's own by default), and compare."""
-    booted = kernels.resolve(kernel)
+    """Ask *kernel* (a name, or one that was resolved) on *mmu* and the model under *rules* (the kernel's own by default), and compare."""
+    booted = kernels.resolve(kernel) if isinstance(kernel, str) else kernel
     if rules is None:
         rules = for_kernel(booted.release)
-        if series_of(booted.release) != rules.name:
+        if not has_profile(booted.release):
             say(f"{booted.release} has no profile of its own; it is compared under that of {rules.name}")
     scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
     answers = run(scenarios, booted, mmu, states=states, size=size, say=say)
@@ -115,6 +114,27 @@ def compare(
                 report.visits += len(theirs.blocks)
                 report.states += len(theirs.states)
     return report
+
+
+def held_against(
+    scenarios: Sequence[verbs.Scenario], answers: Sequence[Run | Failure], mmu: str, rules: Rules, *, states: bool = True,
+    size: int | None = None,
+) -> list[Difference]:  # fmt: skip
+    """Where the model under *rules* answers otherwise than a kernel's *answers* to *scenarios* (on *mmu*, in batches of *size*) say.
+
+    No kernel is booted: answers that are kept can be asked again under any rules.
+    """
+    scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
+    return [
+        difference
+        for members in batch.plan(scenarios, size or blocks_of(mmu))
+        for difference in _judge(scenarios, members, answers, rules, states)
+    ]
+
+
+def between(index: int, first: Run, second: Run) -> list[Difference]:
+    """The fields in which two answers to scenario *index* differ (*model* is the first's value, *kernel* the second's)."""
+    return _differences(index, first, second)
 
 
 def _judge(
@@ -234,7 +254,7 @@ def _visit(b: BlockPass | None) -> str:
 
 
 def shrink(
-    scenario: verbs.Scenario, kernel: str, mmu: str, *, rules: Rules | None = None, states: bool = False, rounds: int = 12,
+    scenario: verbs.Scenario, kernel: str | kernels.Kernel, mmu: str, *, rules: Rules | None = None, states: bool = False, rounds: int = 12,
     say: Say = lambda text: None,
 ) -> verbs.Scenario:  # fmt: skip
     """The shortest scenario found that model and kernel still answer differently."""

@@ -48,8 +48,8 @@ def _batch(f, m, page, end):  # type: ignore[no-untyped-def]
 def _change(f, r, m, start, end, none, writable):  # type: ignore[no-untyped-def]
     """change_pte_range, change_huge_pmd: *none* (PROT_NONE) or readable, and *writable*.
 
-    Exclusive pages may be writable again at once (can_change_pte_writable, can_change_pmd_writable); PTEs of one large folio may share their
-    accessed and dirty bits; x86's pmd_modify may lose the dirty bit.
+    Exclusive pages may be writable again at once (can_change_pte_writable, can_change_pmd_writable); PTEs of one large folio may share
+    their accessed and dirty bits; x86's pmd_modify may lose the dirty bit.
     """
     page = start
     batched, used = start, np.uint64(0)

@@ -105,13 +105,18 @@ def for_kernel(release: str) -> Rules:
     return PROFILES[series.name]
 
 
-def is_asked(release: str) -> bool:
-    """Whether a booted kernel of the very series of *release* stands behind its profile."""
+def has_profile(release: str) -> bool:
+    """Whether the very series of *release* has a profile (False for what starts with no version)."""
     try:
         series, _ = _series_of(release)
     except UsageError:
         return False
-    return _version(release)[: len(series.version)] == series.version and bool(for_kernel(release).asked)
+    return _version(release)[: len(series.version)] == series.version
+
+
+def is_asked(release: str) -> bool:
+    """Whether a booted kernel of the very series of *release* stands behind its profile."""
+    return has_profile(release) and bool(for_kernel(release).asked)
 
 
 def _version(release: str) -> tuple[int, ...]:

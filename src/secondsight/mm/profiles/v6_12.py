@@ -16,7 +16,7 @@ SERIES = Series(
                 "mglru_add_clears_referenced": False,
                 "pmd_modify_drops_dirty": True,
             },
-            points=range(0, 44),
+            points=range(44),
             earlier=True,
         ),
     ),
