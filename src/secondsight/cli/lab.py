@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from secondsight.cli.evidence import register
 from secondsight.words import several
 
 app = typer.Typer(
@@ -356,3 +357,6 @@ def compare_command(
             f"{len(differing)} of {several(report.scenarios, 'scenario')} differ, {len(report.failures)} got no answer; the same again: "
             f"secondsight lab compare{which} --kernel {report.kernel} --mmu {mmu}{' --states' * states}"
         )
+
+
+register(app)

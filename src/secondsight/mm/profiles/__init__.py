@@ -23,6 +23,7 @@ __all__ = [
     "Series",
     "Variant",
     "for_kernel",
+    "has_profile",
     "is_asked",
     "newest",
     "profile",

@@ -1,0 +1,125 @@
+"""Which profile a kernel has: the scenarios on which profiles part, asked of it, and the rules in which it differs from the nearest one.
+
+random scenarios --model under every profile--> those that tell profiles apart --one boot--> the kernel's answers
+                                                                                               |
+profiles, best first; then one rule after the other turned, as long as that makes more scenarios agree
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+
+from secondsight.lab import kernels
+from secondsight.lab.compare import Difference, Say, held_against
+from secondsight.lab.run import Failure, run
+from secondsight.mm.profiles import PROFILES
+from secondsight.mm.rules import Rules, rule_names
+from secondsight.scenario import batch, verbs
+from secondsight.scenario.results import Run
+from secondsight.scenario.run import run as run_model
+
+__all__ = ["Identity", "identify", "others", "telling"]
+
+
+@dataclass
+class Identity:
+    """What a kernel turned out to be.
+
+    *agreed*: scenarios in which it agrees, by profile, best first; *turned*: rule -> (the profile's value, the kernel's, how many more
+    agree with it); *differences*: what no rule explains.
+    """
+
+    kernel: str
+    mmu: str
+    scenarios: int
+    agreed: dict[str, int]
+    turned: dict[str, tuple[object, object, int]] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
+    failures: int = 0
+
+    @property
+    def profile(self) -> str:
+        """The profile that agrees in most scenarios."""
+        return next(iter(self.agreed))
+
+
+def others(rules: Rules, name: str) -> list[Any]:
+    """Every value that the rule *name* can have beside that of *rules*."""
+    value = getattr(rules, name)
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, str):
+        return [each for each in get_args(get_type_hints(Rules)[name]) if each != value]
+    return sorted({getattr(each, name) for each in PROFILES.values()} - {value})
+
+
+def telling(pool: Sequence[verbs.Scenario], profiles: Sequence[Rules], *, states: bool = True) -> list[int]:
+    """The scenarios of *pool* (by index) on which the model tells apart all pairs of *profiles* that any of them tells apart."""
+    untold: set[tuple[int, int]] = {(a, b) for b in range(len(profiles)) for a in range(b)}
+    parts: list[set[tuple[int, int]]] = []
+    for scenario in pool:
+        answers = [
+            msgspec.json.encode(_comparable(run_model(scenario, r, keep_states=states))) for r in profiles
+        ]
+        parts.append({(a, b) for a, b in untold if answers[a] != answers[b]})
+    chosen: list[int] = []
+    while untold:
+        best = max(range(len(parts)), key=lambda i: len(parts[i] & untold), default=None)
+        if best is None or not parts[best] & untold:
+            break
+        chosen.append(best)
+        untold -= parts[best]
+    return sorted(chosen)
+
+
+def _comparable(answer: Run) -> object:
+    return answer.blocks, answer.states, answer.answers
+
+
+def identify(
+    kernel: kernels.Kernel, mmu: str, pool: Sequence[verbs.Scenario], *, size: int = 0, states: bool = True,
+    say: Say = lambda text: None,
+) -> Identity:  # fmt: skip
+    """The profile that answers as *kernel* does on *mmu*: asked are the scenarios of *pool* that tell profiles apart, and *size* more."""
+    known = [PROFILES[name] for name in PROFILES]
+    pool = [s for s in pool if _possible(s)]
+    asked = telling(pool, known, states=states)
+    say(f"{len(asked)} of {len(pool)} scenarios tell {len(known)} profiles apart")
+    asked += [i for i in range(len(pool)) if i not in asked][:size]
+    scenarios = [pool[i] for i in asked]
+    answers = run(scenarios, kernel, mmu, states=states, say=say)
+    lost = sum(isinstance(answer, Failure) for answer in answers)
+
+    def agreeing(rules: Rules) -> tuple[int, list[Difference]]:
+        found = held_against(scenarios, answers, mmu, rules, states=states)
+        return len(scenarios) - lost - len({d.scenario for d in found}), found
+
+    agreed = {rules.name: agreeing(rules)[0] for rules in known}
+    agreed = dict(sorted(agreed.items(), key=lambda item: -item[1]))
+    out = Identity(kernel.release, mmu, len(scenarios), agreed, failures=lost)
+    rules = PROFILES[out.profile]
+    best, out.differences = agreeing(rules)
+    while out.differences:
+        say(f"{best} of {len(scenarios)} agree; turning one rule after the other")
+        tried = [
+            (agreeing(rules.derive(**{name: value})), name, value)
+            for name in rule_names()
+            for value in others(rules, name)
+        ]
+        (count, left), name, value = max(tried, key=lambda each: each[0][0])
+        if count <= best:
+            break
+        out.turned[name] = (getattr(PROFILES[out.profile], name), value, count - best)
+        rules, best, out.differences = rules.derive(**{name: value}), count, left
+    return out
+
+
+def _possible(scenario: verbs.Scenario) -> bool:
+    """Whether every profile can answer: sizes, say, are switched on kernels that have them alone."""
+    from secondsight.mm.config import Sizes
+
+    return scenario.host.sizes == Sizes() and bool(batch.plan([scenario], 1))
