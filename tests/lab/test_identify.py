@@ -1,0 +1,53 @@
+"""A kernel is known by its answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from secondsight.lab import identify as module
+from secondsight.lab.identify import identify, others, telling
+from secondsight.lab.kernels import Kernel
+from secondsight.mm.profiles import profile
+from support.as_kernel import answers
+from support.observable import SHOWN
+
+POOL = [s.scenario() for s in SHOWN]
+KERNEL = Kernel("test", "6.12.117-test", "6.12.117", None, None)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def booted(monkeypatch):
+    """Make *rules* the kernel that is asked."""
+
+    def boot(rules):
+        monkeypatch.setattr(module, "run", lambda scenarios, kernel, mmu, **_: answers(scenarios, rules, mmu))
+
+    return boot
+
+
+def test_scenarios_that_tell_two_profiles_apart():
+    asked = [SHOWN[i].rule for i in telling(POOL, [profile("6.12"), profile("6.12.43")])]
+    assert asked == ["pmd_modify_drops_dirty"]
+    assert telling(POOL, [profile("6.12"), profile("6.12").derive(name="same")]) == []
+
+
+def test_the_profile_whose_answers_they_are(booted):
+    booted(profile("6.1"))
+    found = identify(KERNEL, "npt", POOL)
+    assert found.profile == "6.1" and found.agreed["6.1"] == found.scenarios
+    assert not found.turned and not found.differences
+
+
+def test_a_rule_in_which_it_differs_is_named(booted):
+    booted(profile("6.1").derive(split_pmd_keeps_dirty=True))
+    found = identify(KERNEL, "npt", POOL, size=len(POOL))
+    assert found.profile == "6.1"
+    assert found.turned["split_pmd_keeps_dirty"][:2] == (False, True)
+    assert not found.differences
+
+
+def test_other_values_of_a_rule():
+    rules = profile("6.1")
+    assert others(rules, "lru_batch") == [14, 31]
+    assert others(rules, "writable") == ["every", "none"]
+    assert others(rules, "asks_secondary") == [False]
