@@ -31,6 +31,7 @@ from secondsight.lab.kernels import Kernel, Say, cache_dir
 COMMAND_LINE = (
     "console=ttyS0,115200 quiet loglevel=4 panic=-1 oops=panic "  # an oops ends the run
     "no_hash_pointers "  # tracepoints then say which mm they speak of
+    "no_timer_check "  # on a busy machine an emulator's timer fails the boot's test of it, and the kernel panics
     "damon_stat.enabled=0 "  # Debian's 7.x: DAMON_STAT moves accessed bits of random pages
     "transparent_hugepage=madvise "  # nothing is registered with khugepaged that did not ask for it, nor what it forks
     "cryptomgr.notests=1 mitigations=off audit=0 apparmor=0 random.trust_cpu=on"  # two seconds of the boot
