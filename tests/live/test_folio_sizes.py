@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secondsight.bits import pageflags as kpf
+from secondsight.live.explain import explain
 from secondsight.live.folio_sizes import COLUMNS, PART, folio_sizes
 from secondsight.live.process import Process
 from secondsight.live.procfs import BLOCK
 from secondsight.live.procfs_reader import ProcfsReader
 from support.area import area
+from support.snapshots import columns, snapshot
 
 
 @settings(max_examples=80, deadline=None)
@@ -89,3 +91,11 @@ def test_here():
     # What a kernel with sizes switched on gives is larger, never more.
     assert found.sizes.sum() >= 100 and found.sizes.shape == (1, COLUMNS)
     del memory
+
+
+def test_what_was_not_read_has_no_size():
+    found = columns(1)
+    assert explain(snapshot(found)).totals.sizes == {"unread": 2 << 20}
+    found.sizes[0, 0], found.sizes[0, 4], found.sizes[0, PART] = 400, 64, 48
+    sizes = explain(snapshot(found)).totals.sizes
+    assert sizes == {"4kB": 400 * 4096, "64kB": 64 * 4096, "part": 48 * 4096}

@@ -82,7 +82,7 @@ class Totals(msgspec.Struct, frozen=True):
     unknown: int
     by_status: dict[str, int]
     #: bytes mapped by the size of the folio that is mapped whole: ``4kB`` … ``2048kB``, ``PMD`` where a PMD maps it, ``part`` of one mapped
-    #: in part; empty where page flags may not be read
+    #: in part; ``unread`` where page flags may not be read
     sizes: dict[str, int] = {}
 
 

@@ -86,7 +86,13 @@ def _sizes(snapshot: Snapshot, facts: PageCounts, rows: slice) -> dict[str, int]
     pages[PMD_ORDER] -= whole
     names = [*(f"{kb_of_order(order)}kB" for order in range(PMD_ORDER + 1)), "part"]
     found = {name: int(count) * PAGE_SIZE for name, count in zip(names, pages, strict=True) if count}
-    return found | ({"PMD": whole * PAGE_SIZE} if whole else {})
+    # Where page flags may not be read, what is not a PMD's has no size that could be told.
+    unread = int(facts.populated[rows].sum()) - int(pages.sum())
+    return (
+        found
+        | ({"PMD": whole * PAGE_SIZE} if whole else {})
+        | ({"unread": unread * PAGE_SIZE} if unread > 0 else {})
+    )
 
 
 def _pace(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> str:
