@@ -10,5 +10,6 @@
             zap        what the notifiers' invalidation leaves behind
             isolate    __collapse_huge_page_isolate
     result     enum scan_result         limits     collapse_max_ptes_none and its like      checks     what kernels differ in
+    ahead      the attempts that a pass over a view's block would take
     verdict    scan, swapin, zap and isolate of a view, three-valued: nothing is changed
 """

@@ -223,7 +223,8 @@ def collapse_huge_page(
     status = ScanResult(int(found.code[0]))
     if status != ScanResult.SUCCEED:
         # pmd_populate: the page table is back as it was (7.3 line 1404).
-        release_pte_pages(f, host.r, mm.arrays, first, first + int(found.stopped[0]) - offset)
+        taken = min(int(found.stopped[0]), offset + pages) - offset
+        release_pte_pages(f, host.r, mm.arrays, first, first + taken)
         return Attempt(order, offset, status, swapped, found)
     values = [host.content.get(mm.pfn(first + i)) for i in range(pages)] if host.content else []
     candidate = (block, offset, order)
