@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,7 +30,6 @@ from secondsight.geometry import HPAGE_PMD_NR, PMD_SHIFT
 from secondsight.live import eligible, reasons
 from secondsight.live.capture import Snapshot
 from secondsight.live.choose import choose
-from secondsight.live.heat import Heat
 from secondsight.live.page_cache import CachedFile, PageCache
 from secondsight.live.page_counts import PageCounts
 from secondsight.live.view import to_view
@@ -40,6 +39,9 @@ from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.mm.khugepaged.scan import scan
 from secondsight.policy.protocol import Look, Policy
 from secondsight.words import several
+
+if TYPE_CHECKING:
+    from secondsight.live.heat import Heat
 
 I64 = npt.NDArray[np.int64]
 

@@ -111,7 +111,7 @@ def main():
                 selection = candidates.select(taken, Khugepaged(), wanted)
                 pace = live.Pace(until=0.95, budget=512 << 20, within=AREA)
                 with Pagemap(process) as memory:
-                    guard = Guard(process, Guarding())
+                    guard = Guard(process, Guarding(compact=True))
                     work = live.Collapser(process, memory, guard, pace, lambda seconds: False)
                     done = work.run(selection)
             answer["round"] = msgspec.to_builtins(done) | {"coverage": done.coverage}
