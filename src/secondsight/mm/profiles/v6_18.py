@@ -1,10 +1,12 @@
 """Linux 6.18."""
 
 from secondsight.mm.profiles.series import Series
+from secondsight.mm.rules import Asked
 
 SERIES = Series(
     version=(6, 18),
     about="after the zap stopped carrying the accessed bit (6.13) and lockless ageing (6.15)",
+    asked=(Asked("6.18.15-1~bpo13+1", "npt", 60, 77),),
     changes={
         "writable": "none",
         "trace_writable": False,
