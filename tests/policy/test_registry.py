@@ -101,3 +101,15 @@ def test_a_policy_may_be_added_by_hand(monkeypatch):
     mine = registry.add(type("Mine", (never,), {"name": "mine"}))
     assert "mine" in names()
     assert type(make("mine")) is mine
+
+
+def test_a_misspelt_need_is_refused(monkeypatch):
+    class Clever(find("never")):
+        name = "clever"
+        needs = frozenset({"clear_yung"})
+
+    monkeypatch.setattr(registry, "_ADDED", {})
+    registry.add(Clever)
+    said = r"^policy clever: no signal is called 'clear_yung' \(did you mean clear_young\?\); there are young"
+    with pytest.raises(UsageError, match=said):
+        make("clever")

@@ -102,12 +102,10 @@ def test_walk_references():
 def test_costs():
     costs = CostModel()
     # 235 us empty, 806 us full, in between linear: 256 pages cost 520.5 us.
-    assert costs.collapse_seconds(np.array([0, 512, 256]), np.array([1, 1, 2])) == pytest.approx(
-        (235 + 806 + 2 * 520.5) * 1e-6
-    )
+    assert costs.collapse_seconds(0 + 512 + 2 * 256, 4) == pytest.approx((235 + 806 + 2 * 520.5) * 1e-6)
     assert costs.daemon_seconds(
-        populated=np.zeros(1, np.int64),
-        collapses=np.zeros(1, np.int64),
+        copied=0,
+        collapses=0,
         wasted=2,
         pages_scanned=1000,
         test_young=10,

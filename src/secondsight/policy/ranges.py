@@ -6,12 +6,14 @@ rounds: Annotated[int, Within(1, 100)] = 3         # a range of one's own
 
 from __future__ import annotations
 
+import difflib
 import typing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from secondsight.errors import UsageError
 from secondsight.geometry import KHUGEPAGED_MAX_PTES_LIMIT
+from secondsight.policy.protocol import Need
 
 _UINT_MAX = (1 << 32) - 1
 
@@ -62,10 +64,17 @@ def ranges(policy: type) -> dict[str, Within]:
 
 
 def check(policy: Any) -> None:
-    """Hold the options of *policy* (made) to their ranges.
+    """Hold the options of *policy* (made) to their ranges, and its ``needs`` to the signals there are.
 
-    :raises UsageError: one lies outside; the text names the policy, the option, its value and the range.
+    :raises UsageError: one lies outside; the text names the policy, the option, its value and the range, or the need and what it may be.
     """
+    known = typing.get_args(Need)
+    for need in sorted(set(map(str, policy.needs)) - set(known)):
+        near = difflib.get_close_matches(need, known, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UsageError(
+            f"policy {policy.name}: no signal is called {need!r}{hint}; there are {', '.join(known)}"
+        )
     for name, within in ranges(type(policy)).items():
         value = getattr(policy, name)
         if value not in within:

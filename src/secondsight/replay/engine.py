@@ -23,7 +23,7 @@ from secondsight.replay import tally, touch
 from secondsight.replay.clock import Alarm, Clock, bound, scale_of
 from secondsight.replay.events import Batch, Source
 from secondsight.replay.lane import Lane
-from secondsight.replay.layout import HPAGE, discover, lean_columns
+from secondsight.replay.layout import HPAGE, Columns, discover, lean_columns
 from secondsight.replay.metrics import SCHEMA, Provenance, Result
 from secondsight.replay.run import Run
 from secondsight.replay.subject import Machine, Subject
@@ -102,6 +102,8 @@ class Engine:
         self._many = len(self.found.spaces) > 1
         # Rows unsettled by a change that nobody has touched since.
         self._fresh = np.zeros(self.found.rows, np.bool_)
+        # Of each row, its place in a list of a few: scratch of _landed.
+        self._place: npt.NDArray[np.int32] | None = None
         self._settle()
 
     def _settle(self) -> None:
@@ -226,29 +228,39 @@ class Engine:
                 )
             )  # fmt: skip
             if n:
-                self._verbs_of(address, kind, space, self._out[:n])
+                self._verbs_of((address, kind, space, count), plain, self._out[:n], end)
             if n * 16 < end - start:
                 self._chunk = min(LARGEST, self._chunk * 2)
             elif n * 4 > end - start:
                 self._chunk = max(SMALLEST, self._chunk // 2)
             start = end
 
-    def _verbs_of(
-        self,
-        address: npt.NDArray[np.uint64],
-        kind: npt.NDArray[np.uint8],
-        space: npt.NDArray[np.uint16],
-        index: npt.NDArray[np.int64],
-    ) -> None:
-        """The accesses *index*, which are not settled, through every subject's verbs."""
+    def _verbs_of(self, columns: Columns, plain: bool, index: Ints, end: int) -> None:
+        """The accesses *index*, which are not settled, through every subject's verbs; all up to *end* are counted already."""
+        address, kind, space, _ = columns
         pages = touch.locate(address, space, index, self.found.lookup)
         kinds = kind[index]
         spaces = space[index] if self._many else space
         bits = np.full(len(index), 15, np.uint8)
         for run in self.shared:
             run.touch(pages, kinds, spaces, bits)
+            if run.cuts:
+                self._landed(run, columns, plain, index, end)
         touch.settle(self.state, self.found.cells, pages, bits)
         self._settle_fresh(pages)
+
+    def _landed(self, run: Run, columns: Columns, plain: bool, index: Ints, end: int) -> None:
+        """An access of *index* split a huge mapping in *run*: how many accesses landed there before it."""
+        rows = np.array(list(run.cuts), np.int64)
+        at = index[list(run.cuts.values())]
+        run.cuts.clear()
+        if self._place is None:
+            self._place = np.full(self.found.rows, -1, np.int32)
+        self._place[rows] = np.arange(len(rows))
+        address, _, space, count = columns
+        since = touch.accesses_since(address, space, count, plain, at, end, self.found.lookup, self._place)
+        self._place[rows] = -1
+        run.split(rows, self.accesses[self.found.cells[rows] // HPAGE] - since)
 
     def close(self) -> None:
         """Before anyone looks: every subject folds what was noted, and the accesses are counted."""

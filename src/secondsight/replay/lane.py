@@ -5,8 +5,10 @@
                                           --no--> the model's verb, then perhaps settled
                      into the TLB, as large as the mapping is now
 
+Where a verb maps another frame than the entry names, or the same one by another size, the entry is flushed and the access walks again.
+
 The loop stops where Python must step in: a page whose notifiers run first, a pin, a device, an access that is denied, a block
-that a fault made huge (a budget may have to pay for it), no more room for what verbs allocate.
+that a fault made huge (a budget may have to pay for it) or split, no more room for what verbs allocate.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import PRESENT, PSE
 from secondsight.errors import UsageError
-from secondsight.mm.memory import cpu_access, pfn_of
+from secondsight.mm.memory import GUEST_FAULTS, cpu_access, pfn_of
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mmu.spt import guest_access
 from secondsight.native import inlined, native
@@ -26,7 +28,7 @@ from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay import touch
 from secondsight.replay.ahead import prefetch
 from secondsight.replay.layout import CELLS, HPAGE, Columns, Layout
-from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, empty, flush, place, use, use_here
+from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, drop, empty, flush, place, use, use_here
 from secondsight.replay.touch import BITS, H_GUEST_READ, H_GUEST_WRITE, settled_bits
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from secondsight.replay.summary import Ints
 
 # Why the loop stopped.
-END, HOLD, NOTIFY, DENIED, MADE_HUGE, FULL = range(6)
+END, HOLD, NOTIFY, DENIED, MADE_HUGE, SPLIT, FULL = range(7)
 #: Verbs that are called before the loop stops for more room.
 CHUNK = 1 << 14
 #: Events that are looked up together.
@@ -57,6 +59,30 @@ def _mapped(lay, m, t, here, guest):  # type: ignore[no-untyped-def]
         return (t.smd[here >> np.uint64(9)] & lay.present) != 0 or (t.spte[here] & lay.present) != 0
     pmd = m.pmd[here >> np.uint64(9)]
     return pmd != 0 and ((pmd & PSE) != 0 or (m.pte[here] & PRESENT) != 0)
+
+
+@native
+def translation(m, page):  # type: ignore[no-untyped-def]
+    """What a TLB holds of the CPU's *page* (uint64, of the space): (frame + 1) << 1, and 1 if a huge page holds it; 0: nothing."""
+    entry, frame = m.pmd[page >> np.uint64(9)], np.uint64(0)
+    if entry & PSE:
+        return (np.uint64(pfn_of(entry)) + (page & np.uint64(HPAGE - 1)) + np.uint64(1)) << np.uint64(
+            1
+        ) | np.uint64(1)
+    if entry:
+        entry = m.pte[page]
+        frame = np.uint64(pfn_of(entry)) + np.uint64(1) if entry & PRESENT else frame
+    return frame << np.uint64(1)
+
+
+@inlined
+def _guest_translation(lay, t, page, whole):  # type: ignore[no-untyped-def]
+    """The same of a guest's *page*, which is mapped; *whole*: the guest's own page is huge too."""
+    entry = t.smd[page >> np.uint64(9)]
+    if entry & lay.present:
+        frame = np.uint64(pfn_of(entry)) + (page & np.uint64(HPAGE - 1)) + np.uint64(1)
+        return frame << np.uint64(1) | np.uint64(whole)
+    return (np.uint64(pfn_of(t.spte[page])) + np.uint64(1)) << np.uint64(1)
 
 
 @inlined
@@ -181,7 +207,8 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
                     i += np.uint64(1)
                     continue
             one[0] = here
-            none = m.pmd[block] == 0
+            none, was_huge = m.pmd[block] == 0, (m.pmd[block] & PSE) != 0
+            was = _guest_translation(lay, t, here, whole) if guest else translation(m, here)
             if guest:
                 done = guest_access(f, r, lay, m, t, one, write != 0, 0, False, has_notifiers, mode)
             else:
@@ -192,12 +219,17 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
             called += np.uint64(1)
             settled_now = settled_bits(lay, m, t, np.int64(here), ways[0], ways[1], ways[2])
             state[cell] = (state[cell] & np.uint8(15)) | np.uint8(settled_now << 4)
+            now = _guest_translation(lay, t, here, whole) if guest else translation(m, here)
+            if mapped and now != was:
+                drop(tlb, tagged, big and whole)
+                mapped, found = False, np.int64(MISS)
             if none and m.pmd[block] & PSE:
                 # The caller does the rest, and resumes with this event.
                 return i, MADE_HUGE, called, found
-            before = big
+            if was_huge and not m.pmd[block] & PSE:
+                return i, SPLIT, called, found
             big = _large(lay, m, t, block, guest)
-            if not mapped or big != before:
+            if not mapped:
                 use(tlb, tagged, big and whole, write)
         walks[(cell >> np.uint64(9) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(found == MISS)
         i += np.uint64(1)
@@ -282,21 +314,55 @@ class Lane:
                 continue
             way = space.how[kind[at : at + 1]]
             row, page = self._where(space, int(address[at]))
+            times = 1 if plain else int(count[at])
             if why == HOLD:
-                self.accesses[self.found.cells[row] // HPAGE] += 1 if plain else int(count[at])
+                self.accesses[self.found.cells[row] // HPAGE] += times
+                was, none = int(translation(mm.arrays, np.uint64(page))), not mm.arrays.pmd[page // HPAGE]
                 self.run.hold(space, page, int(way[0]))
+                self._replaced(space, row, page, was, times)
+                if none and mm.arrays.pmd[page // HPAGE] & PSE and self.run.machine.budget < UNLIMITED:
+                    self.run.machine.spend()
                 at += 1
             elif why == NOTIFY:
                 # Run by Python with the notifiers called between; the rest of the event follows when the loop is entered again.
+                was = int(translation(mm.arrays, np.uint64(page)))
+                # The loop counted the guest's fault when it stopped there; it is made, and counted, once.
+                mm.arrays.n[GUEST_FAULTS] -= int(way[0]) >= H_GUEST_READ
                 space.access(np.array([page], np.int64), way)
-                resumed = 1 + int(tlb_said)
+                resumed = 1 + (MISS if self._replaced(space, row, page, was, times) else int(tlb_said))
             elif why == DENIED:
                 mm.denied += 1
                 at += 1
+            elif why == SPLIT:
+                self._split(row, times)
+                resumed = 1 + int(tlb_said)
             else:
                 if self.run.machine.budget < UNLIMITED:
                     self.run.machine.spend()
                 resumed = 1 + int(tlb_said)
+
+    def _replaced(self, space: Space, row: int, page: int, was: int, times: int) -> bool:
+        """Whether the CPU's translation of *page* is no longer what it *was*: its entries, and the guest's, are flushed.
+
+        *times*: how many accesses it was that did it.
+        """
+        now = int(translation(space.mm.arrays, np.uint64(page)))
+        if was in (0, now):
+            return False
+        if was & 1:
+            flush(self.tlb, np.array([row, row + self._apart]))
+            if not now & 1:
+                self._split(row, times)
+            return True
+        tagged = row * HPAGE + page % HPAGE
+        for where in {tagged, tagged + self._apart * HPAGE}:
+            drop(self.tlb, np.uint64(where), False)
+        return True
+
+    def _split(self, row: int, times: int) -> None:
+        """The last *times* accesses split the huge mapping of *row*; those before them landed in it."""
+        landed = self.accesses[self.found.cells[row] // HPAGE] - times
+        self.run.split(np.array([row]), np.array([landed]))
 
     def _where(self, space: Space, address: int) -> tuple[int, int]:
         """The row and the page (of the space) that hold *address*."""

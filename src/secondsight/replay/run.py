@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import PSE
+from secondsight.bits.pte import PFN_MASK, PSE
 from secondsight.geometry import PMD_ORDER
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
 from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.madvise import Advice, madvise, unmap
-from secondsight.mm.memory import GUEST_FAULTS, V_HUGE
+from secondsight.mm.memory import GUEST_FAULTS, HUGE_ZERO_PMD, V_HUGE
 from secondsight.mm.protocols import MmLike
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mm.vmscan import swap_out
@@ -45,7 +45,14 @@ class Run:
         self.accesses_huge = np.zeros(rows, np.int64)
         self.huge = np.zeros(rows, np.bool_)
         self.first_huge = np.full(rows, -1, np.int64)
-        self.held = np.zeros(rows, np.int64)  # pages populated when the block became huge
+        # Huge, of memory of its own: the huge zero page is everybody's. And the pages that were populated when it became that.
+        self.backed = np.zeros(rows, np.bool_)
+        self.held = np.zeros(rows, np.int64)
+        # Pages that collapses copied. Accesses since the last count that landed in a huge mapping which another access then split.
+        self.copied = np.zeros(rows, np.int64)
+        self.landed = np.zeros(rows, np.int64)
+        # Rows whose huge mapping an access of this batch split, and which access.
+        self.cuts: dict[int, int] = {}
         self.last_answer = np.full(rows, -1, np.int64)
         self.collapses = np.zeros(rows, np.int64)
         self.fault_huge = np.zeros(rows, np.int64)
@@ -67,6 +74,8 @@ class Run:
         self.at_last_wake = np.zeros(rows, np.int64)
         self._changed: list[int] = []
         self._collapsed: dict[int, int] = {}
+        rules, config = self.host.rules, self.host.config
+        self._splits = config.use_zero_page and not rules.huge_zero_wp_allocates
         self._place_of = {id(space.mm): (space.index, space.first_row) for space in self.machine.spaces}
         self.unreplayed: dict[str, int] = {}
         self.host.khugepaged.on_visit = self.visited
@@ -110,12 +119,15 @@ class Run:
             for a, b in self._pieces(space, local, how, limited):
                 last = int(local[b - 1]) >> 9
                 empty = not pmd[last]
+                large = pmd[int(local[a]) >> 9] & PSE
                 if how[a] >= H_DEVICE:
                     self.hold(space, int(local[a]), int(how[a]))
                 else:
                     space.access(local[a:b], how[a:b])
                 if limited and empty and pmd[last] & PSE:
                     self.machine.spend()
+                if large and not pmd[int(local[a]) >> 9] & PSE:
+                    self.cuts[space.first_row + (int(local[a]) >> 9)] = start + a
         if steady:
             return
         # Only now: an access may have changed what an earlier one of the batch mapped.
@@ -132,11 +144,19 @@ class Run:
     def _pieces(
         self, space: Space, pages: Ints, how: npt.NDArray[np.uint8], limited: bool
     ) -> list[tuple[int, int]]:
-        """Where to cut: around each pin and device access; with a budget, behind each page that may get a huge page by its fault."""
+        """Where to cut: around each pin and device access, and around the first store to a block that may split the huge zero page;
+        with a budget, behind each page that may get a huge page by its fault."""
         single = np.flatnonzero(how >= H_DEVICE)
         cuts = {0, len(pages), *single.tolist(), *(single + 1).tolist()}
+        blocks = pages >> 9
+        if self._splits:
+            pmd = space.mm.arrays.pmd[blocks]
+            may = (pmd & PFN_MASK == HUGE_ZERO_PMD & PFN_MASK) & (pmd & PSE != 0)
+            may |= (pmd == 0) & ((space.mm.arrays.vma[blocks] & V_HUGE) != 0)
+            _, first = np.unique(blocks[may & (how % 2 != 0)], return_index=True)
+            stores = np.flatnonzero(may & (how % 2 != 0))[first]
+            cuts.update(stores.tolist(), (stores + 1).tolist())
         if limited:
-            blocks = pages >> 9
             may = (space.mm.arrays.pmd[blocks] == 0) & ((space.mm.arrays.vma[blocks] & V_HUGE) != 0)
             _, first = np.unique(blocks[may], return_index=True)
             cuts.update((np.flatnonzero(may)[first] + 1).tolist())
@@ -171,26 +191,33 @@ class Run:
         """The accesses since the last count, by the mappings there are now; then blocks that faults made huge are noticed."""
         self._notice_huge()
         self.accesses[rows] += accesses[rows]
-        self.accesses_huge[rows] += accesses[rows] * self.huge[rows]
+        self.accesses_huge[rows] += np.where(self.huge[rows], accesses[rows], self.landed[rows])
+        self.landed[rows] = 0
+
+    def split(self, rows: Ints, landed: Ints) -> None:
+        """The huge mappings of *rows* were split by an access; *landed*: of the accesses since the last count, those before it."""
+        self.landed[rows] = landed
+        # Huge by a fault, and no longer so before anyone looked.
+        self.fault_huge[rows] += ~self.huge[rows]
+        fresh = rows[self.first_huge[rows] < 0]
+        self.first_huge[fresh] = self.now
 
     def _notice_huge(self, populated: dict[int, int] | None = None) -> None:
         """Which blocks are huge; *populated*: what collapsed blocks held. Others that are new were made by a fault."""
+        collapsed = populated or {}
         for space in self.machine.spaces:
-            now = (space.mm.arrays.pmd & PSE) != 0
-            was = self.huge[space.rows]
-            new = np.flatnonzero(now & ~was)
+            pmd = space.mm.arrays.pmd
+            now = (pmd & PSE) != 0
+            backed = now & (pmd & PFN_MASK != HUGE_ZERO_PMD & PFN_MASK)
+            rows = np.flatnonzero(now & ~self.huge[space.rows]) + space.first_row
+            self.fault_huge[[row for row in rows.tolist() if row not in collapsed]] += 1
+            self.first_huge[rows[self.first_huge[rows] < 0]] = self.now
+            new = np.flatnonzero(backed & ~self.backed[space.rows])
             if len(new):
-                held = HPAGE - zero_filled(space.mm, new)
-                rows = new + space.first_row
-                self.held[rows] = held
-                for row in rows.tolist():
-                    if populated is not None and row in populated:
-                        self.held[row] = populated[row]
-                    else:
-                        self.fault_huge[row] += 1
-                fresh = rows[self.first_huge[rows] < 0]
-                self.first_huge[fresh] = self.now
-            self.huge[space.rows] = now
+                self.held[new + space.first_row] = HPAGE - zero_filled(space.mm, new)
+            for row in (new + space.first_row).tolist() if collapsed else ():
+                self.held[row] = collapsed.get(row, self.held[row])
+            self.huge[space.rows], self.backed[space.rows] = now, backed
 
     # -- a wake-up ---------------------------------------------------------------------------------------------
 
@@ -211,7 +238,7 @@ class Run:
         series = self.series
         series.time.append(self.now)
         series.huge_blocks.append(int(self.huge.sum()))
-        series.bloat.append(int(((HPAGE - self.held) * self.huge).sum()) * PAGE)
+        series.bloat.append(int(((HPAGE - self.held) * self.backed).sum()) * PAGE)
         series.accesses.append(total - self._counted[0])
         series.accesses_huge.append(in_huge - self._counted[1])
         self._counted = (total, in_huge)
@@ -256,6 +283,7 @@ class Run:
             elif last.order == PMD_ORDER and last.isolate is not None:
                 self.collapses[row] += 1
                 self._collapsed[row] = HPAGE - int(last.isolate.none_or_zero[0])
+                self.copied[row] += self._collapsed[row]
                 self.machine.budget -= 1
 
     def passed_by(self, mm: MmLike, blocks: Ints, found: ScanNumbers) -> None:

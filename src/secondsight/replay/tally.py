@@ -101,7 +101,7 @@ def _over(run: Run, rows: slice, name: str, zero: Ints, spaces: list[Space]) -> 
         visits=answers(codes[inside]),
         fault_huge=int(run.fault_huge[rows].sum()),
         splits=int(run.splits[rows].sum()),
-        bloat=int(((HPAGE - run.held) * run.huge)[rows].sum()) * PAGE,
+        bloat=int(((HPAGE - run.held) * run.backed)[rows].sum()) * PAGE,
         zero_filled=int(zero[rows].sum()) * PAGE,
         pages_scanned=int(run.scanned[rows].sum()),
         test_young=int(run.asked[rows].sum()),

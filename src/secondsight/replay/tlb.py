@@ -10,7 +10,8 @@
 A set is one vector of 16 tags, a cache line, found in and moved up in a few instructions without a branch (``_held``, ``_move_up``): which
 accesses hit, and where, no processor can predict. An entry remembers whether a store brought it in: the first store
 through one that a load brought walks again, to set the dirty bit (Intel SDM vol. 3, 4.8); that is no miss. Entries of a block go when its
-mapping changes, as the kernel's flushes make them go; clear_refs and ageing through clear_young flush nothing, as on x86.
+mapping changes, as the kernel's flushes make them go, and the entry of a page whose frame a fault replaces (a zero page, by the first
+store): that store walks again and is a miss. clear_refs and ageing through clear_young flush nothing, as on x86.
 
 Memory references of a walk: 4 to a 4 KiB page, 3 to a 2 MiB one; with nested paging (g + 1)(h + 1) - 1 for g levels in the guest and h in
 the host: 24, 19, 15 (Bhargava et al., ASPLOS 2008). An entry is as large as the smaller of the guest's page and the host's.
@@ -175,6 +176,22 @@ def use(tlb, page, huge, write):  # type: ignore[no-untyped-def]
     """:func:`use_here` where :func:`place` says."""
     tag, first, second, ways = place(tlb, page, huge)
     return use_here(tlb, tag, first, second, ways, write)
+
+
+@native
+def drop(tlb, page, huge):  # type: ignore[no-untyped-def]
+    """The entry of *page* (uint64; of its block where *huge*) goes, as ptep_clear_flush makes it go; the others keep their order."""
+    tag, first, second, _ = place(tlb, page, huge)
+    gone = np.uint32(tag) | np.uint32(1)
+    for number in (first, second):
+        start = number * np.uint64(WAYS)
+        to, end = start, start + np.uint64(WAYS)
+        for i in range(start, end):
+            held = tlb.tag[i]
+            if held | np.uint32(1) != gone:
+                tlb.tag[to] = held
+                to += np.uint64(1)
+        tlb.tag[to:end] = 0
 
 
 def flush(tlb: Tlb, rows: npt.NDArray[np.int64]) -> None:

@@ -102,6 +102,23 @@ def locate(address, space, index, look):  # type: ignore[no-untyped-def]
     return out
 
 
+@allocating
+def accesses_since(address, space, count, plain, at, end, look, place):  # type: ignore[no-untyped-def]
+    """int64[len(at)]: the accesses of events *at* to *end* to a row each: the one that *place* (int32[rows], -1) gives this number."""
+    out = np.zeros(len(at), np.int64)
+    many = len(space) > 0
+    s = np.int64(0)
+    for i in range(at.min(), end):
+        if many:
+            s = np.int64(space[i])
+        a = np.int64(address[i])
+        leaf = np.int64(look.directory[look.first[s] + (a >> 30) - look.low[s]])
+        which = place[look.leaves[(leaf << 9) | ((a >> 21) & 511)]]
+        if which >= 0 and i >= at[which]:
+            out[which] += np.int64(1) if plain else np.int64(count[i])
+    return out
+
+
 @native
 def access_runs(f, r, lay, m, t, pages, how, start, notified, has_notifiers, mode):  # type: ignore[no-untyped-def]
     """The verbs ``cpu_access`` and ``guest_access`` over *pages* in order, each made as *how* (H_ codes) says.

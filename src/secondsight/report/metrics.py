@@ -22,7 +22,8 @@ _ALL: Final = (
     ),
     Metric(
         "coverage", "coverage", "share", "more",
-        "Accesses that land in a huge mapping, of all accesses: what the policy won, its lateness included.",
+        "Accesses that land in a huge mapping, of all accesses: what the policy won, its lateness included. An access that maps or splits "
+        "one counts by what it leaves.",
     ),
     Metric(
         "precision",
@@ -54,9 +55,9 @@ _ALL: Final = (
     ),
     Metric(
         "bloat", "bloat", "bytes", "less",
-        "Memory that huge pages occupy and the program had not asked for: sum of (512 − pages populated when the block became huge) "
-        "× 4 KiB over the blocks that are huge at the end. Of a huge page mapped at a first touch, the pages written by the next wake-up "
-        "count as populated.",
+        "Memory that huge pages occupy and the program had not asked for: sum of (512 − pages populated when the block got its huge page) "
+        "× 4 KiB over the blocks that are huge at the end. Of a huge page that a fault mapped, the pages written by the next wake-up "
+        "or verb of the trace count as populated; the huge zero page occupies nothing.",
     ),
     Metric(
         "bloat_share", "bloat share", "share", "less",

@@ -73,8 +73,8 @@ def figures(result: SubjectResult, data: SubjectData, run: Run, facts: Facts) ->
         "notifier_calls": float(sum(result.notifier_calls.values())),
         "fairness": measure.jain([space.coverage for space in result.spaces]),
         "daemon_time": costs.daemon_seconds(
-            populated=run.held,
-            collapses=run.collapses,
+            copied=int(run.copied.sum()),
+            collapses=total.collapses,
             wasted=total.wasted,
             pages_scanned=total.pages_scanned,
             test_young=total.test_young,

@@ -6,13 +6,9 @@ A model's prices are assumptions; they are printed with every result, and can be
 from __future__ import annotations
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from secondsight.errors import UsageError
 from secondsight.geometry import HPAGE_PMD_NR
-
-Ints = npt.NDArray[np.int64]
 
 
 class CostModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,17 +36,17 @@ class CostModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             if not 0 <= getattr(self, name) < 1e12:
                 raise UsageError(f"cost {name}={getattr(self, name)}: must be a number from 0 up")
 
-    def collapse_seconds(self, populated: Ints, collapses: Ints) -> float:
-        """Seconds for *collapses* of blocks with *populated* pages each (arrays of blocks)."""
-        each = self.collapse_us + (self.collapse_full_us - self.collapse_us) * populated / HPAGE_PMD_NR
-        return float((each * collapses).sum()) * 1e-6
+    def collapse_seconds(self, copied: int, collapses: int) -> float:
+        """Seconds for *collapses* that copied so many pages together."""
+        a_page = (self.collapse_full_us - self.collapse_us) / HPAGE_PMD_NR
+        return (self.collapse_us * collapses + a_page * copied) * 1e-6
 
     def daemon_seconds(
-        self, *, populated: Ints, collapses: Ints, wasted: int, pages_scanned: int, test_young: int
+        self, *, copied: int, collapses: int, wasted: int, pages_scanned: int, test_young: int
     ) -> float:
         """Seconds of khugepaged or of a policy's own thread."""
         return (
-            self.collapse_seconds(populated, collapses)
+            self.collapse_seconds(copied, collapses)
             + wasted * self.wasted_us * 1e-6
             + (pages_scanned * self.scan_page_ns + test_young * self.test_young_ns) * 1e-9
         )
