@@ -12,6 +12,7 @@ from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
 from secondsight.live import capture
 from secondsight.live.explain import explain
+from secondsight.mm import profiles
 
 pytestmark = pytest.mark.kernel
 
@@ -29,6 +30,11 @@ def answer():
         **agent_files(),
         **initramfs.program(GUESTS / "heal.py"),
         "/app/numba.py": GUESTS / "numba.py",
+        # A series is a module of its own, which no import names.
+        **{
+            f"/app/secondsight/mm/profiles/{file.name}": file
+            for file in Path(profiles.__file__).parent.glob("v*.py")
+        },
     }
     with machine("npt").boot(newest, files, main=["/app/main.py"]) as guest:
         yield guest.receive(240)
