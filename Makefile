@@ -39,15 +39,17 @@ bench: $(VENV)/.bench
 kernel: $(VENV)/.kernels
 	$(PYTEST) -m kernel
 
-# Random scenarios, a fresh seed each time (printed): model and kernel must answer alike in every field. The first difference fails, with
-# the scenario shrunk and the command that shows it again; those of a profile that no kernel was asked for yet are told. Beside the usual pairs, two others each day.
+# Random scenarios, the day's own (SEED=N: others): model and kernel must answer alike in every field. The first difference fails, with
+# the scenario shrunk and the command that shows it again; those of a profile that no kernel was asked for yet are told.
+# Beside the usual pairs, two others each day.
+SEED := $(shell date +%Y%m%d)
 PAIRS = 6.1/npt=150 6.1/shadow=150 6.12/npt=150 newest/npt=64 6.1/ept=20 6.1/ept-noad=20 $(shell $(BIN)/python .ci/rotation)
 compare: $(VENV)/.kernels
 	@pairs="$(PAIRS)"; echo "asked today: $$pairs"; \
 	for each in $$pairs; do \
 	  pair=$${each%=*}; kernel=$${pair%/*}; \
 	  if ! $(BIN)/secondsight lab fetch $$kernel; then echo "$$pair: left out, the kernel cannot be fetched"; continue; fi; \
-	  $(BIN)/secondsight lab compare --random $${each#*=} --kernel $$kernel --mmu $${pair#*/} --states \
+	  $(BIN)/secondsight lab compare --random $${each#*=} --seed $(SEED) --kernel $$kernel --mmu $${pair#*/} --states \
 	    --allow $$($(BIN)/python .ci/allowed $$kernel) || exit 1; \
 	done
 

@@ -100,7 +100,8 @@ def one(rows, rules="6.1", spaces=("process",), tlb=None, **fields):
 
 
 def test_walks_by_hand():
-    # Block 0: three pages, one of them thrice, one stored to after a load (no miss). Collapsed at 10 s, which flushes: one walk more.
+    # Block 0: three pages, one of them thrice; the store to page 2 replaces the zero page that the load mapped, which is a walk of its own.
+    # Collapsed at 10 s, which flushes: one walk more.
     rows = [
         (0, 0, 0, 0, CW),
         (1, 0, 0, 1, CW),
@@ -112,8 +113,8 @@ def test_walks_by_hand():
     rows += [(11, 0, 0, 0, CR), (12, 0, 0, 1, CR), (13, 0, 0, 2, CR)]
     result, total = one(rows)
     assert visits(result)[0] == (10, 0, 0, "succeeded", "succeeded")
-    assert (total.walks, total.walks_huge, total.walk_references) == (4, 1, 3 * 4 + 3)
-    assert result.data[0].blocks.walks.tolist() == [4]
+    assert (total.walks, total.walks_huge, total.walk_references) == (5, 1, 4 * 4 + 3)
+    assert result.data[0].blocks.walks.tolist() == [5]
 
 
 @pytest.mark.parametrize(

@@ -221,8 +221,7 @@ def _anonymous(f, r, m, page, write):  # type: ignore[no-untyped-def]
         return
     order = fault_order(r, m, page, bits)
     if order:
-        head = map_new_large(f, r, m, (page >> order) << order, order, True)
-        f.flags[head + (page & ((1 << order) - 1))] &= ~ZERO_FILLED
+        map_new_large(f, r, m, (page >> order) << order, order, True)
         return
     pfn = new_anon(f, r, bits, True)
     install(f, m, page, pfn, PROT | DIRTY | RW)
@@ -345,14 +344,11 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
             return ACCESS_DENIED
         if not write or pmd & RW:
             m.pmd[block] = pmd | ACCESSED | (DIRTY if write else np.uint64(0))
-            if write:
-                f.flags[pfn_of(pmd) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             return ACCESS_DONE
         zero = pfn_of(pmd) == HUGE_ZERO_PFN
         alone = f.refcount[pfn_of(pmd) + 1] == 1 if r.cow_copies_huge else f.refcount[pfn_of(pmd)] == 1
         if not zero and (f.flags[pfn_of(pmd)] & EXCLUSIVE or alone):
             f.flags[pfn_of(pmd)] |= EXCLUSIVE
-            f.flags[pfn_of(pmd) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             m.pmd[block] = pmd | RW | ACCESSED | DIRTY
             return ACCESS_DONE
         if not told:
@@ -360,11 +356,9 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
         if zero and r.huge_zero_wp_allocates:
             m.pmd[block] = 0
             huge_fault(f, r, m, block, True)
-            f.flags[pfn_of(m.pmd[block]) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             return ACCESS_DONE
         if not zero and r.cow_copies_huge:
             _copy_huge(f, r, m, block, pfn_of(pmd))
-            f.flags[pfn_of(m.pmd[block]) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             return ACCESS_DONE
         split_pmd(f, r, m, block, False)
         pmd = m.pmd[block]
@@ -382,8 +376,6 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
     if not pmd:
         if bits & V_HUGE:
             huge_fault(f, r, m, block, write)
-            if write:
-                f.flags[pfn_of(m.pmd[block]) + (page & BLOCK_MASK)] &= ~ZERO_FILLED
             return ACCESS_DONE
         m.pmd[block] = TABLE
     if pte == 0:
@@ -461,7 +453,11 @@ def cpu_access(f, r, m, pages, write, start, notified, has_notifiers):  # type: 
             return i
         if done == ACCESS_DENIED:
             return NOT_PERMITTED - i
-        if write and not m.pmd[pages[i] >> PMD_ORDER] & PSE:
+        if write:
             # What gup made, or the fault of a large folio, is zero-filled until somebody stores.
-            f.flags[pfn_of(m.pte[pages[i]])] &= ~ZERO_FILLED
+            pmd = m.pmd[pages[i] >> PMD_ORDER]
+            if pmd & PSE:
+                f.flags[pfn_of(pmd) + (pages[i] & BLOCK_MASK)] &= ~ZERO_FILLED
+            else:
+                f.flags[pfn_of(m.pte[pages[i]])] &= ~ZERO_FILLED
     return len(pages)
