@@ -54,8 +54,8 @@ def convert(
     output_file.ready(output, source)
     console = Console(stderr=True)
     start = time.monotonic()
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    parts = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*parts, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("convert", total=None)
 
         def progress(done: int, total: int | None) -> None:
