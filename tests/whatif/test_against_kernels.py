@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from secondsight.mm.profiles import PROFILES
+from secondsight.mm.profiles import for_kernel, has_profile
 from secondsight.replay import Events
 from secondsight.scenario import files
 from secondsight.scenario.pages import parse
@@ -38,9 +38,8 @@ def cases():
         scenario = files.read(SCENARIOS / f"{name}.toml")
         for key in scenario.expect:
             kernel, slash, _ = key.partition("/")
-            rules = next((r for r in PROFILES if kernel.startswith(f"{r}.")), None)
-            if slash and rules:
-                yield pytest.param(scenario, key, rules, id=f"{name} {key}")
+            if slash and has_profile(kernel):
+                yield pytest.param(scenario, key, for_kernel(kernel).name, id=f"{name} {key}")
 
 
 def as_trace(scenario):
