@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from secondsight.geometry import ALL_ANON_ORDERS, ANON_ORDERS, HPAGE_PMD_NR, kb_of_order
@@ -32,6 +32,19 @@ states = st.fixed_dictionaries({
 
 
 @given(s=states)
+@example(
+    s={
+        "orders": 12,
+        "none": 0,
+        "holes": [],
+        "hole_from": 32,
+        "swapped": [],
+        "cpu": [0],
+        "guest": "all",
+        "pinned": [],
+        "mglru": False,
+    }
+)
 @settings(max_examples=25, deadline=None)
 def test_what_is_foretold_is_what_happens(s) -> None:
     host = Host("7.2", HostConfig(thp_enabled="never", mglru=s["mglru"]))

@@ -59,7 +59,7 @@ class _Block:
         self.view = view
         self.limits, self.rules, self.mglru, self.unmapped = limits, rules, mglru, unmapped
         self.attempts: list[AttemptAhead] = []
-        #: Pages in the batch; -1: one that is freed with it.
+        #: Pages in the batch.
         self._batch: list[int] = []
 
     def attempt(self, offset: int, order: int) -> ScanResult:
@@ -82,8 +82,8 @@ class _Block:
         found = isolate(self.view, self.limits, self.rules, order=order, offset=offset)
         status = ScanResult(int(found.code[0]))
         if status == ScanResult.SUCCEED:
-            for _ in np.flatnonzero(self._small()[pages]):
-                self._put_back(-1)
+            # The new folio is large: on its way to the LRU it empties the batch (folio_batch_add_and_move).
+            self._drain()
         else:
             taken = self._small()[offset : int(min(found.stopped[0], pages.stop))]
             for page in reversed((offset + np.flatnonzero(taken)).tolist()):
@@ -98,9 +98,8 @@ class _Block:
 
     def _put_back(self, page: int) -> None:
         """folio_putback_lru: into the batch, with a reference."""
-        if page >= 0:
-            self.view.flags[0, page] &= ~LRU
-            self.view.refcount[0, page] += 1
+        self.view.flags[0, page] &= ~LRU
+        self.view.refcount[0, page] += 1
         self._batch.append(page)
         if len(self._batch) >= self.rules.lru_batch:
             self._drain()
@@ -108,7 +107,6 @@ class _Block:
     def _drain(self) -> None:
         """lru_add_drain."""
         for page in self._batch:
-            if page >= 0:
-                self.view.flags[0, page] |= LRU
-                self.view.refcount[0, page] -= 1
+            self.view.flags[0, page] |= LRU
+            self.view.refcount[0, page] -= 1
         self._batch.clear()
