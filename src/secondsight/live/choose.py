@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from secondsight.live.probe import Facts
@@ -45,7 +46,11 @@ def choose(facts: Facts, has_vm: bool = True) -> Candidates:
     if facts.soft_accessed is not None:
         changes["spte_era"] = "soft" if facts.soft_accessed else "tracked"
         changes["test_young_without_ad"] = "bit" if facts.soft_accessed else "present"
-        changes["mglru_fault_marks"] = facts.soft_accessed
+    if re.match(r"\d+\.\d+", facts.release):
+        # What no interface shows is taken from the kernel's own series: 6.18 has the software accessed bit and no marks at faults.
+        series = for_kernel(facts.release)
+        changes["mglru_fault_marks"] = series.mglru_fault_marks
+        changes["mthp_collapse"] = series.mthp_collapse
     if facts.zap_transfers is not None:
         changes["zap_transfers_accessed"] = facts.zap_transfers
     elif has_vm:
