@@ -60,10 +60,12 @@ def sums(pid):
 
 
 def test_a_process_is_what_its_sums_say(target):
+    before = sums(target)
     view = host(pids=[target], budget=None)
     assert len(view.rows) == 1
     row, kernel = view.rows[0], sums(target)
-    assert row.resident == kernel["Rss"]
+    # The kernel may take back a page of its program in between.
+    assert min(before["Rss"], kernel["Rss"]) <= row.resident <= max(before["Rss"], kernel["Rss"])
     assert row.huge == kernel["AnonHugePages"] + kernel["ShmemPmdMapped"] + kernel["FilePmdMapped"]
     assert view.total.processes == 1
     assert view.trouble == {}
