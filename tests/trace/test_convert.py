@@ -442,6 +442,22 @@ def test_damo_raw_form(tmp_path):
     assert [s.name for s in trace.spaces] == ["physical memory", "target 7"]
 
 
+@pytest.mark.parametrize(
+    ("was", "becomes", "says"),
+    [
+        (b"3     2", b",     2", "line 10, byte .*a line of damo's raw form"),
+        (
+            b"000000100000-000000103000",
+            b"000000100000-7f0000103000",
+            "line 10.*an accessed region of 130,048 GiB",
+        ),
+    ],
+)
+def test_damo_raw_lines_that_cannot_be_read_are_named(tmp_path, was, becomes, says):
+    with pytest.raises(InputError, match=says):
+        run(tmp_path, DAMO_RAW.replace(was, becomes, 1))
+
+
 def test_pinatrace(tmp_path):
     trace, rows = run(tmp_path, PINATRACE + PINATRACE)
     assert rows == [(1 + 2 * i + w, 0, 0x7FFC0D2B9F48 - 8 * w, (R, W)[w], 1) for i in (0, 1) for w in (0, 1)]

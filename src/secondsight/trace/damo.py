@@ -37,7 +37,7 @@ _LINE: Final = re.compile(
 )
 _RAW: Final = re.compile(
     rb"[ \t]*([0-9a-f]{1,16})-([0-9a-f]{1,16})[ \t]+"
-    rb"\([^)\n]{1,40}\)[ \t]+(-?[\d,]{1,14})(?:[ \t]+-?[\d,]+)?[ \t\r]*\n"
+    rb"\([^)\n]{1,40}\)[ \t]+(-?\d[\d,]{0,13})(?:[ \t]+-?[\d,]+)?[ \t\r]*\n"
 )
 _RAW_HEADS: Final = (
     *(b"base_time_absolute", b"data source", b"monitoring_start", b"monitoring_end", b"monitoring_duration"),
@@ -50,6 +50,9 @@ _TARGET: Final = re.compile(r'"target_id"\s*:\s*("[^"]*"|[^,}\s]+)')
 _CHUNK: Final = 1 << 20
 _MOST_OBJECT: Final = 1 << 28  # characters of one snapshot
 _EXPAND: Final = 1 << 20  # rows at once
+#: Pages of an accessed region, 128 GiB. Every one becomes a row: a larger region says nothing of any page, and a file of a line would
+#: be read for minutes or without end.
+_MOST_PAGES: Final = 1 << 25
 _NS: Final = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 UNSEEN: Final = [
     "which page of a region was accessed: DAMON samples one of each",
@@ -192,6 +195,13 @@ def _checked(name: str, where: str, time: int, space: int, start: int, end: int,
         or not -1 <= samples < 1 << 32
     ):
         raise InputError(name, where, f"a region {start}-{end} with {samples} samples at {time} ns cannot be")
+    if samples > 0 and (end - start) >> PAGE_SHIFT > _MOST_PAGES:
+        raise InputError(
+            name,
+            where,
+            f"an accessed region of {(end - start) >> 30:,} GiB, {start}-{end}, is more than the {_MOST_PAGES >> 30 - PAGE_SHIFT} GiB "
+            "that can be told page by page: record with more regions (damo record --monitoring_nr_regions_range)",
+        )
     return Region(time, space, start, end, max(samples, 0))
 
 
