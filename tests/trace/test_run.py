@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from secondsight.errors import MissingPart, UsageError
-from secondsight.trace import Trace
+from secondsight.trace import Trace, emulator
 from secondsight.trace.run import record_run
 
 needs_valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="no valgrind")
@@ -47,38 +47,55 @@ def test_children_are_spaces_of_their_own_and_the_exit_code_comes_back(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
 
 
-def followed(directory):
-    """The processes that valgrind runs with a log in a folder of *directory*."""
+needs_emulator = pytest.mark.skipif(
+    not emulator.available() or shutil.which("cc") is None, reason="no qemu-user or no C compiler"
+)
+OPTIONS = {"lackey": "--log-file=", "qemu": "socket="}
+
+
+def followed(directory, witness):
+    """The processes that *witness* runs with a log or a socket in a folder of *directory*."""
     found = []
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if f"--log-file={directory}/secondsight-".encode() in line.read_bytes():
+            if f"{OPTIONS[witness]}{directory}/secondsight-".encode() in line.read_bytes():
                 found.append(int(line.parent.name))
     return found
 
 
-@needs_valgrind
+@pytest.mark.parametrize(
+    "witness", [pytest.param("lackey", marks=needs_valgrind), pytest.param("qemu", marks=needs_emulator)]
+)
 @pytest.mark.parametrize("number", [signal.SIGKILL, None])
-def test_no_child_outlives_the_recorder(tmp_path, number):
+def test_no_child_outlives_the_recorder(tmp_path, number, witness):
     # One child of the recorded program left for a session of its own.
     last = "wait" if number else "sleep 1"
     command = f"setsid sh -c 'while :; do :; done' & sh -c 'exec {'sleep 60' if number else 'true'}' & {last}"
     recorder = subprocess.Popen(
-        [sys.executable, "-m", "secondsight", "record", "run", "-o", "t.parquet", "--", "sh", "-c", command],
+        [
+            *(sys.executable, "-m", "secondsight", "record", "run", "--with", witness, "-o", "t.parquet"),
+            *("--", "sh", "-c", command),
+        ],
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
-    until = time.monotonic() + 60
-    while len(followed(tmp_path)) < 3 and time.monotonic() < until and recorder.poll() is None:
+    until = time.monotonic() + 60  # on a busy machine
+    while len(followed(tmp_path, witness)) < 3 and time.monotonic() < until and recorder.poll() is None:
         time.sleep(0.05)
     if number:
+        assert len(followed(tmp_path, witness)) >= 3
         recorder.send_signal(number)
-    recorder.wait(180)
+    try:
+        recorder.wait(60)
+    finally:
+        recorder.kill()
     until = time.monotonic() + 30
-    while (followed(tmp_path) or list(tmp_path.glob("secondsight-*"))) and time.monotonic() < until:
+    while (followed(tmp_path, witness) or list(tmp_path.glob("secondsight-*"))) and time.monotonic() < until:
         time.sleep(0.05)
-    assert followed(tmp_path) == []
+    assert followed(tmp_path, witness) == []
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet.recording" if number else "t.parquet"]
+    if not number:
+        assert len(Trace.open(tmp_path / "t.parquet").spaces) >= 4
 
 
 @needs_valgrind

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ QUANTUM: Final = 1_000_000
 _HELLO, _STRAYED = 0xFE, 0xFD
 _FORKED, _EXECED, _AGAIN = 1, 2, 3
 _MESSAGE: Final = 1 << 17
+_QUIET: Final = 0.05  # seconds in which a child that has just been forked connects
 
 Report = Callable[[int, int, int], None]
 
@@ -143,22 +145,28 @@ class _Streams:
 
 
 def _follow(listener: socket.socket, process: subprocess.Popen[bytes], streams: _Streams) -> None:
-    """Read until the program and everyone who connected has ended."""
+    """Read until the program and everyone who connected has ended, but for those that left for a session of their own."""
+    heard = 0.0  # when anyone who is waited for connected or sent
     with selectors.DefaultSelector() as chosen:
         chosen.register(listener, selectors.EVENT_READ)
         open_: dict[int, tuple[socket.socket, int]] = {}
         last_of: dict[int, int] = {}  # the connection that a process sends over now
         silent: set[int] = set()  # processes that have none
         while True:
-            ready = chosen.select(0.05)
+            ended = process.poll() is not None  # asked before: what an ended process has sent is ready below
+            ready = chosen.select(_QUIET)
             for pid in list(silent):
                 # A process that closed what it did not open will connect again; one that said its totals, or is gone, will not.
                 if pid in streams.senders and (streams.senders[pid].seen >= 0 or _gone(pid)):
                     streams.end(pid)
                 if pid not in streams.senders:
                     silent.discard(pid)
-            if not ready and not open_ and process.poll() is not None:
-                return
+            if ended:
+                left = {fd for fd, (_, pid) in open_.items() if pid >= 0 and _left(pid, process.pid)}
+                if any(key.fd not in left for key, _ in ready):
+                    heard = time.monotonic()
+                elif left == open_.keys() and time.monotonic() - heard >= _QUIET:
+                    return
             for key, _ in ready:
                 if key.fileobj is listener:
                     one, _ = listener.accept()
@@ -188,6 +196,14 @@ def _follow(listener: socket.socket, process: subprocess.Popen[bytes], streams: 
                 streams.rows(pid, rows)
 
 
+def _left(pid: int, group: int) -> bool:
+    """Whether process *pid* runs in another group than the recorded program's, as a daemon does that may never end."""
+    try:
+        return os.getpgid(pid) != group and not _gone(pid)
+    except ProcessLookupError:
+        return False
+
+
 def _gone(pid: int) -> bool:
     """Whether process *pid* has ended, waited for or not."""
     try:
@@ -212,7 +228,8 @@ def record_program(
     """Run *command* under the emulator and write the trace *path*; returns its provenance and the command's exit code.
 
     *quantum* (ns of the clock, that is instructions; 0: exact). Threads are the process's own; forks and programs that they become are
-    spaces of their own. Ctrl-C ends the command and keeps what was recorded. Raises :class:`MissingPart` without the emulator or a
+    spaces of their own. Ctrl-C ends the command and keeps what was recorded. A child that left for a session of its own and outlives the
+    others is ended with them. Raises :class:`MissingPart` without the emulator or a
     compiler, :class:`UsageError` without the program, :class:`SecondSightError` if nothing was recorded.
     """
     Recording.check(path)

@@ -25,7 +25,7 @@ from typing import Final
 from secondsight.errors import InputError, MissingPart, SecondSightError, UsageError
 from secondsight.trace.child import Guard, ends_with_us
 from secondsight.trace.intake import Intake
-from secondsight.trace.lackey import UNSEEN, LackeyParser
+from secondsight.trace.lackey import UNSEEN, LackeyParser, compile_parser
 from secondsight.trace.provenance import Clock, Provenance
 from secondsight.trace.text import BLOCK
 from secondsight.trace.writer import Profile, Recording
@@ -79,6 +79,14 @@ class _Log:
             self._rest += data
         return len(data)
 
+    def take_all(self) -> int:
+        """Read and parse what is written by now; returns its bytes."""
+        left = self.backlog
+        taken = 0
+        while taken < left and (some := self.take()):
+            taken += some
+        return taken
+
     def close(self) -> int:
         """Close; returns the bytes of a last line that was torn by a kill."""
         os.close(self._fd)
@@ -112,6 +120,7 @@ def record_run(
         raise MissingPart("record run needs valgrind, which is not installed (Debian: apt install valgrind)")
     if shutil.which(command[0]) is None:
         raise UsageError(f"{command[0]}: no such program")
+    compile_parser()
     start = Provenance(
         source="record-run", command=list(command), clock=Clock(meaning=CLOCK), unseen=list(UNSEEN)
     )
@@ -161,7 +170,8 @@ def _follow(process: subprocess.Popen[bytes], directory: Path, intake: Intake, r
                 space = intake.add_space(f"process {len(logs)}", parent=parent)
                 parser = LackeyParser(intake, space, f"lackey's log of process {len(logs)}")
                 logs.append(_Log(path, parser, clock))
-            taken = sum([log.take() for log in logs])
+            # A child in a session of its own writes on: what is there by now is what is kept of it.
+            taken = sum([log.take() if running else log.take_all() for log in logs])
             intake.flush()
             if report is not None:
                 report(intake.events, intake.sink.rows, len(logs))
@@ -172,9 +182,9 @@ def _follow(process: subprocess.Popen[bytes], directory: Path, intake: Intake, r
             elif stopped and behind == 0:
                 os.killpg(process.pid, signal.SIGCONT)
                 stopped = False
+            if not running:
+                return sum(1 for log in logs if log.close())
             if taken == 0:
-                if not running:
-                    return sum(1 for log in logs if log.close())
                 time.sleep(_POLL)
     except InputError:
         end_group(process)
