@@ -336,6 +336,10 @@ def compare_command(
             print(
                 f"unsteady: {len(report.unsteady)} of them agreed only when a second boot was asked: {report.unsteady}"
             )
+        if random:
+            from secondsight.cli.coverage import show
+
+            show(report.covered, report.rare)
         for number, why in report.failures:
             print(f"#{number} no answer: {why}")
         for difference in report.differences:

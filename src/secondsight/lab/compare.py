@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from secondsight.lab import kernels
+from secondsight.lab import coverage, kernels
 from secondsight.lab.run import Failure, blocks_of, run
 from secondsight.mm.profiles import for_kernel, has_profile, newest
 from secondsight.mm.rules import Rules
@@ -69,6 +69,9 @@ class Report:
     differences: list[Difference] = field(default_factory=list)
     failures: list[tuple[int, str]] = field(default_factory=list)
     unsteady: list[int] = field(default_factory=list)
+    #: What the kernel was seen to answer, and what it could have and was seen too seldom (``coverage``).
+    covered: list[coverage.Seen] = field(default_factory=list)
+    rare: list[coverage.Seen] = field(default_factory=list)
 
     @property
     def agreed(self) -> int:
@@ -113,6 +116,9 @@ def compare(
             if isinstance(theirs := answers[i], Run):
                 report.visits += len(theirs.blocks)
                 report.states += len(theirs.states)
+    counted = coverage.seen(answer for answer in answers if isinstance(answer, Run))
+    report.covered = coverage.listed(counted)
+    report.rare = coverage.rare(counted, rules, coverage.orders_asked((s.host for s in scenarios), rules))
     return report
 
 

@@ -1,0 +1,132 @@
+"""What a comparison has asked of a kernel: how often each result of each tracepoint was seen, by order.
+
+::
+
+    mm_khugepaged_scan_pmd           how the whole visit ended        no order
+    mm_collapse_huge_page_swapin     succeeded, or what ended it      the candidate's order
+    mm_collapse_huge_page_isolate    how isolate ended                the candidate's order
+    mm_collapse_huge_page            how the attempt ended            the candidate's order
+
+A result that was never seen was never compared. ``reachable`` says which of them a scenario can make under a kernel's profile, and
+``NOT_MADE`` why the others cannot be made by one CPU with memory to spare.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from secondsight.geometry import PMD_ORDER
+from secondsight.mm.config import HostConfig
+from secondsight.mm.khugepaged.result import ScanResult
+from secondsight.mm.rules import Rules
+from secondsight.scenario.results import Run
+
+__all__ = ["FEW", "NOT_MADE", "Seen", "listed", "orders_asked", "rare", "reachable", "seen"]
+
+SCAN, SWAPIN, ISOLATE, COLLAPSE = (
+    "mm_khugepaged_scan_pmd",
+    "mm_collapse_huge_page_swapin",
+    "mm_collapse_huge_page_isolate",
+    "mm_collapse_huge_page",
+)
+#: What can be reached and was seen less often than this is told.
+FEW = 20
+#: The order of what has none.
+WHOLE_BLOCK = -1
+
+#: Results that no scenario makes, and why.
+NOT_MADE: dict[ScanResult, str] = {
+    ScanResult.SCAN_ABORT: "one NUMA node",
+    ScanResult.PAGE_LOCK: "one CPU: nobody holds a page's lock while khugepaged looks",
+    ScanResult.ALLOC_HUGE_PAGE_FAIL: "memory to spare",
+    ScanResult.CGROUP_CHARGE_FAIL: "no limit",
+    ScanResult.COPY_MC: "no machine checks",
+    ScanResult.PAGE_ANON: "anonymous areas alone",
+    ScanResult.PAGE_NULL: "special pages alone",
+    ScanResult.PTE_UFFD_WP: "userfaultfd is not a verb",
+    ScanResult.VMA_CHECK: "one CPU: areas change between passes alone",
+    ScanResult.ANY_PROCESS: "one CPU: nobody exits during a pass",
+}
+
+
+class Seen(msgspec.Struct, frozen=True, order=True):
+    """*function* (a tracepoint) answered *result* about a candidate of *order* (-1: a whole block), *count* times."""
+
+    function: str
+    order: int
+    result: str
+    count: int = 0
+
+
+Key = tuple[str, int, str]
+
+
+def seen(runs: Iterable[Run]) -> Counter[Key]:
+    """How often each (function, order, result) is in the answers *runs*."""
+    out: Counter[Key] = Counter()
+    for run in runs:
+        for visit in run.blocks:
+            out[SCAN, WHOLE_BLOCK, visit.status] += 1
+            for attempt in visit.attempts:
+                out[COLLAPSE, attempt.order, attempt.status] += 1
+                if attempt.swapin is not None:
+                    # The event says whether, the attempt's end what.
+                    out[SWAPIN, attempt.order, "succeeded" if attempt.swapin.ret else attempt.status] += 1
+                if attempt.isolate is not None:
+                    out[ISOLATE, attempt.order, attempt.isolate.status] += 1
+    return out
+
+
+def orders_asked(hosts: Iterable[HostConfig], rules: Rules) -> list[int]:
+    """The orders that khugepaged tries on some of *hosts* under *rules*, ascending."""
+    mask = 1 << PMD_ORDER
+    if rules.mthp_collapse:
+        for host in hosts:
+            mask |= host.orders(advised=True)
+    return [order for order in range(PMD_ORDER + 1) if mask >> order & 1]
+
+
+def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
+    """What scenarios can make under *rules*, with *orders* tried: every (function, order, result), the functions in the kernel's order."""
+    r = ScanResult
+    parts = [order for order in orders if order < PMD_ORDER]
+    scan = [
+        r.SUCCEED, r.PMD_MAPPED, r.EXCEED_NONE_PTE, r.EXCEED_SWAP_PTE, r.EXCEED_SHARED_PTE, r.LACK_REFERENCED_PAGE, r.PAGE_COUNT,
+        r.NO_PTE_TABLE if rules.no_table_code == "no_pte_table" else r.PMD_NONE,
+    ]  # fmt: skip
+    if rules.writable != "none":
+        scan.append(r.PAGE_RO)
+    if rules.lazyfree_refused:
+        scan.append(r.PAGE_LAZYFREE)
+    if parts:
+        # No candidate had enough pages.
+        scan.append(r.FAIL)
+    out: list[Key] = [(SCAN, WHOLE_BLOCK, str(each)) for each in scan]
+    for order in orders:
+        taken = [r.SUCCEED, r.LACK_REFERENCED_PAGE, r.PAGE_COUNT]
+        ended: list[ScanResult] = []
+        if order < PMD_ORDER:
+            taken += [r.EXCEED_SHARED_PTE, r.PTE_MAPPED_HUGEPAGE]
+            ended = [r.EXCEED_SWAP_PTE]
+        out += [(SWAPIN, order, str(each)) for each in (ended or [r.SUCCEED])]
+        out += [(ISOLATE, order, str(each)) for each in taken]
+        out += [(COLLAPSE, order, str(each)) for each in taken + ended]
+    return out
+
+
+def rare(counted: Counter[Key], rules: Rules, orders: Sequence[int], few: int = FEW) -> list[Seen]:
+    """What can be reached and was seen fewer than *few* times, with how often it was."""
+    found = [Seen(*key, counted[key]) for key in reachable(rules, orders) if counted[key] < few]
+    return sorted(found, key=lambda each: (_ORDER.index(each.function), each.order, each.result))
+
+
+def listed(counted: Counter[Key]) -> list[Seen]:
+    """Everything that was seen, by function, order and result."""
+    found = [Seen(*key, count) for key, count in counted.items()]
+    return sorted(found, key=lambda each: (_ORDER.index(each.function), each.order, each.result))
+
+
+_ORDER = (SCAN, SWAPIN, ISOLATE, COLLAPSE)
