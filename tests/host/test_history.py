@@ -1,10 +1,13 @@
 """Passes that are kept: whole after each, bounded, and no other file is taken for one."""
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
 from secondsight.errors import InputError, UsageError
+from secondsight.host import marks
 from secondsight.host.history import HostRecording, passes, read
+from secondsight.host.marks import Mark
 from support.host_views import NAMES, row, view
 
 
@@ -14,12 +17,12 @@ def test_what_is_kept_is_read_again_after_every_pass(tmp_path):
     rows = [row(name, float(at)) for at, name in enumerate(NAMES)]
     for number in range(3):
         if number == 2:
-            recording.marks.append(1002.5)
+            recording.marks.append(Mark(1002.5, "here"))
         recording.add(view(rows, taken=1000.0 + number), rows)
         table, told = read(path)
         assert passes(table) == number + 1
         assert table.column("name").to_pylist()[: len(NAMES)] == NAMES
-    assert told["marks"] == [1002.5]
+    assert told["marks"] == [Mark(1002.5, "here")]
     assert told["now"]["enabled"] == "madvise"
     assert table.column("gain_high").to_pylist()[:3] == [0, 2, 4]
     assert [each.name for each in tmp_path.iterdir()] == ["host.parquet"]
@@ -32,7 +35,8 @@ def test_it_is_bounded_and_keeps_the_newest_whole(tmp_path):
     for number in range(50):
         recording.add(view(rows, taken=float(number)), rows)
     times = sorted(set(read(path)[0].column("time").to_pylist()))
-    assert len(times) * 4 <= 40
+    # Four rows a pass, and the one of all.
+    assert len(times) * 5 <= 40
     assert times[-4:] == [46.0, 47.0, 48.0, 49.0]
     assert times[0] < 25
 
@@ -54,3 +58,40 @@ def test_a_file_that_is_none_is_told(tmp_path):
 def test_a_place_that_cannot_be_written_is_told_before_a_pass(tmp_path):
     with pytest.raises(UsageError, match="cannot be written"):
         HostRecording(tmp_path / "nowhere" / "host.parquet")
+
+
+def test_a_mark_beside_the_file_is_taken_in_once_and_read_after_the_end(tmp_path):
+    path = tmp_path / "host.parquet"
+    recording = HostRecording(path)
+    recording.add(view([row("a")], taken=1000.0), [row("a")])
+    early = marks.add(path, "tuned \n \x1b[31m <b>")
+    recording.add(view([row("a")], taken=2000.0), [row("a")])
+    late = marks.add(path, "after the end")
+    assert read(path)[1]["marks"] == [early, late]
+    # Another recording of that name has none of them.
+    HostRecording(path).add(view([row("a")], taken=3000.0), [row("a")])
+    assert read(path)[1]["marks"] == []
+
+
+def test_lines_that_are_no_marks_are_passed_over(tmp_path):
+    path = tmp_path / "host.parquet"
+    HostRecording(path).add(view([row("a")], taken=1.0), [row("a")])
+    marks.beside(path).write_bytes(b'torn {\n{"time": "x"}\n\xff\n{"time": 5.0, "text": "kept"}\n{"time":')
+    assert read(path)[1]["marks"] == [Mark(5.0, "kept")]
+
+
+def test_a_switch_that_changes_marks_itself(tmp_path):
+    path = tmp_path / "host.parquet"
+    recording = HostRecording(path)
+    first = view([row("a")], taken=1.0)
+    recording.add(first, [row("a")])
+    recording.add(view([row("a")], taken=2.0), [row("a")])
+    recording.add(msgspec.structs.replace(first, taken=3.0, now=first.now | {"max_ptes_none": 0}), [row("a")])
+    assert read(path)[1]["marks"] == [Mark(3.0, "max_ptes_none: 511 to 0")]
+
+
+def test_a_mark_needs_a_recording_and_few_words(tmp_path):
+    with pytest.raises(UsageError, match="there is no recording"):
+        marks.add(tmp_path / "none.parquet", "x")
+    with pytest.raises(UsageError, match="at most 200"):
+        marks.add(tmp_path / "none.parquet", "x" * 201)

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("sweep", "Run many traces, policies, rules and knobs; resumable."),
     "top": ("top", "The whole host: whose memory is huge, could be, and what keeps it small."),
     "host": ("host", "The host's supply of huge pages, its counters as rates, khugepaged's pace."),
+    "report": ("report", "A page of a recorded host: who grew, who was refused, what changed when."),
     "export": ("export", "The host as metrics for Prometheus' textfile collector."),
     "doctor": ("doctor", "What this kernel and these permissions let us see and do."),
     "explain": ("explain", "Why khugepaged will or will not collapse each block of a process."),

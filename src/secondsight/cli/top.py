@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from secondsight.cli.options import KernelMemoryOption
+from secondsight.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +80,13 @@ def top(
     record: Annotated[
         Path | None,
         typer.Option(
-            help="Keep the rows of each pass in this Parquet file until an interrupt; SIGUSR1 marks a moment."
+            help="Keep the rows of each pass in this Parquet file until an interrupt; `secondsight report` makes a page of it."
+        ),
+    ] = None,
+    mark: Annotated[
+        str | None,
+        typer.Option(
+            help="Say what happens at this moment in the --record under way (or SIGUSR1 to it, without words)."
         ),
     ] = None,
     seconds: Annotated[float | None, typer.Option(help="End a --record after this long.", min=0)] = None,
@@ -109,6 +116,9 @@ def top(
         return
     if json and csv:
         raise UsageError("--json and --csv: choose one")
+    if mark is not None:
+        _mark(record, mark)
+        return
     # Whatever is wrong with them is said before a pass.
     defined.order([], sort)
     defined.keep([], shown.filters)
@@ -158,6 +168,18 @@ def looker(
     )
 
 
+def _mark(record: Path | None, text: str) -> None:
+    from secondsight.errors import UsageError
+    from secondsight.host import marks
+
+    if record is None:
+        raise UsageError(
+            "--mark: of which recording? add --record FILE, which another `secondsight top` is making"
+        )
+    marks.add(record, text)
+    print(f"marked in {printable(record)}: {printable(text)}")
+
+
 def _record(
     look: Callable[[], HostView], shown: Shown, path: Path, interval: float, seconds: float | None
 ) -> None:
@@ -170,7 +192,7 @@ def _record(
     from secondsight.words import several
 
     recording = HostRecording(path)
-    before = signal.signal(signal.SIGUSR1, lambda *_: recording.marks.append(time.time()))
+    before = signal.signal(signal.SIGUSR1, lambda *_: recording.mark())
     began, count = time.monotonic(), 0
     try:
         with Stopping() as stopping:

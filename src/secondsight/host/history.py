@@ -1,32 +1,40 @@
-"""Passes over the host kept in a Parquet file: one row for each row of each pass.
+"""Passes over the host kept in a Parquet file: one row for each row of each pass, and one for the host.
 
 ::
 
-    time  by  name pid processes … resident huge  now now_low now_high  …  why      read with any Parquet reader, while it is written too
+    time  by     name   pid processes … resident huge  now now_low now_high  …  why  reasons       counters
+    …     vm     web    …                                                            {status: bytes}
+    …     total  total                                                               {status: bytes}  {free_huge: …, thp_split_page: …}
 
-The file is written anew after each pass, whole or not at all (``output.whole``): whoever reads it finds the last whole one, and so does
-whoever comes after a kill. It is bounded: beyond *most* rows the older half of the passes is thinned to every second one.
-Marked moments (``--record`` marks one at SIGUSR1) are in the file's metadata.
+Any Parquet reader reads it, while it is written too. The file is written anew after each pass, whole or not at all (``output.whole``):
+whoever reads it finds the last whole one, and so does whoever comes after a kill. It is bounded: beyond *most* rows the older half of the
+passes is thinned to every second one. Marked moments (``marks.py``) are in the file's metadata.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from secondsight import __version__, output
 from secondsight.errors import InputError
+from secondsight.host import marks
 from secondsight.host.columns import COLUMNS
 from secondsight.host.intervals import Interval
 from secondsight.host.rows import HostRow
+from secondsight.host.supply import Supply
 from secondsight.host.survey import HostView
 
 KIND = "secondsight.host"
+#: what ``by`` is in the row of all processes, which has the host's counters
+TOTAL = "total"
 #: columns that are kept, besides the time and the kind of row
 KEPT = (
     "name", "pid", "processes", "user", "cgroup", "container", "vm", "resident", "huge", "swapped", "now", "if", "gain", "added", "wasted",
@@ -43,7 +51,8 @@ def _schema() -> pa.Schema:
         fields += [
             pa.field(f"{name}{end}", kind) for end in (("", "_low", "_high") if name in _SAMPLED else ("",))
         ]
-    return pa.schema(fields)
+    numbers = pa.map_(pa.string(), pa.float64())
+    return pa.schema([*fields, pa.field("reasons", numbers), pa.field("counters", numbers)])
 
 
 SCHEMA = _schema()
@@ -61,7 +70,16 @@ class HostRecording:
         output.ready(path)
         self._path, self._most = path, most
         self._passes: list[pa.Table] = []
-        self.marks: list[float] = []
+        self._switches: dict[str, Any] | None = None
+        self.marks: list[marks.Mark] = []
+        # A signal may come while marks are put together: what it brings has a list of its own.
+        self._signalled: list[marks.Mark] = []
+        # Those beside a recording of the same name that this one takes the place of.
+        marks.beside(path).unlink(missing_ok=True)
+
+    def mark(self, text: str = "") -> None:
+        """Mark this moment; a signal's handler may do so."""
+        self._signalled.append(marks.Mark(time.time(), text))
 
     def add(self, view: HostView, rows: list[HostRow]) -> None:
         """Keep *rows* of *view*, and write the file.
@@ -70,20 +88,29 @@ class HostRecording:
             UsageError: it cannot be written; the last whole file stays.
         """
         columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-        for row in rows:
+        for by, row in [*((view.by, row) for row in rows), *([(TOTAL, view.total)] if view.total else [])]:
             columns["time"].append(view.taken)
-            columns["by"].append(view.by)
+            columns["by"].append(by)
             for name in KEPT:
                 _put(columns, name, COLUMNS[name].value(row))
+            columns["reasons"].append([(reason.status, float(reason.bytes)) for reason in row.reasons])
+            columns["counters"].append(_counters(view.supply) if by == TOTAL else None)
         self._passes.append(pa.table(columns, SCHEMA))
         while sum(map(len, self._passes)) > self._most and len(self._passes) > 2:
             old = self._passes[: len(self._passes) // 2 + 1]
             self._passes[: len(old)] = old[::2] if len(old) > 2 else old[1:]
+        switches = dict(view.supply.switches) | view.now
+        if self._switches is not None and (said := marks.changes(self._switches, switches)):
+            self.marks.append(marks.Mark(view.taken, said))
+        self._switches = switches
         self._write(view)
 
     def _write(self, view: HostView) -> None:
+        since = self._passes[0].column("time")[0].as_py() if len(self._passes[0]) else 0.0
+        taken = [self._signalled.pop() for _ in range(len(self._signalled))]
+        self.marks = marks.together([*self.marks, *taken], marks.waiting(self._path), since)
         told = {
-            "kind": KIND, "version": __version__, "kernel": view.kernel, "marks": json.dumps(self.marks),
+            "kind": KIND, "version": __version__, "kernel": view.kernel, "marks": msgspec.json.encode(self.marks).decode(),
             "now": json.dumps(view.now), "then": json.dumps(view.then),
         }  # fmt: skip
         table = pa.concat_tables(self._passes).replace_schema_metadata(
@@ -91,6 +118,18 @@ class HostRecording:
         )
         with output.whole(self._path) as part:
             pq.write_table(table, part, compression="zstd")
+
+
+def _counters(supply: Supply) -> dict[str, float]:
+    """Supply and counters of the host, by name; what is not shown here is left out."""
+    found: dict[str, float | None] = {
+        "free_huge": supply.free_huge_bytes if supply.memory is not None else None,
+        "could_compact": supply.could_compact,
+        "full_scans": supply.counters.full_scans,
+        "pages_collapsed": supply.counters.pages_collapsed,
+        **supply.counters.vmstat,
+    }
+    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def _put(columns: dict[str, list[Any]], name: str, value: Any) -> None:
@@ -106,7 +145,7 @@ def _put(columns: dict[str, list[Any]], name: str, value: Any) -> None:
 
 
 def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """(rows, what is told of them: kind, version, kernel, marks, now, then) of a recording.
+    r"""(rows, what is told of them: kind, version, kernel, now, then, and its ``Mark``\ s) of a recording.
 
     Raises:
         InputError: it is none, or torn.
@@ -122,7 +161,15 @@ def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     }
     if told.get("kind") != KIND:
         raise InputError(str(path), "", "no recording of the host; `secondsight top --record` makes one")
-    return table, told | {key: json.loads(told[key]) for key in ("marks", "now", "then")}
+    if table.schema.names != SCHEMA.names or not len(table):
+        raise InputError(str(path), "", "a recording of another version of SecondSight, or an empty one")
+    since = table.column("time")[0].as_py()
+    try:
+        kept = msgspec.json.decode(told["marks"], type=list[marks.Mark])
+        settings = {key: json.loads(told[key]) for key in ("now", "then")}
+    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+        raise InputError(str(path), "metadata", f"no recording of the host: {error}") from None
+    return table, told | settings | {"marks": marks.together(kept, marks.waiting(path), since)}
 
 
 def passes(table: pa.Table) -> int:

@@ -86,4 +86,5 @@ LOST_REFERENCE = (
 
 def words(status: str) -> str:
     """The meaning of *status*; the status itself where it is newer than this table."""
-    return WORDS.get(status, status.replace("_", " "))
+    # A mapping's reason is a sentence already: MADV_HUGEPAGE keeps its underscore.
+    return WORDS.get(status) or (status if " " in status else status.replace("_", " "))

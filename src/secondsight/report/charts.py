@@ -18,14 +18,14 @@ from secondsight.report.schema import Packed, Results, Row
 from secondsight.report.svg import Line, chart, swatch
 from secondsight.report.table import whole
 
-Form = Literal["count", "share", "bytes", "seconds", "index", "number"]
+Form = Literal["count", "share", "bytes", "seconds", "index", "number", "rate"]
 
 #: Figures whose spread over many traces is drawn.
 SPREAD = ("coverage", "bloat", "wasted_passes", "overhead_nested")
 
 CLOCK = "time, by khugepaged's clock"
 
-MIB = float(1 << 20)
+MIB, GIB = float(1 << 20), float(1 << 30)
 
 #: Rows that are drawn; more than that nobody can tell apart.
 MOST = 24
@@ -44,20 +44,38 @@ class Figure:
     y: Form
     lines: Sequence[Line] = field(default_factory=list)
     y_max: float | None = None
+    #: (x, name) of moments that are marked
+    marks: Sequence[tuple[float, str]] = ()
+    #: its lines are not the rows of the table: it has a legend of its own
+    own_legend: bool = False
 
     def svg(self, *, standalone: bool = False) -> str:
         """The chart; *standalone*: with title, legend and colours of its own."""
         return chart(
             self.lines, x_title=self.x_title, y_title=self.y_title, x_text=_printer(self.x), y_text=_printer(self.y), y_max=self.y_max,
-            y_unit=MIB if self.y == "bytes" else 1.0, standalone=self.title if standalone else "",
+            y_unit=self._unit(), standalone=self.title if standalone else "", marks=self.marks,
         )  # fmt: skip
+
+    def _unit(self) -> float:
+        """What a round number of the vertical axis is counted in."""
+        if self.y != "bytes":
+            return 1.0
+        most = self.y_max or max((y for line in self.lines for _, y in line.points), default=0.0)
+        return GIB if most >= 2 * GIB else MIB
 
     def html(self) -> str:
         """The figure for the page; its attributes tell the page's script how to print the cross-hair's values."""
         step = int(any(line.step for line in self.lines))
+        legend = ""
+        if self.own_legend:
+            entries = "".join(
+                f'<li data-row="{line.index}">{swatch(line.index)}{html.escape(line.label)}</li>'
+                for line in self.lines
+            )
+            legend = f'<ul class="legend">{entries}</ul>'
         return (
             f'<figure data-x="{self.x}" data-y="{self.y}" data-step="{step}"><figcaption>{html.escape(self.title)}</figcaption>'
-            f'{self.svg()}<p class="note">{html.escape(self.note)}</p></figure>'
+            f'{self.svg()}{legend}<p class="note">{html.escape(self.note)}</p></figure>'
         )
 
 

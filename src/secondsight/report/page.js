@@ -76,7 +76,7 @@
       const x = x0 + ((px - left) / (width - left - right)) * (x1 - x0);
       if (x < x0 || x > x1) return svg.onmouseleave();
       hair.setAttribute("x1", px); hair.setAttribute("x2", px); hair.style.display = "";
-      const format = { share: percent, bytes: (v) => (v / 1048576).toFixed(1) + " MiB", seconds, index: (v) => v.toFixed(2) }[figure.dataset.y] || count;
+      const format = { share: percent, bytes: (v) => v >= 1 << 30 ? (v / (1 << 30)).toFixed(2) + " GiB" : (v / 1048576).toFixed(1) + " MiB", rate: (v) => v.toPrecision(3), seconds, index: (v) => v.toFixed(2) }[figure.dataset.y] || count;
       const at = (points) => { let y = null, before = null;
         for (const [a, b] of points) { if (a > x) { if (figure.dataset.step !== "1" && before) y = before[1] + ((b - before[1]) * (x - before[0])) / (a - before[0]); break; } y = b; before = [a, b]; }
         return y; };

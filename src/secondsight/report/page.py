@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
@@ -38,16 +38,21 @@ def render(results: Results) -> str:
         "DEFINITIONS": _definitions(results),
         "PROVENANCE": _provenance(results),
         "DATA": _data(results),
-        "CSS": _asset("page.css"),
-        "JS": _asset("page.js"),
+        "CSS": asset("page.css"),
+        "JS": asset("page.js"),
     }
-    # Split at the markers first: a value may hold text that looks like one.
-    asset = _asset("page.html")
+    page = asset("page.html")
     if not results.blocks.space.shape[0]:
         # Over many traces there is no map to draw.
-        asset = asset[: asset.index('<h2 id="map">')] + asset[asset.index('<h2 id="definitions">') :]
-        asset = asset.replace(" A row chooses what the map below shows.", "")
-    pieces = asset.split("@@")
+        page = page[: page.index('<h2 id="map">')] + page[page.index('<h2 id="definitions">') :]
+        page = page.replace(" A row chooses what the map below shows.", "")
+    return fill(page, parts)
+
+
+def fill(page: str, parts: Mapping[str, str]) -> str:
+    """*page* with each ``@@NAME@@`` replaced by its part."""
+    # Split at the markers first: a value may hold text that looks like one.
+    pieces = page.split("@@")
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
 
@@ -56,16 +61,24 @@ def write(results: Results, path: str | os.PathLike[str]) -> int:
 
     :raises UsageError: the page would be larger than it may be.
     """
-    raw = render(results).encode()
-    if len(raw) > LIMIT:
-        raise UsageError(
-            f"the report would have {len(raw) / 1e6:.1f} MB, over 10: compare fewer rows, or use --json"
-        )
+    raw = within_limit(render(results), "compare fewer rows, or use --json")
     whole(path, raw)
     return len(raw)
 
 
-def _asset(name: str) -> str:
+def within_limit(page: str, mend: str) -> bytes:
+    """*page* as bytes; *mend*: how it would be smaller.
+
+    :raises UsageError: it is larger than a page may be.
+    """
+    raw = page.encode()
+    if len(raw) > LIMIT:
+        raise UsageError(f"the report would have {len(raw) / 1e6:.1f} MB, over 10: {mend}")
+    return raw
+
+
+def asset(name: str) -> str:
+    """The text of a file of this package."""
     return (files("secondsight.report") / name).read_text(encoding="utf-8")
 
 
@@ -180,4 +193,4 @@ def _data(results: Results) -> str:
     return msgspec.json.encode(data).decode().replace("<", "\\u003c")
 
 
-__all__ = ["LIMIT", "render", "write"]
+__all__ = ["LIMIT", "asset", "fill", "render", "within_limit", "write"]

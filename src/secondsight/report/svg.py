@@ -66,11 +66,12 @@ def chart(
     y_max: float | None = None,
     y_unit: float = 1.0,
     standalone: str = "",
+    marks: Sequence[tuple[float, str]] = (),
 ) -> str:
     """The chart as SVG.
 
     *y_unit*: what a round number is counted in (2**20: ticks at whole MiB). *standalone*: the title of a chart that stands in a file
-    of its own, with its own colours and a legend; else the page's style applies.
+    of its own, with its own colours and a legend; else the page's style applies. *marks*: (x, name) of moments to draw a line at.
     """
     lines = [replace(line, points=thin(changes(line.points) if line.step else line.points)) for line in lines]
     points = [p for line in lines for p in line.points]
@@ -135,6 +136,13 @@ def chart(
         f'<text class="title" x="14" y="{(TOP + HEIGHT - BOTTOM) / 2}" text-anchor="middle" '
         f'transform="rotate(-90 14 {(TOP + HEIGHT - BOTTOM) / 2})">{html.escape(y_title)}</text>'
     )
+    for value, name in marks:
+        if x_low <= value <= x_high:
+            x = x_at(value)
+            out.append(
+                f'<line class="mark" stroke="#b3261e" stroke-dasharray="4 3" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+            )
+            out.append(f'<text class="title" x="{x + 3:.1f}" y="{TOP + 9}">{html.escape(name)}</text>')
     for line in lines:
         path, last = [], 0.0
         for i, (a, b) in enumerate(line.points):

@@ -1,0 +1,77 @@
+"""What a recording comes to, counted by hand from what each row did in it."""
+
+import pytest
+
+from secondsight.errors import InputError
+from secondsight.host.recorded import history
+from support.host_recordings import MARKED, MIB, STEP, record
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recorded") / "host.parquet"
+    record(path)
+    return history(path, 50)
+
+
+def test_who_grew_and_who_shrank(found):
+    grown = {row.label: row.grown / MIB for row in found.rows}
+    assert grown["grows"] == 110
+    assert grown["shrinks"] == -220
+    assert grown["collapsed"] == 0
+    assert {row.label: row.grown_huge / MIB for row in found.rows}["collapsed"] == 150
+    assert found.span == 11 * STEP
+    assert found.passes == 12
+
+
+def test_the_rows_that_moved_most_are_kept(tmp_path):
+    record(tmp_path / "host.parquet")
+    few = history(tmp_path / "host.parquet", 2)
+    assert [row.label for row in few.rows] == ["shrinks", "grows"]
+    assert few.others == 3
+
+
+def test_who_was_refused(found):
+    row = next(row for row in found.rows if row.label == "grows")
+    assert [(each.status, each.first, each.last) for each in row.refused] == [
+        ("lack_referenced_page", 64 * MIB, 64 * MIB)
+    ]
+
+
+def test_a_mark_parts_what_was_before_from_what_came_after(found):
+    (change,) = found.changes
+    assert change.text == "enabled=always <b>"
+    assert change.seconds == MARKED - (MARKED - 5.5 * STEP)
+    assert change.passes == (6, 6)
+    moved = {row.label: row for row in change.rows}
+    # 0, 2, 0, 2, 0, 2 before, 150 after.
+    assert moved["collapsed"].huge == (1 * MIB, 150 * MIB)
+    assert moved["collapsed"].by_itself == 2 * MIB
+    # 100 to 150 before, 160 to 210 after: medians.
+    assert moved["grows"].resident == (125 * MIB, 185 * MIB)
+    assert change.rows[0].label == "collapsed"
+    assert moved["left early"].note == "gone"
+    assert [each.note for each in change.rows if each.label.startswith("x")] == ["came"]
+
+
+def test_counters_are_rates_on_either_side(found):
+    (change,) = found.changes
+    paces = {each.name: (each.before, each.after) for each in change.counters}
+    assert paces["thp_collapse_alloc"] == (pytest.approx(3.0), pytest.approx(30.0))
+    assert paces["thp_fault_fallback"] == (pytest.approx(0.1), pytest.approx(0.1))
+    assert "nr_anon_transparent_hugepages" not in paces
+    rates = {each.name: each.values for each in found.rates}
+    assert sum(rates["thp_collapse_alloc"]) * STEP == 30 * 5 + 300 * 6
+
+
+def test_no_pass_before_a_mark_is_no_comparison(tmp_path):
+    record(tmp_path / "one.parquet", passes=1, marked=False)
+    found = history(tmp_path / "one.parquet", 50)
+    assert found.changes == [] and found.span == 0
+    assert all(row.grown == 0 for row in found.rows)
+
+
+def test_another_file_is_told(tmp_path):
+    (tmp_path / "x").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="no recording of the host"):
+        history(tmp_path / "x", 5)
