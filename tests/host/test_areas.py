@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from secondsight.host.areas import Switches, areas_of, guest_ram
+from secondsight.host.areas import areas_of, guest_ram
 from secondsight.live.eligible import ineligible
+from secondsight.live.switches import Switches
 from secondsight.live.vma import parse_smaps
 from support.area import area
 
-VMA = """{range} {perms} 00000000 00:01 {inode}                      {name}
+VMA = """{range} {perms} {offset:08x} {device} {inode}                      {name}
 Size:              20480 kB
 Rss:                {rss} kB
 Pss:                {rss} kB
@@ -23,17 +24,38 @@ VmFlags: {flags}
 """
 
 
-def text(name="", flags="rd wr mr mw me ac", perms="rw-p", rss=8192, eligible=1, inode=0):
+def switches(enabled="madvise", shmem="never", shm_mount="never"):
+    return Switches(enabled=enabled, shmem_enabled=shmem, mounts={"00:09": shm_mount})
+
+
+def text(
+    name="",
+    flags="rd wr mr mw me ac",
+    perms="rw-p",
+    rss=8192,
+    eligible=1,
+    inode=0,
+    device="00:01",
+    offset=0x100000,
+):
     span = "7f0000100000-7f0001500000"
     return VMA.format(
-        range=span, perms=perms, inode=inode, name=name, rss=rss, eligible=eligible, flags=flags
+        offset=offset,
+        device=device,
+        range=span,
+        perms=perms,
+        inode=inode,
+        name=name,
+        rss=rss,
+        eligible=eligible,
+        flags=flags,
     ).encode()
 
 
 def test_our_own_as_the_whole_reader_has_them():
     memory, _ = area(range(512))
     smaps = Path("/proc/self/smaps").read_bytes()
-    now, then = Switches("madvise"), Switches("always", "always")
+    now, then = switches("madvise"), switches("always", "always")
     found = {each.vma.start: each for each in areas_of(smaps, now, then) if not each.shmem}
     for vma in parse_smaps(smaps):
         wanted = vma.anonymous and vma.first_block < vma.block_end and (vma.kb["Rss"] or vma.kb["Swap"])
@@ -53,7 +75,7 @@ def test_our_own_as_the_whole_reader_has_them():
         ({"flags": "rd wr nh"}, "MADV_NOHUGEPAGE", "MADV_NOHUGEPAGE"),
         (
             {"name": "/memfd:ram (deleted)", "perms": "rw-s", "inode": 5},
-            "shared memory, and shmem_enabled=never",
+            "shared memory: not allowed (shmem_enabled=never); MADV_COLLAPSE would",
             "",
         ),
         (
@@ -64,35 +86,61 @@ def test_our_own_as_the_whole_reader_has_them():
     ],
 )
 def test_why_not(given, now, then):
-    found = areas_of(text(**given), Switches("madvise", "never"), Switches("always", "always"))
+    found = areas_of(text(**given), switches("madvise"), switches("always", "always"))
     assert [(each.now, each.then) for each in found] == [(now, then)]
     assert found[0].ranges == 9
 
 
-def test_shmem_under_advise_and_by_the_kernels_word():
-    shared = {"name": "/dev/shm/x", "perms": "rw-s", "inode": 5}
-    advise, always = Switches("always", "advise"), Switches("always", "always")
-    assert "not advised" in areas_of(text(**shared), advise, always)[0].now
+def test_tmpfs_asks_its_mount_and_the_kernels_word():
+    shared = {"name": "/dev/shm/x", "perms": "rw-s", "inode": 5, "device": "00:09"}
+    advise, always = switches(shm_mount="advise"), switches(shm_mount="always")
+    assert "huge=advise of its mount" in areas_of(text(**shared, eligible=0), advise, always)[0].now
     assert areas_of(text(**shared, flags="rd hg"), advise, always)[0].now == ""
     assert "THPeligible" in areas_of(text(**shared, eligible=0), always, always)[0].now
     assert areas_of(text(**shared, eligible=0), advise, always)[0].then == ""
+    # shmem_enabled is not asked about a mount.
+    assert (
+        "huge=never" in areas_of(text(**shared, eligible=0), switches(), switches("always", "always"))[0].then
+    )
+
+
+def test_a_containers_mount_is_asked_once_and_only_for_a_shared_file():
+    asked = []
+
+    def mounts():
+        asked.append(1)
+        return {"00:77": "always"}
+
+    theirs = text(name="/dev/shm/x", perms="rw-s", inode=5, device="00:77", eligible=1)
+    disk = text(name="/var/lib/x", perms="rw-s", inode=6, device="08:01", eligible=0)
+    found = areas_of(disk + theirs + theirs, switches(), switches(), mounts)
+    assert [(each.vma.name, each.now) for each in found] == [("/dev/shm/x", "")] * 2
+    assert len(asked) == 1
+    areas_of(text(), switches(), switches(), mounts)
+    assert len(asked) == 1
+
+
+def test_misaligned_shared_memory_is_never_huge():
+    shared = {"name": "/memfd:ram (deleted)", "perms": "rw-s", "inode": 5, "offset": 0x1000}
+    (found,) = areas_of(text(**shared), switches("always", "always"), switches("always", "always"))
+    assert "misaligned" in found.now and "misaligned" in found.then
 
 
 @pytest.mark.parametrize(
     "given", [{"rss": 0}, {"name": "/usr/lib/libx.so", "inode": 9}, {"flags": "rd ht"}, {"flags": "rd pf io"}]
 )
 def test_not_in_question(given):
-    assert areas_of(text(**given), Switches(), Switches()) == []
+    assert areas_of(text(**given), switches(), switches()) == []
 
 
 def test_a_name_that_looks_like_a_field():
     both = text(name="/tmp/VmFlags: hg", perms="rw-s", inode=5) + text(flags="rd hg")
-    assert [each.vma.name for each in areas_of(both, Switches(), Switches())] == [""]
+    assert [each.vma.name for each in areas_of(both, switches(), switches())] == [""]
 
 
 def test_guest_ram():
     marked, other = (
-        areas_of(text(flags=flags), Switches(), Switches())[0] for flags in ("rd wr dc", "rd wr")
+        areas_of(text(flags=flags), switches(), switches())[0] for flags in ("rd wr dc", "rd wr")
     )
     assert guest_ram(marked, "qemu-system-x86_64")
     assert not guest_ram(other, "qemu-system-x86_64")

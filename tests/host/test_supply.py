@@ -53,7 +53,6 @@ def test_a_kernel_that_shows_nothing(tmp_path):
     assert found.switches == {}
     assert found.pages_a_second() is None
     assert set(found.missing) == {"memory", "pagetypeinfo", "khugepaged"}
-    assert supply.shmem_switch(tmp_path) == "never"
 
 
 def test_switches(tmp_path):
@@ -69,6 +68,3 @@ def test_switches(tmp_path):
     assert supply.read_switches(tmp_path) == {
         "enabled": "madvise", "shmem_enabled": "advise", "hugepages-128kB/enabled": "always", "hugepages-2048kB/enabled": "inherit",
     }  # fmt: skip
-    assert supply.shmem_switch(tmp_path) == "advise"
-    (tmp_path / "hugepages-2048kB" / "shmem_enabled").write_text("[always] inherit within_size advise never")
-    assert supply.shmem_switch(tmp_path) == "always"

@@ -5,7 +5,7 @@ import pytest
 
 from secondsight.live.backing import Backing, backing
 from secondsight.live.eligible import judge
-from secondsight.live.switches import Switches, _mounts
+from secondsight.live.switches import Switches, mounts_of, read
 from secondsight.live.vma import Vma
 
 MIB = 1 << 20
@@ -126,5 +126,19 @@ def test_the_options_of_mounts(tmp_path):
         "25 1 0:32 / /dev/shm rw,nosuid - tmpfs tmpfs rw,size=64k,huge=within_size\n"
         "26 1 0:33 / /run rw - tmpfs tmpfs rw\n27 1 254:1 / / rw - ext4 /dev/vda1 rw\n28 1 torn\n"
     )
-    assert _mounts(path) == {"00:20": "within_size", "00:21": "never"}
-    assert _mounts(tmp_path / "nowhere") == {}
+    assert mounts_of(path.read_text()) == {"00:20": "within_size", "00:21": "never"}
+    assert read(7, tmp_path / "nowhere", tmp_path / "nowhere").mounts == {}
+
+
+@pytest.mark.parametrize(
+    ("found", "anonymous", "shmem"),
+    [
+        (Switches(), "never", "never"),
+        (Switches(enabled="madvise", shmem_enabled="advise"), "madvise", "advise"),
+        (Switches(enabled="madvise", enabled_size="inherit", shmem_enabled="advise", shmem_size="inherit"), "madvise", "advise"),
+        (Switches(enabled="never", enabled_size="always", shmem_enabled="never", shmem_size="always"), "always", "always"),
+        (Switches(enabled="always", enabled_size="never", shmem_enabled="deny", shmem_size="always"), "never", "deny"),
+    ],
+)  # fmt: skip
+def test_the_word_that_holds_for_2_mib(found, anonymous, shmem):
+    assert (found.effective, found.effective_shmem) == (anonymous, shmem)

@@ -4,36 +4,31 @@
 
     smaps ─ split at VmFlags ─▶ those that hold a whole aligned 2 MiB and anything resident or swapped:
             anonymous   khugepaged's scan of page tables (hpage_collapse_scan_pmd)
-            shmem       its scan of the page cache (hpage_collapse_scan_file): memfd, /dev/shm, shared anonymous, SysV
+            shmem       its scan of the page cache (hpage_collapse_scan_file): memfd, tmpfs, shared anonymous, SysV
             file        neither, but for read-only text
 
-A mapping of another kind (hugetlb, devices, files) is left to the sums. What the switches in sysfs make of each is asked twice:
-as they are (the kernel's own answer, THPeligible, where it prints one), and as they would be under ``--if``.
+A mapping of another kind (hugetlb, devices, files) is left to the sums. What the switches make of each
+``live/eligible.py`` says, twice: as they are (with the kernel's own answer, THPeligible, where it prints one), and under ``--if``.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from secondsight.geometry import PMD_SIZE
 from secondsight.live import eligible
+from secondsight.live.backing import Backing, backing
+from secondsight.live.suppose import unsaid
+from secondsight.live.switches import Switches
 from secondsight.live.vma import Vma
 
-#: where a shared mapping's pages are shmem's: tmpfs and what the kernel keeps on it (mm/shmem.c, ipc/shm.c)
-_SHMEM_NAMES = ("/memfd:", "/dev/shm/", "/SYSV", "/dev/zero (deleted)", "[anon_shmem")
 _WANTED = re.compile(
     rb"^(Rss|Anonymous|AnonHugePages|ShmemPmdMapped|Swap|THPeligible|Pss|Referenced|FilePmdMapped|Locked):\s+(\d+)",
     re.M,
 )
-
-
-class Switches(msgspec.Struct, frozen=True):
-    """*enabled*: always, madvise or never, for 2 MiB; *shmem*: always, within_size, advise, never, force or deny, for 2 MiB of shmem."""
-
-    enabled: str = "madvise"
-    shmem: str = "never"
 
 
 class Area(msgspec.Struct, frozen=True):
@@ -51,8 +46,14 @@ class Area(msgspec.Struct, frozen=True):
         return (self.vma.block_end - self.vma.first_block) // PMD_SIZE
 
 
-def areas_of(smaps: bytes, now: Switches, then: Switches) -> list[Area]:
-    """The mappings in question among those that *smaps* (``/proc/PID/smaps``) tells, in the order of their addresses."""
+def areas_of(
+    smaps: bytes, now: Switches, then: Switches, mounts: Callable[[], Mapping[str, str]] = dict
+) -> list[Area]:
+    """The mappings in question among those that *smaps* (``/proc/PID/smaps``) tells, in the order of their addresses.
+
+    *mounts*: the tmpfs mounts that the process sees, as ``Switches.mounts``; asked once, if a file is on none of ours: a container's.
+    """
+    theirs: dict[str, str] | None = None
     found: list[Area] = []
     parts = smaps.split(b"\nVmFlags: ")
     for index, part in enumerate(parts[:-1]):
@@ -60,13 +61,30 @@ def areas_of(smaps: bytes, now: Switches, then: Switches) -> list[Area]:
         start = part.find(b"\n") + 1 if index else 0
         flags_end = parts[index + 1].find(b"\n")
         flags = parts[index + 1] if flags_end < 0 else parts[index + 1][:flags_end]
-        area = _area(part, start, flags, now, then)
-        if area is not None:
-            found.append(area)
+        vma = _in_question(part, start, flags)
+        if vma is None:
+            continue
+        if theirs is None and backing(vma, now) is Backing.FILE and vma.perms[3:4] == "s":
+            theirs = dict(mounts())
+            now, then = (
+                msgspec.structs.replace(each, mounts={**theirs, **each.mounts}) for each in (now, then)
+            )
+        kind = backing(vma, now)
+        # khugepaged's scan of the page cache changes what a shared mapping maps; a private one keeps its copies.
+        if not kind.page_table_scan and not (kind.shmem and vma.perms[3:4] == "s"):
+            continue
+        supposed = unsaid(vma, now.effective, now)
+        found.append(
+            Area(
+                vma, kind.shmem, eligible.ineligible(vma, now.effective, now),
+                eligible.ineligible(supposed, then.effective, then),
+            )
+        )  # fmt: skip
     return found
 
 
-def _area(part: bytes, start: int, flags: bytes, now: Switches, then: Switches) -> Area | None:
+def _in_question(part: bytes, start: int, flags: bytes) -> Vma | None:
+    """The mapping that *part* of smaps describes from *start* on; None where it holds no whole 2 MiB, or nothing."""
     dash = part.index(b"-", start)
     space = part.index(b" ", dash)
     low, high = int(part[start:dash], 16), int(part[dash + 1 : space], 16)
@@ -85,30 +103,7 @@ def _area(part: bytes, start: int, flags: bytes, now: Switches, then: Switches) 
         low, high, perms, int(fields[1], 16), fields[2].decode(), inode, name, words, kb,
         None if eligible_now is None else bool(eligible_now),
     )  # fmt: skip
-    if vma.anonymous:
-        if words & {"ht", "io", "pf", "mm"}:
-            return None
-        unasked = msgspec.structs.replace(vma, eligible=None)
-        return Area(
-            vma, False, eligible.ineligible(vma, now.enabled), eligible.ineligible(unasked, then.enabled)
-        )
-    if perms[3:4] == "s" and name.startswith(_SHMEM_NAMES) and "ht" not in words:
-        return Area(vma, True, _shmem(vma, now.shmem, asked=True), _shmem(vma, then.shmem, asked=False))
-    return None
-
-
-def _shmem(vma: Vma, switch: str, asked: bool) -> str:
-    """Why shmem's mapping *vma* may hold no huge page under *switch*; *asked*: the kernel's answer in smaps is about this switch."""
-    # shmem_allowable_huge_orders (mm/shmem.c): VM_NOHUGEPAGE and "never" refuse before the rest is asked.
-    if "nh" in vma.flags:
-        return "MADV_NOHUGEPAGE"
-    if switch in ("never", "deny"):
-        return f"shared memory, and shmem_enabled={switch}"
-    if switch == "advise" and "hg" not in vma.flags:
-        return "shared memory that is not advised (shmem_enabled=advise, no MADV_HUGEPAGE)"
-    if asked and vma.eligible is False:
-        return "shared memory, of which the kernel says THPeligible: 0"
-    return ""
+    return None if words & {"ht", "io", "pf", "mm"} else vma
 
 
 def guest_ram(area: Area, program: str) -> bool:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from secondsight import __version__
 from secondsight.geometry import HPAGE_PMD_NR
-from secondsight.host.areas import Area, Switches
+from secondsight.host.areas import Area
 from secondsight.live.capture import Header, Snapshot
 from secondsight.live.choose import choose
 from secondsight.live.columns import Columns
@@ -25,6 +25,7 @@ from secondsight.live.process import Process
 from secondsight.live.procfs_reader import ProcfsReader
 from secondsight.live.settle import settle_primary
 from secondsight.live.surroundings import Surroundings, from_kernel
+from secondsight.live.switches import Switches
 from secondsight.live.vma import Vma
 from secondsight.mm.config import Knobs
 
@@ -172,8 +173,8 @@ class Judge:
                 format=1, version=__version__, taken=time.time(), seconds=0.0,
                 source="procfs" if self._kernel is None else "kernel memory", missing="", pid=process.pid,
                 name=process.name, machine="", facts=self._facts, limits=setting.limits,
-                enabled=setting.switches.enabled, counts_known=columns.counts_known, secondary=(), mappings=tuple(vmas),
-                surroundings=surroundings,
+                enabled=setting.switches.effective, counts_known=columns.counts_known, secondary=(), mappings=tuple(vmas),
+                surroundings=surroundings, switches=setting.switches,
             ),
             columns,
         )  # fmt: skip

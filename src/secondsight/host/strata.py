@@ -25,6 +25,7 @@ from secondsight.host.areas import Area, areas_of, guest_ram
 from secondsight.host.blocks import Fill, fill_of
 from secondsight.host.judging import Judge, Readings, Setting
 from secondsight.host.tasks import FAILED, GONE, UNREADABLE, Task
+from secondsight.live import switches
 from secondsight.live.process import Process
 from secondsight.live.procfs import Pagemap
 
@@ -113,7 +114,10 @@ def _opened(task: Task) -> Process:
 def _stratum(
     task: Task, process: Process, judge: Judge, seen: dict[tuple[str, int], I64], program: str | None
 ) -> Stratum | None:
-    areas = areas_of(process.read_file("smaps"), judge.now.switches, judge.then.switches)
+    areas = areas_of(
+        process.read_file("smaps"), judge.now.switches, judge.then.switches,
+        lambda: switches.mounts_of(process.read_file("mountinfo").decode("utf-8", "surrogateescape")),
+    )  # fmt: skip
     if not areas:
         return None
     with Pagemap(process) as pagemap:

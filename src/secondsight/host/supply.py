@@ -163,15 +163,6 @@ def read_switches(thp: Path = sysfs.THP) -> dict[str, str]:
     return found
 
 
-def shmem_switch(thp: Path = sysfs.THP) -> str:
-    """The switch for 2 MiB of shmem: the size's own where it does not inherit, else the one of all sizes; never where there is none."""
-    own = _word(thp / f"hugepages-{PMD_SIZE >> 10}kB/shmem_enabled")
-    whole = _word(thp / "shmem_enabled") or "never"
-    if whole in ("deny", "force"):
-        return whole
-    return whole if own is None or own == "inherit" else own
-
-
 def parse_pagetypes(text: str) -> PageTypes:
     """``/proc/pagetypeinfo`` (mm/vmstat.c, pagetypeinfo_showfree_print and pagetypeinfo_showblockcount_print); all nodes and zones
     together."""

@@ -18,17 +18,17 @@ from typing import Any
 import msgspec
 
 from secondsight import __version__
-from secondsight.errors import MissingPart, SecondSightError, UsageError
+from secondsight.errors import SecondSightError, UsageError
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.host import tasks as listing
-from secondsight.host.areas import Switches
 from secondsight.host.charges import Groups, memory_path
 from secondsight.host.naming import vm_of
 from secondsight.host.rows import KINDS, HostRow, make_rows, total
 from secondsight.host.strata import Stratum
-from secondsight.host.supply import Supply, read_supply, shmem_switch
+from secondsight.host.supply import Supply, read_supply
 from secondsight.host.tasks import Task
-from secondsight.live import sysfs
+from secondsight.live import switches as reading
+from secondsight.live.switches import Switches
 from secondsight.mm.config import Knobs
 
 #: what ``--if`` may change
@@ -126,22 +126,17 @@ def settings(
     Raises:
         UsageError: a switch or a word that there is not.
     """
-    try:
-        enabled = sysfs.thp_enabled()
-    except MissingPart:
-        enabled = "never"
-    now = (Switches(enabled, shmem_switch()), supply.limits or Knobs())
+    found = reading.read(os.getpid())
+    now = (found, supply.limits or Knobs())
     if switches is None:
-        return now, (Switches("always", "always"), now[1])
+        return now, (_supposed(found, "always", "always"), now[1])
     changed = dict(switches)
     for name, value in changed.items():
         if name not in SWITCHES:
             raise UsageError(f"--if {name}={value}: is one of {', '.join(SWITCHES)}")
         if name in _WORDS and value not in _WORDS[name]:
             raise UsageError(f"--if {name}={value}: is one of {', '.join(_WORDS[name])}")
-    then = Switches(
-        str(changed.pop("enabled", now[0].enabled)), str(changed.pop("shmem_enabled", now[0].shmem))
-    )
+    then = _supposed(found, changed.pop("enabled", None), changed.pop("shmem_enabled", None))
     try:
         numbers = {name: int(value) for name, value in changed.items()}
     except ValueError:
@@ -149,6 +144,15 @@ def settings(
             f"--if {' '.join(f'{n}={v}' for n, v in changed.items())}: write a number of pages"
         ) from None
     return now, (then, msgspec.convert(msgspec.to_builtins(now[1]) | numbers, Knobs))
+
+
+def _supposed(found: Switches, enabled: str | int | None, shmem: str | int | None) -> Switches:
+    """*found* with other words for 2 MiB of anonymous and of shared memory, where there are any; mounts keep their own."""
+    if enabled is not None:
+        found = msgspec.structs.replace(found, enabled=str(enabled), enabled_size="")
+    if shmem is not None:
+        found = msgspec.structs.replace(found, shmem_enabled=str(shmem), shmem_size="")
+    return found
 
 
 def _blocks(
@@ -193,7 +197,7 @@ def _visit(supply: Supply, strata: dict[int, Stratum | None] | None) -> float | 
 
 def _said(setting: tuple[Switches, Knobs]) -> dict[str, Any]:
     switches, limits = setting
-    return {"enabled": switches.enabled, "shmem_enabled": switches.shmem} | {
+    return {"enabled": switches.effective, "shmem_enabled": switches.effective_shmem} | {
         name: getattr(limits, name) for name in ("max_ptes_none", "max_ptes_swap", "max_ptes_shared")
     }
 

@@ -32,6 +32,7 @@ from secondsight.live.capture import Snapshot
 from secondsight.live.choose import choose
 from secondsight.live.page_cache import CachedFile, PageCache
 from secondsight.live.page_counts import PageCounts
+from secondsight.live.switches import Switches
 from secondsight.live.view import to_view
 from secondsight.live.vma import Vma
 from secondsight.mm.config import Knobs
@@ -120,13 +121,13 @@ def check_policy(policy: Policy) -> None:
         )
 
 
-def unfit(vma: Vma, enabled: str, beside: Beside) -> tuple[str, str]:
+def unfit(vma: Vma, enabled: str, beside: Beside, switches: Switches | None = None) -> tuple[str, str]:
     """(why *vma* cannot be collapsed at all, why the administrator would not have it); each empty if it is not so."""
     if beside.cache is not None and (file := beside.cache.of(vma)) is not None:
         hard, soft = _unfit_shared(vma, file, beside.shmem_enabled)
     else:
-        hard = eligible.ineligible(msgspec.structs.replace(vma, eligible=None), "always")
-        soft = eligible.ineligible(vma, enabled)
+        hard = eligible.ineligible(msgspec.structs.replace(vma, eligible=None), "always", switches)
+        soft = eligible.ineligible(vma, enabled, switches)
     if not hard and beside.thp_enabled is False:
         hard = PRCTL
     return hard, "" if hard else soft
@@ -189,7 +190,10 @@ class _Selector:
         self.snapshot, self.policy, self.wanted, self.beside = snapshot, policy, wanted, beside
         self.vmas = list(snapshot.header.mappings)
         self.counts = PageCounts(snapshot)
-        self.unfit = {id(vma): unfit(vma, snapshot.header.enabled, beside) for vma in self.vmas}
+        self.unfit = {
+            id(vma): unfit(vma, snapshot.header.enabled, beside, snapshot.header.switches)
+            for vma in self.vmas
+        }
         self.rows = self._rows()
         self.why = np.full(len(self.rows.address), "", object)
         self.overrides: dict[int, str] = {}
@@ -351,7 +355,9 @@ class _Selector:
         """Private blocks among *rows* that ``collapse_scan_pmd`` passes, or may; *sure* and *referenced* are filled in."""
         # Advice and switches have been asked: the scan is to look at every mapping.
         vmas = [msgspec.structs.replace(vma, eligible=None) for vma in self.vmas]
-        view = to_view(self.snapshot.columns, vmas, "always")[self.rows.row[rows]]
+        view = to_view(self.snapshot.columns, vmas, "always", self.snapshot.header.switches)[
+            self.rows.row[rows]
+        ]
         rules = choose(self.snapshot.header.facts).rules[0]
         known = scan(view, knobs, rules)
         perhaps = scan(view, knobs, rules, assume=True)

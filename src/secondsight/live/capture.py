@@ -148,7 +148,7 @@ def take(
     process.require_alive()
     seconds, enabled = time.monotonic() - begun, sysfs.thp_enabled()
     if facts is None:
-        judged = any(not ineligible(vma, enabled) for vma in mappings)
+        judged = any(not ineligible(vma, enabled, switches) for vma in mappings)
         facts = probe() if kept else probe(kallsyms=None, types=judged)
     header = Header(
         format=FORMAT,

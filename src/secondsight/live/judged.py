@@ -49,7 +49,7 @@ class Judged:
         """Judge the blocks *rows* of *snapshot*, int64[M]."""
         header = snapshot.header
         mglru = header.facts.mglru
-        view = to_view(snapshot.columns, list(header.mappings), header.enabled)[rows]
+        view = to_view(snapshot.columns, list(header.mappings), header.enabled, header.switches)[rows]
         readings = [verdict(view, header.limits, rules, mglru=mglru) for rules in candidates.rules]
         batched = [
             other_batch(view, header.limits, rules, each, mglru)

@@ -69,13 +69,16 @@ def suppose(snapshot: Snapshot, settings: list[str]) -> Snapshot:
         # Without the words of the switches (a dump, an older snapshot) the effective one is all there is.
         whole = then.enabled or header.enabled
         enabled = whole if then.enabled_size in ("", "inherit") else then.enabled_size
-    mappings = tuple(_unsaid(vma, header.enabled, now) for vma in header.mappings)
+    mappings = tuple(unsaid(vma, header.enabled, now) for vma in header.mappings)
     changed = msgspec.structs.replace(header, limits=knobs, enabled=enabled, switches=then, mappings=mappings)
     return replace(snapshot, header=changed)
 
 
-def _unsaid(vma: Vma, enabled: str, switches: Switches) -> Vma:
-    """*vma* without the kernel's ``THPeligible: 0`` where the switches of now explain it: under others it may be 1."""
+def unsaid(vma: Vma, enabled: str, switches: Switches) -> Vma:
+    """*vma* without the kernel's ``THPeligible: 0`` where the switches of now explain it: under others it may be 1.
+
+    *enabled*, *switches*: as they are.
+    """
     if vma.eligible is not False:
         return vma
     silent = msgspec.structs.replace(vma, eligible=None)

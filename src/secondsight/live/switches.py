@@ -42,6 +42,19 @@ class Switches(msgspec.Struct, frozen=True, omit_defaults=True):
     internal: str = ""
 
     @property
+    def effective(self) -> str:
+        """always, madvise or never: what holds for anonymous 2 MiB; the size's own word wins where it does not inherit."""
+        own = self.enabled if self.enabled_size in ("", "inherit") else self.enabled_size
+        return own or "never"
+
+    @property
+    def effective_shmem(self) -> str:
+        """The same for 2 MiB of shared memory without a mount: deny and force win over the size's own word."""
+        if self.shmem_size in ("", "inherit") or self.shmem_enabled in ("deny", "force"):
+            return self.shmem_enabled or "never"
+        return self.shmem_size
+
+    @property
     def smaller_sizes(self) -> tuple[int, ...]:
         """KiB of the sizes below 2 MiB that anonymous memory may have."""
         off = ("never", "") if self.enabled != "never" else ("never", "", "inherit")
@@ -66,7 +79,7 @@ def read(pid: int, folder: Path = THP, proc: Path = Path("/proc")) -> Switches:
         use_zero_page=_chosen(folder / "use_zero_page"),
         khugepaged_defrag=_chosen(folder / "khugepaged/defrag"),
         sizes=dict(sorted(sizes.items())),
-        mounts=_mounts(proc / str(pid) / "mountinfo"),
+        mounts=mounts_of(_text(proc / str(pid) / "mountinfo")),
         internal=_internal(),
     )
 
@@ -80,11 +93,15 @@ def _chosen(path: Path) -> str:
     return found[1] if found else text
 
 
-def _mounts(path: Path) -> dict[str, str]:
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
-        return {}
+        return ""
+
+
+def mounts_of(text: str) -> dict[str, str]:
+    """``huge=`` of the tmpfs mounts that *text* (``/proc/PID/mountinfo``) has, by device number as maps prints it."""
     found = {}
     for line in text.splitlines():
         before, _, after = line.partition(" - ")

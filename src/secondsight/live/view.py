@@ -8,14 +8,16 @@ from secondsight.bits import pageflags as kpf
 from secondsight.geometry import PMD_ORDER
 from secondsight.live.columns import Columns
 from secondsight.live.eligible import ineligible, mappings_of
+from secondsight.live.switches import Switches
 from secondsight.live.vma import Vma
 from secondsight.mm.view import BlockView, Channel
 
 
-def to_view(columns: Columns, vmas: list[Vma], enabled: str) -> BlockView:
-    """The view of *columns* under *vmas* (with VmFlags) and the switch *enabled*."""
+def to_view(columns: Columns, vmas: list[Vma], enabled: str, switches: Switches | None = None) -> BlockView:
+    """The view of *columns* under *vmas* (with VmFlags), the effective switch *enabled* and the others."""
     holders = mappings_of(columns.address, vmas)
-    eligible = np.array([vma is not None and not ineligible(vma, enabled) for vma in holders], np.bool_)
+    allowed = {id(vma): not ineligible(vma, enabled, switches) for vma in vmas}
+    eligible = np.array([vma is not None and allowed[id(vma)] for vma in holders], np.bool_)
     # A large folio's order is not among the columns: it is taken for a huge page's.
     large = (columns.flags & (kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL)) != 0
     droppable = np.array([vma is not None and "dp" in vma.flags for vma in holders], np.bool_)
