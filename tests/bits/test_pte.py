@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondsight.bits import pageflags, pagemap, pte
+from secondsight.bits import pageflags, pagemap, pte, swap
 
 frames = st.integers(0, (1 << 40) - 1)
 bits = st.lists(
@@ -42,7 +42,7 @@ def test_a_swap_entry_is_neither_none_nor_present(slots) -> None:
         and not pte.pte_present(entries).any()
         and not pte.pte_none(entries).any()
     )
-    assert ((entries >> pte.SWAP_SHIFT) - 1).tolist() == slots
+    assert swap.swp_offset(entries).tolist() == slots and not swap.swp_type(entries).any()
 
 
 def test_kinds_of_entry() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from secondsight.errors import InputError
+from secondsight.errors import InputError, UsageError
+from secondsight.mm.config import Sizes
 from secondsight.scenario import files
 from secondsight.scenario import random as chance
 from secondsight.scenario import verbs as v
+from secondsight.scenario.files import decode
 
 
 @pytest.mark.parametrize("suffix", ["toml", "json"])
@@ -26,3 +28,45 @@ def test_a_damaged_place_is_named(tmp_path) -> None:
     path.write_text(path.read_text().replace('pages = "0"', 'pages = "7"'))
     with pytest.raises(InputError, match=r"one\.toml.*steps\[0\]\.pages"):
         files.read(path)
+
+
+def _of_sizes(sizes: str, knobs: str = "") -> bytes:
+    return f'[host.knobs]\n{knobs}\n[host.sizes]\n{sizes}\n[[spaces]]\nname = "vm"\n[[steps]]\ndo = "scan"\n'.encode()
+
+
+def test_a_size_that_does_not_exist_is_told_with_those_that_do() -> None:
+    with pytest.raises(InputError) as told:
+        decode(_of_sizes('48kB = "always"'), "s.toml", toml=True)
+    assert "48kB" in str(told.value) and "64kB" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_switch_that_does_not_exist_is_one_line() -> None:
+    with pytest.raises(InputError, match="sometimes") as told:
+        decode(_of_sizes('64kB = "sometimes"'), "s.toml", toml=True)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "none", "mthp_collapse", "noted"),
+    [
+        ('64kB = "always"', 64, True, True),
+        ('64kB = "always"', 511, True, False),
+        ('64kB = "always"', 0, True, False),
+        ('64kB = "always"', 64, False, False),
+        ('64kB = "never"', 64, True, False),
+    ],
+)
+def test_a_limit_that_counts_as_zero_below_2_mib_is_noted(
+    sizes: str, none: int, mthp_collapse: bool, noted: bool
+) -> None:
+    host = decode(_of_sizes(sizes, f"max_ptes_none = {none}"), "s.toml", toml=True).host
+    told = host.note(mthp_collapse=mthp_collapse)
+    assert (told is not None) == noted
+    if told:
+        assert f"max_ptes_none={none} counts as 0" in told and "\n" not in told
+
+
+@pytest.mark.parametrize("order", [0, 1, 10])
+def test_orders_that_huge_pages_do_not_have_are_one_line(order: int) -> None:
+    with pytest.raises(UsageError, match=f"order {order}: huge pages have the orders 2"):
+        Sizes().of(order)

@@ -6,11 +6,13 @@ import numpy as np
 
 from secondsight.bits import pte as x86
 from secondsight.bits import spte as sx
+from secondsight.bits.swap import EntryKind, kinds, swp_offset
 from secondsight.mm import page as pg
 from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.profiles import PROFILES
+from secondsight.mm.swap import CACHED
 from secondsight.mmu.gru import Gru
 from secondsight.mmu.kvm import Kvm
 
@@ -57,12 +59,17 @@ def balance(host: Host) -> None:
         entries = mm.arrays.pte[table]
         mapped = x86.pte_pfn(entries[x86.pte_present(entries)]).astype(np.int64)
         np.add.at(by_pte, mapped[mapped != pg.ZERO_PFN], 1)
-        slots = (entries[x86.is_swap_pte(entries)] >> x86.SWAP_SHIFT).astype(np.int64) - 1
-        np.add.at(swap, slots, 1)
+        named = entries[kinds(entries, 4) == EntryKind.SWAP]
+        np.add.at(swap, swp_offset(named).astype(np.int64), 1)
         for held in mm.pins.values():
             for pfn in held:
                 if pfn != pg.ZERO_PFN and pfn & ~511 != pg.HUGE_ZERO_PFN:
                     extra[int(pg.head_of(a, pfn))] += 1
+    for pfn in host.slots[CACHED][host.slots[CACHED] != 0].tolist():
+        extra[int(pg.head_of(a, pfn))] += 1
+        assert a.flags[int(pg.head_of(a, pfn))] & pg.SWAPCACHE, (
+            f"pfn {pfn} is in the swap cache and has no PG_swapcache"
+        )
     np.add.at(extra, a.batch[pg.BATCH_MLOCK, : a.n[pg.N_MLOCK]] >> 2, 1)
     for which, count in ((pg.BATCH_ADD, a.n[pg.N_ADD]), (pg.BATCH_ACTIVATE, a.n[pg.N_ACTIVATE])):
         np.add.at(extra, a.batch[which, :count], 1)

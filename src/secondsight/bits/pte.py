@@ -8,8 +8,7 @@
     _PAGE_SAVED_DIRTY since 6.6: a write-protected dirty entry keeps its D there (pte_wrprotect).
 
 PROT_NONE's entries have P clear, bit 8 (G) set and, in the kernel's own tables, the frame number inverted (``upright``
-turns it back). Any other entry with P clear and some bit set is a swap entry; here the slot number sits where the kernel puts the
-inverted offset (__swp_entry in arch/x86/include/asm/pgtable_64.h): only *that* it is one matters to khugepaged.
+turns it back). Any other entry with P clear and some bit set is a swap entry or one of its kin (``bits.swap``).
 Source of the layout: arch/x86/include/asm/pgtable_types.h. Every function takes and returns uint64 arrays (or scalars)
 of any shape; predicates return bool arrays.
 """
@@ -41,7 +40,6 @@ NX = np.uint64(1 << 63)
 
 PFN_SHIFT = np.uint64(12)
 PFN_MASK = np.uint64(((1 << 52) - 1) & ~0xFFF)
-SWAP_SHIFT = np.uint64(14)
 #: _PAGE_SWP_EXCLUSIVE: the swapped page was this process's alone (bit 3; Linux 5.19 and later).
 SWP_EXCLUSIVE = np.uint64(1 << 3)
 NONE = np.uint64(0)
@@ -103,5 +101,5 @@ def mk_pte(pfn: U64, prot: np.uint64) -> U64:
 
 
 def swap_pte(slot: U64) -> U64:
-    """A swap entry for *slot* (uint64 below 2**50); never equal to a none entry."""
-    return (np.asarray(slot, dtype=np.uint64) + np.uint64(1)) << SWAP_SHIFT
+    """A swap entry of the first swap area for *slot* (uint64 below 2**50), its offset inverted; never equal to a none entry."""
+    return (~np.asarray(slot, dtype=np.uint64) << np.uint64(9)) & np.uint64((1 << 59) - (1 << 9))

@@ -68,25 +68,26 @@ SURE_SWAP: Final = 23
 SWP_UFFD_WP: Final = np.uint64(1 << 2)
 SWP_SOFT_DIRTY: Final = np.uint64(1 << 1)
 
-_TYPE_SHIFT: Final = np.uint64(59)
-_OFFSET_MASK: Final = np.uint64((1 << 59) - (1 << 9))
-_OFFSET_SHIFT: Final = np.uint64(9)
+#: where type and (inverted) offset stand
+TYPE_SHIFT: Final = np.uint64(59)
+OFFSET_MASK: Final = np.uint64((1 << 59) - (1 << 9))
+OFFSET_SHIFT: Final = np.uint64(9)
 _TYPES: Final = np.uint64(31)
 
 
 def swp_entry(kind: U64, offset: U64) -> U64:
     """The PTE of type *kind* and *offset* (uint64, below 2**50), as __swp_entry makes it."""
-    return (~offset << _OFFSET_SHIFT & _OFFSET_MASK) | kind << _TYPE_SHIFT
+    return (~offset << OFFSET_SHIFT & OFFSET_MASK) | kind << TYPE_SHIFT
 
 
 def swp_type(pte: U64) -> U64:
     """The type of entries that are not present; uint64."""
-    return pte >> _TYPE_SHIFT
+    return pte >> TYPE_SHIFT
 
 
 def swp_offset(pte: U64) -> U64:
     """Their offset; uint64."""
-    return (~pte & _OFFSET_MASK) >> _OFFSET_SHIFT
+    return (~pte & OFFSET_MASK) >> OFFSET_SHIFT
 
 
 def from_pagemap(words: U64) -> U64:

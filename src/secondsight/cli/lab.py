@@ -307,9 +307,14 @@ def compare_command(
     scenarios = [scenario_files.read(path) for path in files or []]
     left_out: dict[str, int] = {}
     if random:
-        has_sizes = (given or for_kernel(chosen.release)).has_sizes
+        profile_of = given or for_kernel(chosen.release)
+        has_sizes = profile_of.has_sizes
         made, generator = chance.scenarios(
-            random, seed, chance.mmu_of(mmu), sizes=has_sizes if sizes is None else sizes
+            random,
+            seed,
+            chance.mmu_of(mmu),
+            sizes=has_sizes if sizes is None else sizes,
+            guards=profile_of.has_guard,
         )
         scenarios += made
         left_out = dict(generator.excluded)

@@ -44,7 +44,11 @@ def run_command(
     wanted = [profile(name) for name in rules] if rules else None
     for path in files:
         scenario = read(path)
-        for each in wanted or [profile(name) for name in scenario.rules or PROFILES]:
+        profiles = wanted or [profile(name) for name in scenario.rules or PROFILES]
+        notes = {scenario.host.note(mthp_collapse=each.mthp_collapse) for each in profiles} - {None}
+        for note in notes:
+            typer.echo(f"{printable(path)}: {note}", err=True)
+        for each in profiles:
             answer = run(scenario, each, keep_states=states)
             if json:
                 sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")

@@ -163,12 +163,15 @@ def _judge(
 def feed(merged: batch.Merged, runs: Sequence[Run]) -> verbs.Scenario:
     """The merged scenario with what the kernel chose (*took*) written into its steps."""
     chosen = [{a.step: a.took for a in each.answers if a.took is not None} for each in runs]
+    placed = [{a.step: a.slots for a in each.answers if a.slots} for each in runs]
     steps: list[verbs.Verb] = []
     for step, origin in zip(merged.scenario.steps, merged.origin, strict=True):
         if isinstance(step, verbs.SwapOut | verbs.Age) and origin:
             k, i = origin[0]
             took = chosen[k].get(i)
             step = msgspec.structs.replace(step, took=took if isinstance(took, str) else "")
+            if isinstance(step, verbs.SwapOut):
+                step = msgspec.structs.replace(step, slots=placed[k].get(i, ()))
         elif isinstance(step, verbs.KsmMerge) and origin:
             named: dict[str, str] = {}
             for k, i in origin:

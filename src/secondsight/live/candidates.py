@@ -329,7 +329,9 @@ class _Selector:
         # __collapse_huge_page_isolate counts holes and zero pages against userfaultfd even for MADV_COLLAPSE; so does collapse_file.
         if vma.uffd_armed and populated + swapped < HPAGE_PMD_NR:
             return "userfaultfd is armed: the kernel fills no hole there"
-        if row >= 0 and (self.snapshot.columns.pte[row] & bits.UFFD_WP).any():
+        # Of an entry that is not present the bit is part of its offset.
+        entries = self.snapshot.columns.pte[max(row, 0)]
+        if row >= 0 and (bits.pte_present(entries) & ((entries & bits.UFFD_WP) != 0)).any():
             return "userfaultfd write-protects a page"
         return ""
 

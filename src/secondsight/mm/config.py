@@ -121,6 +121,17 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     knobs: Knobs = Knobs()
     sizes: Sizes = Sizes()
 
+    def note(self, *, mthp_collapse: bool) -> str | None:
+        """What the kernel would warn of once about this set-up, or None. *mthp_collapse*: the rule, collapse below 2 MiB.
+
+        mm/khugepaged.c collapse_max_ptes_none: pr_warn_once (7.2).
+        """
+        none = self.knobs.max_ptes_none
+        below = self.orders(advised=True) & ~(1 << PMD_ORDER)
+        if not mthp_collapse or not below or none in (0, KHUGEPAGED_MAX_PTES_LIMIT):
+            return None
+        return f"max_ptes_none={none} counts as 0 below 2 MiB: the kernel knows 0 and {KHUGEPAGED_MAX_PTES_LIMIT} alone there"
+
     def orders(self, *, advised: bool) -> int:
         """The orders that anonymous memory may have, as a mask (bit 9: 2 MiB); *advised*: the area has VM_HUGEPAGE.
 

@@ -28,6 +28,7 @@ from secondsight.mm.page import (
     map_pmd,
     map_pte,
 )
+from secondsight.mm.swap import COUNT, is_swap, slot_of
 from secondsight.mm.vma import Vm
 from secondsight.native import native
 
@@ -70,7 +71,9 @@ def _copy(f, r, parent, child, start, end, pinned, prot, copies):  # type: ignor
             child.pmd[block] = TABLE
         if entry:
             if not entry & (PRESENT | PROTNONE):
-                parent.swap[np.int64(entry >> np.uint64(14)) - 1] += 1
+                # copy_nonpresent_pte: markers that are errors go along.
+                if is_swap(entry):
+                    parent.swap[COUNT, slot_of(entry)] += 1
                 parent.pte[page] = entry & ~SWP_EXCLUSIVE
                 child.pte[page] = entry & ~SWP_EXCLUSIVE
             else:

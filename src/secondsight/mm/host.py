@@ -20,6 +20,7 @@ from secondsight.mm.mmu_notifier import Context
 from secondsight.mm.page import Frames
 from secondsight.mm.profiles import profile
 from secondsight.mm.rules import Rules
+from secondsight.mm.swap import CACHED, COUNT
 
 
 class Host:
@@ -36,7 +37,8 @@ class Host:
         self.r = compile_rules(self.rules, self.config)
         self.context = Context()
         self.frames = Frames()
-        self.swap = np.zeros(1024, np.int32)
+        #: The swap slots, as ``MmArrays.swap`` has them.
+        self.slots = np.zeros((3, 1024), np.int32)
         self.mms: dict[str, Mm] = {}
         self.content: dict[int, int] = {}
         self.khugepaged = Khugepaged(self)
@@ -60,16 +62,32 @@ class Host:
         for mm in self.mms.values():
             mm.refresh()
 
-    def swap_slots(self, count: int) -> np.ndarray:
-        """*count* free swap slots (int64), taken: each is named by one entry."""
-        free = np.flatnonzero(self.swap == 0)
-        if len(free) < count:
-            grown = np.zeros(2 * (len(self.swap) + count), np.int32)
-            grown[: len(self.swap)] = self.swap
-            self.swap = grown
+    @property
+    def swap(self) -> np.ndarray:
+        """How many entries name each swap slot, int32[slots]."""
+        return self.slots[COUNT]
+
+    def swap_slots(self, count: int, wanted: np.ndarray | None = None) -> np.ndarray:
+        """*count* swap slots (int64) in a row, aligned to *count* if that is a power of two and taken: each is named by one entry.
+
+        *wanted*: those that a kernel was seen to take.
+        """
+        if wanted is not None:
+            slots = wanted
+        else:
+            step = count if count & (count - 1) == 0 else 1
+            used = (self.slots[COUNT] != 0) | (self.slots[CACHED] != 0)
+            taken = np.flatnonzero(used)
+            first = next(
+                (at for at in range(0, len(used) - count + 1, step) if not used[at : at + count].any()),
+                -(-(int(taken[-1]) + 1 if len(taken) else 0) // step) * step,
+            )
+            slots = np.arange(first, first + count, dtype=np.int64)
+        if len(slots) and int(slots.max()) >= self.slots.shape[1]:
+            grown = np.zeros((3, 2 * (int(slots.max()) + 1)), np.int32)
+            grown[:, : self.slots.shape[1]] = self.slots
+            self.slots = grown
             for mm in self.mms.values():
                 mm.refresh()
-            free = np.flatnonzero(self.swap == 0)
-        slots = free[:count]
-        self.swap[slots] = 1
+        self.slots[COUNT, slots] += 1
         return slots

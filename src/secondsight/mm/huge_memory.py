@@ -30,6 +30,7 @@ from secondsight.mm.page import (
     N_FREE,
     REFERENCED,
     SWAPBACKED,
+    SWAPCACHE,
     TAIL,
     UNEVICTABLE,
     UPTODATE,
@@ -88,12 +89,15 @@ def _split_folio(f, r, head):  # type: ignore[no-untyped-def]
         | PAGE_DIRTY
         | YOUNG
         | IDLE
+        | SWAPCACHE
     )
+    # Each page keeps its place in the swap cache, and a reference for it.
+    cached = np.int64(1 if f.flags[head] & SWAPCACHE else 0)
     own = EXCLUSIVE | ZERO_FILLED
-    extra = f.refcount[head] - folio_mapcount(f, head)
+    extra = f.refcount[head] - folio_mapcount(f, head) - cached * pages
     for pfn in range(head, head + pages):
         f.flags[pfn] = (f.flags[pfn] & own) | inherited
-        f.refcount[pfn] = f.mapcount[pfn]
+        f.refcount[pfn] = f.mapcount[pfn] + cached
     f.refcount[head] += extra
     for pfn in range(head, head + pages):
         if f.refcount[pfn] == 0:
@@ -136,9 +140,9 @@ def split_folio(mm: MmLike, page: int, *, remap: bool = True) -> bool:
     if head == HUGE_ZERO_PFN:
         return False
     host.drain()
-    if int(f.refcount[head]) != int(folio_mapcount(f, head)):
-        return False
     pages = int(folio_nr_pages(f, head))
+    if int(f.refcount[head]) != int(folio_mapcount(f, head)) + (pages if f.flags[head] & SWAPCACHE else 0):
+        return False
     # Only fork gives a folio more mappings, and it keeps their addresses: they are all where these are.
     start = page - (pfn - head)
     sharing = [each for each in host.mms.values() if block < each.blocks]

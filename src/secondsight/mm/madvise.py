@@ -5,6 +5,7 @@ dontneed                notifiers, then the PTEs go; a huge PMD cut in part is s
 free                    notifiers, then each PTE clean and old, each page lazily freed (through a batch)
 cold                    PTE old, page unreferenced and inactive; no notifier is told or asked
 mergeable               the area's advice for KSM; unmergeable breaks what was merged
+guard_install           (6.13) every page a marker, on which every access fails; what was there goes first; guard_remove takes them away
 collapse                MADV_COLLAPSE: khugepaged.py
 """
 
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from secondsight.bits.pageflags import DIRTY as PAGE_DIRTY
-from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE
+from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE, TABLE
+from secondsight.bits.swap import MARKER_GUARD, MARKER_TYPE, swp_entry
 from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.huge_memory import is_large, split_block_pmd, split_folio
@@ -40,20 +42,25 @@ from secondsight.mm.page import (
     folio_nr_pages,
     head_of,
     unmap_pmd,
-    unmap_pte,
 )
+from secondsight.mm.swap import folio_free_swap, free_swap_entry, is_swap, unmap_anon
 from secondsight.mm.vma import Vm
 from secondsight.native import allocating, native
 
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
 
-Advice = Literal["hugepage", "nohugepage", "dontneed", "free", "cold", "mergeable", "unmergeable", "collapse"]
+Advice = Literal[
+    "hugepage", "nohugepage", "dontneed", "free", "cold", "mergeable", "unmergeable", "guard_install", "guard_remove", "collapse",
+]  # fmt: skip
+#: make_pte_marker(PTE_MARKER_GUARD).
+GUARD = swp_entry(np.full(1, MARKER_TYPE, np.uint64), np.full(1, MARKER_GUARD, np.uint64))[0]
 
 
 @native
-def zap_page_range(f, r, m, start, end):  # type: ignore[no-untyped-def]
-    """Unmap pages *start* to *end*; a huge PMD lies wholly inside (the caller split others). Page tables stay."""
+def zap_page_range(f, r, m, start, end, drops_markers):  # type: ignore[no-untyped-def]
+    """Unmap pages *start* to *end*; a huge PMD lies wholly inside (the caller split others). Page tables stay, and markers without
+    *drops_markers*."""
     page = start
     while page < end:
         block = page >> PMD_ORDER
@@ -69,11 +76,15 @@ def zap_page_range(f, r, m, start, end):  # type: ignore[no-untyped-def]
         entry = m.pte[page]
         if pmd and entry:
             if not entry & MAPPED:
-                m.swap[np.int64(entry >> np.uint64(14)) - 1] -= 1
+                # A marker stays unless the area goes (zap_drop_markers).
+                if not is_swap(entry) and not drops_markers:
+                    page += 1
+                    continue
+                free_swap_entry(f, m, entry)
             elif pfn_of(entry) != ZERO_PFN:
                 if vma_bits(m, page) & V_LOCKED:
                     munlock_folio(f, r, pfn_of(entry))
-                unmap_pte(f, pfn_of(entry))
+                unmap_anon(f, m, pfn_of(entry))
             m.pte[page] = 0
         page += 1
 
@@ -85,15 +96,15 @@ def split_edges(mm: Mm, start: int, end: int) -> None:
             split_block_pmd(mm, edge // HPAGE)
 
 
-def unmap(mm: Mm, start: int, end: int) -> None:
-    """zap_page_range_single: drain the LRU, tell the notifiers, unmap."""
+def unmap(mm: Mm, start: int, end: int, *, drops_markers: bool = True) -> None:
+    """zap_page_range_single: drain the LRU, tell the notifiers, unmap; markers too, if *drops_markers*."""
     split_edges(mm, start, end)
     host = mm.host
     f = host.frames.reserve(0, 0, end - start + 1024)
     lru_add_drain(f, host.r)
     mm.notifiers.invalidate_range(start, end)
     f = host.frames.reserve(0, 0, end - start + 1024)
-    zap_page_range(f, host.r, mm.arrays, start, end)
+    zap_page_range(f, host.r, mm.arrays, start, end, drops_markers)
 
 
 @native
@@ -127,8 +138,9 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
         if entry == 0:
             continue
         if not entry & MAPPED:
-            m.swap[np.int64(entry >> np.uint64(14)) - 1] -= 1
-            m.pte[page] = 0
+            if is_swap(entry):
+                free_swap_entry(f, m, entry)
+                m.pte[page] = 0
             continue
         pfn = pfn_of(entry)
         if pfn == ZERO_PFN:
@@ -138,6 +150,10 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
             # A shared page is left alone where it is dirty or in the swap cache.
             if folio_mapcount(f, pfn) != folio_nr_pages(f, pfn):
                 continue
+            if f.flags[pfn] & SWAPCACHE:
+                folio_free_swap(f, m, pfn)
+                if f.flags[pfn] & SWAPCACHE:
+                    continue
             f.flags[pfn] &= ~PAGE_DIRTY
         m.pte[page] = entry & ~(ACCESSED | DIRTY)
         flags = f.flags[pfn]
@@ -276,10 +292,12 @@ def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
     rules = mm.host.rules
     if advice == "free" and not rules.has_madv_free or advice == "cold" and not rules.has_madv_cold:
         return "EINVAL"
+    if advice in ("guard_install", "guard_remove") and not rules.has_guard:
+        return "EINVAL"
     for vma in list(mm.vmas.areas):
         low, high = max(start, vma.start), min(end, vma.end)
         if low < high:
-            if vma.flags & Vm.LOCKED and advice in ("dontneed", "free", "cold"):
+            if vma.flags & Vm.LOCKED and advice in ("dontneed", "free", "cold", "guard_install"):
                 return "EINVAL"
             if advice == "collapse":
                 errno = mm.host.khugepaged.madvise_collapse(mm, vma, low, high)
@@ -298,7 +316,7 @@ def _huge(flags: Vm) -> Vm:
 
 
 def _dontneed(mm: Mm, start: int, end: int) -> None:
-    unmap(mm, start, end)
+    unmap(mm, start, end, drops_markers=False)
     if mm.host.rules.dontneed_frees_tables:
         mm.arrays.pmd[-(-start // HPAGE) : end // HPAGE] = 0
 
@@ -311,6 +329,30 @@ def _free(mm: Mm, start: int, end: int) -> None:
     mm.notifiers.invalidate_range(start, end)
     for low, high in ranges_without_large(mm, start, end):
         _lazyfree(host.frames.arrays, host.r, mm.arrays, low, high)
+
+
+def _guard_install(mm: Mm, start: int, end: int) -> None:
+    """madvise_guard_install: pages *start* to *end*, all of one area, become guards.
+
+    Whatever but guards is mapped or swapped out there is zapped first, in one go over the whole range; an area gets its anon_vma.
+    """
+    vma = mm.vmas.at(start)
+    if not vma.anon_vma:
+        mm.vmas.set_anon(vma)
+    a = mm.arrays
+    blocks = np.arange(start, end) // HPAGE
+    here = np.where(a.pmd[blocks] == 0, np.uint64(0), a.pte[start:end])
+    if bool(((a.pmd[blocks] & PSE) != 0).any()) or bool(((here != 0) & (here != GUARD)).any()):
+        unmap(mm, start, end, drops_markers=False)
+    tables = np.unique(blocks)
+    a.pmd[tables[a.pmd[tables] == 0]] = TABLE
+    a.pte[start:end] = GUARD
+
+
+def _guard_remove(mm: Mm, start: int, end: int) -> None:
+    """madvise_guard_remove: guards go, everything else stays."""
+    pte = mm.arrays.pte[start:end]
+    pte[pte == GUARD] = 0
 
 
 def _make_cold(mm: Mm, start: int, end: int) -> None:
@@ -339,6 +381,8 @@ _ADVICE: dict[str, Callable[[Mm, int, int], None]] = {
     "dontneed": _dontneed,
     "free": _free,
     "cold": _make_cold,
+    "guard_install": _guard_install,
+    "guard_remove": _guard_remove,
     "mergeable": _mergeable,
     "unmergeable": _unmergeable,
 }

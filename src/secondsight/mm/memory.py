@@ -15,32 +15,25 @@ the notifiers run first, and is entered again with *notified* set for that page.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-import numpy.typing as npt
 
 from secondsight.bits.pte import (
     ACCESSED,
     DIRTY,
     MAPPED,
     NX,
-    PFN_MASK,
     PRESENT,
     PROTNONE,
     PSE,
     RW,
-    SPECIAL,
-    SWP_EXCLUSIVE,
     TABLE,
     USER,
 )
-from secondsight.geometry import BLOCK_MASK, MIN_ANON_ORDER, PAGE_SHIFT, PMD_ORDER
+from secondsight.geometry import BLOCK_MASK, MIN_ANON_ORDER, PMD_ORDER
 from secondsight.mm import page as pg
 from secondsight.mm.lru import (
     folio_add_lru,
     lru_add_drain,
-    mlock_folio,
     mlock_new_folio,
     munlock_folio,
     munlock_huge,
@@ -65,58 +58,32 @@ from secondsight.mm.page import (
     map_pte,
     put_page,
     unmap_pmd,
-    unmap_pte,
 )
-from secondsight.native import inlined, merged, native
-
-# What compiled code must know of the VMA behind a page (MmArrays.vma, one byte a block; MIXED: ask .vma_page, where START marks the
-# first page of an area, and the first that belongs to none).
-V_READ, V_WRITE, V_HUGE, V_LOCKED, V_MIXED, V_ADVISED, V_NEVER_HUGE, V_START = 1, 2, 4, 8, 16, 32, 64, 128
-
-#: vm_page_prot of an anonymous mapping: x86's protection_map has the accessed bit in every entry.
-PROT = PRESENT | USER | ACCESSED | NX
-PFN_SHIFT = np.uint64(PAGE_SHIFT)
-ZERO_PTE = PROT | SPECIAL
-HUGE_ZERO_PMD = PROT | PSE | (np.uint64(HUGE_ZERO_PFN) << PFN_SHIFT)
+from secondsight.mm.pgtable import FAULTS as FAULTS
+from secondsight.mm.pgtable import GUEST_FAULTS as GUEST_FAULTS
+from secondsight.mm.pgtable import HUGE_FAULTS as HUGE_FAULTS
+from secondsight.mm.pgtable import HUGE_ZERO_PMD as HUGE_ZERO_PMD
+from secondsight.mm.pgtable import PFN_SHIFT as PFN_SHIFT
+from secondsight.mm.pgtable import PROT as PROT
+from secondsight.mm.pgtable import V_ADVISED as V_ADVISED
+from secondsight.mm.pgtable import V_HUGE as V_HUGE
+from secondsight.mm.pgtable import V_LOCKED as V_LOCKED
+from secondsight.mm.pgtable import V_MIXED as V_MIXED
+from secondsight.mm.pgtable import V_NEVER_HUGE as V_NEVER_HUGE
+from secondsight.mm.pgtable import V_READ as V_READ
+from secondsight.mm.pgtable import V_START as V_START
+from secondsight.mm.pgtable import V_WRITE as V_WRITE
+from secondsight.mm.pgtable import ZERO_PTE as ZERO_PTE
+from secondsight.mm.pgtable import MmArrays as MmArrays
+from secondsight.mm.pgtable import pfn_of as pfn_of
+from secondsight.mm.pgtable import vma_bits as vma_bits
+from secondsight.mm.swap import folio_free_swap, swap_in, unmap_anon
+from secondsight.native import merged, native
 
 # Answers of a compiled access beside "all done" (the number of pages) and "notify first" (an index).
 NOT_PERMITTED = -1
 # Answers of one page's access.
 ACCESS_DONE, ACCESS_NOTIFY, ACCESS_DENIED = 0, 1, 2
-
-
-class MmArrays(NamedTuple):
-    """One mm_struct's page tables, as compiled code takes them.
-
-    pmd uint64[blocks]; pte uint64[blocks * 512], valid where the block's pmd is a table; vma uint8[blocks] and vma_page uint8[pages or
-    0]: the V_ bits; swap int32[slots]: how many entries name each swap slot (the host's); n int64[8]: [stopped page's reason, next swap
-    slot's hint, huge faults, page faults, a guest's faults].
-    """
-
-    pmd: npt.NDArray[np.uint64]
-    pte: npt.NDArray[np.uint64]
-    vma: npt.NDArray[np.uint8]
-    vma_page: npt.NDArray[np.uint8]
-    swap: npt.NDArray[np.int32]
-    n: npt.NDArray[np.int64]
-
-
-HUGE_FAULTS, FAULTS, GUEST_FAULTS = 2, 3, 4
-
-
-@inlined
-def pfn_of(entry):  # type: ignore[no-untyped-def]
-    """The frame an entry names, as a signed index."""
-    return np.int64((entry & PFN_MASK) >> PFN_SHIFT)
-
-
-@inlined
-def vma_bits(m, page):  # type: ignore[no-untyped-def]
-    """The V_ bits of the VMA that holds *page*."""
-    bits = m.vma[page >> PMD_ORDER]
-    if bits & V_MIXED:
-        return np.int64(m.vma_page[page])
-    return np.int64(bits)
 
 
 @merged
@@ -271,34 +238,6 @@ def map_new_large(f, r, m, first, order, in_fault):  # type: ignore[no-untyped-d
 
 
 @native
-def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
-    """do_swap_page with a synchronous device and no other owner of the slot: straight from swap, no swap cache."""
-    m.n[FAULTS] += 1
-    bits = vma_bits(m, page)
-    slot = np.int64(m.pte[page] >> np.uint64(14)) - 1
-    m.swap[slot] -= 1
-    # A store to a slot that others name too gets a copy; what was swapped in stays behind in the swap cache.
-    shared = m.swap[slot] > 0
-    exclusive = not shared and (r.swapin_bypasses_cache or m.pte[page] & SWP_EXCLUSIVE)
-    pfn = alloc_page(f)
-    f.flags[pfn] = NEW_ANON
-    if r.new_anon_active or (r.refault_activates and not r.mglru and not (write and shared)):
-        # workingset_refault, before the page reaches the LRU; a reclaimed page's shadow is always recent here.
-        f.flags[pfn] |= pg.ACTIVE
-    folio_add_lru(f, r, pfn, in_fault)
-    if bits & V_LOCKED and r.swapin_mlocks:
-        mlock_folio(f, r, pfn)
-    prot = PROT
-    if write:
-        prot |= RW | DIRTY
-    elif not exclusive and not shared:
-        f.flags[pfn] &= ~EXCLUSIVE
-    elif r.swapin_writable and bits & V_WRITE and not shared:
-        prot |= RW
-    install(f, m, page, pfn, prot)
-
-
-@native
 def _only_here(f, m, page, head):  # type: ignore[no-untyped-def]
     """Is every reference to the folio a PTE of this process, more than one (__wp_can_reuse_large_anon_folio)?
 
@@ -329,8 +268,11 @@ def _can_reuse(f, r, m, page, pfn):  # type: ignore[no-untyped-def]
         return False
     if not flags & LRU:
         lru_add_drain(f, r)
-    cached = 1 if f.flags[head] & SWAPCACHE else 0
-    return f.refcount[head] <= 1 + cached
+    if f.flags[head] & SWAPCACHE:
+        if f.refcount[head] > 2:
+            return False
+        folio_free_swap(f, m, head)
+    return f.refcount[head] <= 1
 
 
 @merged
@@ -381,24 +323,38 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
     if pte == 0:
         _anonymous(f, r, m, page, write)
     elif not pte & PRESENT:
-        swap_in(f, r, m, page, write, True)
-    else:
-        # A write to a present read-only page: do_wp_page.
-        old = pfn_of(pte)
-        if old != ZERO_PFN and _can_reuse(f, r, m, page, old):
-            f.flags[old] |= EXCLUSIVE
-            m.pte[page] = pte | RW | ACCESSED | DIRTY
-            return ACCESS_DONE
-        if not told:
-            return ACCESS_NOTIFY
         m.n[FAULTS] += 1
-        pfn = new_anon(f, r, bits, True)
-        if old != ZERO_PFN:
-            if bits & V_LOCKED:
-                munlock_folio(f, r, old)
-            unmap_pte(f, old)
-        install(f, m, page, pfn, PROT | RW | DIRTY)
+        if not swap_in(f, r, m, page, write, True):
+            return ACCESS_DENIED
+        if write and not m.pte[page] & RW:
+            # Nobody has the page that was read in but the process: no secondary MMU maps it here.
+            _do_wp_page(f, r, m, page)
+    else:
+        # A write to a present read-only page.
+        old = pfn_of(pte)
+        if (old == ZERO_PFN or not _can_reuse(f, r, m, page, old)) and not told:
+            return ACCESS_NOTIFY
+        _do_wp_page(f, r, m, page)
     return ACCESS_DONE
+
+
+@native
+def _do_wp_page(f, r, m, page):  # type: ignore[no-untyped-def]
+    """do_wp_page of a present read-only entry: the sole owner writes in place, everybody else gets a copy (wp_page_copy)."""
+    pte = m.pte[page]
+    old = pfn_of(pte)
+    if old != ZERO_PFN and _can_reuse(f, r, m, page, old):
+        f.flags[old] |= EXCLUSIVE
+        m.pte[page] = pte | RW | ACCESSED | DIRTY
+        return
+    m.n[FAULTS] += 1
+    bits = vma_bits(m, page)
+    pfn = new_anon(f, r, bits, True)
+    if old != ZERO_PFN:
+        if bits & V_LOCKED:
+            munlock_folio(f, r, old)
+        unmap_anon(f, m, old)
+    install(f, m, page, pfn, PROT | RW | DIRTY)
 
 
 @native
@@ -435,7 +391,7 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
     pfn = new_anon(f, r, bits, True)
     if bits & V_LOCKED:
         munlock_folio(f, r, old)
-    unmap_pte(f, old)
+    unmap_anon(f, m, old)
     install(f, m, page, pfn, PROT)
     return ACCESS_DONE
 

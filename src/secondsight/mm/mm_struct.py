@@ -1,7 +1,7 @@
 """``struct mm_struct``: one process's address space, and the accesses that go through it.
 
 Pages are numbered from 0 in the area's order, 512 to a block. ``numbers`` gives the true number of each block
-in the address space where blocks are not adjacent (a trace's touched blocks): areas never reach across a gap.
+in the address space where blocks are not adjacent (a trace's touched blocks): one area holds them all, gaps and all, until advice cuts it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Mm:
             pte=np.zeros(blocks * HPAGE, np.uint64),
             vma=np.zeros(blocks, np.uint8),
             vma_page=np.zeros(0, np.uint8),
-            swap=host.swap,
+            swap=host.slots,
             n=np.zeros(8, np.int64),
         )
         #: Whether a fault may ever have mapped a huge page or the huge zero page here.
@@ -99,7 +99,7 @@ class Mm:
         if self.fault_huge is not None:
             self.arrays.vma[~self.fault_huge] &= np.uint8(255 ^ memory.V_HUGE)
         self._may_huge = bool((self.arrays.vma & np.uint8(memory.V_HUGE | memory.V_MIXED)).any())
-        self.arrays = self.arrays._replace(vma_page=pages, swap=self.host.swap)
+        self.arrays = self.arrays._replace(vma_page=pages, swap=self.host.slots)
 
     def change_areas(self, start: int, end: int, change: Callable[[Vm], Vm]) -> None:
         """Give pages *start* to *end* new vm_flags; an area that grows by vma_merge may be registered with khugepaged.
@@ -184,7 +184,8 @@ class Mm:
     def _large_faults(self, pages: Pages) -> int:
         """At most how many pages accesses to *pages* allocate in large folios below the PMD's order."""
         r = self.host.r
-        return len(np.unique(pages // HPAGE)) * HPAGE if r.orders_plain | r.orders_advised else 0
+        # A block's pages may be allocated anew twice: a folio that comes back from swap may be too large to be written in place.
+        return 2 * len(np.unique(pages // HPAGE)) * HPAGE if r.orders_plain | r.orders_advised else 0
 
     def cpu_access(self, pages: Pages, *, write: bool, value: int | None = None) -> None:
         """The process loads or stores *pages* (int64, any order, repetition allowed) through the primary page table.

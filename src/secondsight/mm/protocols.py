@@ -47,7 +47,7 @@ class HostLike(Protocol):
     rules: Rules
     r: R
     frames: Frames
-    swap: npt.NDArray[np.int32]
+    slots: npt.NDArray[np.int32]
     content: dict[int, int]
     context: Any
 
@@ -62,8 +62,8 @@ class HostLike(Protocol):
     def drain(self) -> None:
         """lru_add_drain_all."""
 
-    def swap_slots(self, count: int) -> npt.NDArray[np.int64]:
-        """*count* free swap slots, taken."""
+    def swap_slots(self, count: int, wanted: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+        """*count* free swap slots in a row, or those *wanted*, taken."""
 
 
 class MmLike(Protocol):

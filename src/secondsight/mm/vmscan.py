@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import ACCESSED, DIRTY, PSE, RW, SWP_EXCLUSIVE, swap_pte
+from secondsight.bits.pte import ACCESSED, DIRTY, PSE, RW, SWP_EXCLUSIVE
+from secondsight.bits.swap import swp_entry
 from secondsight.mm.huge_memory import split_block_pmd, split_folio
 from secondsight.mm.madvise import ranges_without_large, unmap
 from secondsight.mm.memory import pfn_of
@@ -30,14 +31,18 @@ from secondsight.mm.page import (
     MLOCKED,
     REFERENCED,
     SWAPBACKED,
+    SWAPCACHE,
     TAIL,
     YOUNG,
+    ZERO_FILLED,
     ZERO_PFN,
     folio_mapcount,
     folio_nr_pages,
+    head_of,
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
+from secondsight.mm.swap import CACHED, CONTENT, CONTENT_ZERO, ZEROMAP
 from secondsight.mm.vma import Vm
 from secondsight.native import native
 
@@ -55,7 +60,7 @@ class PagedOut(NamedTuple):
 
 
 def can_swap(mm: Mm, page: int) -> bool:
-    """Could reclaim take this page: small, anonymous, mapped once, on the LRU, not locked in memory, not pinned?"""
+    """Could reclaim take this page: small, anonymous, mapped once, on the LRU, not locked in memory? A pin does not keep it from that."""
     f = mm.host.frames.arrays
     if not mm.arrays.pmd[page // HPAGE] or mm.arrays.pmd[page // HPAGE] & PSE:
         return False
@@ -63,18 +68,19 @@ def can_swap(mm: Mm, page: int) -> bool:
     if pfn <= ZERO_PFN:
         return False
     flags = f.flags[pfn]
-    return bool(
-        flags & LRU and not flags & (HEAD | TAIL | MLOCKED) and f.mapcount[pfn] == 1 and f.refcount[pfn] == 1
-    )
+    return bool(flags & LRU and not flags & (HEAD | TAIL | MLOCKED) and f.mapcount[pfn] == 1)
 
 
-def swap_out(mm: Mm, pages: Pages, took: Pages | None = None) -> PagedOut:
+def swap_out(mm: Mm, pages: Pages, took: Pages | None = None, slots: Pages | None = None) -> PagedOut:
     """MADV_PAGEOUT of each run of *pages*; a locked area ends its run (can_madv_lru_vma).
 
-    *took*: what a kernel really took, where that was recorded; without, all goes that can.
+    *took*: what a kernel really took, where that was recorded; without, all goes that can. *slots*: the swap slot of each of these, where
+    they were seen: in which row they are decides what comes back at once.
     """
     mm.host.drain()
-    reclaim = _Reclaim(mm, None if took is None else set(took.tolist()))
+    recorded = None if took is None else set(took.tolist())
+    placed = {} if took is None or slots is None else dict(zip(took.tolist(), slots.tolist(), strict=True))
+    reclaim = _Reclaim(mm, recorded, placed)
     errno: str | None = None
     for start, end in _runs(pages):
         for vma in list(mm.vmas.areas):
@@ -95,13 +101,35 @@ def _runs(pages: Pages) -> list[tuple[int, int]]:
 
 
 @native
-def _to_swap(f, m, first, slots):  # type: ignore[no-untyped-def]
-    """try_to_unmap: a swap entry in the place of each page from *first* on."""
-    for i in range(len(slots)):
+def _to_swap(f, m, first, slots, entries):  # type: ignore[no-untyped-def]
+    """add_to_swap, try_to_unmap, and the end of pageout: *entries* in the places of the pages from *first* on, for their *slots*.
+
+    A page that somebody still holds stays in the swap cache, mapped nowhere (pageout: is_page_cache_freeable).
+    """
+    count = len(slots)
+    zeroes = 0
+    for i in range(count):
+        zeroes += f.flags[pfn_of(m.pte[first + i])] & ZERO_FILLED != 0
+    for i in range(count):
         pfn = pfn_of(m.pte[first + i])
+        head = head_of(f, pfn)
+        m.swap[CONTENT, slots[i]] = 0
+        if f.flags[pfn] & ZERO_FILLED:
+            m.swap[CONTENT, slots[i]] = CONTENT_ZERO | (ZEROMAP if zeroes == count else 0)
         alone = SWP_EXCLUSIVE if f.flags[pfn] & EXCLUSIVE else np.uint64(0)
+        f.flags[pfn] &= ~EXCLUSIVE
+        m.pte[first + i] = entries[i] | alone
+        if f.flags[head] & SWAPCACHE:
+            if count == 1 and f.refcount[pfn] == 2:
+                # It leaves the cache, which alone had it beside this mapping; its slot stays.
+                m.swap[CACHED, slots[i]] = 0
+                f.flags[head] &= ~SWAPCACHE
+                f.refcount[pfn] -= 1
+        elif count == 1 and f.refcount[pfn] > 1:
+            m.swap[CACHED, slots[i]] = pfn
+            f.flags[pfn] |= SWAPCACHE | PAGE_DIRTY
+            f.refcount[pfn] += 1
         unmap_pte(f, pfn)
-        m.pte[first + i] = slots[i] | alone
 
 
 @native
@@ -135,9 +163,12 @@ def _discard(f, m, first, head, batches):  # type: ignore[no-untyped-def]
 class _Reclaim:
     """One MADV_PAGEOUT: *gone* grows."""
 
-    def __init__(self, mm: Mm, recorded: set[int] | None) -> None:
+    def __init__(self, mm: Mm, recorded: set[int] | None, placed: dict[int, int]) -> None:
         self.mm = mm
         self.recorded = recorded
+        self.placed = placed
+        #: Pinned for DMA: reclaim leaves them mapped (folio_maybe_dma_pinned).
+        self.pinned = {int(head) for each in mm.host.mms.values() for head in each.dma_pinned()}
         self.rules = mm.host.rules
         self.gone: list[int] = []
 
@@ -173,11 +204,17 @@ class _Reclaim:
             self._put_back(pfn, referenced=True)
         elif not flags[pfn] & SWAPBACKED:
             self.mm.notifiers.invalidate_range(page, page + 1)
-            self._lazily_freed(page, pfn)
-        elif self.recorded is not None and page not in self.recorded:
+            if self.mm.host.frames.arrays.refcount[pfn] > 1:
+                self._lazily_freed_and_held(page, pfn, 1)
+            else:
+                self._lazily_freed(page, pfn)
+        elif pfn in self.pinned or (self.recorded is not None and page not in self.recorded):
             self._put_back(pfn)
         else:
+            held = self.mm.host.frames.arrays.refcount[pfn] > (2 if flags[pfn] & SWAPCACHE else 1)
             self._swap(page, 1)
+            if held:
+                self._put_back(pfn)
 
     def _large(self, page: int, head: int, pages: int) -> None:
         """A large folio of *pages* that PTEs map, in order from *page* on."""
@@ -190,12 +227,12 @@ class _Reclaim:
         if not f.flags[head] & SWAPBACKED:
             self.mm.notifiers.invalidate_range(page, page + pages)
             if pinned:
-                f.flags[head] |= SWAPBACKED
-                self._put_back(head, active=True)
+                self._lazily_freed_and_held(page, head, pages)
             else:
                 self._lazily_freed(page, head)
         else:
-            self._put_back(head)
+            # Not to be split: activate_locked.
+            self._put_back(head, active=pinned and head not in self.pinned)
             if not pinned:
                 self._whole_or_in_pieces(page, pages)
 
@@ -214,7 +251,7 @@ class _Reclaim:
         if young:
             self._put_back(head, referenced=True)
         elif f.flags[head] & SWAPBACKED:
-            self._put_back(head)
+            self._put_back(head, active=pinned and head not in self.pinned)
             if not pinned:
                 self._whole_or_in_pieces(page, HPAGE)
         else:
@@ -247,6 +284,15 @@ class _Reclaim:
         if went < count:
             self._put_back(head, active=True)
 
+    def _lazily_freed_and_held(self, page: int, head: int, pages: int) -> None:
+        """The same where somebody holds the folio: it stays mapped, and active; swap-backed again, or (later) only if it is dirty."""
+        f, entries = self.mm.host.frames.arrays, self.mm.arrays.pte[page : page + pages]
+        if bool((entries & DIRTY).any()):
+            f.flags[head] |= PAGE_DIRTY
+        if f.flags[head] & PAGE_DIRTY or not self.rules.lazyfree_held_stays:
+            f.flags[head] |= SWAPBACKED
+        self._put_back(head, active=True)
+
     def _lazily_freed_pmd(self, block: int, head: int, pinned: bool) -> None:
         """__discard_anon_folio_pmd_locked: the huge page goes with its table, or stays huge."""
         mm, f = self.mm, self.mm.host.frames.arrays
@@ -265,7 +311,7 @@ class _Reclaim:
     def _whole_or_in_pieces(self, page: int, pages: int) -> None:
         """Swap space for all of a large folio lets it go unsplit; else it is split first, and its pages go one by one."""
         every = range(page, page + pages)
-        if self.recorded is None or self.recorded.issuperset(every):
+        if self.recorded is None or (self.recorded.issuperset(every) and self._in_a_row(page, pages)):
             split_folio(self.mm, page, remap=False)
             self._swap(page, pages)
         elif not self.recorded.isdisjoint(every):
@@ -274,9 +320,23 @@ class _Reclaim:
                 if can_swap(self.mm, each):
                     self._small(each, self.mm.pfn(each))
 
+    def _in_a_row(self, page: int, pages: int) -> bool:
+        """Did the kernel give the folio's pages one aligned row of slots (folio_alloc_swap), so that it went whole?"""
+        if not self.placed:
+            return True
+        first = self.placed[page]
+        return first % pages == 0 and all(self.placed[page + i] == first + i for i in range(pages))
+
     def _swap(self, page: int, count: int) -> None:
-        host = self.mm.host
+        host, f = self.mm.host, self.mm.host.frames.arrays
         self.mm.notifiers.invalidate_range(page, page + count)
-        slots = swap_pte(host.swap_slots(count).astype(np.uint64))
-        _to_swap(host.frames.reserve(0, 0, count + 64), self.mm.arrays, page, slots)
+        wanted = None
+        if f.flags[self.mm.folio(page)] & SWAPCACHE:
+            # It has its slots still.
+            wanted = np.flatnonzero(host.slots[CACHED] == self.mm.pfn(page))
+        elif self.placed:
+            wanted = np.array([self.placed[page + i] for i in range(count)], np.int64)
+        slots = host.swap_slots(count, wanted)
+        entries = swp_entry(np.zeros(count, np.uint64), slots.astype(np.uint64))
+        _to_swap(host.frames.reserve(0, 0, count + 64), self.mm.arrays, page, slots, entries)
         self.gone.extend(range(page, page + count))

@@ -12,6 +12,7 @@ import msgspec
 
 from secondsight import output
 from secondsight.errors import InputError, UsageError
+from secondsight.mm.config import Sizes
 from secondsight.scenario import pages, verbs
 
 __all__ = ["check", "read", "write"]
@@ -42,6 +43,8 @@ def decode(text: bytes, source: str, *, toml: bool) -> verbs.Scenario:
         scenario = decoder(text, type=verbs.Scenario)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at ")
+        if where.strip("`").endswith(".sizes") and "unknown field" in message:
+            message += f"; the sizes are {', '.join(Sizes.__struct_encode_fields__)}"
         raise InputError(source, where.strip("`"), message) from None
     except UsageError as error:
         raise InputError(source, "host", str(error)) from None

@@ -30,24 +30,12 @@ _SWITCHES: tuple[SizeEnabled, ...] = ("always", "always", "madvise", "inherit")
 
 #: What is never generated, and why no model can predict it.
 EXCLUSIONS: dict[str, str] = {
-    "swap_out while a child lives, fork after swap_out": (
-        "a slot that two processes name is read through the swap cache, with as many neighbours as swap_vma_readahead "
-        "guesses from earlier hits (mm/swap_state.c, mm/memory.c do_swap_page: __swap_count(entry) == 1)"
-    ),
-    "swap_out while pages are pinned": (
-        "a pinned page is unmapped but stays in the swap cache until reclaim or its next fault frees the slot "
-        "(mm/vmscan.c __remove_mapping, mm/memory.c should_try_to_free_swap)"
-    ),
     "ksm_merge where a huge page was, or what mlock faulted in": (
         "hundreds of zero-filled pages exceed max_page_sharing, and which copies share which page follows the moments "
         "at which ksmd's chains are pruned (mm/ksm.c stable_node_dup)"
     ),
-    "swap_out where sizes below 2 MiB are on": (
-        "a fault brings back as many pages at once as have swap slots in a row, aligned as their pages are "
-        "(mm/memory.c thp_swap_suitable_orders, can_swapin_thp, 6.12): which slots a page got is not recorded"
-    ),
 }
-_SHARED_SLOTS, _PINNED_SLOTS, _MANY_EQUAL, _LARGE_SLOTS = EXCLUSIONS
+(_MANY_EQUAL,) = EXCLUSIONS
 
 
 @dataclass
@@ -57,7 +45,6 @@ class _State:
     blocks: int
     vm: bool
     mmu: str
-    sizes: bool = False
     steps: list[v.Verb] = field(default_factory=list)
     pins: list[str] = field(default_factory=list)
     slots: list[v.Slot] = field(default_factory=list)
@@ -68,19 +55,28 @@ class _State:
     alike: bool = False
     merged: bool = False
     protected: bool = False
+    guarded: bool = False
 
 
 class Generator:
     """Scenarios from one seed; ``excluded`` counts what was left out by name."""
 
     def __init__(
-        self, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None, sizes: bool = False
+        self,
+        seed: int,
+        mmu: Mmu = "npt",
+        *,
+        mglru: bool | None = None,
+        sizes: bool = False,
+        guards: bool = False,
     ) -> None:
-        """*mglru* None: either, by group. *sizes*: hugepages-*kB/enabled are drawn too, by group."""
+        """*mglru* None: either, by group. *sizes*: hugepages-*kB/enabled are drawn too, by group. *guards*: the kernel has
+        guard regions."""
         self.rng = random.Random(seed)
         self.mmu: Mmu = mmu
         self.mglru = mglru
         self.sizes = sizes
+        self.guards = guards
         self.excluded: Counter[str] = Counter()
         self.steps = 0
 
@@ -122,7 +118,7 @@ class Generator:
         r = self.rng
         s = _State(blocks=2 if r.random() < 0.15 else 1, vm=r.random() < 0.75, mmu=self.mmu)
         # A large folio's pages that nobody stored to are all equal.
-        s.alike = s.sizes = host.sizes.parts
+        s.alike = host.sizes.parts
         self._populate(s)
         for _ in range(r.randint(0, 6)):
             self._live(s)
@@ -246,7 +242,7 @@ class Generator:
         name = f"p{len(s.steps)}"
         s.pins.append(name)
         # Registering a buffer with io_uring is all or nothing: not where something may be denied.
-        write = not s.protected and self.rng.random() < 0.4
+        write = not s.protected and not s.guarded and self.rng.random() < 0.4
         s.steps.append(v.Pin("vm", self._some(s, most=32), name, write=write))
         return True
 
@@ -288,12 +284,6 @@ class Generator:
         return True
 
     def _do_swap(self, s: _State) -> bool:
-        if s.sizes:
-            self.excluded[_LARGE_SLOTS] += 1
-            return False
-        if s.forked or s.pins:
-            self.excluded[_SHARED_SLOTS if s.forked else _PINNED_SLOTS] += 1
-            return False
         s.swapped = True
         s.steps.append(v.SwapOut("vm", self._some(s)))
         return True
@@ -307,9 +297,6 @@ class Generator:
                 s.steps.append(v.CpuWrite(child, self._some(s)))
                 s.forked.append(child)
             return True
-        if s.swapped:
-            self.excluded[_SHARED_SLOTS] += 1
-            return False
         child = f"c{len(s.steps)}"
         s.forked.append(child)
         s.steps.append(v.Fork("vm", child))
@@ -351,6 +338,16 @@ class Generator:
         ]
         return True
 
+    def _do_guard(self, s: _State) -> bool:
+        if not self.guards:
+            return False
+        install = not s.guarded or self.rng.random() < 0.4
+        s.guarded = True
+        s.steps.append(
+            v.Madvise("vm", self._some(s, most=64), "guard_install" if install else "guard_remove")
+        )
+        return True
+
     def _do_split(self, s: _State) -> bool:
         verb = v.SplitPmd if self.rng.random() < 0.5 else v.SplitHuge
         s.steps.append(verb("vm", str(self.rng.randrange(s.blocks))))
@@ -360,6 +357,7 @@ class Generator:
 _WEIGHTS = {
     "guest": 30, "cpu": 16, "clear_refs": 14, "age": 6, "pin": 5, "io": 5, "advice": 8, "collapse": 1, "protect": 4,
     "lock": 3, "swap": 4, "fork": 4, "slot": 5, "ksm": 1, "split": 1,
+    "guard": 3,
 }  # fmt: skip
 _DO: dict[str, Callable[[Generator, _State], bool]] = {
     name: getattr(Generator, f"_do_{name}") for name in _WEIGHTS
@@ -373,10 +371,16 @@ def mmu_of(machine: str) -> Mmu:
 
 
 def scenarios(
-    count: int, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None, sizes: bool = False
+    count: int,
+    seed: int,
+    mmu: Mmu = "npt",
+    *,
+    mglru: bool | None = None,
+    sizes: bool = False,
+    guards: bool = False,
 ) -> tuple[list[v.Scenario], Generator]:
     """*count* scenarios from *seed*, in groups that share a host; and the generator, for what it left out."""
-    generator = Generator(seed, mmu, mglru=mglru, sizes=sizes)
+    generator = Generator(seed, mmu, mglru=mglru, sizes=sizes, guards=guards)
     out: list[v.Scenario] = []
     while len(out) < count:
         host = generator.host()

@@ -203,7 +203,12 @@ class Runner:
 
     def _do_swap_out(self, step: verbs.SwapOut) -> None:
         took = None if step.took is None else self._pages(step, step.took)
-        out = vmscan.swap_out(self._mm(step), self._pages(step), took)
+        slots = np.array([at + i for at, count in step.slots for i in range(count)], np.int64)
+        if took is not None and len(slots) not in (0, len(took)):
+            raise UsageError(
+                f"{len(slots)} slots for {len(took)} pages that went to swap: give one for each, or none"
+            )
+        out = vmscan.swap_out(self._mm(step), self._pages(step), took, slots if len(slots) else None)
         self._answer(errno=out.errno, took=page_text.format(np.sort(out.gone)))
 
     def _do_age(self, step: verbs.Age) -> None:
@@ -317,7 +322,12 @@ class Runner:
         swapin = isolate = None
         if attempt.swapped_in is not None:
             referenced = int(visit.scan.referenced[visit.row])
-            succeeded = attempt.status != ScanResult.EXCEED_SWAP_PTE
+            # Only what swap-in itself ends an attempt with: isolate has not begun.
+            ended = attempt.isolate is None and attempt.status in (
+                ScanResult.EXCEED_SWAP_PTE,
+                ScanResult.FAIL,
+            )
+            succeeded = not ended
             swapin = SwapinEvent(swapped_in=attempt.swapped_in, referenced=referenced, ret=int(succeeded))
         if attempt.isolate is not None:
             isolate = IsolateEvent(

@@ -2,7 +2,7 @@
 
 The model hands in its own arrays, the lab what it read from kernel memory; comparing the two is comparing text.
 
-    primary entry     -  none           S  swap entry, or another that is not present
+    primary entry     -  none           S  swap entry, or another that is not present (G: a guard)
                       P  present (N: PROT_NONE), then W writable, A accessed, D dirty, H huge
     secondary entry   P  present (T: access-tracked), then W writable, Y young, H large; all of a page's entries sorted and
                       joined by a comma; empty: KVM maps nothing there
@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits import pageflags, pte, spte
+from secondsight.bits import pageflags, pte, spte, swap
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.scenario.results import PageState
 
@@ -44,18 +44,21 @@ def per_page(pmd: U64, table: U64) -> U64:
 
 def pte_texts(entries: U64, huge: npt.NDArray[np.bool_]) -> list[str]:
     """The text of each primary entry (uint64[n]; *huge* bool[n]: it is a PMD leaf)."""
+    guard = swap.kinds(entries) == swap.EntryKind.GUARD
     kind = np.select(
-        [entries == 0, ~pte.pte_present(entries), (entries & pte.PRESENT) == 0], [0, 1, 2], default=3
+        [entries == 0, guard, ~pte.pte_present(entries), (entries & pte.PRESENT) == 0],
+        [0, 4, 1, 2],
+        default=3,
     )
     code = kind * 16 + np.where(
-        kind < 2,
+        (kind < 2) | guard,
         0,
         pte.pte_write(entries) * 8 + pte.pte_young(entries) * 4 + pte.pte_dirty(entries) * 2 + huge * 1,
     )
     names = [
-        ("-", "S", "N", "P")[c >> 4]
+        ("-", "S", "N", "P", "G")[c >> 4]
         + "".join(name for bit, name in ((8, "W"), (4, "A"), (2, "D"), (1, "H")) if c & bit)
-        for c in range(64)
+        for c in range(80)
     ]
     return [names[c] for c in code.tolist()]
 

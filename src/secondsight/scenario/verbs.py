@@ -158,7 +158,16 @@ class Madvise(_Verb, frozen=True, tag="madvise"):
     space: str
     pages: str
     advice: Literal[
-        "hugepage", "nohugepage", "dontneed", "free", "cold", "mergeable", "unmergeable", "collapse"
+        "hugepage",
+        "nohugepage",
+        "dontneed",
+        "free",
+        "cold",
+        "mergeable",
+        "unmergeable",
+        "guard_install",
+        "guard_remove",
+        "collapse",
     ]
 
 
@@ -185,12 +194,14 @@ class Munlock(_Verb, frozen=True, tag="munlock"):
 
 
 class SwapOut(_Verb, frozen=True, tag="swap_out"):
-    """Ask the kernel to reclaim these pages (MADV_PAGEOUT). Which pages went is the kernel's choice: a lab run records it in
-    *took*, and the model obeys; without *took* all of them go that can."""
+    """Ask the kernel to reclaim these pages (MADV_PAGEOUT). Which pages went is the kernel's choice: a lab run records it in *took*, and
+    the swap slots that these got in *slots* (runs of (first, how many)), and the model obeys; without *took* all of them go that can, and
+    without *slots* to the first that are free."""
 
     space: str
     pages: str
     took: str | None = None
+    slots: tuple[tuple[int, int], ...] = ()
 
 
 class Age(_Verb, frozen=True, tag="age"):

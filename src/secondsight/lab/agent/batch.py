@@ -174,6 +174,7 @@ class Batch:
     def _step(self, step: int, verb: v.Verb) -> None:
         errno: str | None = None
         took: str | dict[str, str] | None = None
+        slots: tuple[tuple[int, int], ...] = ()
         match verb:
             case v.Scan():
                 for _ in range(verb.passes):
@@ -203,8 +204,9 @@ class Batch:
                 space = self.spaces[verb.space]
                 answer = space.ask({"do": "verb", "verb": msgspec.msgpack.encode(verb)})
                 errno, took = answer["errno"], answer["took"]
+                slots = tuple((int(first), int(count)) for first, count in answer["slots"])
         if errno is not None or took is not None:
-            self.answers.append(StepAnswer(step, errno, took))
+            self.answers.append(StepAnswer(step, errno, took, slots))
 
     def _knobs(self, verb: v.SetKnobs) -> None:
         for name in ("max_ptes_none", "max_ptes_swap", "max_ptes_shared"):

@@ -64,6 +64,8 @@ ADVICE = {
     "cold": 20,
     "pageout": 21,
     "collapse": 25,
+    "guard_install": 102,
+    "guard_remove": 103,
 }
 PROT = {"none": 0, "r": 1, "rw": 3}
 # arch/x86/entry/syscalls/syscall_64.tbl

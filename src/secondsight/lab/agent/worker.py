@@ -33,6 +33,7 @@ ADDRESS = "\0secondsight"
 """The agent listens here (an abstract Unix socket)."""
 
 PM_PRESENT = np.uint64(1 << 63)
+PM_SWAPPED = np.uint64(1 << 62)
 
 
 class Link:
@@ -67,6 +68,15 @@ def pagemap(pid: int | str, blocks: int) -> npt.NDArray[np.uint64]:
         return np.frombuffer(
             os.pread(file.fileno(), blocks * HPAGE_PMD_NR * 8, libc.AREA // libc.PAGE * 8), np.uint64
         )
+
+
+def swap_slots(entries: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
+    """The swap slots of pagemap's *entries*, in their order, as runs of (first, how many); none where one of them is in no slot."""
+    if not len(entries) or not bool((entries & PM_SWAPPED).all()):
+        return []
+    # Bits 0 to 4 are the swap area's number, of which there is one.
+    offsets = ((entries & np.uint64((1 << 55) - 1)) >> np.uint64(5)).astype(np.int64)
+    return [(int(run[0]), len(run)) for run in np.split(offsets, np.flatnonzero(np.diff(offsets) != 1) + 1)]
 
 
 class _Worker:
@@ -111,6 +121,7 @@ class _Worker:
         """Carry out *verb*."""
         errno: str | None = None
         took: str | None = None
+        slots: list[tuple[int, int]] = []
         match verb:
             case v.CpuRead():
                 errno = self.routines.touch(code.READ, self.number(verb.pages))
@@ -147,8 +158,10 @@ class _Worker:
             case v.SwapOut():
                 before = pagemap("self", self.blocks) & PM_PRESENT
                 errno = self.over(verb.pages, libc.SYS_MADVISE, libc.ADVICE["pageout"])
-                gone = np.flatnonzero((before & ~pagemap("self", self.blocks)) != 0)
+                entries = pagemap("self", self.blocks)
+                gone = np.flatnonzero((before & ~entries) != 0)
                 took = pagetext.format(gone)
+                slots = swap_slots(entries[gone])
                 self.flush_tlb()
             case v.SplitPmd():
                 # The VMA's edge inside the huge page splits the PMD (vma_adjust_trans_huge) and changes no entry's bits.
@@ -165,7 +178,7 @@ class _Worker:
                 self.the_vm().delete(verb.id)
             case _:
                 raise libc.SysError(22, f"{type(verb).__name__} is not a process's verb")
-        return {"errno": errno, "took": took}
+        return {"errno": errno, "took": took, "slots": slots}
 
     def fork(self, child: str, uid: int) -> dict[str, Any]:
         """fork(2): the child lets go of the VM and the pins and announces itself to the agent."""

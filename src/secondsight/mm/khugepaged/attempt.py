@@ -47,9 +47,9 @@ from secondsight.mm.page import (
     head_of,
     map_pmd,
     put_page,
-    unmap_pte,
 )
 from secondsight.mm.protocols import MmLike
+from secondsight.mm.swap import unmap_anon
 from secondsight.native import native
 
 
@@ -132,7 +132,7 @@ def _copy_succeeded(f, r, m, first, pages, empty):  # type: ignore[no-untyped-de
             f.refcount[head] += 1
         if bits & V_LOCKED:
             munlock_folio(f, r, pfn)
-        unmap_pte(f, pfn)
+        unmap_anon(f, m, pfn)
     _putback_large(f, r, m, first, first + pages, True)
     for page in range(first, first + pages):
         m.pte[page] = 0
@@ -206,7 +206,8 @@ def collapse_huge_page(
     """
     host = mm.host
     pages, first = 1 << order, block * HPAGE_PMD_NR + offset
-    parts = pages if order != PMD_ORDER else 0
+    # What comes back from swap may be large folios.
+    parts = pages if order != PMD_ORDER else HPAGE_PMD_NR if unmapped else 0
     f = host.frames.reserve(2 * HPAGE_PMD_NR, 2, 4 * HPAGE_PMD_NR, parts)
     swapped = None
     if unmapped:
@@ -214,6 +215,8 @@ def collapse_huge_page(
         if order != PMD_ORDER and first_not_present(mm.arrays, first, first + pages) >= 0:
             return Attempt(order, offset, ScanResult.EXCEED_SWAP_PTE, 0, None)
         swapped = int(swap_in_block(f, host.r, mm.arrays, block)) if order == PMD_ORDER else 0
+        if swapped < 0:
+            return Attempt(order, offset, ScanResult.FAIL, -1 - swapped, None)
     # The candidate alone is invalidated, though the whole page table is out of the way (7.3 lines 1369 and 1382).
     mm.notifiers.invalidate_range(first, first + pages)
     f = host.frames.reserve(HPAGE_PMD_NR, 2, 4 * HPAGE_PMD_NR, parts)

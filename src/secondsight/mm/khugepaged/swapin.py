@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PFN_MASK, PRESENT, USER
 from secondsight.geometry import HPAGE_PMD_NR
-from secondsight.mm import memory
+from secondsight.mm import swap
 from secondsight.mm.lru import lru_add_drain
 from secondsight.mm.page import ANON, LRU, SWAPBACKED
 from secondsight.mm.view import BlockView
@@ -23,12 +23,17 @@ from secondsight.native import native
 
 @native
 def swap_in_block(f, r, m, block):  # type: ignore[no-untyped-def]
-    """Every swapped page of the block comes back (not counted as a fault of the process); how many."""
+    """Every swapped page of the block comes back: how many faults that took, none of them the process's; ``-1 - n`` where one failed
+    after *n*.
+
+    A large folio that comes back takes one for all of its pages. A marker that is an error, or a poisoned page, fails (7.3 line 1228).
+    """
     count = 0
     for page in range(block * HPAGE_PMD_NR, (block + 1) * HPAGE_PMD_NR):
         entry = m.pte[page]
         if entry != 0 and not entry & MAPPED:
-            memory.swap_in(f, r, m, page, False, False)
+            if not swap.swap_in(f, r, m, page, False, False):
+                return -1 - count
             count += 1
     if count:
         lru_add_drain(f, r)

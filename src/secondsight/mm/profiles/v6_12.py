@@ -32,6 +32,7 @@ SERIES = Series(
         "swapin_mlocks": False,
         "mglru_add_clears_referenced": True,
         "swapin_writable": True,
+        "swapin_large": True,
         "pageout_asks_references": False,
         "advice_splits_whole": False,
         "split_maps_zero_page": True,

@@ -9,6 +9,7 @@ SERIES = Series(
     asked=(Asked("6.18.15-1~bpo13+1", "npt", 60, 77),),
     changes={
         "writable": "none",
+        "has_guard": True,
         "trace_writable": False,
         "madv_collapse": "6.18",
         "spte_era": "soft",

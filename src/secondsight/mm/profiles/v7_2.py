@@ -15,5 +15,6 @@ SERIES = Series(
         "mglru_fault_marks": True,
         "pmd_modify_drops_dirty": False,
         "swapin_bypasses_cache": False,
+        "lazyfree_held_stays": True,
     },
 )

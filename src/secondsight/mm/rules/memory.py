@@ -32,6 +32,24 @@ class MemoryRules:
         "booted",
         compiled=True,
     )
+    has_guard: bool = rule(
+        False,
+        "MADV_GUARD_INSTALL and MADV_GUARD_REMOVE are known; else EINVAL",
+        "mm/madvise.c madvise_guard_install; 662df3e5c376 (6.13)",
+        "booted",
+    )
+    swapin_large: bool = rule(
+        False,
+        "pages come back from swap as one large folio where a size is on and their slots are a row; else page by page",
+        "mm/memory.c alloc_swap_folio (242d12c98174, 6.12); thp_swapin_suitable_orders, swapin_sync (7.2)",
+        "booted",
+        compiled=True,
+    )
+    lazyfree_held_stays: bool = rule(
+        False,
+        "reclaim leaves a clean lazily freed page that somebody holds lazily freed; else it becomes swap-backed again",
+        "mm/rmap.c try_to_unmap_one: ref_count != 1 + map_count (7.2; not in 6.12)",
+    )
     huge_zero_wp_allocates: bool = rule(
         False,
         "a write to the huge zero page maps a huge page; else the PMD is split into zero PTEs",
