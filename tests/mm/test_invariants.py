@@ -122,6 +122,7 @@ class Machine(RuleBasedStateMachine):
         who=which, r=ranges,
         advice=st.sampled_from(
             ["hugepage", "nohugepage", "dontneed", "free", "cold", "mergeable", "unmergeable", "collapse"]
+            + ["guard_install", "guard_remove"]
         ),
     )  # fmt: skip
     def madvise(self, who, r, advice):
