@@ -121,8 +121,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         who=which, r=ranges,
         advice=st.sampled_from(
-            ["hugepage", "nohugepage", "dontneed", "free", "cold", "mergeable", "unmergeable", "collapse"]
-            + ["guard_install", "guard_remove"]
+            ["hugepage", "nohugepage", "dontneed", "free", "cold", "mergeable", "unmergeable", "guard_install", "guard_remove", "collapse"]
         ),
     )  # fmt: skip
     def madvise(self, who, r, advice):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from secondsight.geometry import ALL_ANON_ORDERS, ANON_ORDERS, HPAGE_PMD_NR, kb_of_order
 from secondsight.mm.config import HostConfig, Knobs, Sizes
 from secondsight.mm.host import Host
+from secondsight.mm.huge_memory import split_huge
 from secondsight.mm.khugepaged.ahead import attempts_ahead
 from secondsight.mm.madvise import madvise
 from secondsight.mm.observe import of_model
@@ -89,3 +91,21 @@ def test_what_is_foretold_is_what_happens(s) -> None:
     (visit,) = visits
     assert [tuple(each) for each in ahead] == [(a.order, a.offset, a.status) for a in visit.attempts]
     assert result == visit.status
+
+
+@pytest.mark.parametrize("kb2048", ["inherit", "never"])
+def test_a_guard_is_foretold(kb2048) -> None:
+    host = Host("7.3", HostConfig(sizes=Sizes(kb64="always", kb2048=kb2048)))
+    mm = host.mm("mm", 1)
+    mm.cpu_access(np.arange(HPAGE_PMD_NR), write=True)
+    split_huge(mm, 0)
+    host.drain()
+    assert madvise(mm, 5, 6, "guard_install") is None and madvise(mm, 0, HPAGE_PMD_NR, "hugepage") is None
+    view = of_model(mm, [0])
+    _, foretold = attempts_ahead(view, host.config.knobs, host.rules)
+    visits = []
+    host.khugepaged.on_visit = visits.append
+    host.khugepaged.full_scan()
+    made = [(a.order, a.offset, a.status) for a in visits[0].attempts]
+    assert [tuple(each) for each in foretold] == made
+    assert str(made[0][2]) == ("exceed_swap_pte" if kb2048 == "never" else "failed")

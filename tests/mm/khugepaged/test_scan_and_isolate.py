@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as x86
+from secondsight.bits import swap
 from secondsight.mm.config import Knobs
 from secondsight.mm.khugepaged.checks import ISOLATE_ORDER, SCAN_ORDER, check_order
 from secondsight.mm.khugepaged.isolate import isolate
@@ -233,6 +234,25 @@ def test_a_swap_entry_ended_the_scan_in_2010() -> None:
     view = young(block(), 0)
     view.pte[0, 8] = x86.swap_pte(np.uint64(1))
     assert Scan(look(view, "2.6.38", False).code[0]) == Scan.PTE_NON_PRESENT
+
+
+@pytest.mark.parametrize("name", ["6.12", "7.2", "7.3"])
+@pytest.mark.parametrize(
+    ("entry", "code"),
+    [
+        (x86.swap_pte(np.uint64(1)), Scan.SUCCEED),
+        (x86.swap_pte(np.uint64(1)) | swap.SWP_UFFD_WP, Scan.PTE_UFFD_WP),
+        (swap.swp_entry(np.uint64(31), np.uint64(swap.MARKER_UFFD_WP)), Scan.PTE_UFFD_WP),
+        (swap.swp_entry(np.uint64(31), np.uint64(swap.MARKER_POISON)), Scan.SUCCEED),
+        (swap.swp_entry(np.uint64(31), np.uint64(swap.MARKER_GUARD)), Scan.SUCCEED),
+        (swap.swp_entry(np.uint64(25), np.uint64(7)), Scan.SUCCEED),
+    ],
+)
+def test_of_the_entries_that_are_not_present_only_userfaultfds_end_the_scan(name, entry, code) -> None:
+    view = young(block(), *range(512))
+    view.pte[0, 8] = entry
+    found = look(view, name, False, Knobs())
+    assert Scan(found.code[0]) == code and found.unmapped[0] == 1
 
 
 @pytest.mark.parametrize("second", [False, True])

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from secondsight.bits.pte import MAPPED, PFN_MASK
+from secondsight.bits.swap import FAILING, kinds
 from secondsight.geometry import PMD_ORDER
 from secondsight.mm.config import Knobs
 from secondsight.mm.khugepaged.isolate import isolate
@@ -73,6 +74,9 @@ class _Block:
         if self.unmapped:
             entries = self.view.pte[0, pages]
             if order == PMD_ORDER:
+                if bool(np.isin(kinds(entries), FAILING).any()):
+                    # A guard, a poisoned page: reading it in fails, and so does every pass.
+                    return ScanResult.FAIL
                 self.view = swap_in(self.view)
                 self._drain()
             elif bool(((entries != 0) & (entries & MAPPED == 0)).any()):

@@ -12,6 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, DIRTY_BITS
+from secondsight.bits.swap import (
+    MARKER_TYPE,
+    MARKER_UFFD_WP,
+    OFFSET_MASK,
+    OFFSET_SHIFT,
+    SWP_UFFD_WP,
+    TYPE_SHIFT,
+)
 from secondsight.mm.khugepaged.result import ScanResult
 from secondsight.mm.page import ANON, REFERENCED, SWAPBACKED, SWAPCACHE, YOUNG
 from secondsight.mm.rules import Rules
@@ -114,6 +122,19 @@ def is_lazyfree(rules, cc, c, b, i):  # type: ignore[no-untyped-def]
     if not rules.lazyfree_refused or not cc.is_khugepaged or c.droppable[b]:
         return False
     return c.flags[b, i] & (ANON | SWAPBACKED) == ANON and c.pte[b, i] & DIRTY_BITS == 0
+
+
+@merged
+def is_uffd_wp_entry(entry):  # type: ignore[no-untyped-def]
+    """Does an entry that is not present carry userfaultfd's write protection?
+
+    pte_swp_uffd_wp: the bit of a swap entry; pte_marker_uffd_wp: the marker in the place of a page that was never there (5.19; in
+    anonymous memory since 6.4).
+    """
+    if entry & SWP_UFFD_WP:
+        return True
+    offset = (~entry & OFFSET_MASK) >> OFFSET_SHIFT
+    return entry >> TYPE_SHIFT == np.uint64(MARKER_TYPE) and offset & np.uint64(MARKER_UFFD_WP) != 0
 
 
 @merged

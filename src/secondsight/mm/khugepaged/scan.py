@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import MAPPED, PFN_MASK, PSE, RW, UFFD_WP
-from secondsight.bits.swap import SWP_UFFD_WP
 from secondsight.geometry import ALL_ANON_ORDERS, HPAGE_PMD_NR, KHUGEPAGED_MAX_PTES_LIMIT, PMD_ORDER
 from secondsight.mm.config import Knobs
 from secondsight.mm.khugepaged.checks import (
@@ -34,6 +33,7 @@ from secondsight.mm.khugepaged.checks import (
     is_lazyfree,
     is_referenced,
     is_shared,
+    is_uffd_wp_entry,
 )
 from secondsight.mm.khugepaged.limits import (
     CollapseControl,
@@ -158,7 +158,7 @@ def collapse_scan_pmd(rules, cc, c, b, assume, found):  # type: ignore[no-untype
                 stopped = i
                 break
             # It carries userfaultfd's write protection. pte_swp_uffd_wp_any (7.3 line 1676).
-            if entry & SWP_UFFD_WP:
+            if is_uffd_wp_entry(entry):
                 result = ScanResult.PTE_UFFD_WP
                 stopped = i
                 break
