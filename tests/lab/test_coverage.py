@@ -61,6 +61,7 @@ def test_orders_below_the_pmds_count_only_where_the_kernel_tries_them() -> None:
 @pytest.mark.parametrize("name", ["6.1", "6.12", "7.2", "7.3"])
 def test_what_can_be_reached_follows_the_profile_and_is_not_what_cannot_be_made(name: str) -> None:
     found = {result for _, _, result in coverage.reachable(PROFILES[name], [2, 9])}
+    assert ((SWAPIN, 9, "failed") in coverage.reachable(PROFILES[name], [9])) == PROFILES[name].has_guard
     assert ("page_lazyfree" in found) == PROFILES[name].lazyfree_refused
     assert ("no_writable_page" in found) == (PROFILES[name].writable != "none")
     assert not found & {str(each) for each in coverage.NOT_MADE}

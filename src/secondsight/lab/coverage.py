@@ -101,8 +101,8 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
         scan.append(r.PAGE_RO)
     if rules.lazyfree_refused:
         scan.append(r.PAGE_LAZYFREE)
-    if parts:
-        # No candidate had enough pages.
+    if parts or rules.has_guard:
+        # No candidate had enough pages; or a guard made swap-in fail.
         scan.append(r.FAIL)
     out: list[Key] = [(SCAN, WHOLE_BLOCK, str(each)) for each in scan]
     for order in orders:
@@ -111,7 +111,10 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
         if order < PMD_ORDER:
             taken += [r.EXCEED_SHARED_PTE, r.PTE_MAPPED_HUGEPAGE]
             ended = [r.EXCEED_SWAP_PTE]
-        out += [(SWAPIN, order, str(each)) for each in (ended or [r.SUCCEED])]
+        elif rules.has_guard:
+            ended = [r.FAIL]
+        swapped_in = [] if order < PMD_ORDER else [r.SUCCEED]
+        out += [(SWAPIN, order, str(each)) for each in swapped_in + ended]
         out += [(ISOLATE, order, str(each)) for each in taken]
         out += [(COLLAPSE, order, str(each)) for each in taken + ended]
     return out
