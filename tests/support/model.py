@@ -6,7 +6,7 @@ import numpy as np
 
 from secondsight.bits import pte as x86
 from secondsight.bits import spte as sx
-from secondsight.bits.swap import EntryKind, kinds, swp_offset
+from secondsight.bits.swap import SURE_SWAP, swp_offset, swp_type
 from secondsight.mm import page as pg
 from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
@@ -59,7 +59,7 @@ def balance(host: Host) -> None:
         entries = mm.arrays.pte[table]
         mapped = x86.pte_pfn(entries[x86.pte_present(entries)]).astype(np.int64)
         np.add.at(by_pte, mapped[mapped != pg.ZERO_PFN], 1)
-        named = entries[kinds(entries, 4) == EntryKind.SWAP]
+        named = entries[x86.is_swap_pte(entries) & (swp_type(entries) < SURE_SWAP)]
         np.add.at(swap, swp_offset(named).astype(np.int64), 1)
         for held in mm.pins.values():
             for pfn in held:

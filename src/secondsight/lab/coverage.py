@@ -46,7 +46,7 @@ NOT_MADE: dict[ScanResult, str] = {
     ScanResult.COPY_MC: "no machine checks",
     ScanResult.PAGE_ANON: "anonymous areas alone",
     ScanResult.PAGE_NULL: "special pages alone",
-    ScanResult.PTE_UFFD_WP: "userfaultfd is not a verb",
+    ScanResult.PTE_UFFD_WP: "no random scenario has userfaultfd",
     ScanResult.VMA_CHECK: "one CPU: areas change between passes alone",
     ScanResult.ANY_PROCESS: "one CPU: nobody exits during a pass",
 }

@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PROTNONE, PSE, RW, SWP_EXCLUSIVE, TABLE, USER
+from secondsight.bits.pte import (
+    ACCESSED,
+    DIRTY,
+    PRESENT,
+    PROTNONE,
+    PSE,
+    RW,
+    SWP_EXCLUSIVE,
+    TABLE,
+    UFFD_WP,
+    USER,
+)
+from secondsight.bits.swap import SWP_UFFD_WP
 from secondsight.geometry import PMD_ORDER
 from secondsight.mm.madvise import unmap
 from secondsight.mm.memory import PROT, install, new_anon, pfn_of, split_pmd
@@ -75,7 +87,8 @@ def _copy(f, r, parent, child, start, end, pinned, prot, copies):  # type: ignor
                 if is_swap(entry):
                     parent.swap[COUNT, slot_of(entry)] += 1
                 parent.pte[page] = entry & ~SWP_EXCLUSIVE
-                child.pte[page] = entry & ~SWP_EXCLUSIVE
+                # The child is not registered: pte_swp_clear_uffd_wp, pte_clear_uffd_wp.
+                child.pte[page] = entry & ~(SWP_EXCLUSIVE | SWP_UFFD_WP)
             else:
                 pfn = pfn_of(entry)
                 if pfn != ZERO_PFN and _is_pinned(f, pinned, pfn):
@@ -88,7 +101,7 @@ def _copy(f, r, parent, child, start, end, pinned, prot, copies):  # type: ignor
                         map_pte(f, pfn)
                         f.flags[pfn] &= ~EXCLUSIVE
                     parent.pte[page] = entry & ~RW
-                    child.pte[page] = entry & ~(RW | ACCESSED)
+                    child.pte[page] = entry & ~(RW | ACCESSED | UFFD_WP)
         page += 1
 
 
@@ -96,7 +109,9 @@ def fork(mm: Mm, child_name: str) -> Mm:
     """The child of *mm*: the same area, shared copy-on-write, no notifier; registered with khugepaged if the parent is."""
     host = mm.host
     child = host.mm(child_name, mm.blocks, numbers=mm.numbers)
-    child.vmas = mm.vmas.inherited(lambda flags: flags & ~Vm.LOCKED)
+    child.vmas = mm.vmas.inherited(
+        lambda flags: flags & ~(Vm.LOCKED | Vm.UFFD_ARMED | Vm.UFFD_MISSING | Vm.UFFD_WP)
+    )
     child.refresh()
     child.huge_ever = mm.huge_ever
     if mm in host.khugepaged.slots:

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from secondsight.bits.pte import ACCESSED, DIRTY, NX, PFN_MASK, PRESENT, PROTNONE, PSE, RW, SPECIAL, USER
+from secondsight.bits.pte import (
+    ACCESSED,
+    DIRTY,
+    NX,
+    PFN_MASK,
+    PRESENT,
+    PROTNONE,
+    PSE,
+    RW,
+    SPECIAL,
+    UFFD_WP,
+    USER,
+)
 from secondsight.errors import UsageError
 from secondsight.geometry import PMD_ORDER
 from secondsight.mm.memory import pfn_of
@@ -18,7 +30,7 @@ from secondsight.native import native
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
 
-_KEPT = PFN_MASK | ACCESSED | DIRTY | SPECIAL | PSE | NX
+_KEPT = PFN_MASK | ACCESSED | DIRTY | SPECIAL | PSE | NX | UFFD_WP
 
 
 @native
@@ -45,7 +57,7 @@ def _batch(f, m, page, end):  # type: ignore[no-untyped-def]
 
 
 @native
-def _change(f, r, m, start, end, none, writable):  # type: ignore[no-untyped-def]
+def change_protection(f, r, m, start, end, none, writable):  # type: ignore[no-untyped-def]
     """change_pte_range, change_huge_pmd: *none* (PROT_NONE) or readable, and *writable*.
 
     Exclusive pages may be writable again at once (can_change_pte_writable, can_change_pmd_writable); PTEs of one large folio may share
@@ -73,6 +85,7 @@ def _change(f, r, m, start, end, none, writable):  # type: ignore[no-untyped-def
                 zero = pfn in (ZERO_PFN, HUGE_ZERO_PFN)
                 again = r.mprotect_keeps_huge_writable if pmd & PSE else r.mprotect_keeps_exclusive_writable
                 dirty = r.mprotect_keeps_clean_writable or entry & DIRTY
+                again = again and not entry & UFFD_WP  # userfaultfd_pte_wp
                 if entry & RW or (again and not zero and f.flags[pfn] & EXCLUSIVE and dirty):
                     new |= RW
             if pmd & PSE:
@@ -96,7 +109,9 @@ def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> 
         if low < high and vma.flags & (Vm.READ | Vm.WRITE) != flags:
             mm.change_areas(low, high, lambda old: (old & ~(Vm.READ | Vm.WRITE)) | flags)
             mm.notifiers.invalidate_range(low, high)
-            _change(mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, prot == "none", prot == "rw")
+            change_protection(
+                mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, prot == "none", prot == "rw"
+            )
             if vma.flags & Vm.LOCKED and prot == "rw":
                 # A locked area that becomes writable: copied now what it shares, rather than at the store.
                 populate_area(mm, low, high, True)

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from secondsight.bits.pte import DIRTY, RW, SWP_EXCLUSIVE
-from secondsight.bits.swap import OFFSET_MASK, OFFSET_SHIFT, SURE_SWAP, TYPE_SHIFT
+from secondsight.bits.pte import DIRTY, RW, SWP_EXCLUSIVE, UFFD_WP
+from secondsight.bits.swap import OFFSET_MASK, OFFSET_SHIFT, SURE_SWAP, SWP_UFFD_WP, TYPE_SHIFT
 from secondsight.geometry import MIN_ANON_ORDER, PMD_ORDER
 from secondsight.mm import page as pg
 from secondsight.mm.lru import folio_add_lru, lru_add_drain, mlock_folio
@@ -242,10 +242,14 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
     if bits & V_LOCKED and r.swapin_mlocks:
         mlock_folio(f, r, head)
     prot = PROT
-    if exclusive and (write or r.swapin_writable) and bits & V_WRITE:
-        prot |= RW
-    if exclusive and write:
-        prot |= DIRTY
+    if entry & SWP_UFFD_WP:
+        # pte_swp_uffd_wp: it comes back as protected as it went; a store to it is the handler's.
+        prot |= UFFD_WP
+    else:
+        if exclusive and (write or r.swapin_writable) and bits & V_WRITE:
+            prot |= RW
+        if exclusive and write:
+            prot |= DIRTY
     for i in range(count):
         if exclusive:
             f.flags[pfn + i] |= EXCLUSIVE

@@ -42,6 +42,8 @@ class Vm(enum.IntFlag):
     """VM_IO, VM_PFNMAP, VM_MIXEDMAP, VM_DONTEXPAND or VM_HUGETLB: never huge."""
     FILE = 512
     """Not anonymous: khugepaged's file path, which never asks for youth."""
+    UFFD_MISSING = 1024
+    UFFD_WP = 2048
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import ACCESSED, DIRTY, PSE, RW, SWP_EXCLUSIVE
-from secondsight.bits.swap import swp_entry
+from secondsight.bits.pte import ACCESSED, DIRTY, PSE, RW, SWP_EXCLUSIVE, UFFD_WP
+from secondsight.bits.swap import SWP_UFFD_WP, swp_entry
 from secondsight.mm.huge_memory import split_block_pmd, split_folio
 from secondsight.mm.madvise import ranges_without_large, unmap
 from secondsight.mm.memory import pfn_of
@@ -118,7 +118,8 @@ def _to_swap(f, m, first, slots, entries):  # type: ignore[no-untyped-def]
             m.swap[CONTENT, slots[i]] = CONTENT_ZERO | (ZEROMAP if zeroes == count else 0)
         alone = SWP_EXCLUSIVE if f.flags[pfn] & EXCLUSIVE else np.uint64(0)
         f.flags[pfn] &= ~EXCLUSIVE
-        m.pte[first + i] = entries[i] | alone
+        wp = SWP_UFFD_WP if m.pte[first + i] & UFFD_WP else np.uint64(0)
+        m.pte[first + i] = entries[i] | alone | wp
         if f.flags[head] & SWAPCACHE:
             if count == 1 and f.refcount[pfn] == 2:
                 # It leaves the cache, which alone had it beside this mapping; its slot stays.

@@ -15,7 +15,18 @@ import numpy.typing as npt
 from secondsight.bits.pte import ACCESSED, MAPPED, PRESENT, PSE
 from secondsight.errors import UsageError
 from secondsight.geometry import PAGE_SHIFT, PMD_ORDER
-from secondsight.mm import fork, huge_memory, ksm, madvise, mlock, mprotect, rmap, task_mmu, vmscan
+from secondsight.mm import (
+    fork,
+    huge_memory,
+    ksm,
+    madvise,
+    mlock,
+    mprotect,
+    rmap,
+    task_mmu,
+    userfaultfd,
+    vmscan,
+)
 from secondsight.mm.config import HPAGE_PMD_NR
 from secondsight.mm.host import Host
 from secondsight.mm.khugepaged.attempt import Attempt
@@ -37,6 +48,7 @@ from secondsight.scenario.results import (
     StepAnswer,
     SwapinEvent,
 )
+from secondsight.scenario.waiting import refuse_waiting
 
 __all__ = ["Runner", "run"]
 
@@ -101,6 +113,7 @@ class Runner:
         """One step, and the drain behind it."""
         self.step += 1
         try:
+            refuse_waiting(self.host.mms, step)
             _VERBS[type(step)](self, step)
         except UsageError as error:
             raise UsageError(f"steps[{self.step}]: {error}") from None
@@ -210,6 +223,12 @@ class Runner:
             )
         out = vmscan.swap_out(self._mm(step), self._pages(step), took, slots if len(slots) else None)
         self._answer(errno=out.errno, took=page_text.format(np.sort(out.gone)))
+
+    def _do_uffd(self, step: verbs.Uffd) -> None:
+        errno: str | None = None
+        for start, end in spans(self._pages(step)):
+            errno = userfaultfd.register(self._mm(step), start, end, step.mode) or errno
+        self._answer(errno=errno)
 
     def _do_age(self, step: verbs.Age) -> None:
         if step.took is None:
@@ -397,6 +416,7 @@ _VERBS: dict[type[Any], Callable[[Runner, Any], None]] = {
     verbs.IoZeroCopy: Runner._do_io_zero_copy, verbs.Pin: Runner._do_pin, verbs.Unpin: Runner._do_unpin,
     verbs.ClearRefs: Runner._do_clear_refs, verbs.Madvise: Runner._do_madvise, verbs.Mprotect: Runner._do_mprotect,
     verbs.Mlock: Runner._do_mlock, verbs.Munlock: Runner._do_munlock, verbs.SwapOut: Runner._do_swap_out, verbs.Age: Runner._do_age,
+    verbs.Uffd: Runner._do_uffd,
     verbs.Fork: Runner._do_fork, verbs.Exit: Runner._do_exit, verbs.SlotAdd: Runner._do_slot_add, verbs.SlotDelete: Runner._do_slot_delete,
     verbs.KsmMerge: Runner._do_ksm_merge, verbs.SplitPmd: Runner._do_split_pmd, verbs.SplitHuge: Runner._do_split_huge,
     verbs.SetKnobs: Runner._do_knobs, verbs.Drain: Runner._do_drain, verbs.Observe: Runner._do_observe, verbs.Scan: Runner._do_scan,

@@ -204,6 +204,17 @@ class SwapOut(_Verb, frozen=True, tag="swap_out"):
     slots: tuple[tuple[int, int], ...] = ()
 
 
+class Uffd(_Verb, frozen=True, tag="uffd"):
+    """userfaultfd: UFFDIO_REGISTER each run of pages for *missing* ones, or for write protection, and UFFDIO_WRITEPROTECT them (*wp*).
+
+    Nobody handles a fault there: the model refuses a step that would wait for it, and a booted kernel's would never end.
+    """
+
+    space: str
+    pages: str
+    mode: Literal["missing", "wp"]
+
+
 class Age(_Verb, frozen=True, tag="age"):
     """Clear the young bits of these pages, primary and secondary, as ``clear_young``'s callers do (page_idle, DAMON): what was young
     moves to PG_young, PG_idle is set. *took* (recorded by the lab): the pages that the kernel had a way to age."""
@@ -303,6 +314,7 @@ Verb = (
     | Mlock
     | Munlock
     | SwapOut
+    | Uffd
     | Age
     | Fork
     | Exit

@@ -7,11 +7,13 @@ an answer ``{"errno": name or None, "took": pages or None}``, or ``{"error": tex
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import struct
 import traceback
+from errno import errorcode as errno_names
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,7 @@ def swap_slots(entries: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
 class _Worker:
     def __init__(self, space: v.Space, uid: int, device: int, link: Link) -> None:
         self.blocks, self.device, self.link = space.blocks, device, link
+        self.uffd = -1
         self.routines = Routines()
         self.pins = Pins(self.routines)
         self.set_uid(uid)
@@ -111,6 +114,22 @@ class _Worker:
         libc.mmap_fixed(at, 64 * libc.PAGE)
         self.routines.touch(code.WRITE, list(range(64)), 1 << 31, at)
         libc.munmap(at, 64 * libc.PAGE)
+
+    def userfault(self, text: str, mode: str) -> str | None:
+        """Register each run of pages with the one userfaultfd of this process, and for ``wp`` write-protect them; the first errno."""
+        if self.uffd < 0:
+            self.uffd = libc.check(libc.lib.syscall(libc.SYS_USERFAULTFD, os.O_CLOEXEC), "userfaultfd")
+            fcntl.ioctl(self.uffd, libc.UFFDIO_API, struct.pack("<3Q", 0xAA, 0, 0))
+        errors: list[int] = []
+        for address, length in self.ranges(text):
+            try:
+                registered = struct.pack("<4Q", address, length, 2 if mode == "wp" else 1, 0)
+                fcntl.ioctl(self.uffd, libc.UFFDIO_REGISTER, registered)
+                if mode == "wp":
+                    fcntl.ioctl(self.uffd, libc.UFFDIO_WRITEPROTECT, struct.pack("<3Q", address, length, 1))
+            except OSError as error:
+                errors.append(error.errno or 0)
+        return errno_names.get(errors[0], "?") if errors else None
 
     def the_vm(self) -> Vm:
         if self.vm is None:
@@ -163,6 +182,8 @@ class _Worker:
                 took = pagetext.format(gone)
                 slots = swap_slots(entries[gone])
                 self.flush_tlb()
+            case v.Uffd():
+                errno = self.userfault(verb.pages, verb.mode)
             case v.SplitPmd():
                 # The VMA's edge inside the huge page splits the PMD (vma_adjust_trans_huge) and changes no entry's bits.
                 for block in sorted({p // HPAGE_PMD_NR for p in self.number(verb.pages)}):

@@ -48,6 +48,7 @@ SERIES = Series(
         "cow_copies_huge": False,
         "has_huge_zero_page": True,
         "has_madv_free": True,
+        "has_userfaultfd": True,
         "has_madv_cold": True,
     },
 )

@@ -32,6 +32,11 @@ class MemoryRules:
         "booted",
         compiled=True,
     )
+    has_userfaultfd: bool = rule(
+        False,
+        "userfaultfd(2) is known, write protection of anonymous memory included; else ENOSYS",
+        "fs/userfaultfd.c (4.3); 63b2d4174c4a (5.7: UFFDIO_WRITEPROTECT)",
+    )
     has_guard: bool = rule(
         False,
         "MADV_GUARD_INSTALL and MADV_GUARD_REMOVE are known; else EINVAL",
