@@ -143,7 +143,9 @@ def test_without_any_channel_no_hotness_is_claimed(already, capsys):
         assert first.startswith("no hotness is known here: in address order")
         chosen, collapsed = map(int, re.search(r"(\d+) chosen, (\d+) collapsed", second).groups())
         # khugepaged, where it may, has taken some before: they are huge already, and are covered.
-        before = sum(int(each) for line in rest for each in re.findall(r"(\d+) left alone: huge already", line))
+        before = sum(
+            int(each) for line in rest for each in re.findall(r"(\d+) left alone: huge already", line)
+        )
         assert chosen + before == 64 and before >= already
         assert collapsed == max(8 - before, 0)
         assert smaps(process.pid, "AnonHugePages") >= 8 * BLOCK

@@ -8,6 +8,10 @@ import typer
 
 if TYPE_CHECKING:
     from secondsight.host.supply import Supply
+    from secondsight.live.splits import Splitter
+
+#: who is listed
+_MOST = 15
 
 app = typer.Typer(help="The host's supply of huge pages, its counters as rates, khugepaged's pace.")
 
@@ -19,25 +23,85 @@ def host(
     ] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Free huge blocks and what compaction could make, the THP counters as rates, khugepaged's pace, the switches in force; read-only."""
-    import time
+    """Free huge blocks and what compaction could make, the THP counters as rates, khugepaged's pace, who splits huge pages, the switches in
+    force; read-only.
 
+    Who splits is traced for the interval, in a private instance that ends with it: root, and a kernel that is not locked down.
+    """
     import msgspec
 
     from secondsight.host.supply import read_counters, read_supply
 
     before = read_counters()
-    time.sleep(interval)
+    splits, untold = _splits(interval)
     found = read_supply()
     rates = found.counters.rates(before)
     if json:
         told = msgspec.to_builtins(found, str_keys=True) | {
             "rates": rates,
             "interval": found.counters.at - before.at,
+            "splits": None if splits is None else msgspec.to_builtins(splits),
         }
+        told["missing"] |= {"splits": untold} if untold else {}
         print(msgspec.json.encode(told).decode())
         return
-    print("\n".join([*_supply(found), "", *_pace(found, rates), "", *_switches(found), "", *_rates(rates)]))
+    print(
+        "\n".join(
+            [
+                *_supply(found),
+                "",
+                *_pace(found, rates),
+                "",
+                *_switches(found),
+                "",
+                *_rates(rates),
+                "",
+                *_split(splits, untold),
+            ]
+        )
+    )
+
+
+def _splits(interval: float) -> tuple[list[Splitter] | None, str]:
+    """(who split huge pages in the next *interval* seconds, None where that is not told; why not)."""
+    import time
+
+    from secondsight.errors import MissingPart
+    from secondsight.live.splits import Splits
+
+    try:
+        counting = Splits.open()
+    except MissingPart as missing:
+        time.sleep(interval)
+        return None, str(missing)
+    with counting:
+        end = time.monotonic() + interval
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.25))
+            counting.read()
+        counting.read()
+        lost = f"who splits huge pages: {counting.lost:,} events were too many" if counting.lost else ""
+        return counting.found(), lost
+
+
+def _split(splits: list[Splitter] | None, untold: str) -> list[str]:
+    from secondsight.terminal import printable
+
+    lines = [f"  not told: {printable(untold)}"] if untold else []
+    if splits == []:
+        lines.append("  nobody, in the interval")
+    for each in (splits or [])[:_MOST]:
+        what = "a mapping" if each.kind == "mapping" else "the page"
+        why = f": {each.occasion}" if each.occasion else ""
+        lines.append(
+            f"  {each.count:6,} {printable(each.task)} ({each.pid}) {what}, {printable(each.caller)}{why}"
+        )
+    if splits and len(splits) > _MOST:
+        lines.append(f"  … {len(splits) - _MOST} more; --json lists all")
+    return [
+        "who splits huge pages (a mapping: its PMD becomes PTEs; the page: it becomes small ones)",
+        *lines,
+    ]
 
 
 def _supply(found: Supply) -> list[str]:
@@ -84,15 +148,31 @@ def _pace(found: Supply, rates: dict[str, float]) -> list[str]:
         "khugepaged",
         f"  pace                  {limits.pages_to_scan:,} pages every {limits.scan_sleep_millisecs:,} ms: {speed}",
         f"  full scans            {counted.full_scans}, {rates.get('full_scans', 0):.2f} a second; collapsed {counted.pages_collapsed}",
+        f"  shrinker              {rates.get('thp_underused_split_page', 0):.1f} underused pages split a second, "
+        f"{rates.get('thp_deferred_split_page', 0):.1f} queued, {rates.get('thp_split_page', 0):.1f} split in all",
         f"  limits                max_ptes_none {limits.max_ptes_none}, swap {limits.max_ptes_swap}, shared {limits.max_ptes_shared}",
     ]
 
 
 def _switches(found: Supply) -> list[str]:
-    return [
-        "switches in force (sizes that are `never` left out)",
-        *(f"  {name:<29} {word}" for name, word in found.switches.items()),
-    ]
+    """Every switch; sizes and mounts that say never together on a line."""
+    import os
+
+    from secondsight.live import switches
+
+    here = switches.read(os.getpid())
+    lines = ["switches in force", *(f"  {name:<29} {word}" for name, word in found.switches.items())]
+    never = [kb for kb, word in here.sizes.items() if word == "never"]
+    if never:
+        lines.append(f"  {'sizes with enabled=never':<29} {', '.join(map(str, never))} kB")
+    words = [word for word in here.mounts.values() if word != "never"]
+    if here.mounts:
+        said = ", ".join(f"{words.count(word)} {word}" for word in sorted(set(words)))
+        quiet = len(here.mounts) - len(words)
+        lines.append(
+            f"  {'huge= of tmpfs mounts':<29} {', '.join(filter(None, (said, f'{quiet} never' if quiet else '')))}"
+        )
+    return lines
 
 
 def _rates(rates: dict[str, float]) -> list[str]:

@@ -142,6 +142,35 @@ def remove_leftovers(tracing: Path) -> list[str]:
     return removed
 
 
+def make_folder(tracing: Path) -> Path:
+    """A new instance of our own under *tracing*.
+
+    Raises:
+        MissingPart: no permission.
+    """
+    pid = os.getpid()
+    path = tracing / "instances" / f"{_PREFIX}{pid}-{_start_time(pid)}"
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise MissingPart(f"{path}: {error.strerror}; a tracing instance needs root") from None
+    return path
+
+
+def remove_folder(path: Path, *silent: tuple[str, str]) -> None:
+    """Remove the instance at *path*. Where a reader is still in the kernel (an interrupted read), write what makes it *silent*, file and
+    word, and leave it to the next start."""
+    try:
+        path.rmdir()
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            for name, word in silent:
+                try:
+                    (path / name).write_text(word, encoding="ascii")
+                except OSError as problem:
+                    raise MissingPart(f"{path / name}: {problem.strerror}") from None
+
+
 class Instance:
     """A private trace buffer with khugepaged's events on, from :meth:`open` to :meth:`close` (a context manager)."""
 
@@ -168,16 +197,10 @@ class Instance:
         present = tuple(name for name in events if (tracing / "events" / _folder(name)).exists())
         if EVENTS[0] in events and EVENTS[0] not in present:
             raise MissingPart(f"{tracing}/events/{SYSTEM}: this kernel has no khugepaged tracepoints")
-        pid = os.getpid()
-        path = tracing / "instances" / f"{_PREFIX}{pid}-{_start_time(pid)}"
         # An interrupt between making the folder and remembering it would leave it behind.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            try:
-                path.mkdir(exist_ok=True)
-            except OSError as error:
-                raise MissingPart(f"{path}: {error.strerror}; a tracing instance needs root") from None
-            made = cls(path, present)
+            made = cls(make_folder(tracing), present)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         try:
@@ -230,13 +253,7 @@ class Instance:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
-        try:
-            self.path.rmdir()
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                # A reader still in the kernel (an interrupted read): events off at least; the next start removes it.
-                for name in self.events:
-                    self._write(f"events/{_folder(name)}/enable", "0")
+        remove_folder(self.path, *((f"events/{_folder(name)}/enable", "0") for name in self.events))
 
     def __enter__(self) -> Instance:
         return self
