@@ -1,4 +1,4 @@
-"""``secondsight lab identify``, ``score`` and ``diff``: what booted kernels say about profiles, rules and each other."""
+"""``secondsight lab hold``, ``identify``, ``score`` and ``diff``: what kernels' answers say about profiles, rules and each other."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from secondsight.words import several
 
 if TYPE_CHECKING:
+    from secondsight.lab.answers import Kept
     from secondsight.lab.kernels import Kernel
     from secondsight.scenario.verbs import Scenario
 
@@ -28,6 +29,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to *app*."""
+    app.command("hold")(hold_command)
     app.command("identify")(identify_command)
     app.command("score")(score_command)
     app.command("diff")(diff_command)
@@ -51,6 +53,53 @@ def _json(value: dict[str, Any]) -> None:
 
 def _word(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def hold_command(
+    files: Annotated[list[Path], typer.Argument(help="Kept answers (`lab compare --states --keep FILE`).")],
+    rules: Annotated[
+        str | None,
+        typer.Option("--rules", "-r", help="Rules to hold against them (default: each kernel's own)."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Hold the model against kernels' kept answers, every field of every page; nothing is booted.
+
+    Exit code 1 if they disagree anywhere.
+    """
+    from secondsight.errors import SecondSightError
+    from secondsight.lab.answers import held, read
+    from secondsight.mm.profiles import profile, title
+
+    given = profile(rules) if rules else None
+    rows: list[dict[str, Any]] = []
+    differing = 0
+    for path in files:
+        kept = read(path)
+        found = held(kept, given)
+        differing += found.scenarios - found.agreed
+        rows.append(
+            {
+                "release": kept.release,
+                "version": kept.version,
+                "mmu": kept.mmu,
+                "seed": kept.seed,
+                "held": found,
+            }
+        )
+        if json:
+            continue
+        print(
+            f"{kept.version} on {kept.mmu}, rules {title(found.rules)}: {found.agreed} of {several(found.scenarios, 'scenario')} agree, "
+            f"{several(found.states, 'state')} of spaces",
+            flush=True,
+        )
+        for difference in found.differences:
+            print(f"  {difference}")
+    if json:
+        _json({"files": rows})
+    if differing:
+        raise SecondSightError(f"{several(differing, 'scenario')} of {several(len(files), 'file')} differ")
 
 
 def identify_command(
@@ -103,29 +152,31 @@ def score_command(
     ] = None,
     random: RandomOption = 300,
     seed: SeedOption = 1,
+    kept: Annotated[
+        Path | None, typer.Option(help="Take these kept answers (`lab compare --keep`) and boot nothing.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Give each rule of a kernel's profile every other value, one at a time: would its answers notice?
 
     A rule that no scenario notices is not shown by these scenarios, whatever its evidence says.
     """
-    from secondsight.lab import kernels
-    from secondsight.lab.run import run
+    from secondsight.lab.answers import read
     from secondsight.lab.score import score
     from secondsight.mm.profiles import for_kernel, profile
 
-    chosen = kernels.resolve(kernel, modules=modules)
-    tried = profile(rules) if rules else for_kernel(chosen.release)
-    scenarios = _random(random, seed, mmu)
-    answers = run(scenarios, chosen, mmu, states=True, say=_say)
-    turned, bad = score(scenarios, answers, mmu, tried, say=_say)
+    campaign = _campaign(kernel, mmu, modules, random, seed) if kept is None else read(kept)
+    tried = profile(rules) if rules else for_kernel(campaign.release)
+    turned, bad = score(
+        campaign.scenarios, campaign.answers, campaign.mmu, tried, size=campaign.size, say=_say
+    )
     noticed = [t for t in turned if t.noticed is not None]
     if json:
-        _json({"kernel": chosen.release, "mmu": mmu, "rules": tried.name, "scenarios": len(scenarios), "seed": seed,
-               "disagree": bad, "turned": turned})  # fmt: skip
+        _json({"kernel": campaign.release, "mmu": campaign.mmu, "rules": tried.name, "scenarios": len(campaign.scenarios),
+               "seed": campaign.seed, "disagree": bad, "turned": turned})  # fmt: skip
         return
     print(
-        f"{chosen.release} on {mmu}, {tried.title}: {several(len(scenarios), 'scenario')} of seed {seed}"
+        f"{campaign.release} on {campaign.mmu}, {tried.title}: {several(len(campaign.scenarios), 'scenario')} of seed {campaign.seed}"
         + (f", {len(bad)} of which disagree already" if bad else "")
     )
     for each in noticed:
@@ -134,6 +185,14 @@ def score_command(
         if each.noticed is None:
             print(f"  {each.rule}={_word(each.value)}: unnoticed ({each.evidence})")
     print(f"{len(noticed)} of {len(turned)} noticed")
+
+
+def _campaign(kernel: str, mmu: str, modules: Path | None, random: int, seed: int) -> Kept:
+    """The random scenarios of *seed* asked of *kernel*; those that it did not answer are left out."""
+    from secondsight.lab import kernels
+    from secondsight.lab.answers import ask
+
+    return ask(_random(random, seed, mmu), kernels.resolve(kernel, modules=modules), mmu, seed=seed, say=_say)
 
 
 def diff_command(

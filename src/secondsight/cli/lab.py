@@ -273,6 +273,9 @@ def compare_command(
     allow: Annotated[
         int, typer.Option(min=0, help="Differing scenarios that are told and shrunk, but are no failure.")
     ] = 0,
+    keep: Annotated[
+        Path | None, typer.Option(help="Write questions and answers here, for `lab hold` (with --states).")
+    ] = None,
     sizes: Annotated[
         bool | None,
         typer.Option(
@@ -291,8 +294,9 @@ def compare_command(
 
     import msgspec
 
+    from secondsight import output
     from secondsight.errors import SecondSightError, UsageError
-    from secondsight.lab import kernels
+    from secondsight.lab import answers, kernels
     from secondsight.lab.compare import FIELDS, compare
     from secondsight.lab.compare import shrink as shrunk
     from secondsight.mm.profiles import for_kernel, profile
@@ -301,6 +305,9 @@ def compare_command(
 
     if not files and random < 1:
         raise UsageError("nothing to compare: name scenario files, or --random N")
+    if keep and not states:
+        raise UsageError("--keep keeps every page's state too: give --states")
+    output.ready(keep)
     given = profile(rules) if rules else None
     chosen = kernels.resolve(kernel, modules=modules)
     seed = secrets.randbelow(1 << 31) if seed is None else seed
@@ -349,6 +356,11 @@ def compare_command(
             print(f"#{number} no answer: {why}")
         for difference in report.differences:
             print(difference)
+    if keep:
+        asked = answers.ask(
+            scenarios, chosen, mmu, seed=seed if random else None, unsteady=report.unsteady, say=_say
+        )
+        answers.write(keep, asked)
     differing = list(dict.fromkeys(d.scenario for d in report.differences))
     for number in differing[:shrink]:
         _say(f"shrinking #{number}")

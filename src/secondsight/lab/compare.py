@@ -13,7 +13,7 @@ one batch, the shortest that still differs goes on.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from secondsight.scenario.results import BlockPass, PageState, Run
 from secondsight.scenario.run import run as run_model
 from secondsight.words import several
 
-__all__ = ["FIELDS", "Difference", "Report", "between", "compare", "held_against", "shrink"]
+__all__ = ["FIELDS", "Difference", "Report", "between", "by_batch", "compare", "held_against", "shrink"]
 
 #: Everything that is compared. A difference in any of them is a disagreement.
 FIELDS = (
@@ -130,12 +130,20 @@ def held_against(
 
     No kernel is booted: answers that are kept can be asked again under any rules.
     """
+    return [d for part in by_batch(scenarios, answers, mmu, rules, states=states, size=size) for d in part]
+
+
+def by_batch(
+    scenarios: Sequence[verbs.Scenario], answers: Sequence[Run | Failure], mmu: str, rules: Rules, *, states: bool = True,
+    size: int | None = None,
+) -> Iterator[list[Difference]]:  # fmt: skip
+    """The differences of ``held_against``, batch by batch as the kernel was asked: whoever has seen enough can stop.
+
+    A part of a batch cannot be asked alone: its scenarios share passes, and with them the LRU's batches.
+    """
     scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
-    return [
-        difference
-        for members in batch.plan(scenarios, size or blocks_of(mmu))
-        for difference in _judge(scenarios, members, answers, rules, states)
-    ]
+    for members in batch.plan(scenarios, size or blocks_of(mmu)):
+        yield _judge(scenarios, members, answers, rules, states)
 
 
 def between(index: int, first: Run, second: Run) -> list[Difference]:

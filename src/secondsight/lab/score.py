@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secondsight.errors import UsageError
-from secondsight.lab.compare import Say, held_against
+from secondsight.lab.compare import Say, by_batch, held_against
 from secondsight.lab.identify import others
 from secondsight.lab.run import Failure
 from secondsight.mm.rules import Rules, info, rule_names
@@ -32,39 +32,32 @@ class Turned:
 
 def score(
     scenarios: Sequence[verbs.Scenario], answers: Sequence[Run | Failure], mmu: str, rules: Rules, *, states: bool = True,
-    step: int = 128, say: Say = lambda text: None,
+    size: int | None = None, say: Say = lambda text: None,
 ) -> tuple[list[Turned], list[int]]:  # fmt: skip
     """Every rule of *rules* with every other value it can have, and the scenarios in which the rules as they are disagree already.
 
-    *answers*: a kernel's, on the machine *mmu*; *step*: scenarios looked at before asking whether the rest is needed. Scenarios that
+    *answers*: a kernel's, on the machine *mmu*, *size* blocks to a pass (default: what the machine has memory for). Scenarios that
     disagree already cannot notice anything and are left out.
     """
-    bad = {d.scenario for d in held_against(scenarios, answers, mmu, rules, states=states)}
-    good = [i for i, answer in enumerate(answers) if i not in bad and not isinstance(answer, Failure)]
+    bad = {d.scenario for d in held_against(scenarios, answers, mmu, rules, states=states, size=size)}
     out: list[Turned] = []
     for name in rule_names():
         for value in others(rules, name):
             try:
                 turned = rules.derive(**{name: value})
-                noticed, where = _first(scenarios, answers, mmu, turned, good, states, step)
+                first = next(
+                    (
+                        difference
+                        for part in by_batch(scenarios, answers, mmu, turned, states=states, size=size)
+                        for difference in part
+                        if difference.scenario not in bad
+                    ),
+                    None,
+                )
             except UsageError:
                 continue  # no kernel can be so: sizes switched where there are none
+            noticed = None if first is None else first.scenario
+            where = "" if first is None else f"{first.where} {first.field}"
             out.append(Turned(name, value, info(name)["evidence"], noticed, where))
             say(f"{name}={value}: {'unnoticed' if noticed is None else f'noticed by #{noticed}'}")
     return out, sorted(bad)
-
-
-def _first(
-    scenarios: Sequence[verbs.Scenario], answers: Sequence[Run | Failure], mmu: str, rules: Rules, good: Sequence[int], states: bool,
-    step: int,
-) -> tuple[int | None, str]:  # fmt: skip
-    """The first scenario of *good* that the model answers otherwise, and the field in which."""
-    for start in range(0, len(good), step):
-        part = good[start : start + step]
-        found = held_against(
-            [scenarios[i] for i in part], [answers[i] for i in part], mmu, rules, states=states
-        )
-        if found:
-            first = min(found, key=lambda d: d.scenario)
-            return part[first.scenario], f"{first.where} {first.field}"
-    return None, ""

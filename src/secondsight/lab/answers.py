@@ -1,0 +1,139 @@
+"""Kernels' answers as files: what was asked and what was answered, to hold the model against without a boot.
+
+scenarios --kernel (lab.run)--> answers ── write ──▶ FILE.json.zst ── read ──▶ held ──▶ differences, under any rules
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from secondsight import output
+from secondsight.errors import InputError, SecondSightError, UsageError
+from secondsight.lab.compare import Difference, Say, held_against
+from secondsight.lab.kernels import Kernel
+from secondsight.lab.run import Failure, blocks_of, run
+from secondsight.mm.profiles import for_kernel
+from secondsight.mm.rules import Rules
+from secondsight.scenario import verbs
+from secondsight.scenario.results import Run
+from secondsight.words import several
+
+__all__ = ["SCHEMA", "Held", "Kept", "ask", "held", "read", "write"]
+
+SCHEMA = 1
+_MOST = 1 << 30  # bytes unpacked: far more than any campaign's, and less than harms
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A campaign: *scenarios* as they were asked of kernel *release* (Debian's *version*) on *mmu*, and its *answers*, one for each.
+
+    *size*: the blocks that shared a pass, without which the scenarios cannot be merged alike again; *seed*: of the random ones, for
+    the reader alone (the scenarios are here); *unsteady*: those in which chance had a hand (`lab compare`), which hold nothing.
+    """
+
+    release: str
+    version: str
+    mmu: str
+    size: int
+    seed: int | None
+    scenarios: tuple[verbs.Scenario, ...]
+    answers: tuple[Run, ...]
+    unsteady: tuple[int, ...] = ()
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Held:
+    """The model under *rules* against kept answers: *differences* in *scenarios* of them, *states*: of spaces that were compared."""
+
+    rules: str
+    scenarios: int
+    states: int
+    differences: list[Difference]
+
+    @property
+    def agreed(self) -> int:
+        """Scenarios answered alike in every field."""
+        return self.scenarios - len({d.scenario for d in self.differences})
+
+
+def ask(
+    scenarios: Sequence[verbs.Scenario], kernel: Kernel, mmu: str, *, seed: int | None = None, size: int | None = None,
+    unsteady: Sequence[int] = (), say: Say = lambda text: None,
+) -> Kept:  # fmt: skip
+    """Ask *kernel* on *mmu*; what it has answered before is not asked again.
+
+    :raises SecondSightError: a scenario got no answer: those merged with it cannot be told apart again.
+    """
+    size = size or blocks_of(mmu)
+    scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
+    answers = run(scenarios, kernel, mmu, states=True, size=size, say=say)
+    if lost := [i for i, answer in enumerate(answers) if isinstance(answer, Failure)]:
+        raise SecondSightError(
+            f"{len(lost)} of {several(len(answers), 'scenario')} got no answer (the first: #{lost[0]}); leave them out, or ask "
+            "another seed"
+        )
+    whole = tuple(answer for answer in answers if isinstance(answer, Run))
+    return Kept(kernel.release, kernel.version, mmu, size, seed, tuple(scenarios), whole, tuple(unsteady))
+
+
+def write(path: Path, kept: Kept) -> None:
+    """Write *kept* to *path*, whole or not at all: JSON, compressed by zstd.
+
+    :raises UsageError: *path* cannot be written.
+    """
+    packed = zstandard.ZstdCompressor(level=19).compress(msgspec.json.encode(kept))
+    with output.whole(path) as part:
+        part.write_bytes(packed)
+
+
+def read(path: Path) -> Kept:
+    """The campaign kept in *path*.
+
+    :raises UsageError: it cannot be read.
+    :raises InputError: it is none, it is torn, or another version wrote it.
+    """
+    try:
+        packed = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        text = zstandard.ZstdDecompressor().stream_reader(packed).read(_MOST)
+        kept = msgspec.json.decode(text, type=Kept)
+    except zstandard.ZstdError as error:
+        raise InputError(str(path), "", f"no kept answers: {error}") from None
+    except msgspec.DecodeError as error:
+        raise InputError(str(path), "", f"no kept answers, or another version's: {error}") from None
+    if kept.schema != SCHEMA:
+        raise InputError(
+            str(path), "", f"kept by another version (schema {kept.schema}, this one reads {SCHEMA})"
+        )
+    if len(kept.scenarios) != len(kept.answers):
+        raise InputError(
+            str(path), "", f"{len(kept.scenarios)} scenarios and {len(kept.answers)} answers do not fit"
+        )
+    return kept
+
+
+def held(kept: Kept, rules: Rules | None = None, *, only: Sequence[int] | None = None) -> Held:
+    """Hold the model under *rules* (the kernel's own by default) against *kept*.
+
+    *only*: the scenarios that count (indices); all are run, since they were merged.
+    """
+    rules = rules or for_kernel(kept.release)
+    answers: list[Run | Failure] = list(kept.answers)
+    left_out = set(kept.unsteady)
+    if only is not None:
+        left_out |= set(range(len(answers))) - set(only)
+    found = [
+        d
+        for d in held_against(kept.scenarios, answers, kept.mmu, rules, size=kept.size)
+        if d.scenario not in left_out
+    ]
+    states = sum(len(a.states) for i, a in enumerate(kept.answers) if i not in left_out)
+    return Held(rules.name, len(answers) - len(left_out), states, found)
