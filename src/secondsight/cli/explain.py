@@ -13,6 +13,13 @@ from secondsight.cli.options import KernelMemoryOption, QmpOption, RangeOption, 
 app = typer.Typer(help="Why khugepaged will or will not collapse each block of a process.")
 
 
+def _share(word: str) -> float:
+    try:
+        return explained.share(word)
+    except ValueError:
+        raise typer.BadParameter(f"{word}: write a share such as 95%") from None
+
+
 @app.command()
 def explain(
     file: Annotated[
@@ -33,17 +40,15 @@ def explain(
         typer.Option("--if", help="Judge as if a switch or limit were so: enabled=always; repeatable."),
     ] = None,
     fail_under: Annotated[
-        str | None,
-        typer.Option(help="Exit code 1 where less of the guest RAM (else of eligible memory) is huge: 95%."),
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            parser=_share,
+            help="Exit code 1 where less of the guest RAM (else of eligible memory) is huge: 95%.",
+        ),
     ] = None,
 ) -> None:
     """Totals first, then block by block: how it is mapped, which channel calls it used, and what khugepaged will answer and why."""
-    least = None
-    if fail_under is not None:
-        try:
-            least = explained.share(fail_under)
-        except ValueError:
-            raise typer.BadParameter(f"{fail_under}: write a share such as 95%") from None
     explained.explain(
-        file, pid, within, everything, json, report, kernel_memory, vmcore, qmp, supposed, least
+        file, pid, within, everything, json, report, kernel_memory, vmcore, qmp, supposed, fail_under
     )

@@ -85,6 +85,7 @@ def run(
     from secondsight.errors import UsageError
     from secondsight.trace import emulator
     from secondsight.trace.run import record_run
+    from secondsight.trace.writer import Recording
 
     if witness not in (None, "qemu", "lackey"):
         raise UsageError(f"--with {witness}: there are qemu and lackey")
@@ -97,6 +98,7 @@ def run(
         ticker(accesses, rows, spaces)
 
     if witness is None and not emulator.available():
+        Recording.check(output)
         ticker.console.print(
             f"{emulator.EMULATOR} is not installed (Debian: apt install qemu-user): recording with valgrind's lackey, far slower",
             highlight=False,
