@@ -24,6 +24,9 @@ RandomOption = Annotated[int, typer.Option(min=1, help="How many random scenario
 SeedOption = Annotated[
     int, typer.Option(help="Their seed: the same scenarios again, whose answers are kept.")
 ]
+KeptOption = Annotated[
+    Path | None, typer.Option(help="Take these kept answers (`lab compare --keep`) and boot nothing.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -111,6 +114,7 @@ def identify_command(
     more: Annotated[
         int, typer.Option(min=0, help="Scenarios asked beside those that tell profiles apart.")
     ] = 20,
+    kept: KeptOption = None,
     json: JsonOption = False,
 ) -> None:
     """Ask a kernel the scenarios on which profiles part; print the profile that answers likewise, and the rules in which it differs.
@@ -119,12 +123,17 @@ def identify_command(
     """
     from secondsight.errors import SecondSightError
     from secondsight.lab import kernels
-    from secondsight.lab.identify import identify
+    from secondsight.lab.answers import read
+    from secondsight.lab.identify import identify, nearest
     from secondsight.mm.profiles import for_kernel, title
 
-    chosen = kernels.resolve(kernel, modules=modules)
-    found = identify(chosen, mmu, _random(random, seed, mmu), size=more, say=_say)
-    own = for_kernel(chosen.release).name
+    if kept is None:
+        chosen = kernels.resolve(kernel, modules=modules)
+        found = identify(chosen, mmu, _random(random, seed, mmu), size=more, say=_say)
+    else:
+        asked = read(kept)
+        found = nearest(asked.scenarios, asked.answers, asked.release, asked.mmu, blocks=asked.size, say=_say)
+    own = for_kernel(found.kernel).name
     if json:
         _json({"own": own, "identity": found})
     else:
@@ -152,9 +161,7 @@ def score_command(
     ] = None,
     random: RandomOption = 300,
     seed: SeedOption = 1,
-    kept: Annotated[
-        Path | None, typer.Option(help="Take these kept answers (`lab compare --keep`) and boot nothing.")
-    ] = None,
+    kept: KeptOption = None,
     json: JsonOption = False,
 ) -> None:
     """Give each rule of a kernel's profile every other value, one at a time: would its answers notice?

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from secondsight.errors import UsageError
 from secondsight.lab import kernels
 from secondsight.lab.compare import Difference, Say, held_against
 from secondsight.lab.run import Failure, run
@@ -22,7 +23,7 @@ from secondsight.scenario import batch, verbs
 from secondsight.scenario.results import Run
 from secondsight.scenario.run import run as run_model
 
-__all__ = ["Identity", "identify", "others", "telling"]
+__all__ = ["Identity", "identify", "nearest", "others", "telling"]
 
 
 @dataclass
@@ -85,22 +86,39 @@ def identify(
     say: Say = lambda text: None,
 ) -> Identity:  # fmt: skip
     """The profile that answers as *kernel* does on *mmu*: asked are the scenarios of *pool* that tell profiles apart, and *size* more."""
-    known = [PROFILES[name] for name in PROFILES]
     pool = [s for s in pool if _possible(s)]
+    known = list(PROFILES.values())
     asked = telling(pool, known, states=states)
     say(f"{len(asked)} of {len(pool)} scenarios tell {len(known)} profiles apart")
     asked += [i for i in range(len(pool)) if i not in asked][:size]
     scenarios = [pool[i] for i in asked]
     answers = run(scenarios, kernel, mmu, states=states, say=say)
+    return nearest(scenarios, answers, kernel.release, mmu, states=states, say=say)
+
+
+def nearest(
+    scenarios: Sequence[verbs.Scenario], answers: Sequence[Run | Failure], release: str, mmu: str, *, states: bool = True,
+    blocks: int | None = None, say: Say = lambda text: None,
+) -> Identity:  # fmt: skip
+    """The profile that answers *scenarios* most as kernel *release* did (*answers*, on *mmu*, *blocks* to a pass), and what rules are left.
+
+    A profile that cannot answer a scenario (sizes switched where there are none) is no candidate.
+    """
     lost = sum(isinstance(answer, Failure) for answer in answers)
 
     def agreeing(rules: Rules) -> tuple[int, list[Difference]]:
-        found = held_against(scenarios, answers, mmu, rules, states=states)
+        try:
+            found = held_against(scenarios, answers, mmu, rules, states=states, size=blocks)
+        except UsageError:
+            return -1, []
         return len(scenarios) - lost - len({d.scenario for d in found}), found
 
-    agreed = {rules.name: agreeing(rules)[0] for rules in known}
-    agreed = dict(sorted(agreed.items(), key=lambda item: -item[1]))
-    out = Identity(kernel.release, mmu, len(scenarios), agreed, failures=lost)
+    agreed: dict[str, int] = {}
+    for rules in PROFILES.values():
+        agreed[rules.name] = agreeing(rules)[0]
+        say(f"{agreed[rules.name]} of {len(scenarios)} agree with {rules.name}")
+    agreed = dict(sorted(((n, c) for n, c in agreed.items() if c >= 0), key=lambda item: -item[1]))
+    out = Identity(release, mmu, len(scenarios), agreed, failures=lost)
     rules = PROFILES[out.profile]
     best, out.differences = agreeing(rules)
     while out.differences:
@@ -115,6 +133,7 @@ def identify(
             break
         out.turned[name] = (getattr(PROFILES[out.profile], name), value, count - best)
         rules, best, out.differences = rules.derive(**{name: value}), count, left
+        say(f"{name}={value}: {best} of {len(scenarios)} agree")
     return out
 
 
