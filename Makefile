@@ -7,13 +7,16 @@
 #   make kernel     the tier that boots real kernels (needs QEMU, Bochs; see docs/lab.md)
 #   make compare    random scenarios, asked of the model and of booted kernels
 #   make browser    the tier that opens the report in headless Chromium
+#   make wheel      the sdist and the wheel: contents, metadata, README, and the wheel in an environment of its own
+#   make prometheus the metrics, held against promtool, node_exporter and a Prometheus on loopback
+#   make software   the view of the host over real VMs, databases and a JVM, against smaps, cgroups and thpmaps
 #   make clean      remove .venv and every cache
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test lint bench kernel compare browser clean
+.PHONY: demo test lint bench kernel compare browser wheel prometheus software clean
 
 # A VM that boots, fills a redis and serves it, recorded in 7.6 s of its instructions; each stands for 100, khugepaged wakes every 10 s.
 RULES := no-heuristic thp-base 2.6.38 6.1 6.18 7.2
@@ -50,6 +53,15 @@ compare: $(VENV)/.kernels
 
 browser: $(VENV)/.dev
 	$(PYTEST) -m browser
+
+wheel: $(VENV)/.dev
+	$(PYTEST) -m wheel -n 0 tests/test_wheel.py
+
+prometheus: $(VENV)/.dev
+	$(PYTEST) -m prometheus -n 0 tests/host -rs
+
+software: $(VENV)/.dev
+	$(PYTEST) -m software -n 0 tests/host -rs
 
 # Debian's newest kernel changes daily and can be missing from a mirror for a day; the others must be there.
 $(VENV)/.kernels: $(VENV)/.dev
