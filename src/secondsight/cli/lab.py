@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from secondsight.cli.evidence import register
+from secondsight.cli import build, evidence
 from secondsight.words import several
 
 app = typer.Typer(
@@ -123,11 +123,23 @@ def fetch_command(
 
 
 @app.command("drop")
-def drop_command(names: Annotated[list[str], typer.Argument(help="Names that `lab kernels` lists.")]) -> None:
+def drop_command(
+    names: Annotated[list[str] | None, typer.Argument(help="Names that `lab kernels` lists.")] = None,
+    builds: Annotated[
+        bool,
+        typer.Option("--builds", help="Remove the sources and objects of `lab build`; its kernels stay."),
+    ] = False,
+) -> None:
     """Remove kernels from the user's cache; what they answered stays."""
+    from secondsight.errors import UsageError
+    from secondsight.lab.build import remove_builds
     from secondsight.lab.fetch import drop
 
-    for name in names:
+    if not names and not builds:
+        raise UsageError("nothing to remove: name kernels that `lab kernels` lists, or --builds")
+    if builds:
+        print(f"builds: {remove_builds() / 1e6:.0f} MB freed")
+    for name in names or []:
         freed = drop(name, say=_say)
         print(
             f"{name}: {freed / 1e6:.0f} MB freed"
@@ -380,4 +392,5 @@ def compare_command(
         )
 
 
-register(app)
+build.register(app)
+evidence.register(app)

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from secondsight.errors import MissingPart, SecondSightError
-from secondsight.lab.offers import Offer, Package
+from secondsight.errors import MissingPart, SecondSightError, UsageError
+from secondsight.lab.offers import Offer, Package, is_candidate, version_key
 
 ETC_APT = Path("/etc/apt")
 
@@ -206,6 +206,27 @@ class Archive:
                 key[1], key[0].removeprefix("linux-image-"), tuple(suites.get(key, ())), found_in
             )
         return list(offers.values())
+
+    def source(self, name: str) -> Package:
+        """The package *name*, ``linux-source-7.3`` or with its version (``linux-source-7.3=7.3.4-1~bpo13+1``); else the newest release
+        of it.
+
+        Raises UsageError, with what there is, where no suite has it, SecondSightError when none can be read.
+        """
+        self._update()
+        called, _, version = name.partition("=")
+        names = self._run("apt-cache", "search", "--names-only", r"^linux-source-[0-9.]+$").splitlines()
+        there = sorted((line.split(" ")[0] for line in names), key=version_key)
+        if called not in there:
+            raise UsageError(
+                f"no suite has {called!r}; it has {', '.join(there) or 'no kernel source at all'}"
+            )
+        stanzas = _stanzas(self._run("apt-cache", "show", called))
+        packages = {s["version"]: _package(s) for s in stanzas if s["package"] == called}
+        if version and version not in packages:
+            raise UsageError(f"no suite has {called} {version}; it has {', '.join(packages)}")
+        released = [each for each in packages if not is_candidate(each)]
+        return packages[version or max(released or packages, key=version_key)]
 
     def unpack(self, package: Package, work: Path, tree: Path, wanted: Callable[[str], bool]) -> None:
         """Download *package* into *work*, check its sha256, put the files that are *wanted* (by their path) into *tree*.

@@ -29,7 +29,8 @@ from secondsight.lab.kernels import (
 from secondsight.lab.offers import Offer, choose, valid
 
 _WANTED = {name.replace("-", "_") for name in MODULES}
-_SCHEMA = 2  # of a manifest: raise it when more is kept of a kernel
+SCHEMA = 2
+"""Of a manifest: raise it when more is kept of a kernel."""
 _KEPT = 40 << 20  # bytes of a kernel's vmlinuz and modules, and some more; the largest seen is 16 MiB
 
 
@@ -60,7 +61,7 @@ def fetch(
             final = folder / offer.release
             if not _is_here(final, offer):
                 _bring(offer, archive, folder, say)
-            _name(folder, names, name, offer.release, say)
+            give_name(folder, names, name, offer.release, say)
         except OSError as error:
             raise SecondSightError(
                 f"{name} cannot be kept in {cache}: {error.strerror}; `secondsight lab drop NAME` removes a kernel, "
@@ -89,7 +90,7 @@ def drop(name: str, *, cache: Path | None = None, say: Say = lambda text: None) 
         if name not in names:
             raise UsageError(f"no kernel {name!r} is here; there are {', '.join(names) or 'none'}")
         release = names.pop(name)
-        _write(folder / "names.json", msgspec.json.format(msgspec.json.encode(names)))
+        write(folder / "names.json", msgspec.json.format(msgspec.json.encode(names)))
         if release in names.values():
             return 0
         gone = [folder / release]
@@ -120,7 +121,7 @@ def _is_here(final: Path, offer: Offer) -> bool:
     """Whether the cache holds this very kernel, under another name."""
     with contextlib.suppress(SecondSightError):
         manifest = read_manifest(final)
-        return (manifest.schema, manifest.version) == (_SCHEMA, offer.version)
+        return (manifest.schema, manifest.version) == (SCHEMA, offer.version)
     return False
 
 
@@ -148,7 +149,7 @@ def _bring(offer: Offer, archive: Archive, folder: Path, say: Say) -> None:
         kernel.rename(final)
 
 
-def _name(folder: Path, names: dict[str, str], name: str, release: str, say: Say) -> None:
+def give_name(folder: Path, names: dict[str, str], name: str, release: str, say: Say) -> None:
     """Let *name* stand for *release*. What it stood for keeps its version as its name."""
     before = names.get(name)
     names[name] = release
@@ -159,7 +160,7 @@ def _name(folder: Path, names: dict[str, str], name: str, release: str, say: Say
             say(
                 f"{name} was {version}, which stays as {version}; `secondsight lab drop {version}` removes it"
             )
-    _write(folder / "names.json", msgspec.json.format(msgspec.json.encode(names)))
+    write(folder / "names.json", msgspec.json.format(msgspec.json.encode(names)))
 
 
 def _is_kept(path: str) -> bool:
@@ -195,13 +196,14 @@ def _unpack(work: Path, archive: Archive, offer: Offer, say: Say) -> Path:
     inside = {Path(line).stem.replace("-", "_") for line in (modules / "modules.builtin").read_text().split()}
     files = {str(p.relative_to(kernel)): sha256(p) for p in sorted(kernel.rglob("*")) if p.is_file()}
     manifest = Manifest(
-        _SCHEMA, release, offer.version, list(offer.packages), files, sorted(_WANTED & inside), offer.suites
+        SCHEMA, release, offer.version, list(offer.packages), files, sorted(_WANTED & inside), offer.suites
     )
-    _write(kernel / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest)))
+    write(kernel / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest)))
     say(f"kept {release}: vmlinuz and {sum('.ko' in name for name in files)} modules")
     return kernel
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
+    """Let *path* hold *data*, whole or not at all."""
     with output.whole(path) as part:
         part.write_bytes(data)

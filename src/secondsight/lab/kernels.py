@@ -96,6 +96,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """Those of MODULES that this kernel has built in."""
     suites: tuple[str, ...] = ()
     """Debian's suites that had this version when it was fetched."""
+    built: str = ""
+    """Of a kernel that ``lab build`` made: what of."""
 
 
 def cache_dir() -> Path:
@@ -158,7 +160,13 @@ def resolve(name: str, *, modules: Path | None = None, cache: Path | None = None
     if name in names:
         return cached(name, folder / names[name])
     if valid(name):
-        raise MissingPart(f"kernel {name} is not in the cache; `secondsight lab fetch {name}` gets it")
+        built = is_series(name.partition("+")[0]) and "+" in name
+        gets = (
+            f"`secondsight lab build --name {name}` makes it"
+            if built
+            else f"`secondsight lab fetch {name}` gets it"
+        )
+        raise MissingPart(f"kernel {name} is not in the cache; {gets}")
     raise UsageError(
         f"no kernel is called {name!r}; a kernel is newest, a series (6.12), a version (6.12.43), a pin (6.1=VERSION) or a path"
     )
@@ -173,7 +181,10 @@ def _stands_for(name: str, names: dict[str, str], folder: Path) -> str | None:
         if is_series(name) and not (known == NEWEST or is_series(known)):
             continue
         with contextlib.suppress(SecondSightError):
-            version = read_manifest(folder / release).version
+            version = (manifest := read_manifest(folder / release)).version
+            # Nor must one that was built here: it is meant by its own name.
+            if manifest.built and name not in (version, release):
+                continue
             if begins.match(version) or begins.match(release):
                 hits.append((name in (version, release), version_key(version), known))
     return max(hits)[2] if hits else None
