@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from secondsight.errors import InputError
-from secondsight.lab.diff import kinds, read, unexpected
+from secondsight.lab.diff import Kind, kinds, of_scenario, read, steady, unexpected
 from secondsight.lab.run import Failure
+from secondsight.lab.shorter import shorten
 from secondsight.mm.profiles import profile
+from secondsight.scenario import verbs as v
+from secondsight.scenario.results import AttemptEvent, BlockPass, IsolateEvent, Run, StepAnswer
 from support.as_kernel import answers
 from support.observable import SHOWN
 
@@ -17,25 +21,82 @@ SCENARIOS = [
     for s in SHOWN
     if s.rule in ("split_pmd_keeps_dirty", "pmd_modify_drops_dirty", "fork_copies_pinned")
 ]
+LONG = msgspec.structs.replace(
+    SCENARIOS[2],
+    steps=(v.CpuRead("p", "0:0-9"), v.ClearRefs("p"), v.CpuRead("p", "0:3"), *SCENARIOS[2].steps),
+)
+TWICE = v.Scenario(
+    spaces=(v.Space("p", 2),), steps=(v.CpuWrite("p", "0-1"), v.Scan(), v.ClearRefs("p"), v.Scan(2))
+)
+
+
+def run_of(*blocks: BlockPass, took: tuple[StepAnswer, ...] = ()) -> Run:
+    return Run("kernel", list(blocks), list(took))
+
+
+def visit(pass_: int, block: int, status: str, isolated: int | None = None, **more: object) -> BlockPass:
+    isolate = None if isolated is None else IsolateEvent(status, isolated, 0)
+    tried = status if isolate else None
+    made = BlockPass(pass_, "p", block, status, 1, 0, 0, isolate=isolate, collapse=tried)
+    return msgspec.structs.replace(made, **more)
 
 
 def test_the_same_kernel_differs_in_nothing():
     told = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, RULES), RULES, RULES)
-    assert told.kinds == [] and told.compared == 3 and told.differing == 0
+    assert told.kinds == [] and told.compared == 3 and told.differing == []
 
 
 def test_a_kind_names_the_rule_that_explains_it():
     after = RULES.derive(pmd_modify_drops_dirty=True)
     told = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, after), RULES, after)
-    assert [(k.name, k.scenarios, k.rules) for k in told.kinds] == [
-        ("state.pte: PADH → PAH", [2], ["pmd_modify_drops_dirty"])
+    assert [(k.name, k.scenarios, k.rules, k.unexplained) for k in told.kinds] == [
+        ("state.pte: PADH → PAH", [2], {"pmd_modify_drops_dirty": 1}, [])
     ]
 
 
-def test_what_no_rule_of_the_profiles_explains_stays_unexplained():
-    odd = RULES.derive(split_pmd_keeps_dirty=False)
-    told = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, odd), RULES, RULES)
-    assert told.differing == 1 and told.kinds[0].rules == []
+def test_a_rule_that_makes_another_difference_explains_nothing():
+    # Both profiles differ in a rule that this scenario shows, but what the second kernel did is another thing.
+    odd, after = RULES.derive(split_pmd_keeps_dirty=False), RULES.derive(pmd_modify_drops_dirty=True)
+    told = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, odd), RULES, after)
+    assert (
+        len(told.differing) == 1 and told.kinds[0].rules == {} and told.kinds[0].unexplained == told.differing
+    )
+
+
+def test_only_what_differs_first_makes_a_kind_and_the_rest_follows():
+    first = run_of(
+        visit(1, 0, "lack_referenced_page", 0),
+        visit(2, 0, "lack_referenced_page"),
+        visit(2, 1, "succeeded", 3),
+    )
+    second = run_of(visit(1, 0, "succeeded", 5), visit(2, 1, "page_locked"))
+    (kind,) = of_scenario(TWICE, first, second)
+    assert kind.name == "isolate.referenced: less → more; status: lack_referenced_page → succeeded"
+    assert kind.follows == ["isolate.status", "collapse", "status", "visited", "attempts"]
+
+
+def test_a_later_candidate_comes_after_an_earlier_one_and_the_result_last():
+    def tried(*counts: int) -> BlockPass:
+        last = [AttemptEvent("failed", 8, None, IsolateEvent("failed", n, 0)) for n in counts[1:]]
+        return visit(1, 0, "failed", counts[0], further=tuple(last))
+
+    (kind,) = of_scenario(TWICE, run_of(tried(1, 7)), run_of(tried(1, 2, 3)))
+    assert (kind.name, kind.follows) == ("isolate.referenced: more → less", ["attempts"])
+    (kind,) = of_scenario(TWICE, run_of(tried(1)), run_of(tried(1, 2)))
+    assert kind.name == "attempts: fewer → more"
+
+
+def test_two_blocks_that_differ_in_the_same_pass_are_two_kinds():
+    first, second = (run_of(visit(1, 0, a), visit(1, 1, b)) for a, b in (("x", "y"), ("y", "z")))
+    assert {k.name for k in of_scenario(TWICE, first, second)} == {"status: x → y", "status: y → z"}
+
+
+@pytest.mark.parametrize(("step", "aside"), [(2, 0), (0, 1)])
+def test_what_reclaim_chose_otherwise_counts_only_before_anything_differed(step: int, aside: int):
+    first = run_of(visit(1, 0, "x"), took=(StepAnswer(step, took="0:1"),))
+    second = run_of(visit(1, 0, "y"), took=(StepAnswer(step, took="0:2"),))
+    told = kinds([TWICE], [first], [second], RULES, RULES)
+    assert (told.chance, len(told.kinds)) == (aside, 1 - aside)
 
 
 def test_a_scenario_that_one_kernel_did_not_answer_is_left_aside():
@@ -44,13 +105,61 @@ def test_a_scenario_that_one_kernel_did_not_answer_is_left_aside():
     assert told.lost == 1 and told.compared == 2
 
 
-def test_a_file_of_expected_kinds(tmp_path):
+def test_what_only_a_guest_used_is_counted():
+    only, both = visit(1, 0, "x", young=(0, 0, 3)), visit(1, 0, "x", young=(1, 0, 3))
+    told = kinds([TWICE] * 2, [run_of(only), run_of(both)], [run_of(only), run_of(both)], RULES, RULES)
+    assert told.guest_only == 1
+
+
+def test_what_is_otherwise_when_asked_again_is_no_difference():
     after = RULES.derive(pmd_modify_drops_dirty=True)
-    found = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, after), RULES, after).kinds
+    told = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, after), RULES, after)
+    steady(told, {2: {"state.pte: PADH → PAH"}})
+    assert told.differing == [2] and told.unsteady == []
+    steady(told, {2: {"state.pte: another"}})
+    assert told.kinds == [] and told.differing == [] and told.unsteady == [2]
+
+
+def test_a_kind_gets_the_shortest_scenario_that_both_kernels_confirm():
+    after = RULES.derive(pmd_modify_drops_dirty=True)
+    told = kinds([LONG], answers([LONG], RULES), answers([LONG], after), RULES, after)
+    asked: list[int] = []
+
+    def ask(some):
+        asked.append(len(some))
+        return list(zip(answers(some, RULES), answers(some, after), strict=True))
+
+    shorten(told.kinds, [LONG], ask, RULES, after)
+    short = msgspec.toml.decode(told.kinds[0].shortest, type=v.Scenario)
+    assert len(short.steps) == len(SCENARIOS[2].steps) and short.title == told.kinds[0].name
+    assert asked == [1]  # the model had shortened it: the kernels only say that it still differs
+    (kind,) = of_scenario(short, *(answers([short], rules)[0] for rules in (RULES, after)))
+    assert kind.name == told.kinds[0].name
+
+
+def test_where_the_model_shows_nothing_the_kernels_are_asked_about_every_version():
+    after = RULES.derive(pmd_modify_drops_dirty=True)
+    told = kinds([LONG], answers([LONG], RULES), answers([LONG], after), RULES, RULES)
+    rounds: list[int] = []
+
+    def ask(some):
+        rounds.append(len(some))
+        return list(zip(answers(some, RULES), answers(some, after), strict=True))
+
+    shorten(told.kinds, [LONG], ask, RULES, RULES)
+    short = msgspec.toml.decode(told.kinds[0].shortest, type=v.Scenario)
+    assert len(short.steps) == len(SCENARIOS[2].steps) and len(rounds) > 1
+
+
+def test_a_file_of_expected_kinds(tmp_path):
+    found = [Kind("state.pte", "PADH", "PAH"), Kind("status", "x", "y")]
     path = tmp_path / "kinds"
-    path.write_text("# the dirty bit\n\nstate.pte: PADH → PAH\n")
+    path.write_text("# the dirty bit\n\nstate.pte: PADH → PAH\n? status: x → y\n? status: y → z\n")
     assert unexpected(found, read(path)) == ([], [])
-    path.write_text("visited: a → b\n")
-    assert unexpected(found, read(path)) == (["state.pte: PADH → PAH"], ["visited: a → b"])
+    path.write_text("visited: a → b\n? state.pte: PADH → PAH\n")
+    assert unexpected(found, read(path)) == (["status: x → y"], ["visited: a → b"])
+    path.write_text("status\n")
+    with pytest.raises(InputError, match="line 1: no kind"):
+        read(path)
     with pytest.raises(InputError, match="cannot be read"):
         read(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""``secondsight lab hold``, ``identify``, ``score`` and ``diff``: what kernels' answers say about profiles, rules and each other."""
+"""``secondsight lab hold``, ``identify`` and ``score``: what kernels' answers say about profiles and rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.lab.answers import Kept
-    from secondsight.lab.kernels import Kernel
     from secondsight.scenario.verbs import Scenario
 
 KernelOption = Annotated[
@@ -35,7 +34,6 @@ def register(app: typer.Typer) -> None:
     app.command("hold")(hold_command)
     app.command("identify")(identify_command)
     app.command("score")(score_command)
-    app.command("diff")(diff_command)
 
 
 def _say(text: str) -> None:
@@ -200,75 +198,3 @@ def _campaign(kernel: str, mmu: str, modules: Path | None, random: int, seed: in
     from secondsight.lab.answers import ask
 
     return ask(_random(random, seed, mmu), kernels.resolve(kernel, modules=modules), mmu, seed=seed, say=_say)
-
-
-def diff_command(
-    first: Annotated[str, typer.Argument(help="A kernel, as --kernel takes it.")],
-    second: Annotated[str, typer.Argument(help="The kernel that is held against it.")],
-    mmu: MmuOption = "npt",
-    modules: Annotated[
-        list[Path] | None,
-        typer.Option(help="The module tree of a kernel given by its path; repeated for the second."),
-    ] = None,
-    random: RandomOption = 60,
-    seed: SeedOption = 1,
-    expect: Annotated[
-        Path | None, typer.Option(help="A file of the kinds that may and must differ, a line each.")
-    ] = None,
-    json: JsonOption = False,
-) -> None:
-    """Ask two kernels the same scenarios; group what they answer otherwise into kinds, and name the rules that explain each.
-
-    With --expect, exit code 1 if another kind is found, or one of the file is not; without, if a kind is unexplained.
-    """
-    from secondsight.errors import SecondSightError
-    from secondsight.lab.diff import kinds, read, unexpected
-    from secondsight.lab.run import run
-    from secondsight.mm.profiles import for_kernel
-
-    wanted = read(expect) if expect else None
-    a, b = _two(first, second, modules or [])
-    scenarios = _random(random, seed, mmu)
-    answers = [run(scenarios, each, mmu, states=True, say=_say) for each in (a, b)]
-    before, after = for_kernel(a.release), for_kernel(b.release)
-    found = kinds(scenarios, answers[0], answers[1], before, after)
-    if json:
-        _json({"first": a.release, "second": b.release, "mmu": mmu, "seed": seed, "found": found})
-    else:
-        print(f"{a.release} ({before.title}) and {b.release} ({after.title}) on {mmu}, seed {seed}")
-        print(
-            f"{found.differing} of {several(found.compared, 'scenario')} differ, in {several(len(found.kinds), 'kind')}; "
-            f"left aside: {found.chance} in which reclaim or ksmd chose otherwise, {found.lost} without an answer"
-        )
-        for kind in found.kinds:
-            print(kind.name)
-            print(f"    {several(len(kind.scenarios), 'scenario')}, the first #{kind.scenarios[0]}; "
-                  f"{', '.join(kind.rules) if kind.rules else 'unexplained'}")  # fmt: skip
-    if wanted is not None:
-        new, missing = unexpected(found.kinds, wanted)
-        for name in new:
-            print(f"not expected: {name}")
-        for name in missing:
-            print(f"expected and not found: {name}")
-        if new or missing:
-            raise SecondSightError(
-                f"{several(len(new), 'kind')} beside those of {expect}, {len(missing)} of them not found"
-            )
-    elif unexplained := [kind for kind in found.kinds if not kind.rules]:
-        raise SecondSightError(
-            f"{several(len(unexplained), 'kind')} unexplained by the rules of the profiles"
-        )
-
-
-def _two(first: str, second: str, modules: list[Path]) -> tuple[Kernel, Kernel]:
-    """Both kernels; module trees go to those given by a path, in order."""
-    from secondsight.errors import UsageError
-    from secondsight.lab import kernels
-
-    trees = iter(modules)
-    a, b = (
-        kernels.resolve(name, modules=next(trees, None) if "/" in name else None) for name in (first, second)
-    )
-    if next(trees, None) is not None:
-        raise UsageError("--modules: more module trees than kernels given by a path")
-    return a, b

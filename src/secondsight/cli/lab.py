@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from secondsight.cli import build, evidence
+from secondsight.cli import build, diff, evidence
 from secondsight.words import several
 
 app = typer.Typer(
@@ -393,4 +393,5 @@ def compare_command(
 
 
 build.register(app)
+diff.register(app)
 evidence.register(app)

@@ -28,7 +28,18 @@ from secondsight.scenario.results import BlockPass, PageState, Run
 from secondsight.scenario.run import run as run_model
 from secondsight.words import several
 
-__all__ = ["FIELDS", "Difference", "Report", "between", "by_batch", "compare", "held_against", "shrink"]
+__all__ = [
+    "FIELDS",
+    "Difference",
+    "Report",
+    "between",
+    "by_batch",
+    "compare",
+    "held_against",
+    "shorter_versions",
+    "shrink",
+    "weight",
+]
 
 #: Everything that is compared. A difference in any of them is a disagreement.
 FIELDS = (
@@ -277,22 +288,23 @@ def shrink(
     """The shortest scenario found that model and kernel still answer differently."""
     best = scenario
     for _ in range(rounds):
-        shorter = _candidates(best)
+        shorter = shorter_versions(best)
         if not shorter:
             break
         report = compare(shorter, kernel, mmu, rules=rules, states=states, say=say)
-        bad = sorted({d.scenario for d in report.differences}, key=lambda i: _weight(shorter[i]))
+        bad = sorted({d.scenario for d in report.differences}, key=lambda i: weight(shorter[i]))
         if not bad:
             break
         best = shorter[bad[0]]
     return best
 
 
-def _weight(s: verbs.Scenario) -> tuple[int, int]:
+def weight(s: verbs.Scenario) -> tuple[int, int]:
+    """How much there is of a scenario: steps, then the text that says pages."""
     return len(s.steps), sum(len(getattr(step, "pages", "")) for step in s.steps)
 
 
-def _candidates(s: verbs.Scenario) -> list[verbs.Scenario]:
+def shorter_versions(s: verbs.Scenario) -> list[verbs.Scenario]:
     """Shorter versions: a half, a quarter or one step less, and pages made fewer; only those that are still possible."""
     from secondsight.errors import SecondSightError
     from secondsight.scenario.files import check

@@ -1,0 +1,181 @@
+"""``secondsight lab diff``: what one kernel answers otherwise than another."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secondsight.words import several
+
+if TYPE_CHECKING:
+    from secondsight.lab.diff import Kind, Kinds
+    from secondsight.lab.kernels import Kernel
+    from secondsight.scenario.verbs import Scenario
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to *app*."""
+    app.command("diff")(diff_command)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def diff_command(
+    first: Annotated[str, typer.Argument(help="A kernel, as --kernel takes it.")],
+    second: Annotated[str, typer.Argument(help="The kernel that is held against it.")],
+    files: Annotated[list[str] | None, typer.Argument(help="Scenario files to ask, beside the random ones.")] = None,
+    mmu: Annotated[str, typer.Option("--mmu", "-m", help="The machine: which secondary MMU KVM has.")] = "npt",
+    modules: Annotated[
+        list[Path] | None, typer.Option(help="The module tree of a kernel given by its path; repeated for the second."),
+    ] = None,
+    random: Annotated[int | None, typer.Option(min=0, help="How many random scenarios (default: 60, or none with files).")] = None,
+    seed: Annotated[int, typer.Option(help="Their seed: the same scenarios again, whose answers are kept.")] = 1,
+    sizes: Annotated[
+        bool | None,
+        typer.Option("--sizes/--no-sizes", help="Draw hugepages-*kB/enabled at random too (default: where both kernels have them)."),
+    ] = None,
+    shrink: Annotated[bool, typer.Option(help="Look for the shortest scenario of each kind, on both kernels.")] = True,
+    write: Annotated[Path | None, typer.Option(help="Folder for the shortest scenarios, a file each.")] = None,
+    expect: Annotated[
+        Path | None,
+        typer.Option(help="A file of the kinds that must be found, a line each (after a ? those that may be), and no others."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:  # fmt: skip
+    """Ask two kernels the same scenarios; group what they answer otherwise into kinds, and name the rules that explain each.
+
+    Of a scenario only what differs first makes a kind; what follows from it is counted with it. With --expect, exit code 1 if another
+    kind is found, or one that must be is not; without, if a kind is unexplained.
+    """
+    from secondsight.errors import UsageError
+    from secondsight.lab.diff import read
+    from secondsight.lab.differ import differ
+    from secondsight.mm.profiles import for_kernel
+
+    wanted = read(expect) if expect else None
+    count = (0 if files else 60) if random is None else random
+    if not files and not count:
+        raise UsageError("nothing to ask: name scenario files, or --random N")
+    a, b = _two(first, second, modules or [])
+    before, after = for_kernel(a.release), for_kernel(b.release)
+    both = before.has_sizes and after.has_sizes
+    scenarios = _scenarios(files or [], count, seed, mmu, sizes=both if sizes is None else sizes)
+    found = differ(scenarios, a, b, mmu, shrink=shrink, say=_say)
+    if json:
+        _json(a, b, mmu, seed, found)
+    else:
+        print(
+            f"{a.release} ({before.title}) and {b.release} ({after.title}) on {mmu}, seed {seed if count else '-'}"
+        )
+        _print(found)
+    if write:
+        _write(write, found.kinds)
+    _judge(found, wanted, str(expect))
+
+
+def _scenarios(files: list[str], count: int, seed: int, mmu: str, *, sizes: bool) -> list[Scenario]:
+    from secondsight.scenario import random as chance
+    from secondsight.scenario.files import read
+
+    drawn = chance.scenarios(count, seed, chance.mmu_of(mmu), sizes=sizes)[0] if count else []
+    return [read(path) for path in files] + drawn
+
+
+def _two(first: str, second: str, modules: list[Path]) -> tuple[Kernel, Kernel]:
+    """Both kernels; module trees go to those given by a path, in order."""
+    from secondsight.errors import UsageError
+    from secondsight.lab import kernels
+
+    trees = iter(modules)
+    a, b = (
+        kernels.resolve(name, modules=next(trees, None) if "/" in name else None) for name in (first, second)
+    )
+    if next(trees, None) is not None:
+        raise UsageError("--modules: more module trees than kernels given by a path")
+    return a, b
+
+
+def _print(found: Kinds) -> None:
+    print(
+        f"{len(found.differing)} of {several(found.compared, 'scenario')} differ, in {several(len(found.kinds), 'kind')}; "
+        f"{found.guest_only} with a block that only a guest used"
+    )
+    print(
+        f"left aside: {found.chance} in which reclaim or ksmd chose otherwise, {found.lost} without an answer, "
+        f"{len(found.unsteady)} that were otherwise when asked again"
+    )
+    for kind in found.kinds:
+        print(f"\n{kind.name}")
+        rules = [f"{rule} ({n})" for rule, n in kind.rules.items()]
+        rules += [f"unexplained ({len(kind.unexplained)})"] if kind.unexplained else []
+        print(
+            f"    {several(len(kind.scenarios), 'scenario')}, the first #{kind.scenarios[0]}; {', '.join(rules)}"
+        )
+        if kind.follows:
+            print(f"    what follows: {', '.join(kind.follows)}")
+        for line in kind.shortest.splitlines():
+            print(f"    | {line}".rstrip())
+
+
+def _json(a: Kernel, b: Kernel, mmu: str, seed: int, found: Kinds) -> None:
+    import msgspec
+
+    told = []
+    for kind in found.kinds:
+        names = ("name", "scenarios", "rules", "unexplained", "follows", "shortest")
+        told.append({name: getattr(kind, name) for name in names})
+    rest = {
+        name: getattr(found, name)
+        for name in ("compared", "differing", "lost", "chance", "unsteady", "guest_only")
+    }
+    whole = {
+        "schema": 1,
+        "first": a.release,
+        "second": b.release,
+        "mmu": mmu,
+        "seed": seed,
+        "found": {"kinds": told, **rest},
+    }
+    print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
+
+
+def _write(folder: Path, kinds: list[Kind]) -> None:
+    import re
+
+    from secondsight.output import whole
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in kinds:
+        if kind.shortest:
+            name = re.sub(r"[^A-Za-z0-9]+", "-", kind.name).strip("-").lower()
+            with whole(folder / f"{name}.toml") as part:
+                part.write_text(kind.shortest)
+
+
+def _judge(found: Kinds, wanted: object, source: str) -> None:
+    """Print what was expected otherwise, and raise SecondSightError for it."""
+    from secondsight.errors import SecondSightError
+    from secondsight.lab.diff import Expected, unexpected
+
+    if isinstance(wanted, Expected):
+        new, missing = unexpected(found.kinds, wanted)
+        for name in new:
+            print(f"not expected: {name}")
+        for name in missing:
+            print(f"expected and not found: {name}")
+        if new or missing:
+            raise SecondSightError(
+                f"{several(len(new), 'kind')} beside those of {source}, {len(missing)} of them not found"
+            )
+        if found.lost:
+            raise SecondSightError(f"{several(found.lost, 'scenario')} without an answer")
+        print(f"as expected: {several(len(found.kinds), 'kind')}, each in {source}")
+    elif unexplained := [kind for kind in found.kinds if kind.unexplained]:
+        raise SecondSightError(
+            f"{several(len(unexplained), 'kind')} not, or not always, explained by the rules of the profiles"
+        )

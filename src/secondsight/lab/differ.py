@@ -1,0 +1,64 @@
+"""Ask two kernels the same scenarios, and what differs a second time; shorten what is left."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from secondsight.lab.compare import Say
+from secondsight.lab.diff import Kinds, kinds, of_scenario, steady
+from secondsight.lab.kernels import Kernel
+from secondsight.lab.run import Failure, run
+from secondsight.lab.shorter import shorten
+from secondsight.mm.profiles import for_kernel
+from secondsight.scenario import verbs
+from secondsight.scenario.results import Run
+from secondsight.words import several
+
+__all__ = ["differ"]
+
+
+def differ(
+    scenarios: Sequence[verbs.Scenario], first: Kernel, second: Kernel, mmu: str, *, shrink: bool = True, say: Say = lambda text: None,
+) -> Kinds:  # fmt: skip
+    """Everything that *second* answers otherwise than *first* to *scenarios* on *mmu*, grouped into kinds; *shrink*: each with its
+    shortest scenario.
+
+    What differs is asked a second time, on a fresh boot of both and in other company; what is then otherwise is no difference of theirs.
+    Raises as :func:`secondsight.lab.run.run`.
+    """
+    scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
+    before, after = for_kernel(first.release), for_kernel(second.release)
+    answers = [run(scenarios, kernel, mmu, states=True, say=say) for kernel in (first, second)]
+    found = kinds(scenarios, answers[0], answers[1], before, after)
+    ask = _fresh(first, second, mmu, say)
+    if found.differing:
+        say(f"{several(len(found.differing), 'scenario')} differ: asking both kernels a second time")
+        asked = [scenarios[i] for i in found.differing]
+        again = {
+            i: {kind.name for kind in of_scenario(scenarios[i], a, b)} if isinstance(a, Run) and isinstance(b, Run) else set()
+            for i, (a, b) in zip(found.differing, ask(asked), strict=True)
+        }  # fmt: skip
+        steady(found, again)
+    if shrink and found.kinds:
+        say(f"looking for the shortest scenario of {several(len(found.kinds), 'kind')}")
+        shorten(found.kinds, scenarios, ask, before, after)
+    return found
+
+
+def _fresh(
+    first: Kernel, second: Kernel, mmu: str, say: Say
+) -> Callable[[Sequence[verbs.Scenario]], list[tuple[Run | Failure, Run | Failure]]]:
+    """A function that answers scenarios by both kernels, each freshly booted."""
+
+    def ask(asked: Sequence[verbs.Scenario]) -> list[tuple[Run | Failure, Run | Failure]]:
+        out = []
+        for kernel in (first, second):
+            with tempfile.TemporaryDirectory(prefix="secondsight-again-") as folder:
+                out.append(run(asked, kernel, mmu, states=True, folder=Path(folder), say=say))
+        return list(zip(*out, strict=True))
+
+    return ask
