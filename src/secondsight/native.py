@@ -20,7 +20,7 @@ from typing import Any
 from numba import njit
 
 #: The packages that native code lies in, and the module of the constants that is compiled into it.
-NATIVE = ("bits", "mm", "mmu", "replay", "trace", "whatif", "geometry.py")
+NATIVE = ("bits", "mm", "mmu", "predict", "replay", "trace", "whatif", "geometry.py")
 
 
 def _stamp() -> str:

@@ -62,6 +62,26 @@ def compare(
         float, typer.Option(help="ns of khugepaged's clock for one ns of the trace.")
     ] = 1.0,
     tlb: Annotated[bool, typer.Option(help="Model a TLB: misses, walks, MMU overhead. Slower.")] = False,
+    cpu_time: Annotated[
+        float | None,
+        typer.Option("--cpu-time", help="CPU seconds that the program takes today, for predicted run times."),
+    ] = None,
+    today: Annotated[
+        str | None,
+        typer.Option(
+            help="The policy that decides today. Default: by the THP setting that the trace names, or never."
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Predict with this file of `calibrate`, another machine's if need be. Default: this machine's."
+        ),
+    ] = None,
+    apply: Annotated[
+        bool,
+        typer.Option("--apply", help="Print the settings that the best row means; makes none."),
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
@@ -104,10 +124,15 @@ def compare(
                 )
             results = _run(
                 trace, policy, rules, vary, budget, host(knob or [], mmu, mglru), stands_behind(backing, "--backing"), time_scale, tlb,
-                channels=report is not None or json is not None,
+                channels=report is not None or json is not None, predict=(cpu_time, today, calibration),
             )  # fmt: skip
         _write(results, report, json, csv, parquet, svg)
         _print(results, everything, passes)
+        if apply:
+            from secondsight.whatif.settings import settings
+
+            print()
+            print("\n".join(settings(results)))
 
 
 def _explain(name: str) -> None:
@@ -151,10 +176,12 @@ def _run(
     tlb: bool,
     *,
     channels: bool,
+    predict: tuple[float | None, str | None, Path | None],
 ) -> Results:
     from secondsight.replay.tlb import TlbConfig
     from secondsight.whatif import Range
     from secondsight.whatif import compare as run
+    from secondsight.whatif.predicted import Asked
 
     with Progress("replayed") as progress:
         return run(
@@ -167,6 +194,7 @@ def _run(
             budget=budget,
             tlb=TlbConfig() if tlb else None,
             vary=[Range.parse(v) for v in vary or []],
+            predict=Asked(*predict),
             channels=channels,
             progress=progress,
             command=shlex.join(["secondsight", *sys.argv[1:]]),

@@ -24,6 +24,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("convert", "Convert lackey, perf, DynamoRIO or damo records to a trace."),
     "trace": ("trace", "Look into a trace, cut it, recover a torn recording."),
     "compare": ("compare", "Compare policies and rules on one trace: benefit, bloat and cost."),
+    "calibrate": (
+        "calibrate",
+        "Measure what a page walk costs this machine; compare predicts run times with it.",
+    ),
+    "verify": ("verify", "What a change brought to a running process or cgroup, beside what was predicted."),
     "sweep": ("sweep", "Run many traces, policies, rules and knobs; resumable."),
     "top": ("top", "The whole host: whose memory is huge, could be, and what keeps it small."),
     "host": ("host", "The host's supply of huge pages, its counters as rates, khugepaged's pace."),

@@ -77,6 +77,13 @@ def run(
             help="What sees the accesses; qemu where its user mode is installed.",
         ),
     ] = None,
+    cpu_time: Annotated[
+        bool,
+        typer.Option(
+            "--cpu-time",
+            help="Run the program once by itself before, output thrown away: its CPU time, for compare's predictions.",
+        ),
+    ] = False,
 ) -> None:
     """Record a program under QEMU's user mode, or valgrind's lackey, its threads, forks and what they exec followed.
 
@@ -89,6 +96,10 @@ def run(
 
     if witness not in (None, "qemu", "lackey"):
         raise UsageError(f"--with {witness}: there are qemu and lackey")
+    if cpu_time and witness == "lackey":
+        raise UsageError(
+            "--cpu-time goes with qemu: lackey counts no page walks, so no run time is predicted from it"
+        )
     ticker = _Ticker()
     seen = 0
 
@@ -109,7 +120,9 @@ def run(
         provenance, code = record_run(output, command, quantum=quantum or 0, report=report)
     else:
         chosen = emulator.QUANTUM if quantum is None else quantum
-        provenance, code = emulator.record_program(output, command, quantum=chosen, report=report)
+        provenance, code = emulator.record_program(
+            output, command, quantum=chosen, report=report, cpu_time=cpu_time
+        )
     ticker.done(output, seen)
     for note in provenance.notes:
         ticker.console.print(note, highlight=False, soft_wrap=True, markup=False)

@@ -21,6 +21,31 @@ _ALL: Final = (
         "Huge blocks at the end, of all blocks the trace touches.",
     ),
     Metric(
+        "run_time", "predicted run time", "seconds", "less",
+        "CPU time that the program would take: today's, changed by page walks and faults that this row has more or "
+        "fewer of, at the prices of "
+        "the machine's calibration. Needs the CPU time of today and walks counted in order; docs/run-time.md.",
+    ),
+    Metric(
+        "run_time_low", "at the least", "seconds", "neither",
+        "The predicted run time lies between this and the next figure nine times of ten, as far as the calibration's "
+        "suite and real programs show.",
+    ),
+    Metric(
+        "run_time_high", "at the most", "seconds", "neither",
+        "The upper end of the predicted run time's interval.",
+    ),
+    Metric(
+        "run_time_change", "change", "share", "less",
+        "The predicted run time over today's, less one: −20 % takes four fifths of the time.",
+    ),
+    Metric(
+        "longest_stall", "longest stall", "seconds", "less",
+        "What one request could wait for at the longest: a fault that clears a page of 4 KiB or 2 MiB, a collapse that "
+        "holds the page, the first "
+        "store to a huge page after a fork; the longest that calibrating met of those which this row has.",
+    ),
+    Metric(
         "coverage", "coverage", "share", "more",
         "Accesses that land in a huge mapping, of all accesses: what the policy won, its lateness included. An access that maps or splits "
         "one counts by what it leaves.",
@@ -133,6 +158,11 @@ METRICS: Final = {metric.key: metric for metric in _ALL}
 
 #: The columns that are shown before one asks for all of them.
 SHOWN: Final = (
+    "run_time",
+    "run_time_low",
+    "run_time_high",
+    "run_time_change",
+    "longest_stall",
     "huge_blocks",
     "coverage",
     "precision",

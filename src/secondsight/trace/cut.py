@@ -40,7 +40,9 @@ def cut(
     if time is not None:
         time = (time[0], min(time[1], (1 << 64) - 1))
     notes = [*trace.provenance.notes, _told(time, spaces, address)]
-    start = with_fields(trace.provenance, content_hash=None, notes=notes)
+    start = with_fields(
+        trace.provenance, content_hash=None, notes=notes, walks=[], cpu_seconds=None, cpu_thp=""
+    )
     with TraceWriter(path, start, profile=profile) as writer:
         for batch in trace.batches(time=time, progress=progress):
             keep = np.ones(len(batch), dtype=np.bool_)

@@ -11,6 +11,7 @@ ns each: each process's own order is exact, between processes it is that of arri
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -30,7 +31,7 @@ from secondsight.errors import MissingPart, SecondSightError, UsageError
 from secondsight.trace.child import Guard, ends_with_us
 from secondsight.trace.intake import Intake
 from secondsight.trace.kinds import Verb, is_known
-from secondsight.trace.provenance import Clock, Provenance
+from secondsight.trace.provenance import Clock, Provenance, Walks
 from secondsight.trace.run import CLOCK, end_group
 from secondsight.trace.vm import ROW, TOTALS, api_of, build_plugin, qemu_version
 from secondsight.trace.writer import Profile, Recording
@@ -44,7 +45,7 @@ UNSEEN: Final = [
 ]
 #: Instructions over which accesses to a page are one row, unless said: no daemon wakes so often.
 QUANTUM: Final = 1_000_000
-_HELLO, _STRAYED = 0xFE, 0xFD
+_HELLO, _STRAYED, _WALKS = 0xFE, 0xFD, 0xFC
 _FORKED, _EXECED, _AGAIN = 1, 2, 3
 _MESSAGE: Final = 1 << 17
 _QUIET: Final = 0.05  # seconds in which a child that has just been forked connects
@@ -61,6 +62,20 @@ class _Sender:
     accesses: int = 0
     seen: int = -1
     unwritten: int = 0
+    data: int = 0
+    walks: list[NDArray[np.void]] = field(default_factory=list)
+
+    def counted(self) -> Walks | None:
+        """What the plugin's TLB counted of it; None if it ended without saying so."""
+        if not self.walks:
+            return None
+        rows = np.concatenate(self.walks)
+        rows = rows[np.argsort(rows["address"])]
+        return Walks(
+            space=self.space, accesses=self.data, counted=int(rows["count"].sum(dtype=np.uint64)),
+            block=(rows["address"] >> np.uint64(21)).tolist(), small=(rows["time"] >> np.uint64(32)).tolist(),
+            huge=(rows["time"] & np.uint64(0xFFFFFFFF)).tolist(),
+        )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -94,11 +109,16 @@ class _Streams:
         """What process *pid* sent."""
         sender = self.senders[pid]
         said = rows["kind"]
-        special = said >= _STRAYED
+        special = said >= _WALKS
         if special.any():
             totals = rows[said == TOTALS]
             if len(totals):
                 sender.seen, sender.unwritten = int(totals["time"][0]), int(totals["address"][0])
+            walks = rows[said == _WALKS]
+            whole = walks["address"] == np.uint64(0xFFFFFFFFFFFFFFFF)
+            sender.data += int(walks["time"][whole].sum(dtype=np.uint64))
+            if not whole.all():
+                sender.walks.append(walks[~whole].copy())
             self.strayed += int(np.count_nonzero(said == _STRAYED))
             rows = rows[~special]
         if not len(rows):
@@ -224,12 +244,14 @@ def record_program(
     quantum: int = QUANTUM,
     profile: Profile = "compact",
     report: Report | None = None,
+    cpu_time: bool = False,
 ) -> tuple[Provenance, int]:
     """Run *command* under the emulator and write the trace *path*; returns its provenance and the command's exit code.
 
     *quantum* (ns of the clock, that is instructions; 0: exact). Threads are the process's own; forks and programs that they become are
     spaces of their own. Ctrl-C ends the command and keeps what was recorded. A child that left for a session of its own and outlives the
-    others is ended with them. Raises :class:`MissingPart` without the emulator or a
+    others is ended with them. *cpu_time*: run it once by itself before, its output thrown away, to know the CPU time that it takes
+    today. Raises :class:`MissingPart` without the emulator or a
     compiler, :class:`UsageError` without the program, :class:`SecondSightError` if nothing was recorded.
     """
     Recording.check(path)
@@ -245,6 +267,7 @@ def record_program(
         unseen=list(UNSEEN),
         quantum=quantum,
     )
+    took = _cpu_time(command) if cpu_time else None
     recording = Recording(path, start, profile=profile)
     intake = Intake(recording, 0)  # the plugin aggregates
     intake.update(quantum=quantum)
@@ -275,7 +298,30 @@ def record_program(
             raise SecondSightError(
                 f"the emulator recorded nothing of {command[0]} (exit code {process.returncode})"
             )
-        return intake.close(notes=notes + streams.account()), process.returncode
+        counted = [walks for sender in streams.ended if (walks := sender.counted()) is not None]
+        notes += streams.account()
+        return intake.close(notes=notes, walks=counted, **(took or {})), process.returncode
+
+
+def _cpu_time(command: Sequence[str]) -> dict[str, object]:
+    """The provenance's fields of what *command* takes by itself: CPU seconds, all threads and children that ended, and the THP setting.
+
+    :raises SecondSightError: it fails.
+    """
+    process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        _, status, used = os.wait4(process.pid, 0)
+    except KeyboardInterrupt:
+        process.kill()
+        raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SecondSightError(
+            f"--cpu-time: {command[0]} by itself ended with exit code {process.returncode}"
+        )
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    chosen = re.search(r"\[(\w+)\]", setting.read_text()) if setting.exists() else None
+    return {"cpu_seconds": used.ru_utime + used.ru_stime, "cpu_thp": chosen[1] if chosen else ""}
 
 
 def _interpreted(program: Path) -> list[str]:

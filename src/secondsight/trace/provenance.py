@@ -34,6 +34,21 @@ class Clock(msgspec.Struct, frozen=True, kw_only=True):
     meaning: str = "unknown"
 
 
+class Walks(msgspec.Struct, frozen=True, kw_only=True):
+    """What a space's accesses would have walked, by the reference TLB (``replay.tlb.TlbConfig()``), counted where their order was seen.
+
+    accesses: to data, in all; counted: those in the windows that were looked at. By block (address / 2 MiB), of the counted ones: walks had
+    every page been small, and had every block been huge.
+    """
+
+    space: int
+    accesses: int
+    counted: int
+    block: list[int]
+    small: list[int]
+    huge: list[int]
+
+
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a reader must know about a trace to judge what is concluded from it."""
 
@@ -53,6 +68,9 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     clock_held: int = 0  # rows whose source clock ran backwards and was held at the latest time seen
     dropped: dict[str, int] = {}  # accesses left out, by reason
     notes: list[str] = []
+    walks: list[Walks] = []
+    cpu_seconds: float | None = None  # that the command took by itself, without whoever records
+    cpu_thp: str = ""  # transparent_hugepage/enabled while it did
 
 
 def encode(provenance: Provenance) -> bytes:

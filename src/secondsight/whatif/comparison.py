@@ -34,6 +34,7 @@ from secondsight.whatif import convert
 from secondsight.whatif.combine import Combination, PolicyLike, Range, combinations, grid, parse_budget
 from secondsight.whatif.costs import CostModel
 from secondsight.whatif.hot import Counting, hot_pages
+from secondsight.whatif.predicted import Asked, predicting
 
 
 def compare(
@@ -49,6 +50,7 @@ def compare(
     tlb: TlbConfig | None = None,
     vary: Range | Sequence[Range] = (),
     costs: CostModel | None = None,
+    predict: Asked | None = None,
     channels: bool = True,
     progress: Progress | None = None,
     command: str = "",
@@ -59,6 +61,7 @@ def compare(
     :param budget: blocks that may become huge in the run: a number, or a share of the footprint (``"25%"``).
     :param tlb: model a TLB: figures of misses, walks and overhead need one.
     :param vary: run everything again for each value of a knob, one knob at a time, for the sensitivity curves.
+    :param predict: predict run times where the trace carries them; a note says why not.
     :param channels: keep what each channel said over time, for the map; without, the results are small.
     :raises UsageError: what is asked for does not exist or makes no sense; :raises InputError: the trace is damaged.
     """
@@ -73,7 +76,7 @@ def compare(
     again = sum(map(bool, changed.values()))
     results, facts = run(
         source, chosen, name=name, config=config, time_scale=time_scale, backing=backing, fill=fill, tlb=tlb,
-        costs=costs, channels=channels, progress=_part(progress, 0, 1 + again), command=command,
+        costs=costs, predict=predict, channels=channels, progress=_part(progress, 0, 1 + again), command=command,
     )  # fmt: skip
     curves: dict[str, Sensitivity] = {}
     for turn, (knob, combos) in enumerate(changed.items(), 1):
@@ -96,6 +99,7 @@ def run(
     fill: bool | None = None,
     tlb: TlbConfig | None = None,
     costs: CostModel | None = None,
+    predict: Asked | None = None,
     channels: bool = True,
     progress: Progress | None = None,
     command: str = "",
@@ -111,9 +115,18 @@ def run(
             Subject("floor", chosen[0].rules, config=config, policy=lambda: make("never"), **common)
         )
         floor = len(chosen)
-    counting = Counting(source)
+    times = predicting(predict, source, chosen, config, backing)
+    if times.extra is not None:
+        times.today = len(subjects)
+        subjects.append(
+            Subject(
+                "today", times.extra.rules, config=config, policy=times.extra.make, backing=backing, fill=fill
+            )
+        )
+    counting = Counting(times.reads)
     engine = Engine(counting, subjects, scale_of(time_scale), channels)
     counting.start(engine.found)
+    times.start(engine)
     engine.run(progress)
     facts = convert.Facts(
         hot=hot_pages(counting.pages),
@@ -128,12 +141,15 @@ def run(
         convert.row(driven, facts, verdicts, combination=one, row_of=row_of)
         for one, driven in zip(chosen, engine.runs, strict=False)
     ]
+    rows = times.rows(rows, engine, counting.pages)
     touched = (counting.pages.reshape(-1, HPAGE_PMD_NR) > 0).sum(axis=1)
     bound = convert.oracle_curve(engine.found.total)
     results = Results(
         title=f"SecondSight: {name}",
         answer=answer(rows, bound),
-        provenance=_provenance(engine, name, time_scale, config, prices, command, chosen),
+        provenance=_provenance(
+            engine, name, time_scale, config, prices, command, chosen, times.notes if predict else []
+        ),
         metrics=list(METRICS.values()),
         spaces=[space.name for space in engine.found.spaces],
         rows=rows,
@@ -200,9 +216,10 @@ def _provenance(
     costs: CostModel,
     command: str,
     chosen: Sequence[Combination],
+    said: Sequence[str] = (),
 ) -> Provenance:
     origin = getattr(engine.source, "provenance", None)
-    notes = [note for run in engine.runs for note in tally.result(run)[0].notes]
+    notes = [*said, *(note for run in engine.runs for note in tally.result(run)[0].notes)]
     told: dict[str, Any] = msgspec.to_builtins(config)
     told |= {f"khugepaged {k}": v for k, v in told.pop("knobs").items()}
     told |= {f"cost {k}": v for k, v in msgspec.to_builtins(costs).items()}

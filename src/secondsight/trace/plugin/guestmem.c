@@ -85,7 +85,7 @@ struct row {
     uint8_t kind; /* 4 read, 5 write, 6 fetch: the GUEST kinds of the trace format; 0xff: the totals */
     uint8_t pad[3];
 };
-enum { READ = 0, WRITE = 1, FETCH = 2, GUEST = 4, STRAYED = 0xfd, HELLO = 0xfe, TOTALS = 0xff };
+enum { READ = 0, WRITE = 1, FETCH = 2, GUEST = 4, WALKS = 0xfc, STRAYED = 0xfd, HELLO = 0xfe, TOTALS = 0xff };
 enum { STARTED, FORKED, EXECED, AGAIN };   /* why a HELLO is said: its count; its address is pid << 32 | the parent's */
 
 #define PAGE 4096ull
@@ -265,6 +265,118 @@ static void touch(uint64_t address, unsigned kind, uint32_t times)
     hot[h].row = r;
 }
 
+/* -- the reference TLB (replay/tlb.py): which accesses would walk, were every page small, and were every block huge ------------
+ *
+ * Aggregated rows do not tell the order that a TLB hangs on, so walks are counted here: in windows of WARM + COUNT accesses of every
+ * PERIOD, the first WARM of which bring the TLBs up to date. A program's end tells each block's: kind 0xfc, time the walks with small
+ * pages << 32 | those with huge ones, count the accesses counted; the first of these rows has address ~0, time all accesses to data.
+ */
+
+#define WARM 16384u
+#define COUNT 16384u
+#define PERIOD (1u << 20)
+#define L2_SETS 128u
+#define L2_WAYS 12u
+#define L1_WAYS 4u
+
+struct tlb {
+    uint32_t l1_sets;
+    uint64_t l1[16][L1_WAYS], l2[L2_SETS][L2_WAYS];
+};
+static struct tlb small_pages = { .l1_sets = 16 }, huge_pages = { .l1_sets = 8 };
+static struct walked { uint64_t block; uint32_t small, huge, counted; } *walked;
+static uint32_t n_walked, walked_room;        /* a power of two, at most half full; block is its number + 1 */
+static uint64_t data_accesses;
+static uint32_t window_left = WARM;
+static enum { SKIPPING, WARMING, COUNTING } window = WARMING;
+
+/* Whether *tag* is among *ways* entries, latest used first; it is the first of them afterwards. */
+static bool used(uint64_t *set, uint32_t ways, uint64_t tag)
+{
+    uint32_t i = 0;
+    while (i < ways - 1 && set[i] != tag)
+        i++;
+    bool found = set[i] == tag;
+    memmove(set + 1, set, i * sizeof(*set));
+    set[0] = tag;
+    return found;
+}
+
+/* Whether an access to page or block *number* walks. A hit in L1 is no use of L2. */
+static bool walks(struct tlb *t, uint64_t number)
+{
+    return !used(t->l1[number & (t->l1_sets - 1)], L1_WAYS, number + 1) && !used(t->l2[number & (L2_SETS - 1)], L2_WAYS, number + 1);
+}
+
+static struct walked *walked_of(uint64_t block)
+{
+    if (2 * (n_walked + 1) > walked_room) {
+        uint32_t room = walked_room ? 2 * walked_room : 1024;
+        struct walked *old = walked, *fresh = calloc(room, sizeof(*fresh));
+        if (!fresh)
+            abort();
+        for (uint32_t i = 0; i < walked_room; i++)
+            if (old[i].block) {
+                uint32_t at = (uint32_t)(old[i].block * 0x9E3779B97F4A7C15ull >> 40) & (room - 1);
+                while (fresh[at].block)
+                    at = (at + 1) & (room - 1);
+                fresh[at] = old[i];
+            }
+        free(old);
+        walked = fresh;
+        walked_room = room;
+    }
+    uint32_t at = (uint32_t)((block + 1) * 0x9E3779B97F4A7C15ull >> 40) & (walked_room - 1);
+    while (walked[at].block && walked[at].block != block + 1)
+        at = (at + 1) & (walked_room - 1);
+    if (!walked[at].block) {
+        walked[at].block = block + 1;
+        n_walked++;
+    }
+    return &walked[at];
+}
+
+static void next_window(void)
+{
+    window = window == COUNTING ? SKIPPING : window == SKIPPING ? WARMING : COUNTING;
+    window_left = window == SKIPPING ? PERIOD - WARM - COUNT : window == WARMING ? WARM : COUNT;
+    data_accesses += window_left;
+}
+
+static void reference(uint64_t vaddr)
+{
+    bool small = walks(&small_pages, vaddr >> 12), huge = walks(&huge_pages, vaddr >> 21);
+    if (window == COUNTING) {
+        struct walked *w = walked_of(vaddr >> 21);
+        w->small += small;
+        w->huge += huge;
+        w->counted++;
+    }
+}
+
+static void say_walks(void)
+{
+    struct row first = { .time = data_accesses + WARM - window_left, .address = UINT64_MAX, .kind = WALKS };
+    put(&first, 1);
+    for (uint32_t i = 0; i < walked_room; i++)
+        if (walked[i].block) {
+            struct row one = { .time = (uint64_t)walked[i].small << 32 | walked[i].huge, .address = (walked[i].block - 1) << 21,
+                               .count = walked[i].counted, .kind = WALKS };
+            put(&one, 1);
+        }
+}
+
+/* A new program, or a fork's child: its walks are its own. */
+static void forget_walks(void)
+{
+    free(walked);
+    walked = NULL;
+    n_walked = walked_room = 0;
+    data_accesses = 0;
+    window = WARMING;
+    window_left = WARM;
+}
+
 static bool is_ram(uint64_t address)
 {
     return address < ram || (high && address - (4ull << 30) < ram);
@@ -295,6 +407,12 @@ static void accessed(unsigned vcpu, meminfo info, uint64_t vaddr, void *unused)
     uint64_t last = vaddr + (1ull << qemu_plugin_mem_size_shift(info)) - 1;
     acquire();
     if (user) {
+        if (!window_left--) {
+            next_window();
+            window_left--;
+        }
+        if (window != SKIPPING)
+            reference(vaddr);
         touch(vaddr, kind, 1);
         if ((last ^ vaddr) >= PAGE && last > vaddr)
             touch(last & ~(PAGE - 1), kind, 1);
@@ -412,6 +530,8 @@ static void flushed(plugin_id id)
 static void say_totals(void)
 {
     end_quantum(true);
+    if (user)
+        say_walks();
     fetches_lost = !ram_end && !virtual_addresses && !user;
     struct row totals[2] = {
         { .time = seen, .address = unwritten, .count = fetches_lost, .kind = TOTALS },
@@ -448,6 +568,7 @@ static void child_begins(void)
     epoch++;
     n_rows = first_open = 0;
     seen = unwritten = 0;
+    forget_walks();
     owner = getpid();
     if (still_ours())
         close(out_fd);

@@ -1,0 +1,140 @@
+"""``secondsight verify``: whether a change brought what was predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from secondsight.predict.observe import Change, Observed
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def verify(
+    pid: Annotated[int | None, typer.Option(help="The process.")] = None,
+    cgroup: Annotated[
+        Path | None, typer.Option(help="A cgroup's directory (v2), with those below it.")
+    ] = None,
+    during: Annotated[str, typer.Option("--for", help="How long to look, such as 30s.")] = "10s",
+    work: Annotated[
+        str | None,
+        typer.Option(help="A command that prints how much work was done so far: a number that rises."),
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Keep what is seen: before the change.")] = None,
+    before: Annotated[Path | None, typer.Option(help="What was kept before the change.")] = None,
+    predicted: Annotated[Path | None, typer.Option(help="What compare --json wrote.")] = None,
+    row: Annotated[
+        str | None, typer.Option(help="Which row was applied. Default: the one that compare --apply names.")
+    ] = None,
+) -> None:
+    """Look at a running process or cgroup before a change and after it, and compare that with what was predicted. Changes nothing.
+
+    CPU time for each unit of work decides; without --work the load may have moved, and nothing is called met or missed.
+    """
+    import msgspec
+
+    from secondsight import output
+    from secondsight.errors import UsageError
+    from secondsight.live.amounts import parse_duration
+    from secondsight.predict import observe as seen
+
+    if (pid is None) == (cgroup is None):
+        raise UsageError("say what to look at: --pid PID or --cgroup DIRECTORY")
+    if save is None and before is None:
+        raise UsageError("--save FILE before the change, --before FILE after it")
+    if predicted is not None and before is None:
+        raise UsageError("--predicted is compared with a change: it needs --before FILE")
+    seconds = parse_duration(during, "--for")
+    output.ready(save, *(path for path in (before, predicted) if path is not None))
+    old = seen.decode(_bytes(before), str(before)) if before is not None else None
+    told = _row(predicted, row) if predicted is not None else None
+    if pid is not None:
+        number = pid
+        now = seen.observe(f"process {pid}", lambda: seen.of_process(number), seconds, work)
+    else:
+        assert cgroup is not None
+        group = cgroup
+        now = seen.observe(f"cgroup {cgroup}", lambda: seen.of_cgroup(group), seconds, work)
+    if save is not None:
+        with output.whole(save) as part:
+            part.write_bytes(msgspec.json.encode(now))
+    if old is None:
+        _print(now)
+        return
+    difference = seen.change(old, now)
+    _changes(old, now, difference)
+    if told is not None:
+        verdict = seen.verdict(told[0], told[1], difference)
+        print(
+            f"predicted for {verdict.label}: {verdict.middle:+.1%} of CPU time ({verdict.low:+.1%} to {verdict.high:+.1%})",
+            end=": ",
+        )
+        print(
+            {
+                True: "as predicted",
+                False: "not as predicted",
+                None: "neither met nor missed, no work was counted (--work)",
+            }[verdict.met]
+        )
+
+
+def _bytes(path: Path) -> bytes:
+    from secondsight.errors import InputError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(str(path), "", f"cannot be read: {error.strerror}") from None
+
+
+def _row(path: Path, label: str | None) -> tuple[str, tuple[float, float, float, float]]:
+    """The label, and run_time, its bounds and its change, of the row that was applied."""
+    from secondsight.errors import InputError, UsageError
+    from secondsight.report import decode
+    from secondsight.whatif.settings import best
+
+    results = decode(_bytes(path), str(path))
+    rows = [r for r in results.rows if label is None or label in (r.label, r.policy)]
+    if not rows:
+        raise UsageError(f"--row {label}: there are {', '.join(r.label for r in results.rows)}")
+    chosen = rows[0] if label is not None else best(rows)
+    told = [
+        chosen.metrics.get(key) for key in ("run_time", "run_time_low", "run_time_high", "run_time_change")
+    ]
+    known = [value for value in told if value is not None]
+    if len(known) < 4:
+        raise InputError(
+            str(path), chosen.label, "holds no predicted run time; compare says why in its notes"
+        )
+    return chosen.label, (known[0], known[1], known[2], known[3])
+
+
+def _print(now: Observed) -> None:
+    from secondsight.report.metrics import text
+
+    unit = (
+        f", {now.work:g} units of work, {text(now.per_work, 'seconds')} each" if now.work is not None else ""
+    )
+    print(f"{now.what}: {now.cpu:.2f} s of CPU time in {now.seconds:.1f} s{unit}")
+    print(
+        f"{now.faults:,} faults; {text(now.huge, 'bytes')} of {text(now.anon, 'bytes')} of its anonymous memory huge"
+    )
+
+
+def _changes(old: Observed, now: Observed, found: Change) -> None:
+    from secondsight.report.metrics import text
+
+    per = "a unit of work" if found.by_work else "a second of the clock"
+    one, two = (old.work, now.work) if found.by_work else (old.seconds, now.seconds)
+    assert one and two
+
+    def line(title: str, was: str, is_: str, change: float | None) -> None:
+        print(f"{title}: {was} before, {is_} now" + (f", {change:+.1%}" if change is not None else ""))
+
+    line(f"CPU time for {per}", text(old.cpu / one, "seconds"), text(now.cpu / two, "seconds"), found.cpu)
+    line(f"faults for {per}", f"{old.faults / one:.4g}", f"{now.faults / two:.4g}", found.faults)
+    line("anonymous memory huge", text(old.coverage, "share"), text(now.coverage, "share"), None)

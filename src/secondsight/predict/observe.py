@@ -1,0 +1,207 @@
+"""What a running process or cgroup does in a while: CPU time, work, faults, and how much of its memory is huge; before a change and after.
+
+    /proc/PID/stat          utime, stime, minflt of each process           cgroup v2: cpu.stat usage_usec, memory.stat pgfault
+    /proc/PID/smaps_rollup  Anonymous, AnonHugePages                       cgroup v2: memory.stat anon, anon_thp
+    a command of the user's prints how much work was done so far           a number that rises: requests served, rows written
+
+CPU time for each unit of work compares whatever the load was; CPU time alone says nothing where the load moved. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from secondsight.errors import InputError, MissingPart, SecondSightError, TargetGone, UsageError
+
+SCHEMA: Final = 1
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Over *seconds* by the wall clock. cpu seconds; faults without I/O; anon and huge bytes at the end; work: units done, None: not
+    counted."""
+
+    schema: int = SCHEMA
+    what: str
+    seconds: float
+    cpu: float
+    faults: int
+    anon: int
+    huge: int
+    work: float | None = None
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the anonymous memory in huge pages; None without any."""
+        return self.huge / self.anon if self.anon else None
+
+    @property
+    def per_work(self) -> float | None:
+        """CPU seconds for a unit of work."""
+        return self.cpu / self.work if self.work else None
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """Counters at one moment."""
+
+    cpu: float
+    faults: int
+    anon: int
+    huge: int
+
+
+def of_process(pid: int, proc: Path = Path("/proc")) -> Reading:
+    """Counters of process *pid*, all its threads.
+
+    :raises TargetGone: it has exited; :raises MissingPart: no permission.
+    """
+    where = proc / str(pid)
+    try:
+        stat = (where / "stat").read_text().rpartition(")")[2].split()
+        rollup = (where / "smaps_rollup").read_text()
+    except PermissionError:
+        raise MissingPart(f"process {pid}: its memory may not be read; run as root or as its owner") from None
+    except OSError:
+        raise TargetGone(f"process {pid} has exited") from None
+    sizes = {
+        line.split(":")[0]: int(line.split()[1]) * 1024
+        for line in rollup.splitlines()[1:]
+        if line.endswith("kB")
+    }
+    return Reading(
+        (int(stat[11]) + int(stat[12])) / _TICK,
+        int(stat[7]),
+        sizes.get("Anonymous", 0),
+        sizes.get("AnonHugePages", 0),
+    )
+
+
+def of_cgroup(path: Path) -> Reading:
+    """Counters of the cgroup (v2) whose directory is *path*, and of those below it.
+
+    :raises UsageError: no such group; :raises MissingPart: its controllers do not say.
+    """
+    if not (path / "cgroup.procs").exists():
+        raise UsageError(f"--cgroup {path}: no directory of a cgroup, such as /sys/fs/cgroup/system.slice")
+    try:
+        cpu = _counters(path / "cpu.stat")["usage_usec"] / 1e6
+        memory = _counters(path / "memory.stat")
+        return Reading(cpu, memory["pgfault"], memory["anon"], memory["anon_thp"])
+    except (OSError, KeyError) as error:
+        raise MissingPart(
+            f"{path}: its cpu.stat and memory.stat (cgroup v2) do not say {error}; name a process by --pid"
+        ) from None
+
+
+def _counters(path: Path) -> dict[str, int]:
+    return {name: int(value) for name, value in (line.split() for line in path.read_text().splitlines())}
+
+
+def work_of(command: str) -> float:
+    """The number that *command* prints.
+
+    :raises UsageError: it fails, or prints no number.
+    """
+    try:
+        done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False, timeout=60)
+        value = float(done.stdout.split()[0])
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
+        raise UsageError(
+            f"--work {command!r}: must print a number that says how much was done so far"
+        ) from None
+    if done.returncode:
+        raise UsageError(f"--work {command!r}: ended with exit code {done.returncode}")
+    return value
+
+
+def observe(what: str, read: Callable[[], Reading], seconds: float, work: str | None) -> Observed:
+    """What happens within *seconds* from now. *read*: the counters; *work*: a command, see :func:`work_of`.
+
+    :raises SecondSightError: the counters, or the work, went backwards.
+    """
+    start, first, done = time.monotonic(), read(), work_of(work) if work else None
+    time.sleep(seconds)
+    last, after = read(), work_of(work) if work else None
+    took = time.monotonic() - start
+    units = after - done if after is not None and done is not None else None
+    if last.cpu < first.cpu or (units is not None and units <= 0):
+        raise SecondSightError(
+            f"{what}: no work was done in {seconds:g} s, or its counters went back; nothing can be compared"
+        )
+    return Observed(
+        what=what, seconds=took, cpu=last.cpu - first.cpu, faults=last.faults - first.faults, anon=last.anon, huge=last.huge, work=units
+    )  # fmt: skip
+
+
+def decode(raw: bytes, source: str) -> Observed:
+    """Read what ``msgspec.json.encode`` wrote of one.
+
+    :raises InputError: *raw* is none, or of another schema version.
+    """
+    try:
+        found = msgspec.json.decode(raw, type=Observed)
+    except msgspec.MsgspecError as error:
+        raise InputError(source, "", f"not what `verify --save` writes: {error}") from None
+    if found.schema != SCHEMA:
+        raise InputError(source, "schema", f"version {found.schema}; this reads version {SCHEMA}")
+    return found
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """After over before, less one; None where it was not counted. cpu: for each unit of work, or each second of the clock where none is
+    counted."""
+
+    cpu: float | None
+    faults: float | None
+    coverage: float | None  # difference of the shares
+    by_work: bool
+
+
+def change(before: Observed, after: Observed) -> Change:
+    """What changed between two observations.
+
+    :raises UsageError: work was counted in one of them alone.
+    """
+    if (before.work is None) != (after.work is None):
+        raise UsageError(
+            "--work was given in one of the two observations alone: give the same command in both"
+        )
+    by_work = before.work is not None
+    one, two = (before.work, after.work) if by_work else (before.seconds, after.seconds)
+    assert one is not None and two is not None
+
+    def ratio(was: float, now: float) -> float | None:
+        return (now / two) / (was / one) - 1 if was else None
+
+    had, has = before.coverage, after.coverage
+    return Change(
+        cpu=ratio(before.cpu, after.cpu), faults=ratio(before.faults, after.faults),
+        coverage=None if had is None or has is None else has - had, by_work=by_work,
+    )  # fmt: skip
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A predicted change of the CPU time beside the measured one: low, middle and high; *met*: the measured one lies between."""
+
+    label: str
+    low: float
+    middle: float
+    high: float
+    met: bool | None
+
+
+def verdict(label: str, told: tuple[float, float, float, float], measured: Change) -> Verdict:
+    """*told*: run_time, low, high, change of a row; *met* is None where no unit of work was counted, for then the load may have moved."""
+    time_, low, high, change_ = told
+    today = time_ / (1 + change_)
+    bounds = low / today - 1, high / today - 1
+    met = bounds[0] <= measured.cpu <= bounds[1] if measured.by_work and measured.cpu is not None else None
+    return Verdict(label=label, low=bounds[0], middle=change_, high=bounds[1], met=met)

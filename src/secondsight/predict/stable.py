@@ -1,0 +1,51 @@
+"""Measuring on a noisy machine: again and again until the median stands still.
+
+A figure is stable when the 95 % bootstrap interval of its median is narrower than a share of it (``WITHIN``), and there were at least
+``LEAST`` measurements. What took longer than the median by far tells of the machine, not of the program: the median passes over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+#: Width of the interval, as a share of the median, that will do; measurements at least, and at most.
+WITHIN, LEAST, MOST = 0.04, 5, 25
+_DRAWS = 200
+
+
+class Stable(NamedTuple):
+    """The median, its 95 % interval, and how often it was measured."""
+
+    value: float
+    low: float
+    high: float
+    times: int
+
+    @property
+    def width(self) -> float:
+        """The interval's width, as a share of the value."""
+        return (self.high - self.low) / self.value if self.value else 0.0
+
+
+def median(values: npt.ArrayLike, seed: int = 0) -> Stable:
+    """The median of *values* (at least one) and its bootstrap interval."""
+    found = np.asarray(values, np.float64)
+    drawn = np.random.default_rng(seed).integers(0, len(found), (_DRAWS, len(found)))
+    low, high = np.quantile(np.median(found[drawn], axis=1), (0.025, 0.975))
+    return Stable(float(np.median(found)), float(low), float(high), len(found))
+
+
+def until_stable(measure: Callable[[], float], within: float = WITHIN, most: int = MOST) -> Stable:
+    """*measure* until its median is stable *within* a share, or *most* times."""
+    values: list[float] = []
+    while True:
+        values.append(measure())
+        if len(values) < LEAST:
+            continue
+        found = median(values)
+        if found.width <= within or len(values) >= most:
+            return found

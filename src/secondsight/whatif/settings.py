@@ -1,0 +1,110 @@
+"""``compare --apply``: the settings that the best row of a comparison means, as lines for a shell. Nothing is made here.
+
+The best row is the one with the least predicted run time where there are such, else that with the most coverage; of equal ones that with
+the
+least bloat. Bounds (never, oracle) are no settings, but never is one if every other row is predicted slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from secondsight.errors import UsageError
+from secondsight.report.metrics import text
+from secondsight.report.schema import Results, Row
+
+_THP = "/sys/kernel/mm/transparent_hugepage"
+#: khugepaged's files that a row's knobs or a policy's options may name.
+_FILES = (
+    "pages_to_scan",
+    "scan_sleep_millisecs",
+    "alloc_sleep_millisecs",
+    "max_ptes_none",
+    "max_ptes_swap",
+    "max_ptes_shared",
+)
+
+
+def best(rows: Sequence[Row]) -> Row:
+    """The row whose settings are told.
+
+    :raises UsageError: there is none that a machine could be set to.
+    """
+    real = [row for row in rows if row.policy != "oracle"]
+    if not real:
+        raise UsageError("--apply: only the oracle was run, which no setting makes")
+    if all(row.metrics.get("run_time") is not None for row in real):
+        return min(real, key=lambda row: (row.metrics["run_time"] or 0.0, row.metrics.get("bloat") or 0.0))
+    others = [row for row in real if row.policy != "never"] or real
+    return max(
+        others, key=lambda row: (row.metrics.get("coverage") or 0.0, -(row.metrics.get("bloat") or 0.0))
+    )
+
+
+def settings(results: Results) -> list[str]:
+    """Lines for a shell: what to set for the best row, for the whole host and for one program alone; comments begin with ``#``.
+
+    :raises UsageError: see :func:`best`.
+    """
+    row = best(results.rows)
+    out = [f"# {row.label}: {_why(row)}", "# Nothing was set. For the whole host, until the next boot:"]
+    out += _host(row)
+    alone = _alone(row)
+    if alone:
+        out += ["# Or for one program alone, whatever the host's setting:", *alone]
+    out.append(
+        "# To know whether it came true: secondsight verify --pid PID --save BEFORE.json now, and afterwards\n# "
+        "secondsight verify --pid PID --before BEFORE.json --predicted RESULTS.json (the file of compare --json)"
+    )
+    return out
+
+
+def _why(row: Row) -> str:
+    change = row.metrics.get("run_time_change")
+    if change is not None:
+        low, high = row.metrics.get("run_time_low"), row.metrics.get("run_time_high")
+        return f"predicted {text(row.metrics['run_time'], 'seconds')} ({text(low, 'seconds')} to {text(high, 'seconds')}), {change:+.1%}"
+    return f"{text(row.metrics.get('coverage'), 'share')} of the accesses in huge pages, {text(row.metrics.get('bloat'), 'bytes')} of bloat"
+
+
+def _host(row: Row) -> list[str]:
+    out = []
+    if row.policy == "never":
+        return [f"echo never > {_THP}/enabled"]
+    if row.policy in ("always", "khugepaged", "thp_shrinker"):
+        out.append(f"echo always > {_THP}/enabled")
+        out.append(
+            f"[ -e {_THP}/hugepages-2048kB/enabled ] && echo inherit > {_THP}/hugepages-2048kB/enabled  # by size, from 6.8 on"
+        )
+        # With defrag at never a fault takes a huge page only where one lies ready; it does not wait.
+        defrag = "madvise" if row.policy != "always" else "defer+madvise"
+        out.append(f"echo {defrag} > {_THP}/defrag")
+        daemon = "0" if str(row.options.get("khugepaged", "true")).lower() == "false" else "1"
+        out.append(f"echo {daemon} > {_THP}/khugepaged/defrag")
+    for name, value in {**row.options, **row.knobs}.items():
+        if name in _FILES:
+            out.append(f"echo {int(float(value))} > {_THP}/khugepaged/{name}")
+    if row.policy == "thp_shrinker":
+        out.append(f"echo 1 > {_THP}/shrink_underused  # from 6.12 on")
+    if row.policy not in ("always", "khugepaged", "thp_shrinker"):
+        out.append("# no setting of the kernel's makes this policy; its decisions, carried out from outside:")
+        out.append(f"secondsight collapse --pid PID --policy {_policy(row)}")
+    return out
+
+
+def _alone(row: Row) -> list[str]:
+    if row.policy == "never":
+        return [
+            "# prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) in the program, or systemd's MemoryTHP=disable where it is known"
+        ]
+    if row.policy in ("always", "khugepaged", "thp_shrinker"):
+        return [
+            f"echo madvise > {_THP}/enabled  # and in the program madvise(MADV_HUGEPAGE); glibc's malloc does with "
+            f"GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
+            "secondsight collapse --pid PID  # what is hot, now, from outside",
+        ]
+    return []
+
+
+def _policy(row: Row) -> str:
+    return ",".join([row.policy, *(f"{key}={value}" for key, value in row.options.items())])

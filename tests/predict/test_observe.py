@@ -1,0 +1,76 @@
+"""Before and after: arithmetic over two observations, counters of a process, and a load that moved."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+import pytest
+
+from secondsight.errors import InputError, SecondSightError, UsageError
+from secondsight.predict import observe as seen
+
+BEFORE = seen.Observed(what="p", seconds=10, cpu=8, faults=1000, anon=1 << 30, huge=0, work=400)
+AFTER = seen.Observed(what="p", seconds=20, cpu=12, faults=500, anon=1 << 30, huge=1 << 29, work=800)
+
+
+def test_by_work():
+    """20 ms a unit become 15 ms; faults 2.5 a unit 0.625."""
+    found = seen.change(BEFORE, AFTER)
+    assert (found.cpu, found.faults, found.coverage, found.by_work) == (
+        pytest.approx(-0.25),
+        pytest.approx(-0.75),
+        0.5,
+        True,
+    )
+
+
+def test_by_the_clock():
+    found = seen.change(*(msgspec.structs.replace(o, work=None) for o in (BEFORE, AFTER)))
+    assert (found.cpu, found.by_work) == (pytest.approx(-0.25), False)
+
+
+def test_work_in_one_alone_compares_nothing():
+    with pytest.raises(UsageError, match="same command"):
+        seen.change(BEFORE, msgspec.structs.replace(AFTER, work=None))
+
+
+def test_a_verdict_needs_work():
+    told = (8.0, 7.0, 9.0, -0.2)  # today 10 s: -30 % to -10 %
+    change = seen.change(BEFORE, AFTER)
+    found = seen.verdict("always", told, change)
+    assert (found.low, found.high, found.met) == (pytest.approx(-0.3), pytest.approx(-0.1), True)
+    assert seen.verdict("always", (9.5, 9.4, 9.6, -0.05), change).met is False
+    assert seen.verdict("always", told, msgspec.structs.replace(change, by_work=False)).met is None
+
+
+def test_this_process_is_seen():
+    first = seen.of_process(os.getpid())
+    block = bytearray(8 << 20)
+    block[::4096] = b"x" * len(block[::4096])
+    last = seen.of_process(os.getpid())
+    assert last.faults - first.faults >= 1
+    assert last.anon >= first.anon
+    assert last.cpu >= first.cpu > 0
+
+
+def test_a_cgroup_by_its_files(tmp_path):
+    (tmp_path / "cgroup.procs").write_text("")
+    (tmp_path / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
+    (tmp_path / "memory.stat").write_text("anon 4096\nanon_thp 2048\npgfault 7\n")
+    assert seen.of_cgroup(tmp_path) == seen.Reading(2.5, 7, 4096, 2048)
+    with pytest.raises(UsageError, match="no directory of a cgroup"):
+        seen.of_cgroup(tmp_path / "x")
+
+
+def test_no_work_done_is_an_error():
+    with pytest.raises(SecondSightError, match="no work was done"):
+        seen.observe("p", lambda: seen.Reading(1, 1, 1, 1), 0.001, "echo 5")
+    with pytest.raises(UsageError, match="must print a number"):
+        seen.work_of("echo many")
+
+
+def test_what_is_no_observation():
+    with pytest.raises(InputError, match="not what"):
+        seen.decode(b"{}", "b.json")
+    assert seen.decode(msgspec.json.encode(AFTER), "b.json") == AFTER
