@@ -18,6 +18,9 @@ PMD_SHIFT = PAGE_SHIFT + PMD_ORDER
 PMD_SIZE = 1 << PMD_SHIFT
 #: ``page & BLOCK_MASK`` is a page's place in its block.
 BLOCK_MASK = HPAGE_PMD_NR - 1
+#: The entries of a page table of any level, PTRS_PER_PTE, and the bits of an address that one level resolves.
+PTRS_PER_PTE = PAGE_SIZE // 8
+LEVEL_BITS = PAGE_SHIFT - 3
 #: The largest that max_ptes_none, max_ptes_swap and max_ptes_shared take (HPAGE_PMD_NR - 1).
 KHUGEPAGED_MAX_PTES_LIMIT = HPAGE_PMD_NR - 1
 #: The smallest order that anonymous memory may have beside 0 (THP_ORDERS_ALL_ANON leaves out 0 and 1).

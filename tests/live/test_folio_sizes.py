@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secondsight.bits import pageflags as kpf
+from secondsight.geometry import PMD_SIZE as BLOCK
 from secondsight.live.explain import explain
 from secondsight.live.folio_sizes import COLUMNS, PART, folio_sizes
 from secondsight.live.process import Process
-from secondsight.live.procfs import BLOCK
 from secondsight.live.procfs_reader import ProcfsReader
 from support.area import area
 from support.snapshots import columns, snapshot

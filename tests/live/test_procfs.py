@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from secondsight.bits import pagemap as pm
 from secondsight.errors import MissingPart, SecondSightError, TargetGone
+from secondsight.geometry import PMD_SIZE as BLOCK
 from secondsight.live import capture
 from secondsight.live.process import Process
-from secondsight.live.procfs import BLOCK, Pagemap
+from secondsight.live.procfs import Pagemap
 from support.area import area
 
 

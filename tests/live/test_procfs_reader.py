@@ -11,9 +11,9 @@ from secondsight.bits import pagemap as pm
 from secondsight.bits import pte as bits
 from secondsight.bits import swap
 from secondsight.errors import MissingPart
+from secondsight.geometry import PMD_SIZE as BLOCK
 from secondsight.live.frame_table import FrameTable
 from secondsight.live.process import Process
-from secondsight.live.procfs import BLOCK
 from secondsight.live.procfs_reader import ProcfsReader
 from support.area import area
 

@@ -4,7 +4,7 @@ import mmap
 
 import numpy as np
 
-from secondsight.live.procfs import BLOCK
+from secondsight.geometry import PMD_SIZE as BLOCK
 
 
 def area(pages):

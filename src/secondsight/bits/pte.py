@@ -18,6 +18,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.geometry import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE
+
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
@@ -38,8 +40,8 @@ PROTNONE = np.uint64(1 << 8)
 MAPPED = PRESENT | PROTNONE
 NX = np.uint64(1 << 63)
 
-PFN_SHIFT = np.uint64(12)
-PFN_MASK = np.uint64(((1 << 52) - 1) & ~0xFFF)
+PFN_SHIFT = np.uint64(PAGE_SHIFT)
+PFN_MASK = np.uint64(((1 << 52) - 1) & ~(PAGE_SIZE - 1))
 #: _PAGE_SWP_EXCLUSIVE: the swapped page was this process's alone (bit 3; Linux 5.19 and later).
 SWP_EXCLUSIVE = np.uint64(1 << 3)
 NONE = np.uint64(0)
@@ -91,7 +93,7 @@ def pte_pfn(pte: U64) -> U64:
 def upright(entry: U64) -> U64:
     """Entries as read from a kernel, PROT_NONE's with their frame number turned back: x86 keeps it inverted wherever P is clear
     (L1TF; __pte_needs_invert, arch/x86/include/asm/pgtable-invert.h, 4.18), a leaf's down to bit 21 (pfn_pmd)."""
-    flipped = np.where((entry & PSE) != 0, PFN_MASK & ~np.uint64((1 << 21) - 1), PFN_MASK)
+    flipped = np.where((entry & PSE) != 0, PFN_MASK & ~np.uint64(PMD_SIZE - 1), PFN_MASK)
     return np.where((entry & (PRESENT | PROTNONE)) == PROTNONE, entry ^ flipped, entry)
 
 

@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from secondsight.bits.pte import PFN_MASK, U64, Bools
+from secondsight.geometry import PAGE_SHIFT
 
 _Z = np.uint64(0)
 
@@ -149,7 +150,7 @@ def is_large(spte: U64, at: SpteLayout) -> Bools:
 
 def spte_pfn(spte: U64) -> U64:
     """Page frame number."""
-    return (spte & PFN_MASK) >> np.uint64(12)
+    return (spte & PFN_MASK) >> np.uint64(PAGE_SHIFT)
 
 
 def mark_for_access_track(spte: U64, at: SpteLayout) -> U64:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secondsight.cli.options import KernelMemoryOption, RangeOption
+from secondsight.geometry import HPAGE_PMD_NR
 
 if TYPE_CHECKING:
     from secondsight.live.candidates import Wanted
@@ -44,7 +45,7 @@ def collapse(
         typer.Option(help="Add at most so much memory (default: half of what the tightest limit leaves)."),
     ] = None,
     min_populated: Annotated[
-        int, typer.Option(min=1, max=512, help="Only blocks with so many pages present.")
+        int, typer.Option(min=1, max=HPAGE_PMD_NR, help="Only blocks with so many pages present.")
     ] = 1,
     override: Annotated[
         bool,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from secondsight.geometry import PAGE_SIZE
 from secondsight.terminal import printable
 from secondsight.words import several
 
@@ -40,7 +41,7 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
         }  # fmt: skip
         print(msgspec.json.encode(told).decode())
         return
-    added = sum(choice.added for choice in chosen) * 4096
+    added = sum(choice.added for choice in chosen) * PAGE_SIZE
     print(printable(selection.order))
     print(
         f"would collapse {several(len(chosen), 'block')} ({len(chosen) * 2} MiB), adding {mib(added)} of memory; nothing was changed"

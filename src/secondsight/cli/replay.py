@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secondsight.cli.options import KnobOption, MglruOption, MmuOption, Progress, host, stands_behind
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.terminal import markup
 from secondsight.words import several
 
@@ -234,7 +235,9 @@ def _panels(result: Result, index: int) -> list[Any]:
     for name in ("primary", "referenced", "secondary"):
         pages = np.array(getattr(channels, name), np.float32).T
         if name != "secondary" or result.subjects[index].backing != "process":
-            out.append(Panel(name.upper(), np.where(pages < 0, np.nan, pages / 512).astype(np.float32)))
+            out.append(
+                Panel(name.upper(), np.where(pages < 0, np.nan, pages / HPAGE_PMD_NR).astype(np.float32))
+            )
     out.append(Panel("huge", np.array(channels.huge, np.float32).T))
     return out
 

@@ -25,6 +25,8 @@ from functools import lru_cache
 
 import msgspec
 
+from secondsight.geometry import PAGE_SIZE
+
 #: a task's flag (include/linux/sched.h), in field 9 of ``/proc/PID/stat``
 _PF_KTHREAD = 0x00200000
 _AT_ONCE = 1 << 16
@@ -70,7 +72,7 @@ class Task(msgspec.Struct):
         return sum(self.sums.get(name, 0) for name in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4 << 10)
 def user_name(uid: int) -> str:
     """The name of user *uid*; its number where it has none."""
     try:
@@ -150,7 +152,7 @@ def _read(directory: int, name: str) -> bytes:
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
         text = os.read(fd, _AT_ONCE)
-        if len(text) < 4096 - 256 or name == "stat":
+        if len(text) < PAGE_SIZE - 256 or name == "stat":
             return text  # procfs answers a small file in one go
         parts = [text]
         while part := os.read(fd, _AT_ONCE):

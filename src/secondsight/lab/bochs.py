@@ -32,6 +32,7 @@ import struct
 from pathlib import Path
 
 from secondsight.errors import InputError, SecondSightError
+from secondsight.geometry import PMD_SHIFT
 from secondsight.lab import bzimage
 from secondsight.lab.machine import Launch, Machine
 
@@ -88,7 +89,7 @@ def boot_page(setup: bytes, command_line: str, kernel_size: int, initrd_size: in
     for i in range(4):
         struct.pack_into("<Q", page, 0x3000 + 8 * i, PARAMS + 0x4000 + 0x1000 * i | 3)
     for i in range(2048):
-        struct.pack_into("<Q", page, 0x4000 + 8 * i, i << 21 | 0x83)
+        struct.pack_into("<Q", page, 0x4000 + 8 * i, i << PMD_SHIFT | 0x83)
     struct.pack_into("<QQQQ", page, 0x8000, 0, 0, 0x00AF9A000000FFFF, 0x00CF92000000FFFF)
     struct.pack_into("<HI", page, 0x8020, 31, PARAMS + 0x8000)
     struct.pack_into(

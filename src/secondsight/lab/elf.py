@@ -17,9 +17,11 @@ import itertools
 import struct
 from collections.abc import Iterable
 
+from secondsight.geometry import PAGE_SIZE
+
 __all__ = ["compact", "needed", "stub", "symbols"]
 
-PAGE = 4096
+PAGE = PAGE_SIZE
 PT_LOAD, PT_DYNAMIC, PT_GNU_STACK = 1, 2, 0x6474E551
 DT_NULL, DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT, DT_SONAME = 0, 1, 4, 5, 6, 10, 11, 14
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")

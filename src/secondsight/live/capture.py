@@ -18,6 +18,7 @@ import numpy as np
 
 from secondsight import __version__, output
 from secondsight.errors import InputError, MissingPart, UsageError
+from secondsight.geometry import PMD_SIZE
 from secondsight.live import sysfs
 from secondsight.live.backing import mark_zero_devices
 from secondsight.live.cached_blocks import CachedBlocks
@@ -32,7 +33,7 @@ from secondsight.live.surroundings import read as read_surroundings
 from secondsight.live.switches import Switches
 from secondsight.live.switches import read as read_switches
 from secondsight.live.symbols import kcore_problem
-from secondsight.live.vma import BLOCK, Vma, clip, parse_maps, parse_smaps
+from secondsight.live.vma import Vma, clip, parse_maps, parse_smaps
 from secondsight.mm.config import Knobs
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _columns(source: str, header: Header, arrays: dict[str, Any]) -> Columns:
         if found is None or found.shape != model.shape or found.dtype != model.dtype:
             raise InputError(source, name, f"the column is missing or not {model.dtype}{list(model.shape)}")
         kept[name] = found
-    if (blocks % np.uint64(BLOCK)).any() or (np.diff(blocks.view(np.int64)) <= 0).any():
+    if (blocks % np.uint64(PMD_SIZE)).any() or (np.diff(blocks.view(np.int64)) <= 0).any():
         raise InputError(source, "address", "blocks must ascend and be aligned to 2 MiB")
     answers = []
     for index, answerer in enumerate(header.secondary):

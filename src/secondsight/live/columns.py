@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.geometry import PMD_ORDER
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 from secondsight.room import unset
 
 U64 = npt.NDArray[np.uint64]
@@ -86,14 +86,14 @@ class Columns:
 
         *folio_mapcount* and *refcount* are *mapcount* itself; the others are zero, and nothing is known.
         """
-        count, page = len(blocks), (len(blocks), 512)
+        count, page = len(blocks), (len(blocks), HPAGE_PMD_NR)
         # The arrays of a number a page lie in one.
-        arena = unset(count * 512 * 28)
+        arena = unset(count * HPAGE_PMD_NR * 28)
         taken = 0
 
         def part(of: type[np.generic]) -> npt.NDArray[Any]:
             nonlocal taken
-            start, taken = taken, taken + count * 512 * np.dtype(of).itemsize
+            start, taken = taken, taken + count * HPAGE_PMD_NR * np.dtype(of).itemsize
             return arena[start:taken].view(of).reshape(page)
 
         pte, folio, flags, mapcount = part(np.uint64), part(np.int64), part(np.uint32), part(np.int32)

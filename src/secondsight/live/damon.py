@@ -32,6 +32,7 @@ from types import TracebackType
 from typing import Final
 
 from secondsight.errors import MissingPart
+from secondsight.geometry import PAGE_SIZE
 from secondsight.live.tracefs import Event
 from secondsight.live.vma import Vma
 from secondsight.trace.damo import Region
@@ -41,7 +42,6 @@ EVENT: Final = "damon/damon_aggregated"
 _AGGREGATED: Final = re.compile(r"\d+ nr_regions=\d+ (\d+)-(\d+): (\d+)(?: \d+)?\s*")
 _SAMPLES: Final = 20  # in one aggregation, as in the kernel's defaults of 5 and 100 ms
 _REGIONS: Final = (100, 1000)  # fewest and most: none is larger than a hundredth of all
-_PAGE: Final = 4096
 _LONGEST: Final = 0.5  # seconds of one aggregation: regions are split once in each
 
 _ATTEMPTS: Final = 30  # at removing it, 0.1 s apart
@@ -59,7 +59,7 @@ def spans(vmas: Sequence[Vma], most: int = _REGIONS[0]) -> list[tuple[int, int]]
 def evenly(spans: Sequence[tuple[int, int]], parts: int = _REGIONS[0]) -> list[tuple[int, int]]:
     """*spans* in about *parts* pieces of equal size, whole pages; no span is left out, so there may be more."""
     size = max(-(-sum(end - start for start, end in spans) // parts), 1)
-    size = -(-size // _PAGE) * _PAGE
+    size = -(-size // PAGE_SIZE) * PAGE_SIZE
     return [(at, min(at + size, end)) for start, end in spans for at in range(start, end, size)]
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from secondsight.bits import pagemap as pm
 from secondsight.errors import SecondSightError
+from secondsight.geometry import PAGE_SIZE
 from secondsight.live import madvise, switches, sysfs, tracefs
 from secondsight.live.capture import open_kernel
 from secondsight.live.choose import choose
@@ -123,13 +124,13 @@ def _pagemap() -> tuple[Check, Check]:
 
             import numpy as np
 
-            with mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+            with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
                 page[0] = 1
                 address = int(np.frombuffer(page, np.uint8, 1).ctypes.data)
-                word = pagemap.read(address & ~4095, 1)[0]
+                word = pagemap.read(address & ~(PAGE_SIZE - 1), 1)[0]
             frames = bool(word & pm.PFN_MASK)
             try:
-                pagemap.scan(0, 4096, pm.SCAN_PRESENT, 0)
+                pagemap.scan(0, PAGE_SIZE, pm.SCAN_PRESENT, 0)
                 scan = Check(
                     "kernel", "PAGEMAP_SCAN", "yes", "sparse address spaces are read by what they hold"
                 )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from secondsight.geometry import PMD_SIZE
 from secondsight.live.backing import Backing, backing
 from secondsight.live.switches import Switches
-from secondsight.live.vma import BLOCK, Vma
+from secondsight.live.vma import Vma
 
 #: hugetlb's mappings carry "de" as well
 _SPECIAL = {
@@ -140,5 +140,5 @@ def mappings_of(blocks: npt.NDArray[np.uint64], vmas: list[Vma]) -> list[Vma | N
         blocks.tolist(), np.searchsorted(starts, blocks, side="right").tolist(), strict=True
     ):
         vma = vmas[index - 1] if index else None
-        found.append(vma if vma is not None and block + BLOCK <= vma.end else None)
+        found.append(vma if vma is not None and block + PMD_SIZE <= vma.end else None)
     return found

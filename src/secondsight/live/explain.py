@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_ORDER, kb_of_order
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_ORDER, PMD_SIZE, kb_of_order
 from secondsight.live import eligible
 from secondsight.live.answer import SCHEMA, Block, Explanation, Mapping, Totals
 from secondsight.live.block_verdicts import BlockVerdicts
@@ -18,7 +18,7 @@ from secondsight.live.capture import Snapshot
 from secondsight.live.choose import choose
 from secondsight.live.guest_ram import guest_ram
 from secondsight.live.page_counts import Counts, PageCounts
-from secondsight.live.vma import BLOCK, Vma
+from secondsight.live.vma import Vma
 from secondsight.words import several
 
 
@@ -110,7 +110,7 @@ def _mappings(
     addresses, cached = snapshot.columns.address, snapshot.columns.cached
     for vma in vmas:
         low, high = np.searchsorted(addresses, np.array([vma.start, vma.end], np.uint64)).tolist()
-        blocks = max(vma.block_end - vma.first_block, 0) // BLOCK
+        blocks = max(vma.block_end - vma.first_block, 0) // PMD_SIZE
         huge = int(facts.huge[low:high].sum())
         judged = judges[id(vma)]
         held = cached[low:high]
@@ -148,7 +148,7 @@ def _totals(
     may: npt.NDArray[np.bool_],
     sizes: dict[str, int],
 ) -> Totals:
-    resident = np.where(facts.huge, 512, facts.populated)
+    resident = np.where(facts.huge, HPAGE_PMD_NR, facts.populated)
     inside = int(resident[may].sum())
     huge = int(facts.huge[may].sum())
     by_status: dict[str, int] = {}
@@ -159,14 +159,14 @@ def _totals(
         blocks=len(blocks),
         eligible_blocks=int(may.sum()),
         huge_blocks=int(facts.huge.sum()),
-        resident=int(resident.sum()) * 4096,
-        coverage=huge * 512 / inside if inside else None,
+        resident=int(resident.sum()) * PAGE_SIZE,
+        coverage=huge * HPAGE_PMD_NR / inside if inside else None,
         collapsible=sum(block.status == "succeeded" and block.known for block in blocks),
         collapsible_if=sum(
             "succeeded" in block.others or (block.status == "succeeded" and not block.known)
             for block in blocks
         ),
-        bloat=sum(block.bloat for block in blocks) * 4096,
+        bloat=sum(block.bloat for block in blocks) * PAGE_SIZE,
         wasted=sum(block.wasted for block in blocks),
         wasted_if=sum(block.wasted_if for block in blocks),
         unknown=sum(not block.known for block in blocks),
@@ -184,7 +184,7 @@ def _channels(snapshot: Snapshot, facts: PageCounts) -> dict[str, str]:
     def seen(unknown: Counts, why: str) -> str:
         if not unknown.any():
             return "known"
-        pages = int(np.where(facts.huge, 512, facts.populated).sum())
+        pages = int(np.where(facts.huge, HPAGE_PMD_NR, facts.populated).sum())
         return f"unknown for {int(unknown.sum()):,} of {several(pages, 'page')}: {why}"
 
     why = next((answer.why for answer in snapshot.header.secondary if answer.why), "")

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from secondsight.bits import pageflags as kpf
 from secondsight.errors import MissingPart
+from secondsight.geometry import PMD_ORDER
 from secondsight.live.kmem import Kernel, Torn
 
 U64 = npt.NDArray[np.uint64]
@@ -105,7 +106,7 @@ class Frames:
         huge = self._kernel.variable("huge_zero_pfn")
         found: npt.NDArray[np.bool_] = np.isin(frames, np.array(small, np.uint64))
         if huge is not None:
-            found |= (frames >> np.uint64(9)) == np.uint64(huge >> 9)
+            found |= (frames >> np.uint64(PMD_ORDER)) == np.uint64(huge >> PMD_ORDER)
         return found
 
     def _raw(self, pfns: U64) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from secondsight.bits import pte as bits
 from secondsight.errors import MissingPart
-from secondsight.geometry import PMD_SIZE
+from secondsight.geometry import HPAGE_PMD_NR, PMD_SIZE
 from secondsight.live.columns import Columns
 from secondsight.live.process import Process
 from secondsight.live.procfs import Pagemap
@@ -139,7 +139,7 @@ def _by_kernel(
     with Pagemap(process) as pagemap:
         found = [pagemap.populated_blocks(vma.start, vma.end) for vma in vmas if vma.name != "[vsyscall]"]
     blocks = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
-    turned = np.zeros((len(blocks), 512), np.bool_)
+    turned = np.zeros((len(blocks), HPAGE_PMD_NR), np.bool_)
     begun = time.monotonic()
     first = before = used_bits(reader.read_blocks(blocks))
     took = time.monotonic() - begun

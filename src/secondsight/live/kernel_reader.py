@@ -15,7 +15,7 @@ import numpy.typing as npt
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.errors import TargetGone
-from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER
 from secondsight.live.columns import U64, Columns, Secondary
 from secondsight.live.folio_sizes import folio_sizes
 from secondsight.live.frames import Frames
@@ -97,7 +97,7 @@ class KernelReader:
         npt.NDArray[np.uint8],
     ]:
         levels = np.zeros(len(blocks), np.uint8)
-        shape = (len(blocks), 512)
+        shape = (len(blocks), HPAGE_PMD_NR)
         marks = np.zeros(shape, np.uint8)
         gfn, slot = np.full(len(blocks), -1, np.int64), np.full(len(blocks), -1, np.int32)
         nowhere = np.zeros(shape, np.bool_)
@@ -125,28 +125,28 @@ def _ask_vm(
     levels: npt.NDArray[np.uint8],
 ) -> Secondary:  # fmt: skip
     """KVM's answer for each page; fills in *marks*, *gfn*, *slot* and *levels*."""
-    shape = (len(blocks), 512)
+    shape = (len(blocks), HPAGE_PMD_NR)
     try:
         slots = vm.slots()
     except Torn as torn:
         nowhere = np.zeros(shape, np.bool_)
         return Secondary(f"kvm ({vm.mmu})", nowhere, nowhere, f"the memslots would not hold still ({torn})")
     sptes = vm.read_blocks(blocks, slots)
-    counts = np.bincount(sptes.page[sptes.young], minlength=len(blocks) * 512).reshape(shape)
+    counts = np.bincount(sptes.page[sptes.young], minlength=len(blocks) * HPAGE_PMD_NR).reshape(shape)
     np.minimum(counts + marks, 255, out=counts)
     marks[:] = counts
     for entry in slots:
         inside = (blocks >= np.uint64(entry.address)) & (
-            blocks < np.uint64(entry.address + (entry.pages << 12))
+            blocks < np.uint64(entry.address + (entry.pages << PAGE_SHIFT))
         )
         inside &= gfn < 0
-        gfn[inside] = entry.gfn + ((blocks[inside] - np.uint64(entry.address)) >> np.uint64(12)).astype(
-            np.int64
-        )
+        gfn[inside] = entry.gfn + (
+            (blocks[inside] - np.uint64(entry.address)) >> np.uint64(PAGE_SHIFT)
+        ).astype(np.int64)
         slot[inside] = entry.number
     if len(sptes.page):
         lowest = np.full(len(blocks), 255, np.uint8)
-        np.minimum.at(lowest, sptes.page // 512, sptes.level)
+        np.minimum.at(lowest, sptes.page // HPAGE_PMD_NR, sptes.level)
         mapped = lowest != 255
         levels[mapped] = np.where(
             levels[mapped] == 0, lowest[mapped], np.minimum(levels[mapped], lowest[mapped])

@@ -20,6 +20,7 @@ from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.pid import find_task
 
 from secondsight.errors import MissingPart, TargetGone
+from secondsight.geometry import PAGE_SIZE, PTRS_PER_PTE
 from secondsight.live import btftypes
 from secondsight.live.btf import Btf
 from secondsight.live.symbols import BTF_FOLDER, Kallsyms, Symbols, kcore_problem
@@ -114,7 +115,7 @@ class Kernel:
         found = re.search(rb"OSRELEASE=(\S+)", info)
         self.release = found[1].decode("ascii", "replace") if found else "unknown"
         #: bits of an address in a page-table entry; memory encryption takes some (sme_me_mask)
-        self.pfn_mask = np.uint64(((1 << 52) - 1) & ~0xFFF & ~self._optional_word("sme_me_mask"))
+        self.pfn_mask = np.uint64(((1 << 52) - 1) & ~(PAGE_SIZE - 1) & ~self._optional_word("sme_me_mask"))
 
     @classmethod
     def live(cls, btf_folder: Path = BTF_FOLDER) -> Kernel:
@@ -248,7 +249,7 @@ class Kernel:
         Raises:
             Torn: as :meth:`read`.
         """
-        return self.words(self._direct_map + physical, 512)
+        return self.words(self._direct_map + physical, PTRS_PER_PTE)
 
     def gather(self, addresses: U64) -> U64:
         """The word at each kernel virtual address, aligned to 8 (uint64[N]); read a 4 KiB page at a time; uint64[N].
@@ -256,11 +257,13 @@ class Kernel:
         Raises:
             Torn: as :meth:`read`.
         """
-        pages, which = np.unique(addresses & ~np.uint64(0xFFF), return_inverse=True)
-        held = np.empty((len(pages), 512), np.uint64)
+        pages, which = np.unique(addresses & ~np.uint64(PAGE_SIZE - 1), return_inverse=True)
+        held = np.empty((len(pages), PTRS_PER_PTE), np.uint64)
         for row, page in enumerate(pages.tolist()):
-            held[row] = self.words(page, 512)
-        return held[which.reshape(-1), ((addresses & np.uint64(0xFFF)) >> np.uint64(3)).astype(np.int64)]
+            held[row] = self.words(page, PTRS_PER_PTE)
+        return held[
+            which.reshape(-1), ((addresses & np.uint64(PAGE_SIZE - 1)) >> np.uint64(3)).astype(np.int64)
+        ]
 
     def constant(self, name: str) -> int | None:
         """An enumerator's value, None if the kernel has none of that name (``PG_young`` …)."""

@@ -31,6 +31,15 @@ from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.rbtree import rbtree_inorder_for_each_entry
 
 from secondsight.bits import spte as bits
+from secondsight.geometry import (
+    HPAGE_PMD_NR,
+    LEVEL_BITS,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    PMD_SHIFT,
+    PMD_SIZE,
+    PTRS_PER_PTE,
+)
 from secondsight.live.kmem import Kernel, Torn
 
 U64 = npt.NDArray[np.uint64]
@@ -39,7 +48,9 @@ Bools = npt.NDArray[np.bool_]
 
 _ATTEMPTS = 3
 _MOST_ROOTS = 256
-_MOST_DESCRIPTORS = 4096  # in one chain; KVM zaps a chain beyond 1000 SPTEs
+#: of an entry in its table
+_INDEX = PTRS_PER_PTE - 1
+_MOST_DESCRIPTORS = 4 << 10  # in one chain; KVM zaps a chain beyond 1000 SPTEs
 _PRESENT = np.uint64(1 << 11)
 _LARGE = np.uint64(1 << 7)
 # Accessed and dirty, in either format: hardware may set them in a table's entry while it is read.
@@ -80,7 +91,9 @@ class Vm:
         self._track_mask = np.uint64(kernel.variable("shadow_acc_track_mask") or 0)
         self.soft = kernel.symbols.address("kvm_ad_enabled") is not None
         self._table_mask = (
-            ~np.uint64(0xFFF) & np.uint64((1 << 52) - 1) & ~np.uint64(kernel.variable("shadow_me_mask") or 0)
+            ~np.uint64(PAGE_SIZE - 1)
+            & np.uint64((1 << 52) - 1)
+            & ~np.uint64(kernel.variable("shadow_me_mask") or 0)
         )
 
     @property
@@ -153,15 +166,15 @@ class Vm:
         spte, at, known = np.zeros(count, np.uint64), np.zeros(count, np.uint8), np.ones(count, np.bool_)
 
         def visit(address: int, level: int, low: int, high: int) -> None:
-            entries = self._kernel.words(address, 512)
+            entries = self._kernel.words(address, PTRS_PER_PTE)
             first, last = low - gfn, high - gfn
             if level == 1:
-                spte[first:last] = entries[low & 511 : (low & 511) + high - low]
+                spte[first:last] = entries[low & _INDEX : (low & _INDEX) + high - low]
                 at[first:last] = 1
                 return
-            span = 1 << 9 * (level - 1)
+            span = 1 << LEVEL_BITS * (level - 1)
             for start in range(low & ~(span - 1), high, span):
-                entry = entries[start >> 9 * (level - 1) & 511]
+                entry = entries[start >> LEVEL_BITS * (level - 1) & _INDEX]
                 below, above = max(start, low), min(start + span, high)
                 if not entry & _PRESENT:
                     continue
@@ -174,10 +187,10 @@ class Vm:
                 except Torn:
                     known[below - gfn : above - gfn] = False
             # Did the entries still lead to the same tables after these were read?
-            moved = np.flatnonzero(((self._kernel.words(address, 512) ^ entries) & ~_MOVING) != 0)
+            moved = np.flatnonzero(((self._kernel.words(address, PTRS_PER_PTE) ^ entries) & ~_MOVING) != 0)
             for index in moved.tolist():
                 for start in range(low & ~(span - 1), high, span):
-                    if start >> 9 * (level - 1) & 511 == index:
+                    if start >> LEVEL_BITS * (level - 1) & _INDEX == index:
                         known[max(start, low) - gfn : min(start + span, high) - gfn] = False
 
         try:
@@ -195,7 +208,7 @@ class Vm:
         for level, heads in enumerate(slot.rmaps, 1):
             if not heads:
                 continue
-            shift = 9 * (level - 1)
+            shift = LEVEL_BITS * (level - 1)
             base = (gfn >> shift) - (slot.gfn >> shift)
             length = (gfn + count - 1 >> shift) - (gfn >> shift) + 1
             values = self._kernel.words(heads + 8 * base, length)
@@ -236,7 +249,7 @@ class Vm:
 
     def read_blocks(self, blocks: U64, slots: list[Slot] | None = None) -> Sptes:
         """Every present leaf SPTE over the 2 MiB blocks at addresses *blocks* (uint64[N], ascending)."""
-        total = len(blocks) * 512
+        total = len(blocks) * HPAGE_PMD_NR
         known = np.ones(total, np.bool_)
         parts: list[tuple[I64, U64, npt.NDArray[np.uint8]]] = []
         try:
@@ -300,17 +313,17 @@ def _overlaps(blocks: U64, slot: Slot) -> Iterator[tuple[int, int, int]]:
     """(index of the first page among the blocks' pages, its gfn, number of pages) where *slot* backs the blocks."""
     if not len(blocks):
         return
-    cuts = np.flatnonzero(np.diff(blocks) != np.uint64(1 << 21)) + 1
+    cuts = np.flatnonzero(np.diff(blocks) != np.uint64(PMD_SIZE)) + 1
     edges = [0, *cuts.tolist(), len(blocks)]
     for begin, end in itertools.pairwise(edges):
         low = int(blocks[begin])
         first = max(low, slot.address)
-        last = min(low + (end - begin << 21), slot.address + (slot.pages << 12))
+        last = min(low + (end - begin << PMD_SHIFT), slot.address + (slot.pages << PAGE_SHIFT))
         if first < last:
             yield (
-                begin * 512 + (first - low >> 12),
-                slot.gfn + (first - slot.address >> 12),
-                last - first >> 12,
+                begin * HPAGE_PMD_NR + (first - low >> PAGE_SHIFT),
+                slot.gfn + (first - slot.address >> PAGE_SHIFT),
+                last - first >> PAGE_SHIFT,
             )
 
 
@@ -318,7 +331,7 @@ def _spread(
     level: int, starts: I64, entries: U64, first: int, count: int
 ) -> tuple[I64, U64, npt.NDArray[np.uint8]]:
     """An SPTE above level 1 answers for each of its frames that was asked about."""
-    span = 1 << 9 * (level - 1)
+    span = 1 << LEVEL_BITS * (level - 1)
     pages = (starts[:, None] + np.arange(span)).reshape(-1)
     inside = (pages >= 0) & (pages < count)
     spte = np.repeat(entries, span)[inside]

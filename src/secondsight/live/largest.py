@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from secondsight.errors import SecondSightError
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.live.process import Process
 
 
@@ -18,7 +19,7 @@ def largest_processes(most: int = 32, proc: Path = Path("/proc")) -> list[Proces
         except (OSError, IndexError, ValueError):
             continue
         # Less than a block holds nothing for khugepaged.
-        if pages >= 512 and int(folder.name) != os.getpid():
+        if pages >= HPAGE_PMD_NR and int(folder.name) != os.getpid():
             resident.append((pages, int(folder.name)))
     found = []
     for _, pid in sorted(resident, reverse=True)[:most]:

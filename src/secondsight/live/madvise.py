@@ -13,9 +13,10 @@ import ctypes
 import errno
 import os
 
+from secondsight.geometry import PMD_SIZE
+
 MADV_COLLAPSE = 25
 _SYS_PROCESS_MADVISE = 440  # the same number on every architecture
-BLOCK = 2 << 20
 
 CAUSES = {
     errno.ENOMEM: "no huge page could be had (memory fragmented or short)",
@@ -48,9 +49,9 @@ def _process_madvise(pidfd: int, ranges: ctypes.Array[_Iovec], count: int, advic
 
 def collapse(pidfd: int, address: int) -> int:
     """Collapse the 2 MiB block at *address* of the process behind *pidfd*; 0, or the errno (a key of ``CAUSES``)."""
-    one = (_Iovec * 1)(_Iovec(address, BLOCK))
+    one = (_Iovec * 1)(_Iovec(address, PMD_SIZE))
     result = _process_madvise(pidfd, one, 1, MADV_COLLAPSE)
-    if result == BLOCK:
+    if result == PMD_SIZE:
         return 0
     return -result if result < 0 else errno.EINVAL
 

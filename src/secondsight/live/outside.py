@@ -24,6 +24,7 @@ from drgn.helpers.linux.pid import find_task
 from secondsight import __version__
 from secondsight.bits import pte as bits
 from secondsight.errors import MissingPart, TargetGone
+from secondsight.geometry import PAGE_SHIFT, PMD_ORDER
 from secondsight.live import probe
 from secondsight.live.capture import FORMAT, Answerer, Header, Snapshot
 from secondsight.live.columns import Columns
@@ -36,7 +37,6 @@ from secondsight.live.surroundings import with_kernel
 from secondsight.live.vma import Vma, clip
 from secondsight.mm.config import Knobs
 
-_PMD_ORDER = 9
 #: bits of vm_flags (include/linux/mm.h) by the letters that smaps prints for them (show_smap_vma_flags)
 _LETTERS = {
     0x1: "rd", 0x2: "wr", 0x4: "ex", 0x8: "sh", 0x200: "um", 0x400: "pf", 0x1000: "uw", 0x2000: "lo", 0x4000: "io",
@@ -120,7 +120,7 @@ def _vma(area: Any) -> Vma:
         name = file.f_path.dentry.d_name.name.string_().decode("utf-8", "backslashreplace")
     return Vma(
         start=int(area.vm_start.value_()), end=int(area.vm_end.value_()), perms=perms + ("s" if word & _MAYSHARE else "p"),
-        offset=int(area.vm_pgoff.value_()) << 12, device="00:00", inode=inode, name=name,
+        offset=int(area.vm_pgoff.value_()) << PAGE_SHIFT, device="00:00", inode=inode, name=name,
         flags=frozenset(letters for bit, letters in _LETTERS.items() if word & bit), zero_device=zero,
     )  # fmt: skip
 
@@ -165,7 +165,7 @@ def enabled(kernel: Kernel) -> str:
     own = {kind: kernel.variable(f"huge_anon_orders_{kind}") for kind in ("always", "madvise", "inherit")}
     if own["inherit"] is None:
         return whole
-    chosen = [kind for kind, orders in own.items() if orders is not None and orders >> _PMD_ORDER & 1]
+    chosen = [kind for kind, orders in own.items() if orders is not None and orders >> PMD_ORDER & 1]
     return (whole if chosen[0] == "inherit" else chosen[0]) if chosen else "never"
 
 

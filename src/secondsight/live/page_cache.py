@@ -28,7 +28,7 @@ Bools = npt.NDArray[np.bool_]
 
 #: statfs's f_type of tmpfs, memfd, System V segments and shared anonymous memory (include/uapi/linux/magic.h)
 _TMPFS_MAGIC = 0x01021994
-_AT_ONCE = 512 * PMD_SIZE
+_AT_ONCE = 1 << 30
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -19,9 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits import pte as bits
+from secondsight.geometry import HPAGE_PMD_NR, LEVEL_BITS, PAGE_SHIFT, PMD_SHIFT, PMD_SIZE, PTRS_PER_PTE
 from secondsight.live.kmem import Kernel, Torn
 
 U64 = npt.NDArray[np.uint64]
+#: of an entry in its table
+_INDEX = PTRS_PER_PTE - 1
 _ATTEMPTS = 3
 
 
@@ -43,13 +46,13 @@ class PageTable:
 
     def _pmd_table(self, gigabyte: int) -> U64 | None:
         """The PMD table that covers 1 GiB from address *gigabyte*; a huge PUD as 512 equal leaves; None if absent."""
-        table = self._kernel.words(self._pgd, 512)
+        table = self._kernel.words(self._pgd, PTRS_PER_PTE)
         for level in range(self._kernel.page_table_levels, 2, -1):
-            entry = table[gigabyte >> (12 + 9 * (level - 1)) & 511]
+            entry = table[gigabyte >> (PAGE_SHIFT + LEVEL_BITS * (level - 1)) & _INDEX]
             if not entry & bits.PRESENT:
                 return None
             if level == 3 and entry & bits.PSE:
-                return np.full(512, entry, np.uint64)
+                return np.full(PTRS_PER_PTE, entry, np.uint64)
             table = self._kernel.table(int(entry & self._kernel.pfn_mask))
         return table
 
@@ -61,7 +64,9 @@ class PageTable:
             table = self._pmd_table(gigabyte << 30)
             if table is not None:
                 mine = which == index
-                found[mine] = table[(blocks[mine] >> np.uint64(21) & np.uint64(511)).astype(np.int64)]
+                found[mine] = table[
+                    (blocks[mine] >> np.uint64(PMD_SHIFT) & np.uint64(_INDEX)).astype(np.int64)
+                ]
         return found
 
     def mapped_blocks(self, start: int, end: int) -> U64:
@@ -69,18 +74,20 @@ class PageTable:
 
         What cannot be read now (:class:`Torn`) counts as mapped: reading it again will tell.
         """
-        first, last = start + (1 << 21) - 1 >> 21, end >> 21
+        first, last = start + PMD_SIZE - 1 >> PMD_SHIFT, end >> PMD_SHIFT
         found = [np.empty(0, np.uint64)]
-        for gigabyte in range(first >> 9, (last + 511) >> 9):
-            low, high = max(first, gigabyte << 9), min(last, gigabyte + 1 << 9)
+        for gigabyte in range(first >> LEVEL_BITS, (last + _INDEX) >> LEVEL_BITS):
+            low, high = max(first, gigabyte << LEVEL_BITS), min(last, gigabyte + 1 << LEVEL_BITS)
             numbers = np.arange(low, high, dtype=np.uint64)
             try:
                 table = self._pmd_table(gigabyte << 30)
             except Torn:
-                found.append(numbers << np.uint64(21))
+                found.append(numbers << np.uint64(PMD_SHIFT))
                 continue
             if table is not None:
-                found.append(numbers[table[low & 511 : (low & 511) + len(numbers)] != 0] << np.uint64(21))
+                found.append(
+                    numbers[table[low & _INDEX : (low & _INDEX) + len(numbers)] != 0] << np.uint64(PMD_SHIFT)
+                )
         return np.concatenate(found)
 
     def read_blocks(self, blocks: U64) -> Entries:
@@ -89,7 +96,7 @@ class PageTable:
         A block whose tables kept changing is not *known* after three attempts; nothing is raised.
         """
         count = len(blocks)
-        pmd, pte = np.zeros(count, np.uint64), np.zeros((count, 512), np.uint64)
+        pmd, pte = np.zeros(count, np.uint64), np.zeros((count, HPAGE_PMD_NR), np.uint64)
         known = np.zeros(count, np.bool_)
         left = np.arange(count)
         for _ in range(_ATTEMPTS):
@@ -101,7 +108,7 @@ class PageTable:
             except Torn:
                 continue
             whole = np.ones(len(left), np.bool_)
-            rows = np.zeros((len(left), 512), np.uint64)
+            rows = np.zeros((len(left), HPAGE_PMD_NR), np.uint64)
             tables = bits.pte_present(before) & ~bits.pmd_trans_huge(before)
             for row in np.flatnonzero(tables).tolist():
                 try:

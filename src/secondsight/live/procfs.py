@@ -26,16 +26,14 @@ import numpy.typing as npt
 
 from secondsight.bits import pagemap as pm
 from secondsight.errors import MissingPart, TargetGone
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE
 from secondsight.live.process import Process, explain_oserror
 
 U64 = npt.NDArray[np.uint64]
 Preadv = Callable[[int, Sequence[memoryview], int], int]
 
-PAGE = 4096
-PAGES_PER_BLOCK = 512
-BLOCK = PAGE * PAGES_PER_BLOCK
 _PAGEMAP_SCAN = 3 << 30 | 96 << 16 | ord("f") << 8 | 16  # _IOWR('f', 16, struct pm_scan_arg)
-_SCAN_VECTOR = 4096
+_SCAN_VECTOR = 4 << 10
 _REGION = np.dtype([("start", "<u8"), ("end", "<u8"), ("categories", "<u8")])
 
 
@@ -77,7 +75,7 @@ class Pagemap:
         words = np.empty(pages, np.uint64) if out is None else out
         view = memoryview(words).cast("B")
         try:
-            done = self.process.timed(read_into, self._fd, view, address // PAGE * 8, self._preadv)
+            done = self.process.timed(read_into, self._fd, view, address // PAGE_SIZE * 8, self._preadv)
         except OSError as error:
             raise explain_oserror(error, f"/proc/{self.process.pid}/pagemap", self.process.pid) from None
         if done < len(view):
@@ -94,7 +92,7 @@ class Pagemap:
             TargetGone: the process exited or called exec.
         """
         try:
-            data = os.pread(self._fd, 8, address // PAGE * 8)
+            data = os.pread(self._fd, 8, address // PAGE_SIZE * 8)
         except OSError as error:
             raise explain_oserror(error, f"/proc/{self.process.pid}/pagemap", self.process.pid) from None
         if len(data) < 8:
@@ -112,13 +110,13 @@ class Pagemap:
         Raises:
             TargetGone: the process exited or called exec.
         """
-        words = np.empty((len(blocks), PAGES_PER_BLOCK), np.uint64) if out is None else out
+        words = np.empty((len(blocks), HPAGE_PMD_NR), np.uint64) if out is None else out
         if not len(blocks):
             return words
-        cuts = np.flatnonzero(np.diff(blocks) != np.uint64(BLOCK)) + 1
+        cuts = np.flatnonzero(np.diff(blocks) != np.uint64(PMD_SIZE)) + 1
         edges = [0, *cuts.tolist(), len(blocks)]
         for first, last in itertools.pairwise(edges):
-            self.read(int(blocks[first]), (last - first) * PAGES_PER_BLOCK, words[first:last].reshape(-1))
+            self.read(int(blocks[first]), (last - first) * HPAGE_PMD_NR, words[first:last].reshape(-1))
         return words
 
     def scan(self, start: int, end: int, anyof: int, returned: int) -> npt.NDArray[np.void]:
@@ -164,8 +162,8 @@ class Pagemap:
         Raises:
             TargetGone: the process exited or called exec.
         """
-        start = (start + BLOCK - 1) & ~(BLOCK - 1)
-        end &= ~(BLOCK - 1)
+        start = (start + PMD_SIZE - 1) & ~(PMD_SIZE - 1)
+        end &= ~(PMD_SIZE - 1)
         if start >= end or not resident:
             return np.empty(0, np.uint64)
         if self._scan_works is not False:
@@ -176,12 +174,12 @@ class Pagemap:
             except MissingPart:
                 self._scan_works = False
         found = []
-        step = 512 * BLOCK
+        step = 1 << 30
         for at in range(start, end, step):
-            count = min(step, end - at) // BLOCK
-            words = self.read(at, count * PAGES_PER_BLOCK).reshape(count, PAGES_PER_BLOCK)
+            count = min(step, end - at) // PMD_SIZE
+            words = self.read(at, count * HPAGE_PMD_NR).reshape(count, HPAGE_PMD_NR)
             used = ((words & (pm.PRESENT | pm.SWAPPED)) != 0).any(axis=1)
-            found.append(np.uint64(at) + np.flatnonzero(used).astype(np.uint64) * np.uint64(BLOCK))
+            found.append(np.uint64(at) + np.flatnonzero(used).astype(np.uint64) * np.uint64(PMD_SIZE))
         return np.concatenate(found)
 
     def huge_blocks(self, blocks: U64) -> npt.NDArray[np.bool_] | None:
@@ -195,11 +193,11 @@ class Pagemap:
         if self._scan_works is False:
             return None
         huge = np.zeros(len(blocks), np.bool_)
-        cuts = np.flatnonzero(np.diff(blocks) != np.uint64(BLOCK)) + 1
+        cuts = np.flatnonzero(np.diff(blocks) != np.uint64(PMD_SIZE)) + 1
         edges = [0, *cuts.tolist(), len(blocks)]
         try:
             for first, last in itertools.pairwise(edges):
-                low, high = int(blocks[first]), int(blocks[last - 1]) + BLOCK
+                low, high = int(blocks[first]), int(blocks[last - 1]) + PMD_SIZE
                 regions = self.scan(low, high, pm.SCAN_HUGE, pm.SCAN_HUGE)
                 found = _blocks_of(regions)
                 place = np.searchsorted(found, blocks[first:last])
@@ -216,21 +214,23 @@ class Pagemap:
         Raises:
             TargetGone: the process exited or called exec.
         """
-        zero = np.zeros((len(blocks), PAGES_PER_BLOCK), np.bool_)
+        zero = np.zeros((len(blocks), HPAGE_PMD_NR), np.bool_)
         if not len(blocks) or self._scan_works is False:
             return zero if self._scan_works is not False else None
         try:
-            regions = self.scan(int(blocks[0]), int(blocks[-1]) + BLOCK, pm.SCAN_PFNZERO, pm.SCAN_PFNZERO)
+            regions = self.scan(int(blocks[0]), int(blocks[-1]) + PMD_SIZE, pm.SCAN_PFNZERO, pm.SCAN_PFNZERO)
         except MissingPart:
             self._scan_works = False
             return None
         pages = zero.reshape(-1)
         for start, end in zip(regions["start"].tolist(), regions["end"].tolist(), strict=True):
-            for at in range(start & ~(BLOCK - 1), end, BLOCK):
+            for at in range(start & ~(PMD_SIZE - 1), end, PMD_SIZE):
                 row = int(np.searchsorted(blocks, np.uint64(at)))
                 if row < len(blocks) and int(blocks[row]) == at:
-                    first, last = max(start, at) - at, min(end, at + BLOCK) - at
-                    pages[row * PAGES_PER_BLOCK + first // PAGE : row * PAGES_PER_BLOCK + last // PAGE] = True
+                    first, last = max(start, at) - at, min(end, at + PMD_SIZE) - at
+                    pages[
+                        row * HPAGE_PMD_NR + first // PAGE_SIZE : row * HPAGE_PMD_NR + last // PAGE_SIZE
+                    ] = True
         return zero
 
     def close(self) -> None:
@@ -250,12 +250,12 @@ def _blocks_of(regions: npt.NDArray[np.void]) -> U64:
     """Addresses of the blocks that the regions touch, ascending, each once."""
     if not len(regions):
         return np.empty(0, np.uint64)
-    mask = np.uint64(BLOCK - 1)
+    mask = np.uint64(PMD_SIZE - 1)
     first = (regions["start"] & ~mask).astype(np.uint64)
     last = ((regions["end"] - np.uint64(1)) & ~mask).astype(np.uint64)
-    counts = ((last - first) // np.uint64(BLOCK)).astype(np.int64) + 1
+    counts = ((last - first) // np.uint64(PMD_SIZE)).astype(np.int64) + 1
     starts = np.repeat(first, counts)
     within = np.arange(len(starts)) - np.repeat(np.cumsum(counts) - counts, counts)
-    blocks: U64 = starts + within.astype(np.uint64) * np.uint64(BLOCK)
+    blocks: U64 = starts + within.astype(np.uint64) * np.uint64(PMD_SIZE)
     # The regions ascend: no need to sort (np.unique imports numpy.ma, 15 ms).
     return blocks[np.concatenate(([True], blocks[1:] != blocks[:-1]))]

@@ -22,7 +22,7 @@ from secondsight.bits import pagemap as pm
 from secondsight.bits import pte as bits
 from secondsight.bits import swap
 from secondsight.errors import MissingPart
-from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
+from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PAGE_SHIFT, PAGE_SIZE, PMD_ORDER
 from secondsight.live.columns import U64, Bools, Columns, Secondary
 from secondsight.live.folio_sizes import folio_sizes
 from secondsight.live.frame_table import FrameTable
@@ -35,7 +35,7 @@ _READ = 64  # blocks read at a time: a call costs what a block does, and as long
 #: of a page that is there and that no one else maps
 _OWN = pm.PRESENT | pm.EXCLUSIVE
 #: stands for a frame that may not be seen (0 would be the zero page): the highest number there is
-_HIDDEN = np.uint64(int(bits.PFN_MASK) >> 12)
+_HIDDEN = np.uint64(int(bits.PFN_MASK) >> PAGE_SHIFT)
 
 
 class ProcfsReader:
@@ -75,7 +75,7 @@ class ProcfsReader:
         Raises:
             TargetGone: the process exited or called exec meanwhile.
         """
-        shape = (len(blocks), 512)
+        shape = (len(blocks), HPAGE_PMD_NR)
         nowhere = np.zeros(shape, np.bool_)
         secondary = Secondary("secondary MMUs", nowhere, nowhere, self.secondary_reason())
         found = Columns.unread(blocks, secondary=(secondary,), counts_known=False)
@@ -235,8 +235,13 @@ def _but_for(found: Columns, words: U64, present: Bools, rows: slice) -> None:
 
 def _in_one(pfns: U64, visible: Bools) -> Bools:
     """Which blocks' frames lie as a PMD's mapping has them, in a row from a multiple of 512; bool[N]."""
-    first, last = pfns[:, 0], pfns[:, 511]
-    may = visible[:, 0] & visible[:, 511] & (first % np.uint64(512) == 0) & (last == first + np.uint64(511))
+    first, last = pfns[:, 0], pfns[:, BLOCK_MASK]
+    may = (
+        visible[:, 0]
+        & visible[:, BLOCK_MASK]
+        & (first % np.uint64(HPAGE_PMD_NR) == 0)
+        & (last == first + np.uint64(BLOCK_MASK))
+    )
     rows = np.flatnonzero(may)
     may[rows] = visible[rows].all(axis=1) & (np.diff(pfns[rows].view(np.int64), axis=1) == 1).all(axis=1)
     return may
@@ -275,7 +280,7 @@ def _calls_all_ksm() -> bool:
     PAGE_MAPPING_ANON alone satisfies): asked, once, of a page of our own that cannot be merged."""
     import mmap
 
-    with mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+    with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         page[0] = 1
         try:
             with Process.open(_own_pid()) as own, Pagemap(own) as pagemap, FrameTable() as table:

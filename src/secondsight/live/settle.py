@@ -6,7 +6,7 @@ import numpy as np
 
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
-from secondsight.geometry import PAGE_SIZE
+from secondsight.geometry import BLOCK_MASK, PAGE_SIZE
 from secondsight.live.columns import Columns
 from secondsight.live.vma import Vma
 
@@ -30,7 +30,7 @@ def settle_primary(found: Columns, vmas: list[Vma]) -> None:
         whole = vma.first_block == vma.start and vma.block_end == vma.end
         huge = bits.pmd_trans_huge(pmd)
         # A huge page counts with all of its pages; its flags stand with the first.
-        pages = int(np.count_nonzero(marked)) + 511 * int(np.count_nonzero(marked[huge, 0]))
+        pages = int(np.count_nonzero(marked)) + BLOCK_MASK * int(np.count_nonzero(marked[huge, 0]))
         if referenced in (0, vma.kb.get("Rss")):
             pmd[huge] |= bits.ACCESSED if referenced else bits.NONE
             known[huge, 0] = True

@@ -15,8 +15,8 @@ from __future__ import annotations
 import msgspec
 
 from secondsight.errors import InputError
+from secondsight.geometry import PMD_SIZE
 
-BLOCK = 2 << 20
 #: fields of smaps that are kept, all in kB
 SIZES = (
     "Rss",
@@ -59,12 +59,12 @@ class Vma(msgspec.Struct, frozen=True):
     @property
     def first_block(self) -> int:
         """Address of the first whole 2 MiB block inside; not below ``end`` if there is none."""
-        return (self.start + BLOCK - 1) & ~(BLOCK - 1)
+        return (self.start + PMD_SIZE - 1) & ~(PMD_SIZE - 1)
 
     @property
     def block_end(self) -> int:
         """End of the last whole 2 MiB block inside."""
-        return self.end & ~(BLOCK - 1)
+        return self.end & ~(PMD_SIZE - 1)
 
     @property
     def anonymous(self) -> bool:

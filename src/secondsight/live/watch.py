@@ -24,16 +24,17 @@ import numpy.typing as npt
 
 from secondsight.bits import pagemap as pm
 from secondsight.errors import MissingPart, SecondSightError, TargetGone
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE
 from secondsight.live import reasons
 from secondsight.live.process import Process
-from secondsight.live.procfs import BLOCK, PAGE, Pagemap
+from secondsight.live.procfs import Pagemap
 from secondsight.live.tracefs import Event
 from secondsight.live.vma import parse_maps
 
 U64 = npt.NDArray[np.uint64]
-_BLOCK_MASK = ~(BLOCK - 1)
+_BLOCK_MASK = ~(PMD_SIZE - 1)
 _PFN = int(pm.PFN_MASK)
-_RUN = np.arange(512, dtype=np.uint64)
+_RUN = np.arange(HPAGE_PMD_NR, dtype=np.uint64)
 
 
 class Decision(msgspec.Struct, omit_defaults=False):
@@ -215,7 +216,7 @@ class Places:
                 pagemap = self._pagemaps[process.pid] = Pagemap(process)
             if not collapsed:
                 return pagemap.word(address) & _PFN == frame
-            words = pagemap.read(address & _BLOCK_MASK, 512) & pm.PFN_MASK
+            words = pagemap.read(address & _BLOCK_MASK, HPAGE_PMD_NR) & pm.PFN_MASK
         except SecondSightError:
             # Exited, or a new program: the next look opens its own.
             stale = self._pagemaps.pop(process.pid, None)
@@ -224,7 +225,7 @@ class Places:
             return False
         # One aligned run of 512 frames: the huge page that took the block's place.
         first = int(words[0])
-        return first != 0 and first % 512 == 0 and bool((words == first + _RUN).all())
+        return first != 0 and first % HPAGE_PMD_NR == 0 and bool((words == first + _RUN).all())
 
     def close(self) -> None:
         """Close the files."""
@@ -246,12 +247,12 @@ def _places(process: Process, most: int) -> tuple[U64, U64]:
             if not vma.anonymous or vma.first_block >= vma.block_end:
                 continue
             blocks = pagemap.populated_blocks(vma.start, vma.end)
-            if total + len(blocks) * 512 > most:
+            if total + len(blocks) * HPAGE_PMD_NR > most:
                 break
             words = pagemap.read_blocks(blocks)
             row, column = np.nonzero(words & pm.PRESENT)
             frames.append(words[row, column] & pm.PFN_MASK)
-            addresses.append(blocks[row] + column.astype(np.uint64) * np.uint64(PAGE))
+            addresses.append(blocks[row] + column.astype(np.uint64) * np.uint64(PAGE_SIZE))
             total += len(row)
     if not frames:
         return np.empty(0, np.uint64), np.empty(0, np.uint64)

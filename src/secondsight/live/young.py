@@ -23,13 +23,14 @@ import numpy.typing as npt
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.errors import TargetGone
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SHIFT, PMD_SIZE
 from secondsight.live.kmem import Kernel, Torn
 from secondsight.live.kvm import Slot, Vm
 from secondsight.live.notifiers import registered
 from secondsight.live.pagetable import PageTable
 from secondsight.live.process import Process
 from secondsight.live.turned import CPU, GUEST, HUGE, MARKED, NONE, TABLE, WRITTEN, Bits, Turned
-from secondsight.live.vma import BLOCK, parse_maps
+from secondsight.live.vma import parse_maps
 from secondsight.trace.kinds import Kind
 from secondsight.trace.procfs import Sighting
 
@@ -133,7 +134,7 @@ class YoungLooker:
         """Every block of a mapping that has a page table entry."""
         vmas = parse_maps(self._process.read_file("maps"), f"/proc/{self._process.pid}/maps")
         found = [
-            table.mapped_blocks(vma.start & -BLOCK, (vma.end + BLOCK - 1) & -BLOCK)
+            table.mapped_blocks(vma.start & -PMD_SIZE, (vma.end + PMD_SIZE - 1) & -PMD_SIZE)
             for vma in vmas
             if vma.end <= _MOST_USER
         ]
@@ -162,13 +163,13 @@ class YoungLooker:
 
     def _read(self, table: PageTable, blocks: U64) -> Bits:
         entries = table.read_blocks(blocks)
-        of = np.zeros((4, len(blocks), 512), np.bool_)
+        of = np.zeros((4, len(blocks), HPAGE_PMD_NR), np.bool_)
         huge = bits.pmd_trans_huge(entries.pmd)
         pte = np.where(huge[:, None], entries.pmd[:, None], entries.pte)
         present = bits.pte_present(pte)
         of[CPU] = present & bits.pte_young(pte)
         of[WRITTEN] = present & ((pte & bits.SOFT_DIRTY != 0) if self._soft_dirty else bits.pte_dirty(pte))
-        known = np.repeat(entries.known[:, None], 512, axis=1)
+        known = np.repeat(entries.known[:, None], HPAGE_PMD_NR, axis=1)
         small = present & ~huge[:, None]
         pfns = bits.pte_pfn(pte[small])
         frames = self._frames.read(pfns)
@@ -186,11 +187,11 @@ class YoungLooker:
     def _rows(self, blocks: U64, which: Bools, kinds: npt.NDArray[np.uint8]) -> Iterator[Sighting]:
         """Pages *which* of *blocks* in the spaces that they belong to."""
         row, column = np.nonzero(which)
-        pages = (blocks[row] >> np.uint64(12)) + column.astype(np.uint64)
+        pages = (blocks[row] >> np.uint64(PAGE_SHIFT)) + column.astype(np.uint64)
         kind = kinds[row, column]
         left = np.ones(pages.size, np.bool_)
         for space, slot in self._slots:
-            first = np.uint64(slot.address >> 12)
+            first = np.uint64(slot.address >> PAGE_SHIFT)
             mine = left & (pages >= first) & (pages < first + np.uint64(slot.pages))
             if mine.any():
                 yield Sighting(space, pages[mine] - first + np.uint64(slot.gfn), kind[mine])
@@ -201,12 +202,12 @@ class YoungLooker:
     def within(self, first: int, stop: int) -> Iterator[Sighting]:
         """The pages from number *first* up to *stop* that were young or marked at the last look: no other can have been accessed."""
         low, high = np.searchsorted(
-            self._turned.blocks, np.array([first & -512, stop], np.uint64) << np.uint64(12)
+            self._turned.blocks, np.array([first & -HPAGE_PMD_NR, stop], np.uint64) << np.uint64(PAGE_SHIFT)
         )
         for at in range(int(low), int(high), _PART):
             blocks = self._turned.blocks[at : min(at + _PART, int(high))]
             of, _ = self._turned.held(blocks)
-            number = (blocks >> np.uint64(12))[:, None] + np.arange(512, dtype=np.uint64)
+            number = (blocks >> np.uint64(PAGE_SHIFT))[:, None] + np.arange(HPAGE_PMD_NR, dtype=np.uint64)
             inside = (number >= np.uint64(first)) & (number < np.uint64(stop))
             guest = of[GUEST] & ~of[CPU]
             kinds = np.where(guest, np.uint8(Kind.GUEST_READ), np.uint8(Kind.CPU_READ))

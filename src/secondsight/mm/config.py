@@ -43,10 +43,10 @@ SizeEnabled = Literal["always", "madvise", "inherit", "never"]
 class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``/sys/kernel/mm/transparent_hugepage/khugepaged/*``, with the kernel's defaults (mm/khugepaged.c)."""
 
-    pages_to_scan: int = 4096
+    pages_to_scan: int = 8 * HPAGE_PMD_NR
     scan_sleep_millisecs: int = 10_000
     alloc_sleep_millisecs: int = 60_000
-    max_ptes_none: int = 511
+    max_ptes_none: int = KHUGEPAGED_MAX_PTES_LIMIT
     max_ptes_swap: int = 64
     max_ptes_shared: int = 256
 

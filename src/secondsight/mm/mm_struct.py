@@ -173,7 +173,7 @@ class Mm:
         self.huge_ever |= self._may_huge | self.host.rules.cow_copies_huge
         if not self.huge_ever:
             return 0
-        few = len(pages) < 4096
+        few = len(pages) < 4 << 10
         blocks = np.unique(pages // HPAGE) if few else slice(None)
         pmd = self.arrays.pmd[blocks]
         may = (pmd == 0) & ((self.arrays.vma[blocks] & np.uint8(memory.V_HUGE | memory.V_MIXED)) != 0)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import PSE
 from secondsight.bits.spte import AD_TYPE_MASK, SAVED_BITS, SAVED_MASK, SAVED_SHIFT
-from secondsight.geometry import BLOCK_MASK, PMD_ORDER
+from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER
 from secondsight.mm.gup import MISS, NOT_PERMITTED, NOTIFY, gup_fast, gup_slow
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import GUEST_FAULTS, pfn_of
@@ -93,7 +93,7 @@ def _make_spte(lay, pfn, writable, prefetch, large):  # type: ignore[no-untyped-
         | lay.executable
         | lay.user
         | lay.ad_disabled
-        | (np.uint64(pfn) << np.uint64(12))
+        | (np.uint64(pfn) << np.uint64(PAGE_SHIFT))
     )
     if large:
         spte |= lay.large

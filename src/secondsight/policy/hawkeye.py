@@ -14,9 +14,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.policy.history import History, rank_within
 from secondsight.policy.protocol import Decision, Look, Need, Policy
 from secondsight.policy.ranges import AtMost, Seconds, Share
+
+#: Pages of a bin.
+_BIN = 50
 
 
 @dataclass(eq=False)
@@ -49,7 +53,7 @@ class Hawkeye(Policy):
             rows = np.flatnonzero(look.huge & (look.zero_filled > 0))
             return Decision(split=rows[np.argsort(-look.zero_filled[rows], kind="stable")])
         rows = np.flatnonzero(~look.huge & (look.populated > 0) & (coverage >= 1))
-        bins = np.minimum(coverage[rows] // 50, 9).astype(np.int64)
+        bins = np.minimum(coverage[rows] // _BIN, HPAGE_PMD_NR // _BIN - 1).astype(np.int64)
         turn = rank_within((look.space[rows] << 8) | bins)
         rows = rows[np.lexsort((look.space[rows], turn, -bins))]
         return Decision(promote=rows[: self.at_most] if self.at_most else rows)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from secondsight import __version__
 from secondsight.errors import UsageError
+from secondsight.geometry import PMD_ORDER
 from secondsight.replay import tally, touch
 from secondsight.replay.clock import Alarm, Clock, bound, scale_of
 from secondsight.replay.events import Batch, Source
@@ -33,7 +34,7 @@ from secondsight.trace.kinds import FIRST_VERB, Verb
 
 SMALLEST, LARGEST = 1 << 15, 1 << 18
 #: After a change: one touch of a block may settle all of it, so few are gathered before that is tried.
-CHANGED = 1 << 12
+CHANGED = 4 << 10
 Progress = Callable[[int, int], None]
 
 
@@ -129,7 +130,7 @@ class Engine:
         if not self._fresh.any():
             return
         rows = np.zeros(self.found.rows, np.bool_)
-        rows[pages >> 9] = True
+        rows[pages >> PMD_ORDER] = True
         rows &= self._fresh
         self._fresh[rows] = False
         chosen = np.flatnonzero(rows)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import PRESENT, PSE
 from secondsight.errors import UsageError
+from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.mm.memory import GUEST_FAULTS, cpu_access, pfn_of
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mmu.spt import guest_access
@@ -27,7 +28,7 @@ from secondsight.native import inlined, native
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay import touch
 from secondsight.replay.ahead import prefetch
-from secondsight.replay.layout import CELLS, HPAGE, Columns, Layout
+from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, HPAGE, Columns, Layout
 from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, drop, empty, flush, place, use, use_here
 from secondsight.replay.touch import BITS, H_GUEST_READ, H_GUEST_WRITE, settled_bits
 
@@ -56,17 +57,17 @@ def _large(lay, m, t, block, guest):  # type: ignore[no-untyped-def]
 def _mapped(lay, m, t, here, guest):  # type: ignore[no-untyped-def]
     """Is there a translation of page *here* that a TLB could hold?"""
     if guest:
-        return (t.smd[here >> np.uint64(9)] & lay.present) != 0 or (t.spte[here] & lay.present) != 0
-    pmd = m.pmd[here >> np.uint64(9)]
+        return (t.smd[here >> np.uint64(PMD_ORDER)] & lay.present) != 0 or (t.spte[here] & lay.present) != 0
+    pmd = m.pmd[here >> np.uint64(PMD_ORDER)]
     return pmd != 0 and ((pmd & PSE) != 0 or (m.pte[here] & PRESENT) != 0)
 
 
 @native
 def translation(m, page):  # type: ignore[no-untyped-def]
     """What a TLB holds of the CPU's *page* (uint64, of the space): (frame + 1) << 1, and 1 if a huge page holds it; 0: nothing."""
-    entry, frame = m.pmd[page >> np.uint64(9)], np.uint64(0)
+    entry, frame = m.pmd[page >> np.uint64(PMD_ORDER)], np.uint64(0)
     if entry & PSE:
-        return (np.uint64(pfn_of(entry)) + (page & np.uint64(HPAGE - 1)) + np.uint64(1)) << np.uint64(
+        return (np.uint64(pfn_of(entry)) + (page & np.uint64(BLOCK_MASK)) + np.uint64(1)) << np.uint64(
             1
         ) | np.uint64(1)
     if entry:
@@ -78,9 +79,9 @@ def translation(m, page):  # type: ignore[no-untyped-def]
 @inlined
 def _guest_translation(lay, t, page, whole):  # type: ignore[no-untyped-def]
     """The same of a guest's *page*, which is mapped; *whole*: the guest's own page is huge too."""
-    entry = t.smd[page >> np.uint64(9)]
+    entry = t.smd[page >> np.uint64(PMD_ORDER)]
     if entry & lay.present:
-        frame = np.uint64(pfn_of(entry)) + (page & np.uint64(HPAGE - 1)) + np.uint64(1)
+        frame = np.uint64(pfn_of(entry)) + (page & np.uint64(BLOCK_MASK)) + np.uint64(1)
         return frame << np.uint64(1) | np.uint64(whole)
     return (np.uint64(pfn_of(t.spte[page])) + np.uint64(1)) << np.uint64(1)
 
@@ -91,7 +92,7 @@ def _stored(f, lay, m, t, block, page, guest):  # type: ignore[no-untyped-def]
     entry = t.smd[block] if guest else m.pmd[block]
     pfn = np.uint64(pfn_of(entry))
     if pfn != np.uint64(HUGE_ZERO_PFN):
-        f.flags[pfn + (page & np.uint64(511))] &= ~ZERO_FILLED
+        f.flags[pfn + (page & np.uint64(BLOCK_MASK))] &= ~ZERO_FILLED
 
 
 # fmt: off
@@ -110,17 +111,17 @@ def _settled_through(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, ad
         most = min(BLOCK, most << np.uint64(1))
         for j in range(n):
             a = np.uint64(address[at + j])
-            leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
-            cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
-            row = np.uint64(look.leaves[cell >> np.uint64(9)])
-            page = (row << np.uint64(9)) | (cell & np.uint64(511))
+            leaf = np.uint64(look.directory[first + (a >> np.uint64(GIB_SHIFT))])
+            cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
+            row = np.uint64(look.leaves[cell >> np.uint64(PMD_ORDER)])
+            page = (row << np.uint64(PMD_ORDER)) | (cell & np.uint64(BLOCK_MASK))
             code = codes[kind[at + j]]
             guest = (code & GUEST) != 0
             big = _large(lay, m, t, row - first_row, guest)
             entry = place(tlb, page + guest_pages if guest else page, big and (guest_huge or not guest))
             ahead[j] = cell
             ahead[BLOCK + j] = np.uint64(code)
-            ahead[np.uint64(2) * BLOCK + j] = (cell >> np.uint64(9) << np.uint64(2)) | np.uint64(2 * guest + big)
+            ahead[np.uint64(2) * BLOCK + j] = (cell >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)
             ahead[np.uint64(3) * BLOCK + j] = entry[0]
             ahead[np.uint64(4) * BLOCK + j] = entry[1]
             ahead[np.uint64(5) * BLOCK + j] = entry[2]
@@ -133,7 +134,7 @@ def _settled_through(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, ad
             touched = np.uint8(code) & (was >> np.uint8(4))
             if touched == 0:
                 return at + j
-            accesses[cell >> np.uint64(9)] += np.int64(1) if plain else np.int64(count[at + j])
+            accesses[cell >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[at + j])
             write = (code >> np.uint64(4)) & np.uint64(1)
             found = use_here(
                 tlb, ahead[np.uint64(3) * BLOCK + j], ahead[np.uint64(4) * BLOCK + j], ahead[np.uint64(5) * BLOCK + j],
@@ -144,7 +145,7 @@ def _settled_through(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, ad
             walks[walk] += np.int64(found == MISS)
             # Huge, a store, and dirty before: one condition, for to ask first whether it is a store would be a branch.
             if walk & write & np.uint64(found >> 1):
-                block = np.uint64(look.leaves[cell >> np.uint64(9)]) - first_row
+                block = np.uint64(look.leaves[cell >> np.uint64(PMD_ORDER)]) - first_row
                 _stored(f, lay, m, t, block, cell, (code & np.uint64(GUEST)) != 0)
         at += n
     return stop
@@ -176,14 +177,14 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
             if i == stop:
                 break
         a = np.uint64(address[i])
-        leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
-        cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
-        row = np.uint64(look.leaves[cell >> np.uint64(9)])
+        leaf = np.uint64(look.directory[first + (a >> np.uint64(GIB_SHIFT))])
+        cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
+        row = np.uint64(look.leaves[cell >> np.uint64(PMD_ORDER)])
         code = codes[kind[i]]
         if code & HELD:
             return i, HOLD, called, MISS
         guest, write = (code & GUEST) != 0, np.uint64((code & WRITE) != 0)
-        page = (row << np.uint64(9)) | ((a >> np.uint64(12)) & np.uint64(511))
+        page = (row << np.uint64(PMD_ORDER)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(BLOCK_MASK))
         tagged = page + guest_pages if guest else page
         block = row - np.uint64(first_row)
         whole = guest_huge or not guest
@@ -195,8 +196,8 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
         else:
             if called == np.uint64(len(new)):
                 return i, FULL, called, MISS
-            accesses[cell >> np.uint64(9)] += np.int64(1) if plain else np.int64(count[i])
-            here = page - np.uint64(first_row) * np.uint64(512)
+            accesses[cell >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[i])
+            here = page - np.uint64(first_row) * np.uint64(HPAGE)
             mapped = _mapped(lay, m, t, here, guest)
             found = np.int64(MISS)
             if mapped:
@@ -231,7 +232,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
             big = _large(lay, m, t, block, guest)
             if not mapped:
                 use(tlb, tagged, big and whole, write)
-        walks[(cell >> np.uint64(9) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(found == MISS)
+        walks[(cell >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(found == MISS)
         i += np.uint64(1)
     return stop, END, called, np.int64(MISS)
 
@@ -367,8 +368,8 @@ class Lane:
     def _where(self, space: Space, address: int) -> tuple[int, int]:
         """The row and the page (of the space) that hold *address*."""
         numbers = self.found.numbers[space.rows]
-        block = int(np.searchsorted(numbers, address >> 21))
-        return space.first_row + block, block * HPAGE + (address >> 12 & 511)
+        block = int(np.searchsorted(numbers, address >> PMD_SHIFT))
+        return space.first_row + block, block * HPAGE + (address >> PAGE_SHIFT & BLOCK_MASK)
 
     def changed(self, rows: Ints, *, flushes: bool = True) -> None:
         """The mappings of *rows* may have changed: nothing there is settled, and (*flushes*) no entry of them is left."""

@@ -21,18 +21,22 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.errors import UsageError
+from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.native import allocating
 from secondsight.replay.ahead import AHEAD, prefetch
 from secondsight.replay.events import Batch, Source
 from secondsight.trace.kinds import FIRST_VERB
 from secondsight.trace.provenance import Space
 
-HPAGE = 512
-LEAF = 512
+HPAGE = HPAGE_PMD_NR
 GIB_SHIFT = 30
+#: Blocks of a GiB, and how many bits a page's number in it has.
+LEAF = 1 << GIB_SHIFT - PMD_SHIFT
+CELL_SHIFT = GIB_SHIFT - PAGE_SHIFT
 CELLS = LEAF * HPAGE
 #: GiBs that a trace may touch something in: 16 GiB for the cells, of which only those touched need memory.
 MOST_LEAVES = 1 << 16
+_FEW = 4 << 10
 
 
 class Lookup(NamedTuple):
@@ -84,11 +88,11 @@ class Layout:
         numbers = self.numbers[self.part(space)]
 
         def page_of(page: int) -> int:
-            row = int(np.searchsorted(numbers, page >> 9))
-            exact = row < len(numbers) and int(numbers[row]) == page >> 9
-            return row * HPAGE + (page & 511 if exact else 0)
+            row = int(np.searchsorted(numbers, page >> PMD_ORDER))
+            exact = row < len(numbers) and int(numbers[row]) == page >> PMD_ORDER
+            return row * HPAGE + (page & BLOCK_MASK if exact else 0)
 
-        start = address >> 12
+        start = address >> PAGE_SHIFT
         return page_of(start), page_of(start + npages)
 
 
@@ -111,7 +115,7 @@ def _discover(address, kind, space, count, plain, start, look, seen, used, touch
 
     Returns len(address), or the index where another leaf is needed and there is none left. *plain*: one space, and every count 1.
     """
-    room = len(touched) >> 18
+    room = len(touched) >> CELL_SHIFT
     many = len(space) > 0
     first = np.uint64(look.first[0] - look.low[0])
     for i in range(np.uint64(start), np.uint64(len(address))):
@@ -124,7 +128,7 @@ def _discover(address, kind, space, count, plain, start, look, seen, used, touch
         if many:
             s = np.uint64(space[i])
             first = np.uint64(look.first[s] - look.low[s])
-        at = first + (a >> np.uint64(30))
+        at = first + (a >> np.uint64(GIB_SHIFT))
         leaf = np.uint64(look.directory[at])
         if leaf == 0:
             if used[0] == room:
@@ -132,9 +136,9 @@ def _discover(address, kind, space, count, plain, start, look, seen, used, touch
             leaf = np.uint64(used[0])
             used[0] += 1
             look.directory[at] = np.uint32(leaf)
-        cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
+        cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
         touched[cell] = 1
-        seen[cell >> np.uint64(9)] += np.int64(1) if plain else np.int64(count[i])
+        seen[cell >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[i])
         origins[s, np.uint64(kind[i] >> np.uint8(2))] = 1
     return len(address)
 
@@ -157,7 +161,7 @@ def discover(source: Source) -> Layout:
     first = np.arange(len(spaces), dtype=np.int64) * gibs
     directory = np.zeros(len(spaces) * gibs, np.uint32)
     look = Lookup(lows, first, directory, np.zeros(0, np.int32))
-    room = len(directory) + 1 if len(directory) < 4096 else 8
+    room = len(directory) + 1 if len(directory) < _FEW else 8
     seen = np.zeros(room * LEAF, np.int64)
     touched = np.zeros(room * CELLS, np.uint8)
     used = np.ones(1, np.int64)  # leaf 0 stands for none
@@ -243,7 +247,7 @@ def _compact(
         for gib in np.flatnonzero(entries).tolist():
             leaf = int(entries[gib])
             blocks = np.flatnonzero(found[leaf * LEAF : (leaf + 1) * LEAF])
-            numbers.append(((int(look.low[s]) + gib) << 9) + blocks)
+            numbers.append(((int(look.low[s]) + gib) << GIB_SHIFT - PMD_SHIFT) + blocks)
             old.append(leaf * LEAF + blocks)
             leaves[leaf * LEAF + blocks] = np.arange(row, row + len(blocks))
             row += len(blocks)

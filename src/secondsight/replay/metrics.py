@@ -19,7 +19,6 @@ from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.replay.attempts import AttemptCounts
 
 SCHEMA = 1
-PAGE = 4096
 
 
 class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):

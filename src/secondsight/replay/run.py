@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import PFN_MASK, PSE
-from secondsight.geometry import PMD_ORDER
+from secondsight.geometry import PAGE_SIZE, PMD_ORDER
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
 from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.madvise import Advice, madvise, unmap
@@ -23,7 +23,7 @@ from secondsight.replay.attempts import AttemptColumns
 from secondsight.replay.clock import Alarm, alarms
 from secondsight.replay.decide import decide
 from secondsight.replay.layout import HPAGE, Layout
-from secondsight.replay.metrics import PAGE, SECOND, Channels, Series, Visits
+from secondsight.replay.metrics import SECOND, Channels, Series, Visits
 from secondsight.replay.subject import H_DEVICE, H_PIN, Machine, Space, Subject
 from secondsight.replay.summary import Ints, secondary, summarise, zero_filled
 from secondsight.replay.touch import BITS, fold, settled
@@ -117,17 +117,17 @@ class Run:
             pmd = space.mm.arrays.pmd
             limited = self.machine.budget < UNLIMITED and bool((space.mm.arrays.vma & V_HUGE).any())
             for a, b in self._pieces(space, local, how, limited):
-                last = int(local[b - 1]) >> 9
+                last = int(local[b - 1]) >> PMD_ORDER
                 empty = not pmd[last]
-                large = pmd[int(local[a]) >> 9] & PSE
+                large = pmd[int(local[a]) >> PMD_ORDER] & PSE
                 if how[a] >= H_DEVICE:
                     self.hold(space, int(local[a]), int(how[a]))
                 else:
                     space.access(local[a:b], how[a:b])
                 if limited and empty and pmd[last] & PSE:
                     self.machine.spend()
-                if large and not pmd[int(local[a]) >> 9] & PSE:
-                    self.cuts[space.first_row + (int(local[a]) >> 9)] = start + a
+                if large and not pmd[int(local[a]) >> PMD_ORDER] & PSE:
+                    self.cuts[space.first_row + (int(local[a]) >> PMD_ORDER)] = start + a
         if steady:
             return
         # Only now: an access may have changed what an earlier one of the batch mapped.
@@ -148,7 +148,7 @@ class Run:
         with a budget, behind each page that may get a huge page by its fault."""
         single = np.flatnonzero(how >= H_DEVICE)
         cuts = {0, len(pages), *single.tolist(), *(single + 1).tolist()}
-        blocks = pages >> 9
+        blocks = pages >> PMD_ORDER
         if self._splits:
             pmd = space.mm.arrays.pmd[blocks]
             may = (pmd & PFN_MASK == HUGE_ZERO_PMD & PFN_MASK) & (pmd & PSE != 0)
@@ -238,7 +238,7 @@ class Run:
         series = self.series
         series.time.append(self.now)
         series.huge_blocks.append(int(self.huge.sum()))
-        series.bloat.append(int(((HPAGE - self.held) * self.backed).sum()) * PAGE)
+        series.bloat.append(int(((HPAGE - self.held) * self.backed).sum()) * PAGE_SIZE)
         series.accesses.append(total - self._counted[0])
         series.accesses_huge.append(in_huge - self._counted[1])
         self._counted = (total, in_huge)

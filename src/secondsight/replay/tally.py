@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from secondsight.geometry import PAGE_SIZE
 from secondsight.mm.memory import FAULTS, GUEST_FAULTS, HUGE_FAULTS
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay.lane import references
 from secondsight.replay.layout import HPAGE
-from secondsight.replay.metrics import PAGE, SECOND, Blocks, SpaceResult, SubjectData, SubjectResult, answers
+from secondsight.replay.metrics import SECOND, Blocks, SpaceResult, SubjectData, SubjectResult, answers
 from secondsight.replay.subject import Space
 from secondsight.replay.summary import Ints, summarise
 
@@ -101,8 +102,8 @@ def _over(run: Run, rows: slice, name: str, zero: Ints, spaces: list[Space]) -> 
         visits=answers(codes[inside]),
         fault_huge=int(run.fault_huge[rows].sum()),
         splits=int(run.splits[rows].sum()),
-        bloat=int(((HPAGE - run.held) * run.backed)[rows].sum()) * PAGE,
-        zero_filled=int(zero[rows].sum()) * PAGE,
+        bloat=int(((HPAGE - run.held) * run.backed)[rows].sum()) * PAGE_SIZE,
+        zero_filled=int(zero[rows].sum()) * PAGE_SIZE,
         pages_scanned=int(run.scanned[rows].sum()),
         test_young=int(run.asked[rows].sum()),
         wasted=int(run.wasted[rows].sum()),

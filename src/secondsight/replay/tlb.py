@@ -29,6 +29,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from secondsight.errors import UsageError
+from secondsight.geometry import PMD_ORDER
 from secondsight.native import inlined, native
 
 MISS, CLEAN, DIRTY = 0, 1, 2
@@ -144,7 +145,7 @@ def _move_up(_, tags, number, ways, tag, stored):  # type: ignore[no-untyped-def
 @inlined
 def place(tlb, page, huge):  # type: ignore[no-untyped-def]
     """Of the entry of *page* (uint64; of its block where *huge*): its tag, its sets in L1 and in L2, a bit for each way in L1 (uint64)."""
-    number = page >> np.uint64(9) if huge else page
+    number = page >> np.uint64(PMD_ORDER) if huge else page
     tag = (number << np.uint64(11)) | np.uint64(6) if huge else (page + np.uint64(1)) << np.uint64(2)
     first = (tlb.huge[0] if huge else tlb.small[0]) + (number & (tlb.huge[1] if huge else tlb.small[1]))
     return tag, first, tlb.l2[0] + (number & tlb.l2[1]), tlb.huge[2] if huge else tlb.small[2]
@@ -198,7 +199,7 @@ def flush(tlb: Tlb, rows: npt.NDArray[np.int64]) -> None:
     """Every entry of the blocks *rows* goes; the others keep their order."""
     sets = tlb.tag.reshape(-1, WAYS)
     held = np.flatnonzero(sets)
-    gone = held[np.isin(((tlb.tag[held] >> np.uint32(2)) - np.uint32(1)) >> np.uint32(9), rows)]
+    gone = held[np.isin(((tlb.tag[held] >> np.uint32(2)) - np.uint32(1)) >> np.uint32(PMD_ORDER), rows)]
     tlb.tag[gone] = 0
     for at in np.unique(gone // WAYS):
         ways = sets[at]

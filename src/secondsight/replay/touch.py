@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
+from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.mm.memory import cpu_access, pfn_of
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mmu.spt import _allowed, _touch, guest_access
 from secondsight.native import allocating, inlined, native
 from secondsight.replay.ahead import AHEAD, prefetch
-from secondsight.replay.layout import CELLS
+from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, LEAF
 from secondsight.trace.kinds import Access, Kind, Origin
 
 CPU_READ, CPU_WRITE, GUEST_READ, GUEST_WRITE = 1, 2, 4, 8
@@ -60,12 +61,12 @@ def mark(address, kind, space, count, start, stop, plain, bits, look, state, acc
             prefetch(address, i + AHEAD)
             prefetch(kind, i + AHEAD)
             a = np.uint64(address[i])
-            leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
-            cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
+            leaf = np.uint64(look.directory[first + (a >> np.uint64(GIB_SHIFT))])
+            cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
             was = state[cell]
             noted = bits[kind[i]] & (was >> np.uint8(4))
             state[cell] = was | noted
-            accesses[cell >> np.uint64(9)] += 1
+            accesses[cell >> np.uint64(PMD_ORDER)] += 1
             out[n] = i
             n += np.uint64(noted == 0)
         return n
@@ -75,12 +76,12 @@ def mark(address, kind, space, count, start, stop, plain, bits, look, state, acc
             s = np.uint64(space[i])
             first = np.uint64(look.first[s] - look.low[s])
         a = np.uint64(address[i])
-        leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
-        cell = (leaf << np.uint64(18)) | ((a >> np.uint64(12)) & np.uint64(CELLS - 1))
+        leaf = np.uint64(look.directory[first + (a >> np.uint64(GIB_SHIFT))])
+        cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
         was = state[cell]
         noted = bits[kind[i]] & (was >> np.uint8(4))
         state[cell] = was | noted
-        accesses[cell >> np.uint64(9)] += np.int64(count[i])
+        accesses[cell >> np.uint64(PMD_ORDER)] += np.int64(count[i])
         out[n] = i
         n += np.uint64(noted == 0)
     return n
@@ -97,8 +98,9 @@ def locate(address, space, index, look):  # type: ignore[no-untyped-def]
         if many:
             s = np.int64(space[i])
         a = np.int64(address[i])
-        leaf = np.int64(look.directory[look.first[s] + (a >> 30) - look.low[s]])
-        out[j] = (np.int64(look.leaves[(leaf << 9) | ((a >> 21) & 511)]) << 9) | ((a >> 12) & 511)
+        leaf = np.int64(look.directory[look.first[s] + (a >> GIB_SHIFT) - look.low[s]])
+        row = np.int64(look.leaves[(leaf << GIB_SHIFT - PMD_SHIFT) | ((a >> PMD_SHIFT) & (LEAF - 1))])
+        out[j] = (row << PMD_ORDER) | ((a >> PAGE_SHIFT) & BLOCK_MASK)
     return out
 
 
@@ -112,8 +114,8 @@ def accesses_since(address, space, count, plain, at, end, look, place):  # type:
         if many:
             s = np.int64(space[i])
         a = np.int64(address[i])
-        leaf = np.int64(look.directory[look.first[s] + (a >> 30) - look.low[s]])
-        which = place[look.leaves[(leaf << 9) | ((a >> 21) & 511)]]
+        leaf = np.int64(look.directory[look.first[s] + (a >> GIB_SHIFT) - look.low[s]])
+        which = place[look.leaves[(leaf << GIB_SHIFT - PMD_SHIFT) | ((a >> PMD_SHIFT) & (LEAF - 1))]]
         if which >= 0 and i >= at[which]:
             out[which] += np.int64(1) if plain else np.int64(count[i])
     return out
@@ -148,7 +150,7 @@ def access_runs(f, r, lay, m, t, pages, how, start, notified, has_notifiers, mod
 @inlined
 def _cpu_settled(m, page, alone):  # type: ignore[no-untyped-def]
     """1 reads, 2 writes by the CPU that would only set bits now. *alone*: nobody else reaches this space."""
-    entry = m.pmd[page >> 9]
+    entry = m.pmd[page >> PMD_ORDER]
     if not entry & PSE:
         entry = m.pte[page] if entry else np.uint64(0)
     if not entry & PRESENT:
@@ -162,14 +164,14 @@ def _cpu_settled(m, page, alone):  # type: ignore[no-untyped-def]
 @inlined
 def _guest_settled(lay, m, t, page, alone):  # type: ignore[no-untyped-def]
     index = page - t.first
-    big = t.smd[index >> 9]
+    big = t.smd[index >> PMD_ORDER]
     large = big & lay.present
     spte = big if large else t.spte[index]
     if not spte & lay.present:
         return 0
     if _allowed(lay, spte, True):
         return 3
-    whole = large or (m.pmd[page >> 9] & PSE)
+    whole = large or (m.pmd[page >> PMD_ORDER] & PSE)
     return 1 if alone and not whole and _allowed(lay, spte, False) else 0
 
 
@@ -202,7 +204,7 @@ def settled(lay, m, t, pages, as_cpu, as_guest, alone, out):  # type: ignore[no-
 def settle(state, cells, pages, bits):  # type: ignore[no-untyped-def]
     """Record what :func:`settled` found for *pages* (all spaces' numbering)."""
     for i in range(len(pages)):
-        cell = cells[pages[i] >> 9] + (pages[i] & 511)
+        cell = cells[pages[i] >> PMD_ORDER] + (pages[i] & BLOCK_MASK)
         state[cell] = (state[cell] & np.uint8(15)) | np.uint8(bits[i] << 4)
 
 
@@ -218,7 +220,7 @@ def _fold(flags, table, first, huge, head, accessed, dirty, state, cell, shift):
     Which pages were touched no processor can predict, so that is no branch; mostly nothing is new, and then nothing is stored.
     """
     some, new, zero = np.uint8(0), np.uint64(0), np.uint32(0)
-    for i in range(np.uint64(512)):
+    for i in range(np.uint64(HPAGE_PMD_NR)):
         noted = (state[cell + i] >> shift) & np.uint8(3)
         some |= noted
         entry = table[first + i]
@@ -227,13 +229,13 @@ def _fold(flags, table, first, huge, head, accessed, dirty, state, cell, shift):
         pfn = head + i if huge else np.uint64(pfn_of(entry))
         zero |= flags[pfn if stored else _NO_FRAME]
     if new and not huge:
-        for i in range(np.uint64(512)):
+        for i in range(np.uint64(HPAGE_PMD_NR)):
             noted = (state[cell + i] >> shift) & np.uint8(3)
             table[first + i] |= (accessed if noted else np.uint64(0)) | (
                 dirty if noted & np.uint8(2) else np.uint64(0)
             )
     if zero & ZERO_FILLED and not (huge and head == HUGE_ZERO_PFN):
-        for i in range(np.uint64(512)):
+        for i in range(np.uint64(HPAGE_PMD_NR)):
             if state[cell + i] >> shift & np.uint8(2):
                 flags[head + i if huge else np.uint64(pfn_of(table[first + i]))] &= ~ZERO_FILLED
     return some
@@ -244,7 +246,7 @@ def _fold_cpu(f, m, block, state, cell, shift):  # type: ignore[no-untyped-def]
     """The CPU's noted touches of one block: see :func:`_fold`."""
     pmd = m.pmd[block]
     huge = (pmd & PSE) != 0
-    first = np.uint64(block) << np.uint64(9)
+    first = np.uint64(block) << np.uint64(PMD_ORDER)
     some = _fold(f.flags, m.pte, first, huge, np.uint64(pfn_of(pmd)), ACCESSED, DIRTY, state, cell, shift)
     if huge and some:
         m.pmd[block] = pmd | ACCESSED | (DIRTY if some & 2 else np.uint64(0))
@@ -254,14 +256,14 @@ def _fold_cpu(f, m, block, state, cell, shift):  # type: ignore[no-untyped-def]
 def _fold_guest(f, lay, t, first_page, state, cell, shift):  # type: ignore[no-untyped-def]
     """The guest's noted touches of the block that begins at *first_page*, likewise."""
     first = np.uint64(first_page - t.first)
-    big = t.smd[first >> np.uint64(9)]
+    big = t.smd[first >> np.uint64(PMD_ORDER)]
     large = (big & lay.present) != 0
     zero = np.uint64(0)
     some = _fold(
         f.flags, t.spte, first, large, np.uint64(pfn_of(big)), _touch(lay, zero, False), _touch(lay, zero, True), state, cell, shift
     )  # fmt: skip
     if large and some:
-        t.smd[first >> np.uint64(9)] = _touch(lay, big, some & 2)
+        t.smd[first >> np.uint64(PMD_ORDER)] = _touch(lay, big, some & 2)
 
 
 @native
@@ -275,7 +277,7 @@ def fold(f, lay, m, t, state, cells, rows, first_row, as_cpu, as_guest):  # type
             if kind == 0:
                 _fold_cpu(f, m, block, state, cell, np.uint8(2 * origin))
             elif kind == 1:
-                _fold_guest(f, lay, t, block * 512, state, cell, np.uint8(2 * origin))
+                _fold_guest(f, lay, t, block * HPAGE_PMD_NR, state, cell, np.uint8(2 * origin))
 
 
 @native
@@ -283,7 +285,7 @@ def forget(state, cells, rows):  # type: ignore[no-untyped-def]
     """The noted touches of *rows* are folded in every subject."""
     for row in rows:
         cell = np.uint64(cells[row])
-        for i in range(np.uint64(512)):
+        for i in range(np.uint64(HPAGE_PMD_NR)):
             state[cell + i] &= np.uint8(0xF0)
 
 
@@ -292,7 +294,7 @@ def clear(state, cells, rows):  # type: ignore[no-untyped-def]
     """Nothing is noted or settled in *rows*."""
     for row in rows:
         cell = np.uint64(cells[row])
-        for i in range(np.uint64(512)):
+        for i in range(np.uint64(HPAGE_PMD_NR)):
             state[cell + i] = 0
 
 
@@ -301,5 +303,5 @@ def unsettle(state, cells, rows):  # type: ignore[no-untyped-def]
     """The mappings of *rows* may have changed in some subject: their next touches go through the verbs."""
     for row in rows:
         cell = np.uint64(cells[row])
-        for i in range(np.uint64(512)):
+        for i in range(np.uint64(HPAGE_PMD_NR)):
             state[cell + i] &= np.uint8(0x0F)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.text import Text
 
-from secondsight.geometry import HPAGE_PMD_NR
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 
 Floats = npt.NDArray[np.float32]
 
@@ -29,6 +29,8 @@ Floats = npt.NDArray[np.float32]
 SHADES = "·░▒▓█"
 STEPS = (1 / HPAGE_PMD_NR, 1 / 32, 1 / 4, 1.0)
 UNKNOWN = "?"
+#: At most so many rows and columns of a picture in a page: more are merged.
+_EMBEDDED = 2 << 8
 #: Colours from none to all: dark violet to yellow, equally far apart to the eye and in print (viridis).
 _RAMP = ("1b1030", "443983", "31688e", "21918c", "35b779", "90d743", "fde725")
 _GREY = "777777"
@@ -45,7 +47,11 @@ class Panel:
 def level(share: Floats) -> Floats:
     """0 for no page, then logarithmic from 1 of 512 (0.1) to all (1)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        out = np.where(share > 0, 0.1 + 0.9 * np.clip(1 + np.log2(np.maximum(share, 1 / 512)) / 9, 0, 1), 0)
+        out = np.where(
+            share > 0,
+            0.1 + 0.9 * np.clip(1 + np.log2(np.maximum(share, 1 / HPAGE_PMD_NR)) / PMD_ORDER, 0, 1),
+            0,
+        )
     return np.where(np.isnan(share), np.nan, out).astype(np.float32)
 
 
@@ -161,7 +167,7 @@ def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(lines, 9))
+        + chunk(b"IDAT", zlib.compress(lines, zlib.Z_BEST_COMPRESSION))
         + chunk(b"IEND", b"")
     )
 
@@ -204,7 +210,9 @@ def svg(rows: Sequence[tuple[str, Sequence[Panel]]], labels: Sequence[str], *, t
             )
         for i, panel in enumerate(panels):
             x = LEFT + i * (WIDTH + GAP)
-            image = base64.b64encode(_png(_colours(level(shrink(panel.values, 512, 512))))).decode()
+            image = base64.b64encode(
+                _png(_colours(level(shrink(panel.values, _EMBEDDED, _EMBEDDED))))
+            ).decode()
             out.append(
                 f'<image x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" preserveAspectRatio="none" '
                 f'style="image-rendering:pixelated" href="data:image/png;base64,{image}">'

@@ -18,6 +18,8 @@ from secondsight.scenario import pages, verbs
 __all__ = ["check", "read", "write"]
 
 _LIMIT = 8 << 20
+#: of one space: 8 GiB
+_MOST_BLOCKS = 4 << 10
 
 
 def read(path: str | Path) -> verbs.Scenario:
@@ -65,8 +67,8 @@ def check(scenario: verbs.Scenario, source: str = "scenario") -> None:
         where = f"spaces[{i}]"
         if space.name in blocks:
             raise InputError(source, where, f"there are two spaces called {space.name!r}")
-        if not 1 <= space.blocks <= 4096:
-            raise InputError(source, where, f"blocks={space.blocks}: must be 1 to 4096")
+        if not 1 <= space.blocks <= _MOST_BLOCKS:
+            raise InputError(source, where, f"blocks={space.blocks}: must be 1 to {_MOST_BLOCKS}")
         blocks[space.name] = space.blocks
         if space.vm is not None:
             slots[space.name] = {0}

@@ -15,7 +15,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from secondsight.geometry import ANON_ORDERS, BLOCK_MASK, HPAGE_PMD_NR, PMD_ORDER, kb_of_order
+from secondsight.geometry import (
+    ANON_ORDERS,
+    BLOCK_MASK,
+    HPAGE_PMD_NR,
+    KHUGEPAGED_MAX_PTES_LIMIT,
+    PMD_ORDER,
+    kb_of_order,
+)
 from secondsight.mm.config import HostConfig, Knobs, Mmu, SizeEnabled, Sizes
 from secondsight.mm.madvise import Advice
 from secondsight.scenario import verbs as v
@@ -87,9 +94,11 @@ class Generator:
         if r.random() < 0.5:
             knobs = Knobs(
                 pages_to_scan=1_000_000,
-                max_ptes_none=r.choice([0, 1, 3, 64, 255, 256, 510, 511]),
-                max_ptes_swap=r.choice([0, 1, 8, 64, 256, 511]),
-                max_ptes_shared=r.choice([0, 1, 8, 256, 511]),
+                max_ptes_none=r.choice(
+                    [0, 1, 3, 64, 255, 256, KHUGEPAGED_MAX_PTES_LIMIT - 1, KHUGEPAGED_MAX_PTES_LIMIT]
+                ),
+                max_ptes_swap=r.choice([0, 1, 8, 64, 256, KHUGEPAGED_MAX_PTES_LIMIT]),
+                max_ptes_shared=r.choice([0, 1, 8, 256, KHUGEPAGED_MAX_PTES_LIMIT]),
             )
         mglru = r.random() < 0.5 if self.mglru is None else self.mglru
         sizes = self._sizes() if self.sizes else Sizes()
@@ -143,9 +152,9 @@ class Generator:
         block = r.randrange(s.blocks)
         kind = r.random()
         if kind < 0.3:
-            return f"{block}:{r.randrange(512)}"
+            return f"{block}:{r.randrange(HPAGE_PMD_NR)}"
         if kind < 0.5:
-            chosen = sorted(r.sample(range(512), r.randint(2, min(24, most))))
+            chosen = sorted(r.sample(range(HPAGE_PMD_NR), r.randint(2, min(24, most))))
             return f"{block}:{','.join(map(str, chosen))}"
         if kind < 0.75:
             first = r.randrange(HPAGE_PMD_NR)
@@ -329,7 +338,7 @@ class Generator:
             return False
         s.merged = True
         block = str(self.rng.randrange(s.blocks))
-        chosen = sorted(self.rng.sample(range(512), self.rng.randint(2, 12)))
+        chosen = sorted(self.rng.sample(range(HPAGE_PMD_NR), self.rng.randint(2, 12)))
         pages = f"{block}:{','.join(map(str, chosen))}"
         s.steps += [
             v.CpuWrite("vm", pages, value=self.rng.choice([1, 2, 77])),

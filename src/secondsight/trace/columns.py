@@ -29,8 +29,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from secondsight.errors import InputError, UsageError
+from secondsight.geometry import PAGE_SHIFT
 from secondsight.trace.intake import Intake
-from secondsight.trace.kinds import PAGE_SHIFT, Kind
+from secondsight.trace.kinds import Kind
 from secondsight.trace.lackey import COUNTED
 from secondsight.trace.provenance import KEY, Clock
 from secondsight.trace.text import BOM, ByteStream

@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secondsight.errors import InputError
+from secondsight.geometry import PAGE_SHIFT, PAGE_SIZE
 from secondsight.trace.intake import Intake
-from secondsight.trace.kinds import PAGE_SHIFT, PROCESS_ADDRESS_BITS, Kind
+from secondsight.trace.kinds import PROCESS_ADDRESS_BITS, Kind
 from secondsight.trace.provenance import Clock
 from secondsight.trace.text import ByteStream, Lines
 
@@ -228,8 +229,8 @@ def append_region(
 ) -> None:
     """Append a row for each page of *region*; with *within*, for those that it names of a range of page numbers, as it calls them."""
     time, space, start, end, samples = region
-    for first in range(start >> PAGE_SHIFT, (end + 4095) >> PAGE_SHIFT, _EXPAND):
-        stop = min(first + _EXPAND, (end + 4095) >> PAGE_SHIFT)
+    for first in range(start >> PAGE_SHIFT, (end + PAGE_SIZE - 1) >> PAGE_SHIFT, _EXPAND):
+        stop = min(first + _EXPAND, (end + PAGE_SIZE - 1) >> PAGE_SHIFT)
         if within is None:
             pages = np.arange(first, stop, dtype=np.uint64)
             found: Iterable[Accessed] = [(space, pages, np.full(pages.size, Kind.CPU_READ, np.uint8))]

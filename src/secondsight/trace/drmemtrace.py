@@ -18,8 +18,9 @@ from typing import Final
 
 import numpy as np
 
+from secondsight.geometry import PAGE_SHIFT
 from secondsight.trace.intake import Intake
-from secondsight.trace.kinds import PAGE_SHIFT, Kind
+from secondsight.trace.kinds import Kind
 from secondsight.trace.provenance import Clock
 from secondsight.trace.text import ByteStream, Lines
 

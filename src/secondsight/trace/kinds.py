@@ -23,9 +23,6 @@ from numpy.typing import NDArray
 
 from secondsight.native import allocating
 
-PAGE_SHIFT: Final = 12
-BLOCK_SHIFT: Final = 21
-
 # The columns of a trace, in order. All are required: no row has a missing value.
 COLUMNS: Final[dict[str, type[np.unsignedinteger]]] = {
     "time": np.uint64,  # ns on the clock that the provenance names; never decreases down the file

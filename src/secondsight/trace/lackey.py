@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secondsight.errors import InputError, SecondSightError
+from secondsight.geometry import PAGE_SHIFT, PAGE_SIZE
 from secondsight.native import allocating
 from secondsight.trace.intake import Intake
 from secondsight.trace.kinds import Kind
@@ -39,6 +40,7 @@ COUNTED: Final = "accesses, one ns each: the source tells neither time nor instr
 _INSTRUCTION: Final = re.compile(rb"^[ \t]*I[ \t]", re.MULTILINE)
 _DATA: Final = re.compile(rb"^[ \t]*[LSM][ \t]", re.MULTILINE)
 _ROWS: Final = 1 << 18
+_TAB: Final = ord("\t")
 _MOST_BYTES: Final = 1 << 16  # no instruction moves more; what claims to is no lackey line
 _READ, _WRITE, _FETCH = int(Kind.CPU_READ), int(Kind.CPU_WRITE), int(Kind.CPU_FETCH)
 
@@ -58,7 +60,7 @@ def _parse(
     """Parse whole lines of *text* from *start*; returns (status, where it stopped, rows)."""
     n = text.size
     rows = 0
-    room = time.size - 2 * (_MOST_BYTES // 4096 + 2)
+    room = time.size - 2 * (_MOST_BYTES // PAGE_SIZE + 2)
     clock, lines, accesses, counted = state[0], state[1], state[2], state[3]
     i = start
     status = _OK
@@ -80,13 +82,13 @@ def _parse(
             i += 1
             lines += 1
             continue
-        while i < n and (text[i] == 32 or text[i] == 9):
+        while i < n and (text[i] == 32 or text[i] == _TAB):
             i += 1
         if i < n and (text[i] == 10 or (text[i] == 13 and i + 1 < n and text[i + 1] == 10)):  # an empty line
             i += 1 if text[i] == 10 else 2
             lines += 1
             continue
-        if n - i < 5 or not (text[i + 1] == 32 or text[i + 1] == 9):
+        if n - i < 5 or not (text[i + 1] == 32 or text[i + 1] == _TAB):
             status, i = _BAD, line
             break
         letter = text[i]
@@ -102,7 +104,7 @@ def _parse(
             status, i = _BAD, line
             break
         i += 1
-        while i < n and (text[i] == 32 or text[i] == 9):
+        while i < n and (text[i] == 32 or text[i] == _TAB):
             i += 1
         where = np.uint64(0)
         digits = 0
@@ -127,7 +129,7 @@ def _parse(
             size = size * 10 + (text[i] - 48)
             digits += 1
             i += 1
-        while i < n and (text[i] == 32 or text[i] == 9 or text[i] == 13):
+        while i < n and (text[i] == 32 or text[i] == _TAB or text[i] == 13):
             i += 1
         if digits == 0 or size == 0 or size > _MOST_BYTES or i >= n or text[i] != 10:
             status, i = _BAD, line
@@ -150,9 +152,9 @@ def _parse(
                 address[rows] = at
                 kind[rows] = op
                 rows += 1
-                if at >> np.uint64(12) == last >> np.uint64(12):
+                if at >> np.uint64(PAGE_SHIFT) == last >> np.uint64(PAGE_SHIFT):
                     break
-                at = (at >> np.uint64(12) << np.uint64(12)) + np.uint64(4096)
+                at = (at >> np.uint64(PAGE_SHIFT) << np.uint64(PAGE_SHIFT)) + np.uint64(PAGE_SIZE)
     state[0], state[1], state[2] = clock, lines, accesses
     return status, i, rows
 

@@ -21,9 +21,9 @@ from typing import Final, Protocol
 import numpy as np
 
 from secondsight.errors import TargetGone, UsageError
+from secondsight.geometry import PAGE_SHIFT
 from secondsight.trace.damo import Region, append_region
 from secondsight.trace.intake import Intake
-from secondsight.trace.kinds import PAGE_SHIFT
 from secondsight.trace.procfs import ProcfsLooker, Sighting, Target, soft_dirty_works
 from secondsight.trace.provenance import Clock, Provenance
 from secondsight.trace.writer import Profile, Recording

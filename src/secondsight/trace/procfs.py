@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secondsight.errors import InputError, MissingPart, SecondSightError, TargetGone
+from secondsight.geometry import PAGE_SHIFT
 from secondsight.trace.intake import Intake
-from secondsight.trace.kinds import PAGE_SHIFT, Kind
+from secondsight.trace.kinds import Kind
 
 _PRESENT, _FILE, _ONCE, _SOFT_DIRTY = (np.uint64(1 << bit) for bit in (63, 61, 56, 55))
 _CHUNK: Final = 1 << 18  # pages read at once: 2 MiB of pagemap

@@ -13,6 +13,7 @@ import msgspec
 
 import secondsight
 from secondsight.errors import InputError
+from secondsight.geometry import PAGE_SIZE
 
 KEY: Final = b"secondsight.trace"
 VERSION: Final = 1
@@ -60,7 +61,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     unseen: list[str] = []  # what the source could not see: "page walks", "DMA", ...
     quantum: int = 0  # ns; 0: every access is a row of its own
     arch: str = msgspec.field(default_factory=platform.machine)
-    page_size: int = 4096
+    page_size: int = PAGE_SIZE
     tool: str = f"secondsight {secondsight.__version__}"
     seed: int | None = None
     input_hash: str | None = None  # sha256 of the bytes that were converted

@@ -20,8 +20,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from secondsight.geometry import PAGE_SHIFT
 from secondsight.native import allocating
-from secondsight.trace.kinds import COLUMNS, FIRST_VERB, PAGE_SHIFT
+from secondsight.trace.kinds import COLUMNS, FIRST_VERB
 
 CAPACITY: Final = 1 << 20
 _SLOTS: Final = CAPACITY * 2

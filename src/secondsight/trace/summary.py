@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from secondsight.geometry import PAGE_SHIFT, PMD_SHIFT
 from secondsight.trace.format import Trace
-from secondsight.trace.kinds import BLOCK_SHIFT, FIRST_VERB, PAGE_SHIFT, kind_name
+from secondsight.trace.kinds import FIRST_VERB, kind_name
 from secondsight.trace.provenance import Provenance
 
 VERSION = 1
@@ -87,7 +88,7 @@ def summarise(trace: Trace, progress: Callable[[int, int], None] | None = None) 
     for space, touched in zip(spaces, pages, strict=True):
         every = touched.all()
         space.pages = every.size
-        space.blocks = np.unique(every >> np.uint64(BLOCK_SHIFT - PAGE_SHIFT)).size
+        space.blocks = np.unique(every >> np.uint64(PMD_SHIFT - PAGE_SHIFT)).size
         if every.size:
             space.lowest, space.highest = int(every[0]) << PAGE_SHIFT, (int(every[-1]) + 1 << PAGE_SHIFT) - 1
     first, last = trace.span

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab.agent import knobs, libc, worker
 from secondsight.lab.agent.ageing import age
 from secondsight.lab.agent.events import Area, TraceError, attribute
@@ -95,7 +97,7 @@ class _Space:
         try:
             self.link.send({"do": "exit"})
         except OSError:
-            os.kill(self.pid, 9)
+            os.kill(self.pid, signal.SIGKILL)
         select.select([handle], [], [], 30)
         os.close(handle)
         self.link.sock.close()
@@ -228,7 +230,7 @@ class Batch:
         return pagetext.format(np.union1d(asked, np.flatnonzero(before & ~after)))
 
     def _split(self, space: _Space, text: str) -> None:
-        for block in sorted({int(p) // 512 for p in pagetext.parse(text, space.blocks)}):
+        for block in sorted({int(p) // HPAGE_PMD_NR for p in pagetext.parse(text, space.blocks)}):
             low = libc.AREA + block * libc.BLOCK_BYTES
             knobs.put(
                 "/sys/kernel/debug/split_huge_pages", f"{space.pid},{low:#x},{low + libc.BLOCK_BYTES:#x}"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, PMD_SHIFT
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, PMD_SHIFT, PMD_SIZE
 from secondsight.scenario.results import AttemptEvent, BlockPass, IsolateEvent, SwapinEvent
 
 __all__ = ["Area", "Event", "TraceError", "attribute", "parse"]
@@ -118,7 +118,7 @@ def attribute(events: Iterable[Event], areas: Mapping[int, Area], number: int) -
                 raise TraceError(f"a visit to mm {mm:#x} ends as one to {event.fields['mm']}")
             current = None
             area = areas.get(mm)
-            if area is None or not area.base <= address < area.base + area.blocks * (2 << 20):
+            if area is None or not area.base <= address < area.base + area.blocks * PMD_SIZE:
                 continue
             block = (address - area.base) >> PMD_SHIFT
             if last.get(mm, -1) >= block:

@@ -23,7 +23,7 @@ import mmap
 import os
 import struct
 
-from secondsight.geometry import HPAGE_PMD_NR
+from secondsight.geometry import HPAGE_PMD_NR, PTRS_PER_PTE
 from secondsight.lab.agent import code, libc
 from secondsight.lab.agent.routines import Routines
 
@@ -40,7 +40,7 @@ _CODE32, _CODE64, _PML4, _PDPT0, _PD0, _MAILBOX, _TABLES = 0, 0x800, 0x1000, 0x2
 _ENTRIES = (_TABLES - _MAILBOX) // 16 - 1
 _TABLE, _LEAF, _LARGE = 0x27, 0x67, 0xE7  # P W U A; plus D; plus PS
 _PRIVATE_SLOT = 400
-_WINDOW_BLOCKS = 512
+_WINDOW_BLOCKS = PTRS_PER_PTE
 _CPUID_ENTRIES = 128
 
 
@@ -153,7 +153,10 @@ class Vm:
             self._tables[view, -1] = pd
         table = self._tables[view, gfn_block] = self._table()
         gpa = gfn_block * libc.BLOCK_BYTES
-        self._put(table, struct.pack("<512Q", *(gpa + i * libc.PAGE | _LEAF for i in range(512))))
+        self._put(
+            table,
+            struct.pack(f"<{PTRS_PER_PTE}Q", *(gpa + i * libc.PAGE | _LEAF for i in range(PTRS_PER_PTE))),
+        )
         self._put(self._tables[view, -1] + 8 * gfn_block, struct.pack("<Q", code.PRIVATE + table | _TABLE))
 
     def _list(self, addresses: list[int], values: list[int], write: bool) -> None:

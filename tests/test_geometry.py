@@ -1,0 +1,114 @@
+"""Only geometry.py knows how many bytes a page has and how many pages a block: the source is read for the numbers themselves."""
+
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import secondsight
+from secondsight import geometry
+
+SOURCE = Path(secondsight.__file__).parent
+#: PAGE_SHIFT, PMD_ORDER, PMD_SHIFT, PAGE_SIZE, HPAGE_PMD_NR and what is one less
+NUMBERS = {9, 12, 21, 511, 512, 4095, 4096}
+
+#: Where such a number means something else: file, the piece of the line, and what it is there.
+OTHER = {
+    ("bits/pageflags.py", "1 << 12"): "KPF_ANON",
+    ("bits/pageflags.py", "1 << 21"): "KPF_KSM",
+    ("bits/pte.py", "1 << 9"): "_PAGE_BIT_SPECIAL",
+    ("bits/spte.py", "_bit(9)"): "a software bit of an SPTE, and EPT's dirty bit",
+    ("bits/swap.py", "1 << 9"): "SWP_OFFSET_FIRST_BIT",
+    ("bits/swap.py", "np.uint64(9)"): "SWP_OFFSET_FIRST_BIT",
+    ("host/naming.py", "[:12]"): "characters of a container's short name",
+    ("host/printing.py", "> 12"): "columns of a terminal",
+    ("host/recorded.py", "_MARKS, _MOVED"): "marks that are shown, and rows that moved",
+    ("lab/agent/libc.py", '"mergeable": 12'): "MADV_MERGEABLE",
+    ("lab/agent/libc.py", '"pageout": 21'): "MADV_PAGEOUT",
+    ("lab/agent/vm.py", "_TABLES = 0,"): "where the guest's code and tables lie",
+    ("lab/bochs.py", "0x1000"): "offsets of the boot page",
+    ("lab/bzimage.py", "* 512"): "bytes of a sector",
+    ("lab/compare.py", "rounds: int = 12"): "rounds of shrinking",
+    ("lab/initramfs.py", "12"): "bytes of a module's signature",
+    ("lab/kernels.py", "0x200"): "the offset of a bzImage's header",
+    ("lab/wire.py", "PACKED_FROM = 512"): "bytes of JSON",
+    ("live/btf.py", "range(1, 12)"): "numbers of BTF kinds",
+    ("live/btf.py", "range(12, 20)"): "numbers of BTF kinds",
+    ("live/kvm.py", "1 << 9"): "EPT's dirty bit",
+    ("live/outside.py", "0x200"): "VM_UFFD_MISSING, VM_UFFD_WP",
+    ("live/process.py", "21:"): "CAP_SYS_ADMIN",
+    ("live/tracefs.py", "[:9]"): "digits of a fraction of a second",
+    ("mm/profiles/v6_12.py", "version=(6, 12)"): "a kernel's version",
+    ("replay/tlb.py", "l2_ways: int = 12"): "ways of a TLB",
+    ("report/svg.py", "18, 12, 44"): "margins of a picture",
+    ("report/svg.py", "round("): "digits",
+    ("scenario/random.py", "randint(2, 12)"): "how many pages are drawn",
+    ("trace/damo.py", "len(fraction) == 9"): "digits of a fraction of a second",
+    ("trace/footer.py", "_TYPE, _STATISTICS"): "numbers of thrift fields",
+    ("trace/perf.py", "len(fraction) == 9"): "digits of a fraction of a second",
+    ("trace/thrift.py", "12"): "numbers of thrift types, and how deep they may lie",
+    ("trace/vm.py", "(9, 0)"): "a version of QEMU",
+    ("trace/writer.py", '"compression_level": 9'): "of zstandard",
+}
+
+
+def _numbers(source: str):
+    """(line number, line) of each number of ``NUMBERS``, powers of ten, constant indices and members of enumerations left out."""
+    lines = source.splitlines()
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    for i, token in enumerate(tokens):
+        if token.type != tokenize.NUMBER or not re.fullmatch(r"0x[0-9a-fA-F_]+|[\d_]+", token.string):
+            continue
+        if int(token.string, 0) not in NUMBERS:
+            continue
+        before, after = tokens[i - 1].string, tokens[i + 1].string
+        line = lines[token.start[0] - 1]
+        if before == "**" or (before == "[" and after == "]") or re.fullmatch(r"    [A-Z_]+ = \w+", line):
+            continue
+        yield token.start[0], line
+
+
+def test_the_numbers_of_a_page_and_a_block_stand_in_one_module():
+    used, found = set(), []
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = str(path.relative_to(SOURCE))
+        if name == "geometry.py":
+            continue
+        for number, line in _numbers(path.read_text(encoding="utf-8")):
+            known = [key for key in OTHER if key[0] == name and key[1] in line]
+            used.update(known)
+            if not known:
+                found.append(f"{name}:{number}: {line.strip()}")
+    assert not found, "say it by a name of geometry.py:\n" + "\n".join(found)
+    assert not set(OTHER) - used, "an exception that is none any more"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x = y >> 9",
+        "a = np.zeros((n, 512))",
+        "q = p & 0x1FF",
+        "k = 4096 * pages",
+        "z = f(21)",
+        "m = a & ~0xFFF",
+    ],
+)
+def test_a_number_is_found(line):
+    assert [number for number, _ in _numbers(f"\n{line}\n")] == [2]
+
+
+@pytest.mark.parametrize("line", ["ns = 10**9", "kind = head[12]", "x = 90 + 1.9", "'512'  # 512"])
+def test_what_only_looks_like_one_is_not(line):
+    assert not list(_numbers(f"{line}\n"))
+
+
+def test_the_numbers_fit_each_other():
+    assert geometry.PMD_SIZE == geometry.PAGE_SIZE * geometry.HPAGE_PMD_NR == 2 << 20
+    assert geometry.PTRS_PER_PTE == 1 << geometry.LEVEL_BITS == geometry.HPAGE_PMD_NR
+    assert [geometry.order_of_kb(geometry.kb_of_order(order)) for order in geometry.ANON_ORDERS] == list(
+        range(2, 10)
+    )
+    assert geometry.order_of_kb(3) == geometry.order_of_kb(0) == geometry.order_of_kb(12) == -1
