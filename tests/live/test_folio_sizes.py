@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from secondsight.bits import pageflags as kpf
 from secondsight.geometry import PMD_SIZE as BLOCK
 from secondsight.live.explain import explain
-from secondsight.live.folio_sizes import COLUMNS, PART, folio_sizes
+from secondsight.live.folio_sizes import COLUMNS, PART, folio_sizes, orders_of_runs, sizes_by_order
 from secondsight.live.process import Process
 from secondsight.live.procfs_reader import ProcfsReader
 from support.area import area
@@ -72,15 +72,43 @@ def test_against_a_plain_count(seed):
                 last, page = page, page + 1
             expected[begun // 512, PART] += page - begun
 
-    def is_tail(some):
-        return np.array([head_of.get(int(f), int(f)) != int(f) for f in some], bool)
+    def flags_of(some):
+        heads = np.array([head_of.get(int(f), int(f)) == int(f) for f in some], bool)
+        large = np.array([order_of.get(int(f), 0) > 0 for f in some], bool)
+        return np.where(large, np.where(heads, kpf.COMPOUND_HEAD, kpf.COMPOUND_TAIL), 0).astype(np.uint32)
 
     blocks = np.array([BLOCK, 2 * BLOCK], np.uint64)
-    found = folio_sizes(
-        blocks, frames.reshape(2, 512), flags.reshape(2, 512), mapped.reshape(2, 512), is_tail
+    there = mapped.reshape(2, 512)
+    found = folio_sizes(blocks, frames.reshape(2, 512), flags.reshape(2, 512), there, flags_of)
+    assert found.pages.tolist() == expected.tolist()
+    assert found.pages.sum() == mapped.sum()
+    truth = np.array([order_of[int(f)] if m else 0 for f, m in zip(frames, mapped, strict=True)], np.uint8)
+    assert found.order.reshape(-1).tolist() == truth.tolist() and not found.torn.any()
+    # Where the orders are known, the same counts.
+    known = sizes_by_order(
+        blocks, frames.reshape(2, 512), flags.reshape(2, 512), there, truth.reshape(2, 512)
     )
-    assert found.tolist() == expected.tolist()
-    assert found.sum() == mapped.sum()
+    assert known.tolist() == expected.tolist()
+    # Of an older snapshot: a folio that lies whole is what it is, or two halves of a larger one; any other may be a huge page's.
+    runs = orders_of_runs(blocks, frames.reshape(2, 512), flags.reshape(2, 512), there).reshape(-1)
+    assert ((runs == 0) == (truth == 0)).all()
+
+
+def test_frames_that_change_while_they_are_read_have_no_order():
+    """Three tails behind a head, and the fourth page is small by now."""
+    frames = np.zeros((1, 512), np.uint64)
+    flags, mapped = np.zeros((1, 512), np.uint32), np.zeros((1, 512), bool)
+    frames[0, :3], mapped[0, :3] = (4097, 4098, 4099), True
+    flags[0, :3] = kpf.COMPOUND_TAIL
+
+    def flags_of(some):
+        place = some.astype(int) % 512
+        return np.where(place == 0, kpf.COMPOUND_HEAD, np.where(place < 6, kpf.COMPOUND_TAIL, 0)).astype(
+            np.uint32
+        )
+
+    found = folio_sizes(np.array([BLOCK], np.uint64), frames, flags, mapped, flags_of)
+    assert found.torn[0, :3].all() and not found.torn[0, 3:].any() and found.pages[0, PART] == 3
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="page flags are shown to root")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight import __version__
+from secondsight.bits import pte as bits
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.host.areas import Area
 from secondsight.live.capture import Header, Snapshot
@@ -181,32 +182,8 @@ class Judge:
 
 
 def folio_orders(columns: Columns) -> I64:
-    """Pages of each block by the order of the folio that they are the whole of, int64[N, 11]: orders 0 to 9, last those of folios in part.
-
-    A folio is whole here if its head is followed by its tails in consecutive frames and no other tail comes next.
-    """
-    from secondsight.bits import pageflags as kpf
-    from secondsight.bits import pte as bits
-    from secondsight.geometry import PMD_ORDER
-
-    count = len(columns.address)
-    found = np.zeros((count, PMD_ORDER + 2), np.int64)
-    pte = columns.pte
-    present = bits.pte_present(pte) & ((pte & bits.PFN_MASK) != 0)
-    head = present & ((columns.flags & kpf.COMPOUND_HEAD) != 0)
-    tail = present & ((columns.flags & kpf.COMPOUND_TAIL) != 0)
-    found[:, 0] = (present & ~head & ~tail).sum(axis=1)
-    rows = np.flatnonzero((head | tail).any(axis=1))
-    for row in rows.tolist():
-        pfn = bits.pte_pfn(pte[row]).astype(np.int64)
-        large = head[row] | tail[row]
-        # A new piece begins at a head, at a gap, and where the frames do not follow each other.
-        joined = np.zeros(HPAGE_PMD_NR, np.bool_)
-        joined[1:] = tail[row, 1:] & large[:-1] & (pfn[1:] == pfn[:-1] + 1)
-        starts = np.flatnonzero(large & ~joined)
-        piece = np.cumsum(large & ~joined)[large] - 1
-        sizes = np.bincount(piece, minlength=len(starts))
-        orders = np.log2(sizes).astype(np.int64)
-        whole = head[row, starts] & (1 << orders == sizes) & (pfn[starts] % sizes == 0)
-        np.add.at(found[row], np.where(whole, orders, PMD_ORDER + 1), sizes)
+    """Pages of each block by the order of the folio that they are the whole of, int64[N, 11]: orders 0 to 9, last those of folios in part
+    (``live/folio_sizes.py``); none of what a PMD maps."""
+    found = columns.sizes.astype(np.int64)
+    found[bits.pmd_trans_huge(columns.pmd)] = 0
     return found

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from secondsight import __version__, output
+from secondsight.bits import pte as bits
 from secondsight.errors import InputError, MissingPart, UsageError
 from secondsight.geometry import PMD_SIZE
 from secondsight.live import sysfs
@@ -24,6 +25,7 @@ from secondsight.live.backing import mark_zero_devices
 from secondsight.live.cached_blocks import CachedBlocks
 from secondsight.live.columns import Columns, Secondary
 from secondsight.live.eligible import ineligible
+from secondsight.live.folio_sizes import orders_of_runs
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import Process
 from secondsight.live.procfs_reader import ProcfsReader
@@ -43,7 +45,7 @@ FORMAT = 1
 _COLUMNS = tuple(field.name for field in fields(Columns) if field.name not in ("counts_known", "secondary"))
 
 #: columns that snapshots of earlier versions lack; what they hold then is unknown
-_LATER = frozenset({"cached", "sizes", "spte_level"})
+_LATER = frozenset({"cached", "sizes", "spte_level", "order"})
 
 
 class Answerer(msgspec.Struct, frozen=True):
@@ -242,6 +244,13 @@ def load(path: Path) -> Snapshot:
     return Snapshot(header, _columns(str(path), header, arrays))
 
 
+def _orders(columns: dict[str, Any]) -> Any:
+    """The orders of the folios of a snapshot that was taken without them."""
+    pte = columns["pte"]
+    mapped = bits.pte_present(pte) & ((pte & bits.PFN_MASK) != 0)
+    return orders_of_runs(columns["address"], bits.pte_pfn(pte), columns["flags"], mapped)
+
+
 def _columns(source: str, header: Header, arrays: dict[str, Any]) -> Columns:
     blocks = arrays.get("address")
     if blocks is None or blocks.ndim != 1:
@@ -255,6 +264,8 @@ def _columns(source: str, header: Header, arrays: dict[str, Any]) -> Columns:
         if found is None or found.shape != model.shape or found.dtype != model.dtype:
             raise InputError(source, name, f"the column is missing or not {model.dtype}{list(model.shape)}")
         kept[name] = found
+    if "order" not in arrays:
+        kept["order"] = _orders(kept)
     if (blocks % np.uint64(PMD_SIZE)).any() or (np.diff(blocks.view(np.int64)) <= 0).any():
         raise InputError(source, "address", "blocks must ascend and be aligned to 2 MiB")
     answers = []

@@ -43,9 +43,9 @@ class Columns:
     """N blocks x 512 pages, as read.
 
     address, pmd uint64[N]; pte uint64[N, 512], the zero page as frame 0; flags uint32 (``bits.pageflags``); mapcount,
-    folio_mapcount, refcount int32; shared bool; folio int64 (head's frame, -1: none); pte_known bool: the accessed bit is
-    real; page_known bool; zap_marks uint8: accessed SPTEs over the page; all [N, 512]. *counts_known* False: references beyond the
-    mappings could not be seen. gfn int64[N]: guest frame of the block's first page (-1: no VM), slot int32[N].
+    folio_mapcount, refcount int32; shared bool; folio int64 (head's frame, -1: none); order uint8, of the folio; pte_known bool: the
+    accessed bit is real; page_known bool; zap_marks uint8: accessed SPTEs over the page; all [N, 512]. *counts_known* False: references
+    beyond the mappings could not be seen. gfn int64[N]: guest frame of the block's first page (-1: no VM), slot int32[N].
     cached int32[N]: pages of the block that are in the page cache, whoever maps them; -1: anonymous memory, or not read.
     sizes int32[N, 11]: pages by the order of their folio (``folio_sizes.py``); of a block that a PMD maps all 512 at order 9. spte_level
     uint8[N]: the level at which KVM maps the block (1: 4 KiB, 2: 2 MiB, 3: 1 GiB; the lowest of several; 0: not mapped, or not read).
@@ -60,6 +60,7 @@ class Columns:
     refcount: npt.NDArray[np.int32]
     shared: Bools
     folio: npt.NDArray[np.int64]
+    order: npt.NDArray[np.uint8]
     pte_known: Bools
     page_known: Bools
     zap_marks: npt.NDArray[np.uint8]
@@ -107,7 +108,7 @@ class Columns:
         zap_marks[:] = 0
         return cls(
             address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=pte, flags=flags, mapcount=mapcount,
-            folio_mapcount=mapcount, refcount=mapcount, shared=shared, folio=folio, pte_known=pte_known,
+            folio_mapcount=mapcount, refcount=mapcount, shared=shared, folio=folio, order=np.zeros(page, np.uint8), pte_known=pte_known,
             page_known=page_known, zap_marks=zap_marks, gfn=np.full(count, -1, np.int64),
             slot=np.full(count, -1, np.int32), cached=np.full(count, -1, np.int32),
             sizes=np.zeros((count, PMD_ORDER + 2), np.int32), spte_level=np.zeros(count, np.uint8), **facts,  # type: ignore[arg-type]

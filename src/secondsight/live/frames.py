@@ -54,15 +54,16 @@ class FrameColumns(NamedTuple):
     """Columns of N frames, in the order asked.
 
     *flags* uint32, the folio's with the frame's own compound bits (layout of ``bits.pageflags``); *mapcount* int32 of the page;
-    *folio_mapcount*, *refcount* int32 of its folio; *shared* bool, the kernel's own "mapped by more than one" (``page_mapcount > 1`` of
-    6.1, ``folio_likely_mapped_shared``, ``folio_maybe_mapped_shared``); *folio* int64, the head's PFN; *known* bool: False where
-    no ``struct page`` exists (device memory) or it would not hold still.
+    *folio_mapcount*, *refcount* int32 and *order* uint8 of its folio; *shared* bool, the kernel's own "mapped by more than one"
+    (``page_mapcount > 1`` of 6.1, ``folio_likely_mapped_shared``, ``folio_maybe_mapped_shared``); *folio* int64, the head's PFN; *known*
+    bool: False where no ``struct page`` exists (device memory) or it would not hold still.
     """
 
     flags: npt.NDArray[np.uint32]
     mapcount: I32
     folio_mapcount: I32
     refcount: I32
+    order: npt.NDArray[np.uint8]
     shared: npt.NDArray[np.bool_]
     folio: npt.NDArray[np.int64]
     known: npt.NDArray[np.bool_]
@@ -163,6 +164,7 @@ class Frames:
             mapcount,
             mapcount.copy(),
             self._int(folio, self._refcount),
+            np.zeros(len(frames), np.uint8),
             mapcount > 1,
             heads.astype(np.int64),
             known,
@@ -174,8 +176,8 @@ class Frames:
         flags[~known] = kpf.NOPAGE
         back = back.reshape(-1)
         return FrameColumns(
-            flags[back], mapcount[back], found.folio_mapcount[back], found.refcount[back], found.shared[back],
-            found.folio[back], known[back],
+            flags[back], mapcount[back], found.folio_mapcount[back], found.refcount[back], found.order[back],
+            found.shared[back], found.folio[back], known[back],
         )  # fmt: skip
 
     def _heads(self, frames: U64, info: U64, tail: npt.NDArray[np.bool_]) -> U64:
@@ -217,11 +219,12 @@ class Frames:
                 folio = np.frombuffer(
                     self._kernel.read(self._kernel.vmemmap + head * self.size, 2 * self.size), np.uint8
                 )
-                total, shared, own = self._folio_counts(head, folio, found.mapcount[mine])
+                order = self._folio_order(folio)
+                total, shared, own = self._folio_counts(head, order, folio, found.mapcount[mine])
             except Torn:
                 found.known[mine] = False
                 continue
-            found.mapcount[mine], found.folio_mapcount[mine] = own, total
+            found.mapcount[mine], found.folio_mapcount[mine], found.order[mine] = own, total, order
             found.shared[mine] = own > 1 if shared is None else shared
 
     def _folio_order(self, folio: npt.NDArray[np.uint8]) -> int:
@@ -233,10 +236,10 @@ class Frames:
         return order
 
     def _folio_counts(
-        self, head: int, folio: npt.NDArray[np.uint8], own: I32
+        self, head: int, order: int, folio: npt.NDArray[np.uint8], own: I32
     ) -> tuple[int, bool | None, I32]:
         """(folio_mapcount, shared or None where the page's own count decides, the pages' own counts)."""
-        pages = 1 << self._folio_order(folio)
+        pages = 1 << order
 
         def number(offset: int) -> int:
             return int(folio[offset : offset + 4].view("<i4")[0])

@@ -12,12 +12,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.errors import TargetGone
 from secondsight.geometry import HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER
 from secondsight.live.columns import U64, Columns, Secondary
-from secondsight.live.folio_sizes import folio_sizes
+from secondsight.live.folio_sizes import sizes_by_order
 from secondsight.live.frames import Frames
 from secondsight.live.kmem import Kernel, Torn
 from secondsight.live.kvm import Vm
@@ -65,7 +64,7 @@ class KernelReader:
         found.pte[zero] &= ~bits.PFN_MASK
         mapped = present & ~zero
         frames = self._frames.read(pfns[mapped])
-        for name in ("flags", "mapcount", "folio_mapcount", "refcount", "shared", "folio"):
+        for name in ("flags", "mapcount", "folio_mapcount", "refcount", "order", "shared", "folio"):
             getattr(found, name)[mapped] = getattr(frames, name)
         found.page_known[mapped] &= frames.known
         huge = bits.pmd_trans_huge(entries.pmd)
@@ -73,11 +72,7 @@ class KernelReader:
             heads = self._frames.read(bits.pte_pfn(entries.pmd[huge]))
             found.flags[huge, 0], found.page_known[huge, 0] = heads.flags, heads.known
             found.shared[huge, 0] = heads.shared
-
-        def is_tail(after: U64) -> npt.NDArray[np.bool_]:
-            return (self._frames.read(after).flags & kpf.COMPOUND_TAIL) != 0
-
-        found.sizes[:] = folio_sizes(blocks, pfns, found.flags, mapped, is_tail)
+        found.sizes[:] = sizes_by_order(blocks, pfns, found.flags, mapped, found.order)
         found.sizes[huge] = 0
         found.sizes[huge, PMD_ORDER] = HPAGE_PMD_NR
         self._process.require_alive()

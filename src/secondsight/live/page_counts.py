@@ -54,7 +54,10 @@ class PageCounts:
         self.shared: Counts = np.where(
             self.huge, HPAGE_PMD_NR * columns.shared[:, 0], _count(mapped & columns.shared)
         )
-        expected = columns.folio_mapcount + ((columns.flags & kpf.SWAPCACHE) != 0)
+        # folio_expected_ref_count: the swap cache holds a reference for each page of the folio.
+        expected = columns.folio_mapcount + np.where(
+            (columns.flags & kpf.SWAPCACHE) != 0, 1 << columns.order.astype(np.int32), 0
+        )
         self.pins_known = columns.counts_known
         self.pinned: Counts = _count(mapped & columns.page_known & (columns.refcount > expected))
         self._mapped, self._columns = mapped, columns

@@ -24,7 +24,7 @@ from secondsight.bits import swap
 from secondsight.errors import MissingPart
 from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PAGE_SHIFT, PAGE_SIZE, PMD_ORDER
 from secondsight.live.columns import U64, Bools, Columns, Secondary
-from secondsight.live.folio_sizes import folio_sizes
+from secondsight.live.folio_sizes import FolioSizes, folio_sizes
 from secondsight.live.frame_table import FrameTable
 from secondsight.live.process import Process
 from secondsight.live.procfs import Pagemap
@@ -115,7 +115,7 @@ class ProcfsReader:
             # No PAGEMAP_SCAN: 512 frames of one aligned THP are taken for a PMD mapping.
             huge = _in_one(pfns, visible) & ((found.flags[:, 0] & kpf.THP) != 0)
             found.flags[huge, 1:] = 0
-        found.sizes[:] = self._sizes(found, pfns, asked, huge)
+        found = self._sized(found, pfns, asked, huge)
         if shared_whole is not None:
             found.shared[huge, 0] = shared_whole
         first = np.where(visible[huge, 0], pfns[huge, 0], np.uint64(0))
@@ -165,21 +165,24 @@ class ProcfsReader:
         # What procfs tells of a folio is its page's own: one column is all three, where no page is in the swap cache.
         return found if cached is None else replace(found, refcount=counts + cached)
 
-    def _sizes(self, found: Columns, pfns: U64, asked: Bools, huge: Bools) -> npt.NDArray[np.int32]:
-        """Pages by the order of their folio; nothing but the zero page is no folio's."""
+    def _sized(self, found: Columns, pfns: U64, asked: Bools, huge: Bools) -> Columns:
+        """*found* with the sizes of its folios; nothing but the zero page is no folio's."""
         table = self._flags
-        if table is None:
-            sizes = np.zeros_like(found.sizes)
-        else:
+        if table is not None:
             mapped = asked & ((found.pte & bits.PFN_MASK) != 0)
+            mapped[huge] = False
 
-            def is_tail(frames: U64) -> Bools:
-                return (table.read(frames, keep=_FRAME_BITS) & kpf.COMPOUND_TAIL) != 0
+            def flags_of(frames: U64) -> npt.NDArray[np.uint32]:
+                return table.read(frames, keep=_FRAME_BITS)
 
-            sizes = folio_sizes(found.address, pfns, found.flags, mapped, is_tail)
-        sizes[huge] = 0
-        sizes[huge, PMD_ORDER] = HPAGE_PMD_NR
-        return sizes
+            sizes = folio_sizes(found.address, pfns, found.flags, mapped, flags_of)
+            found.sizes[:] = sizes.pages
+            if sizes.pages[:, 1:].any():
+                found = _of_large(found, pfns, sizes)
+        found.sizes[huge] = 0
+        found.sizes[huge, PMD_ORDER] = HPAGE_PMD_NR
+        found.order[huge, 0] = PMD_ORDER
+        return found
 
     def _mark_zero(self, found: Columns, hidden: Bools) -> None:
         """Which of the *hidden* pages (bool[N, 512]) are the zero page: PAGEMAP_SCAN tells without their frames."""
@@ -245,6 +248,20 @@ def _in_one(pfns: U64, visible: Bools) -> Bools:
     rows = np.flatnonzero(may)
     may[rows] = visible[rows].all(axis=1) & (np.diff(pfns[rows].view(np.int64), axis=1) == 1).all(axis=1)
     return may
+
+
+def _of_large(found: Columns, pfns: U64, sizes: FolioSizes) -> Columns:
+    """*found* with what is known of large folios: their order, their head, and what the swap cache holds of them."""
+    found.order[:] = sizes.order
+    found.page_known[sizes.torn] = False
+    large = np.nonzero(sizes.order)
+    orders = sizes.order[large].astype(np.uint64)
+    pfns[large] = pfns[large] >> orders << orders
+    if found.refcount is not found.mapcount:
+        # One reference is in there already.
+        held = (found.flags[large] & kpf.SWAPCACHE) != 0
+        found.refcount[large] += held * ((1 << orders.astype(np.int32)) - 1)
+    return found
 
 
 def _told(found: Columns) -> Bools | None:
