@@ -33,6 +33,7 @@ OTHER = {
     ("lab/compare.py", "rounds: int = 12"): "rounds of shrinking",
     ("lab/initramfs.py", "12"): "bytes of a module's signature",
     ("lab/kernels.py", "0x200"): "the offset of a bzImage's header",
+    ("lab/shorter.py", "_ROUNDS = 12"): "rounds of shortening",
     ("lab/wire.py", "PACKED_FROM = 512"): "bytes of JSON",
     ("live/btf.py", "range(1, 12)"): "numbers of BTF kinds",
     ("live/btf.py", "range(12, 20)"): "numbers of BTF kinds",

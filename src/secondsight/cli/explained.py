@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from secondsight.cli import import_numpy
 from secondsight.cli.plain import number
+from secondsight.geometry import PMD_ORDER, kb_of_order
 from secondsight.terminal import printable
 from secondsight.words import several
 
@@ -192,6 +193,8 @@ def _print_head(answer: Explanation) -> None:
         f"{name} {value}" for name, value in answer.limits.items() if name.startswith(("max", "enabled"))
     )
     print(f"  limits: {limits}")
+    for note in answer.notes:
+        print(f"  note: {note}")
 
 
 def _print_guest_ram(answer: Explanation) -> None:
@@ -233,6 +236,10 @@ def _print_totals(answer: Explanation) -> None:
         f"memory that would add: {_size(totals.bloat)}; wasted passes ahead: {totals.wasted}{perhaps}; "
         f"uncertain verdicts: {totals.unknown}"
     )
+    if totals.attempts:
+        from secondsight.live.block_verdicts import attempts_in_words
+
+        print(attempts_in_words(totals.attempts))
     if totals.sizes:
         told = ", ".join(f"{name} {_size(amount)}" for name, amount in totals.sizes.items())
         print(f"sizes in use (whole 2 MiB blocks): {told}")
@@ -271,7 +278,10 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
 def _state(m: Mapping) -> str:
     if m.refused:
         return f"skipped: {printable(m.refused)}"
-    return f"eligible ({printable(m.by)})" if m.by and m.backing != "anonymous" else "eligible"
+    sizes = ""
+    if m.orders and m.orders != (PMD_ORDER,):
+        sizes = f" to {', '.join(f'{kb_of_order(order)}kB' for order in reversed(m.orders))}"
+    return f"eligible{sizes} ({printable(m.by)})" if m.by and m.backing != "anonymous" else f"eligible{sizes}"
 
 
 def _backing(m: Mapping) -> str:

@@ -143,9 +143,9 @@ class Judge:
             from secondsight.live.judged import Judged
             from secondsight.mm.khugepaged.result import ScanResult as Scan
 
-            judged = Judged(
-                snapshot, rows, choose(snapshot.header.facts, has_vm=bool(snapshot.columns.secondary))
-            )
+            # Whole blocks alone: walking what smaller sizes come to takes longer than a sample may.
+            candidates = choose(snapshot.header.facts, has_vm=bool(snapshot.columns.secondary))
+            judged = Judged(snapshot, rows, candidates, parts=False)
             names = {int(code): str(Scan(int(code))) for code in np.unique(judged.codes).tolist()}
             status[rows] = [names[code] for code in judged.first.code.tolist()]
             could[rows] = (judged.codes == np.uint8(Scan.SUCCEED)).any(axis=1)

@@ -7,6 +7,15 @@ from typing import Any
 import msgspec
 
 
+class Attempts(msgspec.Struct, frozen=True):
+    """Collapses to *order* that khugepaged would try in a pass, and how many of them would make nothing. Each allocates a folio of that
+    order, and unmaps its range from the secondary MMUs before it can be refused."""
+
+    order: int
+    begun: int
+    refused: int
+
+
 class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     """One 2 MiB block. Counts are pages; a channel's count of None is unknown, with ``*_unknown`` pages not seen.
 
@@ -39,6 +48,8 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     unread: tuple[str, ...] = ()
     #: pages in the page cache, whoever maps them; None: not a file's, or not read
     cached: int | None = None
+    #: what its next pass would try, by order; empty where the scan refuses it, or an order was not reached
+    attempts: tuple[Attempts, ...] = ()
 
 
 class Mapping(msgspec.Struct, frozen=True):
@@ -63,6 +74,8 @@ class Mapping(msgspec.Struct, frozen=True):
     cached: int | None = None
     #: bytes by the size of the folio, as ``sizes`` of the whole
     sizes: dict[str, int] = {}
+    #: orders that khugepaged may collapse it to; empty where it is skipped
+    orders: tuple[int, ...] = ()
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -84,6 +97,13 @@ class Totals(msgspec.Struct, frozen=True):
     #: bytes mapped by the size of the folio that is mapped whole: ``4kB`` … ``2048kB``, ``PMD`` where a PMD maps it, ``part`` of one mapped
     #: in part; ``unread`` where page flags may not be read
     sizes: dict[str, int] = {}
+    #: those of all blocks together
+    attempts: tuple[Attempts, ...] = ()
+
+    @property
+    def refused_collapses(self) -> int:
+        """Collapses of any order that would be begun and refused."""
+        return sum(each.refused for each in self.attempts)
 
 
 class GuestRam(msgspec.Struct, frozen=True):
@@ -131,6 +151,8 @@ class Explanation(msgspec.Struct, frozen=True):
     supposed: tuple[str, ...] = ()
     #: of a process that runs a VM
     guest_ram: GuestRam | None = None
+    #: what the kernel makes of its settings that their names do not say
+    notes: tuple[str, ...] = ()
 
 
 SCHEMA = 1

@@ -8,9 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.swap import FAILING, EntryKind
-from secondsight.geometry import HPAGE_PMD_NR, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE
+from secondsight.geometry import (
+    ANON_ORDERS,
+    HPAGE_PMD_NR,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    PMD_ORDER,
+    PMD_SIZE,
+    kb_of_order,
+)
 from secondsight.live import reasons
-from secondsight.live.answer import Block
+from secondsight.live.answer import Attempts, Block
 from secondsight.live.capture import Snapshot
 from secondsight.live.file_verdicts import FileVerdicts
 from secondsight.live.open_verdict import (
@@ -24,8 +32,10 @@ from secondsight.live.open_verdict import (
     MEMORY_CGROUP,
     NODES,
     PAGE_FLAGS,
+    PARTS,
     PINS,
     SECONDARY,
+    SHARED_FOLIOS,
     BlockAnswer,
 )
 from secondsight.live.page_counts import Counts, PageCounts
@@ -74,6 +84,11 @@ class BlockVerdicts:
                     reason=f"{answer.reason}; if only a secondary MMU used it, the pass is wasted"
                 )
             answer = self._surrounded(answer)
+        tried = (
+            ()
+            if judged is None or place < 0 or refused
+            else attempts_of(judged.begun[place], judged.refused[place])
+        )
         gfn = int(columns.gfn[row])
         succeeds = answer.status == "succeeded"
         return Block(
@@ -93,16 +108,19 @@ class BlockVerdicts:
             at=answer.at,
             wasted=answer.wasted,
             wasted_if=wasted_if,
-            bloat=self._added(row) if succeeds else 0,
+            bloat=self._added(row, place) if succeeds else 0,
             guest=gfn << PAGE_SHIFT if gfn >= 0 else None,
             slot=int(columns.slot[row]) if gfn >= 0 else None,
             entries=entries,
             unread=answer.unread,
             cached=int(columns.cached[row]) if columns.cached[row] >= 0 else None,
+            attempts=tried if answer.status != "unregistered" else (),
         )
 
-    def _added(self, row: int) -> int:
-        """Pages that the block *row* does not hold and a huge page would."""
+    def _added(self, row: int, place: int) -> int:
+        """Pages that the block *row* does not hold and its huge pages would."""
+        if self._judged is not None and place >= 0 and self._judged.divided[place]:
+            return int(self._judged.added[place])
         held = int(self._counts.populated[row]) + self._counts.absent(row)
         return HPAGE_PMD_NR - max(held, int(self._snapshot.columns.cached[row]))
 
@@ -163,17 +181,30 @@ class BlockVerdicts:
         stopped = int(look.stopped[place])
         special = int(judged.special_at[place])
         stopped = special if special < HPAGE_PMD_NR else stopped
+        divided = bool(judged.divided[place]) and passed
         at = None
+        if divided and special >= HPAGE_PMD_NR:
+            stopped = HPAGE_PMD_NR  # which of its attempts decided says no page
         if stopped < HPAGE_PMD_NR and code != Scan.SUCCEED:
             at = int(self._snapshot.columns.address[row]) + stopped * PAGE_SIZE
         wasted = passed and code in (Scan.LACK_REFERENCED_PAGE, Scan.PAGE_COUNT)
         if wasted:
             lacks = code == Scan.LACK_REFERENCED_PAGE
-            reason = reasons.REFUSAL_AHEAD if lacks else reasons.LOST_REFERENCE_AHEAD
+            reason = reasons.REFUSAL_AHEAD if lacks or divided else reasons.LOST_REFERENCE_AHEAD
         else:
             scan = first.scan
-            reason = self._reason(str(code), row, vma, int(scan.unmapped[place]), int(scan.referenced[place]))
+            reason = self._reason(
+                str(code), row, place, vma, (int(scan.unmapped[place]), int(scan.referenced[place]))
+            )
         unread: tuple[str, ...] = ()
+        tried = attempts_of(judged.begun[place], judged.refused[place]) if divided else ()
+        if tried:
+            reason = f"{reason}; {attempts_in_words(tried)}"
+        if wasted and divided:
+            # Pages that a refused attempt gave back wait in a batch, and which attempt meets them depends on what waited there before.
+            others |= {str(Scan.LACK_REFERENCED_PAGE), str(Scan.PAGE_COUNT)} - {str(code)}
+        if judged.unwalked[place]:
+            others |= {str(Scan.SUCCEED), str(Scan.LACK_REFERENCED_PAGE)} - {str(code)}
         if others:
             unread = self._unread(row, place, judged)
             reason = f"{reason}; or {' / '.join(sorted(others))}: it depends on {'; '.join(unread)}"
@@ -188,8 +219,12 @@ class BlockVerdicts:
         """What makes the readings of a block differ."""
         counts = self._counts
         points = []
-        if judged.batch_decides[place]:
+        if judged.batch_decides[place] or (judged.divided[place] and judged.refused[place].any()):
             points.append(LRU_BATCH)
+        if judged.shared_decides[place]:
+            points.append(SHARED_FOLIOS)
+        if judged.unwalked[place]:
+            points.append(PARTS)
         if counts.primary_unknown[row]:
             points.append(ACCESSED)
         if counts.referenced_unknown[row]:
@@ -205,10 +240,17 @@ class BlockVerdicts:
             points.append(f"{SECONDARY} ({next(whys, 'it could not be read')})")
         return tuple(points) or (KERNEL_RULE,)
 
-    def _reason(self, status: str, row: int, vma: Vma | None, unmapped: int, referenced: int) -> str:
+    def _reason(self, status: str, row: int, place: int, vma: Vma | None, numbers: tuple[int, int]) -> str:
         limits, counts = self._snapshot.header.limits, self._counts
+        unmapped, referenced = numbers
         if status == "succeeded":
-            return "will become one huge page"
+            whole = (
+                place < 0
+                or self._judged is None
+                or not self._judged.divided[place]
+                or self._made_whole(place)
+            )
+            return "will become one huge page" if whole else "parts of it will become huge pages"
         if status == "exceed_none_pte":
             missing = HPAGE_PMD_NR - int(counts.populated[row]) - counts.absent(row)
             said = several(missing, "page is", "pages are") + " missing or zero"
@@ -236,6 +278,11 @@ class BlockVerdicts:
             return f"{held} mappings: {reasons.words(status)}"
         return reasons.words(status)
 
+    def _made_whole(self, place: int) -> bool:
+        """Whether a collapse of the whole block is among those that succeed."""
+        assert self._judged is not None
+        return bool(self._judged.begun[place, PMD_ORDER] > self._judged.refused[place, PMD_ORDER])
+
     def _markers(self, row: int) -> str:
         named = [
             f"{several(int(self._counts.entries[kind][row]), reasons.ENTRIES[kind])}"
@@ -259,6 +306,26 @@ class BlockVerdicts:
         if int(counts.swapped[row]) == counts.absent(row):
             said = f"{several(int(counts.swapped[row]), 'page is', 'pages are')} swapped out"
         return said
+
+
+def attempts_of(begun: npt.NDArray[np.int32], refused: npt.NDArray[np.int32]) -> tuple[Attempts, ...]:
+    """Counts by order, int32[10] each, as attempts; the largest order first."""
+    return tuple(
+        Attempts(order, int(begun[order]), int(refused[order]))
+        for order in reversed(ANON_ORDERS)
+        if begun[order]
+    )
+
+
+def attempts_in_words(attempts: tuple[Attempts, ...]) -> str:
+    """``33 collapses are begun in a pass, 33 refused (2048kB 1, 64kB 32)``."""
+    begun, refused = sum(a.begun for a in attempts), sum(a.refused for a in attempts)
+    told = ", ".join(
+        f"{kb_of_order(a.order)}kB {a.begun}"
+        + (f" ({a.begun - a.refused} made)" if a.refused < a.begun else "")
+        for a in attempts
+    )
+    return f"{several(begun, 'collapse is', 'collapses are')} begun in a pass, {refused:,} refused: {told}"
 
 
 def _fits(headroom: int) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.geometry import PMD_SIZE
+from secondsight.geometry import PMD_ORDER, PMD_SIZE, kb_of_order
 from secondsight.live.backing import Backing, backing
 from secondsight.live.switches import Switches
 from secondsight.live.vma import Vma
@@ -39,18 +39,31 @@ class Eligibility(NamedTuple):
     forced: str = ""
 
 
-def judge(vma: Vma, enabled: str, switches: Switches | None = None) -> Eligibility:
-    """Whether *vma* may become huge; *enabled*: the effective switch for anonymous 2 MiB pages."""
+def judge(vma: Vma, enabled: str, switches: Switches | None = None, *, parts: bool = False) -> Eligibility:
+    """Whether *vma* may become huge; *enabled*: the effective switch for anonymous 2 MiB pages; *parts*: this kernel collapses parts of a
+    block to smaller sizes too (the rule ``mthp_collapse``), so that one size that is allowed is enough."""
     switches = switches or Switches()
     kind = backing(vma, switches)
     hard = _never(vma, kind)
     if hard:
         return Eligibility(kind, hard, forced=hard)
     if kind.page_table_scan:
-        return Eligibility(kind, *_anonymous(vma, enabled))
+        refused, by = _anonymous(vma, enabled)
+        smaller = collapse_orders(vma, enabled, switches, parts=parts)
+        if refused and smaller and vma.eligible is not False:
+            size = kb_of_order(smaller.bit_length() - 1)
+            return Eligibility(kind, "", f"hugepages-{size}kB/enabled={switches.sizes[size]}")
+        return Eligibility(kind, refused, by)
     if kind.shmem:
         return _shmem(vma, kind, enabled, switches)
     return _file(vma, kind)
+
+
+def collapse_orders(vma: Vma, enabled: str, switches: Switches | None, *, parts: bool) -> int:
+    """The orders that khugepaged may collapse *vma*, anonymous memory, to, as bits (``collapse_possible_orders``, mm/khugepaged.c);
+    arguments as :func:`judge`'s."""
+    found = (switches or Switches()).anon_orders(enabled, advised="hg" in vma.flags)
+    return found if parts else found & (1 << PMD_ORDER)
 
 
 def ineligible(vma: Vma, enabled: str, switches: Switches | None = None) -> str:

@@ -10,9 +10,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_ORDER, PMD_SIZE, kb_of_order
+from secondsight.geometry import (
+    ANON_ORDERS,
+    HPAGE_PMD_NR,
+    KHUGEPAGED_MAX_PTES_LIMIT,
+    PAGE_SIZE,
+    PMD_ORDER,
+    PMD_SIZE,
+    kb_of_order,
+)
 from secondsight.live import eligible
-from secondsight.live.answer import SCHEMA, Block, Explanation, Mapping, Totals
+from secondsight.live.answer import SCHEMA, Attempts, Block, Explanation, Mapping, Totals
 from secondsight.live.block_verdicts import BlockVerdicts
 from secondsight.live.capture import Snapshot
 from secondsight.live.choose import choose
@@ -36,7 +44,8 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
     vmas = list(header.mappings)
     candidates = choose(header.facts, has_vm=bool(columns.secondary))
     facts = PageCounts(snapshot)
-    judges = {id(vma): eligible.judge(vma, header.enabled, header.switches) for vma in vmas}
+    parts = candidates.rules[0].mthp_collapse
+    judges = {id(vma): eligible.judge(vma, header.enabled, header.switches, parts=parts) for vma in vmas}
     holders = eligible.mappings_of(columns.address, vmas)
     refused = ["the mapping has gone" if vma is None else judges[id(vma)].refused for vma in holders]
     may = np.array([not why for why in refused], np.bool_)
@@ -54,7 +63,7 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
     blocks = tuple(
         verdicts.block(row, vma, why) for row, (vma, why) in enumerate(zip(holders, refused, strict=True))
     )
-    mappings = _mappings(vmas, snapshot, facts, judges)
+    mappings = _mappings(snapshot, facts, judges, parts)
     return Explanation(
         version=header.version,
         schema=SCHEMA,
@@ -69,6 +78,7 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
         channels=_channels(snapshot, facts),
         limits=msgspec.to_builtins(header.limits) | {"enabled": header.enabled},
         totals=_totals(blocks, mappings, facts, may, _sizes(snapshot, facts, slice(None))),
+        notes=_notes(snapshot, mappings),
         mappings=mappings,
         blocks=blocks,
         longest_call_seconds=header.longest_call,
@@ -103,10 +113,34 @@ def _pace(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> str:
     return words(pace(limits, blocks, found.ahead), limits, found.registered) if blocks else ""
 
 
+def _notes(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> tuple[str, ...]:
+    """What the kernel makes of the limits where smaller sizes are tried."""
+    most = snapshot.header.limits.max_ptes_none
+    if 0 < most < KHUGEPAGED_MAX_PTES_LIMIT and any(
+        min(each.orders, default=PMD_ORDER) < PMD_ORDER for each in mappings
+    ):
+        return (
+            f"max_ptes_none is {most}: below 2 MiB the kernel takes anything but {KHUGEPAGED_MAX_PTES_LIMIT} for 0, and warns once",
+        )
+    return ()
+
+
+def _orders(vma: Vma, snapshot: Snapshot, judged: eligible.Eligibility, parts: bool) -> tuple[int, ...]:
+    """The orders that khugepaged may collapse *vma* to."""
+    if judged.refused:
+        return ()
+    if not judged.backing.page_table_scan:
+        return (PMD_ORDER,)
+    header = snapshot.header
+    mask = eligible.collapse_orders(vma, header.enabled, header.switches, parts=parts)
+    return tuple(order for order in ANON_ORDERS if mask >> order & 1)
+
+
 def _mappings(
-    vmas: list[Vma], snapshot: Snapshot, facts: PageCounts, judges: dict[int, eligible.Eligibility]
+    snapshot: Snapshot, facts: PageCounts, judges: dict[int, eligible.Eligibility], parts: bool
 ) -> tuple[Mapping, ...]:
     found = []
+    vmas = snapshot.header.mappings
     addresses, cached = snapshot.columns.address, snapshot.columns.cached
     for vma in vmas:
         low, high = np.searchsorted(addresses, np.array([vma.start, vma.end], np.uint64)).tolist()
@@ -136,6 +170,7 @@ def _mappings(
                 resident=(int(facts.populated[low:high].sum()) + huge * HPAGE_PMD_NR) * PAGE_SIZE,
                 cached=int(held.sum()) * PAGE_SIZE if asked and len(held) else None,
                 sizes=_sizes(snapshot, facts, slice(low, high)),
+                orders=_orders(vma, snapshot, judged, parts),
             )
         )
     return tuple(found)
@@ -171,8 +206,20 @@ def _totals(
         wasted_if=sum(block.wasted_if for block in blocks),
         unknown=sum(not block.known for block in blocks),
         sizes=sizes,
+        attempts=_attempts(blocks),
         by_status=dict(sorted(by_status.items(), key=lambda item: -item[1])),
     )
+
+
+def _attempts(blocks: tuple[Block, ...]) -> tuple[Attempts, ...]:
+    """The attempts of all *blocks*, by order, the largest first."""
+    found: dict[int, list[int]] = {}
+    for block in blocks:
+        for each in block.attempts:
+            sums = found.setdefault(each.order, [0, 0])
+            sums[0] += each.begun
+            sums[1] += each.refused
+    return tuple(Attempts(order, *found[order]) for order in sorted(found, reverse=True))
 
 
 def _channels(snapshot: Snapshot, facts: PageCounts) -> dict[str, str]:

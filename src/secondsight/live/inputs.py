@@ -274,20 +274,19 @@ INPUTS = (
         _BOOTED,
     ),
     Input(
-        "order",
-        "folio",
-        "whether the page is part of a larger one",
-        "all: K C",
-        "kpageflags head and tail",
-        "struct folio",
-        "taken for small",
-        _BOOTED,
+        "order", "folio", "how large the page's folio is: which parts are as large already, and what the swap cache holds of it",
+        "all: K C", "kpageflags of the frames around it", "struct folio", "open: the page's columns are unknown", _BOOTED,
+    ),
+    Input(
+        names.SHARED_FOLIOS, "folio", "whether a large folio counts as shared (folio_maybe_mapped_shared), against max_ptes_shared",
+        "6.10: K C", "yes where two map one of its pages; no up to 6.14", "struct folio _mm_ids (6.15)",
+        "open: exceed_shared_pte is possible", "source: include/linux/mm.h, rmap.h",
     ),
     Input(
         names.LRU_BATCH,
         "folio",
         "whether an activated page is still held by a CPU's batch",
-        "up to 6.12 without MGLRU: K",
+        "up to 6.12 without MGLRU, and where parts are tried (7.2): K",
         _NOT_SHOWN,
         _NOT_SHOWN,
         "open: both answers",
@@ -354,6 +353,10 @@ INPUTS = (
         "source: the lab's guests have one node",
     ),
     Input(
+        names.PARTS, "kernel", "what all the attempts at parts of a block come to (mthp_collapse)",
+        "7.2: K", "judged, of 100 kinds of blocks", "as procfs", "open: both answers", "source: mm/khugepaged.c mthp_collapse",
+    ),
+    Input(
         names.KERNEL_RULE,
         "kernel",
         "what of a kernel's behaviour leaves no trace in its interfaces",
@@ -363,7 +366,7 @@ INPUTS = (
         "open: every reading is judged",
         _BOOTED,
     ),
-)
+)  # fmt: skip
 
 
 def named(name: str) -> Input | None:

@@ -12,6 +12,8 @@ PAGE_FLAGS = "page flags"
 LRU_BATCH = "how many activated pages wait in the CPU's LRU batch by then"
 SECONDARY = "what secondary MMUs used"
 KERNEL_RULE = "a rule of this kernel that it does not show"
+SHARED_FOLIOS = "whether large folios are shared (which address spaces mapped them)"
+PARTS = "how smaller sizes would go (too many blocks that differ)"
 PAGE_CACHE = "the page cache"
 SHMEM_SWAP = "which pages of the shared memory are swapped out"
 

@@ -24,7 +24,7 @@ from drgn.helpers.linux.pid import find_task
 from secondsight import __version__
 from secondsight.bits import pte as bits
 from secondsight.errors import MissingPart, TargetGone
-from secondsight.geometry import PAGE_SHIFT, PMD_ORDER
+from secondsight.geometry import ANON_ORDERS, PAGE_SHIFT, PMD_ORDER, kb_of_order
 from secondsight.live import probe
 from secondsight.live.capture import FORMAT, Answerer, Header, Snapshot
 from secondsight.live.columns import Columns
@@ -34,6 +34,7 @@ from secondsight.live.kmem import Kernel
 from secondsight.live.pagetable import PageTable
 from secondsight.live.process import Process
 from secondsight.live.surroundings import with_kernel
+from secondsight.live.switches import Switches
 from secondsight.live.vma import Vma, clip
 from secondsight.mm.config import Knobs
 
@@ -84,7 +85,8 @@ def take(kernel: Kernel, pid: int, within: tuple[int, int] | None = None) -> Sna
     header = Header(
         format=FORMAT, version=__version__, taken=time.time(), seconds=time.monotonic() - begun, source=kernel.source, missing="",
         pid=pid, name=remote.name, machine="x86_64", facts=facts(kernel), limits=limits(kernel), enabled=enabled(kernel),
-        counts_known=True, surroundings=with_kernel(read_surroundings(kernel, remote.mm), kernel, int(remote.mm.value_())),
+        counts_known=True, switches=switches(kernel),
+        surroundings=with_kernel(read_surroundings(kernel, remote.mm), kernel, int(remote.mm.value_())),
         secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary), mappings=tuple(vmas),
     )  # fmt: skip
     return Snapshot(header, columns)
@@ -149,6 +151,16 @@ def enabled(kernel: Kernel) -> str:
     Raises:
         MissingPart: the kernel has no transparent huge pages.
     """
+    found = switches(kernel)
+    return found.enabled if found.enabled_size in ("", "inherit") else found.enabled_size
+
+
+def switches(kernel: Kernel) -> Switches:
+    """The switches of anonymous memory, as sysfs shows them; those of shared memory are not read.
+
+    Raises:
+        MissingPart: the kernel has no transparent huge pages.
+    """
     word = _word32(kernel, "transparent_hugepage_flags")
 
     def on(name: str) -> bool:
@@ -164,9 +176,14 @@ def enabled(kernel: Kernel) -> str:
     )
     own = {kind: kernel.variable(f"huge_anon_orders_{kind}") for kind in ("always", "madvise", "inherit")}
     if own["inherit"] is None:
-        return whole
-    chosen = [kind for kind, orders in own.items() if orders is not None and orders >> PMD_ORDER & 1]
-    return (whole if chosen[0] == "inherit" else chosen[0]) if chosen else "never"
+        return Switches(enabled=whole)
+    sizes = {
+        kb_of_order(order): next(
+            (kind for kind, orders in own.items() if orders and orders >> order & 1), "never"
+        )
+        for order in ANON_ORDERS
+    }
+    return Switches(enabled=whole, enabled_size=sizes[kb_of_order(PMD_ORDER)], sizes=sizes)
 
 
 def facts(kernel: Kernel) -> probe.Facts:

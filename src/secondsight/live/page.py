@@ -9,6 +9,7 @@ import html
 from collections.abc import Iterable
 
 from secondsight.live.answer import Block, Explanation, GuestRam, Mapping
+from secondsight.live.block_verdicts import attempts_in_words
 from secondsight.live.surroundings import whether_known
 from secondsight.terminal import printable
 from secondsight.words import several
@@ -109,6 +110,9 @@ def _facts(answer: Explanation) -> str:
         rows.append(("judged as if", ", ".join(answer.supposed)))
     if answer.guest_ram is not None:
         rows.append(("guest RAM", _guest_ram(answer.guest_ram)))
+    if answer.totals.attempts:
+        rows.append(("attempts", attempts_in_words(answer.totals.attempts)))
+    rows += [("note", note) for note in answer.notes]
     if answer.totals.sizes:
         told = ", ".join(f"{name} {amount / 2**20:,.1f} MiB" for name, amount in answer.totals.sizes.items())
         rows.append(("sizes in use", told))

@@ -6,7 +6,7 @@ A vendor's kernel carries changes from later ones, so each of the model's rules 
     writable, trace_writable the scan tracepoint has a field ``writable`` (until 6.17)
     no_table_code            its status strings name ``no_pte_table``
     lazyfree_refused         they name ``page_lazyfree``
-    shared, anon first       ``struct folio`` has ``_large_mapcount`` (BTF)
+    shared, anon first       ``struct folio`` has ``_large_mapcount``, and since 6.15 ``_mm_ids`` (BTF)
     lru_batch                length of ``folio_batch.folios`` (BTF)
     zap_transfers_accessed   KVM has ``kvm_set_pfn_accessed`` (BTF of kvm, or of vmlinux where KVM is built in): gone with 6.13's rework
     spte_era                 KVM has the variable ``kvm_ad_enabled`` (kallsyms), else as the line above
@@ -35,6 +35,7 @@ class Facts(msgspec.Struct, frozen=True):
     trace_fields: tuple[str, ...] | None = None
     trace_statuses: tuple[str, ...] | None = None
     large_mapcount: bool | None = None
+    mm_ids: bool | None = None
     lru_batch: int | None = None
     page_young: bool | None = None
     change_pte: bool | None = None
@@ -102,6 +103,7 @@ def from_btf(btf: Btf, kvm: Btf | None = None) -> dict[str, object]:
         | _of_device_memory(btf)
         | {
             "large_mapcount": "_large_mapcount" in _members(btf, "folio"),
+            "mm_ids": "_mm_ids" in _members(btf, "folio"),
             "lru_batch": length,
             "page_young": btf.find_enumerator("PG_young") is not None,
             "change_pte": "change_pte" in _members(btf, "mmu_notifier_ops"),

@@ -5,11 +5,13 @@ A switch that changes registers nobody: a process that khugepaged does not know 
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import msgspec
 
 from secondsight.errors import UsageError
+from secondsight.geometry import ANON_ORDERS, PMD_ORDER, kb_of_order, order_of_kb
 from secondsight.live.capture import Snapshot
 from secondsight.live.eligible import judge
 from secondsight.live.switches import Switches
@@ -25,11 +27,12 @@ _WORDS = {
     "shmem_enabled": ("shmem_enabled", (*_SHMEM, "force", "deny")),
     "hugepages-2048kB/shmem_enabled": ("shmem_size", (*_SHMEM, "inherit")),
 }
+_FIELDS = frozenset(field for field, _ in _WORDS.values())
 _LIMITS = ("max_ptes_none", "max_ptes_swap", "max_ptes_shared", "pages_to_scan", "scan_sleep_millisecs")
 
 
 def parse(settings: list[str]) -> tuple[dict[str, str], dict[str, int]]:
-    """``name=value`` as (words of ``Switches`` by field, limits by name).
+    """``name=value`` as (words of ``Switches`` by field, of a size below 2 MiB by its file; limits by name).
 
     Raises:
         UsageError: an unknown name, or a value that sysfs refuses.
@@ -38,7 +41,15 @@ def parse(settings: list[str]) -> tuple[dict[str, str], dict[str, int]]:
     limits: dict[str, int] = {}
     for text in settings:
         name, equals, value = text.partition("=")
-        if equals and name in _WORDS:
+        size = re.fullmatch(r"hugepages-(\d{1,9})kB/enabled", name)
+        if equals and size and name not in _WORDS:
+            if order_of_kb(int(size[1])) not in ANON_ORDERS:
+                known = ", ".join(str(kb_of_order(order)) for order in ANON_ORDERS)
+                raise UsageError(f"--if {text}: anonymous memory has no size of {size[1]} kB, but {known}")
+            if value not in (*_ANONYMOUS, "inherit"):
+                raise UsageError(f"--if {text}: {name} is one of {', '.join((*_ANONYMOUS, 'inherit'))}")
+            words[name] = value
+        elif equals and name in _WORDS:
             field, allowed = _WORDS[name]
             if value not in allowed:
                 raise UsageError(f"--if {text}: {name} is one of {', '.join(allowed)}")
@@ -46,7 +57,9 @@ def parse(settings: list[str]) -> tuple[dict[str, str], dict[str, int]]:
         elif equals and name in _LIMITS and value.isascii() and value.isdigit():
             limits[name] = int(value)
         else:
-            raise UsageError(f"--if {text}: write NAME=VALUE, NAME one of {', '.join((*_WORDS, *_LIMITS))}")
+            raise UsageError(
+                f"--if {text}: write NAME=VALUE, NAME one of {', '.join((*_WORDS, *_LIMITS))}, hugepages-*kB/enabled"
+            )
     return words, limits
 
 
@@ -63,7 +76,14 @@ def suppose(snapshot: Snapshot, settings: list[str]) -> Snapshot:
     except (msgspec.ValidationError, UsageError) as error:
         raise UsageError(f"--if: {error}") from None
     now = header.switches
-    then = msgspec.structs.replace(now, **words)
+    sizes = {int(re.sub(r"\D", "", name)): words.pop(name) for name in tuple(words) if name not in _FIELDS}
+    if sizes and not now.sizes:
+        raise UsageError(
+            "--if hugepages-*kB/enabled: this kernel has no switches by size (6.8 on), or the snapshot is older than their reading"
+        )
+    if "enabled_size" in words and now.sizes:
+        sizes[kb_of_order(PMD_ORDER)] = words["enabled_size"]
+    then = msgspec.structs.replace(now, **words, sizes=now.sizes | sizes)
     enabled = header.enabled
     if words.keys() & {"enabled", "enabled_size"}:
         # Without the words of the switches (a dump, an older snapshot) the effective one is all there is.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from secondsight.geometry import PMD_ORDER, kb_of_order
+from secondsight.geometry import ANON_ORDERS, PMD_ORDER, kb_of_order, order_of_kb
 from secondsight.live.sysfs import THP
 
 _SIZE = f"hugepages-{kb_of_order(PMD_ORDER)}kB"
@@ -61,6 +61,20 @@ class Switches(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(
             kb for kb, word in sorted(self.sizes.items()) if word not in off and kb < kb_of_order(PMD_ORDER)
         )
+
+    def anon_orders(self, enabled: str, *, advised: bool) -> int:
+        """The orders that khugepaged may collapse anonymous memory to, as bits: ``thp_vma_allowable_orders`` (mm/huge_memory.c).
+
+        *enabled*: the effective word for 2 MiB; *advised*: the mapping has MADV_HUGEPAGE.
+        """
+        words = {order_of_kb(kb): word for kb, word in self.sizes.items()} | {PMD_ORDER: enabled}
+        whole = self.enabled or enabled
+        found = 0
+        for order, word in words.items():
+            chosen = whole if word == "inherit" else word
+            if order in ANON_ORDERS and (chosen == "always" or (chosen == "madvise" and advised)):
+                found |= 1 << order
+        return found
 
 
 def read(pid: int, folder: Path = THP, proc: Path = Path("/proc")) -> Switches:

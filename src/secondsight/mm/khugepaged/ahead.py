@@ -57,7 +57,8 @@ class _Block:
     """A view of one block that attempts are made on."""
 
     def __init__(self, view: BlockView, limits: Knobs, rules: Rules, mglru: bool, unmapped: int) -> None:
-        self.view = view
+        # Copied here, so that what is changed below is this block's own.
+        self.view = view[np.array([0])]
         self.limits, self.rules, self.mglru, self.unmapped = limits, rules, mglru, unmapped
         self.attempts: list[AttemptAhead] = []
         #: Pages in the batch.
@@ -81,8 +82,7 @@ class _Block:
                 self._drain()
             elif bool(((entries != 0) & (entries & MAPPED == 0)).any()):
                 return ScanResult.EXCEED_SWAP_PTE
-        # Copied here, so that what is changed below is this block's own.
-        self.view = zap(self.view[np.array([0])], self.rules, mglru=self.mglru, order=order, offset=offset)
+        self.view = zap(self.view, self.rules, mglru=self.mglru, order=order, offset=offset)
         found = isolate(self.view, self.limits, self.rules, order=order, offset=offset)
         status = ScanResult(int(found.code[0]))
         if status == ScanResult.SUCCEED:
