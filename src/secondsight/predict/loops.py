@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.native import native
 from secondsight.replay.tlb import MISS, use
 
@@ -64,7 +65,7 @@ def count_walks(tlb, pages, huge, out):  # type: ignore[no-untyped-def]
     """
     for i in range(len(pages)):
         page = np.uint64(pages[i])
-        large = huge[page >> np.uint64(9)] != 0
+        large = huge[page >> np.uint64(PMD_ORDER)] != 0
         if use(tlb, page, large, np.uint64(0)) == MISS:
             out[np.int64(large)] += 1
 
@@ -85,8 +86,12 @@ def profile_walks(small, large, look, many, address, kind, space, counts, out, s
         if many:
             first = np.uint64(look.first[space[i]] - look.low[space[i]])
         leaf = np.uint64(look.directory[first + (a >> np.uint64(30))])
-        row = np.uint64(look.leaves[(leaf << np.uint64(9)) | ((a >> np.uint64(21)) & np.uint64(511))])
-        page = (row << np.uint64(9)) | ((a >> np.uint64(12)) & np.uint64(511))
+        row = np.uint64(
+            look.leaves[
+                (leaf << np.uint64(PMD_ORDER)) | ((a >> np.uint64(PMD_SHIFT)) & np.uint64(BLOCK_MASK))
+            ]
+        )
+        page = (row << np.uint64(PMD_ORDER)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(BLOCK_MASK))
         one = use(small, page, False, np.uint64(0)) == MISS
         other = use(large, page, True, np.uint64(0)) == MISS
         if counts:

@@ -97,9 +97,9 @@ def measure() -> Prices:
     with Region(BLOCKS) as small:
         small.advise(MADV_NOHUGEPAGE)
         words = small.words
-        tail = _each(512, lambda i: words.__setitem__(i * step, 1))
-        fault = _many(tail, _stores(words, all_pages[512:]), len(all_pages) - 512)
-        again = _stores(words, all_pages[512:]) / (len(all_pages) - 512)  # the store itself
+        tail = _each(HPAGE_PMD_NR, lambda i: words.__setitem__(i * step, 1))
+        fault = _many(tail, _stores(words, all_pages[HPAGE_PMD_NR:]), len(all_pages) - HPAGE_PMD_NR)
+        again = _stores(words, all_pages[HPAGE_PMD_NR:]) / (len(all_pages) - HPAGE_PMD_NR)  # the store itself
         fault = msgspec.structs.replace(fault, seconds=max(fault.seconds - again, 0.0))
         page = np.zeros(step, np.uint64)
         zero = _each(2000, lambda _: page.fill(0))
@@ -122,7 +122,7 @@ def measure() -> Prices:
             )
     with Region(BLOCKS) as sparse:
         sparse.advise(MADV_NOHUGEPAGE)
-        sparse.words[:: 512 * step] = 1
+        sparse.words[:: HPAGE_PMD_NR * step] = 1
         sparse.advise(MADV_HUGEPAGE)
         empty = _each(BLOCKS, lambda i: sparse.advise(MADV_COLLAPSE, i, 1))
     return Prices(
@@ -134,8 +134,8 @@ def measure() -> Prices:
 def _copies(words: npt.NDArray[np.uint64], pages: npt.NDArray[np.int64], again: float) -> Price:
     """First stores to *pages* shared with a child."""
     step = PAGE_SIZE // 8
-    tail = _each(512, lambda i: words.__setitem__(i * step, 2))
-    found = _many(tail, _stores(words, pages[512:]), len(pages) - 512)
+    tail = _each(HPAGE_PMD_NR, lambda i: words.__setitem__(i * step, 2))
+    found = _many(tail, _stores(words, pages[HPAGE_PMD_NR:]), len(pages) - HPAGE_PMD_NR)
     return msgspec.structs.replace(found, seconds=max(found.seconds - again, 0.0))
 
 

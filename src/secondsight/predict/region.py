@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.errors import SecondSightError
-from secondsight.geometry import PAGE_SIZE
-from secondsight.live.madvise import BLOCK, MADV_COLLAPSE, cause
+from secondsight.geometry import PAGE_SIZE, PMD_SIZE
+from secondsight.live.madvise import MADV_COLLAPSE, cause
 
 MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE = 4, 14, 15
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,14 +37,14 @@ class Region:
         """:raises SecondSightError: no such memory."""
         self.blocks = blocks
         try:
-            self._map = mmap.mmap(-1, (blocks + 3) * BLOCK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._map = mmap.mmap(-1, (blocks + 3) * PMD_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise SecondSightError(f"{blocks * 2} MiB of memory: {error.strerror}") from None
         whole = np.frombuffer(self._map, np.uint8)
         # A block on either side that nobody advises, so that no neighbour becomes part of the same area.
-        start = BLOCK + -whole.ctypes.data % BLOCK
+        start = PMD_SIZE + -whole.ctypes.data % PMD_SIZE
         self.address = whole.ctypes.data + start
-        self.bytes: npt.NDArray[np.uint8] | None = whole[start : start + blocks * BLOCK]
+        self.bytes: npt.NDArray[np.uint8] | None = whole[start : start + blocks * PMD_SIZE]
 
     @property
     def words(self) -> npt.NDArray[np.uint64]:
@@ -63,7 +63,7 @@ class Region:
     def advise(self, advice: int, block: int = 0, blocks: int | None = None) -> int:
         """``madvise`` of *blocks* blocks from *block* on (all of them); 0 or the errno."""
         count = self.blocks - block if blocks is None else blocks
-        return advise(self.address + block * BLOCK, count * BLOCK, advice)
+        return advise(self.address + block * PMD_SIZE, count * PMD_SIZE, advice)
 
     def populate(self) -> None:
         """Map every page, small, with a word of its own in each line's beginning."""
@@ -90,7 +90,7 @@ class Region:
 
     def huge_blocks(self) -> int:
         """Blocks that the page table maps huge now."""
-        first, end = self.address, self.address + self.blocks * BLOCK
+        first, end = self.address, self.address + self.blocks * PMD_SIZE
         found, inside = 0, False
         with Path("/proc/self/smaps").open(encoding="ascii", errors="replace") as file:
             for line in file:
@@ -99,7 +99,7 @@ class Region:
                     inside = int(area[1], 16) < end and int(area[2], 16) > first
                 elif inside and line.startswith("AnonHugePages:"):
                     found += int(line.split()[1])
-        return found * 1024 // BLOCK
+        return found * 1024 // PMD_SIZE
 
 
 def page_size() -> int:

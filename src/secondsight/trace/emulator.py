@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secondsight.errors import MissingPart, SecondSightError, UsageError
+from secondsight.geometry import PMD_SHIFT
 from secondsight.trace.child import Guard, ends_with_us
 from secondsight.trace.intake import Intake
 from secondsight.trace.kinds import Verb, is_known
@@ -73,7 +74,7 @@ class _Sender:
         rows = rows[np.argsort(rows["address"])]
         return Walks(
             space=self.space, accesses=self.data, counted=int(rows["count"].sum(dtype=np.uint64)),
-            block=(rows["address"] >> np.uint64(21)).tolist(), small=(rows["time"] >> np.uint64(32)).tolist(),
+            block=(rows["address"] >> np.uint64(PMD_SHIFT)).tolist(), small=(rows["time"] >> np.uint64(32)).tolist(),
             huge=(rows["time"] & np.uint64(0xFFFFFFFF)).tolist(),
         )  # fmt: skip
 
