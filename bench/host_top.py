@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -54,11 +55,13 @@ def cpu(command: list[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--thpmaps", type=Path, required=True)
+    parser.add_argument("--thpmaps", type=Path, default=os.environ.get("THPMAPS"), help="or in THPMAPS")
     parser.add_argument("--processes", type=int, default=200)
     parser.add_argument("--mib", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
+    if options.thpmaps is None:
+        parser.error("name a kernel tree's tools/mm/thpmaps: --thpmaps FILE, or THPMAPS")
     spawn = [sys.executable, "-c", SPAWN, str(options.processes), str(options.mib)]
     with subprocess.Popen(spawn, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as herd:
         assert herd.stdout is not None

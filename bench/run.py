@@ -27,6 +27,7 @@ ALL = (
     "starting",
     "trace_reading",
     "live_procfs",
+    "host_top",
 )
 
 

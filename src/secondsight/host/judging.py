@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -71,13 +72,18 @@ class Readings:
         return self.now.could | self.then.could
 
 
+@lru_cache(maxsize=1)
+def _facts() -> Facts:
+    """What this kernel is: the same for each pass of a view that stays."""
+    return probe(kallsyms=None)
+
+
 class Judge:
     """Reads and judges blocks of one process after the other."""
 
     def __init__(self, now: Setting, then: Setting, kernel: Any = None) -> None:
         """*kernel*: kernel memory, which shows every channel; None: procfs alone."""
         self.now, self.then, self._kernel = now, then, kernel
-        self._facts: Facts | None = None
 
     def read(
         self, process: Process, areas: list[Area], addresses: npt.NDArray[np.uint64], area: I64
@@ -167,13 +173,11 @@ class Judge:
         setting: Setting,
         surroundings: Surroundings,
     ) -> Snapshot:
-        if self._facts is None:
-            self._facts = probe(kallsyms=None)
         return Snapshot(
             Header(
                 format=1, version=__version__, taken=time.time(), seconds=0.0,
                 source="procfs" if self._kernel is None else "kernel memory", missing="", pid=process.pid,
-                name=process.name, machine="", facts=self._facts, limits=setting.limits,
+                name=process.name, machine="", facts=_facts(), limits=setting.limits,
                 enabled=setting.switches.effective, counts_known=columns.counts_known, secondary=(), mappings=tuple(vmas),
                 surroundings=surroundings, switches=setting.switches,
             ),
