@@ -8,8 +8,9 @@ import pytest
 from secondsight.bits import pte as x86
 from secondsight.mm.config import Sizes
 from secondsight.mm.fork import exit_mm, fork
+from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.madvise import madvise
-from secondsight.mm.page import EXCLUSIVE, SWAPCACHE, folio_order
+from secondsight.mm.page import ACTIVE, EXCLUSIVE, REFERENCED, SWAPCACHE, folio_order
 from secondsight.mm.swap import CACHED, COUNT
 from secondsight.mm.vmscan import swap_out
 from support.model import flags, holds, pages, vm
@@ -157,3 +158,20 @@ def test_a_large_folio_in_the_cache_is_mapped_whole_by_the_next_who_reads_it(rul
     holds(host)
     exit_mm(mm)
     assert host.frames.in_use == 0 and not host.slots[:2].any()
+
+
+@pytest.mark.parametrize("rules", ["7.2", "7.3"])
+@pytest.mark.parametrize(("marks", "much"), [(4, False), (5, True)])
+def test_what_was_much_used_comes_back_unmarked_under_mglru(rules, marks, much) -> None:
+    """lru_gen_inc_refs: PG_referenced, a count of three, then PG_workingset. The shadow keeps that, and folio_add_lru activates it."""
+    host, mm, _ = vm(rules, 1, mglru=True)
+    mm.cpu_access(pages(0, 3), write=True)
+    host.drain()
+    # The fault has marked it once.
+    for _ in range(marks - 1):
+        mark_page_accessed(host.frames.arrays, host.r, mm.pfn(3))
+    swap_out(mm, np.array([3]))
+    mm.cpu_access(pages(0, 3), write=False)
+    host.drain()
+    assert bool(flags(mm, 3) & REFERENCED) != much and not flags(mm, 3) & ACTIVE
+    holds(host)

@@ -26,6 +26,7 @@ from secondsight.mm.page import (
     HUGE_ZERO_PFN,
     IDLE,
     LRU,
+    LRU_REFS,
     MLOCKED,
     N_FREE,
     REFERENCED,
@@ -34,6 +35,7 @@ from secondsight.mm.page import (
     TAIL,
     UNEVICTABLE,
     UPTODATE,
+    WORKINGSET,
     YOUNG,
     ZERO_FILLED,
     folio_mapcount,
@@ -90,6 +92,8 @@ def _split_folio(f, r, head):  # type: ignore[no-untyped-def]
         | YOUNG
         | IDLE
         | SWAPCACHE
+        | LRU_REFS
+        | WORKINGSET
     )
     # Each page keeps its place in the swap cache, and a reference for it.
     cached = np.int64(1 if f.flags[head] & SWAPCACHE else 0)

@@ -24,6 +24,8 @@ from secondsight.mm.page import (
     HEAD,
     IDLE,
     LRU,
+    LRU_REFS,
+    LRU_REFS_SHIFT,
     MLOCKED,
     N_ACTIVATE,
     N_ADD,
@@ -31,6 +33,7 @@ from secondsight.mm.page import (
     REFERENCED,
     TAIL,
     UNEVICTABLE,
+    WORKINGSET,
     head_of,
     put_page,
 )
@@ -143,9 +146,14 @@ def mark_page_accessed(f, r, pfn):  # type: ignore[no-untyped-def]
     page = head_of(f, pfn)
     flags = f.flags[page]
     if r.mglru:
-        # lru_gen_inc_refs: referenced first, then counts we need not keep; returns before clearing PG_idle.
+        # lru_gen_inc_refs: referenced first, then a count of three, then PG_workingset; returns before clearing PG_idle.
         if not flags & UNEVICTABLE:
-            f.flags[page] = flags | REFERENCED
+            if not flags & REFERENCED:
+                f.flags[page] = (flags & ~LRU_REFS) | REFERENCED
+            elif flags & LRU_REFS == LRU_REFS:
+                f.flags[page] = flags | WORKINGSET
+            else:
+                f.flags[page] = flags + (np.uint32(1) << LRU_REFS_SHIFT)
         return
     if not flags & REFERENCED:
         f.flags[page] |= REFERENCED
@@ -186,8 +194,11 @@ def folio_add_lru(f, r, page, in_fault):  # type: ignore[no-untyped-def]
     """folio_add_lru of a head or small page; *in_fault*: under handle_mm_fault (lru_gen_in_fault)."""
     if r.mglru and in_fault and not f.flags[page] & UNEVICTABLE:
         if r.mglru_fault_marks:
-            if not f.flags[page] & REFERENCED:
-                f.flags[page] |= REFERENCED
+            # What comes back and was much used when it went (PG_workingset) is activated, all else marked.
+            if f.flags[page] & WORKINGSET:
+                f.flags[page] |= ACTIVE
+            elif not f.flags[page] & REFERENCED:
+                f.flags[page] = (f.flags[page] & ~LRU_REFS) | REFERENCED
         else:
             f.flags[page] |= ACTIVE
     f.refcount[page] += 1

@@ -14,7 +14,7 @@ from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import (
     HEAD,
     N_ACTIVATE,
-    ORDER,
+    OWN_BITS,
     TAIL,
     ZERO_PFN,
     folio_mapcount,
@@ -59,7 +59,7 @@ def _gather(f, m, rows, pages, out):  # type: ignore[no-untyped-def]
             if pfn == ZERO_PFN:
                 continue
             head = head_of(f, pfn)
-            out.flags[i, j] = f.flags[head] & ~ORDER
+            out.flags[i, j] = f.flags[head] & ~OWN_BITS
             if head != pfn:
                 out.flags[i, j] = (out.flags[i, j] & ~HEAD) | TAIL
             out.mapcount[i, j] = f.mapcount[pfn] + (f.refcount[head + 1] if f.flags[head] & HEAD else 0)

@@ -51,6 +51,13 @@ EXCLUSIVE, DIRTY = kpf.EXCLUSIVE, kpf.DIRTY
 ORDER_SHIFT = np.uint32(7)
 ORDER = np.uint32(15) << ORDER_SHIFT
 _PMD_ORDER_BITS = np.uint32(PMD_ORDER) << ORDER_SHIFT
+#: How often MGLRU has seen the folio marked beyond PG_referenced, and PG_workingset: in the bits of poison, no page and page table,
+#: which no page here ever is.
+LRU_REFS_SHIFT = np.uint32(19)
+LRU_REFS = np.uint32(3) << LRU_REFS_SHIFT
+WORKINGSET = kpf.PGTABLE
+#: What a frame's flags hold that /proc/kpageflags does not.
+OWN_BITS = ORDER | LRU_REFS | WORKINGSET
 NEW_ANON = ANON | SWAPBACKED | UPTODATE | MMAP | EXCLUSIVE
 
 

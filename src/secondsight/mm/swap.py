@@ -56,6 +56,8 @@ from secondsight.native import inlined, native
 COUNT, CACHED, CONTENT = 0, 1, 2
 #: What a slot holds: nothing but zeroes; in the kernel's zeromap (6.12), for its whole folio was zeroes when it went.
 CONTENT_ZERO, ZEROMAP = 1, 2
+#: Its shadow says that the page was much used when it went (PG_workingset).
+MUCH_USED = 4
 
 #: One slot further on (pte_next_swp_offset) is this much less: the offset is kept inverted.
 _NEXT = np.uint64(1) << OFFSET_SHIFT
@@ -161,13 +163,18 @@ def swapin_order(r, m, page, bits):  # type: ignore[no-untyped-def]
 
 
 @native
-def _read_in(f, r, m, slot, order, in_fault):  # type: ignore[no-untyped-def]
-    """A new folio of *order* with the contents of the slots from *slot* on, on its way to the LRU; the caller has its one reference."""
+def _read_in(f, r, m, slot, order, target, in_fault):  # type: ignore[no-untyped-def]
+    """A new folio of *order* with the contents of the slots from *slot* on, on its way to the LRU; the caller has its one reference.
+
+    *target*: the slot whose shadow tells how it was used.
+    """
     head = np.int64(alloc_folio(f, order) if order else alloc_page(f))
     f.flags[head] |= NEW_ANON & ~EXCLUSIVE
     if r.new_anon_active or (r.refault_activates and not r.mglru):
         # workingset_refault, before the page reaches the LRU; a reclaimed page's shadow is always recent here.
         f.flags[head] |= pg.ACTIVE
+    if r.mglru and m.swap[CONTENT, target] & MUCH_USED:
+        f.flags[head] |= pg.WORKINGSET
     for i in range(1 << order):
         if m.swap[CONTENT, slot + i] & CONTENT_ZERO:
             f.flags[head + i] |= ZERO_FILLED
@@ -195,7 +202,7 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
         count = np.int64(1) << order
         first = (page >> order) << order
         base = slot - (page - first)
-        head = _read_in(f, r, m, base, order, in_fault)
+        head = _read_in(f, r, m, base, order, slot, in_fault)
         pfn = head
         if bypass:
             exclusive = True

@@ -33,6 +33,7 @@ from secondsight.mm.page import (
     SWAPBACKED,
     SWAPCACHE,
     TAIL,
+    WORKINGSET,
     YOUNG,
     ZERO_FILLED,
     ZERO_PFN,
@@ -42,7 +43,7 @@ from secondsight.mm.page import (
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.swap import CACHED, CONTENT, CONTENT_ZERO, ZEROMAP
+from secondsight.mm.swap import CACHED, CONTENT, CONTENT_ZERO, MUCH_USED, ZEROMAP
 from secondsight.mm.vma import Vm
 from secondsight.native import native
 
@@ -116,6 +117,8 @@ def _to_swap(f, m, first, slots, entries):  # type: ignore[no-untyped-def]
         m.swap[CONTENT, slots[i]] = 0
         if f.flags[pfn] & ZERO_FILLED:
             m.swap[CONTENT, slots[i]] = CONTENT_ZERO | (ZEROMAP if zeroes == count else 0)
+        if f.flags[head] & WORKINGSET:
+            m.swap[CONTENT, slots[i]] |= MUCH_USED
         alone = SWP_EXCLUSIVE if f.flags[pfn] & EXCLUSIVE else np.uint64(0)
         f.flags[pfn] &= ~EXCLUSIVE
         wp = SWP_UFFD_WP if m.pte[first + i] & UFFD_WP else np.uint64(0)
@@ -266,7 +269,10 @@ class _Reclaim:
     # -- what becomes of it ----------------------------------------------------------------------------------------
 
     def _isolate(self, head: int) -> None:
-        self.mm.host.frames.arrays.flags[head] &= ~(LRU | REFERENCED | YOUNG | ACTIVE)
+        flags = self.mm.host.frames.arrays.flags
+        if flags[head] & ACTIVE:
+            flags[head] |= WORKINGSET
+        flags[head] &= ~(LRU | REFERENCED | YOUNG | ACTIVE)
 
     def _put_back(self, head: int, *, active: bool = False, referenced: bool = False) -> None:
         """folio_putback_lru; *active*: shrink_folio_list's activate_locked. MGLRU keeps no PG_active on its lists."""

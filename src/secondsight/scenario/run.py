@@ -33,7 +33,7 @@ from secondsight.mm.khugepaged.attempt import Attempt
 from secondsight.mm.khugepaged.result import ScanResult
 from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.mm_struct import Mm
-from secondsight.mm.page import HEAD, ORDER, REFERENCED, TAIL, heads_of
+from secondsight.mm.page import HEAD, OWN_BITS, REFERENCED, TAIL, heads_of
 from secondsight.mm.rules import Rules
 from secondsight.mmu.gru import Gru
 from secondsight.mmu.kvm import Kvm
@@ -379,7 +379,7 @@ def _kpf(f: Any, pfns: Pages) -> npt.NDArray[np.uint32]:
     tail = (own & TAIL) != 0
     head = heads_of(own, pfns)
     shown = np.where(tail, (f.flags[head] & ~HEAD) | TAIL, own)
-    return np.asarray(shown & ~ORDER, dtype=np.uint32)
+    return np.asarray(shown & ~OWN_BITS, dtype=np.uint32)
 
 
 def _mapcounts(f: Any, pfns: Pages) -> npt.NDArray[np.int32]:

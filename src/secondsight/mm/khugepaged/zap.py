@@ -18,6 +18,7 @@ from secondsight.mm.page import (
     BATCH_ACTIVATE,
     HEAD,
     N_ACTIVATE,
+    OWN_BITS,
     TAIL,
     Frames,
 )
@@ -165,4 +166,6 @@ def zap(
     _zap_blocks(r, frames, columns, view.activate_pending, (first, end), row, seen)
     if view.order.any():
         _restore_compound(frames.flags, view.flags)
+    # How often MGLRU has seen a page marked no view shows.
+    flags &= ~OWN_BITS
     return replace(view, flags=flags[:-1], refcount=refcount[:-1], secondary=gone, zap_marks=left)
