@@ -77,6 +77,7 @@ def test_imports_are_followed_but_for_the_type_checkers(tmp_path):
         "/app/secondsight/bits/pagemap.py",
         "/app/secondsight/bits/pte.py",
         "/app/secondsight/errors.py",
+        "/app/secondsight/geometry.py",
         "/app/secondsight/lab/__init__.py",
         "/app/secondsight/lab/wire.py",
     ]

@@ -78,7 +78,9 @@ def change_protection(f, r, m, start, end, none, writable):  # type: ignore[no-u
                     batched = page + n
                 entry |= used
             new = entry & _KEPT
-            if step > 1 and r.pmd_modify_drops_dirty:
+            if (
+                step > 1 and r.pmd_modify_drops_dirty and entry & RW
+            ):  # a write-protected one's is _PAGE_SAVED_DIRTY, which stays
                 new &= ~DIRTY
             new |= PROTNONE if none else (PRESENT | USER)
             if writable:

@@ -8,13 +8,8 @@ SERIES = Series(
     about="Debian sid's kernel",
     asked=(Asked("7.2.13-1", "npt", 2000, 8004), Asked("7.2.13-1", "ept", 300, 8012)),
     changes={
-        "lazyfree_refused": True,
         "mthp_collapse": True,
-        "no_table_code": "no_pte_table",
-        "progress": "ptes",
         "mglru_fault_marks": True,
         "pmd_modify_drops_dirty": False,
-        "swapin_bypasses_cache": False,
-        "lazyfree_held_stays": True,
     },
 )

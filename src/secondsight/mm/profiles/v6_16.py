@@ -1,0 +1,31 @@
+"""Linux 6.16."""
+
+from secondsight.mm.profiles.series import Series
+from secondsight.mm.rules import Asked
+
+SERIES = Series(
+    version=(6, 16),
+    about="after the zap stopped carrying the accessed bit (6.13) and lockless ageing (6.15)",
+    asked=(Asked("6.16.12-1~bpo13+1", "npt", 60, 160),),
+    changes={
+        "has_guard": True,
+        "madv_collapse": "6.18",
+        "spte_era": "soft",
+        "test_young_without_ad": "bit",
+        "zap_transfers_accessed": False,
+        "release_dirties": True,
+        "retry_marks_accessed": False,
+        "prefetch_marks_accessed": True,
+        "pmd_modify_drops_dirty": True,
+        "mglru_add_clears_referenced": False,
+        "mglru_lazyfree_keeps_referenced": True,
+        "huge_zero_wp_allocates": True,
+        "lazyfree_keeps_pmd": True,
+        "unmap_batches_lazyfree": True,
+        "wp_reuses_large": True,
+        "dontneed_frees_tables": True,
+        "merge_unfaulted": True,
+        "large_mapped_shared": "mm",
+        "lazyfree_held_stays": True,
+    },
+)

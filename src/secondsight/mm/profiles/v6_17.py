@@ -1,0 +1,13 @@
+"""Linux 6.17."""
+
+from secondsight.mm.profiles.series import Series
+from secondsight.mm.rules import Asked
+
+SERIES = Series(
+    version=(6, 17),
+    about="mprotect takes a large folio's entries together",
+    asked=(Asked("6.17.13-1~bpo13+1", "npt", 60, 170),),
+    changes={
+        "mprotect_batches": True,
+    },
+)

@@ -1,0 +1,13 @@
+"""Linux 6.19."""
+
+from secondsight.mm.profiles.series import Series
+from secondsight.mm.rules import Asked
+
+SERIES = Series(
+    version=(6, 19),
+    about="a block without a page table has a result of its own",
+    asked=(Asked("6.19.14-1~bpo13+1", "npt", 60, 190),),
+    changes={
+        "no_table_code": "no_pte_table",
+    },
+)

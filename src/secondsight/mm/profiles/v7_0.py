@@ -1,0 +1,13 @@
+"""Linux 7.0."""
+
+from secondsight.mm.profiles.series import Series
+from secondsight.mm.rules import Asked
+
+SERIES = Series(
+    version=(7, 0),
+    about="every page comes back from swap through the swap cache",
+    asked=(Asked("7.0.13-1~bpo13+1", "npt", 60, 700),),
+    changes={
+        "swapin_bypasses_cache": False,
+    },
+)

@@ -1,0 +1,14 @@
+"""Linux 7.1."""
+
+from secondsight.mm.profiles.series import Series
+from secondsight.mm.rules import Asked
+
+SERIES = Series(
+    version=(7, 1),
+    about="lazily freed pages are refused, and a visit costs what was looked at",
+    asked=(Asked("7.1.13-1~bpo13+1", "npt", 60, 710),),
+    changes={
+        "lazyfree_refused": True,
+        "progress": "ptes",
+    },
+)
