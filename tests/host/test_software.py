@@ -224,7 +224,13 @@ def running(tmp_path_factory):
         for pid in found.every():
             os.kill(pid, signal.SIGSTOP)
         time.sleep(1)
-        yield found
+        try:
+            yield found
+        finally:
+            # A stopped process outlives the one that made it, and postgres' helpers lead sessions of their own.
+            for pid in found.every():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def top(running, *words):

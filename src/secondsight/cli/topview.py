@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from secondsight.host.rows import HostRow
     from secondsight.host.survey import HostView
 
-_KEYS = "q quit  s/S sort by next/previous column  f freeze  r now  enter explain the process"
+#: cells of a column at most
+_WIDEST = 60
+_KEYS = "q quit  s S sort by next, previous column  f freeze  r now  enter explain"
 
 
 class ExplainScreen(ModalScreen[None]):
@@ -53,6 +56,7 @@ class ExplainScreen(ModalScreen[None]):
 class TopView(App[None]):
     """Passes one after the other, in a table."""
 
+    TITLE = "secondsight top"
     ENABLE_COMMAND_PALETTE = False
     CSS = "#head { height: auto; } DataTable { height: 1fr; } #keys { height: 1; dock: bottom; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -113,7 +117,7 @@ class TopView(App[None]):
         table: DataTable[Text] = self.query_one(DataTable)
         kept = table.cursor_row
         table.clear(columns=True)
-        names = _fitting(self.rows, self._shown.names, width)
+        names = _fitting(self.rows, self._shown.names, width, (self._shown.sort or "gain").removeprefix("-"))
         for name in names:
             table.add_column(columns.COLUMNS[name].title, key=name)
         for row in self.rows:
@@ -123,7 +127,7 @@ class TopView(App[None]):
             worded = [columns.COLUMNS[name].form == "text" for name in names]
             table.add_row(
                 *(
-                    Text(printable(cell)[:60], justify="left" if words else "right")
+                    Text(_cut(printable(cell)), justify="left" if words else "right")
                     for cell, words in zip(cells, worded, strict=True)
                 )
             )
@@ -157,17 +161,29 @@ class TopView(App[None]):
         self.show()
 
 
-def _fitting(rows: list[HostRow], names: tuple[str, ...], width: int) -> list[str]:
-    """The first of *names* that fit into *width* cells, each with the two that Textual puts around it."""
-    found: list[str] = []
-    taken = 0
-    for name in names:
+def _cut(cell: str) -> str:
+    """*cell*, with a sign where there is more of it."""
+    return cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 1]}~"
+
+
+def _fitting(rows: list[HostRow], names: tuple[str, ...], width: int, sort: str) -> list[str]:
+    """The first of *names* that fit into *width* cells, each with the two that Textual puts around it; the one that rows are sorted by is
+    among them, in place of the last if need be."""
+
+    def cells(name: str) -> int:
         column = columns.COLUMNS[name]
-        cells = [len(columns.text(column.value(row), column.form)) for row in rows]
-        taken += min(max([len(column.title), *cells]), 60) + 2
-        if found and taken > width:
+        found = [cell_len(printable(columns.text(column.value(row), column.form))) for row in rows]
+        return min(max([len(column.title), *found]), _WIDEST) + 2
+
+    found: list[str] = []
+    for name in names:
+        if found and sum(map(cells, [*found, name])) > width:
             break
         found.append(name)
+    if sort in names and sort not in found:
+        while len(found) > 1 and sum(map(cells, [*found, sort])) > width:
+            found.pop()
+        found.append(sort)
     return found
 
 
