@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from secondsight.errors import UsageError
@@ -18,14 +19,40 @@ Value = str | int | float | Interval | None
 
 
 class TopColumn(NamedTuple):
-    """*title* over it; *form*: bytes, share, count, seconds or text; *blocks*: it takes a look at blocks; *value* of a row; its
-    *meaning*."""
+    """*title* over it; *form*: bytes, share, count, seconds or text; *value* of a row; its *meaning*. *blocks*: it takes a look at blocks;
+    *sampled*: its value is an interval."""
 
+    name: str
     title: str
     form: str
-    blocks: bool
     value: Callable[[HostRow], Value]
     meaning: str
+    blocks: bool = False
+    sampled: bool = False
+
+    @property
+    def words(self) -> bool:
+        """Whether it is sorted and laid out as text: a PID is a number."""
+        return self.form == "text" and self.name != "pid"
+
+
+def _told(
+    name: str, form: str, meaning: str, title: str = "", value: Callable[[HostRow], Value] | None = None
+) -> TopColumn:
+    """A column that the kernel's sums and names fill; the row's attribute of that name, unless *value* says what."""
+    return TopColumn(name, title or name, form, value or attrgetter(name), meaning)
+
+
+def _read(
+    name: str, form: str, meaning: str, title: str = "", value: Callable[[HostRow], Value] | None = None
+) -> TopColumn:
+    """A column that takes a look at blocks."""
+    return _told(name, form, meaning, title, value)._replace(blocks=True)
+
+
+def _sampled(name: str, form: str, meaning: str, title: str = "", of: str = "") -> TopColumn:
+    """A column that takes a look at blocks, of which a sample may do; *of*: the row's attribute, where that is called otherwise."""
+    return _read(name, form, meaning, title, attrgetter(of or name))._replace(sampled=True)
 
 
 def _reasons(row: HostRow) -> str | None:
@@ -40,152 +67,76 @@ def _sizes(row: HostRow) -> str | None:
     return " ".join(f"{name} {size(found.value)}" for name, found in row.sizes.items() if found.value)
 
 
-COLUMNS: dict[str, TopColumn] = {
-    "pid": TopColumn("pid", "text", False, lambda row: row.pid, "the process's number; empty for a group"),
-    "name": TopColumn(
-        "name", "text", False, lambda row: row.name,
-        "the process's name (comm), or of the group that the row is: --by vm, cgroup, container, user, name",
-    ),
-    "processes": TopColumn("procs", "count", False, lambda row: row.processes, "processes in the row"),
-    "user": TopColumn("user", "text", False, lambda row: row.user, "effective user; empty where a group has several"),
-    "cgroup": TopColumn("cgroup", "text", False, lambda row: row.cgroup, "path of the memory cgroup; empty where a group has several"),
-    "container": TopColumn(
-        "container", "text", False, lambda row: row.container,
-        "container and Kubernetes pod, by the cgroup's path; empty where it is of none, or a group has several",
-    ),
-    "vm": TopColumn(
-        "vm", "text", False, lambda row: row.vm,
-        "the VM that the process runs: QEMU's -name and libvirt's domain, Firecracker's --id, Cloud Hypervisor's socket",
-    ),
-    "resident": TopColumn(
-        "resident", "bytes", False, lambda row: row.resident,
-        "memory mapped. Of a process: Rss. Of a cgroup or container: what is charged to it and mapped (memory.stat: anon and file_mapped; "
-        "v1: rss and mapped_file), so that shared memory counts once, where it is charged. Of a VM, user or name: Pss, each page once "
-        "over all rows",
-    ),
-    "huge": TopColumn(
-        "huge", "bytes", False, lambda row: row.huge,
-        "memory that a PMD maps as a whole, by the kernel's own sums: AnonHugePages, ShmemPmdMapped, FilePmdMapped (smaps_rollup); of a "
-        "cgroup anon_thp (v1: rss_huge) in place of the first",
-    ),
-    "share": TopColumn("huge %", "share", False, lambda row: row.share, "huge / resident"),
-    "swapped": TopColumn("swap", "bytes", False, lambda row: row.swapped, "swapped out"),
-    "hugetlb": TopColumn("hugetlb", "bytes", False, lambda row: row.hugetlb, "hugetlbfs memory, which no other column counts"),
-    "sizes": TopColumn(
-        "by size", "text", True, _sizes,
-        "mapped memory by the size of the folio that it is the whole of, in mappings that hold whole 2 MiB; 2M: huge, and folios of 2 MiB "
-        "mapped page by page; part: of folios mapped in part. Sampled",
-    ),
-    "now": TopColumn(
-        "now", "bytes", True, lambda row: row.now,
-        "could become huge under the switches as they are: blocks against which nothing speaks that was read. Without kernel memory, "
-        "accessed bits and pins are not read, and khugepaged may refuse some of these; sampled",
-    ),
-    "now_sure": TopColumn(
-        "sure", "bytes", True, lambda row: row.now_sure,
-        "of now: blocks of which everything was read that khugepaged asks, so that the next visit collapses them; 0 without kernel memory",
-    ),
-    "if": TopColumn(
-        "if", "bytes", True, lambda row: row.then,
-        "could become huge under the switches of --if (enabled=always and shmem_enabled=always unless given); sampled",
-    ),
-    "gain": TopColumn(
-        "gain", "bytes", True, lambda row: row.gain,
-        "could become huge now or under --if, and a page of it is known to be used (accessed bit, PG_referenced, a secondary MMU): what "
-        "is gained first. Sampled; rows are sorted by it",
-    ),
-    "added": TopColumn(
-        "adds", "bytes", True, lambda row: row.added,
-        "memory that collapsing all of now and if would add: holes and zero pages filled, swapped pages read in, pages shared through "
-        "fork or KSM copied. Sampled",
-    ),
-    "wasted": TopColumn(
-        "wasted", "count", True, lambda row: row.wasted,
-        "blocks whose next visit ends in a wasted pass: the scan passes, a huge page is allocated, isolate refuses. Sampled",
-    ),
-    "why": TopColumn(
-        "what keeps the rest small", "text", True, _reasons,
-        "the most frequent reasons under the switches as they are, with the memory that each keeps small: khugepaged's word for a block, "
-        "or why the mapping may hold no huge page",
-    ),
-    "headroom": TopColumn(
-        "headroom", "bytes", False, lambda row: row.headroom,
-        "what the memory cgroup and its ancestors may still be charged: the tightest limit's unused bytes and half of its inactive file "
-        "pages; empty where no limit is set",
-    ),
-    "visit": TopColumn(
-        "visit", "seconds", True, lambda row: row.visit,
-        "khugepaged's next visit, at the latest: one round through all eligible mappings of the host, pages_to_scan every "
-        "scan_sleep_millisecs; on average half of it",
-    ),
-    "guest": TopColumn(
-        "guest RAM", "bytes", True, lambda row: row.guest,
-        "of a VM: resident memory of its RAM alone, not of the VMM's own heap",
-    ),
-    "guest_huge": TopColumn("guest huge", "bytes", True, lambda row: row.guest_huge, "of guest RAM: mapped by PMDs on the host's side"),
-    "read": TopColumn(
-        "read", "share", True, lambda row: row.share_read,
-        "of the blocks that a sample is drawn from, how many were read; 100 %: no interval is open",
-    ),
-}  # fmt: skip
+#: every column, by name
+COLUMNS: dict[str, TopColumn] = {column.name: column for column in (
+    # whose memory it is
+    _told("pid", "text", "the process's number; empty for a group"),
+    _told("name", "text", "the process's name (comm), or of the group that the row is: --by vm, cgroup, container, user, name"),
+    _told("processes", "count", "processes in the row", "procs"),
+    _told("user", "text", "effective user; empty where a group has several"),
+    _told("cgroup", "text", "path of the memory cgroup; empty where a group has several"),
+    _told("container", "text", "container and Kubernetes pod, by the cgroup's path; empty where it is of none, or a group has several"),
+    _told("vm", "text", "the VM that the process runs: QEMU's -name and libvirt's domain, Firecracker's --id, Cloud Hypervisor's socket"),
+    # what there is
+    _told("resident", "bytes",
+          "memory mapped. Of a process: Rss. Of a cgroup or container: what is charged to it and mapped (memory.stat: anon and "
+          "file_mapped; v1: rss and mapped_file), so that shared memory counts once, where it is charged. Of a VM, user or name: Pss, "
+          "each page once over all rows"),
+    _told("huge", "bytes",
+          "memory that a PMD maps as a whole, by the kernel's own sums: AnonHugePages, ShmemPmdMapped, FilePmdMapped (smaps_rollup); of a "
+          "cgroup anon_thp (v1: rss_huge) in place of the first"),
+    _told("share", "share", "huge / resident", "huge %"),
+    _told("swapped", "bytes", "swapped out", "swap"),
+    _told("hugetlb", "bytes", "hugetlbfs memory, which no other column counts"),
+    _read("sizes", "text",
+          "mapped memory by the size of the folio that it is the whole of, in mappings that hold whole 2 MiB; 2M: huge, and folios of 2 "
+          "MiB mapped page by page; part: of folios mapped in part. Sampled", "by size", _sizes),
+    # what could be
+    _sampled("now", "bytes",
+             "could become huge under the switches as they are: blocks against which nothing speaks that was read. Without kernel memory, "
+             "accessed bits and pins are not read, and khugepaged may refuse some of these; sampled"),
+    _sampled("now_sure", "bytes",
+             "of now: blocks of which everything was read that khugepaged asks, so that the next visit collapses them; 0 without kernel "
+             "memory", "sure"),
+    _sampled("if", "bytes",
+             "could become huge under the switches of --if (enabled=always and shmem_enabled=always unless given); sampled", of="then"),
+    _sampled("gain", "bytes",
+             "could become huge now or under --if, and a page of it is known to be used (accessed bit, PG_referenced, a secondary MMU): "
+             "what is gained first. Sampled; rows are sorted by it"),
+    _sampled("added", "bytes",
+             "memory that collapsing all of now and if would add: holes and zero pages filled, swapped pages read in, pages shared through "
+             "fork or KSM copied. Sampled", "adds"),
+    # what stands in the way
+    _sampled("wasted", "count",
+             "blocks whose next visit ends in a wasted pass: the scan passes, a huge page is allocated, isolate refuses. Sampled"),
+    _read("why", "text",
+          "the most frequent reasons under the switches as they are, with the memory that each keeps small: khugepaged's word for a block, "
+          "or why the mapping may hold no huge page", "what keeps the rest small", _reasons),
+    _told("headroom", "bytes",
+          "what the memory cgroup and its ancestors may still be charged: the tightest limit's unused bytes and half of its inactive file "
+          "pages; empty where no limit is set"),
+    _read("visit", "seconds",
+          "khugepaged's next visit, at the latest: one round through all eligible mappings of the host, pages_to_scan every "
+          "scan_sleep_millisecs; on average half of it"),
+    # of VMs, and of the sample
+    _read("guest", "bytes", "of a VM: resident memory of its RAM alone, not of the VMM's own heap", "guest RAM"),
+    _read("guest_huge", "bytes", "of guest RAM: mapped by PMDs on the host's side", "guest huge"),
+    _read("read", "share", "of the blocks that a sample is drawn from, how many were read; 100 %: no interval is open",
+          value=attrgetter("share_read")),
+)}  # fmt: skip
 
-#: what is shown unless --columns says otherwise, the first that fit
-SHOWN = {
-    "process": (
-        "pid",
-        "name",
-        "resident",
-        "huge",
-        "share",
-        "now",
-        "if",
-        "gain",
-        "added",
-        "why",
-        "sizes",
-        "wasted",
-        "headroom",
-        "visit",
-        "cgroup",
-    ),
-    "vm": (
-        "name",
-        "guest",
-        "guest_huge",
-        "resident",
-        "share",
-        "now",
-        "if",
-        "gain",
-        "added",
-        "why",
-        "sizes",
-        "wasted",
-        "headroom",
-        "visit",
-    ),
+#: what every kind of row shows unless --columns says otherwise, after what names it; the first that fit
+_EVERY = "now if gain added why sizes wasted headroom visit"
+_SHOWN = {
+    "process": f"pid name resident huge share {_EVERY} cgroup",
+    "vm": f"name guest guest_huge resident share {_EVERY}",
 }
-_GROUP = (
-    "name",
-    "processes",
-    "resident",
-    "huge",
-    "share",
-    "now",
-    "if",
-    "gain",
-    "added",
-    "why",
-    "sizes",
-    "wasted",
-    "headroom",
-    "visit",
-)
+_GROUP = f"name processes resident huge share {_EVERY}"
 
 
 def shown(by: str) -> tuple[str, ...]:
     """The columns of rows of kind *by* unless others are asked for."""
-    return SHOWN.get(by, _GROUP)
+    return tuple(_SHOWN.get(by, _GROUP).split())
 
 
 def chosen(names: str | None, by: str) -> tuple[str, ...]:
@@ -261,9 +212,10 @@ def order(rows: Iterable[HostRow], by: str | None) -> list[HostRow]:
         )
     name = by.removeprefix("-")
     column = _column(name, "--sort")
-    words = column.form == "text" and name != "pid"
     key: Callable[[HostRow], Any] = (
-        (lambda row: str(column.value(row) or "")) if words else (lambda row: -_number(column.value(row)))
+        (lambda row: str(column.value(row) or ""))
+        if column.words
+        else (lambda row: -_number(column.value(row)))
     )
     found = sorted(rows, key=lambda row: (key(row), row.name, row.pid or 0))
     return found[::-1] if by.startswith("-") else found
@@ -312,7 +264,7 @@ def _test(condition: str) -> Callable[[HostRow], bool]:
         except re.error as error:
             raise UsageError(f"--filter {condition}: {error}") from None
         return lambda row: (pattern.search(str(column.value(row) or "")) is None) == (sign == "!~")
-    if column.form == "text" and name != "pid":
+    if column.words:
         if sign not in ("=", "!="):
             raise UsageError(f"--filter {condition}: {name} is text; compare it with =, !=, ~ or !~")
         return lambda row: (str(column.value(row) or "") == value) == (sign == "=")

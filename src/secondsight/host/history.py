@@ -40,16 +40,15 @@ KEPT = (
     "name", "pid", "processes", "user", "cgroup", "container", "vm", "resident", "huge", "swapped", "now", "if", "gain", "added", "wasted",
     "headroom", "guest", "guest_huge", "why",
 )  # fmt: skip
-_SAMPLED = ("now", "if", "gain", "added", "wasted")
-_WORDS = ("name", "user", "cgroup", "container", "vm", "why")
 
 
 def _schema() -> pa.Schema:
     fields: list[pa.Field[Any]] = [pa.field("time", pa.float64()), pa.field("by", pa.string())]
     for name in KEPT:
-        kind = pa.string() if name in _WORDS else pa.int64()
+        kind = pa.string() if COLUMNS[name].words else pa.int64()
         fields += [
-            pa.field(f"{name}{end}", kind) for end in (("", "_low", "_high") if name in _SAMPLED else ("",))
+            pa.field(f"{name}{end}", kind)
+            for end in (("", "_low", "_high") if COLUMNS[name].sampled else ("",))
         ]
     numbers = pa.map_(pa.string(), pa.float64())
     return pa.schema([*fields, pa.field("reasons", numbers), pa.field("counters", numbers)])
@@ -133,13 +132,13 @@ def _counters(supply: Supply) -> dict[str, float]:
 
 
 def _put(columns: dict[str, list[Any]], name: str, value: Any) -> None:
-    if name in _SAMPLED:
+    if COLUMNS[name].sampled:
         ends = (None, None, None) if value is None else (value.value, value.low, value.high)
         for end, number in zip(("", "_low", "_high"), ends, strict=True):
             columns[f"{name}{end}"].append(None if number is None else round(number))
         return
     assert not isinstance(value, Interval)
-    if name in _WORDS and value is not None:
+    if COLUMNS[name].words and value is not None:
         value = str(value).encode("utf-8", "replace").decode()
     columns[name].append(value)
 

@@ -67,7 +67,7 @@ def lines(rows: Sequence[HostRow], names: Sequence[str], width: int | None) -> l
         [printable(text(COLUMNS[name].value(row), COLUMNS[name].form)) for name in names] for row in rows
     ]
     widths = [max(map(cell_len, column)) for column in zip(titles, *cells, strict=True)]
-    worded = [COLUMNS[name].form == "text" and name != "pid" for name in names]
+    worded = [COLUMNS[name].words for name in names]
     if width is not None:
         widths = [min(each, _WORDS) if words else each for each, words in zip(widths, worded, strict=True)]
         kept, taken = 0, -1
@@ -136,8 +136,7 @@ def to_csv(rows: Sequence[HostRow], names: Sequence[str]) -> str:
 
 
 def _titles(name: str) -> list[str]:
-    sampled = name in ("now", "now_sure", "if", "gain", "added", "wasted")
-    return [name, f"{name}_low", f"{name}_high"] if sampled else [name]
+    return [name, f"{name}_low", f"{name}_high"] if COLUMNS[name].sampled else [name]
 
 
 def definitions(names: Sequence[str]) -> list[str]:
