@@ -1,5 +1,6 @@
 """Only geometry.py knows how many bytes a page has and how many pages a block: the source is read for the numbers themselves."""
 
+import ast
 import io
 import re
 import tokenize
@@ -113,3 +114,32 @@ def test_the_numbers_fit_each_other():
         range(2, 10)
     )
     assert geometry.order_of_kb(3) == geometry.order_of_kb(0) == geometry.order_of_kb(12) == -1
+
+
+#: The loops that every access goes through: what they take does not change while they run, and a tuple costs a load at each use.
+HOTTEST = {
+    ("replay/lane.py", "_settled_through"),
+    ("replay/lane.py", "accesses_through"),
+    ("replay/touch.py", "mark"),
+}
+MOST_PARAMETERS = 8
+
+
+def _crowded(tree: ast.AST):
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        a = node.args
+        named = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]
+        if len([each for each in named if each.arg not in ("self", "cls")]) > MOST_PARAMETERS:
+            yield node.name
+
+
+def test_functions_have_at_most_eight_parameters():
+    found = {
+        (str(path.relative_to(SOURCE)), name)
+        for path in SOURCE.rglob("*.py")
+        if path.relative_to(SOURCE).parts[0] != "cli"
+        for name in _crowded(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert found == HOTTEST

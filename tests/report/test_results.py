@@ -15,7 +15,7 @@ from secondsight.report.answer import best_within
 from secondsight.report.charts import _printer, write_svg
 from secondsight.report.metrics import METRICS, SHOWN, text
 from secondsight.report.schema import finite, pack
-from secondsight.report.svg import Line, changes, chart, thin, ticks
+from secondsight.report.svg import Axis, Line, changes, chart, thin, ticks
 from secondsight.report.table import by_pass, records, sensitivity
 from secondsight.report.verdicts import VERDICTS, rule
 from support.results import results
@@ -172,4 +172,4 @@ def test_a_table_after_each_pass_and_one_for_each_knob():
 
 
 def test_a_chart_escapes_its_labels():
-    assert "<b>" not in chart([Line('<b>&"', [(0, 1), (1, 2)], 0)], x_title="<b>", y_title="y")
+    assert "<b>" not in chart([Line('<b>&"', [(0, 1), (1, 2)], 0)], Axis("<b>"), Axis("y"))

@@ -34,7 +34,7 @@ from pathlib import Path
 from secondsight.errors import InputError, SecondSightError
 from secondsight.geometry import PMD_SHIFT
 from secondsight.lab import bzimage
-from secondsight.lab.machine import Launch, Machine
+from secondsight.lab.machine import Launch, Limits, Machine
 
 __all__ = ["MACHINES", "Bochs", "boot_page", "boot_sector", "flat", "image"]
 
@@ -195,8 +195,7 @@ MACHINES = [
         cpu="corei7_haswell_4770",
         modules={"kvm-intel": "ept=1 eptad=1", "brd": "rd_nr=2 rd_size=524288"},
         check={"/sys/module/kvm_intel/parameters/ept": "Y", "/sys/module/kvm_intel/parameters/eptad": "Y"},
-        slow=10.0,
-        most_mib=_MOST_MIB,
+        limits=Limits(slow=10.0, most_mib=_MOST_MIB),
         append=APPEND,
     ),
     Machine(
@@ -206,8 +205,7 @@ MACHINES = [
         cpu="corei7_haswell_4770",
         modules={"kvm-intel": "ept=1 eptad=0", "brd": "rd_nr=2 rd_size=524288"},
         check={"/sys/module/kvm_intel/parameters/ept": "Y", "/sys/module/kvm_intel/parameters/eptad": "N"},
-        slow=10.0,
-        most_mib=_MOST_MIB,
+        limits=Limits(slow=10.0, most_mib=_MOST_MIB),
         append=APPEND,
     ),
 ]

@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from secondsight.errors import MissingPart
 from secondsight.lab import initramfs
@@ -100,22 +100,28 @@ class Emulator(Protocol):
         """The command that boots *launch*; may write files of its own into ``launch.folder``."""
 
 
+class Limits(NamedTuple):
+    """What an emulator cannot do: *slow* is how many times slower than QEMU it boots, *most_mib* the most memory it can have."""
+
+    slow: float = 1.0
+    most_mib: int = 1 << 20
+
+
 class Machine:
     """An emulator, a CPU and the parameters that give KVM one kind of secondary MMU.
 
     *name* is what ``--mmu`` says; *about* one line for people; *modules* maps each module to load,
     dependencies left out, to its parameters; *check* maps files of the guest's sysfs to what they must hold,
-    so that a kernel which ignores a parameter cannot pass for another machine; *slow* is how many times
-    slower than QEMU it boots, *most_mib* the most memory it can have.
+    so that a kernel which ignores a parameter cannot pass for another machine.
     """
 
     def __init__(
         self, name: str, about: str, emulator: Emulator, *, cpu: str, modules: Mapping[str, str],
-        check: Mapping[str, str], slow: float = 1.0, append: str = "", most_mib: int = 1 << 20,
+        check: Mapping[str, str], append: str = "", limits: Limits | None = None,
     ) -> None:  # fmt: skip
         self.name, self.about, self.emulator, self.cpu = name, about, emulator, cpu
-        self.modules, self.check, self.slow, self.append = dict(modules), dict(check), slow, append
-        self.most_mib = most_mib
+        self.modules, self.check, self.append = dict(modules), dict(check), append
+        self.slow, self.most_mib = limits or Limits()
 
     def ready(self) -> None:
         """Raise MissingPart when the emulator or a part of the guest's root is not installed."""

@@ -59,9 +59,12 @@ def _is_pinned(f, pinned, pfn):  # type: ignore[no-untyped-def]
 
 
 @native
-def _copy(f, r, parent, child, start, end, pinned, prot, copies):  # type: ignore[no-untyped-def]
-    """copy_page_range of one area, whose new pages get the rights *prot*; *copies* int64[pages] takes the pfn of what was copied."""
-    page = start
+def _copy(f, r, parent, child, area, pinned, prot, copies):  # type: ignore[no-untyped-def]
+    """copy_page_range of one *area* (first page, end), whose new pages get the rights *prot*.
+
+    *copies* int64[pages] takes the pfn of what was copied.
+    """
+    page, end = area
     while page < end:
         block = page >> PMD_ORDER
         pmd = parent.pmd[block]
@@ -125,7 +128,7 @@ def fork(mm: Mm, child_name: str) -> Mm:
             prot = PROT | DIRTY | (RW if vma.flags & Vm.WRITE else np.uint64(0))
             if not vma.flags & (Vm.READ | Vm.WRITE):
                 prot = (prot & ~(PRESENT | USER)) | PROTNONE
-            _copy(f, host.r, mm.arrays, child.arrays, vma.start, vma.end, pinned, prot, copies)
+            _copy(f, host.r, mm.arrays, child.arrays, (vma.start, vma.end), pinned, prot, copies)
     for page in np.flatnonzero(copies >= 0).tolist():
         value = host.content.get(mm.pfn(page))
         if value is None:

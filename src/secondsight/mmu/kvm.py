@@ -140,15 +140,11 @@ class Kvm(MmuNotifier):
                 spt.guest_access(
                     host.frames.arrays,
                     host.r,
-                    self.layout,
                     self.mm.arrays,
-                    table,
+                    spt.GuestTables(self.layout, table, mode),
                     pages,
                     write,
-                    start,
-                    notified,
-                    bool(self.mm.notifiers),
-                    mode,
+                    spt.Resumed(start, notified, bool(self.mm.notifiers)),
                 )
             )
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import PSE
-from secondsight.bits.spte import AD_TYPE_MASK, SAVED_BITS, SAVED_MASK, SAVED_SHIFT
+from secondsight.bits.spte import AD_TYPE_MASK, SAVED_BITS, SAVED_MASK, SAVED_SHIFT, SpteLayout
 from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER
 from secondsight.mm.gup import MISS, NOT_PERMITTED, NOTIFY, gup_fast, gup_slow
 from secondsight.mm.lru import mark_page_accessed
@@ -38,6 +38,22 @@ class SpteArrays(NamedTuple):
     spte: npt.NDArray[np.uint64]
     smd: npt.NDArray[np.uint64]
     first: int
+
+
+class GuestTables(NamedTuple):
+    """What a guest's accesses go through: the format of its SPTEs (``bits.spte.SpteLayout``), its table, and how that is filled."""
+
+    lay: SpteLayout
+    t: SpteArrays
+    mode: int
+
+
+class Resumed(NamedTuple):
+    """Where a run of accesses goes on: at index *start*, whose notifiers have run already if *notified*."""
+
+    start: int
+    notified: bool
+    has_notifiers: bool
 
 
 @native
@@ -167,8 +183,10 @@ def _prefetch_paged(f, r, lay, m, t, index):  # type: ignore[no-untyped-def]
 
 
 @native
-def guest_access(f, r, lay, m, t, pages, write, start, notified, has_notifiers, mode):  # type: ignore[no-untyped-def]
-    """Loads or stores by the guest of *pages* (numbers in the mm) from index *start* on; answers like ``cpu_access``."""
+def guest_access(f, r, m, guest, pages, write, resumed):  # type: ignore[no-untyped-def]
+    """Loads or stores by the guest of *pages* (numbers in the mm) from index *resumed.start* on; answers like ``cpu_access``."""
+    lay, t, mode = guest.lay, guest.t, guest.mode
+    start, notified, has_notifiers = resumed.start, resumed.notified, resumed.has_notifiers
     for i in range(start, len(pages)):
         page = pages[i]
         index = page - t.first

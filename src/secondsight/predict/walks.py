@@ -19,7 +19,7 @@ import numpy.typing as npt
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.predict.loops import profile_walks
 from secondsight.replay.events import Batch, Source
-from secondsight.replay.layout import Layout, columns
+from secondsight.replay.layout import Columns, Layout, columns
 from secondsight.replay.tlb import TlbConfig, empty
 from secondsight.trace.provenance import Provenance, Space
 
@@ -105,7 +105,7 @@ class Walking:
 
     def _look(self, batch: Batch, found: Layout) -> None:
         many, at = len(found.spaces) > 1, 0
-        told: tuple[npt.NDArray[Any], ...] | None = None
+        told: Columns | None = None
         while at < len(batch):
             place = 0 if self._whole else (self._at + at) % PERIOD
             if place >= WARM + COUNT:
@@ -121,12 +121,10 @@ class Walking:
             before = int(self._seen[0]), int(self._out[0].sum())
             address, kind, space, _ = told
             profile_walks(
-                *self._tlbs,
+                tuple(self._tlbs),
                 found.lookup,
                 many,
-                address[at:end],
-                kind[at:end],
-                space[at:end] if many else space,
+                Columns(address[at:end], kind[at:end], space[at:end] if many else space, told.counts),
                 counts,
                 self._out,
                 self._seen,

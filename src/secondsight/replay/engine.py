@@ -217,9 +217,10 @@ class Engine:
         """The accesses *start* to *stop* of *batch*, in chunks that grow as fewer of them need the verbs."""
         if start >= stop:
             return
-        address, kind, space, count, plain = lean_columns(batch, self._many)
+        columns, plain = lean_columns(batch, self._many)
+        address, kind, space, count = columns
         for lane in self.lanes.values():
-            lane.apply((address, kind, space, count), plain, start, stop)
+            lane.apply(columns, plain, start, stop)
         while start < stop and self.shared:
             end = min(stop, start + self._chunk)
             n = int(
@@ -229,7 +230,7 @@ class Engine:
                 )
             )  # fmt: skip
             if n:
-                self._verbs_of((address, kind, space, count), plain, self._out[:n], end)
+                self._verbs_of(columns, plain, self._out[:n], end)
             if n * 16 < end - start:
                 self._chunk = min(LARGEST, self._chunk * 2)
             elif n * 4 > end - start:

@@ -23,7 +23,7 @@ from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.mm.memory import GUEST_FAULTS, cpu_access, pfn_of
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
-from secondsight.mmu.spt import guest_access
+from secondsight.mmu.spt import GuestTables, Resumed, guest_access
 from secondsight.native import inlined, native
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay import touch
@@ -211,7 +211,9 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
             none, was_huge = m.pmd[block] == 0, (m.pmd[block] & PSE) != 0
             was = _guest_translation(lay, t, here, whole) if guest else translation(m, here)
             if guest:
-                done = guest_access(f, r, lay, m, t, one, write != 0, 0, False, has_notifiers, mode)
+                done = guest_access(
+                    f, r, m, GuestTables(lay, t, mode), one, write != 0, Resumed(0, False, has_notifiers)
+                )
             else:
                 done = cpu_access(f, r, m, one, write != 0, 0, False, has_notifiers)
             if done != 1:

@@ -39,6 +39,25 @@ MOST_LEAVES = 1 << 16
 _FEW = 4 << 10
 
 
+class Columns(NamedTuple):
+    """A batch's columns, as compiled code takes them; *space* is empty where there is only one."""
+
+    address: npt.NDArray[np.uint64]
+    kind: npt.NDArray[np.uint8]
+    space: npt.NDArray[np.uint16]
+    counts: npt.NDArray[np.uint32]
+
+
+class _Notes(NamedTuple):
+    """What the first reading notes: *seen* int64[leaves * 512], accesses of each block; *used* int64[1], leaves given out; *touched*
+    uint8[cells]; *origins* uint8[spaces, 32], which there are."""
+
+    seen: npt.NDArray[np.int64]
+    used: npt.NDArray[np.int64]
+    touched: npt.NDArray[np.uint8]
+    origins: npt.NDArray[np.uint8]
+
+
 class Lookup(NamedTuple):
     """Address to row, for compiled code: low, first int64[spaces]; directory uint32[...], 0: no leaf;
     leaves int32[leaves * 512], -1: no such block."""
@@ -110,11 +129,13 @@ def _touched_pages(touched, cells, first, end):  # type: ignore[no-untyped-def]
 
 
 @allocating
-def _discover(address, kind, space, count, plain, start, look, seen, used, touched, origins):  # type: ignore[no-untyped-def]
+def _discover(columns, plain, start, look, notes):  # type: ignore[no-untyped-def]
     """Note which pages are accessed (``touched``) and count the accesses of each block (``seen``), giving leaves out as GiBs appear.
 
     Returns len(address), or the index where another leaf is needed and there is none left. *plain*: one space, and every count 1.
     """
+    address, kind, space, count = columns.address, columns.kind, columns.space, columns.counts
+    seen, used, touched, origins = notes.seen, notes.used, notes.touched, notes.origins
     room = len(touched) >> CELL_SHIFT
     many = len(space) > 0
     first = np.uint64(look.first[0] - look.low[0])
@@ -169,9 +190,9 @@ def discover(source: Source) -> Layout:
     many = len(spaces) > 1
     for batch in source.batches(("address", "kind")):
         start, n = 0, len(batch)
-        args = lean_columns(batch, many)
+        read, plain = lean_columns(batch, many)
         while True:
-            start = int(_discover(*args, start, look, seen, used, touched, origins))
+            start = int(_discover(read, plain, start, look, _Notes(seen, used, touched, origins)))
             if start == n:
                 break
             if int(used[0]) >= MOST_LEAVES:
@@ -182,20 +203,17 @@ def discover(source: Source) -> Layout:
     return _compact(spaces, look, seen, touched, int(used[0]), origins, has_verbs, rows)
 
 
-Columns = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint32]]
-
-
 def columns(batch: Batch, many_spaces: bool) -> Columns:
     """address, kind, space, count of *batch*; ``space`` is empty where there is only one."""
     space = batch["space"] if many_spaces else _NO_SPACE
-    return batch["address"], batch["kind"], space, batch["count"]
+    return Columns(batch["address"], batch["kind"], space, batch["count"])
 
 
-def lean_columns(batch: Batch, many_spaces: bool) -> tuple[*Columns, bool]:
+def lean_columns(batch: Batch, many_spaces: bool) -> tuple[Columns, bool]:
     """:func:`columns`, and whether the batch is plain (one space, every count 1): its counts are then not decoded but left empty."""
     if many_spaces or batch.limits("count") != (1, 1):
-        return *columns(batch, many_spaces), False
-    return batch["address"], batch["kind"], _NO_SPACE, _NO_COUNT, True
+        return columns(batch, many_spaces), False
+    return Columns(batch["address"], batch["kind"], _NO_SPACE, _NO_COUNT), True
 
 
 _NO_SPACE = np.zeros(0, np.uint16)

@@ -183,8 +183,8 @@ class Run:
             part = space.rows
             low, high = np.searchsorted(rows, (part.start, part.stop))
             fold(
-                self.host.frames.arrays, space.lay, space.mm.arrays, space.table, state, self.found.cells, rows[low:high],
-                space.first_row, space.as_cpu, space.as_guest,
+                self.host.frames.arrays, space.mm.arrays, space.guest, state, self.found.cells, rows[low:high],
+                space.first_row, (space.as_cpu, space.as_guest),
             )  # fmt: skip
 
     def count(self, accesses: Ints, rows: Ints) -> None:

@@ -24,7 +24,7 @@ from secondsight.mm.profiles import profile
 from secondsight.mm.rules import Rules
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mmu.kvm import Kvm
-from secondsight.mmu.spt import TDP, SpteArrays
+from secondsight.mmu.spt import TDP, GuestTables, Resumed, SpteArrays
 from secondsight.policy.protocol import UNLIMITED, Faults, Policy
 from secondsight.replay.clock import configured
 from secondsight.replay.layout import HPAGE, Layout
@@ -90,6 +90,11 @@ class Space:
         """Its rows among those of all spaces."""
         return slice(self.first_row, self.first_row + self.mm.blocks)
 
+    @property
+    def guest(self) -> GuestTables:
+        """What its guest's accesses go through."""
+        return GuestTables(self.lay, self.table, self.mode)
+
     def access(self, pages: npt.NDArray[np.int64], how: npt.NDArray[np.uint8]) -> None:
         """The accesses *how* (H_ codes of ``touch``) to *pages* (of this space), in order, through the model's verbs."""
 
@@ -109,8 +114,8 @@ class Space:
         host = self.mm.host
         return int(
             access_runs(
-                host.frames.arrays, host.r, self.lay, self.mm.arrays, self.table, pages, how, start, notified,
-                bool(self.mm.notifiers), self.mode,
+                host.frames.arrays, host.r, self.mm.arrays, self.guest, pages, how,
+                Resumed(start, notified, bool(self.mm.notifiers)),
             )
         )  # fmt: skip
 

@@ -19,7 +19,7 @@ from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
 from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.mm.memory import cpu_access, pfn_of
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
-from secondsight.mmu.spt import _allowed, _touch, guest_access
+from secondsight.mmu.spt import Resumed, _allowed, _touch, guest_access
 from secondsight.native import allocating, inlined, native
 from secondsight.replay.ahead import AHEAD, prefetch
 from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, LEAF
@@ -122,25 +122,24 @@ def accesses_since(address, space, count, plain, at, end, look, place):  # type:
 
 
 @native
-def access_runs(f, r, lay, m, t, pages, how, start, notified, has_notifiers, mode):  # type: ignore[no-untyped-def]
+def access_runs(f, r, m, guest, pages, how, resumed):  # type: ignore[no-untyped-def]
     """The verbs ``cpu_access`` and ``guest_access`` over *pages* in order, each made as *how* (H_ codes) says.
 
     Answers like they do: len(pages), the index of a page whose notifiers must run first, or ``-1 - index`` of a forbidden one.
     """
-    i = start
+    i = resumed.start
     n = len(pages)
     while i < n:
         code = how[i]
         j = i + 1
         while j < n and how[j] == code:
             j += 1
-        told = notified and i == start
+        told = resumed.notified and i == resumed.start
         if code >= H_GUEST_READ:
-            done = guest_access(
-                f, r, lay, m, t, pages[:j], code == H_GUEST_WRITE, i, told, has_notifiers, mode
-            )
+            here = Resumed(i, told, resumed.has_notifiers)
+            done = guest_access(f, r, m, guest, pages[:j], code == H_GUEST_WRITE, here)
         else:
-            done = cpu_access(f, r, m, pages[:j], code == H_CPU_WRITE, i, told, has_notifiers)
+            done = cpu_access(f, r, m, pages[:j], code == H_CPU_WRITE, i, told, resumed.has_notifiers)
         if done != j:
             return done
         i = j
@@ -213,12 +212,16 @@ _NO_FRAME = np.uint64(1)
 
 
 @inlined
-def _fold(flags, table, first, huge, head, accessed, dirty, state, cell, shift):  # type: ignore[no-untyped-def]
+def _fold(flags, table, where, bits, state, cell, shift):  # type: ignore[no-untyped-def]
     """The noted touches of one block, bits *shift* (read) and the next (written) of 512 cells from *cell* on, into its small pages' entries
     ``table[first:]`` and, where they wrote, the flags of the pages behind (of a huge page from *head* on). Which touches there were.
 
+    *where*: first, huge, head; *bits*: an entry's accessed bit, and both for a store.
+
     Which pages were touched no processor can predict, so that is no branch; mostly nothing is new, and then nothing is stored.
     """
+    first, huge, head = where
+    accessed, dirty = bits
     some, new, zero = np.uint8(0), np.uint64(0), np.uint32(0)
     for i in range(np.uint64(HPAGE_PMD_NR)):
         noted = (state[cell + i] >> shift) & np.uint8(3)
@@ -247,7 +250,7 @@ def _fold_cpu(f, m, block, state, cell, shift):  # type: ignore[no-untyped-def]
     pmd = m.pmd[block]
     huge = (pmd & PSE) != 0
     first = np.uint64(block) << np.uint64(PMD_ORDER)
-    some = _fold(f.flags, m.pte, first, huge, np.uint64(pfn_of(pmd)), ACCESSED, DIRTY, state, cell, shift)
+    some = _fold(f.flags, m.pte, (first, huge, np.uint64(pfn_of(pmd))), (ACCESSED, DIRTY), state, cell, shift)
     if huge and some:
         m.pmd[block] = pmd | ACCESSED | (DIRTY if some & 2 else np.uint64(0))
 
@@ -260,24 +263,27 @@ def _fold_guest(f, lay, t, first_page, state, cell, shift):  # type: ignore[no-u
     large = (big & lay.present) != 0
     zero = np.uint64(0)
     some = _fold(
-        f.flags, t.spte, first, large, np.uint64(pfn_of(big)), _touch(lay, zero, False), _touch(lay, zero, True), state, cell, shift
+        f.flags, t.spte, (first, large, np.uint64(pfn_of(big))), (_touch(lay, zero, False), _touch(lay, zero, True)), state, cell, shift
     )  # fmt: skip
     if large and some:
         t.smd[first >> np.uint64(PMD_ORDER)] = _touch(lay, big, some & 2)
 
 
 @native
-def fold(f, lay, m, t, state, cells, rows, first_row, as_cpu, as_guest):  # type: ignore[no-untyped-def]
-    """Set the bits that the noted touches of *rows* (all spaces' numbering) would have set; the space begins at *first_row*."""
+def fold(f, m, guest, state, cells, rows, first_row, ways):  # type: ignore[no-untyped-def]
+    """Set the bits that the noted touches of *rows* (all spaces' numbering) would have set; the space begins at *first_row*.
+
+    *ways*: what the trace's CPU and guest accesses are here, as of :func:`settled_bits`.
+    """
     for row in rows:
         block = row - first_row
         cell = np.uint64(cells[row])
         for origin in range(2):
-            kind = as_guest if origin else as_cpu
+            kind = ways[1] if origin else ways[0]
             if kind == 0:
                 _fold_cpu(f, m, block, state, cell, np.uint8(2 * origin))
             elif kind == 1:
-                _fold_guest(f, lay, t, block * HPAGE_PMD_NR, state, cell, np.uint8(2 * origin))
+                _fold_guest(f, guest.lay, guest.t, block * HPAGE_PMD_NR, state, cell, np.uint8(2 * origin))
 
 
 @native

@@ -15,7 +15,7 @@ from typing import Literal
 from secondsight.errors import UsageError
 from secondsight.report.metrics import METRICS, SENSITIVE, text
 from secondsight.report.schema import Packed, Results, Row
-from secondsight.report.svg import Line, chart, swatch
+from secondsight.report.svg import Axis, Line, chart, swatch
 from secondsight.report.table import whole
 
 Form = Literal["count", "share", "bytes", "seconds", "index", "number", "rate"]
@@ -52,8 +52,8 @@ class Figure:
     def svg(self, *, standalone: bool = False) -> str:
         """The chart; *standalone*: with title, legend and colours of its own."""
         return chart(
-            self.lines, x_title=self.x_title, y_title=self.y_title, x_text=_printer(self.x), y_text=_printer(self.y), y_max=self.y_max,
-            y_unit=self._unit(), standalone=self.title if standalone else "", marks=self.marks,
+            self.lines, Axis(self.x_title, _printer(self.x)), Axis(self.y_title, _printer(self.y), self.y_max, self._unit()),
+            standalone=self.title if standalone else "", marks=self.marks,
         )  # fmt: skip
 
     def _unit(self) -> float:

@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 80, 18, 12, 44
@@ -56,28 +57,38 @@ def changes(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return kept if kept[-1:] == list(points[-1:]) else [*kept, points[-1]]
 
 
+def _plain(value: float) -> str:
+    return f"{value:g}"
+
+
+class Axis(NamedTuple):
+    """*title*; *text* prints a value; *most*: where it ends (None: at the last point); *unit*: what a round number is counted in (2**20:
+    ticks at whole MiB)."""
+
+    title: str
+    text: Callable[[float], str] = _plain
+    most: float | None = None
+    unit: float = 1.0
+
+
 def chart(
     lines: Sequence[Line],
+    across: Axis,
+    up: Axis,
     *,
-    x_title: str,
-    y_title: str,
-    x_text: Callable[[float], str] = lambda v: f"{v:g}",
-    y_text: Callable[[float], str] = lambda v: f"{v:g}",
-    y_max: float | None = None,
-    y_unit: float = 1.0,
     standalone: str = "",
     marks: Sequence[tuple[float, str]] = (),
 ) -> str:
     """The chart as SVG.
 
-    *y_unit*: what a round number is counted in (2**20: ticks at whole MiB). *standalone*: the title of a chart that stands in a file
+    *across*, *up*: x and y, of which y begins at 0. *standalone*: the title of a chart that stands in a file
     of its own, with its own colours and a legend; else the page's style applies. *marks*: (x, name) of moments to draw a line at.
     """
     lines = [replace(line, points=thin(changes(line.points) if line.step else line.points)) for line in lines]
     points = [p for line in lines for p in line.points]
     x_low, x_high = min((p[0] for p in points), default=0.0), max((p[0] for p in points), default=1.0)
     x_low = 0.0 if x_low >= 0 else x_low
-    y_high = y_max or max((p[1] for p in points), default=1.0) or 1.0
+    y_high = up.most or max((p[1] for p in points), default=1.0) or 1.0
     x_high = x_high if x_high > x_low else x_low + 1
 
     def x_at(value: float) -> float:
@@ -105,7 +116,7 @@ def chart(
     above, below = (26, 18 * -(-len(lines) // abreast) + 8) if standalone else (0, 0)
     out = [
         f'<svg class="chart" viewBox="0 {-above} {WIDTH} {HEIGHT + above + below}" role="img" '
-        f'aria-label="{html.escape(y_title)} against {html.escape(x_title)}" '
+        f'aria-label="{html.escape(up.title)} against {html.escape(across.title)}" '
         f'xmlns="http://www.w3.org/2000/svg"{attribute}>'
     ]
     if standalone:
@@ -115,26 +126,26 @@ def chart(
         out.append(
             f'<text class="title" x="8" y="-8" font-weight="bold" font-size="14">{html.escape(standalone)}</text>'
         )
-    for value in (y_unit * tick for tick in ticks(0, y_high / y_unit)):
+    for value in (up.unit * tick for tick in ticks(0, y_high / up.unit)):
         y = y_at(value)
         out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         out.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{html.escape(y_text(value))}</text>'
+            f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{html.escape(up.text(value))}</text>'
         )
     for value in ticks(x_low, x_high):
         x = x_at(value)
         out.append(
-            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{html.escape(x_text(value))}</text>'
+            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{html.escape(across.text(value))}</text>'
         )
     out.append(
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>'
     )
     out.append(
-        f'<text class="title" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{html.escape(x_title)}</text>'
+        f'<text class="title" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{html.escape(across.title)}</text>'
     )
     out.append(
         f'<text class="title" x="14" y="{(TOP + HEIGHT - BOTTOM) / 2}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {(TOP + HEIGHT - BOTTOM) / 2})">{html.escape(y_title)}</text>'
+        f'transform="rotate(-90 14 {(TOP + HEIGHT - BOTTOM) / 2})">{html.escape(up.title)}</text>'
     )
     for value, name in marks:
         if x_low <= value <= x_high:

@@ -295,7 +295,7 @@ class Runner:
             kvm = self.kvm.get(name)
             self.states.append(
                 states.page_state(
-                    self.step, name, at=at, pass_=pass_, pmd=a.pmd, table=table,
+                    states.When(self.step, at, pass_), name, pmd=a.pmd, table=table,
                     flags=_kpf(f, pfns), mapcount=_mapcounts(f, pfns), sptes=None if kvm is None else _sptes(kvm),
                 )
             )  # fmt: skip

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -79,8 +79,16 @@ def spte_texts(
     return [",".join(sorted(w)) for w in words]
 
 
+class When(NamedTuple):
+    """When pages are looked at: in which *step* of the scenario, and at which side of its pass number *pass_* (0: at none)."""
+
+    step: int
+    at: Literal["observe", "before", "after"]
+    pass_: int
+
+
 def page_state(
-    step: int, space: str, *, at: Literal["observe", "before", "after"], pass_: int,
+    when: When, space: str, *,
     pmd: U64, table: U64, flags: npt.NDArray[np.uint32], mapcount: npt.NDArray[np.int32], sptes: list[str] | None,
 ) -> PageState:  # fmt: skip
     """Write one space down. *pmd* uint64[B], *table* uint64[B, 512]; *flags* and *mapcount* [B * 512], asked for
@@ -92,12 +100,12 @@ def page_state(
     shown = np.where(present, flags & pageflags.COMPARED, np.uint32(0))
     counts = np.where(present, mapcount, np.int32(0))
     return PageState(
-        step=step,
+        step=when.step,
         space=space,
         pte=runs(pte_texts(entries, huge)),
         flags=runs([int(x) for x in shown.tolist()]),
         mapcount=runs([int(x) for x in counts.tolist()]),
         spte={} if sptes is None else {"kvm": runs(sptes)},
-        at=at,
-        pass_=pass_,
+        at=when.at,
+        pass_=when.pass_,
     )

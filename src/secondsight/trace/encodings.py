@@ -13,7 +13,7 @@ What does not add up returns False: the caller leaves it to pyarrow, which has t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -61,22 +61,29 @@ def _zigzag(value: np.uint64) -> np.uint64:
     return value >> np.uint64(1) ^ (np.uint64(0) - (value & np.uint64(1)))
 
 
+class _ByteValues(NamedTuple):
+    """What each byte stands for: *table* [256, 8] its values, *words* the same by eight bytes at once; *strange*: one of them is none."""
+
+    table: NDArray[Any]
+    words: NDArray[np.uint64]
+    strange: NDArray[np.bool_]
+
+
 @merged
 def _spread(
     data: Bytes,
     at: int,
     size: int,
-    table: NDArray[Any],
-    words: NDArray[np.uint64],
-    strange: NDArray[np.bool_],
+    values: _ByteValues,
     per_byte: int,
     out: NDArray[Any],
     n: int,
 ) -> bool:
-    """*size* bytes of *data* from *at* on through *table* into *per_byte* values each of *out* from *n* on; whether any is *strange*.
+    """*size* bytes of *data* from *at* on through *values* into *per_byte* of them each of *out* from *n* on; whether any is strange.
 
     A run has 63 bytes, as pyarrow writes them: to slice the arrays for each, and to call this, would take longer than the run.
     """
+    table, words, strange = values.table, values.words, values.strange
     unknown = False
     from_, to = np.uint64(at), np.uint64(n)
     if out.itemsize == 1:
@@ -128,7 +135,7 @@ def unpack(data: Bytes, width: int, values: NDArray[Any], known: int, out: NDArr
             index = np.uint64(entry) >> np.uint64(j * width) & mask
             table[entry, j] = values[index]
             strange[entry] |= index >= np.uint64(known)
-    words = table.reshape(-1).view(np.uint64)
+    of_byte = _ByteValues(table, table.reshape(-1).view(np.uint64), strange)
     wide = 8 if out.itemsize == 1 else per_byte  # values that are written at once
     while n < out.size:
         head, at = _varint(data, at)
@@ -155,7 +162,7 @@ def unpack(data: Bytes, width: int, values: NDArray[Any], known: int, out: NDArr
             return False
         if per_byte and out.size - n >= wide:
             whole = min(length * width, (out.size - n - wide) // per_byte + 1)
-            unknown |= _spread(data, at, whole, table, words, strange, per_byte, out, n)
+            unknown |= _spread(data, at, whole, of_byte, per_byte, out, n)
             n += whole * per_byte
             at += whole
         elif not per_byte:

@@ -26,7 +26,7 @@ from secondsight.trace.damo import Region, append_region
 from secondsight.trace.intake import Intake
 from secondsight.trace.procfs import ProcfsLooker, Sighting, Target, soft_dirty_works
 from secondsight.trace.provenance import Clock, Provenance
-from secondsight.trace.writer import Profile, Recording
+from secondsight.trace.writer import Recording
 
 CLOCK: Final = "monotonic time since the recording began; each row carries the time of the look that saw it"
 UNSEEN: Final = ["accesses between two looks beyond the fact that there were any", "page walks"]
@@ -80,7 +80,6 @@ def record_pid(
     duration: float | None = None,
     clear: bool = False,
     channels: Channels | None = None,
-    profile: Profile = "compact",
     report: Report | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Provenance:
@@ -106,7 +105,7 @@ def record_pid(
             source="record-pid", clock=Clock(meaning=CLOCK), unseen=[*UNSEEN, *looker.unseen(), *more.unseen],
             quantum=int(interval * 1e9), notes=heads,
         )  # fmt: skip
-        with Recording(Path(path), start, profile=profile) as recording:
+        with Recording(Path(path), start) as recording:
             for head in heads:
                 say(head)
             intake = Intake(recording, int(interval * 1e9))

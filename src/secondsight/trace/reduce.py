@@ -15,7 +15,7 @@ A verb ends the quantum early, so that no access moves across it. So does a quan
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,24 +53,28 @@ def _slot(
         at = (at + 1) & (slots.size - 1)
 
 
+class _Rows(NamedTuple):
+    """A trace's columns, in their order."""
+
+    time: NDArray[np.uint64]
+    space: NDArray[np.uint16]
+    address: NDArray[np.uint64]
+    kind: NDArray[np.uint8]
+    counts: NDArray[np.uint32]
+
+
 @allocating
 def _push(
     start: int,
     quantum: int,
-    time: NDArray[np.uint64],
-    space: NDArray[np.uint16],
-    address: NDArray[np.uint64],
-    kind: NDArray[np.uint8],
-    count: NDArray[np.uint32],
-    r_time: NDArray[np.uint64],
-    r_space: NDArray[np.uint16],
-    r_address: NDArray[np.uint64],
-    r_kind: NDArray[np.uint8],
-    r_count: NDArray[np.uint32],
+    given: _Rows,
+    rows: _Rows,
     slots: NDArray[np.uint64],
     state: NDArray[np.int64],
 ) -> int:
-    """Take input rows from *start* on, until the held rows are full or the input ends; returns where it stopped."""
+    """Take the rows *given* from *start* on into the held *rows*, until those are full or the input ends; returns where it stopped."""
+    time, space, address, kind, count = given.time, given.space, given.address, given.kind, given.counts
+    r_time, r_space, r_address, r_kind, r_count = rows.time, rows.space, rows.address, rows.kind, rows.counts
     held, opened, present, epoch = state[0], state[1], state[2], state[3]
     capacity = r_time.size
     i = start
@@ -167,8 +171,8 @@ class Reducer:
         ]
         done = 0
         while done < t.size:
-            arrays = (*columns, *self._rows.values(), self._slots, self._state)
-            done = _push(done, self.quantum, *arrays)
+            held_rows = _Rows(*self._rows.values())
+            done = _push(done, self.quantum, _Rows(*columns), held_rows, self._slots, self._state)
             if done < t.size:
                 self._make_room()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 import numpy as np
@@ -37,34 +37,43 @@ from secondsight.whatif.hot import Counting, hot_pages
 from secondsight.whatif.predicted import Asked, predicting
 
 
+class Setting(TypedDict, total=False):
+    """How a trace is replayed, whatever is compared. config: the host, where a combination has none of its own; time_scale: ns of
+    khugepaged's clock for one of the trace's; backing, fill: as a ``Subject``'s; tlb: model a TLB, which figures of misses, walks and
+    overhead need; costs: prices; predict: predict run times where the trace carries them, a note says why not; command: for the
+    provenance."""
+
+    config: HostConfig
+    time_scale: float
+    backing: Backing
+    fill: bool | None
+    tlb: TlbConfig | None
+    costs: CostModel | None
+    predict: Asked | None
+    command: str
+
+
 def compare(
     trace: Source | str | os.PathLike[str],
     policies: Sequence[PolicyLike] = ("khugepaged",),
     rules: Sequence[str | Rules] = ("7.2",),
     *,
-    config: HostConfig = HOST,
-    time_scale: float = 1.0,
-    backing: Backing = "trace",
-    fill: bool | None = None,
     budget: int | str | None = None,
-    tlb: TlbConfig | None = None,
     vary: Range | Sequence[Range] = (),
-    costs: CostModel | None = None,
-    predict: Asked | None = None,
     channels: bool = True,
     progress: Progress | None = None,
-    command: str = "",
+    **told: Unpack[Setting],
 ) -> Results:
     """Replay *trace* under every combination and say what each would bring and cost.
 
     :param policies: names with options (``hawkeye,alpha=0.4``), or callables that make a policy (a class will do).
     :param budget: blocks that may become huge in the run: a number, or a share of the footprint (``"25%"``).
-    :param tlb: model a TLB: figures of misses, walks and overhead need one.
+    :param told: :class:`Setting`, by name.
     :param vary: run everything again for each value of a knob, one knob at a time, for the sensitivity curves.
-    :param predict: predict run times where the trace carries them; a note says why not.
     :param channels: keep what each channel said over time, for the map; without, the results are small.
     :raises UsageError: what is asked for does not exist or makes no sense; :raises InputError: the trace is damaged.
     """
+    config, time_scale = told.get("config", HOST), told.get("time_scale", 1.0)
     chosen = combinations(policies, rules, config, budget)
     ranges = [vary] if isinstance(vary, Range) else list(vary)
     # Found out before anything is read.
@@ -75,14 +84,11 @@ def compare(
     name = Path(trace).name if isinstance(trace, (str, os.PathLike)) else "events in memory"
     again = sum(map(bool, changed.values()))
     results, facts = run(
-        source, chosen, name=name, config=config, time_scale=time_scale, backing=backing, fill=fill, tlb=tlb,
-        costs=costs, predict=predict, channels=channels, progress=_part(progress, 0, 1 + again), command=command,
-    )  # fmt: skip
+        source, chosen, name=name, channels=channels, progress=_part(progress, 0, 1 + again), **told
+    )
     curves: dict[str, Sensitivity] = {}
     for turn, (knob, combos) in enumerate(changed.items(), 1):
-        engine = Engine(
-            source, _subjects(source, combos, backing, fill, tlb), scale_of(time_scale), channels=False
-        )
+        engine = Engine(source, _subjects(source, combos, told), scale_of(time_scale), channels=False)
         engine.run(_part(progress, turn, 1 + again))
         curves[knob] = _sensitivity(knob, combos, engine, facts)
     return msgspec.structs.replace(results, sensitivity=curves) if curves else results
@@ -93,34 +99,39 @@ def run(
     chosen: Sequence[Combination],
     *,
     name: str,
-    config: HostConfig = HOST,
-    time_scale: float = 1.0,
-    backing: Backing = "trace",
-    fill: bool | None = None,
-    tlb: TlbConfig | None = None,
-    costs: CostModel | None = None,
-    predict: Asked | None = None,
     channels: bool = True,
     progress: Progress | None = None,
-    command: str = "",
+    **told: Unpack[Setting],
 ) -> tuple[Results, convert.Facts]:
-    """Replay *source* under *chosen*, each with its own host and budget, in one reading; *config* and *name* are for the provenance."""
-    prices = costs or CostModel()
-    subjects = _subjects(source, chosen, backing, fill, tlb)
+    """Replay *source* under *chosen*, each with its own host and budget, in one reading; the config of *told* and *name* are for the
+    provenance."""
+    config, time_scale, tlb = told.get("config", HOST), told.get("time_scale", 1.0), told.get("tlb")
+    prices = told.get("costs") or CostModel()
+    subjects = _subjects(source, chosen, told)
     floor = next((i for i, c in enumerate(chosen) if c.policy == "never"), None)
     if tlb is not None and floor is None:
         # Misses with every page small are what the policies are measured by.
-        common: dict[str, Any] = {"backing": backing, "fill": fill, "tlb": tlb}
+        common: dict[str, Any] = {
+            "backing": told.get("backing", "trace"),
+            "fill": told.get("fill"),
+            "tlb": tlb,
+        }
         subjects.append(
             Subject("floor", chosen[0].rules, config=config, policy=lambda: make("never"), **common)
         )
         floor = len(chosen)
-    times = predicting(predict, source, chosen, config, backing)
+    backing = told.get("backing", "trace")
+    times = predicting(told.get("predict"), source, chosen, config, backing)
     if times.extra is not None:
         times.today = len(subjects)
         subjects.append(
             Subject(
-                "today", times.extra.rules, config=config, policy=times.extra.make, backing=backing, fill=fill
+                "today",
+                times.extra.rules,
+                config=config,
+                policy=times.extra.make,
+                backing=backing,
+                fill=told.get("fill"),
             )
         )
     counting = Counting(times.reads)
@@ -148,7 +159,14 @@ def run(
         title=f"SecondSight: {name}",
         answer=answer(rows, bound),
         provenance=_provenance(
-            engine, name, time_scale, config, prices, command, chosen, times.notes if predict else []
+            engine,
+            name,
+            time_scale,
+            config,
+            prices,
+            told.get("command", ""),
+            chosen,
+            times.notes if told.get("predict") else [],
         ),
         metrics=list(METRICS.values()),
         spaces=[space.name for space in engine.found.spaces],
@@ -168,10 +186,9 @@ def run(
 def _subjects(
     source: Source,
     chosen: Sequence[Combination],
-    backing: Backing,
-    fill: bool | None,
-    tlb: TlbConfig | None,
+    told: Setting,
 ) -> list[Subject]:
+    backing, fill, tlb = told.get("backing", "trace"), told.get("fill"), told.get("tlb")
     footprint: int | None = None
     out = []
     for one in chosen:

@@ -23,7 +23,9 @@ HOT_SHARE = 0.9
 
 
 @allocating
-def _count(address, kind, space, count, many, low, first, directory, leaves, out):  # type: ignore[no-untyped-def]
+def _count(columns, many, look, out):  # type: ignore[no-untyped-def]
+    address, kind, space, count = columns.address, columns.kind, columns.space, columns.counts
+    low, first, directory, leaves = look.low, look.first, look.directory, look.leaves
     s = 0
     for i in range(len(address)):
         if kind[i] >= FIRST_VERB:
@@ -69,7 +71,7 @@ class Counting:
         many = len(self.source.spaces) > 1
         for batch in self.source.batches(columns_, rows):
             if self._lookup is not None:
-                _count(*columns(batch, many), many, *self._lookup, self.pages)
+                _count(columns(batch, many), many, self._lookup, self.pages)
             yield batch
 
 

@@ -19,7 +19,7 @@ from secondsight.lab.agent.events import TraceError
 from secondsight.lab.agent.worker import PM_PRESENT, pagemap
 from secondsight.scenario import pages as pagetext
 from secondsight.scenario.results import PageState
-from secondsight.scenario.states import page_state, per_page, spte_texts
+from secondsight.scenario.states import When, page_state, per_page, spte_texts
 
 __all__ = ["Eyes", "View", "ksm_pages"]
 
@@ -64,7 +64,7 @@ class View:
     ) -> PageState:
         """As the record that a run answers."""
         return page_state(
-            step, space, at=at, pass_=number, pmd=self.pmd, table=self.table, flags=self.flags, mapcount=self.mapcount,
+            When(step, at, number), space, pmd=self.pmd, table=self.table, flags=self.flags, mapcount=self.mapcount,
             sptes=self.sptes,
         )  # fmt: skip
 
