@@ -80,6 +80,48 @@ def test_a_row_and_a_channel_are_chosen(opened):
     assert "recorded no verdicts" in text(opened, "#history")
 
 
+def test_refused_attempts_are_drawn_and_told(opened):
+    opened.run(
+        "(async () => { const s = document.querySelector('#rowpick'); s.value = '1'; await s.onchange(); })()"
+    )
+    opened.click(*place(opened, "#channels button[data-key='refused']"))
+    assert "33 refused" in text(opened, "#key")
+    heads = [cell.strip() for cell in text(opened, "#history thead").split("\t")]
+    assert heads[-3:-1] == ["size", "refused"]
+    assert "64 KiB" in text(opened, "#history tbody")
+    # A row that refused nothing, or was not asked, has no such picture.
+    opened.click(*place(opened, "tr[data-row='4'] td"))
+    opened.until("document.querySelector('#rowpick').value === '4'")
+    assert opened.run("document.querySelector('#channels button[data-key=refused]').disabled") is True
+    assert "512 young" in text(opened, "#key")
+
+
+@pytest.mark.parametrize("width", [480, 1200])
+def test_nothing_is_wider_than_the_window(opened, width):
+    opened.call(
+        "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+    )
+    opened.until(f"innerWidth === {width}")
+    assert opened.run("document.documentElement.scrollWidth") <= width
+
+
+def test_a_page_of_before_orders_works(tmp_path):
+    from pathlib import Path
+
+    from secondsight.report import decode
+
+    old = Path(__file__).with_name("results-before-orders.json")
+    write(decode(old.read_bytes(), str(old)), tmp_path / "old.html")
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open(tmp_path / "old.html")
+        assert browser.complaints == []
+        assert browser.run("document.querySelector('#channels button[data-key=refused]')") is None
+        assert "lack_referenced_page" in text(browser, "#history")
+    finally:
+        browser.close()
+
+
 def test_a_heading_sorts(opened):
     column = "[...document.querySelectorAll('tbody tr')].map(r => Number(r.cells[3].dataset.v)).slice(0, 6)"
     opened.click(*place(opened, "th:nth-child(4) button"))

@@ -216,6 +216,11 @@ class Plain:
             self.n["scanned"] += min(int(found.stopped[i]) + 1, 512)
         asks = self.host.rules.referenced_needed and bool(visit.mm.notifiers)
         self.n["asked"] += asks * int(found.asked[i])
+        for attempt in visit.attempts:
+            if attempt.status != ScanResult.SUCCEED:
+                self.n["refused"] += 1
+                self.n["allocated"] += attempt.status != ScanResult.ALLOC_HUGE_PAGE_FAIL
+                self.n["invalidated"] += attempt.isolate is not None
         if not visit.isolates:
             return
         self.n["asked"] += asks * sum(int(isolate.asked[0]) for isolate in visit.isolates)
@@ -348,7 +353,15 @@ class Plain:
         return out
 
 
-NAMES = {"collapses": "collapses", "wasted_passes": "wasted", "splits": "splits", "pages_scanned": "scanned"}
+NAMES = {
+    "collapses": "collapses",
+    "wasted_passes": "wasted",
+    "refused_collapses": "refused",
+    "refused_allocations": "allocated",
+    "refused_invalidations": "invalidated",
+    "splits": "splits",
+    "pages_scanned": "scanned",
+}
 TRANSLATION = [
     *("walk_refs_native", "walk_refs_nested", "overhead_native", "overhead_nested", "precision_misses", "recall_misses"),
 ]  # fmt: skip

@@ -250,7 +250,7 @@ def _write(
 def _print(results: Results, everything: bool, passes: bool) -> None:
     from rich.console import Console
 
-    from secondsight.report.table import by_pass, sensitivity, terminal
+    from secondsight.report.table import attempts, by_pass, sensitivity, terminal
 
     wide = Console()
     # A pipe has no width of its own: lines are not folded there.
@@ -260,7 +260,8 @@ def _print(results: Results, everything: bool, passes: bool) -> None:
     )
     console.print()
     console.print(terminal(results, everything=everything))
-    for table in [*(by_pass(results) if passes else []), *sensitivity(results)]:
+    tried = attempts(results)
+    for table in [*([tried] if tried else []), *(by_pass(results) if passes else []), *sensitivity(results)]:
         console.print()
         console.print(table)
     for note in results.provenance.notes:

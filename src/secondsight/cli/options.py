@@ -33,7 +33,10 @@ QmpOption = Annotated[
 # -- of a replay -----------------------------------------------------------------------------------------------------
 
 KnobOption = Annotated[
-    list[str] | None, typer.Option(help="khugepaged's sysfs files: pages_to_scan=4096; repeatable.")
+    list[str] | None,
+    typer.Option(
+        help="khugepaged's sysfs files: pages_to_scan=4096; a size's switch: hugepages-64kB=always; repeatable."
+    ),
 ]
 MmuOption = Annotated[str, typer.Option(help="What KVM uses: npt, shadow, ept, ept-noad.")]
 MglruOption = Annotated[bool, typer.Option(help="The host runs MGLRU.")]
@@ -49,21 +52,34 @@ def host(knobs: list[str], mmu: str, mglru: bool) -> HostConfig:
     import msgspec
 
     from secondsight.errors import UsageError
-    from secondsight.mm.config import HostConfig, Knobs, Mmu
+    from secondsight.geometry import ANON_ORDERS, kb_of_order
+    from secondsight.mm.config import HostConfig, Knobs, Mmu, SizeEnabled
     from secondsight.replay import HOST
 
     if mmu not in (known := get_args(Mmu)):
         raise UsageError(f"--mmu {mmu!r}: one of {', '.join(known)}")
     changes: dict[str, int] = {}
+    sizes: dict[str, str] = {}
+    known_sizes = [f"{kb_of_order(order)}kB" for order in ANON_ORDERS]
     for item in knobs:
         name, equals, value = item.partition("=")
+        size = name.removeprefix("hugepages-").removesuffix("/enabled")
+        if equals and name.startswith("hugepages-"):
+            if size not in known_sizes or value not in get_args(SizeEnabled):
+                raise UsageError(
+                    f"--knob {item!r}: write hugepages-SIZE=WORD, SIZE one of {', '.join(known_sizes)}, WORD one of "
+                    f"{', '.join(get_args(SizeEnabled))}"
+                )
+            sizes[size] = value
+            continue
         if not equals or name not in Knobs.__struct_fields__ or not (value.isascii() and value.isdigit()):
             raise UsageError(
-                f"--knob {item!r}: write NAME=NUMBER, one of {', '.join(Knobs.__struct_fields__)}"
+                f"--knob {item!r}: write NAME=NUMBER, one of {', '.join(Knobs.__struct_fields__)}; or hugepages-64kB=always"
             )
         changes[name] = int(value)
     told = msgspec.to_builtins(HOST) | {"mmu": mmu, "mglru": mglru}
     told["knobs"] |= changes
+    told["sizes"] = told.get("sizes", {}) | sizes
     try:
         return msgspec.convert(told, HostConfig)
     except msgspec.ValidationError as error:

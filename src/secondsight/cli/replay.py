@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secondsight.cli.options import KnobOption, MglruOption, MmuOption, Progress, host, stands_behind
-from secondsight.geometry import HPAGE_PMD_NR
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, kb_of_order
 from secondsight.terminal import markup
 from secondsight.words import several
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from rich.console import Console
 
     from secondsight.replay import Result, SubjectResult
@@ -171,6 +173,7 @@ def _rows(result: Result) -> list[tuple[str, str, list[float | None]]]:
         known("coverage", [t.coverage for t in totals]),
         known("bloat", each("bloat")),
         known("wasted_passes", each("wasted")),
+        *_attempts(totals, known),
         known("pages_scanned", each("pages_scanned")),
         known("notifier_calls", [sum(s.notifier_calls.values()) for s in subjects]),
     ]
@@ -184,6 +187,19 @@ def _rows(result: Result) -> list[tuple[str, str, list[float | None]]]:
         rows.append(("page walks", "count", each("walks")))
         rows.append(("walk references", "count", each("walk_references")))
     rows.append(("full scans", "count", [s.full_scans for s in subjects]))
+    return rows
+
+
+def _attempts(totals: Sequence[Any], known: Callable[[str, list[Any]], Any]) -> list[Any]:
+    """Refused collapses, and by size where smaller ones than a block were tried."""
+    orders = sorted({int(order) for t in totals for order in t.attempts}, reverse=True)
+    rows = [known("refused_collapses", [t.refused_collapses for t in totals])]
+    if orders and orders[-1] != PMD_ORDER:
+        for order in orders:
+            found = [t.attempts.get(str(order)) for t in totals]
+            size = f"{kb_of_order(order)} kB"
+            rows.append((f" {size}, begun", "count", [each.begun if each else 0 for each in found]))
+            rows.append((f" {size}, refused", "count", [each.refused if each else 0 for each in found]))
     return rows
 
 
@@ -239,6 +255,10 @@ def _panels(result: Result, index: int) -> list[Any]:
                 Panel(name.upper(), np.where(pages < 0, np.nan, pages / HPAGE_PMD_NR).astype(np.float32))
             )
     out.append(Panel("huge", np.array(channels.huge, np.float32).T))
+    if any(each.any() for each in channels.refused):
+        # As a share of the pages of a block, as all panels: 255 attempts are half of its pages.
+        refused = np.array(channels.refused, np.float32).T / HPAGE_PMD_NR
+        out.append(Panel("refused", np.minimum(refused, 1).astype(np.float32)))
     return out
 
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from secondsight.bits import pte as bits
 from secondsight.bits.swap import FAILING
 from secondsight.errors import UsageError
-from secondsight.geometry import HPAGE_PMD_NR, PMD_SHIFT
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, PMD_SHIFT
 from secondsight.live import eligible, reasons
 from secondsight.live.capture import Snapshot
 from secondsight.live.choose import choose
@@ -399,4 +399,9 @@ class _Selector:
             # What is not known to be unused counts as one page in use: a policy asks whether, not how much.
             young=np.where(used < 0, 1, used), walks=unknown, future=unknown, spaces=(self.snapshot.header.name,),
         )  # fmt: skip
-        return rows[np.asarray(self.policy.wake(look).promote, np.int64)]
+        decision = self.policy.wake(look)
+        if len(decision.order) and (np.asarray(decision.order) != PMD_ORDER).any():
+            raise UsageError(
+                f"policy {self.policy.name}: it asks for sizes below 2 MiB, and MADV_COLLAPSE makes 2 MiB pages alone"
+            )
+        return rows[np.asarray(decision.promote, np.int64)]

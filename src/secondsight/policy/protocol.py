@@ -72,14 +72,17 @@ def _none() -> Ints:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Rows of the Look: *promote* in order of preference (the host stops at the budget), *split* to be made small again.
+    """Rows of the Look: *promote* in order of preference (the host stops at the budget), *split* to be made small again. *order*: what size
+    each of *promote* is to get, 9 (2 MiB) where it is empty.
 
     To promote a populated block is to collapse it at once, as MADV_COLLAPSE does; one with nothing populated gets a huge page at its
-    first touch, whenever that comes, and its share of the budget is spent now.
+    first touch, whenever that comes, and its share of the budget is spent now. An order below 9 (2: 16 KiB … 8: 1 MiB) collapses each
+    aligned part of the block that holds a page, costs nothing of the budget, and does nothing to a block without any.
     """
 
     promote: Ints = field(default_factory=_none)
     split: Ints = field(default_factory=_none)
+    order: Ints = field(default_factory=_none)
 
 
 class Policy(Protocol):

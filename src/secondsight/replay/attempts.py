@@ -26,6 +26,16 @@ class AttemptCounts(msgspec.Struct, frozen=True):
     allocations: int
     invalidations: int
 
+    @property
+    def wasted_allocations(self) -> int:
+        """Folios that were allocated for attempts that made nothing."""
+        return self.allocations - (self.begun - self.refused)
+
+    @property
+    def wasted_invalidations(self) -> int:
+        """Ranges that the notifiers were told to drop for attempts that made nothing."""
+        return self.invalidations - (self.begun - self.refused)
+
 
 class AttemptColumns:
     """The same, counted by row and order as a replay goes on."""
@@ -42,6 +52,10 @@ class AttemptColumns:
             allocated = attempt.status not in (ScanResult.ALLOC_HUGE_PAGE_FAIL, ScanResult.CGROUP_CHARGE_FAIL)
             told = (True, attempt.status != ScanResult.SUCCEED, allocated, attempt.isolate is not None)
             self._counts[:, row, attempt.order] += told
+
+    def refused(self) -> npt.NDArray[np.int64]:
+        """Attempts of any order that were refused so far, int64[rows]."""
+        return np.asarray(self._counts[1].sum(axis=1))
 
     def of(self, rows: slice) -> dict[str, AttemptCounts]:
         """The counts of *rows* by order, written in figures; orders that were never tried are left out."""

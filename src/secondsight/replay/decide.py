@@ -1,7 +1,7 @@
 """A policy at work: what it is told at a wake-up, and how its decision is carried out through the model.
 
 Look (one row a block that may be huge) --> Policy.wake --> Decision --> split:    split_huge, never-written pages given back
-                                                                         promote:  populated: as MADV_COLLAPSE does
+                                                                         promote:  populated: as MADV_COLLAPSE does, at the order chosen
                                                                                    empty: its first touch maps a huge page
 """
 
@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import PSE
 from secondsight.errors import UsageError
+from secondsight.geometry import ANON_ORDERS, PMD_ORDER
 from secondsight.mm.host import Host
 from secondsight.mm.huge_memory import split_huge
 from secondsight.mm.khugepaged.attempt import Attempt, collapse_huge_page
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
-from secondsight.mm.khugepaged.scan import scan
+from secondsight.mm.khugepaged.scan import present_pages, scan
 from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.madvise import unmap
 from secondsight.mm.observe import of_model
@@ -102,6 +103,11 @@ def _decision(policy: Policy, told: Look) -> Decision:
             )
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(told):
             raise UsageError(f"{when}: {name} names rows outside 0 to {len(told) - 1}")
+    order = np.asarray(decision.order)
+    if len(order) and (order.shape != np.shape(decision.promote) or not np.isin(order, ANON_ORDERS).all()):
+        raise UsageError(
+            f"{when}: order must hold one of {ANON_ORDERS[0]} to {PMD_ORDER} for each of promote, or nothing"
+        )
     return decision
 
 
@@ -171,7 +177,13 @@ def _carry_out(run: Deciding, decision: Decision, told: Look, at: Ints) -> list[
             _give_back(run, space, block)
         changed.append(row)
     promised: dict[int, list[int]] = {}
-    wanted = decision.promote[~told.huge[decision.promote]]
+    small = ~told.huge[decision.promote]
+    wanted = decision.promote[small]
+    orders = decision.order[small] if len(decision.order) else np.full(len(wanted), PMD_ORDER)
+    if (orders != PMD_ORDER).any() and not run.host.rules.has_sizes:
+        raise UsageError(
+            f"{run.host.rules.title} has no folios below 2 MiB: the policy's orders take 6.8 or later"
+        )
     there = (told.populated[wanted] > 0) | (told.swapped[wanted] > 0)
     scans: dict[int, Scanned] = {}
     for i, row in enumerate(at[wanted].tolist()):
@@ -182,8 +194,9 @@ def _carry_out(run: Deciding, decision: Decision, told: Look, at: Ints) -> list[
         space, block = _where(run, row)
         if there[i]:
             # A row that is named again is looked at again.
-            _promote(run, space, block, scans.pop(row) if row in scans else _scan(run, np.array([row]))[row])
-        elif not space.mm.arrays.pmd[block]:
+            scanned = scans.pop(row) if row in scans else _scan(run, np.array([row]))[row]
+            _promote(run, space, block, scanned, int(orders[i]))
+        elif orders[i] == PMD_ORDER and not space.mm.arrays.pmd[block]:
             promised.setdefault(space.index, []).append(block)
     for index, blocks in promised.items():
         run.machine.promise(run.machine.at[index], np.array(blocks, np.int64))
@@ -204,15 +217,24 @@ def _scan(run: Deciding, rows: Ints) -> dict[int, Scanned]:
     return out
 
 
-def _promote(run: Deciding, space: Space, block: int, scanned: Scanned) -> None:
-    """MADV_COLLAPSE of one block: no limits, no referenced test, under any rules; what it answers is recorded as a visit."""
+def _promote(run: Deciding, space: Space, block: int, scanned: Scanned, order: int) -> None:
+    """MADV_COLLAPSE of one block, or of each part of *order* that holds a page: no limits, no referenced test, under any rules; what it
+    answers is recorded as a visit."""
     found, i, seen = scanned
     run.host.drain()
     status = ScanResult(int(found.code[i]))
     attempts: tuple[Attempt, ...] = ()
     if status == ScanResult.SUCCEED:
-        attempts = (collapse_huge_page(space.mm, block, khugepaged=False, unmapped=int(found.unmapped[i])),)
-        status = attempts[0].status
+        pages = present_pages(seen, i)
+        attempts = tuple(
+            collapse_huge_page(
+                space.mm, block, khugepaged=False, unmapped=int(found.unmapped[i]), order=order, offset=offset
+            )
+            for offset in range(0, HPAGE, 1 << order)
+            if order == PMD_ORDER or pages[offset : offset + (1 << order)].any()
+        )
+        made = any(attempt.status == ScanResult.SUCCEED for attempt in attempts)
+        status = ScanResult.SUCCEED if made else attempts[-1].status if attempts else ScanResult.FAIL
     run.visited(Visit(space.mm, block, status, found, i, attempts, seen))
 
 

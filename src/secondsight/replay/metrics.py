@@ -66,7 +66,8 @@ class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
     """One value a wake-up: time ns (khugepaged's clock), huge blocks and bloat bytes after it, accesses and those
-    in huge mappings before it; and so far: full scans of khugepaged, wasted passes, guest faults (which come before it)."""
+    in huge mappings before it; and so far: full scans of khugepaged, wasted passes, refused collapses of any order, guest faults (which
+    come before it)."""
 
     time: list[int]
     huge_blocks: list[int]
@@ -76,6 +77,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     full_scans: list[int]
     wasted: list[int]
     guest_faults: list[int]
+    refused: list[int] = []
 
 
 @dataclass(slots=True)
@@ -95,8 +97,9 @@ class Blocks:
 
 @dataclass(slots=True)
 class Visits:
-    """One value a visit of khugepaged: time ns, space, block number, scan and isolate code (:class:`Scan`; -1: not reached), and what
-    each look counted as referenced (-1)."""
+    """One value a visit of khugepaged: time ns, space, block number, scan and isolate code (:class:`Scan`; -1: not reached), what each look
+    counted as referenced (-1), the order of the largest collapse it made, or of the last it tried (-1: none), and how many attempts were
+    *refused*."""
 
     time: list[int] = field(default_factory=list)
     space: list[int] = field(default_factory=list)
@@ -105,6 +108,8 @@ class Visits:
     isolate: list[int] = field(default_factory=list)
     scan_referenced: list[int] = field(default_factory=list)
     isolate_referenced: list[int] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
 
     def columns(self) -> dict[str, npt.NDArray[np.int64]]:
         """The same as int64 columns by name."""
@@ -142,13 +147,14 @@ class SubjectData:
 @dataclass(slots=True)
 class Channels:
     """What each channel said at each wake-up, before khugepaged looked: int16[wakes, rows] pages young, -1 unknown;
-    huge bool[wakes, rows]."""
+    huge bool[wakes, rows]. refused int32[wakes, rows]: attempts of any order that were refused at the wake-up, after all that."""
 
     time: list[int]
     primary: list[npt.NDArray[np.int16]]
     referenced: list[npt.NDArray[np.int16]]
     secondary: list[npt.NDArray[np.int16]]
     huge: list[npt.NDArray[np.bool_]]
+    refused: list[npt.NDArray[np.int32]] = field(default_factory=list)
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,6 +71,7 @@ class Run:
         self.now = 0
         self.since = 0
         self._counted = (0, 0)
+        self._refused = np.zeros(found.rows, np.int64)
         self.at_last_wake = np.zeros(rows, np.int64)
         self._changed: list[int] = []
         self._collapsed: dict[int, int] = {}
@@ -244,6 +245,11 @@ class Run:
         self._counted = (total, in_huge)
         series.full_scans.append(self.host.khugepaged.full_scans)
         series.wasted.append(int(self.wasted.sum()))
+        refused = self.attempts.refused()
+        series.refused.append(int(refused.sum()))
+        if self.channels is not None:
+            self.channels.refused.append((refused - self._refused).astype(np.int32))
+            self._refused = refused
         series.guest_faults.append(sum(int(s.mm.arrays.n[GUEST_FAULTS]) for s in self.machine.spaces))
         alarm.time += alarm.interval
         return np.unique(np.array(self._changed, np.int64))
@@ -265,6 +271,9 @@ class Run:
         keep.scan_referenced.append(int(found.referenced[i]))
         keep.isolate.append(-1 if second is None else int(second.code[0]))
         keep.isolate_referenced.append(-1 if second is None else int(second.referenced[0]))
+        made = [each.order for each in visit.attempts if each.status == ScanResult.SUCCEED]
+        keep.order.append(max(made) if made else visit.attempts[-1].order if visit.attempts else -1)
+        keep.refused.append(len(visit.attempts) - len(made))
         self.visit_rows.append(row)
         self.last_answer[row] = int(visit.status) + (0 if second is None else SECOND)
         if code != _MAPPED:
@@ -300,6 +309,8 @@ class Run:
         keep.scan_referenced.extend(found.referenced[:n].tolist())
         keep.isolate.extend([-1] * n)
         keep.isolate_referenced.extend([-1] * n)
+        keep.order.extend([-1] * n)
+        keep.refused.extend([0] * n)
         self.visit_rows.extend(rows.tolist())
         self.last_answer[rows] = code
         small = code != _MAPPED

@@ -152,6 +152,10 @@ def _over_time(rows: Sequence[Row]) -> list[Figure]:
     if any(line.points[-1][1] for line in wasted):
         out.append(Figure("wasted", "Wasted passes over time", METRICS["wasted_passes"].definition, CLOCK, "wasted passes",
                           "seconds", "count", wasted))  # fmt: skip
+    refused = lines(lambda r: r.refused)
+    if any(r.refused is not None and r.refused != r.wasted for _, r in steps):
+        out.append(Figure("refused", "Refused collapses over time", METRICS["refused_collapses"].definition, CLOCK, "refused collapses",
+                          "seconds", "count", refused))  # fmt: skip
     faults = lines(lambda r: r.guest_faults)
     if any(line.points[-1][1] for line in faults):
         out.append(Figure("faults", "Guest faults over time", METRICS["guest_faults"].definition, CLOCK, "guest faults",

@@ -117,8 +117,21 @@ _ALL: Final = (
     ),
     Metric(
         "wasted_passes", "wasted passes", "count", "less",
-        "Collapses that were begun and refused: a huge page was allocated, the block unmapped from every secondary MMU, and isolate "
-        "said no.",
+        "Visits to a block that begin a collapse and end without any: a huge page was allocated, the block unmapped from every secondary "
+        "MMU, and isolate said no.",
+    ),
+    Metric(
+        "refused_collapses", "refused collapses", "count", "less",
+        "Attempts to collapse a block, or a part of it to a smaller size, that were begun and made nothing. With 2 MiB alone a wasted pass "
+        "is one; where smaller sizes are enabled one visit can be refused up to 255 times.",
+    ),
+    Metric(
+        "refused_allocations", "allocations refused", "count", "less",
+        "Folios that were allocated for refused collapses, and given back.",
+    ),
+    Metric(
+        "refused_invalidations", "invalidations refused", "count", "less",
+        "Ranges that the secondary MMUs were told to drop for refused collapses; what was mapped there faults in again.",
     ),
     Metric(
         "splits", "splits", "count", "neither",
@@ -171,12 +184,21 @@ SHOWN: Final = (
     "overhead_native",
     "overhead_nested",
     "wasted_passes",
+    "refused_collapses",
     "guest_faults",
     "daemon_time",
 )
 
 #: Figures whose sensitivity to a knob is shown, where they are known and it moves them.
-SENSITIVE: Final = ("coverage", "huge_blocks", "bloat", "wasted_passes", "daemon_time", "overhead_nested")
+SENSITIVE: Final = (
+    "coverage",
+    "huge_blocks",
+    "bloat",
+    "wasted_passes",
+    "refused_collapses",
+    "daemon_time",
+    "overhead_nested",
+)
 
 
 def explain(name: str) -> Metric:

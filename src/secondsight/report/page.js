@@ -109,12 +109,19 @@
     const source = R.rows[index], out = { channels: {}, columns: 0, events: null, fate: null, split: null };
     for (const [key, packed] of Object.entries(source.channels)) { out.channels[key] = await unpack(packed); out.columns = packed.shape[1]; }
     const known = Object.values(out.channels);
+    // Refused attempts are no channel: drawn like one, in a colour and on a scale of their own.
+    if (source.refusals) {
+      out.refusals = await unpack(source.refusals);
+      out.columns = source.refusals.shape[1];
+      out.mostRefused = out.refusals.reduce((m, v) => Math.max(m, v), 1);
+    }
     if (known.length) out.channels.any = known[0].map((_, i) => known.reduce((m, c) => Math.max(m, c[i]), -1));
+    if (out.refusals) out.channels.refused = out.refusals;
     if (source.fate) out.fate = await unpack(source.fate);
     if (source.split) out.split = await unpack(source.split);
     if (source.events) {
       out.events = {};
-      for (const [key, packed] of Object.entries(source.events)) out.events[key] = await unpack(packed);
+      for (const [key, packed] of Object.entries(source.events)) if (packed) out.events[key] = await unpack(packed);
       // Events stand by block: where each block's begin.
       out.start = new Int32Array(n + 1);
       for (const b of out.events.block) out.start[b + 1]++;
@@ -125,13 +132,14 @@
     return out;
   };
 
-  const ramp = (dark) => {
+  const ramp = (dark, refused) => {
     // 0..512 young pages -> colour; index 0 none, 256..511 the same for huge blocks. A square root: few young pages must show.
     const mix = (a, b, t) => a.map((v, i) => Math.round(v + (b[i] - v) * t)), table = new Uint32Array(513 * 2);
     const [small, huge] = dark ? [[[30, 36, 44], [140, 195, 255]], [[62, 44, 22], [255, 178, 92]]] : [[[233, 237, 242], [13, 62, 130]], [[252, 232, 208], [176, 74, 4]]];
+    const bad = dark ? [255, 120, 120] : [176, 16, 16];
     for (let i = 0; i <= 512; i++) {
       const t = i ? 0.22 + 0.78 * Math.sqrt(i / 512) : 0;
-      for (const [k, [a, b]] of [small, huge].entries()) { const [r, g, bl] = mix(a, b, t); table[k * 513 + i] = (255 << 24) | (bl << 16) | (g << 8) | r; }
+      for (const [k, [a, b]] of [small, huge].entries()) { const [r, g, bl] = mix(a, refused ? bad : b, t); table[k * 513 + i] = (255 << 24) | (bl << 16) | (g << 8) | r; }
     }
     return table;
   };
@@ -151,7 +159,8 @@
     // Nothing is said before the row has been read.
     if (!cells || !shown) { if (held.channels) ctx.fillText("No channel was recorded for this row.", LABEL + 10, 30); return; }
     // One image pixel a column and a line; many blocks to a line keep their maximum.
-    const lines = Math.min(shown, Math.round(H * ratio)), image = new ImageData(columns, lines), pixels = new Uint32Array(image.data.buffer), colours = ramp(dark);
+    const lines = Math.min(shown, Math.round(H * ratio)), image = new ImageData(columns, lines), pixels = new Uint32Array(image.data.buffer), colours = ramp(dark, channel === "refused");
+    const scale = channel === "refused" ? 512 / held.mostRefused : 1;
     const unknown = dark ? 0xff4a4038 : 0xffc8bdb4;
     for (let y = 0; y < lines; y++) {
       const a = from + Math.floor((y * shown) / lines), b = Math.max(a + 1, from + Math.floor(((y + 1) * shown) / lines));
@@ -163,7 +172,7 @@
           const is = held.fate && held.fate[k] <= now && !(held.split && held.split[k] >= held.fate[k] && held.split[k] < now);
           if (v > most || (v === most && is)) { most = v; huge = is; }
         }
-        pixels[y * columns + x] = most < 0 ? unknown : colours[(huge ? 513 : 0) + Math.min(most, 512)];
+        pixels[y * columns + x] = most < 0 ? unknown : colours[(huge ? 513 : 0) + Math.min(Math.ceil(most * scale), 512)];
       }
     }
     const off = new OffscreenCanvas(columns, lines);
@@ -190,9 +199,10 @@
       }
     }
     ctx.textAlign = "center"; ctx.fillStyle = css("--soft");
-    for (let i = 0; i <= 6; i++) {
-      const words = seconds((held.end * i) / 6), half = ctx.measureText(words).width / 2;
-      ctx.fillText(words, Math.min(Math.max(LABEL + (W * i) / 6, LABEL + half), wide - half - 1), high - 8);
+    const parts = W < 420 ? 3 : 6;
+    for (let i = 0; i <= parts; i++) {
+      const words = seconds((held.end * i) / parts), half = ctx.measureText(words).width / 2;
+      ctx.fillText(words, Math.min(Math.max(LABEL + (W * i) / parts, LABEL + half), wide - half - 1), high - 8);
     }
     if (chosen >= from && chosen < to) {
       ctx.strokeStyle = css("--bad"); ctx.lineWidth = 1.5;
@@ -212,7 +222,8 @@
     if (x < LABEL || y > 460 - FOOT || !held.columns) { tip.style.display = "none"; return; }
     const b = blockAt(event), c = Math.min(held.columns - 1, Math.floor(((x - LABEL) / (box.width - LABEL)) * held.columns));
     const said = Object.keys(R.channels).map((k) => { const v = held.channels[k] ? held.channels[k][b * held.columns + c] : -1; return `${R.channels[k]} ${v < 0 ? "unknown" : v}`; });
-    tip.replaceChildren(el("b", {}, `${name(b)} at ${seconds((held.end * (c + 0.5)) / held.columns)}`), el("div", {}, `young pages: ${said.join(", ")}`));
+    const refused = held.refusals ? [el("div", {}, `refused attempts: ${count(held.refusals[b * held.columns + c])}`)] : [];
+    tip.replaceChildren(el("b", {}, `${name(b)} at ${seconds((held.end * (c + 0.5)) / held.columns)}`), el("div", {}, `young pages: ${said.join(", ")}`), ...refused);
     tip.style.display = "block";
     tip.style.left = Math.min(x + 14, box.width - tip.offsetWidth - 4) + "px";
     tip.style.top = y + 14 + "px";
@@ -258,6 +269,7 @@
     return path;
   };
   const text = (x, y, words, anchor) => { const t = document.createElementNS(svgNS, "text"); t.setAttribute("x", x); t.setAttribute("y", y); t.setAttribute("class", "tick"); t.setAttribute("text-anchor", anchor); t.textContent = words; return t; };
+  const size = (order) => (order < 0 ? "" : order < 8 ? `${4 << order} KiB` : `${1 << (order - 8)} MiB`);
   const known = (v) => (v < 0 ? "?" : String(v));
   const history = () => {
     const box = $("history");
@@ -281,9 +293,11 @@
       const E = held.events, verdict = R.verdicts[E.verdict[e]], many = E.count[e] > 1;
       const when = seconds(E.first[e]) + (many ? ` … ${seconds(E.last[e])}` : "");
       body.append(el("tr", {}, el("td", {}, when), el("td", {}, many ? `${E.count[e]} ×` : ""), ...["primary", "referenced", "secondary"].map((k) => el("td", {}, known(E[k][e]))),
+        ...(E.order ? [el("td", {}, size(E.order[e])), el("td", {}, E.refused[e] ? count(E.refused[e]) : "")] : []),
         el("td", { class: "words" }, el("span", { class: "code " + (verdict.good ? "good" : "bad") }, verdict.code), ` ${verdict.meaning} `, el("span", { class: "cite" }, verdict.cite))));
     }
-    const heads = ["when", "", "primary", "referenced", "secondary"].map((h) => el("th", {}, h));
+    const tried = held.events && held.events.order ? ["size", "refused"] : [];
+    const heads = ["when", "", "primary", "referenced", "secondary", ...tried].map((h) => el("th", {}, h));
     box.replaceChildren(
       el("div", { class: "tools noprint" }, el("button", { type: "button", id: "prev" }, "◀ block before"), el("button", { type: "button", id: "next" }, "block after ▶")),
       el("h3", {}, `Block ${name(b)} under ${source.label}`), el("p", { class: "note" }, facts), svg, legend,
@@ -313,26 +327,26 @@
     if (row !== index) return;
     for (const tr of table.tBodies[0].rows) tr.classList.toggle("chosen", Number(tr.dataset.row) === index);
     $("rowpick").value = index;
-    const has = ["any", ...Object.keys(R.channels)].filter((k) => held.channels[k]);
+    const has = ["any", ...Object.keys(R.channels), "refused"].filter((k) => held.channels[k]);
     if (has.length && !has.includes(channel)) channel = has[0];
     for (const button of $("channels").children) { button.setAttribute("aria-pressed", button.dataset.key === channel); button.disabled = !has.includes(button.dataset.key); }
-    missed(); history(); draw();
+    missed(); history(); keys(); draw();
   };
   // Without channels (a sweep leaves them out unless asked) there are fates and verdicts, and no picture.
   if (!R.rows.some((r) => Object.keys(r.channels).length)) for (const id of ["heat", "key", "channels", "zoomout", "mapnote"]) $(id).style.display = "none";
   R.rows.forEach((r, i) => $("rowpick").append(el("option", { value: i }, r.label)));
   $("rowpick").onchange = () => choose(Number($("rowpick").value));
-  for (const [key, label] of [["any", "any channel"], ...Object.entries(R.channels)]) {
+  for (const [key, label] of [["any", "any channel"], ...Object.entries(R.channels), ...(R.rows.some((r) => r.refusals) ? [["refused", "refused attempts"]] : [])]) {
     const button = el("button", { type: "button", "data-key": key, "aria-pressed": "false" }, label);
     button.onclick = () => { channel = key; choose(row); };
     $("channels").append(button);
   }
   const keys = () => {
-    const table = ramp(isDark()), rgb = (i) => { const v = table[i]; return `rgb(${v & 255},${(v >> 8) & 255},${(v >> 16) & 255})`; };
+    const refused = channel === "refused", table = ramp(isDark(), refused), rgb = (i) => { const v = table[i]; return `rgb(${v & 255},${(v >> 8) & 255},${(v >> 16) & 255})`; };
     $("key").replaceChildren(...[["small pages", 0], ["huge page", 513]].map(([label, at]) => {
       const span = el("span", {}, `${label}: 0`), bar = el("span", { class: "ramp" });
       bar.style.background = `linear-gradient(90deg, ${[0, 16, 64, 160, 320, 512].map((v) => rgb(at + v)).join(",")})`;
-      span.append(bar, "512 young");
+      span.append(bar, refused ? `${count(held.mostRefused || 1)} refused` : "512 young");
       return span;
     }));
   };

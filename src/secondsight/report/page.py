@@ -19,7 +19,7 @@ from secondsight.report import charts
 from secondsight.report.metrics import METRICS, SHOWN, text
 from secondsight.report.schema import CHANNELS, Results, Row
 from secondsight.report.svg import swatch
-from secondsight.report.table import whole
+from secondsight.report.table import by_size, by_size_matters, whole
 
 #: Bytes a page may have: a browser still opens it at once, and it can be sent to someone.
 LIMIT: Final = 10 * 1000 * 1000
@@ -34,6 +34,7 @@ def render(results: Results) -> str:
         "ANSWER": html.escape(results.answer),
         "FACTS": _facts(results),
         "TABLE": _table(results.rows),
+        "SIZES": _sizes(results.rows),
         "CHARTS": charts.page(results),
         "DEFINITIONS": _definitions(results),
         "PROVENANCE": _provenance(results),
@@ -138,6 +139,27 @@ def _table(rows: Sequence[Row]) -> str:
     return "".join(out)
 
 
+def _sizes(rows: Sequence[Row]) -> str:
+    """What was tried by size, where smaller ones than a block were."""
+    if not by_size_matters(rows):
+        return ""
+    heads = ("policy under rules", "size", "begun", "refused", "allocations", "invalidations")
+    out = ["<h3>Collapses tried, by size</h3><div class='scroll'><table class='sizes'><thead><tr>"]
+    out += [f'<th scope="col">{head}</th>' for head in heads]
+    out.append("</tr></thead><tbody>")
+    for index, row in enumerate(rows):
+        for at, (size, each) in enumerate(by_size(row)):
+            label = f"{swatch(index)}{html.escape(row.label)}" if not at else ""
+            counts = (each.begun, each.refused, each.allocations, each.invalidations)
+            cells = "".join(f"<td>{html.escape(text(count, 'count'))}</td>" for count in counts)
+            out.append(f"<tr><td>{label}</td><td>{html.escape(size)}</td>{cells}</tr>")
+    out.append(
+        '</tbody></table></div><p class="note">Each attempt allocates a folio of its size, and unmaps its range from the secondary MMUs '
+        "before it can be refused.</p>"
+    )
+    return "".join(out)
+
+
 def _best(values: Iterable[float | None], better: str) -> float | None:
     known = [v for v in values if v is not None]
     if not known or better == "neither" or max(known) == min(known):
@@ -178,6 +200,7 @@ def _data(results: Results) -> str:
             "fate": row.fate,
             "split": row.split,
             "events": row.events,
+            "refusals": row.refusals,
         })  # fmt: skip
     # The first row that is neither bound: what a reader wants to see first.
     first = next((i for i, row in enumerate(results.rows) if row.policy not in ("never", "oracle")), 0)

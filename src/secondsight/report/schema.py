@@ -101,11 +101,22 @@ class Blocks(msgspec.Struct, frozen=True):
     populated: Packed
 
 
+class Attempts(msgspec.Struct, frozen=True):
+    """Attempts to collapse to one order: *begun*, of which *refused* made nothing; the folios allocated for all of them, and the ranges
+    that the notifiers were told to drop."""
+
+    begun: int
+    refused: int
+    allocations: int
+    invalidations: int
+
+
 class Events(msgspec.Struct, frozen=True):
     """Arrays of E, by block, then time: what was decided about a block and what each channel said then.
 
     block i4; first, last f4: seconds, the same answer *count* i4 times between them; verdict u1: index into the results' verdicts;
-    primary, referenced, secondary i2: pages young by each at the first of them, -1 unknown.
+    primary, referenced, secondary i2: pages young by each at the first of them, -1 unknown. order i2: of the largest collapse made, or of
+    the last one tried, -1 none; refused i4: attempts of any order that were refused at all of them. Neither in files of before 2026-12.
     """
 
     block: Packed
@@ -116,6 +127,8 @@ class Events(msgspec.Struct, frozen=True):
     primary: Packed
     referenced: Packed
     secondary: Packed
+    order: Packed | None = None
+    refused: Packed | None = None
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,9 +136,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     options: the policy's own, where not the default; knobs: what was varied to get this row. seconds f8[T], huge i4[T], bloat f8[T]
     (bytes): after each wake-up; and so i4[T]: hot, huge blocks that hold a hot page; passes, full scans of khugepaged so far; wasted,
-    collapses begun and refused so far; guest_faults so far. curve: (share of footprint made huge, share of accesses covered).
+    visits that ended in a refused collapse so far; refused, refused collapses of any order so far; guest_faults so far. curve: (share of
+    footprint made huge, share of accesses covered).
     fate f4[B]: when each block first became huge, seconds, NaN never. split f4[B]: when it last was split, NaN never.
-    channels: by name, i2[B, C], the most pages young in each of C equal parts of the run, -1 unknown.
+    channels: by name, i2[B, C], the most pages young in each of C equal parts of the run, -1 unknown. refusals: i4[B, C], attempts that
+    were refused in each. attempts: by order, in figures; what was not kept is left out.
     """
 
     label: str
@@ -140,11 +155,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     hot: Packed | None = None
     passes: Packed | None = None
     wasted: Packed | None = None
+    refused: Packed | None = None
     guest_faults: Packed | None = None
     curve: list[tuple[float, float]] = []
     fate: Packed | None = None
     split: Packed | None = None
     channels: dict[str, Packed] = {}
+    refusals: Packed | None = None
+    attempts: dict[str, Attempts] = {}
     events: Events | None = None
 
 

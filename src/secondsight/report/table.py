@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from secondsight import output
+from secondsight.geometry import PMD_ORDER, kb_of_order
 from secondsight.report.metrics import METRICS, SENSITIVE, SHOWN, text
-from secondsight.report.schema import SCHEMA, Results, Row
+from secondsight.report.schema import SCHEMA, Attempts, Results, Row
 from secondsight.terminal import markup
 
 _BREAK = re.compile(r"(?<=-)| |(?=[+,=])")
@@ -54,6 +55,36 @@ def side_by_side(columns: Sequence[str], rows: Sequence[tuple[str, str, Sequence
     return table
 
 
+def attempts(results: Results) -> Table | None:
+    """What khugepaged tried, by order: a row for each order of each combination; None where it tried whole blocks alone."""
+    if not by_size_matters(results.rows):
+        return None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("collapses tried, by size", no_wrap=True)
+    for title in ("size", "begun", "refused", "allocations", "invalidations"):
+        table.add_column(title, justify="right")
+    for row in results.rows:
+        for at, (size, each) in enumerate(by_size(row)):
+            counts = (each.begun, each.refused, each.allocations, each.invalidations)
+            table.add_row(
+                markup(row.label) if not at else "", size, *(text(count, "count") for count in counts)
+            )
+    return table
+
+
+def by_size_matters(rows: Sequence[Row]) -> bool:
+    """Whether a size below a block's was tried under any of *rows*."""
+    return any(order != str(PMD_ORDER) for row in rows for order in row.attempts)
+
+
+def by_size(row: Row) -> list[tuple[str, Attempts]]:
+    """What was tried under *row*: (``64 KiB``, counts), the largest size first."""
+    return [
+        (text(kb_of_order(order) << 10, "bytes").replace(".0", ""), row.attempts[str(order)])
+        for order in sorted(map(int, row.attempts), reverse=True)
+    ]
+
+
 #: Passes that are shown, where there are that many; and the last.
 PASSES = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 
@@ -77,13 +108,15 @@ def by_pass(results: Results) -> list[Table]:
     out = []
     for name, title, form in (
         ("hot", "hot blocks made huge", "count"), ("bloat", "bloat", "bytes"), ("wasted", "wasted passes over a block", "count"),
-        ("guest_faults", f"guest faults{beyond}", "count"),
+        ("refused", "refused collapses", "count"), ("guest_faults", f"guest faults{beyond}", "count"),
     ):  # fmt: skip
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column(f"{title}, after pass", no_wrap=True)
         for number in (*passes, "end"):
             table.add_column(str(number), justify="right")
         for row in rows:
+            if getattr(row, name) is None:
+                continue
             values = getattr(row, name).array().astype(float)
             if name == "guest_faults" and floor is not None and floor.guest_faults is not None:
                 # The same moments of the floor's run, which has wake-ups of its own.
@@ -93,7 +126,9 @@ def by_pass(results: Results) -> list[Table]:
             table.add_row(
                 markup(row.label), *(text(float(values[i]), form) if i < len(values) else "" for i in at)
             )
-        out.append(table)
+        # Where smaller sizes are not tried, refused collapses are wasted passes.
+        if name != "refused" or any(row.refused is not None and row.refused != row.wasted for row in rows):
+            out.append(table)
     return out
 
 

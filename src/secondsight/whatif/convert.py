@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_ORDER
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.replay import tally
 from secondsight.replay.metrics import Channels, SubjectData, SubjectResult
 from secondsight.replay.run import Run
 from secondsight.report.metrics import METRICS
-from secondsight.report.schema import CHANNELS, Events, Row, VerdictRule, finite, pack
+from secondsight.report.schema import CHANNELS, Attempts, Events, Packed, Row, VerdictRule, finite, pack
 from secondsight.report.verdicts import rule
 from secondsight.whatif import measure
 from secondsight.whatif.combine import Combination
@@ -67,6 +68,9 @@ def figures(result: SubjectResult, data: SubjectData, run: Run, facts: Facts) ->
         "zero_filled": float(total.zero_filled),
         "collapses": float(total.collapses),
         "wasted_passes": float(total.wasted),
+        "refused_collapses": float(total.refused_collapses),
+        "refused_allocations": float(sum(each.wasted_allocations for each in total.attempts.values())),
+        "refused_invalidations": float(sum(each.wasted_invalidations for each in total.attempts.values())),
         "splits": float(total.splits),
         "guest_faults": float(total.guest_faults),
         "pages_scanned": float(total.pages_scanned),
@@ -132,6 +136,7 @@ def events(data: SubjectData, row_of: dict[tuple[int, int], int], daemon: bool, 
     code = _codes(data, daemon, verdicts)
     time = seen["time"]
     said = _said(data.channels, time, visited)
+    tried, refused = seen["order"], seen["refused"]
     # Huge since a first touch: no visit says so.
     good = {i for i, r in enumerate(verdicts.rules) if r.code in ("succeeded", "policy_huge")}
     collapsed = {
@@ -147,12 +152,15 @@ def events(data: SubjectData, row_of: dict[tuple[int, int], int], daemon: bool, 
         extra = np.array(faulted, np.int64)
         visited = np.r_[visited, extra]
         time = np.r_[time, first_huge[extra]]
+        tried, refused = np.r_[tried, np.full(len(extra), -1)], np.r_[refused, np.zeros(len(extra), np.int64)]
         code = np.r_[code, np.full(len(extra), verdicts.number("fault_huge"))]
         said = {name: np.r_[column, np.full(len(extra), -1)] for name, column in said.items()}
         in_time = np.argsort(time, kind="stable")
         visited, time, code = visited[in_time], time[in_time], code[in_time]
+        tried, refused = tried[in_time], refused[in_time]
         said = {name: column[in_time] for name, column in said.items()}
-    order, found = measure.runs(visited, code)
+    # Visits that end alike at another order are told apart.
+    order, found = measure.runs(visited, code * (PMD_ORDER + 2) + tried + 1)
     first, last = order[found.first], order[found.last]
     return Events(
         block=pack(visited[first], "i4"),
@@ -163,6 +171,8 @@ def events(data: SubjectData, row_of: dict[tuple[int, int], int], daemon: bool, 
         primary=pack(said["primary"][first], "i2"),
         referenced=pack(said["referenced"][first], "i2"),
         secondary=pack(said["secondary"][first], "i2"),
+        order=pack(tried[first], "i2"),
+        refused=pack(np.add.reduceat(refused[order], found.first) if len(first) else refused, "i4"),
     )
 
 
@@ -180,9 +190,7 @@ def binned(channels: Channels, end: float, columns: int) -> dict[str, npt.NDArra
 
     A part without a wake-up repeats the last.
     """
-    time = np.asarray(channels.time, np.float64)
-    count = min(columns, max(1, len(time)))
-    at = np.minimum((time / max(end, 1.0) * count).astype(np.int64), count - 1)
+    at, count = _parts(channels, end, columns)
     out: dict[str, npt.NDArray[np.int16]] = {}
     for name in CHANNELS:
         rows = getattr(channels, name)
@@ -195,6 +203,24 @@ def binned(channels: Channels, end: float, columns: int) -> dict[str, npt.NDArra
                 cells[:, column] = cells[:, column - 1]
         out[name] = cells
     return out
+
+
+def _refusals(channels: Channels | None, end: float, columns: int) -> Packed | None:
+    """Refused attempts, int32[blocks, C]: how many in each of C equal parts of *end* ns; None where none was refused or kept."""
+    if channels is None or not any(each.any() for each in channels.refused):
+        return None
+    at, count = _parts(channels, end, columns)
+    cells = np.zeros((len(channels.refused[0]), count), np.int32)
+    for column, values in zip(at.tolist(), channels.refused, strict=True):
+        cells[:, column] += values
+    return pack(cells, "i4")
+
+
+def _parts(channels: Channels, end: float, columns: int) -> tuple[Ints, int]:
+    """The part of *end* ns that each wake-up lies in, and how many parts there are."""
+    time = np.asarray(channels.time, np.float64)
+    count = min(columns, max(1, len(time)))
+    return np.minimum((time / max(end, 1.0) * count).astype(np.int64), count - 1), count
 
 
 def split_times(channels: Channels) -> npt.NDArray[np.float64]:
@@ -236,11 +262,16 @@ def row(
         hot=pack(hot_huge(facts.hot, data, np.asarray(series.time)), "i4"),
         passes=pack(series.full_scans, "i4"),
         wasted=pack(series.wasted, "i4"),
+        refused=pack(series.refused, "i4"),
         guest_faults=pack(series.guest_faults, "i4"),
         curve=measure.thinned(measure.utility_curve(blocks.accesses, order)),
         fate=pack(np.where(blocks.first_huge >= 0, blocks.first_huge / 1e9, np.nan), "f4"),
         split=pack(split_times(said), "f4") if said is not None and said.time else None,
         channels={name: pack(cells, "i2") for name, cells in channels.items()},
+        refusals=_refusals(said, float(series.time[-1]), facts.columns),
+        attempts={
+            order: Attempts(*msgspec.structs.astuple(each)) for order, each in result.total.attempts.items()
+        },
         events=events(data, row_of, run.machine.daemon, verdicts),
     )
 
