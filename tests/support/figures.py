@@ -331,6 +331,8 @@ class Plain:
         squares = sum(x * x for x in shares)
         f["fairness"] = float(sum(shares) ** 2 / (len(shares) * squares)) if squares else 1.0
         f |= dict.fromkeys(TRANSLATION)
+        # Nobody asks for predictions here.
+        f |= dict.fromkeys(("run_time", "run_time_low", "run_time_high", "run_time_change", "longest_stall"))
         if self.tlb is not None:
             ends = Counter()
             for (_, large), number in self.walks.items():
