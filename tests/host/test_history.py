@@ -1,6 +1,7 @@
 """Passes that are kept: whole after each, bounded, and no other file is taken for one."""
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -52,6 +53,43 @@ def test_a_file_that_is_none_is_told(tmp_path):
         read(path)
     path.write_bytes(b"PAR1 torn")
     with pytest.raises(InputError, match="no recording of the host"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("time", None),
+        ("time", float("nan")),
+        ("resident", None),
+        ("name", None),
+        ("by", None),
+        ("huge", "much"),
+    ],
+)
+def test_a_recording_with_other_values_is_told(tmp_path, name, value):
+    path = tmp_path / "host.parquet"
+    HostRecording(path).add(view([row("a")]), [row("a")])
+    table = pq.read_table(path)
+    at = table.schema.get_field_index(name)
+    kind = pa.string() if value == "much" else table.schema.field(at).type
+    column = pa.array([value] * len(table), kind)
+    pq.write_table(table.set_column(at, name, column).replace_schema_metadata(table.schema.metadata), path)
+    with pytest.raises(InputError):
+        read(path)
+
+
+@pytest.mark.parametrize("marks_text", ["[]]", "7", '[{"time": "x"}]', None])
+def test_metadata_of_another_form_is_told(tmp_path, marks_text):
+    path = tmp_path / "host.parquet"
+    HostRecording(path).add(view([row("a")]), [row("a")])
+    table = pq.read_table(path)
+    known = dict(table.schema.metadata)
+    known.pop(b"secondsight.marks")
+    if marks_text is not None:
+        known[b"secondsight.marks"] = marks_text.encode()
+    pq.write_table(table.replace_schema_metadata(known), path)
+    with pytest.raises(InputError, match="metadata"):
         read(path)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from secondsight import __version__, output
@@ -33,6 +34,8 @@ from secondsight.host.supply import Supply
 from secondsight.host.survey import HostView
 
 KIND = "secondsight.host"
+#: what every row has
+_ALWAYS = ("time", "by", "name", "resident", "huge")
 #: what ``by`` is in the row of all processes, which has the host's counters
 TOTAL = "total"
 #: columns that are kept, besides the time and the kind of row
@@ -154,14 +157,22 @@ def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     except (OSError, pa.ArrowException) as error:
         raise InputError(str(path), "", f"no recording of the host: {str(error).splitlines()[0]}") from None
     told = {
-        key.decode().removeprefix("secondsight."): value.decode()
+        key.decode("utf-8", "replace").removeprefix("secondsight."): value.decode("utf-8", "replace")
         for key, value in (table.schema.metadata or {}).items()
         if key.startswith(b"secondsight.")
     }
     if told.get("kind") != KIND:
         raise InputError(str(path), "", "no recording of the host; `secondsight top --record` makes one")
-    if table.schema.names != SCHEMA.names or not len(table):
-        raise InputError(str(path), "", "a recording of another version of SecondSight, or an empty one")
+    if not len(table):
+        raise InputError(
+            str(path), "", "a recording without a row: no process was read, or none was asked for"
+        )
+    if table.schema.remove_metadata() != SCHEMA:
+        raise InputError(str(path), "", "a recording of another version of SecondSight")
+    for name in _ALWAYS:
+        column = table.column(name)
+        if column.null_count or (name == "time" and not pc.all(pc.is_finite(column)).as_py()):
+            raise InputError(str(path), f"column {name}", "no recording of the host: a value is missing")
     since = table.column("time")[0].as_py()
     try:
         kept = msgspec.json.decode(told["marks"], type=list[marks.Mark])
