@@ -7,9 +7,9 @@ Rules' defaults --> v2_6_38 --> v6_1 --> v6_12 --> ...     sorted by version: a 
 
 from __future__ import annotations
 
-import pkgutil
 import re
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from secondsight.errors import UsageError
@@ -34,9 +34,9 @@ __all__ = [
 SERIES: tuple[Series, ...] = tuple(
     sorted(
         (
-            import_module(f"{__name__}.{module.name}").SERIES
-            for module in pkgutil.iter_modules(__path__)
-            if re.fullmatch(r"v\d+(_\d+)+", module.name)
+            import_module(f"{__name__}.{file.stem}").SERIES
+            for file in Path(__path__[0]).iterdir()
+            if re.fullmatch(r"v\d+(_\d+)+\.py", file.name)
         ),
         key=lambda series: series.version,
     )

@@ -69,9 +69,14 @@ def _fields() -> dict[str, dataclasses.Field[Any]]:
 
 
 @cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Rules)
+
+
+@cache
 def _choices(key: str) -> tuple[str, ...]:
     """The words that a rule of several kinds takes."""
-    return tuple(sorted(get_args(get_type_hints(Rules)[key])))
+    return tuple(sorted(get_args(_hints()[key])))
 
 
 def rule_names() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 from secondsight.mm.rules.definition import rule
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)  # methods are made once, by Rules
 class KhugepagedRules:
     """What khugepaged and MADV_COLLAPSE do differently from kernel to kernel."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from secondsight.mm.rules.definition import rule
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)  # methods are made once, by Rules
 class LruRules:
     """What the LRU lists do differently from kernel to kernel."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from secondsight.mm.rules.definition import rule
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)  # methods are made once, by Rules
 class MemoryRules:
     """What mm/memory.c, mm/huge_memory.c and the system calls around them do differently from kernel to kernel."""
 

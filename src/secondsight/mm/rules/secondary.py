@@ -9,7 +9,7 @@ from secondsight.bits.spte import Era
 from secondsight.mm.rules.definition import rule
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)  # methods are made once, by Rules
 class SecondaryRules:
     """What notifiers, KVM and gup do differently from kernel to kernel."""
 
