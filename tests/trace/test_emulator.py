@@ -12,6 +12,7 @@ from secondsight.errors import SecondSightError, UsageError
 from secondsight.trace import Trace, Verb, emulator
 from secondsight.trace.emulator import record_program
 from secondsight.trace.run import record_run
+from support.plaintlb import PlainTlb
 
 pytestmark = [
     pytest.mark.skipif(not emulator.available(), reason="no qemu-user"),
@@ -41,6 +42,18 @@ int main(void) {
     for (int i = 0; i < 4; i++) pthread_create(&one[i], 0, work, room + i * 65536);
     for (int i = 0; i < 4; i++) pthread_join(one[i], 0);
     return 3;
+}
+"""
+WIDE = r"""
+static char room[64ul << 20] __attribute__((aligned(2097152)));
+static void exit_now(long code) { long out; __asm__ volatile("syscall" : "=a"(out) : "a"(231), "D"(code) : "rcx", "r11", "memory"); }
+void _start(void) {
+    unsigned long s = 88172645463325252ul;
+    for (long i = 0; i < 60000; i++) {
+        s ^= s << 13; s ^= s >> 7; s ^= s << 17;
+        ((volatile char *)room)[s % sizeof(room)] = 1;
+    }
+    exit_now(0);
 }
 """
 STOSB = r"""
@@ -91,6 +104,39 @@ def test_a_static_program_is_what_lackey_sees_page_by_page(tmp_path, quantum):
         # A block's fetches are one row; each load and store is its own, in the program's order.
         data = [[c[n][c["kind"] < 2] for n in ("address", "kind")] for c in (ours, theirs)]
         assert (data[0][0] == data[1][0]).all() and (data[0][1] == data[1][1]).all()
+
+
+def test_walks_are_those_of_a_plain_tlb(tmp_path):
+    """Every access a row, sent through a TLB of plain lists; the recorder's windows: 16,384 accesses to warm up, then as many counted."""
+    program = built(tmp_path, WIDE, "-nostdlib", "-static", "-fno-stack-protector")
+    told, _ = record_program(tmp_path / "t", [program], quantum=0)
+    columns = recorded(tmp_path / "t")[1]
+    data = columns["kind"] < 2
+    assert np.count_nonzero(data) > 2 * 16384
+    small, huge, expected = PlainTlb(16), PlainTlb(8), Counter()
+    for i, address in enumerate(columns["address"][data][: 2 * 16384].tolist()):
+        one, other = small.misses(address >> 12), huge.misses(address >> 21)
+        if i >= 16384:
+            expected[address >> 21, 0] += one
+            expected[address >> 21, 1] += other
+    (walks,) = told.walks
+    found = Counter({(b, 0): n for b, n in zip(walks.block, walks.small, strict=True)})
+    found.update({(b, 1): n for b, n in zip(walks.block, walks.huge, strict=True)})
+    assert +found == +expected
+    assert sum(walks.small) > 10_000
+    assert (walks.accesses, walks.counted) == (np.count_nonzero(data), 16384)
+
+
+def test_the_programs_own_cpu_time_is_kept(tmp_path):
+    told, code = record_program(
+        tmp_path / "t", ["sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"], cpu_time=True
+    )
+    assert code == 0
+    assert 0.001 < told.cpu_seconds < 60
+    assert told.cpu_thp in ("", "always", "madvise", "never")
+    with pytest.raises(SecondSightError, match="by itself ended with exit code 3"):
+        record_program(tmp_path / "u", ["sh", "-c", "exit 3"], cpu_time=True)
+    assert not (tmp_path / "u").exists()
 
 
 def test_threads_are_one_space_and_none_of_their_accesses_is_lost(tmp_path):

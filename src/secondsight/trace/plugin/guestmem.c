@@ -94,6 +94,7 @@ enum { STARTED, FORKED, EXECED, AGAIN };   /* why a HELLO is said: its count; it
 #define WORTH_A_WRITE 4096u
 #define SLOTS (1u << 20)
 #define HOT (1u << 12)
+#define MOST_BYTES 64u /* that one access has */
 
 static int out_fd = -1;
 static const char *socket_path, *self_path;   /* user mode: where to connect, and this plugin's file */
@@ -114,8 +115,11 @@ static struct row rows[ROWS];
 static uint32_t n_rows, first_open;       /* rows[first_open..] belong to the open quantum */
 static uint32_t slots[SLOTS];             /* row + 1 */
 static uint32_t slot_of[ROWS];
-static struct { uint64_t key, epoch; uint32_t row; } hot[HOT];
-static uint64_t epoch = 1;
+/* The rows of the open quantum found last, by page and kind. A key of another epoch is another quantum's. */
+static struct { uint64_t key; struct row *row; } hot[HOT];
+static uint64_t epoch = 1, turn = 1;     /* turn: the same, never the same again */
+#define TAKEN 0x800u
+#define EPOCHS 0x10000u
 
 static void acquire(void)
 {
@@ -211,12 +215,21 @@ static void send_rows(const struct row *from, uint32_t n)
     }
 }
 
+static void next_epoch(void)
+{
+    turn++;
+    if (++epoch == EPOCHS) {
+        memset(hot, 0, sizeof(hot));
+        epoch = 1;
+    }
+}
+
 /* The open quantum ends: its slots are forgotten; rows go out when there are enough to be worth a write. */
 static void end_quantum(bool write_now)
 {
     for (uint32_t r = first_open; r < n_rows; r++)
-        slots[slot_of[r]] = 0;
-    epoch++;
+        slots[slot_of[r]] = 0, seen += rows[r].count;
+    next_epoch();
     first_open = n_rows;
     /* A program may be killed at any time: what is aggregated over milliseconds goes out at once. */
     if (write_now || n_rows >= WORTH_A_WRITE || (user && quantum >= 100000)) {
@@ -225,27 +238,18 @@ static void end_quantum(bool write_now)
     }
 }
 
-static void touch(uint64_t address, unsigned kind, uint32_t times)
+static inline uint32_t hot_place(uint64_t address, unsigned kind)
 {
-    seen += times;
-    kind += base;
-    if (!quantum) {
-        rows[n_rows++] = (struct row){ .time = now, .address = address, .count = times, .kind = (uint8_t)kind };
-        if (n_rows == ROWS)
-            end_quantum(true);
-        return;
-    }
-    uint64_t key = (address & ~(PAGE - 1)) | kind;
-    uint64_t hash = key * 0x9E3779B97F4A7C15ull;
-    uint32_t h = (uint32_t)(hash >> 52);
-    if (hot[h].key == key && hot[h].epoch == epoch) {
-        rows[hot[h].row].count += times;
-        return;
-    }
+    return (uint32_t)(address >> 12 ^ address >> 22 ^ (uint64_t)kind << 8) & (HOT - 1);
+}
+
+static void first_touch(uint64_t address, unsigned kind, uint32_t times, uint64_t key, uint32_t h)
+{
+    uint64_t page = address & ~(PAGE - 1), hash = (page | kind) * 0x9E3779B97F4A7C15ull;
     uint32_t slot = (uint32_t)(hash >> 40) & (SLOTS - 1);
     while (slots[slot]) {
         struct row *r = &rows[slots[slot] - 1];
-        if ((r->address | r->kind) == key)
+        if (r->address == page && r->kind == kind)
             break;
         slot = (slot + 1) & (SLOTS - 1);
     }
@@ -253,16 +257,34 @@ static void touch(uint64_t address, unsigned kind, uint32_t times)
         if (n_rows == ROWS) { /* a quantum of more pages than fit ends early */
             end_quantum(true);
             slot = (uint32_t)(hash >> 40) & (SLOTS - 1);
+            key = (key & ((1ull << 48) - 1)) ^ epoch << 48;
         }
-        rows[n_rows] = (struct row){ .time = now, .address = key & ~(PAGE - 1), .kind = (uint8_t)kind };
+        rows[n_rows] = (struct row){ .time = now, .address = page, .kind = (uint8_t)kind };
         slot_of[n_rows] = slot;
         slots[slot] = ++n_rows;
     }
-    uint32_t r = slots[slot] - 1;
-    rows[r].count += times;
     hot[h].key = key;
-    hot[h].epoch = epoch;
-    hot[h].row = r;
+    hot[h].row = &rows[slots[slot] - 1];
+    hot[h].row->count += times;
+}
+
+static inline void touch(uint64_t address, unsigned kind, uint32_t times)
+{
+    kind += base;
+    if (!quantum) {
+        seen += times;
+        rows[n_rows++] = (struct row){ .time = now, .address = address, .count = times, .kind = (uint8_t)kind };
+        first_open = n_rows;
+        if (n_rows == ROWS)
+            end_quantum(true);
+        return;
+    }
+    uint64_t key = ((address & ~(PAGE - 1)) | TAKEN | kind) ^ epoch << 48;
+    uint32_t h = hot_place(address, kind);
+    if (__builtin_expect(hot[h].key == key, 1))
+        hot[h].row->count += times;
+    else
+        first_touch(address, kind, times, key, h);
 }
 
 /* -- the reference TLB (replay/tlb.py): which accesses would walk, were every page small, and were every block huge ------------
@@ -404,7 +426,9 @@ static void accessed(unsigned vcpu, meminfo info, uint64_t vaddr, void *unused)
 {
     (void)vcpu, (void)unused;
     unsigned kind = qemu_plugin_mem_is_store(info) ? WRITE : READ;
-    uint64_t last = vaddr + (1ull << qemu_plugin_mem_size_shift(info)) - 1;
+    uint64_t last = vaddr;
+    if (__builtin_expect((vaddr & (PAGE - 1)) > PAGE - MOST_BYTES, 0))
+        last += (1ull << qemu_plugin_mem_size_shift(info)) - 1;
     acquire();
     if (user) {
         if (!window_left--) {
@@ -429,6 +453,8 @@ static void accessed(unsigned vcpu, meminfo info, uint64_t vaddr, void *unused)
 struct block {
     uint64_t page[2];
     uint32_t n[2];
+    struct row *row;   /* the fetches of its first page in quantum *turn* */
+    uint64_t turn;
 };
 struct arena {
     struct arena *next;
@@ -437,19 +463,35 @@ struct arena {
 };
 static struct arena *arenas;
 
+/* The first run of a block in a quantum: its row is found, and kept for the next. */
+static void fetched(struct block *b)
+{
+    if (b->page[0] == NOWHERE)
+        return;
+    touch(b->page[0], FETCH, b->n[0]);
+    if (quantum) {
+        uint32_t h = hot_place(b->page[0], FETCH + base);
+        b->row = hot[h].row;
+        b->turn = turn;
+    }
+}
+
 static void executed(unsigned vcpu, void *data)
 {
     (void)vcpu;
-    const struct block *b = data;
+    struct block *b = data;
     acquire();
-    if (quantum && now >= quantum_end) {
+    if (__builtin_expect(quantum && now >= quantum_end, 0)) {
         quantum_end = now - now % quantum + quantum;
         end_quantum(false);
     }
     now++; /* the block's accesses carry the time of its first instruction */
-    for (int i = 0; i < 2 && b->n[i]; i++)
-        if (b->page[i] != NOWHERE)
-            touch(b->page[i], FETCH, b->n[i]);
+    if (b->turn == turn)
+        b->row->count += b->n[0];
+    else
+        fetched(b);
+    if (__builtin_expect(b->n[1] && b->page[1] != NOWHERE, 0))
+        touch(b->page[1], FETCH, b->n[1]);
     now += b->n[0] + b->n[1] - 1;
     release();
 }
@@ -565,7 +607,7 @@ static void child_begins(void)
 {
     for (uint32_t r = first_open; r < n_rows; r++)
         slots[slot_of[r]] = 0;
-    epoch++;
+    next_epoch();
     n_rows = first_open = 0;
     seen = unwritten = 0;
     forget_walks();
