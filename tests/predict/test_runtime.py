@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from secondsight.predict.runtime import Layout, RunTime, too_few
+from secondsight.predict.runtime import PROGRAMS, Layout, RunTime, too_few
 from secondsight.predict.walks import Profile
 from support.predict import law, made
 
@@ -21,7 +21,7 @@ def predictor(today=NONE, seconds=1.0, guest=False, faults=(0, 0)):
 def test_walks_that_go_are_saved():
     """4 M walks in 1 s: 250 ns each. All huge leaves 1 M of three quarters' cost: 3.25 M are saved."""
     told = predictor().of(Layout(ALL, 0, 0))
-    saved = 3.25e6 * law(250, 256) * 1e-9
+    saved = PROGRAMS * 3.25e6 * law(250, 256) * 1e-9
     assert told.seconds == pytest.approx(1 - saved, abs=0.02)
     assert told.low < told.seconds < told.high
 
@@ -42,10 +42,24 @@ def test_faults_have_their_price():
     assert told.seconds == pytest.approx(1 - 1024e-6 + 200e-6)
 
 
+def test_memory_that_a_hypervisor_must_give_first_widens_the_interval_alone():
+    calibration = made()
+    prices = msgspec.structs.replace(
+        calibration.prices,
+        fault_huge_cold=msgspec.structs.replace(calibration.prices.fault_huge, seconds=5.1e-3),
+    )
+    warm = predictor().of(Layout(ALL, 0, 10))
+    one = predictor()
+    one.calibration = msgspec.structs.replace(calibration, prices=prices)
+    cold = one.of(Layout(ALL, 0, 10))
+    assert (cold.seconds, cold.low) == (warm.seconds, warm.low)
+    assert cold.high - warm.high == pytest.approx(10 * 5e-3)
+
+
 def test_a_guests_entries_stay_small():
     """The host's huge pages shorten its walks, 19 references for 24; none of them goes."""
     told = predictor(guest=True).of(Layout(ALL, 0, 0))
-    assert 1 - told.seconds == pytest.approx(4e6 * 5 / 24 * law(250, 256) * 1e-9, rel=0.15)
+    assert 1 - told.seconds == pytest.approx(PROGRAMS * 4e6 * 5 / 24 * law(250, 256) * 1e-9, rel=0.15)
 
 
 def test_the_interval_is_no_narrower_than_the_suites_errors():

@@ -43,7 +43,8 @@ def made(machine: Machine = HERE) -> Calibration:
     """A calibration of *machine*: a fault 1 µs, a huge one 100 µs, stalls of 2 µs to 9 ms."""
     one = Price(seconds=1e-6, longest=2e-6, times=3)
     prices = Prices(
-        fault=one, fault_huge=Price(seconds=1e-4, longest=3e-3, times=3), zero=one, zero_huge=one, collapse=one,
+        fault=one, fault_huge=Price(seconds=1e-4, longest=3e-3, times=3), fault_huge_cold=Price(seconds=1e-4, longest=3e-3, times=3),
+        zero=one, zero_huge=one, collapse=one,
         collapse_full=Price(seconds=1e-3, longest=9e-3, times=3), copy=one, copy_huge=Price(seconds=1e-3, longest=5e-3, times=3),
         copy_huge_is="split",
     )  # fmt: skip

@@ -73,7 +73,8 @@ def _print(found: Calibration) -> None:
         f"  a saving is right to {model.floor:.1%} of the time and {model.relative:.0%} of itself, nine times of ten, in the suite"
     )
     for title, price in (
-        ("fault of a page", prices.fault), ("fault of a huge page", prices.fault_huge), ("clearing 4 KiB", prices.zero),
+        ("fault of a page", prices.fault), ("fault of a huge page", prices.fault_huge),
+        ("the same, of memory long free", prices.fault_huge_cold), ("clearing 4 KiB", prices.zero),
         ("clearing 2 MiB", prices.zero_huge), ("collapse, one page populated", prices.collapse),
         ("collapse, all populated", prices.collapse_full),
         ("copy of a page after a fork", prices.copy),

@@ -23,8 +23,9 @@ from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE
 from secondsight.live.madvise import MADV_COLLAPSE
 from secondsight.predict.region import MADV_HUGEPAGE, MADV_NOHUGEPAGE, Region
 
-#: Blocks that each price is measured on.
-BLOCKS = 64
+#: Blocks that each price is measured on. Seconds after which a kernel has reported free memory to its hypervisor (mm/page_reporting.c waits
+#: two, and goes through it in parts).
+BLOCKS, COLD = 64, 8.0
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,14 +37,16 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """fault, fault_huge: a first store to a page, to a block that may be huge, zeroing included; zero, zero_huge: clearing 4 KiB, 2 MiB in
-    user space; collapse, collapse_full: MADV_COLLAPSE of a block with one page and with all 512 pages; copy: a fork's first store to a
-    shared small page; copy_huge: the same to a shared huge page, which this kernel answers by *copy_huge_is*: "split" (from 5.8 on: the
-    table is split, 4 KiB are copied) or "whole" (2 MiB are copied).
+    """fault, fault_huge: a first store to a page, to a block that may be huge, zeroing included, in memory that was free a moment
+    ago; fault_huge_cold: to a block whose memory has been free for COLD seconds, which a hypervisor may have taken back and must give
+    anew; zero, zero_huge: clearing 4 KiB, 2 MiB in user space; collapse, collapse_full: MADV_COLLAPSE of a block with one page and with
+    all 512 pages; copy: a fork's first store to a shared small page; copy_huge: the same to a shared huge page, which this kernel answers
+    by *copy_huge_is*: "split" (from 5.8 on: the table is split, 4 KiB are copied) or "whole" (2 MiB are copied).
     """
 
     fault: Price
     fault_huge: Price
+    fault_huge_cold: Price
     zero: Price
     zero_huge: Price
     collapse: Price
@@ -57,6 +60,7 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         met = [(self.fault.longest, "a fault of one page")]
         if huge_faults:
             met.append((self.fault_huge.longest, "a fault that clears 2 MiB"))
+            met.append((self.fault_huge_cold.longest, "a fault of 2 MiB that the hypervisor must give first"))
         if collapses:
             met.append((self.collapse_full.longest, "waiting for a collapse that copies 2 MiB"))
         if forks:
@@ -88,7 +92,7 @@ def _stores(words: npt.NDArray[np.uint64], pages: npt.NDArray[np.int64]) -> floa
 
 
 def measure() -> Prices:
-    """All prices, in a second or two.
+    """All prices, in some ten seconds.
 
     :raises SecondSightError: no huge page could be had.
     """
@@ -120,13 +124,19 @@ def measure() -> Prices:
             raise SecondSightError(
                 "a first touch maps no huge page here: transparent_hugepage/enabled is never, or memory is short"
             )
+    time.sleep(COLD)
+    with Region(BLOCKS) as huge:
+        huge.advise(MADV_HUGEPAGE)
+        words = huge.words
+        cold = _each(BLOCKS, lambda i: words.__setitem__(i * 262144, 1))
     with Region(BLOCKS) as sparse:
         sparse.advise(MADV_NOHUGEPAGE)
         sparse.words[:: HPAGE_PMD_NR * step] = 1
         sparse.advise(MADV_HUGEPAGE)
         empty = _each(BLOCKS, lambda i: sparse.advise(MADV_COLLAPSE, i, 1))
     return Prices(
-        fault=fault, fault_huge=fault_huge, zero=zero, zero_huge=zero_huge, collapse=empty, collapse_full=full, copy=copy,
+        fault=fault, fault_huge=fault_huge, fault_huge_cold=cold, zero=zero, zero_huge=zero_huge, collapse=empty, collapse_full=full,
+        copy=copy,
         copy_huge=copy_huge, copy_huge_is="split" if split else "whole",
     )  # fmt: skip
 
