@@ -73,6 +73,24 @@ def _rows_of(columns, b, row, seen):  # type: ignore[no-untyped-def]
     return shared
 
 
+@merged
+def _may_share(columns, b):  # type: ignore[no-untyped-def]
+    """May a folio have several pages in block *b*? Asked of most blocks, of which none has: no branch, nothing written."""
+    found = False
+    for i in range(HPAGE_PMD_NR):
+        found |= (columns.order[b, i] != 0) | (columns.mapcount[b, i] > 1)
+    return found
+
+
+@merged
+def _mark(r, f, columns, b, i, page):  # type: ignore[no-untyped-def]
+    """Mark page *i* of block *b*, whose folio's flags and references are frame *page*'s, as often as it is to be."""
+    # A page without a reference is one that could not be read.
+    if columns.marks[b, i] and columns.folio[b, i] >= 0 and f.refcount[page] > 0:
+        for _ in range(columns.marks[b, i]):
+            mark_page_accessed(f, r, page)
+
+
 @native
 def _zap_blocks(r, f, columns, pending, candidate, row, seen):  # type: ignore[no-untyped-def]
     """Mark the pages *candidate* = (first, end) of each block, *pending* others being in the batch.
@@ -89,7 +107,7 @@ def _zap_blocks(r, f, columns, pending, candidate, row, seen):  # type: ignore[n
         if last == first:
             continue
         base = b * HPAGE_PMD_NR
-        shared = _rows_of(columns, b, row, seen)
+        shared = _may_share(columns, b) and _rows_of(columns, b, row, seen)
         if shared:
             for i in range(HPAGE_PMD_NR):
                 if f.flags[base + i] & (HEAD | TAIL):
@@ -98,12 +116,12 @@ def _zap_blocks(r, f, columns, pending, candidate, row, seen):  # type: ignore[n
             f.batch[BATCH_ACTIVATE, i] = others + i
             f.refcount[others + i] = 2
         f.n[N_ACTIVATE] = pending
-        for i in range(first, last):
-            # A page without a reference is one that could not be read.
-            if columns.marks[b, i] and columns.folio[b, i] >= 0 and f.refcount[base + row[i]] > 0:
-                for _ in range(columns.marks[b, i]):
-                    mark_page_accessed(f, r, base + row[i])
-        if shared:
+        if not shared:
+            for i in range(first, last):
+                _mark(r, f, columns, b, i, base + i)
+        else:
+            for i in range(first, last):
+                _mark(r, f, columns, b, i, base + row[i])
             for i in range(HPAGE_PMD_NR - 1, -1, -1):
                 f.flags[base + i] = f.flags[base + row[i]]
                 f.refcount[base + i] = f.refcount[base + row[i]]
@@ -155,11 +173,10 @@ def zap(
         rules.lru_batch, int(rules.activate_batched), int(rules.mark_needs_lru), int(mglru and rules.mglru_available)
     )  # fmt: skip
     # One block more: the stand-ins, which have references to spare.
-    flags, refcount = (
-        np.zeros((len(view) + 1, HPAGE_PMD_NR), np.uint32),
-        np.full((len(view) + 1, HPAGE_PMD_NR), 2, np.int32),
-    )
+    page = (len(view) + 1, HPAGE_PMD_NR)
+    flags, refcount = np.empty(page, np.uint32), np.empty(page, np.int32)
     flags[:-1], refcount[:-1] = view.flags, view.refcount
+    flags[-1], refcount[-1] = 0, 2
     frames = Frames().arrays._replace(flags=flags.reshape(-1), refcount=refcount.reshape(-1))
     columns = _Marked(view.folio, view.mapcount, view.order, marks)
     row, seen = np.zeros(HPAGE_PMD_NR, np.int64), np.full(2 * HPAGE_PMD_NR, -1, np.int64)
