@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from secondsight.bits.pte import PRESENT
 from secondsight.bits.swap import EntryKind, kinds
 from secondsight.mm.config import Sizes
 from secondsight.mm.fork import exit_mm, fork
@@ -84,6 +85,16 @@ def test_a_locked_area_takes_no_guards_and_gives_them_back(rules) -> None:
     assert mlock(mm, 0, 8) is None
     assert madvise(mm, 0, 8, "guard_install") == "EINVAL"
     assert madvise(mm, 0, 512, "guard_remove") is None
+
+
+@pytest.mark.parametrize("rules", LATER)
+def test_mlock_populates_up_to_a_guard(rules) -> None:
+    """__mm_populate ends at the page that cannot be faulted in, and EFAULT is told as ENOMEM (7.0.13 showed it)."""
+    _, mm, _ = guarded(rules)
+    assert madvise(mm, 0, 8, "dontneed") is None and madvise(mm, 10, 20, "dontneed") is None
+    assert mlock(mm, 0, 512) == "ENOMEM"
+    assert all(mm.arrays.pte[:8] & PRESENT) and not any(mm.arrays.pte[10:20])
+    assert mlock(mm, 10, 512) is None and all(mm.arrays.pte[10:512] & PRESENT)
 
 
 @pytest.mark.parametrize("rules", ["6.1", "6.12"])

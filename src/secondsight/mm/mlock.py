@@ -54,7 +54,8 @@ def _mark_locked(f, r, m, start, end, lock):  # type: ignore[no-untyped-def]
 def mlock(mm: Mm, start: int, end: int) -> str | None:
     """mlock pages *start* to *end*: VM_LOCKED, what is there goes to the unevictable list, what is not is faulted in.
 
-    Returns ENOMEM where population meets an inaccessible area: it stops there (__mm_populate), the rest stays locked but absent.
+    Returns ENOMEM where population meets an inaccessible area, or a page that cannot be faulted in (a guard): it stops there
+    (mm/gup.c __mm_populate; EFAULT becomes ENOMEM in mm/mlock.c __mlock_posix_error_return), the rest stays locked but absent.
     """
     _range(mm, start, end)
     host = mm.host
@@ -66,7 +67,8 @@ def mlock(mm: Mm, start: int, end: int) -> str | None:
             continue
         if not vma.flags & (Vm.READ | Vm.WRITE):
             return "ENOMEM"
-        populate_area(mm, low, high, bool(vma.flags & Vm.WRITE))
+        if not populate_area(mm, low, high, bool(vma.flags & Vm.WRITE)):
+            return "ENOMEM"
     return None
 
 
@@ -86,12 +88,17 @@ def _fix_up(mm: Mm, start: int, end: int, *, lock: bool) -> None:
             _mark_locked(mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, lock)
 
 
-def populate_area(mm: Mm, low: int, high: int, write: bool) -> None:
-    """populate_vma_page_range: page by page, a huge one as a whole; at its end the LRU batches are drained, area by area."""
+def populate_area(mm: Mm, low: int, high: int, write: bool) -> bool:
+    """populate_vma_page_range: page by page, a huge one as a whole; at its end the LRU batches are drained, area by area.
+
+    False where a page could not be faulted in: those behind it were not tried.
+    """
     pages = np.arange(low, high, dtype=np.int64)
     host = mm.host
+    whole = True
 
     def step(start: int, notified: bool) -> int:
+        nonlocal whole
         f, block = host.frames.arrays, -1
         for i in range(start, len(pages)):
             page = int(pages[i])
@@ -101,12 +108,14 @@ def populate_area(mm: Mm, low: int, high: int, write: bool) -> None:
             if pfn == NOTIFY:
                 return i
             if pfn == NOT_PERMITTED:
-                return -1 - i
+                whole = False
+                return len(pages)
             block = page >> PMD_ORDER if mm.arrays.pmd[page >> PMD_ORDER] & PSE else -1
         return len(pages)
 
     mm.run_faults(pages, step, "mlock")
     host.drain()
+    return whole
 
 
 def _range(mm: Mm, start: int, end: int) -> None:
