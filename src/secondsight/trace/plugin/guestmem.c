@@ -243,7 +243,7 @@ static inline uint32_t hot_place(uint64_t address, unsigned kind)
     return (uint32_t)(address >> 12 ^ address >> 22 ^ (uint64_t)kind << 8) & (HOT - 1);
 }
 
-static void first_touch(uint64_t address, unsigned kind, uint32_t times, uint64_t key, uint32_t h)
+static __attribute__((noinline)) void first_touch(uint64_t address, unsigned kind, uint32_t times, uint64_t key, uint32_t h)
 {
     uint64_t page = address & ~(PAGE - 1), hash = (page | kind) * 0x9E3779B97F4A7C15ull;
     uint32_t slot = (uint32_t)(hash >> 40) & (SLOTS - 1);
@@ -310,6 +310,7 @@ static struct walked { uint64_t block; uint32_t small, huge, counted; } *walked;
 static uint32_t n_walked, walked_room;        /* a power of two, at most half full; block is its number + 1 */
 static uint64_t data_accesses;
 static uint32_t window_left = WARM;
+static uint32_t quick_left;               /* of it: accesses that nothing but their row is to be done for */
 static enum { SKIPPING, WARMING, COUNTING } window = WARMING;
 
 /* Whether *tag* is among *ways* entries, latest used first; it is the first of them afterwards. */
@@ -363,6 +364,10 @@ static void next_window(void)
     window = window == COUNTING ? SKIPPING : window == SKIPPING ? WARMING : COUNTING;
     window_left = window == SKIPPING ? PERIOD - WARM - COUNT : window == WARMING ? WARM : COUNT;
     data_accesses += window_left;
+    if (window == SKIPPING && !several && quantum) {
+        quick_left = window_left;
+        window_left = 0;
+    }
 }
 
 static void reference(uint64_t vaddr)
@@ -378,7 +383,7 @@ static void reference(uint64_t vaddr)
 
 static void say_walks(void)
 {
-    struct row first = { .time = data_accesses + WARM - window_left, .address = UINT64_MAX, .kind = WALKS };
+    struct row first = { .time = data_accesses + WARM - window_left - quick_left, .address = UINT64_MAX, .kind = WALKS };
     put(&first, 1);
     for (uint32_t i = 0; i < walked_room; i++)
         if (walked[i].block) {
@@ -397,6 +402,7 @@ static void forget_walks(void)
     data_accesses = 0;
     window = WARMING;
     window_left = WARM;
+    quick_left = 0;
 }
 
 static bool is_ram(uint64_t address)
@@ -422,27 +428,48 @@ static void access_page(meminfo info, uint64_t vaddr, unsigned kind)
         touch(virtual_addresses ? vaddr : address, kind, 1);
 }
 
+/* An access of a program that is more than a row found last: in a window of the TLB's, across two pages, of one of several threads. */
+static __attribute__((noinline)) void accessed_fully(meminfo info, uint64_t vaddr)
+{
+    unsigned kind = qemu_plugin_mem_is_store(info) ? WRITE : READ;
+    uint64_t last = vaddr + (1ull << qemu_plugin_mem_size_shift(info)) - 1;
+    acquire();
+    if (quick_left)
+        quick_left--;
+    else {
+        if (!window_left)
+            next_window();
+        if (quick_left)
+            quick_left--;
+        else {
+            window_left--;
+            if (window != SKIPPING)
+                reference(vaddr);
+        }
+    }
+    touch(vaddr, kind, 1);
+    if ((last ^ vaddr) >= PAGE && last > vaddr)
+        touch(last & ~(PAGE - 1), kind, 1);
+    release();
+}
+
+static void accessed_by_program(unsigned vcpu, meminfo info, uint64_t vaddr, void *unused)
+{
+    (void)vcpu, (void)unused;
+    if (__builtin_expect(!quick_left || (vaddr & (PAGE - 1)) > PAGE - MOST_BYTES, 0)) {
+        accessed_fully(info, vaddr);
+        return;
+    }
+    quick_left--;
+    touch(vaddr, qemu_plugin_mem_is_store(info) ? WRITE : READ, 1);
+}
+
 static void accessed(unsigned vcpu, meminfo info, uint64_t vaddr, void *unused)
 {
     (void)vcpu, (void)unused;
     unsigned kind = qemu_plugin_mem_is_store(info) ? WRITE : READ;
-    uint64_t last = vaddr;
-    if (__builtin_expect((vaddr & (PAGE - 1)) > PAGE - MOST_BYTES, 0))
-        last += (1ull << qemu_plugin_mem_size_shift(info)) - 1;
+    uint64_t last = vaddr + (1ull << qemu_plugin_mem_size_shift(info)) - 1;
     acquire();
-    if (user) {
-        if (!window_left--) {
-            next_window();
-            window_left--;
-        }
-        if (window != SKIPPING)
-            reference(vaddr);
-        touch(vaddr, kind, 1);
-        if ((last ^ vaddr) >= PAGE && last > vaddr)
-            touch(last & ~(PAGE - 1), kind, 1);
-        release();
-        return;
-    }
     access_page(info, vaddr, kind);
     if ((last ^ vaddr) >= PAGE && last > vaddr)
         access_page(info, last & ~(PAGE - 1), kind);
@@ -455,6 +482,7 @@ struct block {
     uint32_t n[2];
     struct row *row;   /* the fetches of its first page in quantum *turn* */
     uint64_t turn;
+    bool whole;        /* it has no second page */
 };
 struct arena {
     struct arena *next;
@@ -480,6 +508,11 @@ static void executed(unsigned vcpu, void *data)
 {
     (void)vcpu;
     struct block *b = data;
+    if (__builtin_expect(b->turn == turn && now < quantum_end && b->whole && !several, 1)) {
+        now += b->n[0];
+        b->row->count += b->n[0];
+        return;
+    }
     acquire();
     if (__builtin_expect(quantum && now >= quantum_end, 0)) {
         quantum_end = now - now % quantum + quantum;
@@ -550,8 +583,9 @@ static void translated(plugin_id id, struct qemu_plugin_tb *tb)
             first = vaddr;
         if (!b->n[second]++)
             b->page[second] = code_page(insn, vaddr);
-        qemu_plugin_register_vcpu_mem_cb(insn, accessed, CB_NO_REGS, MEM_RW, NULL);
+        qemu_plugin_register_vcpu_mem_cb(insn, user ? accessed_by_program : accessed, CB_NO_REGS, MEM_RW, NULL);
     }
+    b->whole = !b->n[1];
     release();
     qemu_plugin_register_vcpu_tb_exec_cb(tb, executed, CB_NO_REGS, b);
 }
@@ -598,6 +632,10 @@ static void ended(plugin_id id, void *unused)
 static void now_several(plugin_id id, unsigned vcpu)
 {
     (void)id;
+    if (vcpu && !several) {
+        window_left += quick_left;
+        quick_left = 0;
+    }
     if (vcpu)
         several = true; /* by the thread that makes the second one, between its own accesses */
 }
