@@ -2,21 +2,30 @@
 
 Compares, in one run on the same rows, what a replay reads (address and kind) from each profile with the same rows
 in memory, looked at by the same compiled loop, in CPU time of all threads: the ratio says how much of a replay at
-memory speed goes into reading. And lackey text.
+memory speed goes into reading. And lackey text; ChampSim's records, by the wall clock, beside `xz -dc` of the same file, which must
+unpack them
+too; somebody's columns of Parquet beside our own trace, both read and written as a trace.
 """
 
 from __future__ import annotations
 
 import argparse
+import lzma
+import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from common import cpu_seconds, row, write
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from common import cpu_seconds, row, seconds, write
 from numba import njit
 
 from secondsight.trace import Kind, Provenance, Space, Trace, TraceWriter
+from secondsight.trace.columns import parse
 from secondsight.trace.convert import convert
+from secondsight.trace.cut import cut
 
 
 @njit(nogil=True)
@@ -24,6 +33,58 @@ def _mark(address, kind, state):
     """One read-modify-write per event, what the fastest replay could do at best."""
     for i in range(address.size):
         state[address[i] >> np.uint64(12)] |= np.uint8(1) << (kind[i] & np.uint8(3))
+
+
+def champsim(folder: Path, records: int) -> list[dict[str, Any]]:
+    """ChampSim's records: a loop over an array, pointers behind it, every third instruction a branch."""
+    rng = np.random.default_rng(2)
+    table = np.zeros(records, np.dtype([
+        ("ip", "<u8"), ("branch", "u1"), ("taken", "u1"), ("regs", "u1", 6), ("to", "<u8", 2), ("source", "<u8", 4)
+    ]))  # fmt: skip
+    table["ip"] = 0x400000 + 4 * (np.arange(records) % 600)
+    table["branch"] = np.arange(records) % 3 == 0
+    table["source"][:, 0] = np.where(
+        np.arange(records) % 3 == 1, 0x7F0000000000 + rng.integers(0, 1 << 26, records) // 8 * 8, 0
+    )
+    table["to"][:, 0] = np.where(np.arange(records) % 9 == 2, 0x600000 + 8 * np.arange(records), 0)
+    path = folder / "champsim.xz"
+    with lzma.open(path, "wb", preset=1) as out:
+        out.write(table.tobytes())
+    read = seconds(lambda: convert(str(path), folder / "t.parquet", format="champsim"), 3)
+    unpacked = seconds(lambda: subprocess.run(["xz", "-dc", path], stdout=subprocess.DEVNULL, check=True), 3)
+    rate, theirs = records / read / 1e6, records / unpacked / 1e6
+    return [
+        row(
+            "ChampSim, .xz, to a trace, wall time",
+            rate,
+            "M records/s",
+            reference=theirs,
+            against="xz -dc",
+            bar=1.0,
+        )
+    ]
+
+
+def columns(folder: Path, trace: Path, rows: int) -> list[dict[str, Any]]:
+    """The rows of *trace* as anybody's Parquet file, made a trace; and the trace itself, read and written again."""
+    table = pq.read_table(trace, columns=["time", "address", "kind"]).replace_schema_metadata(None)
+    table = table.set_column(2, "op", pc.if_else(pc.equal(pc.bit_wise_and(table["kind"], 1), 1), "W", "R"))
+    path = folder / "columns.parquet"
+    pq.write_table(table, path)
+    theirs = {"address": "address", "time": "time", "kind": "op:R/W"}
+    given = parse(",".join(f"{ours}={name}" for ours, name in theirs.items()))
+    read = cpu_seconds(lambda: convert(str(path), folder / "t.parquet", format="parquet", columns=given), 3)
+    own = cpu_seconds(lambda: cut(Trace.open(trace), folder / "u.parquet"), 3)
+    return [
+        row(
+            "Parquet's columns to a trace",
+            rows / read / 1e6,
+            "M rows/s",
+            reference=rows / own / 1e6,
+            against="our own trace",
+            bar=0.7,
+        )
+    ]
 
 
 def main() -> None:
@@ -63,26 +124,32 @@ def main() -> None:
             replay()
             read(("time",))
             size = path.stat().st_size / rows
-            for columns in (("address", "kind"), ("time",)):
-                seconds = cpu_seconds(lambda columns=columns: read(columns), 5)
+            for wanted in (("address", "kind"), ("time",)):
+                took = cpu_seconds(lambda wanted=wanted: read(wanted), 5)
                 print(
-                    f"{profile + ': read ' + ', '.join(columns):44} {rows / seconds / 1e6:7.0f} M rows/s, {size:.1f} B a row"
+                    f"{profile + ': read ' + ', '.join(wanted):44} {rows / took / 1e6:7.0f} M rows/s, {size:.1f} B a row"
                 )
                 found.append(
-                    row(f"trace, {profile}: read {', '.join(columns)}", rows / seconds / 1e6, "M rows/s")
+                    row(f"trace, {profile}: read {', '.join(wanted)}", rows / took / 1e6, "M rows/s")
                 )
-            seconds = cpu_seconds(replay, 5)
+            took = cpu_seconds(replay, 5)
             found.append(
                 row(
                     f"trace, {profile}: read and bare loop",
-                    rows / seconds / 1e6,
+                    rows / took / 1e6,
                     "M rows/s",
                     reference=rows / memory / 1e6,
                     against="bare loop",
                 )
             )
             print(
-                f"{profile + ': read and loop':44} {rows / seconds / 1e6:7.0f} M rows/s, {memory / seconds:.2f} of the bare loop"
+                f"{profile + ': read and loop':44} {rows / took / 1e6:7.0f} M rows/s, {memory / took:.2f} of the bare loop"
+            )
+        found += champsim(Path(folder), min(rows, 2_000_000))
+        found += columns(Path(folder), Path(folder) / "fast.parquet", rows)
+        for each in found[-2:]:
+            print(
+                f"{each['name']:44} {each['value']:7.1f} {each['unit']}, {each['ratio']:.2f} of {each['against']}"
             )
         text = Path(folder) / "lackey"
         with text.open("w") as out:
@@ -92,12 +159,12 @@ def main() -> None:
                 )
         lines = 3 * min(rows, 2_000_000)
         for quantum in (0, 100_000):
-            seconds = cpu_seconds(
+            took = cpu_seconds(
                 lambda quantum=quantum: convert(str(text), Path(folder) / "t.parquet", quantum=quantum), 3
             )
             name = f"lackey text to a trace, quantum {quantum}"
-            print(f"{name:44} {lines / seconds / 1e6:7.1f} M records/s")
-            found.append(row(name, lines / seconds / 1e6, "M records/s", bar=5.0))
+            print(f"{name:44} {lines / took / 1e6:7.1f} M records/s")
+            found.append(row(name, lines / took / 1e6, "M records/s", bar=5.0))
     write("trace_reading", found)
 
 
