@@ -71,6 +71,7 @@ def calibrate(
         )
     _room(footprints)
     start = time.monotonic()
+    before = prices.cold_fault()
     cells: list[Cell] = []
     total = len(footprints) * len(suite) * (len(LAYOUTS) + len(PIECE))
     for number, footprint in enumerate(footprints):
@@ -91,7 +92,8 @@ def calibrate(
         )
     return Calibration(
         tool=f"secondsight {__version__}", made=time.strftime("%Y-%m-%d", time.gmtime()), machine=machine, pmu=pmu(),
-        tlb=dataclasses.asdict(TlbConfig()), seconds=round(time.monotonic() - start, 1), model=model, prices=prices.measure(), cells=cells,
+        tlb=dataclasses.asdict(TlbConfig()), seconds=round(time.monotonic() - start, 1), model=model,
+        prices=prices.measure(before), cells=cells,
         notes=_notes(machine),
     )  # fmt: skip
 
