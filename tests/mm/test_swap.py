@@ -175,3 +175,19 @@ def test_what_was_much_used_comes_back_unmarked_under_mglru(rules, marks, much) 
     host.drain()
     assert bool(flags(mm, 3) & REFERENCED) != much and not flags(mm, 3) & ACTIVE
     holds(host)
+
+
+@pytest.mark.parametrize("rules", ["6.12", "7.3"])
+def test_a_dma_reads_a_copy_of_what_is_read_in_from_a_shared_slot(rules) -> None:
+    """gup_must_unshare: a page that the child's entry names too is copied before it is pinned."""
+    host, mm, _ = vm(rules, 1)
+    mm.cpu_access(pages(0, range(4)), write=True)
+    host.drain()
+    swap_out(mm, np.arange(4))
+    child = fork(mm, "c")
+    mm.direct_io(pages(0, 2), write=False)
+    host.drain()
+    assert not flags(mm, 2) & SWAPCACHE and host.frames.arrays.flags[mm.pfn(2)] & EXCLUSIVE
+    holds(host)
+    exit_mm(child)
+    holds(host)

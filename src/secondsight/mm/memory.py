@@ -378,6 +378,12 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
         split_pmd(f, r, m, block, False)
         pmd = m.pmd[block]
     pte = m.pte[page] if pmd else np.uint64(0)
+    if pte != 0 and not pte & MAPPED and vma_bits(m, page) & V_READ:
+        # It is read in first, maybe as somebody else's too.
+        m.n[FAULTS] += 1
+        if not swap_in(f, r, m, page, False, True):
+            return ACCESS_DONE
+        pte = m.pte[page]
     old = pfn_of(pte)
     if not pte & PRESENT or old == ZERO_PFN or f.flags[old] & EXCLUSIVE:
         return ACCESS_DONE
