@@ -52,6 +52,21 @@ def test_a_large_folio_comes_back_where_its_slots_are_an_aligned_row(rules, slot
     holds(host)
 
 
+@pytest.mark.parametrize("rules", ["6.12", "7.2", "7.3"])
+def test_a_lazily_freed_page_that_went_has_no_slot_and_the_others_keep_theirs(rules) -> None:
+    """6.12.118: MADV_FREE's page beside pages whose slots are a row, but not an aligned one."""
+    host, mm, _ = vm(rules, 1)
+    mm.cpu_access(pages(0, range(17)), write=True)
+    host.configure(host.config.__class__(sizes=Sizes(kb64="always")))
+    host.drain()
+    assert madvise(mm, 16, 17, "free") is None
+    took = np.arange(17)
+    gone = swap_out(mm, took, took, np.array([*range(33, 49), -1], np.int64)).gone
+    assert sorted(gone.tolist()) == took.tolist() and not mm.arrays.pte[16]
+    mm.cpu_access(pages(0, 5), write=False)
+    assert order(mm, 5) == 0
+
+
 def test_before_612_pages_come_back_one_by_one() -> None:
     host, mm, _ = vm("6.1", 1)
     mm.cpu_access(pages(0, range(16)), write=True)

@@ -76,11 +76,13 @@ def swap_out(mm: Mm, pages: Pages, took: Pages | None = None, slots: Pages | Non
     """MADV_PAGEOUT of each run of *pages*; a locked area ends its run (can_madv_lru_vma).
 
     *took*: what a kernel really took, where that was recorded; without, all goes that can. *slots*: the swap slot of each of these, where
-    they were seen: in which row they are decides what comes back at once.
+    they were seen, or -1 (it is in none): in which row they are decides what comes back at once.
     """
     mm.host.drain()
     recorded = None if took is None else set(took.tolist())
-    placed = {} if took is None or slots is None else dict(zip(took.tolist(), slots.tolist(), strict=True))
+    placed: dict[int, int] = {}
+    if took is not None and slots is not None:
+        placed = {page: slot for page, slot in zip(took.tolist(), slots.tolist(), strict=True) if slot >= 0}
     reclaim = _Reclaim(mm, recorded, placed)
     errno: str | None = None
     for start, end in _runs(pages):
@@ -331,8 +333,8 @@ class _Reclaim:
         """Did the kernel give the folio's pages one aligned row of slots (folio_alloc_swap), so that it went whole?"""
         if not self.placed:
             return True
-        first = self.placed[page]
-        return first % pages == 0 and all(self.placed[page + i] == first + i for i in range(pages))
+        first = self.placed.get(page, -1)
+        return first % pages == 0 and all(self.placed.get(page + i) == first + i for i in range(pages))
 
     def _swap(self, page: int, count: int) -> None:
         host, f = self.mm.host, self.mm.host.frames.arrays
@@ -341,7 +343,7 @@ class _Reclaim:
         if f.flags[self.mm.folio(page)] & SWAPCACHE:
             # It has its slots still.
             wanted = np.flatnonzero(host.slots[CACHED] == self.mm.pfn(page))
-        elif self.placed:
+        elif all(page + i in self.placed for i in range(count)):
             wanted = np.array([self.placed[page + i] for i in range(count)], np.int64)
         slots = host.swap_slots(count, wanted)
         entries = swp_entry(np.zeros(count, np.uint64), slots.astype(np.uint64))

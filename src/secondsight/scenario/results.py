@@ -97,7 +97,7 @@ class PageState(msgspec.Struct, frozen=True, omit_defaults=True):
 class StepAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one step returned beside its effect: the errno of a system call that failed (of MADV_COLLAPSE always: ``"0"`` is
     success; ``EFAULT``: the mapping denied some of the accesses, the others were made), or what the kernel chose (*took*; *slots*: the swap
-    slots that these pages got, in their order, as runs of (first, how many))."""
+    slots that these pages got, in their order, as runs of (first, how many); a first of -1: none)."""
 
     step: int
     errno: str | None = None

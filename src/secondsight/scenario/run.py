@@ -216,7 +216,9 @@ class Runner:
 
     def _do_swap_out(self, step: verbs.SwapOut) -> None:
         took = None if step.took is None else self._pages(step, step.took)
-        slots = np.array([at + i for at, count in step.slots for i in range(count)], np.int64)
+        slots = np.array(
+            [at + i if at >= 0 else -1 for at, count in step.slots for i in range(count)], np.int64
+        )
         if took is not None and len(slots) not in (0, len(took)):
             raise UsageError(
                 f"{len(slots)} slots for {len(took)} pages that went to swap: give one for each, or none"

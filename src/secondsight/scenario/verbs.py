@@ -195,8 +195,8 @@ class Munlock(_Verb, frozen=True, tag="munlock"):
 
 class SwapOut(_Verb, frozen=True, tag="swap_out"):
     """Ask the kernel to reclaim these pages (MADV_PAGEOUT). Which pages went is the kernel's choice: a lab run records it in *took*, and
-    the swap slots that these got in *slots* (runs of (first, how many)), and the model obeys; without *took* all of them go that can, and
-    without *slots* to the first that are free."""
+    the swap slots that these got in *slots* (runs of (first, how many); -1: in none), and the model obeys; without *took* all of them go
+    that can, and without *slots* to the first that are free."""
 
     space: str
     pages: str

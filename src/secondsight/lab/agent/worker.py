@@ -73,12 +73,18 @@ def pagemap(pid: int | str, blocks: int) -> npt.NDArray[np.uint64]:
 
 
 def swap_slots(entries: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
-    """The swap slots of pagemap's *entries*, in their order, as runs of (first, how many); none where one of them is in no slot."""
-    if not len(entries) or not bool((entries & PM_SWAPPED).all()):
+    """The swap slots of pagemap's *entries*, in their order, as runs of (first, how many); a first of -1: these are in no slot (lazily
+    freed pages that went). Empty where none is in any."""
+    swapped = (entries & PM_SWAPPED) != 0
+    if not bool(swapped.any()):
         return []
     # Bits 0 to 4 are the swap area's number, of which there is one.
     offsets = ((entries & np.uint64((1 << 55) - 1)) >> np.uint64(5)).astype(np.int64)
-    return [(int(run[0]), len(run)) for run in np.split(offsets, np.flatnonzero(np.diff(offsets) != 1) + 1)]
+    offsets[~swapped] = -1
+    step = np.where(swapped[1:] & swapped[:-1], 1, 0)
+    return [
+        (int(run[0]), len(run)) for run in np.split(offsets, np.flatnonzero(np.diff(offsets) != step) + 1)
+    ]
 
 
 class _Worker:
