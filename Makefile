@@ -2,7 +2,7 @@
 #
 #   make demo       replay the recorded trace that comes with the repository, and show what each rule would do
 #   make test       the fast tier: no root, no emulator, no network
-#   make lint       style, types, the rooms' import arrows
+#   make lint       style, types, the packages' import arrows
 #   make bench      benchmarks, beside the peers they are measured against
 #   make kernel     the tier that boots real kernels (needs QEMU, Bochs; see docs/lab.md)
 #   make compare    random scenarios, asked of the model and of booted kernels

@@ -34,7 +34,7 @@ from live_procfs import bare
 
 from secondsight.host import strata as sampling
 from secondsight.host.charges import Groups
-from secondsight.host.judging import Judge, Setting
+from secondsight.host.judging import Judge, SwitchesAndLimits
 from secondsight.host.rows import HostRow, total
 from secondsight.host.strata import Stratum
 from secondsight.host.supply import read_supply
@@ -124,7 +124,7 @@ def trials(what: str, pids: list[int], share: float, count: int) -> list[dict[st
     """Rows of *count* samples of a *share* of the blocks of each process, at least as many as a pass reads of each."""
     tasks, _ = read_tasks(pids)
     now, then = settings(read_supply(), None)
-    judge = Judge(Setting(*now), Setting(*then))
+    judge = Judge(SwitchesAndLimits(*now), SwitchesAndLimits(*then))
     trouble: Counter[str] = Counter()
     strata = sampling.gather(tasks, judge, {}, trouble)
     sampling.sample(strata, judge, None, np.random.default_rng(1), trouble)

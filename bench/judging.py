@@ -12,7 +12,7 @@ from common import cpu_seconds, row, write
 
 from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
-from secondsight.mm.khugepaged.checks import Columns
+from secondsight.mm.khugepaged.checks import ViewColumns
 from secondsight.mm.khugepaged.scan import columns_of, scan
 from secondsight.mm.khugepaged.verdict import verdict
 from secondsight.mm.observe import of_model
@@ -24,7 +24,7 @@ BLOCKS = 2048
 
 
 @native
-def read_once(c: Columns):
+def read_once(c: ViewColumns):
     """The sum of every page's columns, as the kernel's loop meets them: page after page."""
     total = np.int64(0)
     for b in range(len(c.pmd)):

@@ -9,10 +9,10 @@ import numpy as np
 
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
-from secondsight.lab.agent.batch import Batch, Host
+from secondsight.lab.agent.batch import Boot, ScenarioRunner
 from secondsight.live import capture
 from secondsight.live.kernel_reader import KernelReader
-from secondsight.live.kmem import Kernel
+from secondsight.live.kmem import KernelMemory
 from secondsight.live.probe import probe
 from secondsight.live.process import Process
 from secondsight.scenario import verbs as v
@@ -24,12 +24,12 @@ def main():
     request = port.receive()
     knobs.quiet()
     libc.mmap_fixed(libc.SCRATCH, libc.PAGE)
-    host = Host()
+    host = Boot()
     begun = time.monotonic()
-    kernel, facts = Kernel.live(), probe()
+    kernel, facts = KernelMemory.live(), probe()
     attach = time.monotonic() - begun
     blocks = request["blocks"]
-    batch = Batch(host, v.Scenario((v.Space("vm", blocks, v.Vm()),), ()), {}, False)
+    batch = ScenarioRunner(host, v.Scenario((v.SpaceSpec("vm", blocks, v.Vm()),), ()), {}, False)
     batch.run(lambda step: None)
     for verb in (
         v.CpuWrite("vm", f"0-{blocks - 1}"),

@@ -89,7 +89,7 @@ def main() -> None:
         instance = stack.enter_context(Instance.open())
         places = Places([process])
         watcher = Watcher(places, only=source.pid)
-        sink = stack.enter_context(command._Sink(None))
+        sink = stack.enter_context(command._DecisionFile(None))
         source.stdin.write(b"go\n")
         source.stdin.flush()
         wall, spent = time.monotonic(), time.process_time()

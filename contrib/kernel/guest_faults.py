@@ -17,7 +17,7 @@ from pathlib import Path
 from secondsight.lab.agent import code, knobs, libc
 from secondsight.lab.agent.passes import Tracer, one_pass, start_keeper
 from secondsight.lab.agent.routines import Routines
-from secondsight.lab.agent.vm import Vm
+from secondsight.lab.agent.vm import AreaVm
 
 BLOCKS = 8
 USED = range(4)
@@ -54,7 +54,7 @@ def ask(routines: Routines, tracer: Tracer, sizes: tuple[int, ...]) -> str:
         if block % 2:
             libc.madvise(libc.AREA + block * libc.BLOCK_BYTES, libc.BLOCK_BYTES, "dontfork")
     routines.touch(code.WRITE, pages(range(BLOCKS)), 1 << 31)
-    vm = Vm(routines, BLOCKS)
+    vm = AreaVm(routines, BLOCKS)
     vm.touch(pages(USED), slot=0, view=0, stamp=None)
     libc.drain()
     Path("/proc/self/clear_refs").write_text("1")

@@ -2,7 +2,7 @@
 
 A page can be reached without the CPU's page tables knowing. Three channels say whether it was used:
 the accessed bit of the primary page table (PRIMARY), the page's own referenced mark (REFERENCED) and
-every secondary MMU's ``test_young`` (SECONDARY). The rooms of this package are described in
+every secondary MMU's ``test_young`` (SECONDARY). The packages within this one are described in
 ``docs/architecture.md``.
 """
 

@@ -19,10 +19,10 @@ from secondsight.scenario.run import run as run_model
 RULES = profile("6.12")
 SCENARIOS = [
     v.Scenario(
-        (v.Space("p"),), (v.Madvise("p", "0", "hugepage"), v.CpuWrite("p", "0:3"), v.Scan()), title="one"
+        (v.SpaceSpec("p"),), (v.Madvise("p", "0", "hugepage"), v.CpuWrite("p", "0:3"), v.Scan()), title="one"
     ),
     v.Scenario(
-        (v.Space("p"),), (v.Madvise("p", "0", "hugepage"), v.CpuRead("p", "0"), v.Scan()), title="two"
+        (v.SpaceSpec("p"),), (v.Madvise("p", "0", "hugepage"), v.CpuRead("p", "0"), v.Scan()), title="two"
     ),
 ]
 
@@ -55,7 +55,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
 
 
-def ask(monkeypatch: pytest.MonkeyPatch, machine: Lab) -> lab.Report:
+def ask(monkeypatch: pytest.MonkeyPatch, machine: Lab) -> lab.Comparison:
     monkeypatch.setattr(lab, "run", machine)
     return lab.compare(SCENARIOS, "own", "npt", rules=RULES)
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from secondsight.errors import InputError
-from secondsight.lab.diff import Kind, kinds, of_scenario, read, steady, unexpected
+from secondsight.lab.diff import DifferenceKind, kinds, of_scenario, read, steady, unexpected
 from secondsight.lab.run import Failure
 from secondsight.lab.shorter import shorten
 from secondsight.mm.profiles import profile
@@ -26,7 +26,7 @@ LONG = msgspec.structs.replace(
     steps=(v.CpuRead("p", "0:0-9"), v.ClearRefs("p"), v.CpuRead("p", "0:3"), *SCENARIOS[2].steps),
 )
 TWICE = v.Scenario(
-    spaces=(v.Space("p", 2),), steps=(v.CpuWrite("p", "0-1"), v.Scan(), v.ClearRefs("p"), v.Scan(2))
+    spaces=(v.SpaceSpec("p", 2),), steps=(v.CpuWrite("p", "0-1"), v.Scan(), v.ClearRefs("p"), v.Scan(2))
 )
 
 
@@ -152,7 +152,7 @@ def test_where_the_model_shows_nothing_the_kernels_are_asked_about_every_version
 
 
 def test_a_file_of_expected_kinds(tmp_path):
-    found = [Kind("state.pte", "PADH", "PAH"), Kind("status", "x", "y")]
+    found = [DifferenceKind("state.pte", "PADH", "PAH"), DifferenceKind("status", "x", "y")]
     path = tmp_path / "kinds"
     path.write_text("# the dirty bit\n\nstate.pte: PADH → PAH\n? status: x → y\n? status: y → z\n")
     assert unexpected(found, read(path)) == ([], [])

@@ -79,8 +79,8 @@ class FakeMachine:
 
 
 PLAIN, KILLER = (
-    v.Scenario((v.Space("a"),), (v.CpuWrite("a", "0"), v.Scan()), title="plain"),
-    v.Scenario((v.Space("a"),), (v.CpuWrite("a", "0"), v.Drain(), v.Scan()), title="killer"),
+    v.Scenario((v.SpaceSpec("a"),), (v.CpuWrite("a", "0"), v.Scan()), title="plain"),
+    v.Scenario((v.SpaceSpec("a"),), (v.CpuWrite("a", "0"), v.Drain(), v.Scan()), title="killer"),
 )
 
 

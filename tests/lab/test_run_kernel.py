@@ -15,7 +15,7 @@ from secondsight.scenario.results import Run
 pytestmark = pytest.mark.kernel
 
 GUEST_ONLY = v.Scenario(
-    spaces=(v.Space("vm", 8, v.Vm()),),
+    spaces=(v.SpaceSpec("vm", 8, v.Vm()),),
     steps=(
         v.CpuWrite("vm", "0-7"),
         v.GuestWrite("vm", "2 3:5 5"),
@@ -26,7 +26,7 @@ GUEST_ONLY = v.Scenario(
     ),
 )
 EVERY_VERB = v.Scenario(
-    spaces=(v.Space("a", 4), v.Space("vm", 2, v.Vm((v.Slot(1, 6, 0, 2),)))),
+    spaces=(v.SpaceSpec("a", 4), v.SpaceSpec("vm", 2, v.Vm((v.Slot(1, 6, 0, 2),)))),
     steps=(
         v.CpuWrite("a", "0-1"),
         v.CpuWrite("a", "2:0-9", 7),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from secondsight.errors import InputError
 from secondsight.live import btf
 from secondsight.live.btf import Btf
-from secondsight.live.choose import choose
+from secondsight.live.choose_profiles import choose_profiles
 from secondsight.live.probe import probe
 from secondsight.live.symbols import BTF_FOLDER
 
@@ -185,7 +185,7 @@ def test_damage_is_refused_or_survived(data):
 def test_what_is_left_out_of_a_short_probe_leaves_the_same_points_open():
     whole, short = probe(), probe(kallsyms=None, types=False)
     for has_vm in (False, True):
-        assert choose(whole, has_vm).open_points == choose(short, has_vm).open_points
+        assert choose_profiles(whole, has_vm).open_points == choose_profiles(short, has_vm).open_points
     assert (whole.zap_transfers, whole.trace_fields, whole.mglru) == (
         short.zap_transfers, short.trace_fields, short.mglru,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from secondsight.bits import pagemap as pm
 from secondsight.errors import TargetGone
 from secondsight.live import collapse, madvise
 from secondsight.live.candidates import Choice, Selection
-from secondsight.live.collapse import Collapser, Pace
+from secondsight.live.collapse import Collapser, Throttle
 from secondsight.live.limits import Limit
 from secondsight.live.resident import Resident
 from secondsight.live.vma import Vma
@@ -98,7 +98,7 @@ def some(count, left=None):
 
 
 def carry_out(target, selection, pace=None, wait=lambda seconds: False, guard=None):
-    done = Collapser(target, target, guard or Freely(), pace or Pace(), wait).run(selection)
+    done = Collapser(target, target, guard or Freely(), pace or Throttle(), wait).run(selection)
     if done.stopped not in (collapse.EXITED, collapse.EXEC):
         told = done.collapsed + sum(done.refused.values()) + sum(done.left.values())
         assert told == done.considered, "every block has its one place"
@@ -190,15 +190,15 @@ def test_what_was_unmapped_meanwhile_is_no_refused_allocation(target):
 
 
 def test_until_coverage(target):
-    done = carry_out(target, some(10), Pace(until=0.5))
+    done = carry_out(target, some(10), Throttle(until=0.5))
     assert done.collapsed == 5 and done.stopped == "coverage reached" and done.coverage == 0.5
     assert done.after.share == 0.25, "of the resident, beside that of the eligible"
 
 
 def test_coverage_is_reached_by_the_last_block_too(target):
-    assert carry_out(target, some(5), Pace(until=0.5)).stopped == "coverage reached"
+    assert carry_out(target, some(5), Throttle(until=0.5)).stopped == "coverage reached"
     target.huge = 0
-    assert carry_out(target, some(4), Pace(until=0.5)).stopped == ""
+    assert carry_out(target, some(4), Throttle(until=0.5)).stopped == ""
 
 
 def test_the_budget_is_a_pace(target):
@@ -208,7 +208,7 @@ def test_the_budget_is_a_pace(target):
         waits.append(seconds)
         return len(waits) == 4
 
-    done = carry_out(target, some(10), Pace(budget=BLOCK), wait)
+    done = carry_out(target, some(10), Throttle(budget=BLOCK), wait)
     assert done.collapsed == 3 and done.stopped == "interrupted"
     assert waits[0] == 0 and all(0.5 < w <= n for n, w in zip((1, 2, 3), waits[1:], strict=True))
 
@@ -217,7 +217,9 @@ def test_long_calls_rest_then_end(target, monkeypatch):
     clock = iter(range(10_000))
     monkeypatch.setattr(collapse.time, "monotonic", lambda: next(clock))
     rests = []
-    done = carry_out(target, some(10), Pace(max_stall=0.5), lambda seconds: rests.append(seconds) or False)
+    done = carry_out(
+        target, some(10), Throttle(max_stall=0.5), lambda seconds: rests.append(seconds) or False
+    )
     assert done.collapsed == 4 and "longer than 500 ms" in done.stopped
     assert [r for r in rests if r] == [1.0, 2.0, 4.0]
 

@@ -13,7 +13,7 @@ import pytest
 from secondsight.errors import TargetGone, UsageError
 from secondsight.live import capture, collapse, madvise
 from secondsight.live.candidates import Beside, Wanted, select
-from secondsight.live.collapse import Collapser, Pace
+from secondsight.live.collapse import Collapser, Throttle
 from secondsight.live.guard import Guard, Guarding
 from secondsight.live.page_cache import PageCache
 from secondsight.live.process import Process
@@ -46,7 +46,7 @@ def go(target, event=lambda: None, after=5, within=True, **guarding):
         taken = capture.take(process, None, within=area)
         with PageCache(process, parse_maps(process.read_file("maps"))) as cache:
             selection = select(taken, make("madv_collapse"), Wanted(override=True), Beside(cache=cache))
-            return Collapser(process, memory, guard, Pace(within=area), wait, cache).run(selection)
+            return Collapser(process, memory, guard, Throttle(within=area), wait, cache).run(selection)
 
 
 def whole(done, blocks=32):

@@ -13,7 +13,7 @@ from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.errors import InputError, UsageError
 from secondsight.live import capture
-from secondsight.live.choose import choose
+from secondsight.live.choose_profiles import choose_profiles
 from secondsight.live.explain import explain
 from secondsight.live.probe import Facts
 from secondsight.mm.config import Knobs
@@ -148,7 +148,7 @@ def test_mappings_that_are_passed_by(flags, enabled, why):
 
 @pytest.mark.parametrize(("facts", "profile"), [(FACTS_72, "7.2"), (FACTS_61, "6.1")])
 def test_probed_rules_are_the_profiles(facts, profile):
-    chosen, wanted = choose(facts, has_vm=False).rules[0], PROFILES[profile]
+    chosen, wanted = choose_profiles(facts, has_vm=False).rules[0], PROFILES[profile]
     judged = ("writable", "shared", "anon_before_shared", "lazyfree_refused", "no_table_code", "lru_batch", "zap_transfers_accessed",
               "spte_era", "scan_tests_base_address", "asks_page_referenced")  # fmt: skip
     assert {n: getattr(chosen, n) for n in judged} == {n: getattr(wanted, n) for n in judged}
@@ -156,10 +156,10 @@ def test_probed_rules_are_the_profiles(facts, profile):
 
 def test_what_cannot_be_probed_is_judged_both_ways():
     blind = Facts(release="?")
-    found = choose(blind)
+    found = choose_profiles(blind)
     assert len(found.rules) >= 4 and len({rules.name for rules in found.rules}) == len(found.rules)
     assert any("zap" in point for point in found.open_points)
-    assert len(choose(blind, has_vm=False).open_points) < len(found.open_points)
+    assert len(choose_profiles(blind, has_vm=False).open_points) < len(found.open_points)
 
 
 def test_a_snapshot_comes_back(tmp_path):

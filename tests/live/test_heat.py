@@ -11,12 +11,12 @@ from secondsight.live import heat
 from secondsight.live.candidates import Beside, Wanted, select
 from secondsight.live.heat import Heat, used_bits, weigh
 from secondsight.policy.registry import make
-from secondsight.trace.damo import Region
+from secondsight.trace.damo import DamonRegion
 from support.snapshots import BLOCK, START, columns, snapshot, with_vm
 
 
 def test_a_region_weighs_by_the_share_it_covers():
-    regions = [Region(1, 0, BLOCK // 2, 2 * BLOCK, 10), Region(2, 0, BLOCK, BLOCK + 4096, 3)]
+    regions = [DamonRegion(1, 0, BLOCK // 2, 2 * BLOCK, 10), DamonRegion(2, 0, BLOCK, BLOCK + 4096, 3)]
     assert weigh(regions) == {0: 5, BLOCK: 10}
 
 

@@ -8,7 +8,7 @@ from secondsight.errors import MissingPart
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
-from secondsight.live.turned import COLLAPSED
+from secondsight.live.page_table_changes import COLLAPSED
 from secondsight.trace import Kind
 
 pytestmark = pytest.mark.kernel

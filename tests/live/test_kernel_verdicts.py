@@ -15,7 +15,7 @@ from secondsight.lab.agent import libc
 from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
 from secondsight.live import capture
-from secondsight.live.choose import choose
+from secondsight.live.choose_profiles import choose_profiles
 from secondsight.live.explain import explain
 from secondsight.live.view import to_view
 from secondsight.mm.khugepaged.verdict import verdict
@@ -122,7 +122,7 @@ def scanned(snapshot):
     """Of each block: the tracepoints' numbers, as the likeliest reading of the rules counts them."""
     header = snapshot.header
     view = to_view(snapshot.columns, list(header.mappings), header.enabled)
-    rules = choose(header.facts).rules[0]
+    rules = choose_profiles(header.facts).rules[0]
     judged = verdict(view, header.limits, rules, mglru=header.facts.mglru)
     scan, isolate = judged.scan, judged.isolate
     columns = (scan.referenced, scan.none_or_zero, scan.unmapped, isolate.referenced, isolate.none_or_zero)

@@ -14,7 +14,7 @@ from secondsight.bits import swap
 from secondsight.errors import UsageError
 from secondsight.geometry import ALL_ANON_ORDERS, ANON_ORDERS, HPAGE_PMD_NR, PMD_ORDER, kb_of_order
 from secondsight.live import parts_ahead as module
-from secondsight.live.answer import Attempts
+from secondsight.live.answer import AttemptsAhead
 from secondsight.live.explain import explain
 from secondsight.live.open_verdict import LRU_BATCH, PARTS
 from secondsight.live.parts_ahead import assumed_used, parts_ahead
@@ -89,7 +89,7 @@ def test_the_page_and_the_command_say_it(capsys):
 def test_an_older_kernel_tries_whole_blocks_alone():
     facts = msgspec.structs.replace(FACTS_72, release="6.18.15-test")
     answer = explain(switched(guest_alone(), (2048, 64), facts=facts))
-    assert answer.blocks[0].attempts == (Attempts(9, 1, 1),) and answer.mappings[0].orders == (9,)
+    assert answer.blocks[0].attempts == (AttemptsAhead(9, 1, 1),) and answer.mappings[0].orders == (9,)
 
 
 def test_a_smaller_size_is_enough():
@@ -100,7 +100,7 @@ def test_a_smaller_size_is_enough():
     answer = explain(taken)
     assert answer.mappings[0].orders == (4,) and answer.mappings[0].by == "hugepages-64kB/enabled=always"
     (block,) = answer.blocks
-    assert block.status == "succeeded" and block.attempts == (Attempts(4, 32, 31),)
+    assert block.status == "succeeded" and block.attempts == (AttemptsAhead(4, 32, 31),)
     assert "parts of it" in block.reason
     old = msgspec.structs.replace(FACTS_72, release="6.18.15-test")
     assert explain(switched(found, (64,), enabled="never", facts=old)).blocks[0].status == "ineligible"
@@ -115,7 +115,7 @@ def test_memory_that_parts_add():
     found.pte[0, keep] |= bits.ACCESSED
     (block,) = explain(switched(found, (64,), enabled="never")).blocks
     assert block.status == "succeeded" and block.bloat == 2 * 12
-    assert block.attempts == (Attempts(4, 2, 0),)
+    assert block.attempts == (AttemptsAhead(4, 2, 0),)
 
 
 @pytest.mark.parametrize(("sizes", "status"), [((2048, 64), "failed"), ((64,), "succeeded")])
@@ -131,7 +131,7 @@ def test_entries_that_cannot_be_swapped_in_stop_the_whole_block_alone(sizes, sta
     (block,) = explain(switched(found, sizes, enabled=enabled)).blocks
     assert block.status == status
     if status == "failed":
-        assert block.attempts == (Attempts(9, 1, 1),)
+        assert block.attempts == (AttemptsAhead(9, 1, 1),)
 
 
 def test_a_limit_that_smaller_sizes_read_otherwise_is_told():
@@ -166,7 +166,9 @@ def test_blocks_beyond_what_is_walked_are_open(monkeypatch):
     view = dataclasses.replace(view, orders=np.full(4, ALL_ANON_ORDERS, np.uint16))
     told = parts_ahead(view, Knobs(), RULES, mglru=False, most=2)
     assert told.known.tolist() == [True, True, False, False]
-    monkeypatch.setattr("secondsight.live.judged.parts_ahead", lambda *a, **k: parts_ahead(*a, **k, most=2))
+    monkeypatch.setattr(
+        "secondsight.live.judge_snapshot.parts_ahead", lambda *a, **k: parts_ahead(*a, **k, most=2)
+    )
     blocks = explain(switched(found, (2048, 64))).blocks
     assert [PARTS in block.unread for block in blocks] == [False, False, True, True]
     assert not blocks[3].known and {"succeeded"} <= {*blocks[3].others, blocks[3].status}

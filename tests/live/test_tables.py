@@ -9,7 +9,7 @@ pytest.importorskip("drgn")
 
 from secondsight.bits import pte as bits
 from secondsight.live.kmem import Torn
-from secondsight.live.kvm import Slot, Vm, _overlaps
+from secondsight.live.kvm import Memslot, RunningVm, _overlaps
 from secondsight.live.pagetable import PageTable
 
 TABLE = int(bits.PRESENT | bits.RW | bits.USER)
@@ -144,7 +144,7 @@ SPTE = 1 << 11
 
 
 def vm(memory, accessed=0x20, track=0, soft=False):
-    made = object.__new__(Vm)
+    made = object.__new__(RunningVm)
     made._kernel, made._kvm = memory, None
     made.accessed_mask, made._track_mask, made.soft = np.uint64(accessed), np.uint64(track), soft
     made._table_mask = Memory.pfn_mask
@@ -219,6 +219,6 @@ def test_is_accessed_spte(accessed, track, soft, spte, young):
 
 def test_slots_that_begin_inside_a_block():
     blocks = np.array([0, BLOCK, 4 * BLOCK], np.uint64)
-    slot = Slot(0, 1, 1000, 600, BLOCK - 0x3000, ())
+    slot = Memslot(0, 1, 1000, 600, BLOCK - 0x3000, ())
     assert list(_overlaps(blocks, slot)) == [(509, 1000, 515)]
     assert list(_overlaps(blocks[2:], slot)) == []

@@ -14,7 +14,7 @@ from secondsight.mm.madvise import madvise
 from secondsight.mm.mprotect import mprotect
 from secondsight.mm.page import EXCLUSIVE, FIRST_PFN, REFERENCED, UNEVICTABLE
 from secondsight.mm.task_mmu import clear_refs
-from secondsight.mm.vma import Vm
+from secondsight.mm.vma import VmFlags
 from secondsight.mm.vmscan import swap_out
 from secondsight.scenario import verbs
 from secondsight.scenario.run import run
@@ -53,10 +53,10 @@ def test_the_child_begins_old_without_locks_or_notifiers() -> None:
     host, mm, kvm = vm("6.1", 1)
     kvm.access(pages(0, 3), write=True)
     host.drain()
-    mm.vmas.update(0, 512, lambda v: v | Vm.LOCKED)
+    mm.vmas.update(0, 512, lambda v: v | VmFlags.LOCKED)
     child = fork(mm, "c")
     assert not child.arrays.pte[3] & x86.ACCESSED and not child.notifiers
-    assert not child.vmas.at(0).flags & Vm.LOCKED
+    assert not child.vmas.at(0).flags & VmFlags.LOCKED
     assert not kvm.sptes(3), "the guest could have written still: its entries are gone"
 
 
@@ -106,7 +106,7 @@ def test_an_empty_page_table_is_copied_too(rules, answer) -> None:
         verbs.Scan(),
     )
     host = HostConfig(knobs=Knobs(max_ptes_none=0))
-    visits = run(verbs.Scenario((verbs.Space("p", 1),), steps, host=host), rules).blocks
+    visits = run(verbs.Scenario((verbs.SpaceSpec("p", 1),), steps, host=host), rules).blocks
     assert [(b.space, b.status, b.none_or_zero) for b in visits] == [("p", answer, 1), ("c", answer, 1)]
 
 

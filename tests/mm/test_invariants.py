@@ -18,7 +18,7 @@ from secondsight.mm.mlock import mlock, munlock
 from secondsight.mm.mprotect import mprotect
 from secondsight.mm.profiles import PROFILES
 from secondsight.mm.task_mmu import clear_refs
-from secondsight.mmu.gru import Gru
+from secondsight.mmu.gru import GruContext
 from secondsight.mmu.kvm import Kvm
 from support.model import ALL, MMUS, holds
 
@@ -54,7 +54,7 @@ class Machine(RuleBasedStateMachine):
         self.kvm.slot_add(0, 0, 0, BLOCKS * 512)
         if alias:
             self.kvm.slot_add(1, 4096, 512, 512)
-        self.gru = None if gru is None else Gru(mm, gru)
+        self.gru = None if gru is None else GruContext(mm, gru)
         self.forks = 0
         if prepared:
             madvise(mm, 0, BLOCKS * 512, "nohugepage")

@@ -109,7 +109,7 @@ def test_a_child_is_neither_registered_nor_protected(rules) -> None:
 )
 def test_a_step_that_would_never_end_is_refused(mode, step, refused) -> None:
     steps = (v.CpuWrite("vm", "0:0-7"), v.Uffd("vm", "0", mode), step)
-    scenario = v.Scenario((v.Space("vm"),), steps)
+    scenario = v.Scenario((v.SpaceSpec("vm"),), steps)
     if refused:
         with pytest.raises(UsageError, match=r"steps\[2\]: .* would never end"):
             run(scenario, "7.3")

@@ -13,19 +13,20 @@ from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.memory import V_HUGE, V_MIXED, V_READ, V_WRITE, vma_bits
 from secondsight.mm.mprotect import mprotect
-from secondsight.mm.vma import Vm, Vma, VmaList, allowed, has_block
+from secondsight.mm.vma import VmaList, VmArea, VmFlags, allowed, has_block
 
-RW = Vm.READ | Vm.WRITE
+RW = VmFlags.READ | VmFlags.WRITE
 spans = st.tuples(st.integers(0, 1536), st.integers(0, 1536)).map(sorted).filter(lambda s: s[0] < s[1])
 
 
 @given(
     st.lists(
-        st.tuples(spans, st.sampled_from([Vm.HUGEPAGE, Vm.LOCKED, Vm.WRITE]), st.booleans()), max_size=12
+        st.tuples(spans, st.sampled_from([VmFlags.HUGEPAGE, VmFlags.LOCKED, VmFlags.WRITE]), st.booleans()),
+        max_size=12,
     )
 )
 def test_areas_tile_the_space_and_neighbours_differ(edits) -> None:
-    areas = VmaList([Vma(0, 1536, RW)])
+    areas = VmaList([VmArea(0, 1536, RW)])
     per_page = np.full(1536, int(RW))
     for (start, end), flag, on in edits:
         areas.update(start, end, lambda old, flag=flag, on=on: old | flag if on else old & ~flag)
@@ -44,16 +45,18 @@ def test_areas_tile_the_space_and_neighbours_differ(edits) -> None:
 
 @given(st.lists(st.tuples(spans, st.booleans()), max_size=6), st.sampled_from(["always", "madvise", "never"]))
 def test_compiled_code_sees_each_pages_area(edits, enabled) -> None:
-    areas = VmaList([Vma(0, 1536, RW)])
+    areas = VmaList([VmArea(0, 1536, RW)])
     for (start, end), huge in edits:
-        areas.update(start, end, lambda old, huge=huge: old | Vm.HUGEPAGE if huge else old & ~Vm.WRITE)
+        areas.update(
+            start, end, lambda old, huge=huge: old | VmFlags.HUGEPAGE if huge else old & ~VmFlags.WRITE
+        )
     host = Host("6.1")
     mm = host.mm("p", 3)
     mm.vmas = areas
     host.configure(type(host.config)(thp_enabled=enabled))
     for page in range(0, 1536, 13):
         bits, area = int(vma_bits(mm.arrays, page)), areas.at(page)
-        assert bool(bits & V_WRITE) == bool(area.flags & Vm.WRITE) and bits & V_READ
+        assert bool(bits & V_WRITE) == bool(area.flags & VmFlags.WRITE) and bits & V_READ
         block = page // 512
         whole = area.start <= block * 512 and (block + 1) * 512 <= area.end
         assert bool(bits & V_HUGE) == (whole and allowed(area.flags, host.config))
@@ -93,12 +96,12 @@ def test_which_way_an_area_without_pages_merges(rules, areas) -> None:
 @pytest.mark.parametrize(
     ("flags", "always", "madvised"),
     [
-        (Vm(0), True, False),
-        (Vm.HUGEPAGE, True, True),
-        (Vm.NOHUGEPAGE, False, False),
-        (Vm.HUGEPAGE | Vm.SPECIAL, False, False),
-        (Vm.HUGEPAGE | Vm.TEMPORARY_STACK, False, False),
-        (Vm.HUGEPAGE | Vm.FILE, False, False),
+        (VmFlags(0), True, False),
+        (VmFlags.HUGEPAGE, True, True),
+        (VmFlags.NOHUGEPAGE, False, False),
+        (VmFlags.HUGEPAGE | VmFlags.SPECIAL, False, False),
+        (VmFlags.HUGEPAGE | VmFlags.TEMPORARY_STACK, False, False),
+        (VmFlags.HUGEPAGE | VmFlags.FILE, False, False),
     ],
 )
 def test_which_areas_may_be_huge(flags, always, madvised) -> None:
@@ -110,8 +113,8 @@ def test_which_areas_may_be_huge(flags, always, madvised) -> None:
 
 
 def test_a_block_must_fit_whole() -> None:
-    assert has_block(Vma(0, 512, RW)) and has_block(Vma(1, 1024, RW))
-    assert not has_block(Vma(1, 1023, RW)) and not has_block(Vma(0, 511, RW))
+    assert has_block(VmArea(0, 512, RW)) and has_block(VmArea(1, 1024, RW))
+    assert not has_block(VmArea(1, 1023, RW)) and not has_block(VmArea(0, 511, RW))
 
 
 def test_advice_over_no_range_is_refused() -> None:

@@ -12,7 +12,7 @@ from secondsight.mm.madvise import madvise
 from secondsight.mm.page import REFERENCED
 from secondsight.mm.profiles import PROFILES
 from secondsight.mm.task_mmu import clear_refs
-from secondsight.mmu.gru import Gru
+from secondsight.mmu.gru import GruContext
 from support.model import flags, holds, pages
 
 
@@ -20,7 +20,7 @@ def device(variant: str, rules: str = "6.1"):
     host = Host(rules)
     mm = host.mm("p", 1)
     madvise(mm, 0, 512, "nohugepage")
-    gru = Gru(mm, variant)
+    gru = GruContext(mm, variant)
     mm.cpu_access(pages(0), write=True)
     host.drain()
     clear_refs(mm)

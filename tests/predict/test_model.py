@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from secondsight.errors import SecondSightError
-from secondsight.predict.model import HUGE_NATIVE, Cell, fit
+from secondsight.predict.model import HUGE_NATIVE, Measurement, fit
 from support.predict import law, suite
 
 
@@ -23,7 +23,7 @@ def test_errors_are_of_patterns_left_out():
     """One pattern of its own law: whoever left it out cannot know, so the worst error tells of it."""
     cells = suite()
     odd = [
-        Cell(pattern="odd", footprint=c.footprint, share=c.share, scattered=True, width=0.01, small=c.small, huge=0.0,
+        Measurement(pattern="odd", footprint=c.footprint, share=c.share, scattered=True, width=0.01, small=c.small, huge=0.0,
              seconds=c.seconds if c.share == 0 else c.seconds + 0.25 * c.share * 225e-9)
         for c in cells if c.pattern == "p3"
     ]  # fmt: skip

@@ -176,7 +176,7 @@ def steps(events):
 def by_scenario(events, rules):
     """The visits of a scenario of the same verbs: (wake-up, space, block, status, referenced, isolate's)."""
     spaces = tuple(
-        verbs.Space(name=f"s{i}", blocks=BLOCKS, vm=verbs.Vm() if kind == "vm" else None)
+        verbs.SpaceSpec(name=f"s{i}", blocks=BLOCKS, vm=verbs.Vm() if kind == "vm" else None)
         for i, kind in enumerate(SPACES)
     )
     runner = scenario_run.Runner(verbs.Scenario(spaces=spaces, steps=(), host=HOST), rules)

@@ -8,7 +8,7 @@ from secondsight.errors import InputError, UsageError
 from secondsight.mm.config import Knobs
 from secondsight.policy import find, make
 from secondsight.replay import HOST, Subject, replay
-from secondsight.replay.clock import Clock
+from secondsight.replay.clock import KhugepagedClock
 from secondsight.trace.kinds import Kind, Verb
 from support.events import CR, CW, GR, GW, trace, visits
 
@@ -69,10 +69,10 @@ def test_a_scale_too_small_for_a_second_wake_up(scale):
 
 def test_a_scale_is_the_number_that_was_written():
     # A tenth: the first wake-up at 10 s is the trace's 100 s, to the ns, where 0.1 as a double lies beside it.
-    clock = Clock(0.1, 7)
+    clock = KhugepagedClock(0.1, 7)
     assert clock.trace_time(10**10) == 10**11 + 7
-    assert Clock(0.3, 0).trace_time(10**10) == 33_333_333_334
-    assert Clock(1e-30, 0).trace_time(10**10) == 10**40
+    assert KhugepagedClock(0.3, 0).trace_time(10**10) == 33_333_333_334
+    assert KhugepagedClock(1e-30, 0).trace_time(10**10) == 10**40
 
 
 def test_a_policy_made_in_python_is_held_to_its_ranges():

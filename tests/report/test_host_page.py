@@ -5,7 +5,15 @@ import html.parser
 import pytest
 
 from secondsight.report import host_page
-from secondsight.report.host_history import Change, HostHistory, Moved, RecordedRow, Refusal, Sampled, Series
+from secondsight.report.host_history import (
+    HostHistory,
+    MarkedMoment,
+    Moved,
+    RecordedRow,
+    Refusal,
+    Sampled,
+    Timeline,
+)
 
 MIB = float(1 << 20)
 HOSTILE = 'a"><script>alert(1)</script>\n\x1b[31m'
@@ -17,12 +25,12 @@ def history(**more):
                     refused=[Refusal("exceed_none_pte", "too many holes", 0.0, 8 * MIB)]),
         RecordedRow(HOSTILE, [0.0], [5 * MIB], [0.0]),
     ]  # fmt: skip
-    change = Change(
+    change = MarkedMoment(
         1, 30.0, "noon", HOSTILE, (1, 1), [Moved("web", (10 * MIB, 30 * MIB), (0.0, 20 * MIB), 0.0)]
     )
     known = {
         "title": HOSTILE, "by": "vm", "begun": "noon", "span": 60.0, "passes": 2, "rows": rows, "total": rows[0], "changes": [change],
-        "rates": [Series("thp_fault_fallback", [0.0, 60.0], [0.0, 0.5])], "about": {"recording": HOSTILE},
+        "rates": [Timeline("thp_fault_fallback", [0.0, 60.0], [0.0, 0.5])], "about": {"recording": HOSTILE},
     }  # fmt: skip
     return HostHistory(**(known | more))
 
@@ -68,5 +76,5 @@ def test_less_than_usual_is_a_page_too(more):
 
 
 def test_a_mark_without_a_pass_on_one_side_compares_nothing():
-    page = host_page.render(history(changes=[Change(1, 0.0, "noon", "", (0, 3))]))
+    page = host_page.render(history(changes=[MarkedMoment(1, 0.0, "noon", "", (0, 3))]))
     assert "There is no pass before it" in page

@@ -14,7 +14,7 @@ from secondsight.scenario.results import BlockPass, PageState, Run, StepAnswer
 
 
 def scenario(*steps: v.Verb, blocks: int = 1, **more: object) -> v.Scenario:
-    return v.Scenario(spaces=(v.Space("a", blocks),), steps=steps, **more)
+    return v.Scenario(spaces=(v.SpaceSpec("a", blocks),), steps=steps, **more)
 
 
 W, S, LOOK = v.CpuWrite("a", "0"), v.Scan(), v.Observe()

@@ -24,7 +24,7 @@ def test_what_is_written_is_read_back(suffix, tmp_path) -> None:
 
 def test_a_damaged_place_is_named(tmp_path) -> None:
     path = tmp_path / "one.toml"
-    files.write(v.Scenario(spaces=(v.Space("p"),), steps=(v.CpuRead("p", "0"),)), path)
+    files.write(v.Scenario(spaces=(v.SpaceSpec("p"),), steps=(v.CpuRead("p", "0"),)), path)
     path.write_text(path.read_text().replace('pages = "0"', 'pages = "7"'))
     with pytest.raises(InputError, match=r"one\.toml.*steps\[0\]\.pages"):
         files.read(path)

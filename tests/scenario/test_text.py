@@ -15,7 +15,7 @@ def test_what_is_not_known_is_blank(capsys) -> None:
     unknown = BlockPass(
         pass_=1, space="vm", block=1, status="succeeded", referenced=7, none_or_zero=0, unmapped=0
     )
-    scenario = verbs.Scenario(spaces=[verbs.Space(name="vm", blocks=2)], steps=[])
+    scenario = verbs.Scenario(spaces=[verbs.SpaceSpec(name="vm", blocks=2)], steps=[])
     table(scenario, Run(source="kernel", blocks=[known, unknown]))
     told = [line.split() for line in capsys.readouterr().out.splitlines() if " vm:" in line]
     assert told == [

@@ -28,7 +28,7 @@ from secondsight.mm.task_mmu import clear_refs
 from secondsight.policy.protocol import UNLIMITED, Decision, Policy
 from secondsight.replay.clock import alarms
 from secondsight.replay.layout import discover
-from secondsight.replay.subject import H_DEVICE, H_PIN, Machine, Subject
+from secondsight.replay.subject import H_DEVICE, H_PIN, Subject, SubjectHost
 from secondsight.trace.kinds import Kind, Origin, Verb
 from secondsight.whatif.costs import CostModel
 from support.tlb import Lists
@@ -58,7 +58,7 @@ class Plain:
         self.found = found = discover(events)
         limit = UNLIMITED if budget is None else budget
         subject = Subject("plain", Subject.of(rules).rules, policy=policy, budget=limit, fill=fill)
-        self.machine = Machine(subject, found)
+        self.machine = SubjectHost(subject, found)
         self.machine.fill()
         self.host = self.machine.host
         self.host.khugepaged.on_visit = self.visited

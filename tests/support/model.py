@@ -13,7 +13,7 @@ from secondsight.mm.host import Host
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.profiles import PROFILES
 from secondsight.mm.swap import CACHED
-from secondsight.mmu.gru import Gru
+from secondsight.mmu.gru import GruContext
 from secondsight.mmu.kvm import Kvm
 
 #: One profile for each era that a rule can tell apart.
@@ -108,7 +108,7 @@ def secondary(mm: Mm) -> None:
             for slot in notifier.slots.values():
                 for table in slot.tables.values():
                     _table_agrees(mm, notifier, table)
-        elif isinstance(notifier, Gru):
+        elif isinstance(notifier, GruContext):
             for page, write in notifier.tlb.items():
                 assert mm.pfn(page) >= 0, f"the device reaches page {page}, unmapped"
                 assert not write or _entry(mm, page) & x86.RW, (

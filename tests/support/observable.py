@@ -33,7 +33,7 @@ class Shown:
 
     def scenario(self) -> v.Scenario:
         """The steps in one space of one block, and a look at the end."""
-        space = v.Space("p", 1, v.Vm() if self.vm else None)
+        space = v.SpaceSpec("p", 1, v.Vm() if self.vm else None)
         host = HostConfig(mmu=self.mmu, mglru=self.mglru)
         return v.Scenario(spaces=(space,), steps=(*self.steps, v.Observe()), title=self.rule, host=host)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from secondsight.predict.calibration import Calibration
-from secondsight.predict.machine import Machine
-from secondsight.predict.model import Cell, fit
+from secondsight.predict.machine import Hardware
+from secondsight.predict.model import Measurement, fit
 from secondsight.predict.prices import Price, Prices
 
 PRICE, KNEE, BEND, GROWTH = 120.0, 400.0, 3.0, 0.2
-HERE = Machine(cpu="CPU A", kernel="6.18.1", virtualised=False, memory=1 << 34, cpus=2)
+HERE = Hardware(cpu="CPU A", kernel="6.18.1", virtualised=False, memory=1 << 34, cpus=2)
 
 
 def law(ns: float, mib: float) -> float:
@@ -18,7 +18,7 @@ def law(ns: float, mib: float) -> float:
     return PRICE * ns / (ns**BEND + KNEE**BEND) ** (1 / BEND) * (mib / 256) ** GROWTH
 
 
-def suite(noise: float = 0.0, law=law) -> list[Cell]:
+def suite(noise: float = 0.0, law=law) -> list[Measurement]:
     """Patterns from short to long times a walk, each under four layouts."""
     rng = np.random.default_rng(3)
     out = []
@@ -33,13 +33,13 @@ def suite(noise: float = 0.0, law=law) -> list[Cell]:
                     * 1e-9
                     * (1 + noise * rng.standard_normal() * (share > 0))
                 )
-                out.append(Cell(
+                out.append(Measurement(
                     pattern=f"p{i}", footprint=mib, share=share, scattered=True, seconds=seconds, width=0.01, small=small, huge=0.0
                 ))  # fmt: skip
     return out
 
 
-def made(machine: Machine = HERE) -> Calibration:
+def made(machine: Hardware = HERE) -> Calibration:
     """A calibration of *machine*: a fault 1 µs, a huge one 100 µs, stalls of 2 µs to 9 ms."""
     one = Price(seconds=1e-6, longest=2e-6, times=3)
     prices = Prices(

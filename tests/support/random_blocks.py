@@ -22,7 +22,7 @@ def scenario(seed: int, mmu: str, blocks: int, spaces: int, mglru: bool, age: bo
     steps: list[v.Verb] = []
     made = []
     for i in range(spaces):
-        space = v.Space(f"s{i}", each, v.Vm() if i < spaces - 1 or spaces == 1 else None)
+        space = v.SpaceSpec(f"s{i}", each, v.Vm() if i < spaces - 1 or spaces == 1 else None)
         made.append(space)
         steps += _Life(r, space, mmu, age).steps()
     for verb in [s for s in steps if isinstance(s, v.KsmMerge)][1:]:
@@ -32,7 +32,7 @@ def scenario(seed: int, mmu: str, blocks: int, spaces: int, mglru: bool, age: bo
 
 
 class _Life:
-    def __init__(self, r: random.Random, space: v.Space, mmu: str, age: bool) -> None:
+    def __init__(self, r: random.Random, space: v.SpaceSpec, mmu: str, age: bool) -> None:
         self.r, self.space, self.mmu, self.age = r, space, mmu, age
         self.name = space.name
         self.slots: set[int] = set()

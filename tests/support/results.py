@@ -7,7 +7,15 @@ from msgspec.structs import replace
 
 from secondsight.report.answer import answer
 from secondsight.report.metrics import METRICS
-from secondsight.report.schema import Attempts, Blocks, Events, Provenance, Results, Row, pack
+from secondsight.report.schema import (
+    Attempts,
+    BlockColumns,
+    DecisionColumns,
+    Results,
+    ResultsOrigin,
+    Row,
+    pack,
+)
 from secondsight.report.verdicts import rule
 
 CODES = ["lack_referenced_page", "lack_referenced_page@isolate", "succeeded", "exceed_none_pte"]
@@ -103,7 +111,7 @@ def results(blocks: int = 300, columns: int = 48, rows: int = 6, seed: int = 1) 
     return Results(
         title="SecondSight: database-vm.parquet",
         answer=answer(made, bound),
-        provenance=Provenance(
+        provenance=ResultsOrigin(
             tool="secondsight test",
             command="secondsight compare database-vm.parquet --policy khugepaged </script><b>",
             trace="database-vm.parquet",
@@ -117,7 +125,7 @@ def results(blocks: int = 300, columns: int = 48, rows: int = 6, seed: int = 1) 
         metrics=list(METRICS.values()),
         spaces=["database-vm", "web-vm"],
         rows=made,
-        blocks=Blocks(pack(space, "i4"), pack(number, "f8"), pack(heat, "f8"), pack(populated, "i4")),
+        blocks=BlockColumns(pack(space, "i4"), pack(number, "f8"), pack(heat, "f8"), pack(populated, "i4")),
         verdicts=[rule(code) for code in CODES],
         oracle=bound,
         sensitivity={
@@ -142,7 +150,7 @@ def _attempts(row: int) -> dict[str, Attempts]:
     return {"9": whole, "4": Attempts(begun=1344, refused=672, allocations=1344, invalidations=1300)}
 
 
-def _events(fate, guest, cpu, marked, seconds) -> Events:
+def _events(fate, guest, cpu, marked, seconds) -> DecisionColumns:
     columns: dict[str, list] = {k: [] for k in ("block", "first", "last", "count", "verdict", "p", "r", "s")}
     for b in range(len(fate)):
         end = fate[b]
@@ -163,7 +171,7 @@ def _events(fate, guest, cpu, marked, seconds) -> Events:
             for key, value in zip(columns, row, strict=True):
                 columns[key].append(value)
     types = ("i4", "f4", "f4", "i4", "u1", "i2", "i2", "i2")
-    known = Events(*(pack(v, t) for v, t in zip(columns.values(), types, strict=True)))
+    known = DecisionColumns(*(pack(v, t) for v, t in zip(columns.values(), types, strict=True)))
     code = np.array(columns["verdict"])
     return replace(
         known, order=pack(np.choose(code, (-1, 4, 9)), "i2"), refused=pack(np.choose(code, (0, 33, 0)), "i4")

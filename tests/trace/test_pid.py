@@ -9,7 +9,7 @@ import pytest
 
 from secondsight.errors import TargetGone, UsageError
 from secondsight.trace import Kind, Trace
-from secondsight.trace.damo import Region
+from secondsight.trace.damo import DamonRegion
 from secondsight.trace.pid import record_pid
 
 # Grows by 64 pages whenever told to, and tells where.
@@ -91,7 +91,7 @@ class Regions:
     """Channels beside procfs that tell of one region at each look."""
 
     def __init__(self, start, end):
-        self.region = Region(1 << 60, 0, start, end, 7)
+        self.region = DamonRegion(1 << 60, 0, start, end, 7)
         self.seen, self.unseen, self.missing = ["a monitor"], ["which page"], {"kernel memory": "no root"}
         self.finished = 0
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondsight.errors import InputError
-from secondsight.trace.procfs import Mapping, parse_smaps, soft_dirty_works
+from secondsight.trace.procfs import SmapsEntry, parse_smaps, soft_dirty_works
 
 SMAPS = """00400000-00402000 r-xp 00000000 08:01 12 /bin/x
 Size:                  8 kB
@@ -22,8 +22,8 @@ Rss:                   0 kB
 
 def test_smaps():
     assert parse_smaps(SMAPS) == [
-        Mapping(0x400000, 0x402000, "r-xp", 8, 4),
-        Mapping(0x7F0000000000, 0x7F0000200000, "rw-p", 0, 0),
+        SmapsEntry(0x400000, 0x402000, "r-xp", 8, 4),
+        SmapsEntry(0x7F0000000000, 0x7F0000200000, "rw-p", 0, 0),
     ]
     with pytest.raises(InputError, match="line 3"):
         parse_smaps(SMAPS.replace("8 kB\nRef", "x kB\nRef"))

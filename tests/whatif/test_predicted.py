@@ -12,7 +12,7 @@ from secondsight.predict.machine import this_machine
 from secondsight.replay import Events
 from secondsight.trace.provenance import Provenance, Space
 from secondsight.whatif import compare
-from secondsight.whatif.predicted import Asked
+from secondsight.whatif.predicted import PredictionBasis
 from secondsight.whatif.settings import best, settings
 from support.predict import made
 
@@ -44,7 +44,7 @@ def run(events, asked, *policies):
 
 
 def test_huge_pages_save_what_their_walks_cost():
-    never, always = (row.metrics for row in run(scattered(), Asked(cpu_seconds=0.2)).rows)
+    never, always = (row.metrics for row in run(scattered(), PredictionBasis(cpu_seconds=0.2)).rows)
     assert never["run_time"] == never["run_time_low"] == never["run_time_high"] == 0.2
     assert never["run_time_change"] == 0
     assert 0 < always["run_time_low"] < always["run_time"] < 0.2
@@ -55,14 +55,14 @@ def test_huge_pages_save_what_their_walks_cost():
 
 def test_today_need_not_be_a_row():
     """Measured under always: never is what is predicted then."""
-    only = run(scattered(), Asked(cpu_seconds=0.02, today="always,khugepaged=false"), "never").rows
+    only = run(scattered(), PredictionBasis(cpu_seconds=0.02, today="always,khugepaged=false"), "never").rows
     assert len(only) == 1
     assert only[0].metrics["run_time"] > 0.02
 
 
 @pytest.mark.parametrize(("events", "asked", "said"), [
-    (scattered(), Asked(), "--cpu-time"),
-    (scattered(n=5_000), Asked(cpu_seconds=1.0), "5,000 accesses"),
+    (scattered(), PredictionBasis(), "--cpu-time"),
+    (scattered(n=5_000), PredictionBasis(cpu_seconds=1.0), "5,000 accesses"),
 ])  # fmt: skip
 def test_what_cannot_be_predicted_is_said(events, asked, said):
     results = run(events, asked)
@@ -73,9 +73,9 @@ def test_what_cannot_be_predicted_is_said(events, asked, said):
 def test_an_aggregated_trace_has_no_order():
     events = scattered()
     events.provenance = Provenance(source="lackey", quantum=1000, spaces=[Space(id=0, name="p")])
-    assert any("aggregated" in note for note in run(events, Asked()).provenance.notes)
+    assert any("aggregated" in note for note in run(events, PredictionBasis()).provenance.notes)
     with pytest.raises(UsageError, match="aggregated"):
-        run(events, Asked(cpu_seconds=1.0))
+        run(events, PredictionBasis(cpu_seconds=1.0))
 
 
 def test_a_vm_needs_nested_prices(here):
@@ -83,13 +83,13 @@ def test_a_vm_needs_nested_prices(here):
     calibration.save(made(machine), here)
     events = scattered(spaces=[Space(id=0, name="vm", type="vm")])
     with pytest.raises(UsageError, match=r"VM's, whose walks are nested|another machine's"):
-        run(events, Asked(cpu_seconds=1.0, calibration=here))
+        run(events, PredictionBasis(cpu_seconds=1.0, calibration=here))
 
 
 def test_no_time_is_below_nothing():
     for seconds in (0.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="--cpu-time"):
-            Asked(cpu_seconds=seconds)
+            PredictionBasis(cpu_seconds=seconds)
 
 
 def test_without_being_asked_nothing_changes():
@@ -99,7 +99,7 @@ def test_without_being_asked_nothing_changes():
 
 
 def test_the_settings_are_those_of_the_quickest_row():
-    results = run(scattered(), Asked(cpu_seconds=0.02))
+    results = run(scattered(), PredictionBasis(cpu_seconds=0.02))
     told = settings(results)
     assert best(results.rows).policy == "always"
     assert "echo always > /sys/kernel/mm/transparent_hugepage/enabled" in told
@@ -108,7 +108,7 @@ def test_the_settings_are_those_of_the_quickest_row():
 
 
 def test_never_is_a_setting_where_all_else_is_slower():
-    results = run(scattered(), Asked(cpu_seconds=0.02))
+    results = run(scattered(), PredictionBasis(cpu_seconds=0.02))
     slower = [r for r in results.rows if r.policy == "never"]
     assert best(slower).policy == "never"
     assert "echo never > /sys/kernel/mm/transparent_hugepage/enabled" in settings(type(results)(

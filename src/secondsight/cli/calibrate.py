@@ -33,7 +33,7 @@ def calibrate(
 
     Nothing is kept if it is interrupted, or if the machine is too noisy.
     """
-    from secondsight import output
+    from secondsight import atomicfile
     from secondsight.predict import calibration as file
 
     if show is not None:
@@ -42,7 +42,7 @@ def calibrate(
     path = out or file.own_path()
     if out is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    output.ready(path)
+    atomicfile.check_writable(path)
     from secondsight.predict.calibrate import calibrate as measure
 
     with Progress("measured") as progress:

@@ -11,9 +11,9 @@ from secondsight.geometry import HPAGE_PMD_NR
 
 if TYPE_CHECKING:
     from secondsight.live.candidates import Wanted
-    from secondsight.live.collapse import Pace, Round
+    from secondsight.live.collapse import Round, Throttle
     from secondsight.live.guard import Guard, Guarding
-    from secondsight.live.kmem import Kernel
+    from secondsight.live.kmem import KernelMemory
     from secondsight.live.probe import Facts
     from secondsight.live.process import Process
     from secondsight.live.stopping import Stopping
@@ -105,7 +105,7 @@ def collapse(
     wanted = candidates.Wanted(
         advised=advised, certain=certain, override=override, min_populated=min_populated, within=bounds
     )
-    pace = live.Pace(
+    pace = live.Throttle(
         budget=amounts.parse_pace(budget) if budget else None,
         max_stall=amounts.parse_stall(max_stall) if max_stall else None,
         until=amounts.parse_share(until_coverage, "--until-coverage") if until_coverage else None,
@@ -155,11 +155,11 @@ class Rounds:
     """Choosing and collapsing, once or again and again."""
 
     def __init__(
-        self, process: Process, policy: Policy, wanted: Wanted, pace: Pace, guarding: Guarding
+        self, process: Process, policy: Policy, wanted: Wanted, pace: Throttle, guarding: Guarding
     ) -> None:
         self.process, self.policy, self.wanted = process, policy, wanted
         self.pace, self.guarding = pace, guarding
-        self.kernel: Kernel | None = None
+        self.kernel: KernelMemory | None = None
         self.guard: Guard | None = None
         self.missing = ""
         self.facts: Facts | None = None

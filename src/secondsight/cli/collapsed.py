@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from secondsight.geometry import PAGE_SIZE
+from secondsight.plural import pluralize
 from secondsight.terminal import printable
-from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.live.candidates import Selection
@@ -44,14 +44,14 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
     added = sum(choice.added for choice in chosen) * PAGE_SIZE
     print(printable(selection.order))
     print(
-        f"would collapse {several(len(chosen), 'block')} ({len(chosen) * 2} MiB), adding {mib(added)} of memory; nothing was changed"
+        f"would collapse {pluralize(len(chosen), 'block')} ({len(chosen) * 2} MiB), adding {mib(added)} of memory; nothing was changed"
     )
     limit = f" ({printable(describe(guard.start))})" if guard.start is not None else ""
     print(f"  at most {mib(guard.allowance)} may be added{limit if guard.derived else ' (--max-added)'}")
     free = guard.free_huge_blocks()
     if free is not None and free < len(chosen):
         print(
-            f"  {several(free, 'free huge block')}: the kernel would have to compact memory for the rest (--compact)"
+            f"  {pluralize(free, 'free huge block')}: the kernel would have to compact memory for the rest (--compact)"
         )
     _print_overridden(selection.overridden)
     _print_left(selection.left)
@@ -60,7 +60,7 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
         heat = "" if choice.heat is None else f", heat {choice.heat:,}"
         where = " in the page cache" if choice.shared else " present"
         print(
-            f"  {choice.address:#014x} {several(choice.populated, 'page')}{where}, {used} known to be used{heat}, "
+            f"  {choice.address:#014x} {pluralize(choice.populated, 'page')}{where}, {used} known to be used{heat}, "
             f"{choice.added} would be added"
         )
     if len(chosen) > _LISTED:
@@ -82,7 +82,7 @@ def print_round(done: Round, json: bool) -> None:
     if done.order:
         print(printable(done.order))
     print(
-        f"{several(done.considered, 'block')} looked at, {done.chosen} chosen, {done.collapsed} collapsed "
+        f"{pluralize(done.considered, 'block')} looked at, {done.chosen} chosen, {done.collapsed} collapsed "
         f"({'unknown' if done.confirmed is None else done.confirmed} confirmed by the page table), {mib(done.added)} added{cost}"
     )
     _print_overridden(done.overridden)

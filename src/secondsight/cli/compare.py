@@ -104,7 +104,7 @@ def compare(
     ] = False,
 ) -> None:
     """Compare policies and rules on one trace: benefit, bloat and cost."""
-    from secondsight import output
+    from secondsight import atomicfile
     from secondsight.errors import UsageError
 
     if explain is not None:
@@ -115,7 +115,7 @@ def compare(
         raise UsageError("compare needs a TRACE; `secondsight compare --help` tells the rest")
     else:
         for path in (report, json, csv, parquet):
-            output.ready(path, trace)
+            atomicfile.check_writable(path, trace)
         results = _made(trace, of)
         if results is None:
             if of is not None:
@@ -181,7 +181,7 @@ def _run(
     from secondsight.replay.tlb import TlbConfig
     from secondsight.whatif import Range
     from secondsight.whatif import compare as run
-    from secondsight.whatif.predicted import Asked
+    from secondsight.whatif.predicted import PredictionBasis
 
     with Progress("replayed") as progress:
         return run(
@@ -194,7 +194,7 @@ def _run(
             budget=budget,
             tlb=TlbConfig() if tlb else None,
             vary=[Range.parse(v) for v in vary or []],
-            predict=Asked(*predict),
+            predict=PredictionBasis(*predict),
             channels=channels,
             progress=progress,
             command=shlex.join(["secondsight", *sys.argv[1:]]),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secondsight.words import several
+from secondsight.plural import pluralize
 
 app = typer.Typer(help="Convert what others recorded, or any table with addresses, to a trace.")
 
@@ -46,12 +46,12 @@ def convert(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    from secondsight import output as output_file
+    from secondsight import atomicfile as output_file
     from secondsight.trace.columns import parse
     from secondsight.trace.convert import convert as run
 
     mapping = parse(columns) if columns is not None else None
-    output_file.ready(output, source)
+    output_file.check_writable(output, source)
     console = Console(stderr=True)
     start = time.monotonic()
     parts = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -74,9 +74,9 @@ def convert(
             ),
         )
     seconds = max(time.monotonic() - start, 1e-9)
-    told = "" if rows == accesses else f" in {several(rows, 'row')}"
+    told = "" if rows == accesses else f" in {pluralize(rows, 'row')}"
     console.print(
-        f"{output}: {several(accesses, 'access', 'accesses')}{told} from {provenance.source} in {seconds:.1f} s "
+        f"{output}: {pluralize(accesses, 'access', 'accesses')}{told} from {provenance.source} in {seconds:.1f} s "
         f"({rows / seconds / 1e6:.2f} M rows/s), {output.stat().st_size / 1e6:.2f} MB",
         highlight=False,
         markup=False,
@@ -88,6 +88,6 @@ def convert(
             console.print(note, highlight=False, soft_wrap=True, markup=False)
     if provenance.clock_held:
         console.print(
-            f"clock ran backwards: {several(provenance.clock_held, 'row')} held at the latest time",
+            f"clock ran backwards: {pluralize(provenance.clock_held, 'row')} held at the latest time",
             highlight=False,
         )

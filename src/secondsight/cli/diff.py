@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secondsight.words import several
+from secondsight.plural import pluralize
 
 if TYPE_CHECKING:
-    from secondsight.lab.diff import Kind, Kinds
+    from secondsight.lab.diff import DifferenceKind, Kinds
     from secondsight.lab.kernels import Kernel
     from secondsight.scenario.verbs import Scenario
 
@@ -102,7 +102,7 @@ def _two(first: str, second: str, modules: list[Path]) -> tuple[Kernel, Kernel]:
 
 def _print(found: Kinds) -> None:
     print(
-        f"{len(found.differing)} of {several(found.compared, 'scenario')} differ, in {several(len(found.kinds), 'kind')}; "
+        f"{len(found.differing)} of {pluralize(found.compared, 'scenario')} differ, in {pluralize(len(found.kinds), 'kind')}; "
         f"{found.guest_only} with a block that only a guest used"
     )
     print(
@@ -114,7 +114,7 @@ def _print(found: Kinds) -> None:
         rules = [f"{rule} ({n})" for rule, n in kind.rules.items()]
         rules += [f"unexplained ({len(kind.unexplained)})"] if kind.unexplained else []
         print(
-            f"    {several(len(kind.scenarios), 'scenario')}, the first #{kind.scenarios[0]}; {', '.join(rules)}"
+            f"    {pluralize(len(kind.scenarios), 'scenario')}, the first #{kind.scenarios[0]}; {', '.join(rules)}"
         )
         if kind.follows:
             print(f"    what follows: {', '.join(kind.follows)}")
@@ -144,16 +144,16 @@ def _json(a: Kernel, b: Kernel, mmu: str, seed: int, found: Kinds) -> None:
     print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
 
 
-def _write(folder: Path, kinds: list[Kind]) -> None:
+def _write(folder: Path, kinds: list[DifferenceKind]) -> None:
     import re
 
-    from secondsight.output import whole
+    from secondsight.atomicfile import open_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
     for kind in kinds:
         if kind.shortest:
             name = re.sub(r"[^A-Za-z0-9]+", "-", kind.name).strip("-").lower()
-            with whole(folder / f"{name}.toml") as part:
+            with open_atomic(folder / f"{name}.toml") as part:
                 part.write_text(kind.shortest)
 
 
@@ -170,12 +170,12 @@ def _judge(found: Kinds, wanted: object, source: str) -> None:
             print(f"expected and not found: {name}")
         if new or missing:
             raise SecondSightError(
-                f"{several(len(new), 'kind')} beside those of {source}, {len(missing)} of them not found"
+                f"{pluralize(len(new), 'kind')} beside those of {source}, {len(missing)} of them not found"
             )
         if found.lost:
-            raise SecondSightError(f"{several(found.lost, 'scenario')} without an answer")
-        print(f"as expected: {several(len(found.kinds), 'kind')}, each in {source}")
+            raise SecondSightError(f"{pluralize(found.lost, 'scenario')} without an answer")
+        print(f"as expected: {pluralize(len(found.kinds), 'kind')}, each in {source}")
     elif unexplained := [kind for kind in found.kinds if kind.unexplained]:
         raise SecondSightError(
-            f"{several(len(unexplained), 'kind')} not, or not always, explained by the rules of the profiles"
+            f"{pluralize(len(unexplained), 'kind')} not, or not always, explained by the rules of the profiles"
         )

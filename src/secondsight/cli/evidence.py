@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secondsight.words import several
+from secondsight.plural import pluralize
 
 if TYPE_CHECKING:
     from secondsight.lab.answers import Kept
@@ -91,8 +91,8 @@ def hold_command(
         if json:
             continue
         print(
-            f"{kept.version} on {kept.mmu}, rules {title(found.rules)}: {found.agreed} of {several(found.scenarios, 'scenario')} agree, "
-            f"{several(found.states, 'state')} of spaces",
+            f"{kept.version} on {kept.mmu}, rules {title(found.rules)}: {found.agreed} of {pluralize(found.scenarios, 'scenario')} agree, "
+            f"{pluralize(found.states, 'state')} of spaces",
             flush=True,
         )
         for difference in found.differences:
@@ -100,7 +100,9 @@ def hold_command(
     if json:
         _json({"files": rows})
     if differing:
-        raise SecondSightError(f"{several(differing, 'scenario')} of {several(len(files), 'file')} differ")
+        raise SecondSightError(
+            f"{pluralize(differing, 'scenario')} of {pluralize(len(files), 'file')} differ"
+        )
 
 
 def identify_command(
@@ -135,7 +137,7 @@ def identify_command(
     if json:
         _json({"own": own, "identity": found})
     else:
-        print(f"{found.kernel} on {found.mmu}: {several(found.scenarios, 'scenario')} asked")
+        print(f"{found.kernel} on {found.mmu}: {pluralize(found.scenarios, 'scenario')} asked")
         for name, count in list(found.agreed.items())[:4]:
             print(f"  {count:4} agree with {title(name)}" + (" (its series')" if name == own else ""))
         print(f"nearest profile: {title(found.profile)}")
@@ -146,7 +148,7 @@ def identify_command(
     if found.differences or found.failures:
         left = len({d.scenario for d in found.differences})
         raise SecondSightError(
-            f"{several(left, 'scenario')} unexplained by any one rule, {found.failures} without an answer"
+            f"{pluralize(left, 'scenario')} unexplained by any one rule, {found.failures} without an answer"
         )
 
 
@@ -181,7 +183,7 @@ def score_command(
                "seed": campaign.seed, "disagree": bad, "turned": turned})  # fmt: skip
         return
     print(
-        f"{campaign.release} on {campaign.mmu}, {tried.title}: {several(len(campaign.scenarios), 'scenario')} of seed {campaign.seed}"
+        f"{campaign.release} on {campaign.mmu}, {tried.title}: {pluralize(len(campaign.scenarios), 'scenario')} of seed {campaign.seed}"
         + (f", {len(bad)} of which disagree already" if bad else "")
     )
     for each in noticed:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from secondsight.cli import import_numpy
 from secondsight.cli.plain import number
 from secondsight.geometry import PMD_ORDER, kb_of_order
+from secondsight.plural import pluralize
 from secondsight.terminal import printable
-from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.live.answer import Block, Explanation, Mapping
@@ -66,7 +66,7 @@ def explain(
     fail_under: float | None = None,
 ) -> None:
     """Read, judge and print, as the options of the command (``explain.py``) say."""
-    from secondsight import output
+    from secondsight import atomicfile
     from secondsight.errors import UsageError
 
     import_numpy()
@@ -79,7 +79,7 @@ def explain(
         from secondsight.live.suppose import parse
 
         parse(supposed)
-    output.ready(report, *([file] if file else []))
+    atomicfile.check_writable(report, *([file] if file else []))
     if file is not None:
         if within or vmcore or qmp:
             raise UsageError("--range, --vmcore, --qmp: belong to --pid; a snapshot holds what was captured")
@@ -152,10 +152,10 @@ def take(
 
 
 def _write_page(answer: Explanation, path: Path) -> None:
-    from secondsight import output
+    from secondsight import atomicfile
     from secondsight.live.page import render
 
-    with output.whole(path) as part:
+    with atomicfile.open_atomic(path) as part:
         part.write_text(render(answer), encoding="utf-8")
 
 
@@ -205,7 +205,7 @@ def _print_guest_ram(answer: Explanation) -> None:
         "nothing is resident" if ram.coverage is None else f"{100 * ram.coverage:.1f} % of that is huge"
     )
     print(
-        f"\nguest RAM: {_size(ram.size)} in {several(ram.mappings, 'mapping')} ({', '.join(ram.backing)}; told by {ram.told_by}), "
+        f"\nguest RAM: {_size(ram.size)} in {pluralize(ram.mappings, 'mapping')} ({', '.join(ram.backing)}; told by {ram.told_by}), "
         f"{_size(ram.resident)} resident; {coverage}"
     )
     if ram.levels:
@@ -226,8 +226,8 @@ def _print_totals(answer: Explanation) -> None:
         else f"{100 * totals.coverage:.1f} % of eligible memory is huge"
     )
     print(
-        f"\n{several(totals.blocks, 'block holds', 'blocks hold')} memory ({_size(totals.resident)}) in "
-        f"{several(totals.mappings, 'mapping')}; "
+        f"\n{pluralize(totals.blocks, 'block holds', 'blocks hold')} memory ({_size(totals.resident)}) in "
+        f"{pluralize(totals.mappings, 'mapping')}; "
         f"{totals.eligible_blocks} eligible, {totals.huge_blocks} huge; {coverage}"
     )
     perhaps = f", perhaps {totals.wasted_if} more" if totals.wasted_if else ""
@@ -260,7 +260,7 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
     for same in alike.values():
         for m in same[:_ALIKE]:
             words = (
-                f"{m.start:012x}-{m.end:012x}", m.perms, f"{several(m.blocks, 'block')} ({m.huge} huge, {m.empty} empty)",
+                f"{m.start:012x}-{m.end:012x}", m.perms, f"{pluralize(m.blocks, 'block')} ({m.huge} huge, {m.empty} empty)",
                 m.advice, printable(m.name), _backing(m), _state(m),
             )  # fmt: skip
             print(f"  {' '.join(word for word in words if word)}")
@@ -270,7 +270,7 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
                 sum(getattr(m, name) for m in left) for name in ("blocks", "huge", "empty")
             )
             print(
-                f"  … {several(len(left), 'more mapping', 'more mappings')} like these: {several(blocks, 'block')} "
+                f"  … {pluralize(len(left), 'more mapping', 'more mappings')} like these: {pluralize(blocks, 'block')} "
                 f"({huge} huge, {empty} empty)"
             )
 

@@ -37,10 +37,10 @@ def export(
 
     What the pass took is among them (secondsight_pass_cpu_seconds). Where it cannot be written, the last whole file stays.
     """
-    from secondsight import output as files
+    from secondsight import atomicfile as files
     from secondsight.cli import import_numpy
 
-    files.ready(output)
+    files.check_writable(output)
     import_numpy()
     from secondsight.cli.top import looker
     from secondsight.host.metrics import openmetrics
@@ -49,5 +49,5 @@ def export(
     if output is None:
         print(text.decode(), end="")
         return
-    with files.whole(output) as part:
+    with files.open_atomic(output) as part:
         part.write_bytes(text)

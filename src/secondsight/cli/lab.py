@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from secondsight.cli import build, diff, evidence
-from secondsight.words import several
+from secondsight.plural import pluralize
 
 app = typer.Typer(
     no_args_is_help=True, help="Boot real kernels, run scenarios in them, compare them with the model."
@@ -258,7 +258,7 @@ def run_command(
             write(path, {**scenario.expect, f"{chosen.release}/{mmu}": lines(answer)})
     if lost := sum(isinstance(answer, Failure) for answer in answers):
         raise SecondSightError(
-            f"{lost} of {several(len(files), 'scenario')} without an answer; the others have one"
+            f"{lost} of {pluralize(len(files), 'scenario')} without an answer; the others have one"
         )
 
 
@@ -306,7 +306,7 @@ def compare_command(
 
     import msgspec
 
-    from secondsight import output
+    from secondsight import atomicfile
     from secondsight.errors import SecondSightError, UsageError
     from secondsight.lab import answers, kernels
     from secondsight.lab.compare import FIELDS, compare
@@ -319,7 +319,7 @@ def compare_command(
         raise UsageError("nothing to compare: name scenario files, or --random N")
     if keep and not states:
         raise UsageError("--keep keeps every page's state too: give --states")
-    output.ready(keep)
+    atomicfile.check_writable(keep)
     given = profile(rules) if rules else None
     chosen = kernels.resolve(kernel, modules=modules)
     seed = secrets.randbelow(1 << 31) if seed is None else seed
@@ -337,7 +337,7 @@ def compare_command(
         )
         scenarios += made
         left_out = dict(generator.excluded)
-        _say(f"{several(random, 'random scenario')} from --seed {seed}")
+        _say(f"{pluralize(random, 'random scenario')} from --seed {seed}")
     report = compare(scenarios, chosen, mmu, rules=given, states=states, say=_say)
     if json:
         print(
@@ -349,8 +349,8 @@ def compare_command(
         excluded = sum(left_out.values())
         print(f"kernel {report.kernel} on {report.mmu}, rules {report.rules}, seed {seed if random else '-'}")
         print(
-            f"{report.agreed} of {several(report.scenarios, 'scenario')} agree: {several(report.visits, 'visit')}, "
-            f"{several(report.states, 'state')} of spaces"
+            f"{report.agreed} of {pluralize(report.scenarios, 'scenario')} agree: {pluralize(report.visits, 'visit')}, "
+            f"{pluralize(report.states, 'state')} of spaces"
         )
         if random:
             print(
@@ -387,7 +387,7 @@ def compare_command(
             f" --random {random} --seed {seed}" if random else ""
         )
         raise SecondSightError(
-            f"{len(differing)} of {several(report.scenarios, 'scenario')} differ, {len(report.failures)} got no answer; the same again: "
+            f"{len(differing)} of {pluralize(report.scenarios, 'scenario')} differ, {len(report.failures)} got no answer; the same again: "
             f"secondsight lab compare{which} --kernel {report.kernel} --mmu {mmu}{' --states' * states}"
         )
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from secondsight.cli.options import KernelMemoryOption
+from secondsight.plural import pluralize
 from secondsight.terminal import markup
-from secondsight.words import several
 
 app = typer.Typer(
     no_args_is_help=True, help="Record the memory accesses of a program, a VM or a running process."
@@ -43,7 +43,7 @@ class _Ticker:
         self.last = now
         rate = accesses / (now - self.start) / 1e6
         self.console.print(
-            f"{several(accesses, 'access', 'accesses')} in {several(rows, 'row')}, {several(spaces, 'space')}, {rate:.2f} M/s",
+            f"{pluralize(accesses, 'access', 'accesses')} in {pluralize(rows, 'row')}, {pluralize(spaces, 'space')}, {rate:.2f} M/s",
             end="\r",
             highlight=False,
         )
@@ -52,7 +52,7 @@ class _Ticker:
         seconds = time.monotonic() - self.start
         size = path.stat().st_size
         self.console.print(
-            f"{markup(path)}: {several(accesses, 'access', 'accesses')} in {seconds:.1f} s, {size / 1e6:.2f} MB",
+            f"{markup(path)}: {pluralize(accesses, 'access', 'accesses')} in {seconds:.1f} s, {size / 1e6:.2f} MB",
             highlight=False,
         )
 
@@ -213,12 +213,12 @@ def pid(
     ] = None,
 ) -> None:
     """Record a running process or VM by looking at it: kernel memory or procfs, DAMON, tracepoints; says which it could see."""
-    from secondsight import output as output_file
-    from secondsight.live.channels import LiveChannels
+    from secondsight import atomicfile as output_file
+    from secondsight.live.recording_channels import LiveChannels
     from secondsight.trace.pid import record_pid
 
     # Before the channels are opened and told of.
-    output_file.ready(output)
+    output_file.check_writable(output)
     ticker = _Ticker()
     seen = 0
     said: list[str] = []

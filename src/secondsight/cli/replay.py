@@ -9,8 +9,8 @@ import typer
 
 from secondsight.cli.options import KnobOption, MglruOption, MmuOption, Progress, host, stands_behind
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, kb_of_order
+from secondsight.plural import pluralize
 from secondsight.terminal import markup
-from secondsight.words import several
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ def replay(
     ] = None,
 ) -> None:
     """Replay a trace through the model under any number of rules: what khugepaged would make huge, refuse, and why."""
-    from secondsight import output
+    from secondsight import atomicfile
     from secondsight.errors import UsageError
     from secondsight.replay import Subject
     from secondsight.replay import replay as run
@@ -78,7 +78,7 @@ def replay(
 
     if picture is not None and picture.suffix not in (".svg", ".html"):
         raise UsageError(f"--picture {picture}: the name must end in .svg or .html")
-    output.ready(picture, trace)
+    atomicfile.check_writable(picture, trace)
     config, behind = host(knob or [], mmu, mglru), stands_behind(backing, "--as")
     subjects = [
         Subject.of(
@@ -144,7 +144,8 @@ def _what(one: SubjectResult, clock: float, scale: float) -> str:
         f", each second of the trace standing for {scale:g}" if scale != 1 else ""
     )
     return (
-        f"{several(one.total.accesses, 'access', 'accesses')} to {as_what[one.backing]} of {several(one.total.blocks, 'block')} of 2 MiB, "
+        f"{pluralize(one.total.accesses, 'access', 'accesses')} to {as_what[one.backing]} of "
+        f"{pluralize(one.total.blocks, 'block')} of 2 MiB, "
         f"{began}; {time}"
     )
 
@@ -231,7 +232,8 @@ def _notes(result: Result, clock: float) -> list[str]:
         ] = None
     elif wakes < 8:
         notes[
-            f"khugepaged woke only {several(wakes, 'time')} in {clock:,.1f} s of its clock: a larger --time-scale gives it something to do"
+            f"khugepaged woke only {pluralize(wakes, 'time')} in {clock:,.1f} s of its clock: "
+            "a larger --time-scale gives it something to do"
         ] = None
     return list(notes)
 

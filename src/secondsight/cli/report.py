@@ -26,12 +26,12 @@ def report(
     ] = 50,
 ) -> None:
     """Who grew, who was refused, and what changed at a marked moment, as one HTML page that needs no network."""
-    from secondsight import output as files
+    from secondsight import atomicfile as files
     from secondsight.cli import import_numpy
 
     import_numpy()
     page = output if output is not None else recording.with_suffix(".html")
-    files.ready(page, recording)
+    files.check_writable(page, recording)
     check(recording)
     from secondsight.host.recorded import history
     from secondsight.report import host_page

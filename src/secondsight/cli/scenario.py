@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from secondsight.plural import pluralize
 from secondsight.terminal import printable
-from secondsight.words import several
 
 app = typer.Typer(
     no_args_is_help=True, help="Scenarios on the model: what khugepaged would say, block by block."
@@ -86,5 +86,5 @@ def check_command(
             typer.echo(f"  {printable(line)}")
     if failed:
         raise SecondSightError(
-            f"{failed} of {several(len(files), 'scenario')} answered otherwise than they state"
+            f"{failed} of {pluralize(len(files), 'scenario')} answered otherwise than they state"
         )

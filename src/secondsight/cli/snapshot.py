@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from secondsight.cli.options import KernelMemoryOption, QmpOption, RangeOption, VmcoreOption
+from secondsight.plural import pluralize
 from secondsight.terminal import printable
-from secondsight.words import several
 
 app = typer.Typer(help="Capture what explain needs, to be judged later without privilege.")
 
@@ -34,7 +34,7 @@ def snapshot(
     capture.save(taken, output)
     count = len(taken.columns.address)
     print(
-        f"{output}: {several(count, 'block')} of {printable(taken.header.name)} ({pid}) "
+        f"{output}: {pluralize(count, 'block')} of {printable(taken.header.name)} ({pid}) "
         f"from {taken.header.source} in {taken.header.seconds:.2f} s"
     )
     if taken.header.missing:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secondsight.plural import pluralize
 from secondsight.terminal import printable
-from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.whatif.sweep import State
@@ -48,7 +48,7 @@ def sweep(
     with Meter() as meter:
         state = run(read, spec.parent, output, jobs=jobs, scheduler=scheduler, told=meter)
     print(
-        f"{several(state.planned, 'cell')}: {state.before} were finished before, {state.run} run, {len(state.failed)} failed; "
+        f"{pluralize(state.planned, 'cell')}: {state.before} were finished before, {state.run} run, {len(state.failed)} failed; "
         f"{duration(state.seconds)}. Report: secondsight compare {output} --report report.html"
     )
     for name, why in list(state.failed.items())[:20]:
@@ -69,8 +69,8 @@ def _plan(spec: object, base: Path, output: Path) -> None:
     todo = missing(cells, Dataset(output))
     rows = sum(len(cell.entries) for cell in cells)
     print(
-        f"{several(len({c.trace for c in cells}), 'trace')}, {several(rows, 'row')} in {several(len(cells), 'cell')} of up to "
-        f"{spec.together}; {several(len(todo), 'cell')} to run, {len(cells) - len(todo)} finished"
+        f"{pluralize(len({c.trace for c in cells}), 'trace')}, {pluralize(rows, 'row')} in {pluralize(len(cells), 'cell')} of up to "
+        f"{spec.together}; {pluralize(len(todo), 'cell')} to run, {len(cells) - len(todo)} finished"
     )
     for name, why in damaged.items():
         print(f"cannot be read: {printable(name)}: {printable(why)}", file=sys.stderr)
@@ -113,7 +113,7 @@ class Meter:
         done = state.before + state.run
         failed = f", {len(state.failed)} failed" if state.failed else ""
         left = f", {duration(state.left)} left" if state.left is not None else ""
-        line = f"{done} of {several(state.planned, 'cell')}{failed}{left}"
+        line = f"{done} of {pluralize(state.planned, 'cell')}{failed}{left}"
         print(
             f"\r\x1b[K{line}" if self.terminal else line,
             end="" if self.terminal else "\n",

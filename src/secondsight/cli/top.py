@@ -189,7 +189,7 @@ def _record(
 
     from secondsight.host.history import HostRecording
     from secondsight.live.stopping import Stopping
-    from secondsight.words import several
+    from secondsight.plural import pluralize
 
     recording = HostRecording(path)
     before = signal.signal(signal.SIGUSR1, lambda *_: recording.mark())
@@ -206,7 +206,7 @@ def _record(
                     break
     finally:
         signal.signal(signal.SIGUSR1, before)
-    print(f"{several(count, 'pass', 'passes')} in {path}, {several(len(recording.marks), 'mark')}")
+    print(f"{pluralize(count, 'pass', 'passes')} in {path}, {pluralize(len(recording.marks), 'mark')}")
 
 
 def _print(view: HostView, shown: Shown, *, json: bool, csv: bool) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secondsight.cli.options import Progress
+from secondsight.plural import pluralize
 from secondsight.terminal import markup, printable
-from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.trace.summary import Summary
@@ -47,7 +47,7 @@ def _print(summary: Summary) -> None:
     origin = summary.provenance
     span = (summary.last_time - summary.first_time) / 1e9
     console.print(
-        f"[bold]{markup(summary.path)}[/]: {several(summary.accesses, 'access', 'accesses')} in {several(summary.rows, 'row')}, "
+        f"[bold]{markup(summary.path)}[/]: {pluralize(summary.accesses, 'access', 'accesses')} in {pluralize(summary.rows, 'row')}, "
         f"{span:,.6f} s of its clock"
     )
     console.print(f"clock    one ns = {markup(origin.clock.meaning)}")
@@ -67,13 +67,13 @@ def _print(summary: Summary) -> None:
         console.print(f"left out {number:,} {markup(reason)}")
     if origin.clock_held:
         console.print(
-            f"clock    ran backwards in {several(origin.clock_held, 'row')}, held at the latest time"
+            f"clock    ran backwards in {pluralize(origin.clock_held, 'row')}, held at the latest time"
         )
     for note in origin.notes:
         console.print(f"note     {markup(note)}")
     for space in summary.spaces:
         what = (
-            f"{several(space.accesses, 'access', 'accesses')} to {several(space.pages, 'page')} in {several(space.blocks, 'block')} "
+            f"{pluralize(space.accesses, 'access', 'accesses')} to {pluralize(space.pages, 'page')} in {pluralize(space.blocks, 'block')} "
             f"of 2 MiB, 0x{space.lowest:x}..0x{space.highest:x}"
         )
         console.print(
@@ -119,11 +119,11 @@ def cut(
     ] = None,
 ) -> None:
     """Write the part of a trace inside a time, a space and a range of addresses."""
-    from secondsight import output as output_file
+    from secondsight import atomicfile as output_file
     from secondsight.trace import Trace
     from secondsight.trace.cut import cut as run
 
-    output_file.ready(output, trace)
+    output_file.check_writable(output, trace)
     opened = Trace.open(trace)
     with Progress("cut") as progress:
         run(
@@ -134,7 +134,7 @@ def cut(
             address=_range(address, "address", 1 << 64),
             progress=progress,
         )
-    print(f"{printable(output)}: {Trace.open(output).rows:,} of {several(opened.rows, 'row')}")
+    print(f"{printable(output)}: {Trace.open(output).rows:,} of {pluralize(opened.rows, 'row')}")
 
 
 @app.command()
@@ -143,7 +143,7 @@ def recover(
     output: Output,
 ) -> None:
     """Make a trace of what is intact: of a recording up to its tear, of a damaged trace its intact row groups."""
-    from secondsight import output as output_file
+    from secondsight import atomicfile as output_file
     from secondsight.errors import InputError
     from secondsight.trace import Trace
     from secondsight.trace import recover as from_recording
@@ -151,7 +151,7 @@ def recover(
 
     if not torn.is_file():
         raise InputError(str(torn), "", "is a directory" if torn.is_dir() else "no such file")
-    output_file.ready(output, torn)
+    output_file.check_writable(output, torn)
     with torn.open("rb") as file:
         is_parquet = file.read(4) == b"PAR1"
     lost: list[str] = []
@@ -162,4 +162,4 @@ def recover(
             from_recording(torn, output, progress=progress)
     for each in lost:
         print(f"left out: {printable(each)}")
-    print(f"{printable(output)}: {several(Trace.open(output).rows, 'row')} recovered")
+    print(f"{printable(output)}: {pluralize(Trace.open(output).rows, 'row')} recovered")

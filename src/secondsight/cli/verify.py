@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from secondsight.predict.observe import Change, Observed
+    from secondsight.predict.observe import MeasuredChange, Observed
 
 app = typer.Typer(add_completion=False)
 
@@ -37,7 +37,7 @@ def verify(
     """
     import msgspec
 
-    from secondsight import output
+    from secondsight import atomicfile
     from secondsight.errors import UsageError
     from secondsight.live.amounts import parse_duration
     from secondsight.predict import observe as seen
@@ -49,7 +49,7 @@ def verify(
     if predicted is not None and before is None:
         raise UsageError("--predicted is compared with a change: it needs --before FILE")
     seconds = parse_duration(during, "--for")
-    output.ready(save, *(path for path in (before, predicted) if path is not None))
+    atomicfile.check_writable(save, *(path for path in (before, predicted) if path is not None))
     old = seen.decode(_bytes(before), str(before)) if before is not None else None
     told = _row(predicted, row) if predicted is not None else None
     if pid is not None:
@@ -60,7 +60,7 @@ def verify(
         group = cgroup
         now = seen.observe(f"cgroup {cgroup}", lambda: seen.of_cgroup(group), seconds, work)
     if save is not None:
-        with output.whole(save) as part:
+        with atomicfile.open_atomic(save) as part:
             part.write_bytes(msgspec.json.encode(now))
     if old is None:
         _print(now)
@@ -125,7 +125,7 @@ def _print(now: Observed) -> None:
     )
 
 
-def _changes(old: Observed, now: Observed, found: Change) -> None:
+def _changes(old: Observed, now: Observed, found: MeasuredChange) -> None:
     from secondsight.report.metrics import text
 
     per = "a unit of work" if found.by_work else "a second of the clock"

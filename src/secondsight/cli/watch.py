@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secondsight.plural import pluralize
 from secondsight.terminal import printable
-from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.live.tracefs import Instance
-    from secondsight.live.watch import Decision, Places, Watcher
+    from secondsight.live.watch import Places, TracedDecision, Watcher
 
 app = typer.Typer(help="Follow khugepaged's decisions as they happen.")
 
@@ -62,7 +62,7 @@ def watch(
             instance = stack.enter_context(Instance.open())
             places = stack.enter_context(Places(known, max_pages=_MOST_PAGES)) if known else None
             watcher = Watcher(places, only=pid)
-            sink = _Sink(record)
+            sink = _DecisionFile(record)
             started = time.monotonic()
             with sink:
                 _head(json, instance, process)
@@ -85,7 +85,7 @@ def watch(
 
 
 def _follow(
-    stopping: Any, instance: Instance, watcher: Watcher, places: Places | None, process: Any, sink: _Sink, printer: _Printer,
+    stopping: Any, instance: Instance, watcher: Watcher, places: Places | None, process: Any, sink: _DecisionFile, printer: _Printer,
     refresh: float, seconds: float | None,
 ) -> None:  # fmt: skip
     import time
@@ -132,7 +132,7 @@ class _Printer:
         self._clock = time.monotonic
         self._due = self._clock() + every
 
-    def take(self, decisions: list[Decision], last: bool) -> None:
+    def take(self, decisions: list[TracedDecision], last: bool) -> None:
         """Print *decisions*; *last*: and what is left."""
         lines = []
         for decision in decisions:
@@ -146,8 +146,8 @@ class _Printer:
                 f"{printable(status)} {count:,}" for status, count in self._unnamed.most_common()
             )
             lines.append(
-                f"{several(sum(self._unnamed.values()), 'decision')} about {several(len(self._spaces), 'address space')} that cannot be "
-                f"named (a process among the largest, or --pid, would be): {told}"
+                f"{pluralize(sum(self._unnamed.values()), 'decision')} about {pluralize(len(self._spaces), 'address space')} "
+                f"that cannot be named (a process among the largest, or --pid, would be): {told}"
             )
             self._unnamed.clear()
             self._spaces.clear()
@@ -156,7 +156,7 @@ class _Printer:
             print("\n".join(lines), flush=True)
 
 
-def _line(decision: Decision, json: bool, names: dict[int, str] | None = None) -> str:
+def _line(decision: TracedDecision, json: bool, names: dict[int, str] | None = None) -> str:
     import msgspec
 
     if json:
@@ -168,7 +168,7 @@ def _line(decision: Decision, json: bool, names: dict[int, str] | None = None) -
     by = "" if decision.task == "khugepaged" else f" [by {printable(decision.task)}]"
     stamp = f"{decision.time / 1e9:13.6f}"
     if decision.file is not None:
-        numbers = f"{several(decision.present or 0, 'page')} in the page cache, {decision.unmapped} swapped"
+        numbers = f"{pluralize(decision.present or 0, 'page')} in the page cache, {decision.unmapped} swapped"
         where = f"file {printable(decision.file)} {where}"
         return f"{stamp} {whose} {where}{by}: {printable(decision.status)}: {decision.reason} ({numbers})"
     numbers = f"referenced {decision.referenced}, none {decision.none_or_zero}, swapped {decision.unmapped}"
@@ -202,9 +202,9 @@ def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -
         print(msgspec.json.encode({"summary": facts}).decode(), flush=True)
         return
     print(
-        f"\n{several(watcher.total, 'decision')} in {seconds:.1f} s ({facts['per_second']} /s), {watcher.located} with an address, "
-        f"{several(watcher.wasted, 'wasted pass', 'wasted passes')}, {watcher.elsewhere} of other processes, "
-        f"{several(instance.lost, 'event')} lost"
+        f"\n{pluralize(watcher.total, 'decision')} in {seconds:.1f} s ({facts['per_second']} /s), {watcher.located} with an address, "
+        f"{pluralize(watcher.wasted, 'wasted pass', 'wasted passes')}, {watcher.elsewhere} of other processes, "
+        f"{pluralize(instance.lost, 'event')} lost"
     )
     for status, count in watcher.by_status.most_common():
         print(f"  {count:8} {printable(status)}")
@@ -213,21 +213,21 @@ def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -
     print(f"  own cost: {spent:.2f} s of CPU, start included")
 
 
-class _Sink:
+class _DecisionFile:
     """Decisions for a Parquet file, written when the watch ends, under a temporary name first."""
 
     def __init__(self, path: Path | None) -> None:
-        from secondsight import output
+        from secondsight import atomicfile
 
-        output.ready(path)
+        atomicfile.check_writable(path)
         self._path = path
-        self._rows: list[Decision] = []
+        self._rows: list[TracedDecision] = []
 
-    def add(self, decisions: list[Decision]) -> None:
+    def add(self, decisions: list[TracedDecision]) -> None:
         if self._path is not None:
             self._rows += decisions
 
-    def __enter__(self) -> _Sink:
+    def __enter__(self) -> _DecisionFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -236,7 +236,7 @@ class _Sink:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from secondsight import __version__, output
+        from secondsight import __version__, atomicfile
         from secondsight.live.watch import SCHEMA
 
         columns = {name: [getattr(row, name) for row in self._rows] for name in SCHEMA}
@@ -245,5 +245,5 @@ class _Sink:
         table = table.replace_schema_metadata(
             {"secondsight.kind": "khugepaged-decisions", "secondsight.version": __version__}
         )
-        with output.whole(self._path) as part:
+        with atomicfile.open_atomic(self._path) as part:
             pq.write_table(table, part, compression="zstd")

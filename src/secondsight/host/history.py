@@ -6,8 +6,9 @@
     …     vm     web    …                                                            {status: bytes}
     …     total  total                                                               {status: bytes}  {free_huge: …, thp_split_page: …}
 
-Any Parquet reader reads it, while it is written too. The file is written anew after each pass, whole or not at all (``output.whole``):
-whoever reads it finds the last whole one, and so does whoever comes after a kill. It is bounded: beyond *most* rows the older half of the
+Any Parquet reader reads it, while it is written too. The file is written anew after each pass, whole or not at all
+(``atomicfile.open_atomic``): whoever reads it finds the last whole one, and so does whoever comes after a
+kill. It is bounded: beyond *most* rows the older half of the
 passes is thinned to every second one. Marked moments (``marks.py``) are in the file's metadata.
 """
 
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from secondsight import __version__, output
+from secondsight import __version__, atomicfile
 from secondsight.errors import InputError
 from secondsight.host import marks
 from secondsight.host.columns import COLUMNS
@@ -69,7 +70,7 @@ class HostRecording:
         Raises:
             UsageError: *path* cannot be written.
         """
-        output.ready(path)
+        atomicfile.check_writable(path)
         self._path, self._most = path, most
         self._passes: list[pa.Table] = []
         self._switches: dict[str, Any] | None = None
@@ -118,7 +119,7 @@ class HostRecording:
         table = pa.concat_tables(self._passes).replace_schema_metadata(
             {f"secondsight.{key}": value for key, value in told.items()}
         )
-        with output.whole(self._path) as part:
+        with atomicfile.open_atomic(self._path) as part:
             pq.write_table(table, part, compression="zstd")
 
 

@@ -19,13 +19,13 @@ from secondsight.bits import pte as bits
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.host.areas import Area
 from secondsight.live.capture import Header, Snapshot
-from secondsight.live.choose import choose
+from secondsight.live.choose_profiles import choose_profiles
 from secondsight.live.columns import Columns
 from secondsight.live.page_counts import PageCounts
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import Process
 from secondsight.live.procfs_reader import ProcfsReader
-from secondsight.live.settle import settle_primary
+from secondsight.live.resolve_unknowns import resolve_accessed
 from secondsight.live.surroundings import Surroundings, from_kernel
 from secondsight.live.switches import Switches
 from secondsight.live.vma import Vma
@@ -35,7 +35,7 @@ I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
-class Setting(NamedTuple):
+class SwitchesAndLimits(NamedTuple):
     """Switches and khugepaged's limits."""
 
     switches: Switches
@@ -81,7 +81,7 @@ def _facts() -> Facts:
 class Judge:
     """Reads and judges blocks of one process after the other."""
 
-    def __init__(self, now: Setting, then: Setting, kernel: Any = None) -> None:
+    def __init__(self, now: SwitchesAndLimits, then: SwitchesAndLimits, kernel: Any = None) -> None:
         """*kernel*: kernel memory, which shows every channel; None: procfs alone."""
         self.now, self.then, self._kernel = now, then, kernel
 
@@ -106,7 +106,7 @@ class Judge:
                 columns = reader.read_blocks(addresses)
         vmas = [each.vma for each in areas]
         if self._kernel is None:
-            settle_primary(columns, vmas)
+            resolve_accessed(columns, vmas)
         shmem = np.array([each.shmem for each in areas], np.bool_)[area]
         snapshot = self._snapshot(process, columns, vmas, self.now, surroundings)
         facts = PageCounts(snapshot)
@@ -146,11 +146,11 @@ class Judge:
         rows = np.flatnonzero(allowed & ~shmem & ~facts.huge)
         if len(rows):
             # Its compiled loops take longer to import than small processes take to read.
-            from secondsight.live.judged import Judged
+            from secondsight.live.judge_snapshot import Judged
             from secondsight.mm.khugepaged.result import ScanResult as Scan
 
             # Whole blocks alone: walking what smaller sizes come to takes longer than a sample may.
-            candidates = choose(snapshot.header.facts, has_vm=bool(snapshot.columns.secondary))
+            candidates = choose_profiles(snapshot.header.facts, has_vm=bool(snapshot.columns.secondary))
             judged = Judged(snapshot, rows, candidates, parts=False)
             names = {int(code): str(Scan(int(code))) for code in np.unique(judged.codes).tolist()}
             status[rows] = [names[code] for code in judged.first.code.tolist()]
@@ -170,7 +170,7 @@ class Judge:
         process: Process,
         columns: Columns,
         vmas: list[Vma],
-        setting: Setting,
+        setting: SwitchesAndLimits,
         surroundings: Surroundings,
     ) -> Snapshot:
         return Snapshot(

@@ -15,8 +15,8 @@ from secondsight.host.columns import COLUMNS, size, text
 from secondsight.host.intervals import Interval
 from secondsight.host.rows import HostRow
 from secondsight.host.survey import HostView
+from secondsight.plural import pluralize
 from secondsight.terminal import printable
-from secondsight.words import several
 
 #: the widest that a column of words gets where the width is limited, but for the last
 _WORDS = 24
@@ -41,7 +41,7 @@ def _head(view: HostView, matched: int) -> list[str]:
         how += "" if share == 1 else ", the rest by sample"
     rows = "" if matched == len(view.rows) else f", {matched} of {len(view.rows)} rows shown"
     lines = [
-        f"kernel {view.kernel}: {several(processes, 'process', 'processes')}{rows}, {view.cpu_seconds:.2f} s of CPU{how}"
+        f"kernel {view.kernel}: {pluralize(processes, 'process', 'processes')}{rows}, {view.cpu_seconds:.2f} s of CPU{how}"
     ]
     supply = view.supply
     free = size(supply.free_huge_bytes) if supply.memory is not None else "?"

@@ -15,14 +15,14 @@ from secondsight.host.history import TOTAL, read
 from secondsight.host.marks import Mark
 from secondsight.live import reasons
 from secondsight.report.host_history import (
-    Change,
     HostHistory,
+    MarkedMoment,
     Moved,
     Paced,
     RecordedRow,
     Refusal,
     Sampled,
-    Series,
+    Timeline,
 )
 
 F64 = npt.NDArray[np.float64]
@@ -189,15 +189,15 @@ class _Host:
         found = [(at, counters[name]) for at, counters in self._told if name in counters]
         return np.array([at for at, _ in found]), np.array([value for _, value in found])
 
-    def amounts(self) -> list[Series]:
+    def amounts(self) -> list[Timeline]:
         found = []
         for name in _BYTES:
             times, values = self.column(name)
             if len(times):
-                found.append(Series(name, (times - self._begun).tolist(), values.tolist()))
+                found.append(Timeline(name, (times - self._begun).tolist(), values.tolist()))
         return found
 
-    def rates(self) -> list[Series]:
+    def rates(self) -> list[Timeline]:
         """The counters that moved, each as events a second since the pass before."""
         found = []
         for name in self.names:
@@ -206,7 +206,7 @@ class _Host:
             if name in (*_BYTES, *_STATES) or not steps.any():
                 continue
             rate = np.maximum(steps, 0) / np.maximum(np.diff(times), 1e-9)
-            found.append(Series(name, (times[1:] - self._begun).tolist(), rate.tolist()))
+            found.append(Timeline(name, (times[1:] - self._begun).tolist(), rate.tolist()))
         return found
 
     def paces(self, edges: tuple[float, float, float]) -> list[Paced]:
@@ -231,7 +231,7 @@ class _Host:
 
 def _change(
     number: int, mark: Mark, edges: tuple[float, float, float], begun: float, times: list[float], rows: list[_Over], host: _Host
-) -> Change:  # fmt: skip
+) -> MarkedMoment:  # fmt: skip
     every = np.array(times)
     before, after = _windows(every, edges)
     moved = [found for row in rows if (found := row.moved(edges)) is not None]
@@ -242,7 +242,7 @@ def _change(
         )
     )  # fmt: skip
     windows = (int(before.sum()), int(after.sum()))
-    return Change(
+    return MarkedMoment(
         number, mark.time - begun, clock(mark.time), mark.text, windows, moved[:_MOVED] if all(windows) else [],
         host.paces(edges),
     )  # fmt: skip

@@ -23,7 +23,7 @@ from secondsight.errors import MissingPart, SecondSightError, TargetGone, UsageE
 from secondsight.geometry import PMD_SHIFT
 from secondsight.host.areas import Area, areas_of, guest_ram
 from secondsight.host.blocks import Fill, fill_of
-from secondsight.host.judging import Judge, Readings, Setting
+from secondsight.host.judging import Judge, Readings, SwitchesAndLimits
 from secondsight.host.tasks import FAILED, GONE, UNREADABLE, Task
 from secondsight.live import switches
 from secondsight.live.process import Process
@@ -142,7 +142,12 @@ def _stratum(
 
 
 def _open(
-    fill: Fill, area: I64, refused: list[str], shmem: Bools, setting: Setting, settled: Counter[str] | None
+    fill: Fill,
+    area: I64,
+    refused: list[str],
+    shmem: Bools,
+    setting: SwitchesAndLimits,
+    settled: Counter[str] | None,
 ) -> Bools:
     """Which blocks the counts do not settle; the others are counted in *settled*, by reason."""
     allowed = np.array([not why for why in refused], np.bool_)[area]

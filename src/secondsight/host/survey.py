@@ -161,12 +161,12 @@ def _blocks(
 ) -> tuple[dict[int, Stratum | None], str]:  # fmt: skip
     import numpy as np
 
-    from secondsight.host.judging import Judge, Setting
+    from secondsight.host.judging import Judge, SwitchesAndLimits
     from secondsight.host.strata import gather, sample
     from secondsight.live.capture import open_kernel
 
     kernel, _ = open_kernel(kernel_memory)
-    judge = Judge(Setting(*now), Setting(*then), kernel)
+    judge = Judge(SwitchesAndLimits(*now), SwitchesAndLimits(*then), kernel)
     programs = {}
     for task in found:
         if vm_of(task.command, memory_path(task.cgroup)) is not None:

@@ -12,16 +12,16 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from secondsight import output
+from secondsight import atomicfile
 from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.lab.compare import Difference, Say, held_against
 from secondsight.lab.kernels import Kernel
 from secondsight.lab.run import Failure, blocks_of, run
 from secondsight.mm.profiles import for_kernel
 from secondsight.mm.rules import Rules
+from secondsight.plural import pluralize
 from secondsight.scenario import verbs
 from secondsight.scenario.results import Run
-from secondsight.words import several
 
 __all__ = ["SCHEMA", "Held", "Kept", "ask", "held", "read", "write"]
 
@@ -75,7 +75,7 @@ def ask(
     answers = run(scenarios, kernel, mmu, states=True, size=size, say=say)
     if lost := [i for i, answer in enumerate(answers) if isinstance(answer, Failure)]:
         raise SecondSightError(
-            f"{len(lost)} of {several(len(answers), 'scenario')} got no answer (the first: #{lost[0]}); leave them out, or ask "
+            f"{len(lost)} of {pluralize(len(answers), 'scenario')} got no answer (the first: #{lost[0]}); leave them out, or ask "
             "another seed"
         )
     whole = tuple(answer for answer in answers if isinstance(answer, Run))
@@ -88,7 +88,7 @@ def write(path: Path, kept: Kept) -> None:
     :raises UsageError: *path* cannot be written.
     """
     packed = zstandard.ZstdCompressor(level=19).compress(msgspec.json.encode(kept))
-    with output.whole(path) as part:
+    with atomicfile.open_atomic(path) as part:
         part.write_bytes(packed)
 
 

@@ -37,7 +37,7 @@ _HELPER = "/usr/lib/apt/apt-helper"
 _SPEED = 5e6  # bytes a second, until a download was timed
 
 
-class Source:
+class AptSource:
     """One apt source: *uri* serves *suite*; *signed_by* is its keyring, or empty for apt's default; *trusted*: asked without one."""
 
     def __init__(self, uri: str, suite: str, signed_by: str, trusted: bool = False) -> None:
@@ -51,10 +51,10 @@ class Source:
         return f"deb {option}{self.uri} {suite} main"
 
 
-def machine_sources(etc: Path | None = None) -> list[Source]:
+def machine_sources(etc: Path | None = None) -> list[AptSource]:
     """Every binary source in ``sources.list``, ``*.list`` (one line each) and ``*.sources`` (deb822)."""
     etc = etc or ETC_APT
-    found: list[Source] = []
+    found: list[AptSource] = []
     parts = sorted((etc / "sources.list.d").glob("*")) if (etc / "sources.list.d").is_dir() else []
     for path in [etc / "sources.list", *parts]:
         try:
@@ -68,15 +68,17 @@ def machine_sources(etc: Path | None = None) -> list[Source]:
     return found
 
 
-def _one_line(text: str) -> Iterator[Source]:
+def _one_line(text: str) -> Iterator[AptSource]:
     for line in text.splitlines():
         hit = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)\s+\S", line)
         if hit:
             signed = re.search(r"signed-by=(\S+)", hit[1] or "")
-            yield Source(hit[2], hit[3], signed[1] if signed else "", "trusted=yes" in (hit[1] or "").split())
+            yield AptSource(
+                hit[2], hit[3], signed[1] if signed else "", "trusted=yes" in (hit[1] or "").split()
+            )
 
 
-def _deb822(text: str) -> Iterator[Source]:
+def _deb822(text: str) -> Iterator[AptSource]:
     bare = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     for stanza in re.split(r"\n\s*\n", bare):
         fields: dict[str, str] = {}
@@ -98,13 +100,13 @@ def _deb822(text: str) -> Iterator[Source]:
             for suite in fields.get("suites", "").split():
                 # A key spelt out in the stanza cannot be named in a line: apt's default keyring it is.
                 trusted = fields.get("trusted", "").lower() == "yes"
-                yield Source(uri, suite, signed if signed.startswith("/") else "", trusted)
+                yield AptSource(uri, suite, signed if signed.startswith("/") else "", trusted)
 
 
-def derive_sources(sources: list[Source]) -> list[str]:
+def derive_sources(sources: list[AptSource]) -> list[str]:
     """Lines for SUITES, and for SECURITY where the machine has a mirror of those. Raises MissingPart if no source is Debian's."""
-    main: Source | None = None
-    security: Source | None = None
+    main: AptSource | None = None
+    security: AptSource | None = None
     for source in sources:
         hit = SUITE.match(source.suite)
         if hit and hit[1]:

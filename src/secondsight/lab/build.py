@@ -124,14 +124,14 @@ def _is_here(what: str) -> bool:
     return said.returncode == 0
 
 
-def _key(source: sources.Source, patches: Sequence[Path]) -> str:
+def _key(source: sources.KernelSource, patches: Sequence[Path]) -> str:
     """A hash of everything that decides what is built."""
     compiler = subprocess.run(["gcc", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
     parts = [source.identity, compiler, sha256(CONFIG), *(sha256(patch) for patch in patches)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
 
 
-def _make(source: sources.Source, patches: Sequence[Path], release: str, jobs: int, say: Say) -> None:
+def _make(source: sources.KernelSource, patches: Sequence[Path], release: str, jobs: int, say: Say) -> None:
     """Patch the tree, configure, compile; the objects are in ``source.folder/objects``."""
     objects, log = source.folder / "objects", source.folder / "build.log"
     begun = (objects / "vmlinux").exists()
@@ -170,7 +170,7 @@ def _make(source: sources.Source, patches: Sequence[Path], release: str, jobs: i
     say(f"built {release}: {(time.monotonic() - since) / 60:.1f} min, {spent / 60:.1f} min of CPU time")
 
 
-def _patch(source: sources.Source, patches: Sequence[Path]) -> None:
+def _patch(source: sources.KernelSource, patches: Sequence[Path]) -> None:
     """Let the tree hold *patches* and no others; files that stay as they are keep their times."""
     kept = source.folder / "original"
     wanted = [sha256(patch) for patch in patches]
@@ -236,7 +236,9 @@ def _why(text: str) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def _keep(source: sources.Source, patches: Sequence[Path], release: str, folder: Path, say: Say) -> None:
+def _keep(
+    source: sources.KernelSource, patches: Sequence[Path], release: str, folder: Path, say: Say
+) -> None:
     """What was built, into the cache's *folder* for it."""
     objects = source.folder / "objects"
     says = (objects / "include/config/kernel.release").read_text().strip()

@@ -18,7 +18,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from secondsight import output
+from secondsight import atomicfile
 from secondsight.errors import InputError
 
 __all__ = ["unpack", "vmlinux"]
@@ -55,7 +55,7 @@ def unpack(vmlinuz: Path, folder: Path) -> Path:
     if not path.exists():
         elf = vmlinux(image, str(vmlinuz))
         folder.mkdir(parents=True, exist_ok=True)
-        with output.whole(path) as part:
+        with atomicfile.open_atomic(path) as part:
             part.write_bytes(elf)
     return path
 

@@ -23,15 +23,15 @@ from secondsight.lab import coverage, kernels
 from secondsight.lab.run import Failure, blocks_of, run
 from secondsight.mm.profiles import for_kernel, has_profile, newest
 from secondsight.mm.rules import Rules
+from secondsight.plural import pluralize
 from secondsight.scenario import batch, verbs
 from secondsight.scenario.results import BlockPass, PageState, Run
 from secondsight.scenario.run import run as run_model
-from secondsight.words import several
 
 __all__ = [
     "FIELDS",
+    "Comparison",
     "Difference",
-    "Report",
     "between",
     "by_batch",
     "compare",
@@ -67,7 +67,7 @@ class Difference:
 
 
 @dataclass
-class Report:
+class Comparison:
     """What a comparison found; *agreed* scenarios have no difference, *failures* got no answer from the kernel, *unsteady* ones agreed
     when a second boot was asked."""
 
@@ -93,7 +93,7 @@ class Report:
 def compare(
     scenarios: Sequence[verbs.Scenario], kernel: str | kernels.Kernel, mmu: str, *, rules: Rules | None = None, states: bool = True,
     size: int | None = None, say: Say = lambda text: None,
-) -> Report:  # fmt: skip
+) -> Comparison:  # fmt: skip
     """Ask *kernel* (a name, or one that was resolved) on *mmu* and the model under *rules* (the kernel's own by default), and compare."""
     booted = kernels.resolve(kernel) if isinstance(kernel, str) else kernel
     if rules is None:
@@ -102,7 +102,7 @@ def compare(
             say(f"{booted.release} has no profile of its own; it is compared under that of {rules.name}")
     scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
     answers = run(scenarios, booted, mmu, states=states, size=size, say=say)
-    report = Report(booted.release, mmu, rules.title, len(scenarios))
+    report = Comparison(booted.release, mmu, rules.title, len(scenarios))
     for i, answer in enumerate(answers):
         if isinstance(answer, Failure):
             report.failures.append(
@@ -113,7 +113,7 @@ def compare(
         again = {d.scenario for d in found}
         if again:
             say(
-                f"{len(again)} of {several(len(members), 'scenario')} of a batch differ: asking a second time"
+                f"{len(again)} of {pluralize(len(members), 'scenario')} of a batch differ: asking a second time"
             )
             asked = [scenarios[i] for i in members]
             with tempfile.TemporaryDirectory(prefix="secondsight-again-") as folder:
@@ -269,7 +269,7 @@ def _pages(
     wrong = [i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
     if wrong:
         i = wrong[0]
-        text = f" (page {i // 512}:{i % 512}, {several(len(wrong), 'page')})"
+        text = f" (page {i // 512}:{i % 512}, {pluralize(len(wrong), 'page')})"
         differ(where, name, f"{_shown(a[i])}{text}", _shown(b[i]))
 
 

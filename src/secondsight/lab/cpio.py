@@ -17,13 +17,13 @@ from typing import BinaryIO, NamedTuple
 
 from secondsight.errors import InputError
 
-__all__ = ["Entry", "Writer", "read"]
+__all__ = ["ArchiveMember", "Writer", "read"]
 
 MAGIC = b"070701"
 TRAILER = "TRAILER!!!"
 
 
-class Entry(NamedTuple):
+class ArchiveMember(NamedTuple):
     """A file: *name* without a leading slash, *mode* with type bits, *data* (a link's: its target)."""
 
     name: str
@@ -44,29 +44,29 @@ class Writer:
         if path and path not in self._folders:
             self.folder(path.rpartition("/")[0])
             self._folders.add(path)
-            self._record(Entry(path, stat.S_IFDIR | 0o755, b""))
+            self._record(ArchiveMember(path, stat.S_IFDIR | 0o755, b""))
 
     def file(self, path: str, data: bytes, mode: int = 0o644) -> None:
         """Make file *path* with *data*."""
-        self._inside(Entry(path.strip("/"), stat.S_IFREG | mode, data))
+        self._inside(ArchiveMember(path.strip("/"), stat.S_IFREG | mode, data))
 
     def link(self, path: str, target: str) -> None:
         """Make *path* a symbolic link to *target*."""
-        self._inside(Entry(path.strip("/"), stat.S_IFLNK | 0o777, target.encode()))
+        self._inside(ArchiveMember(path.strip("/"), stat.S_IFLNK | 0o777, target.encode()))
 
     def device(self, path: str, major: int, minor: int) -> None:
         """Make character device *path*."""
-        self._inside(Entry(path.strip("/"), stat.S_IFCHR | 0o600, b"", (major, minor)))
+        self._inside(ArchiveMember(path.strip("/"), stat.S_IFCHR | 0o600, b"", (major, minor)))
 
     def close(self) -> None:
         """Write the trailer; *out* stays open."""
-        self._record(Entry(TRAILER, 0, b""))
+        self._record(ArchiveMember(TRAILER, 0, b""))
 
-    def _inside(self, entry: Entry) -> None:
+    def _inside(self, entry: ArchiveMember) -> None:
         self.folder(entry.name.rpartition("/")[0])
         self._record(entry)
 
-    def _record(self, entry: Entry) -> None:
+    def _record(self, entry: ArchiveMember) -> None:
         name = entry.name.encode() + b"\0"
         fields = (self._ino, entry.mode, 0, 0, 1, 0, len(entry.data), 0, 0, *entry.rdev, len(name), 0)
         head = MAGIC + b"".join(b"%08X" % value for value in fields) + name
@@ -76,7 +76,7 @@ class Writer:
         self._out.write(bytes(-len(entry.data) % 4))
 
 
-def read(data: bytes, source: str = "cpio") -> Iterator[Entry]:
+def read(data: bytes, source: str = "cpio") -> Iterator[ArchiveMember]:
     """The entries of archives laid end to end, no trailers. Raises InputError naming *source* and byte."""
     at = 0
     while at < len(data):
@@ -101,5 +101,5 @@ def read(data: bytes, source: str = "cpio") -> Iterator[Entry]:
         except UnicodeDecodeError:
             raise InputError(source, f"byte {at}", "the record's name is not UTF-8") from None
         if text != TRAILER:
-            yield Entry(text, mode, data[start : start + size], rdev)
+            yield ArchiveMember(text, mode, data[start : start + size], rdev)
         at = start + size + -(start + size) % 4

@@ -28,7 +28,17 @@ from secondsight.scenario import verbs
 from secondsight.scenario.results import Run
 from secondsight.scenario.run import run as run_model
 
-__all__ = ["Expected", "Kind", "Kinds", "guest_only", "kinds", "of_scenario", "read", "steady", "unexpected"]
+__all__ = [
+    "DifferenceKind",
+    "Expected",
+    "Kinds",
+    "guest_only",
+    "kinds",
+    "of_scenario",
+    "read",
+    "steady",
+    "unexpected",
+]
 
 _ORDER = (
     "visited", "none_or_zero", "unmapped", "writable", "referenced", "swapin", "isolate", "isolate.none_or_zero", "isolate.writable",
@@ -38,7 +48,7 @@ _ORDER = (
 _TOGETHER = "several rules together"
 
 
-class Kind(msgspec.Struct):
+class DifferenceKind(msgspec.Struct):
     """Differences of one kind.
 
     *field* was *first* on A and *second* on B; *outcome*: what became of the visit, where that differs too; *why*: of each scenario
@@ -86,7 +96,7 @@ class Kinds:
     with no sign of use but a guest's.
     """
 
-    kinds: list[Kind] = field(default_factory=list)
+    kinds: list[DifferenceKind] = field(default_factory=list)
     compared: int = 0
     differing: list[int] = field(default_factory=list)
     lost: int = 0
@@ -101,7 +111,7 @@ def kinds(
 ) -> Kinds:  # fmt: skip
     """Group what kernels A and B answered otherwise; *before* and *after* are their profiles."""
     out = Kinds()
-    found: dict[str, Kind] = {}
+    found: dict[str, DifferenceKind] = {}
     for i, (a, b) in enumerate(zip(first, second, strict=True)):
         if isinstance(a, Failure) or isinstance(b, Failure):
             out.lost += 1
@@ -135,7 +145,7 @@ def steady(found: Kinds, again: Mapping[int, set[str]]) -> None:
     found.differing = sorted(left)
 
 
-def of_scenario(scenario: verbs.Scenario, a: Run, b: Run) -> list[Kind]:
+def of_scenario(scenario: verbs.Scenario, a: Run, b: Run) -> list[DifferenceKind]:
     """The kinds of the first moment in which *a* and *b*, two answers to *scenario*, differ; none where they do not."""
     differences = between(0, a, b)
     if not differences:
@@ -147,11 +157,13 @@ def of_scenario(scenario: verbs.Scenario, a: Run, b: Run) -> list[Kind]:
     for d, moment in zip(differences, moments, strict=True):
         if moment == earliest:
             places.setdefault(re.sub(r" attempt \d+$", "", d.where), []).append(d)
-    out: dict[str, Kind] = {}
+    out: dict[str, DifferenceKind] = {}
     for at_place in places.values():
         cause, *others = sorted(at_place, key=_rank)
         became = next((d for d in others if d.field == "status"), None)
-        kind = Kind(cause.field, *_values(cause), f"{became.model} → {became.kernel}" if became else "")
+        kind = DifferenceKind(
+            cause.field, *_values(cause), f"{became.model} → {became.kernel}" if became else ""
+        )
         kind = out.setdefault(kind.name, kind)
         later = [d.field for d, moment in zip(differences, moments, strict=True) if moment != earliest]
         kind.follows = list(dict.fromkeys([*kind.follows, *(d.field for d in others), *later]))
@@ -271,7 +283,7 @@ def read(path: Path) -> Expected:
     )
 
 
-def unexpected(found: Sequence[Kind], expected: Expected) -> tuple[list[str], list[str]]:
+def unexpected(found: Sequence[DifferenceKind], expected: Expected) -> tuple[list[str], list[str]]:
     """Kinds that were found and not *expected*, and those that must be found and were not."""
     names = [kind.name for kind in found]
     return (

@@ -14,9 +14,9 @@ from secondsight.lab.kernels import Kernel
 from secondsight.lab.run import Failure, run
 from secondsight.lab.shorter import shorten
 from secondsight.mm.profiles import for_kernel
+from secondsight.plural import pluralize
 from secondsight.scenario import verbs
 from secondsight.scenario.results import Run
-from secondsight.words import several
 
 __all__ = ["differ"]
 
@@ -36,7 +36,7 @@ def differ(
     found = kinds(scenarios, answers[0], answers[1], before, after)
     ask = _fresh(first, second, mmu, say)
     if found.differing:
-        say(f"{several(len(found.differing), 'scenario')} differ: asking both kernels a second time")
+        say(f"{pluralize(len(found.differing), 'scenario')} differ: asking both kernels a second time")
         asked = [scenarios[i] for i in found.differing]
         again = {
             i: {kind.name for kind in of_scenario(scenarios[i], a, b)} if isinstance(a, Run) and isinstance(b, Run) else set()
@@ -44,7 +44,7 @@ def differ(
         }  # fmt: skip
         steady(found, again)
     if shrink and found.kinds:
-        say(f"looking for the shortest scenario of {several(len(found.kinds), 'kind')}")
+        say(f"looking for the shortest scenario of {pluralize(len(found.kinds), 'kind')}")
         shorten(found.kinds, scenarios, ask, before, after)
     return found
 

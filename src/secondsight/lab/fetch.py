@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from secondsight import output
+from secondsight import atomicfile
 from secondsight.errors import SecondSightError, UsageError
 from secondsight.lab.apt import Archive, sha256
 from secondsight.lab.kernels import (
@@ -205,5 +205,5 @@ def _unpack(work: Path, archive: Archive, offer: Offer, say: Say) -> Path:
 
 def write(path: Path, data: bytes) -> None:
     """Let *path* hold *data*, whole or not at all."""
-    with output.whole(path) as part:
+    with atomicfile.open_atomic(path) as part:
         part.write_bytes(data)

@@ -32,7 +32,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from secondsight import output
+from secondsight import atomicfile
 from secondsight.errors import MissingPart
 from secondsight.lab import cpio, elf
 from secondsight.lab.kernels import Kernel, Say, cache_dir, locked
@@ -185,7 +185,7 @@ def _module_base(folder: Path, kernel: Kernel, say: Say) -> Path:
     path = folder / f"modules-{kernel.release.replace('/', '_')}-{key.hexdigest()[:12]}.cpio"
     if path.exists():
         return path
-    with locked(folder / ".lock", say), output.whole(path) as part, part.open("wb") as handle:
+    with locked(folder / ".lock", say), atomicfile.open_atomic(path) as part, part.open("wb") as handle:
         writer = cpio.Writer(handle)
         writer.folder("/mod")
         for name, module in modules.items():
@@ -273,7 +273,7 @@ def _write_python_base(path: Path, exe: Path, stdlib: Path, busybox: Path, site:
             shutil.copy(name, root / "lib64" / Path(name).name)
         (root / "usr/bin").mkdir(parents=True)
         shutil.copy(exe, root / "usr/bin/python3")
-        with output.whole(path) as part, part.open("wb") as handle:
+        with atomicfile.open_atomic(path) as part, part.open("wb") as handle:
             writer = cpio.Writer(handle)
             for name in ("proc", "sys", "dev", "tmp", "run", "root", "bin", "sbin", "mod", "app"):
                 writer.folder(name)

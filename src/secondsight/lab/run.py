@@ -17,14 +17,14 @@ from typing import Any
 
 import msgspec
 
-from secondsight import output
+from secondsight import atomicfile
 from secondsight.errors import SecondSightError
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.guest import Guest, GuestDied
 from secondsight.lab.machine import Machine
 from secondsight.lab.machines import machine
+from secondsight.plural import pluralize
 from secondsight.scenario import batch, results, verbs
-from secondsight.words import several
 
 __all__ = ["Failure", "agent_files", "blocks_of", "run"]
 
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 _AGENT = (
     "secondsight.errors",
     "secondsight.geometry",
-    "secondsight.room",
+    "secondsight.bufferpool",
     "secondsight.bits.*",
     "secondsight.mm.config",
     "secondsight.scenario.pages",
@@ -131,7 +131,7 @@ def run(
                 _take(one, answer, scenarios, out)
         if waiting:
             where.ready()
-        say(f"{len(out)} of {several(len(scenarios), 'scenario')} answered")
+        say(f"{len(out)} of {pluralize(len(scenarios), 'scenario')} answered")
         todo = _boot(waiting, where, booted, scenarios, out, kept, cache, say) if waiting else []
     return [out[i] for i in range(len(scenarios))]
 
@@ -156,7 +156,7 @@ def _load(path: Path) -> results.Run | None:
 
 
 def _store(path: Path, answer: results.Run) -> None:
-    with output.whole(path) as part:
+    with atomicfile.open_atomic(path) as part:
         part.write_bytes(msgspec.json.encode(answer))
 
 
@@ -212,7 +212,7 @@ def _boot(
                 _store(kept / f"{one.key}.json", answer)
                 _take(one, answer, scenarios, out)
                 left.pop(0)
-                say(f"{len(out)} of {several(len(scenarios), 'scenario')} answered")
+                say(f"{len(out)} of {pluralize(len(scenarios), 'scenario')} answered")
             guest.send({"quit": True})
             while guest.receive(_SILENCE) is not None:
                 pass

@@ -16,11 +16,11 @@ from secondsight.mm.rules import Rules, info, rule_names
 from secondsight.scenario import verbs
 from secondsight.scenario.results import Run
 
-__all__ = ["Turned", "score"]
+__all__ = ["ChangedRule", "score"]
 
 
 @dataclass(frozen=True)
-class Turned:
+class ChangedRule:
     """A rule given another value: *noticed* is the first scenario (its index) that tells it from the kernel, in field *where*, or None."""
 
     rule: str
@@ -33,14 +33,14 @@ class Turned:
 def score(
     scenarios: Sequence[verbs.Scenario], answers: Sequence[Run | Failure], mmu: str, rules: Rules, *, states: bool = True,
     size: int | None = None, say: Say = lambda text: None,
-) -> tuple[list[Turned], list[int]]:  # fmt: skip
+) -> tuple[list[ChangedRule], list[int]]:  # fmt: skip
     """Every rule of *rules* with every other value it can have, and the scenarios in which the rules as they are disagree already.
 
     *answers*: a kernel's, on the machine *mmu*, *size* blocks to a pass (default: what the machine has memory for). Scenarios that
     disagree already cannot notice anything and are left out.
     """
     bad = {d.scenario for d in held_against(scenarios, answers, mmu, rules, states=states, size=size)}
-    out: list[Turned] = []
+    out: list[ChangedRule] = []
     for name in rule_names():
         for value in others(rules, name):
             try:
@@ -58,6 +58,6 @@ def score(
                 continue  # no kernel can be so: sizes switched where there are none
             noticed = None if first is None else first.scenario
             where = "" if first is None else f"{first.where} {first.field}"
-            out.append(Turned(name, value, info(name)["evidence"], noticed, where))
+            out.append(ChangedRule(name, value, info(name)["evidence"], noticed, where))
             say(f"{name}={value}: {'unnoticed' if noticed is None else f'noticed by #{noticed}'}")
     return out, sorted(bad)

@@ -12,7 +12,7 @@ import msgspec
 
 from secondsight.errors import SecondSightError
 from secondsight.lab.compare import shorter_versions, weight
-from secondsight.lab.diff import Kind, of_scenario
+from secondsight.lab.diff import DifferenceKind, of_scenario
 from secondsight.lab.run import Failure
 from secondsight.mm.rules import Rules
 from secondsight.scenario import verbs
@@ -27,7 +27,7 @@ _VERSIONS = 24  # of one kind in one round
 
 
 def shorten(
-    found: Sequence[Kind],
+    found: Sequence[DifferenceKind],
     scenarios: Sequence[verbs.Scenario],
     ask: Ask,
     before: Rules,

@@ -23,12 +23,12 @@ from secondsight.lab.apt import Archive
 from secondsight.lab.kernels import Say
 from secondsight.lab.patches import restore
 
-__all__ = ["Source", "check", "debian", "own"]
+__all__ = ["KernelSource", "check", "debian", "own"]
 
 _SIZE = 2_000_000_000  # bytes of an unpacked source; 7.3's are 1.6e9, and blocks round them up
 
 
-class Source(msgspec.Struct, frozen=True):
+class KernelSource(msgspec.Struct, frozen=True):
     """A source that can be built: *name* for people, *version* (of the kernel or of its package), *identity* of its content, and
     *folder*: ``folder/source`` is the tree, and beside it lies what is built of it."""
 
@@ -60,7 +60,7 @@ def check(tree: Path) -> str:
     return ".".join(numbers) + fields.get("EXTRAVERSION", "")
 
 
-def debian(name: str, cache: Path, say: Say) -> Source:
+def debian(name: str, cache: Path, say: Say) -> KernelSource:
     """Debian's source package *name*, unpacked into the *cache*; at once where it is there already and *name* says the version.
 
     Raises UsageError for a package that there is not, MissingPart without apt, SecondSightError when the network or the disk fails.
@@ -68,7 +68,7 @@ def debian(name: str, cache: Path, say: Say) -> Source:
     builds = cache / "builds"
     called, _, version = name.partition("=")
     if version and (builds / f"{called}_{version}" / "source").is_dir():
-        return Source(called, version, f"{called}_{version}", builds / f"{called}_{version}")
+        return KernelSource(called, version, f"{called}_{version}", builds / f"{called}_{version}")
     archive = Archive(cache / "apt", say)
     try:
         package = archive.source(name)
@@ -79,9 +79,9 @@ def debian(name: str, cache: Path, say: Say) -> Source:
         if not here:
             raise
         say(f"{error}; {here[-1]} is here, and taken")
-        return Source(called, here[-1].partition("_")[2], here[-1], builds / here[-1])
+        return KernelSource(called, here[-1].partition("_")[2], here[-1], builds / here[-1])
     folder = builds / f"{called}_{package.version}"
-    found = Source(called, package.version, folder.name, folder)
+    found = KernelSource(called, package.version, folder.name, folder)
     if found.tree.is_dir():
         return found
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def debian(name: str, cache: Path, say: Say) -> Source:
     return found
 
 
-def own(tree: Path, cache: Path, say: Say) -> Source:
+def own(tree: Path, cache: Path, say: Say) -> KernelSource:
     """The user's *tree*, brought into the *cache* as links (copies on another disk); what has changed since the last time is brought
     again.
 
@@ -125,7 +125,7 @@ def own(tree: Path, cache: Path, say: Say) -> Source:
         )
     place = tree.resolve()
     folder = cache / "builds" / f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
-    found = Source(str(tree), version, "", folder)
+    found = KernelSource(str(tree), version, "", folder)
     found.tree.mkdir(parents=True, exist_ok=True)
     say(f"bringing {tree} into the cache")
     restore(found.tree, folder / "original")

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 
-class Attempts(msgspec.Struct, frozen=True):
+class AttemptsAhead(msgspec.Struct, frozen=True):
     """Collapses to *order* that khugepaged would try in a pass, and how many of them would make nothing. Each allocates a folio of that
     order, and unmaps its range from the secondary MMUs before it can be refused."""
 
@@ -49,7 +49,7 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     #: pages in the page cache, whoever maps them; None: not a file's, or not read
     cached: int | None = None
     #: what its next pass would try, by order; empty where the scan refuses it, or an order was not reached
-    attempts: tuple[Attempts, ...] = ()
+    attempts: tuple[AttemptsAhead, ...] = ()
 
 
 class Mapping(msgspec.Struct, frozen=True):
@@ -98,7 +98,7 @@ class Totals(msgspec.Struct, frozen=True):
     #: in part; ``unread`` where page flags may not be read
     sizes: dict[str, int] = {}
     #: those of all blocks together
-    attempts: tuple[Attempts, ...] = ()
+    attempts: tuple[AttemptsAhead, ...] = ()
 
     @property
     def refused_collapses(self) -> int:

@@ -18,7 +18,7 @@ from secondsight.geometry import (
     kb_of_order,
 )
 from secondsight.live import reasons
-from secondsight.live.answer import Attempts, Block
+from secondsight.live.answer import AttemptsAhead, Block
 from secondsight.live.capture import Snapshot
 from secondsight.live.file_verdicts import FileVerdicts
 from secondsight.live.open_verdict import (
@@ -41,10 +41,10 @@ from secondsight.live.open_verdict import (
 from secondsight.live.page_counts import Counts, PageCounts
 from secondsight.live.surroundings import UNREGISTERED
 from secondsight.live.vma import Vma
-from secondsight.words import several
+from secondsight.plural import pluralize
 
 if TYPE_CHECKING:
-    from secondsight.live.judged import Judged
+    from secondsight.live.judge_snapshot import Judged
 
 
 class BlockVerdicts:
@@ -253,7 +253,7 @@ class BlockVerdicts:
             return "will become one huge page" if whole else "parts of it will become huge pages"
         if status == "exceed_none_pte":
             missing = HPAGE_PMD_NR - int(counts.populated[row]) - counts.absent(row)
-            said = several(missing, "page is", "pages are") + " missing or zero"
+            said = pluralize(missing, "page is", "pages are") + " missing or zero"
             if vma is not None and vma.uffd_armed:
                 return f"{said}, and no hole is tolerated while userfaultfd is armed"
             return f"{said}, max_ptes_none is {limits.max_ptes_none}"
@@ -268,11 +268,11 @@ class BlockVerdicts:
                 + "; it never collapses while those are there" * never
             )
         if status == "exceed_shared_pte":
-            return f"{several(int(counts.shared[row]), 'page is', 'pages are')} shared, max_ptes_shared is {limits.max_ptes_shared}"
+            return f"{pluralize(int(counts.shared[row]), 'page is', 'pages are')} shared, max_ptes_shared is {limits.max_ptes_shared}"
         if status == "lack_referenced_page" and unmapped and referenced:
-            return f"{several(referenced, 'page')} used; with pages in swap, 256 are needed"
+            return f"{pluralize(referenced, 'page')} used; with pages in swap, 256 are needed"
         if status == "not_suitable_page_count":
-            held = several(
+            held = pluralize(
                 int(counts.pinned[row]), "page is held by more than its", "pages are held by more than their"
             )
             return f"{held} mappings: {reasons.words(status)}"
@@ -285,7 +285,7 @@ class BlockVerdicts:
 
     def _markers(self, row: int) -> str:
         named = [
-            f"{several(int(self._counts.entries[kind][row]), reasons.ENTRIES[kind])}"
+            f"{pluralize(int(self._counts.entries[kind][row]), reasons.ENTRIES[kind])}"
             for kind in FAILING
             if self._counts.has(kind, row)
         ]
@@ -302,22 +302,22 @@ class BlockVerdicts:
         unread = int(counts.unread_entries[row])
         if unread:
             named.append(f"{unread:,} of a kind that could not be read (swap, guard, poison …)")
-        said = f"{several(counts.absent(row), 'page is', 'pages are')} not present: {', '.join(named)}"
+        said = f"{pluralize(counts.absent(row), 'page is', 'pages are')} not present: {', '.join(named)}"
         if int(counts.swapped[row]) == counts.absent(row):
-            said = f"{several(int(counts.swapped[row]), 'page is', 'pages are')} swapped out"
+            said = f"{pluralize(int(counts.swapped[row]), 'page is', 'pages are')} swapped out"
         return said
 
 
-def attempts_of(begun: npt.NDArray[np.int32], refused: npt.NDArray[np.int32]) -> tuple[Attempts, ...]:
+def attempts_of(begun: npt.NDArray[np.int32], refused: npt.NDArray[np.int32]) -> tuple[AttemptsAhead, ...]:
     """Counts by order, int32[10] each, as attempts; the largest order first."""
     return tuple(
-        Attempts(order, int(begun[order]), int(refused[order]))
+        AttemptsAhead(order, int(begun[order]), int(refused[order]))
         for order in reversed(ANON_ORDERS)
         if begun[order]
     )
 
 
-def attempts_in_words(attempts: tuple[Attempts, ...]) -> str:
+def attempts_in_words(attempts: tuple[AttemptsAhead, ...]) -> str:
     """``33 collapses are begun in a pass, 33 refused (2048kB 1, 64kB 32)``."""
     begun, refused = sum(a.begun for a in attempts), sum(a.refused for a in attempts)
     told = ", ".join(
@@ -325,7 +325,7 @@ def attempts_in_words(attempts: tuple[Attempts, ...]) -> str:
         + (f" ({a.begun - a.refused} made)" if a.refused < a.begun else "")
         for a in attempts
     )
-    return f"{several(begun, 'collapse is', 'collapses are')} begun in a pass, {refused:,} refused: {told}"
+    return f"{pluralize(begun, 'collapse is', 'collapses are')} begun in a pass, {refused:,} refused: {told}"
 
 
 def _fits(headroom: int) -> bool:

@@ -29,7 +29,7 @@ from secondsight.errors import UsageError
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, PMD_SHIFT
 from secondsight.live import eligible, reasons
 from secondsight.live.capture import Snapshot
-from secondsight.live.choose import choose
+from secondsight.live.choose_profiles import choose_profiles
 from secondsight.live.page_cache import CachedFile, PageCache
 from secondsight.live.page_counts import PageCounts
 from secondsight.live.switches import Switches
@@ -38,8 +38,8 @@ from secondsight.live.vma import Vma
 from secondsight.mm.config import Knobs
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.mm.khugepaged.scan import scan
+from secondsight.plural import pluralize
 from secondsight.policy.protocol import Look, Policy
-from secondsight.words import several
 
 if TYPE_CHECKING:
     from secondsight.live.heat import Heat
@@ -160,7 +160,7 @@ def thp_enabled(status: bytes) -> bool | None:
     return None
 
 
-class _Rows(NamedTuple):
+class _CandidateRows(NamedTuple):
     """Candidates, ascending by address, arrays of N: *address* uint64; *row* of the snapshot int64 (-1: in no page table of the process);
     *populated*, *swapped*, *used* (-1: unknown), *added* int64 pages; *huge*, *shared* bool; *heat* int64 (-1: unknown)."""
 
@@ -238,7 +238,9 @@ class _Selector:
         heat = self.beside.heat
         if heat is not None and heat.source:
             hot = int((self.rows.heat[chosen] > 0).sum())
-            return f"hot first, by {heat.source}: {several(hot, 'block')} of {len(chosen):,} known to be hot"
+            return (
+                f"hot first, by {heat.source}: {pluralize(hot, 'block')} of {len(chosen):,} known to be hot"
+            )
         used = self.rows.used[chosen]
         if len(chosen) and self.policy.khugepaged and len(np.unique(used)) > 1:
             return "no hotness is known here: most used first, by bits set since anybody last cleared them (--watch 30s measures)"
@@ -247,7 +249,7 @@ class _Selector:
         )
         return f"no hotness is known here: in address order{why or ' (--watch 30s measures it where DAMON or kernel memory is there)'}"
 
-    def _rows(self) -> _Rows:
+    def _rows(self) -> _CandidateRows:
         """Blocks of the snapshot that are not shared memory, and those of the page cache."""
         columns, counts = self.snapshot.columns, self.counts
         cache = self.beside.cache
@@ -284,13 +286,13 @@ class _Selector:
         huge = np.zeros(len(row), np.bool_)
         huge[seen] = counts.huge[row[seen]]
         heat = self.beside.heat
-        found = _Rows(
+        found = _CandidateRows(
             address, row, populated, np.where(shared, 0, of(counts.swapped, 0)), of(counts.used(), -1),
             HPAGE_PMD_NR - populated + sharers, huge, shared,
             heat.of(address) if heat is not None else np.full(len(row), -1, np.int64),
         )  # fmt: skip
         order = np.argsort(address, kind="stable")
-        return _Rows._make(column[order] for column in found)
+        return _CandidateRows._make(column[order] for column in found)
 
     def _sieve(self) -> None:
         """Everything that is decided before the policy is asked."""
@@ -360,7 +362,7 @@ class _Selector:
         view = to_view(self.snapshot.columns, vmas, "always", self.snapshot.header.switches)[
             self.rows.row[rows]
         ]
-        rules = choose(self.snapshot.header.facts).rules[0]
+        rules = choose_profiles(self.snapshot.header.facts).rules[0]
         known = scan(view, knobs, rules)
         perhaps = scan(view, knobs, rules, assume=True)
         # What is unknown counts as used, unless it must be known, which of what was seen to be hot it is.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from secondsight import __version__, output
+from secondsight import __version__, atomicfile
 from secondsight.bits import pte as bits
 from secondsight.errors import InputError, MissingPart, UsageError
 from secondsight.geometry import PMD_SIZE
@@ -29,7 +29,7 @@ from secondsight.live.folio_sizes import orders_of_runs
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import Process
 from secondsight.live.procfs_reader import ProcfsReader
-from secondsight.live.settle import settle_primary, settle_swapped
+from secondsight.live.resolve_unknowns import resolve_accessed, resolve_swapped
 from secondsight.live.surroundings import Surroundings, with_kernel
 from secondsight.live.surroundings import read as read_surroundings
 from secondsight.live.switches import Switches
@@ -39,7 +39,7 @@ from secondsight.live.vma import Vma, clip, parse_maps, parse_smaps
 from secondsight.mm.config import Knobs
 
 if TYPE_CHECKING:
-    from secondsight.live.kmem import Kernel
+    from secondsight.live.kmem import KernelMemory
 
 FORMAT = 1
 _COLUMNS = tuple(field.name for field in fields(Columns) if field.name not in ("counts_known", "secondary"))
@@ -106,7 +106,7 @@ def parse_range(text: str) -> tuple[int, int]:
 
 def take(
     process: Process,
-    kernel: Kernel | None,
+    kernel: KernelMemory | None,
     missing: str = "",
     within: tuple[int, int] | None = None,
     facts: Facts | None = None,
@@ -146,8 +146,8 @@ def take(
         surroundings = msgspec.structs.replace(surroundings, vms=reader.vms)
         mappings = mark_zero_devices(process, parse_smaps(process.read_file("smaps"), f"{path}/smaps"))
         if kernel is None:
-            settle_primary(columns, mappings)
-            settle_swapped(columns, mappings)
+            resolve_accessed(columns, mappings)
+            resolve_swapped(columns, mappings)
     process.require_alive()
     seconds, enabled = time.monotonic() - begun, sysfs.thp_enabled()
     if facts is None:
@@ -176,7 +176,7 @@ def take(
     return Snapshot(header, columns)
 
 
-def open_kernel(wanted: bool | None) -> tuple[Kernel | None, str]:
+def open_kernel(wanted: bool | None) -> tuple[KernelMemory | None, str]:
     """(kernel memory, "") or (None, why not). *wanted*: True raises instead, False does not try.
 
     Raises:
@@ -191,9 +191,9 @@ def open_kernel(wanted: bool | None) -> tuple[Kernel | None, str]:
             raise MissingPart(problem)
         return None, problem
     try:
-        from secondsight.live.kmem import Kernel
+        from secondsight.live.kmem import KernelMemory
 
-        return Kernel.live(), ""
+        return KernelMemory.live(), ""
     except ImportError:
         problem = "drgn is not installed: pip install 'secondsight[live]'"
         if wanted:
@@ -215,7 +215,7 @@ def save(snapshot: Snapshot, path: Path) -> None:
     for index, answer in enumerate(snapshot.columns.secondary):
         arrays[f"young_{index}"], arrays[f"known_{index}"] = answer.young, answer.known
     arrays["header"] = np.frombuffer(msgspec.json.encode(snapshot.header), np.uint8)
-    with output.whole(path) as part, part.open("wb") as stream:
+    with atomicfile.open_atomic(path) as part, part.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 

@@ -83,7 +83,7 @@ class Round(msgspec.Struct):
         return self.after.coverage if self.after is not None else None
 
 
-class Pace(msgspec.Struct, frozen=True, kw_only=True):
+class Throttle(msgspec.Struct, frozen=True, kw_only=True):
     """*budget*: bytes a second (None: none); *max_stall*: seconds; *until*: a share of 1; *within*: what *until* and the totals are of."""
 
     budget: int | None = None
@@ -100,7 +100,7 @@ class Collapser:
         process: Process,
         memory: Pagemap,
         guard: Guard,
-        pace: Pace,
+        pace: Throttle,
         wait: Callable[[float], bool],
         cache: PageCache | None = None,
         tell: Callable[[int, Choice, int], None] = lambda done, choice, number: None,
@@ -299,4 +299,4 @@ def _confirmed(memory: Pagemap, addresses: list[int]) -> int:
     return int((run.all(axis=1) & (frames[:, 0] % np.uint64(HPAGE_PMD_NR) == 0)).sum())
 
 
-__all__ = ["COVERED", "EXEC", "EXITED", "INTERRUPTED", "Collapser", "Pace", "Round"]
+__all__ = ["COVERED", "EXEC", "EXITED", "INTERRUPTED", "Collapser", "Round", "Throttle"]

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.bufferpool import unset
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
-from secondsight.room import unset
 
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]

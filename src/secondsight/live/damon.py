@@ -35,7 +35,7 @@ from secondsight.errors import MissingPart
 from secondsight.geometry import PAGE_SIZE
 from secondsight.live.tracefs import Event
 from secondsight.live.vma import Vma
-from secondsight.trace.damo import Region
+from secondsight.trace.damo import DamonRegion
 
 KDAMONDS: Final = Path("/sys/kernel/mm/damon/admin/kdamonds")
 EVENT: Final = "damon/damon_aggregated"
@@ -147,7 +147,7 @@ class Damon:
                 why = "permission denied; DAMON needs root"
             raise MissingPart(f"{self._folder / name}: {why}") from None
 
-    def take(self, events: Iterable[Event]) -> list[Region]:
+    def take(self, events: Iterable[Event]) -> list[DamonRegion]:
         """The regions with accesses that *events* tell of; other monitors' are passed over."""
         found = []
         for event in events:
@@ -157,7 +157,7 @@ class Damon:
             if fields is not None:
                 start, end, samples = (int(field) for field in fields.groups())
                 if samples and start < end:
-                    found.append(Region(event.time, 0, start, end, samples))
+                    found.append(DamonRegion(event.time, 0, start, end, samples))
         return found
 
     def close(self) -> None:

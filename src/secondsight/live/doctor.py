@@ -15,7 +15,7 @@ from secondsight.errors import SecondSightError
 from secondsight.geometry import PAGE_SIZE
 from secondsight.live import madvise, switches, sysfs, tracefs
 from secondsight.live.capture import open_kernel
-from secondsight.live.choose import choose
+from secondsight.live.choose_profiles import choose_profiles
 from secondsight.live.frame_table import FrameTable
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import CAPABILITIES, Process, own_capabilities
@@ -34,7 +34,7 @@ class Check(msgspec.Struct, frozen=True):
     mend: str = ""
 
 
-class Report(msgspec.Struct, frozen=True):
+class Checkup(msgspec.Struct, frozen=True):
     """All findings, and what the rules were chosen by."""
 
     kernel: str
@@ -50,10 +50,10 @@ class Report(msgspec.Struct, frozen=True):
 _ROOT = "run as root (sudo), or give CAP_SYS_ADMIN and CAP_SYS_PTRACE"
 
 
-def examine() -> Report:
+def examine() -> Checkup:
     """Look at everything once."""
     facts = probe()
-    candidates = choose(facts)
+    candidates = choose_profiles(facts)
     kernel = _kernel_memory()
     flags = _frame_table("/proc/kpageflags", "page flags")
     pagemap, scan = _pagemap()
@@ -67,7 +67,7 @@ def examine() -> Report:
         *_thp(),
     )
     collapse = _collapse()
-    return Report(
+    return Checkup(
         kernel=facts.release,
         root=os.geteuid() == 0,
         capabilities=tuple(sorted(own_capabilities())),

@@ -17,7 +17,7 @@ from typing import Any
 import drgn
 
 from secondsight.geometry import PAGE_SIZE, PMD_ORDER
-from secondsight.live.kmem import Kernel
+from secondsight.live.kmem import KernelMemory
 from secondsight.live.surroundings import Surroundings
 
 _MOST_NODES = 1024
@@ -26,7 +26,7 @@ _NO_LIMIT = ((1 << 63) - 1) // PAGE_SIZE
 _MISSING = (drgn.FaultError, LookupError, AttributeError, TypeError, ValueError)
 
 
-def read(kernel: Kernel, mm: Any) -> Surroundings:
+def read(kernel: KernelMemory, mm: Any) -> Surroundings:
     """The surroundings of ``struct mm_struct *`` *mm*; khugepaged's list is not among them."""
     nodes = _nodes(kernel)
     reclaim = kernel.variable("node_reclaim_mode")
@@ -37,7 +37,7 @@ def read(kernel: Kernel, mm: Any) -> Surroundings:
     )
 
 
-def _nodes(kernel: Kernel) -> list[Any]:
+def _nodes(kernel: KernelMemory) -> list[Any]:
     """``struct pglist_data *`` of each node."""
     address = kernel.symbols.address("node_data")
     found: list[Any] = []
@@ -70,7 +70,7 @@ def _huge_blocks(nodes: list[Any]) -> int | None:
     return total if nodes else None
 
 
-def _headroom(kernel: Kernel, mm: Any) -> int | None:
+def _headroom(kernel: KernelMemory, mm: Any) -> int | None:
     """Bytes below the tightest limit of the owner's memory cgroup and its ancestors; -1 where none is set."""
     number = kernel.constant("memory_cgrp_id")
     if number is None:

@@ -20,14 +20,14 @@ from secondsight.geometry import (
     kb_of_order,
 )
 from secondsight.live import eligible
-from secondsight.live.answer import SCHEMA, Attempts, Block, Explanation, Mapping, Totals
+from secondsight.live.answer import SCHEMA, AttemptsAhead, Block, Explanation, Mapping, Totals
 from secondsight.live.block_verdicts import BlockVerdicts
 from secondsight.live.capture import Snapshot
-from secondsight.live.choose import choose
+from secondsight.live.choose_profiles import choose_profiles
 from secondsight.live.guest_ram import guest_ram
 from secondsight.live.page_counts import Counts, PageCounts
 from secondsight.live.vma import Vma
-from secondsight.words import several
+from secondsight.plural import pluralize
 
 
 def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanation:
@@ -42,7 +42,7 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
         snapshot = suppose(snapshot, supposed)
     header, columns = snapshot.header, snapshot.columns
     vmas = list(header.mappings)
-    candidates = choose(header.facts, has_vm=bool(columns.secondary))
+    candidates = choose_profiles(header.facts, has_vm=bool(columns.secondary))
     facts = PageCounts(snapshot)
     parts = candidates.rules[0].mthp_collapse
     judges = {id(vma): eligible.judge(vma, header.enabled, header.switches, parts=parts) for vma in vmas}
@@ -56,7 +56,7 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
     judged = None
     if len(rows):
         # The compiled judgement takes longer to import than a snapshot without eligible blocks takes to explain.
-        from secondsight.live.judged import Judged
+        from secondsight.live.judge_snapshot import Judged
 
         judged = Judged(snapshot, rows, candidates)
     verdicts = BlockVerdicts(snapshot, facts, judged, np.flatnonzero(files))
@@ -211,7 +211,7 @@ def _totals(
     )
 
 
-def _attempts(blocks: tuple[Block, ...]) -> tuple[Attempts, ...]:
+def _attempts(blocks: tuple[Block, ...]) -> tuple[AttemptsAhead, ...]:
     """The attempts of all *blocks*, by order, the largest first."""
     found: dict[int, list[int]] = {}
     for block in blocks:
@@ -219,7 +219,7 @@ def _attempts(blocks: tuple[Block, ...]) -> tuple[Attempts, ...]:
             sums = found.setdefault(each.order, [0, 0])
             sums[0] += each.begun
             sums[1] += each.refused
-    return tuple(Attempts(order, *found[order]) for order in sorted(found, reverse=True))
+    return tuple(AttemptsAhead(order, *found[order]) for order in sorted(found, reverse=True))
 
 
 def _channels(snapshot: Snapshot, facts: PageCounts) -> dict[str, str]:
@@ -232,7 +232,7 @@ def _channels(snapshot: Snapshot, facts: PageCounts) -> dict[str, str]:
         if not unknown.any():
             return "known"
         pages = int(np.where(facts.huge, HPAGE_PMD_NR, facts.populated).sum())
-        return f"unknown for {int(unknown.sum()):,} of {several(pages, 'page')}: {why}"
+        return f"unknown for {int(unknown.sum()):,} of {pluralize(pages, 'page')}: {why}"
 
     why = next((answer.why for answer in snapshot.header.secondary if answer.why), "")
     return {

@@ -23,7 +23,7 @@ from secondsight.live.capture import Snapshot
 from secondsight.live.open_verdict import PAGE_CACHE, PINS, SHMEM_SWAP, BlockAnswer
 from secondsight.live.page_counts import PageCounts
 from secondsight.live.vma import Vma
-from secondsight.words import several
+from secondsight.plural import pluralize
 
 _HUGE_IN_CACHE = (
     "is huge in the page cache, but small pages map it here: at khugepaged's next visit, or by MADV_COLLAPSE, its page table goes, and a "
@@ -57,7 +57,7 @@ class FileVerdicts:
         others, unread = set(), []
         if cached >= 0 and cached < least:
             missing = HPAGE_PMD_NR - cached
-            reason = f"{several(missing, 'page is', 'pages are')} not in the page cache, max_ptes_none is {limits.max_ptes_none}"
+            reason = f"{pluralize(missing, 'page is', 'pages are')} not in the page cache, max_ptes_none is {limits.max_ptes_none}"
             answer = BlockAnswer("exceed_none_pte", reason)
         elif cached < 0 and here < least:
             unread.append(PAGE_CACHE)
@@ -73,7 +73,7 @@ class FileVerdicts:
                 others.add("not_suitable_page_count")
                 unread.append(PINS)
             elif pinned:
-                held = several(pinned, "page is held by more than its", "pages are held by more than their")
+                held = pluralize(pinned, "page is held by more than its", "pages are held by more than their")
                 answer = BlockAnswer("not_suitable_page_count", f"{held} mappings and the page cache")
         if vma is None or vma.kb.get("Swap") != 0:
             others.add("exceed_swap_pte")

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.bufferpool import unset
 from secondsight.live.process import explain_oserror
 from secondsight.live.procfs import U64, Preadv, read_into
-from secondsight.room import unset
 
 I64 = npt.NDArray[np.int64]
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from secondsight.bits import pageflags as kpf
 from secondsight.errors import MissingPart
 from secondsight.geometry import PMD_ORDER
-from secondsight.live.kmem import Kernel, Torn
+from secondsight.live.kmem import KernelMemory, Torn
 
 U64 = npt.NDArray[np.uint64]
 I32 = npt.NDArray[np.int32]
@@ -69,10 +69,10 @@ class FrameColumns(NamedTuple):
     known: npt.NDArray[np.bool_]
 
 
-class Frames:
+class FrameReader:
     """Reads frames of one kernel; what depends on its build is looked up once, here."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: KernelMemory) -> None:
         """Probe the layout.
 
         Raises:

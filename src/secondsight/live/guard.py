@@ -25,7 +25,7 @@ from secondsight.errors import MissingPart
 from secondsight.geometry import PMD_SIZE
 from secondsight.live import limits
 from secondsight.live.limits import HostMemory, Limit, MemoryCgroup, tightest
-from secondsight.words import several
+from secondsight.plural import pluralize
 
 #: bytes left unused under every limit: what a CPU may hold charged in advance (MEMCG_CHARGE_BATCH) and a block of air
 MARGIN = 2 * PMD_SIZE
@@ -33,7 +33,7 @@ _HOST_EVERY = 0.05  # seconds between two readings of the host's memory
 _STALL_EVERY = 0.5  # seconds over which stalls are measured, at the least
 
 
-class Target(Protocol):
+class GuardedProcess(Protocol):
     """What is asked of a process."""
 
     pid: int
@@ -74,7 +74,7 @@ class Guard:
 
     def __init__(
         self,
-        process: Target,
+        process: GuardedProcess,
         wanted: Guarding,
         proc: Path = limits.PROC,
         clock: Callable[[], float] = time.monotonic,
@@ -180,7 +180,7 @@ class Guard:
         if tight := self._too_tight(self._host.limit(), added):
             return tight
         if not self._wanted.compact and not sum(host.huge_blocks.values()):
-            where = f" on {several(len(self._nodes), 'node')} of the process" if self._nodes else ""
+            where = f" on {pluralize(len(self._nodes), 'node')} of the process" if self._nodes else ""
             return f"no free huge block is left{where}: the kernel would have to compact memory; --compact lets it"
         return self._stall_refusal(now)
 
@@ -221,7 +221,7 @@ class Guard:
         return ""
 
 
-def _nodes(process: Target, proc: Path) -> frozenset[int]:
+def _nodes(process: GuardedProcess, proc: Path) -> frozenset[int]:
     """The NUMA nodes that the process has memory on; empty (all) on a machine with one, or where it is not shown."""
     try:
         host = limits.parse_zoneinfo((proc / "zoneinfo").read_text(encoding="ascii"))

@@ -29,11 +29,11 @@ from secondsight.live.process import Process
 from secondsight.live.procfs import Pagemap
 from secondsight.live.tracefs import Instance
 from secondsight.live.vma import Vma, clip, parse_maps
-from secondsight.words import several
+from secondsight.plural import pluralize
 
 if TYPE_CHECKING:
-    from secondsight.live.kmem import Kernel
-    from secondsight.trace.damo import Region
+    from secondsight.live.kmem import KernelMemory
+    from secondsight.trace.damo import DamonRegion
 
 #: share of the samples in which a region must be accessed to be called hot: that of DAMON's "ethp" scheme
 HOT = 0.05
@@ -63,7 +63,7 @@ class Heat(NamedTuple):
 
 def watch(
     process: Process,
-    kernel: Kernel | None,
+    kernel: KernelMemory | None,
     seconds: float,
     wait: Callable[[float], bool],
     within: tuple[int, int] | None = None,
@@ -99,7 +99,7 @@ def _by_damon(process: Process, vmas: list[Vma], seconds: float, wait: Callable[
         if not instance.events:
             raise MissingPart(f"{EVENT}: this kernel has no such tracepoint")
         with Damon.open(process.pid, spans(vmas), 2 * _STEP) as damon:
-            regions: list[list[Region]] = []
+            regions: list[list[DamonRegion]] = []
             begun = time.monotonic()
             while True:
                 left = begun + seconds - time.monotonic()
@@ -119,7 +119,7 @@ def _by_damon(process: Process, vmas: list[Vma], seconds: float, wait: Callable[
     return Heat(hot, frozenset(), f"DAMON over {watched:.1f} s", {})
 
 
-def weigh(regions: list[Region]) -> dict[int, int]:
+def weigh(regions: list[DamonRegion]) -> dict[int, int]:
     """Samples in which each block was accessed, by address; a region counts for each block by the share of it that it covers."""
     found: dict[int, float] = {}
     for region in regions:
@@ -131,7 +131,7 @@ def weigh(regions: list[Region]) -> dict[int, int]:
 
 
 def _by_kernel(
-    process: Process, kernel: Kernel, vmas: list[Vma], seconds: float, wait: Callable[[float], bool]
+    process: Process, kernel: KernelMemory, vmas: list[Vma], seconds: float, wait: Callable[[float], bool]
 ) -> Heat:
     from secondsight.live.kernel_reader import KernelReader
 
@@ -159,7 +159,7 @@ def _by_kernel(
     told, span = len(blocks) - int(untold.sum()), time.monotonic() - begun
     if not told:
         return Heat({}, frozenset(), "", {})
-    source = f"kernel memory over {span:.1f} s; {several(len(blocks) - told, 'block')} had their bits set before, which tells nothing"
+    source = f"kernel memory over {span:.1f} s; {pluralize(len(blocks) - told, 'block')} had their bits set before, which tells nothing"
     return Heat(weights, frozenset(blocks[untold].tolist()), source, {})
 
 

@@ -17,9 +17,9 @@ from secondsight.errors import TargetGone
 from secondsight.geometry import HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER
 from secondsight.live.columns import U64, Columns, Secondary
 from secondsight.live.folio_sizes import sizes_by_order
-from secondsight.live.frames import Frames
-from secondsight.live.kmem import Kernel, Torn
-from secondsight.live.kvm import Vm
+from secondsight.live.frames import FrameReader
+from secondsight.live.kmem import KernelMemory, Torn
+from secondsight.live.kvm import RunningVm
 from secondsight.live.notifiers import registered
 from secondsight.live.pagetable import PageTable
 from secondsight.live.process import Process
@@ -28,16 +28,16 @@ from secondsight.live.process import Process
 class KernelReader:
     """Reads blocks of one process from kernel memory."""
 
-    def __init__(self, kernel: Kernel, process: Process) -> None:
+    def __init__(self, kernel: KernelMemory, process: Process) -> None:
         """Find the process in *kernel*.
 
         Raises:
-            TargetGone, MissingPart: as ``Kernel.find_mm`` and ``Frames``.
+            TargetGone, MissingPart: as ``KernelMemory.find_mm`` and ``FrameReader``.
         """
         self._kernel = kernel
         self._process = process
         self._mm = kernel.find_mm(process.pid, process.start_time)
-        self._frames = Frames(kernel)
+        self._frames = FrameReader(kernel)
         self._zero = np.uint64(int(kernel.variable("zero_pfn") or kernel.variable("zero_page_pfn") or 0))
 
     @property
@@ -105,7 +105,7 @@ class KernelReader:
             return (unread,), marks, gfn, slot, levels
         answers = []
         for notifier in notifiers:
-            if isinstance(notifier.vm, Vm):
+            if isinstance(notifier.vm, RunningVm):
                 answers.append(_ask_vm(notifier.vm, blocks, marks, gfn, slot, levels))
             elif notifier.tests_young:
                 why = f"{notifier.name} answers test_young from where this reader cannot look"
@@ -116,7 +116,7 @@ class KernelReader:
 
 
 def _ask_vm(
-    vm: Vm, blocks: U64, marks: npt.NDArray[np.uint8], gfn: npt.NDArray[np.int64], slot: npt.NDArray[np.int32],
+    vm: RunningVm, blocks: U64, marks: npt.NDArray[np.uint8], gfn: npt.NDArray[np.int64], slot: npt.NDArray[np.int32],
     levels: npt.NDArray[np.uint8],
 ) -> Secondary:  # fmt: skip
     """KVM's answer for each page; fills in *marks*, *gfn*, *slot* and *levels*."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import drgn
 from drgn.helpers.linux.list import list_for_each_entry
 
-from secondsight.live.kmem import Kernel
+from secondsight.live.kmem import KernelMemory
 
 _ATTEMPTS = 3
 _MOST = 1 << 20
@@ -31,7 +31,7 @@ class KhugepagedList(NamedTuple):
     address: int
 
 
-def read(kernel: Kernel) -> KhugepagedList | None:
+def read(kernel: KernelMemory) -> KhugepagedList | None:
     """The list; None where the kernel does not show it, or it would not hold still."""
     where = kernel.symbols.address("khugepaged_scan")
     if where is None:
@@ -46,7 +46,7 @@ def read(kernel: Kernel) -> KhugepagedList | None:
     return None
 
 
-def _walk(kernel: Kernel, where: int) -> KhugepagedList | None:
+def _walk(kernel: KernelMemory, where: int) -> KhugepagedList | None:
     program = kernel.program
     scan = drgn.Object(program, "struct khugepaged_scan", address=where)
     mms = []
@@ -59,7 +59,7 @@ def _walk(kernel: Kernel, where: int) -> KhugepagedList | None:
     return KhugepagedList(tuple(mms), at, int(scan.address.value_()))
 
 
-def without_anon_vma(kernel: Kernel, mm: int) -> tuple[int, ...] | None:
+def without_anon_vma(kernel: KernelMemory, mm: int) -> tuple[int, ...] | None:
     """Starts of the mappings of the ``struct mm_struct`` at *mm* that have no ``anon_vma``; None where they would not hold still.
 
     A mapping of which only zero pages were read has none, and khugepaged skips it (``thp_vma_allowable_order``).
@@ -73,7 +73,7 @@ def without_anon_vma(kernel: Kernel, mm: int) -> tuple[int, ...] | None:
         return None
 
 
-def pages_ahead(kernel: Kernel, listed: KhugepagedList, mm: int) -> int | None:
+def pages_ahead(kernel: KernelMemory, listed: KhugepagedList, mm: int) -> int | None:
     """Pages of the address spaces that are looked at before *mm*'s turn, as many as they map (``total_vm``); None where *mm* is not listed.
 
     Those of them that are not eligible are passed quickly: it is the most that can lie before.

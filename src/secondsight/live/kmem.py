@@ -96,7 +96,7 @@ def _variables(symbols: Symbols) -> Any:
     return find
 
 
-class Kernel:
+class KernelMemory:
     """A kernel whose memory can be read; make one with :meth:`live`, :meth:`dump` or :meth:`qmp`."""
 
     def __init__(
@@ -118,7 +118,7 @@ class Kernel:
         self.pfn_mask = np.uint64(((1 << 52) - 1) & ~(PAGE_SIZE - 1) & ~self._optional_word("sme_me_mask"))
 
     @classmethod
-    def live(cls, btf_folder: Path = BTF_FOLDER) -> Kernel:
+    def live(cls, btf_folder: Path = BTF_FOLDER) -> KernelMemory:
         """The running kernel.
 
         Raises:
@@ -140,7 +140,7 @@ class Kernel:
         return cls(program, symbols, types)
 
     @classmethod
-    def dump(cls, path: Path) -> Kernel:
+    def dump(cls, path: Path) -> KernelMemory:
         """The kernel of a crash dump (kdump, ``virsh dump --memory-only``, ``dump-guest-memory``); types come from its own memory.
 
         Raises:
@@ -154,7 +154,7 @@ class Kernel:
         return cls._foreign(program, str(path), "a crash dump")
 
     @classmethod
-    def qmp(cls, socket: Path) -> Kernel:
+    def qmp(cls, socket: Path) -> KernelMemory:
         """The kernel of a running guest, from outside, over QEMU's QMP *socket*; nothing in it is stopped.
 
         The guest needs QEMU's ``-device vmcoreinfo`` and its own driver for it (qemu_fw_cfg).
@@ -175,7 +175,7 @@ class Kernel:
         return cls._foreign(program, str(socket), "a guest's memory over QMP")
 
     @classmethod
-    def _foreign(cls, program: Any, where: str, source: str) -> Kernel:
+    def _foreign(cls, program: Any, where: str, source: str) -> KernelMemory:
         """Take symbols and types from the kernel's own memory."""
         if not program.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
             raise MissingPart(

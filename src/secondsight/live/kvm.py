@@ -40,7 +40,7 @@ from secondsight.geometry import (
     PMD_SIZE,
     PTRS_PER_PTE,
 )
-from secondsight.live.kmem import Kernel, Torn
+from secondsight.live.kmem import KernelMemory, Torn
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -57,7 +57,7 @@ _LARGE = np.uint64(1 << 7)
 _MOVING = np.uint64(1 << 5 | 1 << 6 | 1 << 8 | 1 << 9)
 
 
-class Slot(NamedTuple):
+class Memslot(NamedTuple):
     """A memslot: *pages* guest frames from *gfn*, backed by user memory from *address*."""
 
     space: int
@@ -81,10 +81,10 @@ class Sptes(NamedTuple):
     known: Bools
 
 
-class Vm:
+class RunningVm:
     """One ``struct kvm``."""
 
-    def __init__(self, kernel: Kernel, kvm: Any) -> None:
+    def __init__(self, kernel: KernelMemory, kvm: Any) -> None:
         self._kernel = kernel
         self._kvm = kvm
         self.accessed_mask = np.uint64(kernel.variable("shadow_accessed_mask") or 0)
@@ -119,7 +119,7 @@ class Vm:
         tracked = disabled & ((spte & self._track_mask) == 0)
         return np.where(disabled | (self.accessed_mask == 0), ~tracked, accessed)
 
-    def slots(self) -> list[Slot]:
+    def slots(self) -> list[Memslot]:
         """Memslots of every address space (0 is the guest's normal one), by gfn.
 
         Raises:
@@ -134,7 +134,7 @@ class Vm:
                 for slot in _slots_of(slots):
                     rmaps = tuple(int(head.value_()) for head in slot.arch.rmap)
                     found.append(
-                        Slot(space, slot.id.value_(), slot.base_gfn.value_(), slot.npages.value_(),
+                        Memslot(space, slot.id.value_(), slot.base_gfn.value_(), slot.npages.value_(),
                              slot.userspace_addr.value_(), rmaps)
                     )  # fmt: skip
         except (drgn.FaultError, LookupError) as error:
@@ -199,7 +199,7 @@ class Vm:
             known[:] = False
         return spte, at, known
 
-    def _from_rmaps(self, slot: Slot, gfn: int, count: int) -> Iterator[tuple[int, I64, U64]]:
+    def _from_rmaps(self, slot: Memslot, gfn: int, count: int) -> Iterator[tuple[int, I64, U64]]:
         """(level, index of each SPTE's first frame counted from *gfn*, SPTE) over the rmaps of *slot*.
 
         Raises:
@@ -247,7 +247,7 @@ class Vm:
                 raise Torn("a chain of SPTEs does not end")
         return np.concatenate(which), np.concatenate(pointers)
 
-    def read_blocks(self, blocks: U64, slots: list[Slot] | None = None) -> Sptes:
+    def read_blocks(self, blocks: U64, slots: list[Memslot] | None = None) -> Sptes:
         """Every present leaf SPTE over the 2 MiB blocks at addresses *blocks* (uint64[N], ascending)."""
         total = len(blocks) * HPAGE_PMD_NR
         known = np.ones(total, np.bool_)
@@ -309,7 +309,7 @@ def _slots_of(slots: drgn.Object) -> Iterator[drgn.Object]:
     return iter(rbtree_inorder_for_each_entry("struct kvm_memory_slot", tree, node))
 
 
-def _overlaps(blocks: U64, slot: Slot) -> Iterator[tuple[int, int, int]]:
+def _overlaps(blocks: U64, slot: Memslot) -> Iterator[tuple[int, int, int]]:
     """(index of the first page among the blocks' pages, its gfn, number of pages) where *slot* backs the blocks."""
     if not len(blocks):
         return

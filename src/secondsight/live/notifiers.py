@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import drgn
 from drgn.helpers.linux.list import hlist_for_each_entry
 
-from secondsight.live.kmem import Kernel, Torn
-from secondsight.live.kvm import Vm
+from secondsight.live.kmem import KernelMemory, Torn
+from secondsight.live.kvm import RunningVm
 
 _MOST = 1024
 
@@ -23,10 +23,10 @@ class Notifier(NamedTuple):
 
     name: str
     tests_young: bool
-    vm: Vm | None
+    vm: RunningVm | None
 
 
-def registered(kernel: Kernel, mm: Any) -> list[Notifier]:
+def registered(kernel: KernelMemory, mm: Any) -> list[Notifier]:
     """Notifiers of ``struct mm_struct *`` *mm*, in the order in which they are asked.
 
     Raises:
@@ -47,7 +47,7 @@ def registered(kernel: Kernel, mm: Any) -> list[Notifier]:
             test = operations.test_young.value_()
             name = kernel.symbols.name_at(operations.value_()) or "notifier of an unnamed module"
             is_kvm = bool(test) and kernel.symbols.name_at(test) == "kvm_mmu_notifier_test_young"
-            vm = Vm(kernel, drgn.container_of(entry, "struct kvm", "mmu_notifier")) if is_kvm else None
+            vm = RunningVm(kernel, drgn.container_of(entry, "struct kvm", "mmu_notifier")) if is_kvm else None
             found.append(Notifier(name, bool(test), vm))
             if len(found) > _MOST:
                 raise Torn("the list of notifiers does not end")

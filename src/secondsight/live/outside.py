@@ -30,7 +30,7 @@ from secondsight.live.capture import FORMAT, Answerer, Header, Snapshot
 from secondsight.live.columns import Columns
 from secondsight.live.dump_surroundings import read as read_surroundings
 from secondsight.live.kernel_reader import KernelReader
-from secondsight.live.kmem import Kernel
+from secondsight.live.kmem import KernelMemory
 from secondsight.live.pagetable import PageTable
 from secondsight.live.process import Process
 from secondsight.live.surroundings import with_kernel
@@ -54,7 +54,7 @@ class Remote:
 
     start_time = None
 
-    def __init__(self, kernel: Kernel, pid: int) -> None:
+    def __init__(self, kernel: KernelMemory, pid: int) -> None:
         """Find process *pid* of the kernel's initial PID namespace.
 
         Raises:
@@ -68,7 +68,7 @@ class Remote:
         """Nothing: finding it again after the read says it."""
 
 
-def take(kernel: Kernel, pid: int, within: tuple[int, int] | None = None) -> Snapshot:
+def take(kernel: KernelMemory, pid: int, within: tuple[int, int] | None = None) -> Snapshot:
     """Capture process *pid* of *kernel*: every 2 MiB block that holds anything, inside the addresses *within*.
 
     Raises:
@@ -98,7 +98,7 @@ def _holding(columns: Columns) -> Columns:
     return columns.chosen(np.flatnonzero(keep))
 
 
-def mappings(kernel: Kernel, mm: Any) -> list[Vma]:
+def mappings(kernel: KernelMemory, mm: Any) -> list[Vma]:
     """The mappings of ``struct mm_struct *`` *mm*, by address; sizes and ``THPeligible`` stay unknown.
 
     Raises:
@@ -127,7 +127,7 @@ def _vma(area: Any) -> Vma:
     )  # fmt: skip
 
 
-def _word32(kernel: Kernel, name: str) -> int:
+def _word32(kernel: KernelMemory, name: str) -> int:
     value = kernel.variable(name)
     if value is None:
         raise MissingPart(
@@ -136,7 +136,7 @@ def _word32(kernel: Kernel, name: str) -> int:
     return value & 0xFFFF_FFFF
 
 
-def limits(kernel: Kernel) -> Knobs:
+def limits(kernel: KernelMemory) -> Knobs:
     """khugepaged's limits.
 
     Raises:
@@ -145,7 +145,7 @@ def limits(kernel: Kernel) -> Knobs:
     return Knobs(**{name: _word32(kernel, f"khugepaged_{name}") for name in Knobs.__struct_fields__})
 
 
-def enabled(kernel: Kernel) -> str:
+def enabled(kernel: KernelMemory) -> str:
     """``always``, ``madvise`` or ``never`` for 2 MiB pages, as ``sysfs.thp_enabled`` says it.
 
     Raises:
@@ -155,7 +155,7 @@ def enabled(kernel: Kernel) -> str:
     return found.enabled if found.enabled_size in ("", "inherit") else found.enabled_size
 
 
-def switches(kernel: Kernel) -> Switches:
+def switches(kernel: KernelMemory) -> Switches:
     """The switches of anonymous memory, as sysfs shows them; those of shared memory are not read.
 
     Raises:
@@ -186,7 +186,7 @@ def switches(kernel: Kernel) -> Switches:
     return Switches(enabled=whole, enabled_size=sizes[kb_of_order(PMD_ORDER)], sizes=sizes)
 
 
-def facts(kernel: Kernel) -> probe.Facts:
+def facts(kernel: KernelMemory) -> probe.Facts:
     """What *kernel* is and has."""
     found = probe.from_btf(kernel.types["vmlinux"], kernel.types.get("kvm"))
     if kernel.symbols.address("kvm_mmu_notifier_test_young") is not None:
@@ -197,13 +197,13 @@ def facts(kernel: Kernel) -> probe.Facts:
     return probe.facts(release=kernel.release, mglru=mglru, **found)
 
 
-def open_kernel(vmcore: Path | None, qmp: Path | None) -> Kernel:
+def open_kernel(vmcore: Path | None, qmp: Path | None) -> KernelMemory:
     """The kernel of the crash dump *vmcore*, or of the guest behind QEMU's *qmp* socket.
 
     Raises:
         MissingPart: not readable, or not a kernel that can be read.
     """
     if vmcore is not None:
-        return Kernel.dump(vmcore)
+        return KernelMemory.dump(vmcore)
     assert qmp is not None
-    return Kernel.qmp(qmp)
+    return KernelMemory.qmp(qmp)

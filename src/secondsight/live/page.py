@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from secondsight.live.answer import Block, Explanation, GuestRam, Mapping
 from secondsight.live.block_verdicts import attempts_in_words
 from secondsight.live.surroundings import whether_known
+from secondsight.plural import pluralize
 from secondsight.terminal import printable
-from secondsight.words import several
 
 _COLUMNS = 64  # blocks a row: 128 MiB
 _SIDE, _GAP = 11, 2
@@ -69,7 +69,7 @@ def render(answer: Explanation) -> str:
     coverage = "–" if totals.coverage is None else f"{100 * totals.coverage:.1f} %"
     cards = (
         (coverage, "of eligible memory is huge"),
-        (f"{totals.resident / 2**20:,.0f} MiB", f"resident in {several(totals.blocks, 'block')}"),
+        (f"{totals.resident / 2**20:,.0f} MiB", f"resident in {pluralize(totals.blocks, 'block')}"),
         (
             f"{totals.collapsible:,}",
             "block will collapse" if totals.collapsible == 1 else "blocks will collapse",

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from secondsight.bits import pte as bits
 from secondsight.geometry import HPAGE_PMD_NR, LEVEL_BITS, PAGE_SHIFT, PMD_SHIFT, PMD_SIZE, PTRS_PER_PTE
-from secondsight.live.kmem import Kernel, Torn
+from secondsight.live.kmem import KernelMemory, Torn
 
 U64 = npt.NDArray[np.uint64]
 #: of an entry in its table
@@ -39,7 +39,7 @@ class Entries(NamedTuple):
 class PageTable:
     """The page table of one ``struct mm_struct``."""
 
-    def __init__(self, kernel: Kernel, pgd: int) -> None:
+    def __init__(self, kernel: KernelMemory, pgd: int) -> None:
         """*pgd*: kernel virtual address of the top table (``mm->pgd``)."""
         self._kernel = kernel
         self._pgd = pgd

@@ -143,7 +143,7 @@ def probe(
 
     Two things are as much work as reading a process, and not always needed. *kallsyms* None: not asked; the kernel prints 200,000
     lines, and what they settle, ``soft_accessed``, is no part of the judgement. *types* False: BTF is not indexed unless the scan's
-    tracepoint cannot be read; what is left out chooses between rules, not which of them are open (``choose.py``).
+    tracepoint cannot be read; what is left out chooses between rules, not which of them are open (``choose_profiles.py``).
     """
     from secondsight.live import tracefs
 

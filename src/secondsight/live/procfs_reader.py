@@ -6,7 +6,7 @@
     kpageflags     ─▶  flags, REFERENCED, the zero page, the swap cache     kpagecount    ─▶  mapcount of what is mapped more than once
 
 The numbers a page lie where the columns will that are made of them, and are worked on a few blocks at a time: reading 1 GiB costs
-little more than its system calls. What PRIMARY was, ``settle.py`` finds out afterwards where it can.
+little more than its system calls. What PRIMARY was, ``resolve_unknowns.py`` finds out afterwards where it can.
 """
 
 from __future__ import annotations

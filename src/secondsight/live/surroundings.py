@@ -20,7 +20,7 @@ from secondsight.errors import MissingPart, SecondSightError
 from secondsight.live.limits import MemoryCgroup, parse_buddyinfo
 
 if TYPE_CHECKING:
-    from secondsight.live.kmem import Kernel
+    from secondsight.live.kmem import KernelMemory
     from secondsight.live.process import Process
 
 #: what makes khugepaged know a process
@@ -62,7 +62,7 @@ def read(process: Process, proc: Path = Path("/proc")) -> Surroundings:
     )
 
 
-def with_kernel(found: Surroundings, kernel: Kernel, mm: int) -> Surroundings:
+def with_kernel(found: Surroundings, kernel: KernelMemory, mm: int) -> Surroundings:
     """*found*, and what kernel memory shows of the ``struct mm_struct`` at the kernel address *mm*."""
     from secondsight.live.khugepaged_list import pages_ahead, without_anon_vma
     from secondsight.live.khugepaged_list import read as read_list
@@ -76,7 +76,7 @@ def with_kernel(found: Surroundings, kernel: Kernel, mm: int) -> Surroundings:
     )
 
 
-def from_kernel(kernel: Kernel, mm: int) -> Surroundings:
+def from_kernel(kernel: KernelMemory, mm: int) -> Surroundings:
     """What kernel memory alone shows of the ``struct mm_struct`` at the kernel address *mm*."""
     return with_kernel(Surroundings(), kernel, mm)
 

@@ -37,7 +37,7 @@ _PFN = int(pm.PFN_MASK)
 _RUN = np.arange(HPAGE_PMD_NR, dtype=np.uint64)
 
 
-class Decision(msgspec.Struct, omit_defaults=False):
+class TracedDecision(msgspec.Struct, omit_defaults=False):
     """One block looked at. ``mm`` counts address spaces in the order they were met; None fields are unknown or not printed here."""
 
     time: int
@@ -79,7 +79,7 @@ class Joiner:
     def _number(self, mm: str) -> int:
         return self._mms.setdefault(mm, len(self._mms) + 1)
 
-    def add(self, event: Event) -> tuple[Decision, int | None] | None:
+    def add(self, event: Event) -> tuple[TracedDecision, int | None] | None:
         """Take *event*; the decision that it closes, with the traced frame (None if there was no page)."""
         if event.name == "mm_khugepaged_scan_file":
             return self._close_file(
@@ -90,7 +90,7 @@ class Joiner:
             return None
         return self._close(event, self._open.pop(event.pid, {}))
 
-    def _close_file(self, scan: Event, collapse: Event | None) -> Decision:
+    def _close_file(self, scan: Event, collapse: Event | None) -> TracedDecision:
         """The decision about a block of the page cache; only an attempt to collapse it tells its address."""
         fields = scan.fields
         status = fields.get("result", fields.get("status", "failed"))
@@ -99,7 +99,7 @@ class Joiner:
         if collapse is not None:
             with contextlib.suppress(ValueError):
                 address = int(collapse.fields.get("addr", ""), 16) or None
-        return Decision(
+        return TracedDecision(
             time=scan.time,
             task=scan.task,
             mm=self._number(fields.get("mm", "?")),
@@ -114,11 +114,11 @@ class Joiner:
             present=_number(fields, "present"),
         )
 
-    def _close(self, scan: Event, before: dict[str, Event]) -> tuple[Decision, int | None]:
+    def _close(self, scan: Event, before: dict[str, Event]) -> tuple[TracedDecision, int | None]:
         fields = scan.fields
         status = fields.get("status", "failed")
         referenced = _number(fields, "referenced")
-        decision = Decision(
+        decision = TracedDecision(
             time=scan.time,
             task=scan.task,
             mm=self._number(fields.get("mm", "?")),
@@ -282,7 +282,7 @@ class Watcher:
         """Page-cache scans and collapses, by status."""
         return self._joiner.files
 
-    def take(self, events: Iterable[Event]) -> list[Decision]:
+    def take(self, events: Iterable[Event]) -> list[TracedDecision]:
         """The decisions that *events* close, of the process asked for."""
         kept = []
         for event in events:
@@ -300,7 +300,7 @@ class Watcher:
             kept.append(decision)
         return kept
 
-    def _locate(self, decision: Decision, frame: int | None) -> None:
+    def _locate(self, decision: TracedDecision, frame: int | None) -> None:
         if self._places is None:
             return
         if decision.file is not None:

@@ -6,7 +6,7 @@
     SPTE, of KVM             accessed                        SECONDARY     guest_read
     struct page              PG_referenced, PG_young         REFERENCED    counted
 
-Nothing is written: which rows a look makes of these, ``turned.py`` says.
+Nothing is written: which rows a look makes of these, ``page_table_changes.py`` says.
 
 A VM's memory is a space of its own, by guest-physical address; the rest of the process is the first space. A page of both is
 the VM's, also where the CPU (QEMU itself) used it. What a bit of a huge mapping says, it says of its 512 pages.
@@ -24,12 +24,22 @@ from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.errors import TargetGone
 from secondsight.geometry import HPAGE_PMD_NR, PAGE_SHIFT, PMD_SIZE
-from secondsight.live.kmem import Kernel, Torn
-from secondsight.live.kvm import Slot, Vm
+from secondsight.live.kmem import KernelMemory, Torn
+from secondsight.live.kvm import Memslot, RunningVm
 from secondsight.live.notifiers import registered
+from secondsight.live.page_table_changes import (
+    CPU,
+    GUEST,
+    HUGE,
+    MARKED,
+    NONE,
+    TABLE,
+    WRITTEN,
+    Bits,
+    PageTableChanges,
+)
 from secondsight.live.pagetable import PageTable
 from secondsight.live.process import Process
-from secondsight.live.turned import CPU, GUEST, HUGE, MARKED, NONE, TABLE, WRITTEN, Bits, Turned
 from secondsight.live.vma import parse_maps
 from secondsight.trace.kinds import Kind
 from secondsight.trace.procfs import Sighting
@@ -47,28 +57,28 @@ class YoungLooker:
     """Looks through kernel memory; a ``Looker`` of :mod:`secondsight.trace.pid`."""
 
     def __init__(
-        self, kernel: Kernel, process: Process, *, clear: bool = False, soft_dirty: bool = False
+        self, kernel: KernelMemory, process: Process, *, clear: bool = False, soft_dirty: bool = False
     ) -> None:
         """*clear*: the recorder clears accessed bits after each look; *soft_dirty*: those of writes too.
 
         Raises:
-            TargetGone, MissingPart: as ``Kernel.find_mm`` and ``Frames``.
+            TargetGone, MissingPart: as ``KernelMemory.find_mm`` and ``FrameReader``.
         """
-        from secondsight.live.frames import Frames
+        from secondsight.live.frames import FrameReader
 
         self._kernel, self._process = kernel, process
         self._clear, self._soft_dirty = clear, soft_dirty
         self._mm = kernel.find_mm(process.pid, process.start_time)
-        self._frames = Frames(kernel)
+        self._frames = FrameReader(kernel)
         self._zero = np.uint64(int(kernel.variable("zero_pfn") or kernel.variable("zero_page_pfn") or 0))
-        self._turned = Turned(clear, soft_dirty)
+        self._turned = PageTableChanges(clear, soft_dirty)
         self.left_out = self._turned.left_out
         self._intake: Intake | None = None
         self._spaces: dict[int, int] = {}
-        self._slots: list[tuple[int, Slot]] = []
+        self._slots: list[tuple[int, Memslot]] = []
         self._vms, self._mute = self._notifiers()
 
-    def _notifiers(self) -> tuple[list[Vm], list[str]]:
+    def _notifiers(self) -> tuple[list[RunningVm], list[str]]:
         """KVM's VMs, and the names of notifiers that answer test_young from where we cannot look."""
         try:
             found = registered(self._kernel, self._mm)

@@ -41,7 +41,7 @@ from secondsight.mm.page import (
     map_pte,
 )
 from secondsight.mm.swap import COUNT, is_swap, slot_of
-from secondsight.mm.vma import Vm
+from secondsight.mm.vma import VmFlags
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def fork(mm: Mm, child_name: str) -> Mm:
     host = mm.host
     child = host.mm(child_name, mm.blocks, numbers=mm.numbers)
     child.vmas = mm.vmas.inherited(
-        lambda flags: flags & ~(Vm.LOCKED | Vm.UFFD_ARMED | Vm.UFFD_MISSING | Vm.UFFD_WP)
+        lambda flags: flags & ~(VmFlags.LOCKED | VmFlags.UFFD_ARMED | VmFlags.UFFD_MISSING | VmFlags.UFFD_WP)
     )
     child.refresh()
     child.huge_ever = mm.huge_ever
@@ -125,8 +125,8 @@ def fork(mm: Mm, child_name: str) -> Mm:
         if vma.anon_vma:
             mm.notifiers.invalidate_range(vma.start, vma.end)
             f = host.frames.reserve(vma.end - vma.start if len(pinned) else 0, 0, 4 * HPAGE)
-            prot = PROT | DIRTY | (RW if vma.flags & Vm.WRITE else np.uint64(0))
-            if not vma.flags & (Vm.READ | Vm.WRITE):
+            prot = PROT | DIRTY | (RW if vma.flags & VmFlags.WRITE else np.uint64(0))
+            if not vma.flags & (VmFlags.READ | VmFlags.WRITE):
                 prot = (prot & ~(PRESENT | USER)) | PROTNONE
             _copy(f, host.r, mm.arrays, child.arrays, (vma.start, vma.end), pinned, prot, copies)
     for page in np.flatnonzero(copies >= 0).tolist():

@@ -1,6 +1,6 @@
 """One machine: its kernel's rules, its set-up, its page frames, and everything that runs on it.
 
-Host --> Frames (struct page, LRU batches)      --> Mm, Mm, ... (processes)      --> Khugepaged (a list of mm slots)
+Host --> Frames (struct page, LRU batches)      --> Mm, Mm, ... (processes)      --> Daemon (khugepaged: a list of mm slots)
      --> Rules, HostConfig                      --> swap slots                   --> Ksm
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from secondsight.errors import UsageError
 from secondsight.mm.compiled import compile_rules
 from secondsight.mm.config import HostConfig
-from secondsight.mm.khugepaged.walk import Khugepaged
+from secondsight.mm.khugepaged.walk import Daemon
 from secondsight.mm.lru import lru_add_drain
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.mmu_notifier import Context
@@ -41,7 +41,7 @@ class Host:
         self.slots = np.zeros((3, 1024), np.int32)
         self.mms: dict[str, Mm] = {}
         self.content: dict[int, int] = {}
-        self.khugepaged = Khugepaged(self)
+        self.khugepaged = Daemon(self)
 
     def mm(self, name: str, blocks: int, *, numbers: Any = None) -> Mm:
         """A new process called *name* with one anonymous area of *blocks* aligned 2 MiB blocks; see :class:`Mm`."""

@@ -45,7 +45,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.protocols import MmLike
-from secondsight.mm.vma import Vm
+from secondsight.mm.vma import VmFlags
 from secondsight.native import native
 
 
@@ -182,11 +182,11 @@ def _remap(mm: MmLike, pages: npt.NDArray[np.int64]) -> None:
     host, f = mm.host, mm.host.frames.arrays
     for page in pages.tolist():
         pfn, area = mm.pfn(page), mm.vmas.at(page).flags
-        if area & Vm.LOCKED:
+        if area & VmFlags.LOCKED:
             mlock_page(f, pfn)
         elif host.rules.split_maps_zero_page and f.flags[pfn] & ZERO_FILLED and not f.flags[pfn] & MLOCKED:
             unmap_pte(f, pfn)
-            inaccessible = not area & (Vm.READ | Vm.WRITE)
+            inaccessible = not area & (VmFlags.READ | VmFlags.WRITE)
             mm.arrays.pte[page] = ZERO_PTE ^ (PRESENT | PROTNONE) if inaccessible else ZERO_PTE
 
 

@@ -37,7 +37,7 @@ from secondsight.mm.page import (
     put_page,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.vma import Vm
+from secondsight.mm.vma import VmFlags
 
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm, MmHost
@@ -97,7 +97,7 @@ def _mergeable(host: MmHost, took: Took | None) -> list[tuple[Mm, int]]:
     kinds: dict[int, list[tuple[Mm, int]]] = {}
     for mm in host.mms.values():
         for vma in mm.vmas.areas:
-            for page in range(vma.start, vma.end) if vma.flags & Vm.MERGEABLE else ():
+            for page in range(vma.start, vma.end) if vma.flags & VmFlags.MERGEABLE else ():
                 value = _content(mm, page)
                 if value is not None:
                     kinds.setdefault(value, []).append((mm, page))
@@ -159,7 +159,7 @@ def _merge_into(mm: Mm, page: int, keep: int) -> bool:
     mm.arrays.pte[page] = entry
     f.mapcount[keep] += 1
     f.refcount[keep] += 1
-    if mm.vmas.at(page).flags & Vm.LOCKED:
+    if mm.vmas.at(page).flags & VmFlags.LOCKED:
         munlock_folio(f, host.r, old)
         mlock_page(f, keep)
     f.mapcount[old] -= 1

@@ -44,7 +44,7 @@ from secondsight.mm.page import (
     unmap_pmd,
 )
 from secondsight.mm.swap import folio_free_swap, free_swap_entry, is_swap, unmap_anon
-from secondsight.mm.vma import Vm
+from secondsight.mm.vma import VmFlags
 from secondsight.native import allocating, native
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
     for vma in list(mm.vmas.areas):
         low, high = max(start, vma.start), min(end, vma.end)
         if low < high:
-            if vma.flags & Vm.LOCKED and advice in ("dontneed", "free", "cold", "guard_install"):
+            if vma.flags & VmFlags.LOCKED and advice in ("dontneed", "free", "cold", "guard_install"):
                 return "EINVAL"
             if advice == "collapse":
                 errno = mm.host.khugepaged.madvise_collapse(mm, vma, low, high)
@@ -311,8 +311,8 @@ def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
     return None
 
 
-def _huge(flags: Vm) -> Vm:
-    return (flags | Vm.HUGEPAGE) & ~Vm.NOHUGEPAGE
+def _huge(flags: VmFlags) -> VmFlags:
+    return (flags | VmFlags.HUGEPAGE) & ~VmFlags.NOHUGEPAGE
 
 
 def _dontneed(mm: Mm, start: int, end: int) -> None:
@@ -363,20 +363,20 @@ def _make_cold(mm: Mm, start: int, end: int) -> None:
 
 
 def _mergeable(mm: Mm, start: int, end: int) -> None:
-    mm.change_areas(start, end, lambda flags: flags | Vm.MERGEABLE)
+    mm.change_areas(start, end, lambda flags: flags | VmFlags.MERGEABLE)
 
 
 def _unmergeable(mm: Mm, start: int, end: int) -> None:
     from secondsight.mm.ksm import unmerge
 
-    mm.change_areas(start, end, lambda flags: flags & ~Vm.MERGEABLE)
+    mm.change_areas(start, end, lambda flags: flags & ~VmFlags.MERGEABLE)
     unmerge(mm, start, end)
 
 
 _ADVICE: dict[str, Callable[[Mm, int, int], None]] = {
     "hugepage": lambda mm, start, end: mm.change_areas(start, end, _huge),
     "nohugepage": lambda mm, start, end: mm.change_areas(
-        start, end, lambda flags: (flags | Vm.NOHUGEPAGE) & ~Vm.HUGEPAGE
+        start, end, lambda flags: (flags | VmFlags.NOHUGEPAGE) & ~VmFlags.HUGEPAGE
     ),
     "dontneed": _dontneed,
     "free": _free,

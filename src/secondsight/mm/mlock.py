@@ -12,7 +12,7 @@ from secondsight.geometry import PMD_ORDER
 from secondsight.mm.gup import NOT_PERMITTED, NOTIFY, populate
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import HEAD, MLOCKED, UNEVICTABLE, ZERO_PFN, folio_nr_pages, head_of, mlock_page
-from secondsight.mm.vma import Vm
+from secondsight.mm.vma import VmFlags
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ def mlock(mm: Mm, start: int, end: int) -> str | None:
         low, high = max(start, vma.start), min(end, vma.end)
         if low >= high:
             continue
-        if not vma.flags & (Vm.READ | Vm.WRITE):
+        if not vma.flags & (VmFlags.READ | VmFlags.WRITE):
             return "ENOMEM"
-        if not populate_area(mm, low, high, bool(vma.flags & Vm.WRITE)):
+        if not populate_area(mm, low, high, bool(vma.flags & VmFlags.WRITE)):
             return "ENOMEM"
     return None
 
@@ -81,8 +81,12 @@ def munlock(mm: Mm, start: int, end: int) -> None:
 
 def _fix_up(mm: Mm, start: int, end: int, *, lock: bool) -> None:
     """mlock_fixup: an area that is locked already, or not locked already, is left alone."""
-    now = [(max(start, a.start), min(end, a.end)) for a in mm.vmas.areas if bool(a.flags & Vm.LOCKED) != lock]
-    mm.change_areas(start, end, lambda flags: flags | Vm.LOCKED if lock else flags & ~Vm.LOCKED)
+    now = [
+        (max(start, a.start), min(end, a.end))
+        for a in mm.vmas.areas
+        if bool(a.flags & VmFlags.LOCKED) != lock
+    ]
+    mm.change_areas(start, end, lambda flags: flags | VmFlags.LOCKED if lock else flags & ~VmFlags.LOCKED)
     for low, high in now:
         if low < high:
             _mark_locked(mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, lock)

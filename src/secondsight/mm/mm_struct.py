@@ -32,7 +32,7 @@ from secondsight.mm.page import (
     put_page,
 )
 from secondsight.mm.protocols import HostLike
-from secondsight.mm.vma import Vm, Vma, VmaList
+from secondsight.mm.vma import VmaList, VmArea, VmFlags
 
 Pages = npt.NDArray[np.int64]
 
@@ -74,7 +74,7 @@ class Mm:
         #: Of these, the ones that FOLL_PIN took.
         self.dma_pins: dict[str, list[int]] = {}
         # One area, also where the numbers have gaps: a trace does not tell mappings apart.
-        self.vmas = VmaList([Vma(0, blocks * HPAGE, Vm.READ | Vm.WRITE)])
+        self.vmas = VmaList([VmArea(0, blocks * HPAGE, VmFlags.READ | VmFlags.WRITE)])
         self.arrays = MmArrays(
             pmd=np.zeros(blocks, np.uint64),
             pte=np.zeros(blocks * HPAGE, np.uint64),
@@ -101,7 +101,7 @@ class Mm:
         self._may_huge = bool((self.arrays.vma & np.uint8(memory.V_HUGE | memory.V_MIXED)).any())
         self.arrays = self.arrays._replace(vma_page=pages, swap=self.host.slots)
 
-    def change_areas(self, start: int, end: int, change: Callable[[Vm], Vm]) -> None:
+    def change_areas(self, start: int, end: int, change: Callable[[VmFlags], VmFlags]) -> None:
         """Give pages *start* to *end* new vm_flags; an area that grows by vma_merge may be registered with khugepaged.
 
         An area that is cut inside a block comes through ``cut_area`` first.

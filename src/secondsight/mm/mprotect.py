@@ -24,7 +24,7 @@ from secondsight.geometry import PMD_ORDER
 from secondsight.mm.memory import pfn_of
 from secondsight.mm.mlock import populate_area
 from secondsight.mm.page import EXCLUSIVE, HEAD, HPAGE, HUGE_ZERO_PFN, TAIL, ZERO_PFN, head_of
-from secondsight.mm.vma import Vm
+from secondsight.mm.vma import VmFlags
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -104,16 +104,16 @@ def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> 
     """
     if not 0 <= start < end <= mm.npages:
         raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
-    flags = {"none": Vm(0), "r": Vm.READ, "rw": Vm.READ | Vm.WRITE}[prot]
+    flags = {"none": VmFlags(0), "r": VmFlags.READ, "rw": VmFlags.READ | VmFlags.WRITE}[prot]
     for vma in list(mm.vmas.areas):
         low, high = max(start, vma.start), min(end, vma.end)
         # mprotect_fixup leaves an area alone that is so protected already.
-        if low < high and vma.flags & (Vm.READ | Vm.WRITE) != flags:
-            mm.change_areas(low, high, lambda old: (old & ~(Vm.READ | Vm.WRITE)) | flags)
+        if low < high and vma.flags & (VmFlags.READ | VmFlags.WRITE) != flags:
+            mm.change_areas(low, high, lambda old: (old & ~(VmFlags.READ | VmFlags.WRITE)) | flags)
             mm.notifiers.invalidate_range(low, high)
             change_protection(
                 mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, prot == "none", prot == "rw"
             )
-            if vma.flags & Vm.LOCKED and prot == "rw":
+            if vma.flags & VmFlags.LOCKED and prot == "rw":
                 # A locked area that becomes writable: copied now what it shares, rather than at the store.
                 populate_area(mm, low, high, True)

@@ -24,7 +24,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.protocols import MmLike
 from secondsight.mm.view import BlockView, Channel, empty
-from secondsight.mm.vma import Vm, collapse_possible_orders
+from secondsight.mm.vma import VmFlags, collapse_possible_orders
 from secondsight.native import native
 
 
@@ -95,7 +95,7 @@ class UnderClearedPmd:
         for name in Gathered._fields[1:]:
             getattr(self._gathered, name)[0, first:end] = -1 if name == "folio" else 0
         _gather(mm.host.frames.arrays, mm.arrays, self._row, (first, end), self._gathered)
-        self._view.uffd[0] = bool(mm.vmas.at(block * HPAGE_PMD_NR).flags & Vm.UFFD_ARMED)
+        self._view.uffd[0] = bool(mm.vmas.at(block * HPAGE_PMD_NR).flags & VmFlags.UFFD_ARMED)
         return self._view
 
 
@@ -118,7 +118,7 @@ def of_model(
         if possible:
             columns["eligible"] |= inside
             columns["orders"][inside] = possible
-        if vma.flags & Vm.UFFD_ARMED:
+        if vma.flags & VmFlags.UFFD_ARMED:
             columns["uffd"] |= inside
     for notifier in mm.notifiers.list if marks and mm.notifiers else ():
         would_mark = getattr(notifier, "zap_marks", None)

@@ -19,7 +19,7 @@ from secondsight.mm.memory import MmArrays
 from secondsight.mm.mmu_notifier import MmuNotifiers
 from secondsight.mm.page import Frames
 from secondsight.mm.rules import Rules
-from secondsight.mm.vma import Vma, VmaList
+from secondsight.mm.vma import VmaList, VmArea
 
 
 class Slots(Protocol):
@@ -27,16 +27,16 @@ class Slots(Protocol):
 
     slots: list[MmLike]
 
-    def enter_vma(self, mm: MmLike, vma: Vma) -> None:
+    def enter_vma(self, mm: MmLike, vma: VmArea) -> None:
         """Register *mm* if *vma* may be huge."""
 
-    def enter_by_fault(self, mm: MmLike, vma: Vma) -> None:
+    def enter_by_fault(self, mm: MmLike, vma: VmArea) -> None:
         """Register *mm* after a fault gave *vma* its first anonymous page."""
 
     def exit(self, mm: MmLike) -> None:
         """*mm* is going."""
 
-    def madvise_collapse(self, mm: MmLike, vma: Vma, start: int, end: int) -> str | None:
+    def madvise_collapse(self, mm: MmLike, vma: VmArea, start: int, end: int) -> str | None:
         """MADV_COLLAPSE of pages *start* to *end*: None, or the errno's name."""
 
 

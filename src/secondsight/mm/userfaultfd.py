@@ -18,15 +18,15 @@ from secondsight.bits.swap import SWP_UFFD_WP, EntryKind, kinds
 from secondsight.errors import UsageError
 from secondsight.mm.mprotect import change_protection
 from secondsight.mm.page import HPAGE
-from secondsight.mm.vma import Vm
+from secondsight.mm.vma import VmFlags
 
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
 
 Mode = Literal["missing", "wp"]
-_FLAG: dict[Mode, Vm] = {"missing": Vm.UFFD_MISSING, "wp": Vm.UFFD_WP}
+_FLAG: dict[Mode, VmFlags] = {"missing": VmFlags.UFFD_MISSING, "wp": VmFlags.UFFD_WP}
 #: What a child does not inherit (dup_userfaultfd without UFFD_FEATURE_EVENT_FORK).
-FLAGS = Vm.UFFD_ARMED | Vm.UFFD_MISSING | Vm.UFFD_WP
+FLAGS = VmFlags.UFFD_ARMED | VmFlags.UFFD_MISSING | VmFlags.UFFD_WP
 
 
 def register(mm: Mm, start: int, end: int, mode: Mode) -> str | None:
@@ -43,7 +43,7 @@ def register(mm: Mm, start: int, end: int, mode: Mode) -> str | None:
         raise UsageError(
             "write protection by userfaultfd is modelled for small pages: split the huge page first"
         )
-    mm.change_areas(start, end, lambda flags: flags | Vm.UFFD_ARMED | _FLAG[mode])
+    mm.change_areas(start, end, lambda flags: flags | VmFlags.UFFD_ARMED | _FLAG[mode])
     if mode == "wp":
         for vma in list(mm.vmas.areas):
             low, high = max(start, vma.start), min(end, vma.end)
@@ -52,10 +52,10 @@ def register(mm: Mm, start: int, end: int, mode: Mode) -> str | None:
     return None
 
 
-def _write_protect(mm: Mm, start: int, end: int, flags: Vm) -> None:
+def _write_protect(mm: Mm, start: int, end: int, flags: VmFlags) -> None:
     """uffd_wp_range: change_protection with MM_CP_UFFD_WP. Where nothing is mapped nothing is marked (not UFFD_FEATURE_WP_UNPOPULATED)."""
     mm.notifiers.invalidate_range(start, end)
-    none = not flags & (Vm.READ | Vm.WRITE)
+    none = not flags & (VmFlags.READ | VmFlags.WRITE)
     change_protection(mm.host.frames.arrays, mm.host.r, mm.arrays, start, end, none, False)
     entries = mm.arrays.pte[start:end]
     entries[(entries & MAPPED) != 0] |= UFFD_WP
@@ -71,4 +71,6 @@ def waits(mm: Mm, pages: npt.NDArray[np.int64], *, write: bool) -> bool:
     if write and bool(protected.any()):
         return True
     holes = pages[entries == 0]
-    return any(mm.vmas.at(page).flags & Vm.UFFD_MISSING for page in holes.tolist()) if len(holes) else False
+    return (
+        any(mm.vmas.at(page).flags & VmFlags.UFFD_MISSING for page in holes.tolist()) if len(holes) else False
+    )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Vm(enum.IntFlag):
+class VmFlags(enum.IntFlag):
     """vm_flags, by the kernel's names (include/linux/mm.h); only what decides something here."""
 
     READ = 1
@@ -47,39 +47,39 @@ class Vm(enum.IntFlag):
 
 
 @dataclass(frozen=True, slots=True)
-class Vma:
+class VmArea:
     """Pages *start* to *end* (exclusive); *anon_vma*: 0 until an anonymous page is faulted in, then which one its pages hang off;
     *forked*: inherited from the parent (anon_vma_chain not singular)."""
 
     start: int
     end: int
-    flags: Vm
+    flags: VmFlags
     anon_vma: int = 0
     forked: bool = False
 
 
 # VM_ACCESS_FLAGS: what anon_vma_compatible leaves out of account.
-_ACCESS = Vm.READ | Vm.WRITE
+_ACCESS = VmFlags.READ | VmFlags.WRITE
 _NUMBERS = itertools.count(1)
-_NEVER_HUGE = Vm.NOHUGEPAGE | Vm.SPECIAL | Vm.FILE | Vm.TEMPORARY_STACK
+_NEVER_HUGE = VmFlags.NOHUGEPAGE | VmFlags.SPECIAL | VmFlags.FILE | VmFlags.TEMPORARY_STACK
 
 
-def orders(flags: Vm, config: HostConfig) -> int:
+def orders(flags: VmFlags, config: HostConfig) -> int:
     """The orders this kind of area may have, as a mask: advice against sysfs (thp_vma_allowable_orders)."""
-    return 0 if flags & _NEVER_HUGE else config.orders(advised=bool(flags & Vm.HUGEPAGE))
+    return 0 if flags & _NEVER_HUGE else config.orders(advised=bool(flags & VmFlags.HUGEPAGE))
 
 
-def allowed(flags: Vm, config: HostConfig) -> bool:
+def allowed(flags: VmFlags, config: HostConfig) -> bool:
     """May this kind of area have 2 MiB pages?"""
     return bool(orders(flags, config) >> PMD_ORDER & 1)
 
 
-def has_block(vma: Vma) -> bool:
+def has_block(vma: VmArea) -> bool:
     """Does a whole aligned block fit?"""
     return -(-vma.start // HPAGE_PMD_NR) * HPAGE_PMD_NR + HPAGE_PMD_NR <= vma.end
 
 
-def collapse_possible_orders(vma: Vma, config: HostConfig, *, mthp_collapse: bool) -> int:
+def collapse_possible_orders(vma: VmArea, config: HostConfig, *, mthp_collapse: bool) -> int:
     """The orders that khugepaged may collapse parts of *vma* to, as a mask; 0: it leaves the area alone.
 
     mm/khugepaged.c collapse_possible_orders, mm/huge_memory.c __thp_vma_allowable_orders: from the largest down to the first of which a
@@ -102,11 +102,11 @@ def collapse_possible_orders(vma: Vma, config: HostConfig, *, mthp_collapse: boo
 class VmaList:
     """The areas of one mm, sorted; edits split and merge them as the kernel does."""
 
-    def __init__(self, areas: list[Vma]) -> None:
+    def __init__(self, areas: list[VmArea]) -> None:
         """*areas*: sorted, disjoint."""
         self.areas = areas
 
-    def at(self, page: int) -> Vma:
+    def at(self, page: int) -> VmArea:
         """The area that holds *page*; raises UsageError where there is none."""
         for vma in self.areas:
             if vma.start <= page < vma.end:
@@ -114,14 +114,14 @@ class VmaList:
         raise UsageError(f"page {page} lies in no mapping")
 
     def update(
-        self, start: int, end: int, change: Callable[[Vm], Vm], *, merges_unfaulted: bool = True
-    ) -> list[Vma]:
+        self, start: int, end: int, change: Callable[[VmFlags], VmFlags], *, merges_unfaulted: bool = True
+    ) -> list[VmArea]:
         """Give pages *start* to *end* new flags; returns the areas that grew by merging with a neighbour.
 
         *merges_unfaulted*: the rule ``merge_unfaulted``.
         """
-        out: list[Vma] = []
-        grown: list[Vma] = []
+        out: list[VmArea] = []
+        grown: list[VmArea] = []
         rest = list(reversed(self.areas))
         while rest:
             vma = rest.pop()
@@ -155,7 +155,7 @@ class VmaList:
 
     def unmap(self, start: int, end: int) -> None:
         """Pages *start* to *end* belong to no area any more."""
-        out: list[Vma] = []
+        out: list[VmArea] = []
         for vma in self.areas:
             if vma.start < min(start, vma.end):
                 out.append(replace(vma, end=min(start, vma.end)))
@@ -163,7 +163,7 @@ class VmaList:
                 out.append(replace(vma, start=max(end, vma.start)))
         self.areas = out
 
-    def set_anon(self, vma: Vma) -> None:
+    def set_anon(self, vma: VmArea) -> None:
         """An anonymous page was faulted into *vma*: a neighbour's anon_vma where they differ in protection alone (anon_vma_prepare,
         find_mergeable_anon_vma: the next area's before the previous one's), or a new one."""
         i = self.areas.index(vma)
@@ -179,7 +179,7 @@ class VmaList:
         ]
         self.areas[i] = replace(vma, anon_vma=found[0] if found else next(_NUMBERS))
 
-    def inherited(self, change: Callable[[Vm], Vm]) -> VmaList:
+    def inherited(self, change: Callable[[VmFlags], VmFlags]) -> VmaList:
         """A child's areas (anon_vma_fork): each that has anonymous pages gets an anon_vma of its own."""
         return VmaList(
             [
@@ -220,22 +220,22 @@ class VmaList:
         return pages
 
 
-def _bits(vma: Vma) -> int:
+def _bits(vma: VmArea) -> int:
     value = 0
-    if vma.flags & Vm.HUGEPAGE:
+    if vma.flags & VmFlags.HUGEPAGE:
         value |= V_ADVISED
-    if vma.flags & (_NEVER_HUGE | Vm.UFFD_ARMED):
+    if vma.flags & (_NEVER_HUGE | VmFlags.UFFD_ARMED):
         value |= V_NEVER_HUGE
-    if vma.flags & Vm.READ:
+    if vma.flags & VmFlags.READ:
         value |= V_READ
-    if vma.flags & Vm.WRITE:
+    if vma.flags & VmFlags.WRITE:
         value |= V_READ | V_WRITE
-    if vma.flags & Vm.LOCKED:
+    if vma.flags & VmFlags.LOCKED:
         value |= V_LOCKED
     return value
 
 
-def _fits(neighbour: Vma, changed: Vma, merges_unfaulted: bool) -> bool:
+def _fits(neighbour: VmArea, changed: VmArea, merges_unfaulted: bool) -> bool:
     """May *changed* become one with *neighbour* (is_mergeable_vma, is_mergeable_anon_vma)?"""
     if neighbour.flags != changed.flags:
         return False
@@ -246,7 +246,7 @@ def _fits(neighbour: Vma, changed: Vma, merges_unfaulted: bool) -> bool:
     return neighbour.anon_vma == changed.anon_vma
 
 
-def _joined(low: Vma, high: Vma) -> Vma:
+def _joined(low: VmArea, high: VmArea) -> VmArea:
     return replace(
         low, end=high.end, anon_vma=low.anon_vma or high.anon_vma, forked=low.forked or high.forked
     )

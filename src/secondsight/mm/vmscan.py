@@ -44,7 +44,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.swap import CACHED, CONTENT, CONTENT_ZERO, MUCH_USED, ZEROMAP
-from secondsight.mm.vma import Vm
+from secondsight.mm.vma import VmFlags
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def swap_out(mm: Mm, pages: Pages, took: Pages | None = None, slots: Pages | Non
             low, high = max(start, vma.start), min(end, vma.end)
             if low >= high:
                 continue
-            if vma.flags & Vm.LOCKED:
+            if vma.flags & VmFlags.LOCKED:
                 errno = "EINVAL"
                 break
             for a, b in ranges_without_large(mm, low, high):

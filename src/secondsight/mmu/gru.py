@@ -23,7 +23,7 @@ from secondsight.mm.mmu_notifier import Bools, MmuNotifier
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_PFN, put_page
 
 
-class Gru(MmuNotifier):
+class GruContext(MmuNotifier):
     """A GRU context on *mm*; registers itself. ``tlb`` maps a page to whether the translation permits stores."""
 
     name = "gru"

@@ -24,7 +24,7 @@ from secondsight.mmu import spt
 
 
 @dataclass(slots=True)
-class Slot:
+class SlotMapping:
     """A memslot: *npages* pages from guest frame *gfn* map the mm's pages from *page* on."""
 
     id: int
@@ -60,7 +60,7 @@ class Kvm(MmuNotifier):
         self._zap_marks = rules.spte_era == "2010" and self._no_ad
         self._test_zero = rules.test_young_without_ad == "zero" and self._no_ad
         self._age_zaps = rules.age_without_ad == "zap" and self._no_ad
-        self.slots: dict[int, Slot] = {}
+        self.slots: dict[int, SlotMapping] = {}
         self.faults = 0
         mm.notifiers.register(self)
 
@@ -84,7 +84,7 @@ class Kvm(MmuNotifier):
         for other in self.slots.values():
             if gfn < other.gfn + other.npages and other.gfn < gfn + npages:
                 raise UsageError(f"memslot {slot_id} overlaps guest frames of memslot {other.id}")
-        self.slots[slot_id] = Slot(slot_id, gfn, page, npages)
+        self.slots[slot_id] = SlotMapping(slot_id, gfn, page, npages)
 
     def slot_delete(self, slot_id: int) -> None:
         """Size 0: the SPTEs of *every* slot go (kvm_mmu_zap_all_fast; KVM_X86_QUIRK_SLOT_ZAP_ALL), then the slot.
@@ -96,14 +96,14 @@ class Kvm(MmuNotifier):
             self._zap(slot, slot.page, slot.end)
         del self.slots[slot_id]
 
-    def _slot(self, slot_id: int) -> Slot:
+    def _slot(self, slot_id: int) -> SlotMapping:
         if slot_id not in self.slots:
             raise UsageError(
                 f"there is no memslot {slot_id}; slots: {', '.join(map(str, self.slots)) or 'none'}"
             )
         return self.slots[slot_id]
 
-    def _table(self, slot: Slot, view: int) -> tuple[spt.SpteArrays, int]:
+    def _table(self, slot: SlotMapping, view: int) -> tuple[spt.SpteArrays, int]:
         """The table that serves *view* of *slot*, made on first use, and how it is filled."""
         if view < 0:
             mode, key = spt.SHADOW_PAGED, view
@@ -154,7 +154,7 @@ class Kvm(MmuNotifier):
 
     # -- the notifier's ops -------------------------------------------------------------------------------------
 
-    def _holding(self, start: int, end: int) -> list[tuple[Slot, int, int]]:
+    def _holding(self, start: int, end: int) -> list[tuple[SlotMapping, int, int]]:
         """Every slot that maps some of the mm's pages *start* to *end*, with the part it maps."""
         out = []
         for slot in self.slots.values():
@@ -222,7 +222,7 @@ class Kvm(MmuNotifier):
         for slot in self.slots.values():
             self._zap(slot, slot.page, slot.end)
 
-    def _zap(self, slot: Slot, start: int, end: int) -> None:
+    def _zap(self, slot: SlotMapping, start: int, end: int) -> None:
         tables = tuple(slot.tables.values())
         if tables:
             with self.mm.notifiers.context.hold("mmu_lock", "kvm_unmap_gfn_range"):

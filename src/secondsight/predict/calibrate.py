@@ -24,8 +24,8 @@ from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.predict import prices
 from secondsight.predict.calibration import Calibration
 from secondsight.predict.loops import LINES, count_walks, read
-from secondsight.predict.machine import Machine, pmu, this_machine
-from secondsight.predict.model import Cell, fit
+from secondsight.predict.machine import Hardware, pmu, this_machine
+from secondsight.predict.model import Measurement, fit
 from secondsight.predict.patterns import (
     FOOTPRINTS,
     LAYOUTS,
@@ -72,7 +72,7 @@ def calibrate(
     _room(footprints)
     start = time.monotonic()
     before = prices.cold_fault()
-    cells: list[Cell] = []
+    cells: list[Measurement] = []
     total = len(footprints) * len(suite) * (len(LAYOUTS) + len(PIECE))
     for number, footprint in enumerate(footprints):
         for step, part in enumerate(_footprint(footprint, suite, start, budget, (len(cells), total))):
@@ -98,7 +98,7 @@ def calibrate(
     )  # fmt: skip
 
 
-def _notes(machine: Machine) -> list[str]:
+def _notes(machine: Hardware) -> list[str]:
     """What a reader must know of the calibration."""
     out = [] if pmu() else ["no PMU is offered here: walks are the reference TLB's, not counted by hardware"]
     if machine.virtualised:
@@ -118,7 +118,7 @@ def _room(footprints: Sequence[int]) -> None:
 
 
 def _footprint(mib: int, suite: Sequence[Pattern], start: float, budget: float, done: tuple[int, int]):  # type: ignore[no-untyped-def]
-    """The cells of one footprint, a layout after the other (lists of :class:`Cell`)."""
+    """The cells of one footprint, a layout after the other (lists of :class:`Measurement`)."""
     blocks = mib // 2
     streams = {p.shape: lines(p.shape, blocks * HPAGE_PMD_NR, READS * WINDOWS, 1) for p in suite}
     with Region(blocks) as small, Region(blocks) as mixed:
@@ -136,7 +136,7 @@ def _footprint(mib: int, suite: Sequence[Pattern], start: float, budget: float, 
                     raise SecondSightError(
                         f"the layout did not hold: {mixed.huge_blocks()} of {len(chosen)} blocks are huge; is something else collapsing?"
                     )
-                cells: list[Cell] = []
+                cells: list[Measurement] = []
                 for pattern in suite:
                     left = budget - (time.monotonic() - start)
                     share_of_time = left / max(1, done[1] - done[0] - len(cells))
@@ -194,7 +194,7 @@ def _pairs(
 def _cell(
     pattern: Pattern, mib: int, how: tuple[float, bool], chosen: npt.NDArray[np.int64], streams: dict[str, Lines], seconds: float,
     width: float,
-) -> Cell:  # fmt: skip
+) -> Measurement:  # fmt: skip
     """One cell, with the reference TLB's walks under that layout: of four windows, the one before them bringing it up to date."""
     huge = np.zeros(mib // 2, np.uint8)
     huge[chosen] = 1
@@ -204,7 +204,7 @@ def _cell(
     walks[:] = 0
     counted = pages[READS : 5 * READS]
     count_walks(tlb, counted, huge, walks)
-    return Cell(
+    return Measurement(
         pattern=pattern.name, footprint=mib, share=how[0], scattered=how[1], seconds=seconds, width=width,
         small=float(walks[0]) / len(counted), huge=float(walks[1]) / len(counted),
     )  # fmt: skip

@@ -14,10 +14,10 @@ from typing import Final
 
 import msgspec
 
-from secondsight import output
+from secondsight import atomicfile
 from secondsight.errors import InputError, UsageError
-from secondsight.predict.machine import Machine, changed, differs, this_machine
-from secondsight.predict.model import Cell, Model
+from secondsight.predict.machine import Hardware, changed, differs, this_machine
+from secondsight.predict.model import Measurement, Model
 from secondsight.predict.prices import Prices
 
 #: Changed whenever a reader of the older one could misread the newer.
@@ -30,13 +30,13 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     schema: int = SCHEMA
     tool: str
     made: str  # the day, UTC
-    machine: Machine
+    machine: Hardware
     pmu: bool  # whether hardware counters were there to be read
     tlb: Mapping[str, int | bool]
     seconds: float  # that the calibration took
     model: Model
     prices: Prices
-    cells: list[Cell]
+    cells: list[Measurement]
     notes: list[str] = []
 
 
@@ -75,7 +75,7 @@ def save(calibration: Calibration, path: Path) -> None:
 
     :raises UsageError: it cannot be written.
     """
-    with output.whole(path) as part:
+    with atomicfile.open_atomic(path) as part:
         part.write_bytes(encode(calibration))
 
 
@@ -96,7 +96,7 @@ def shipped() -> Calibration:
     return decode(where.read_bytes(), "the shipped calibration")
 
 
-def find(named: Path | None, here: Machine | None = None) -> tuple[Calibration, list[str]]:
+def find(named: Path | None, here: Hardware | None = None) -> tuple[Calibration, list[str]]:
     """The calibration to use, and what must be said of it: *named*, else this user's, else the shipped one if it fits *here*.
 
     :raises UsageError: there is none for this machine; :raises InputError: a file that is none.

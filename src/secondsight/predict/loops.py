@@ -74,8 +74,8 @@ def count_walks(tlb, pages, huge, out):  # type: ignore[no-untyped-def]
 def profile_walks(tlbs, look, many, columns, counts, out, seen):  # type: ignore[no-untyped-def]
     """Accesses to data (the CPU's and a guest's) through two TLBs: one with every page small, one with every block huge.
 
-    *tlbs*: those two; *look*: the layout's lookup; *columns*: ``layout.Columns``; *many*: there are several spaces, and *columns.space* has
-    a value for each access. *counts*: else the TLBs are
+    *tlbs*: those two; *look*: the layout's lookup; *columns*: ``layout.EventColumns``; *many*: there are several spaces, and
+    *columns.space* has a value for each access. *counts*: else the TLBs are
     brought up to date alone. out int64[2, rows]: walks, small and huge; seen int64[1]: accesses counted.
     """
     small, large = tlbs

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Hardware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """cpu: model name; virtualised: a hypervisor is beneath (each walk is nested); memory: bytes of RAM; cpus that may be used."""
 
     cpu: str
@@ -25,12 +25,12 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return f"{self.cpu}{under}, Linux {self.kernel}"
 
 
-def this_machine(proc: Path = Path("/proc")) -> Machine:
+def this_machine(proc: Path = Path("/proc")) -> Hardware:
     """The machine we run on, by the files under *proc*."""
     info = _fields(proc / "cpuinfo")
     memory = _fields(proc / "meminfo").get("MemTotal", "0 kB").split()[0]
     flags = info.get("flags", "").split()
-    return Machine(
+    return Hardware(
         cpu=info.get("model name", platform.machine()),
         kernel=platform.release(),
         virtualised="hypervisor" in flags,
@@ -49,7 +49,7 @@ def _fields(path: Path) -> dict[str, str]:
     return out
 
 
-def differs(measured: Machine, here: Machine) -> list[str]:
+def differs(measured: Hardware, here: Hardware) -> list[str]:
     """What makes a calibration of *measured* foreign to *here*: another CPU, or a hypervisor beneath one of them alone."""
     out = []
     if measured.cpu != here.cpu:
@@ -63,7 +63,7 @@ def differs(measured: Machine, here: Machine) -> list[str]:
     return out
 
 
-def changed(measured: Machine, here: Machine) -> list[str]:
+def changed(measured: Hardware, here: Hardware) -> list[str]:
     """What may have moved the prices since, on the same kind of machine."""
     return (
         [f"it was measured under Linux {measured.kernel}, here runs {here.kernel}"]

@@ -42,7 +42,7 @@ FAR = 0.05
 PULL = 0.02
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One measurement of the suite, of one read: *seconds* (CPU), *width* of its interval as a share, walks to small and huge pages.
 
     share: of the blocks huge; scattered: drawn from all, else the first in one piece.
@@ -102,7 +102,7 @@ def _cost(law: Floats, told: Floats) -> Floats:
 class _Data:
     """The cells against those of the same pattern and footprint with every page small."""
 
-    def __init__(self, cells: Sequence[Cell], huge: float) -> None:
+    def __init__(self, cells: Sequence[Measurement], huge: float) -> None:
         base = {(c.pattern, c.footprint): c for c in cells if c.share == 0}
         used = [
             (c, base[c.pattern, c.footprint])
@@ -154,7 +154,7 @@ class _Data:
         return law
 
 
-def fit(cells: Sequence[Cell], *, nested: bool) -> Model:
+def fit(cells: Sequence[Measurement], *, nested: bool) -> Model:
     """The model of *cells*; *nested*: a hypervisor is beneath, so that walks are nested ones.
 
     :raises SecondSightError: the suite shows no cost of walks: too noisy, or too few patterns.

@@ -155,7 +155,7 @@ def decode(raw: bytes, source: str) -> Observed:
     return found
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class MeasuredChange(msgspec.Struct, frozen=True, kw_only=True):
     """After over before, less one; None where it was not counted. cpu: for each unit of work, or each second of the clock where none is
     counted."""
 
@@ -165,7 +165,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     by_work: bool
 
 
-def change(before: Observed, after: Observed) -> Change:
+def change(before: Observed, after: Observed) -> MeasuredChange:
     """What changed between two observations.
 
     :raises UsageError: work was counted in one of them alone.
@@ -182,13 +182,13 @@ def change(before: Observed, after: Observed) -> Change:
         return (now / two) / (was / one) - 1 if was else None
 
     had, has = before.coverage, after.coverage
-    return Change(
+    return MeasuredChange(
         cpu=ratio(before.cpu, after.cpu), faults=ratio(before.faults, after.faults),
         coverage=None if had is None or has is None else has - had, by_work=by_work,
     )  # fmt: skip
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class PredictionCheck(msgspec.Struct, frozen=True, kw_only=True):
     """A predicted change of the CPU time beside the measured one: low, middle and high; *met*: the measured one lies between."""
 
     label: str
@@ -198,10 +198,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     met: bool | None
 
 
-def verdict(label: str, told: tuple[float, float, float, float], measured: Change) -> Verdict:
+def verdict(label: str, told: tuple[float, float, float, float], measured: MeasuredChange) -> PredictionCheck:
     """*told*: run_time, low, high, change of a row; *met* is None where no unit of work was counted, for then the load may have moved."""
     time_, low, high, change_ = told
     today = time_ / (1 + change_)
     bounds = low / today - 1, high / today - 1
     met = bounds[0] <= measured.cpu <= bounds[1] if measured.by_work and measured.cpu is not None else None
-    return Verdict(label=label, low=bounds[0], middle=change_, high=bounds[1], met=met)
+    return PredictionCheck(label=label, low=bounds[0], middle=change_, high=bounds[1], met=met)

@@ -27,7 +27,7 @@ PROGRAMS_FLOOR, PROGRAMS_RELATIVE = 0.04, 0.5
 FAULTS_OFF = 0.3
 
 
-class Layout(NamedTuple):
+class ReplayedRow(NamedTuple):
     """What a replay says of one row. share float64[rows]: of each block's accesses, those that landed in a huge page; faults: small,
     huge."""
 
@@ -56,7 +56,7 @@ class RunTime:
         self,
         calibration: Calibration,
         profile: Profile,
-        today: Layout,
+        today: ReplayedRow,
         *,
         seconds: float,
         footprint: float,
@@ -81,7 +81,7 @@ class RunTime:
             cost = PROGRAMS * self.calibration.model.cost(self.seconds + cost * more, every, footprint)
         return cost
 
-    def of(self, layout: Layout) -> Predicted:
+    def of(self, layout: ReplayedRow) -> Predicted:
         """The CPU time under *layout*."""
         prices = self.calibration.prices
         fewer = walks(self.profile, self.today.share, self.huge) - walks(

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.predict.loops import profile_walks
-from secondsight.replay.events import Batch, Source
-from secondsight.replay.layout import Columns, Layout, columns
+from secondsight.replay.events import EventBatch, EventSource
+from secondsight.replay.layout import EventColumns, Layout, columns
 from secondsight.replay.tlb import TlbConfig, empty
 from secondsight.trace.provenance import Provenance, Space
 
@@ -70,7 +70,7 @@ def recorded(provenance: Provenance, found: Layout) -> Profile | None:
 class Walking:
     """A source whose accesses go through the reference TLBs as they are read, in windows, once it is told the layout (:meth:`start`)."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: EventSource) -> None:
         """*source* itself is left as it is."""
         self.source = source
         self.provenance = getattr(source, "provenance", None)
@@ -96,16 +96,16 @@ class Walking:
         self._at = 0
         self._windows: list[tuple[int, int]] = []
 
-    def batches(self, columns_: Sequence[str] = (), rows: int | None = None) -> Iterator[Batch]:
+    def batches(self, columns_: Sequence[str] = (), rows: int | None = None) -> Iterator[EventBatch]:
         """The source's batches, looked at."""
         for batch in self.source.batches(columns_, rows):
             if self._found is not None:
                 self._look(batch, self._found)
             yield batch
 
-    def _look(self, batch: Batch, found: Layout) -> None:
+    def _look(self, batch: EventBatch, found: Layout) -> None:
         many, at = len(found.spaces) > 1, 0
-        told: Columns | None = None
+        told: EventColumns | None = None
         while at < len(batch):
             place = 0 if self._whole else (self._at + at) % PERIOD
             if place >= WARM + COUNT:
@@ -124,7 +124,7 @@ class Walking:
                 tuple(self._tlbs),
                 found.lookup,
                 many,
-                Columns(address[at:end], kind[at:end], space[at:end] if many else space, told.counts),
+                EventColumns(address[at:end], kind[at:end], space[at:end] if many else space, told.counts),
                 counts,
                 self._out,
                 self._seen,

@@ -112,7 +112,7 @@ def _down(value: Fraction) -> float:
     return float(value // step * step)
 
 
-class Clock:
+class KhugepagedClock:
     """khugepaged's clock over a trace that begins at *start* (ns)."""
 
     def __init__(self, scale: float, start: int) -> None:

@@ -31,7 +31,7 @@ from secondsight.mm.vma import allowed
 from secondsight.policy.protocol import UNLIMITED, Decision, Look, Policy
 from secondsight.replay.clock import Alarm
 from secondsight.replay.layout import HPAGE, Layout
-from secondsight.replay.subject import Machine, Space
+from secondsight.replay.subject import ReplayedSpace, SubjectHost
 from secondsight.replay.summary import Ints, summarise
 
 #: One block's scan: the numbers that hold it, its index there, and the view that was scanned.
@@ -43,7 +43,7 @@ _AT_ONCE = 64
 class Deciding(Protocol):
     """A run as a policy's decision needs it (``run.Run``); columns are int64 over the rows of all spaces."""
 
-    machine: Machine
+    machine: SubjectHost
     host: Host
     found: Layout
     since: int
@@ -152,7 +152,7 @@ def look(run: Deciding, alarm: Alarm) -> tuple[Look, Ints]:
     return told, at
 
 
-def _ask(run: Deciding, space: Space) -> tuple[npt.NDArray[np.bool_] | None, bool]:
+def _ask(run: Deciding, space: ReplayedSpace) -> tuple[npt.NDArray[np.bool_] | None, bool]:
     """test_young about every mapped page, as a policy in the kernel would ask; and whether the answer can be known."""
     mm = space.mm
     if space.kvm is None:
@@ -217,7 +217,7 @@ def _scan(run: Deciding, rows: Ints) -> dict[int, Scanned]:
     return out
 
 
-def _promote(run: Deciding, space: Space, block: int, scanned: Scanned, order: int) -> None:
+def _promote(run: Deciding, space: ReplayedSpace, block: int, scanned: Scanned, order: int) -> None:
     """MADV_COLLAPSE of one block, or of each part of *order* that holds a page: no limits, no referenced test, under any rules; what it
     answers is recorded as a visit."""
     found, i, seen = scanned
@@ -238,7 +238,7 @@ def _promote(run: Deciding, space: Space, block: int, scanned: Scanned, order: i
     run.visited(Visit(space.mm, block, status, found, i, attempts, seen))
 
 
-def _give_back(run: Deciding, space: Space, block: int) -> None:
+def _give_back(run: Deciding, space: ReplayedSpace, block: int) -> None:
     """The pages of a split block that nobody ever wrote are unmapped, as 6.12's shrinker does with zero-filled ones."""
     mm, flags = space.mm, run.host.frames.arrays.flags
     for page in range(block * HPAGE, (block + 1) * HPAGE):
@@ -248,6 +248,6 @@ def _give_back(run: Deciding, space: Space, block: int) -> None:
             unmap(mm, page, page + 1)
 
 
-def _where(run: Deciding, row: int) -> tuple[Space, int]:
+def _where(run: Deciding, row: int) -> tuple[ReplayedSpace, int]:
     index = int(np.searchsorted(run.found.first, row, side="right")) - 1
     return run.machine.at[index], row - int(run.found.first[index])

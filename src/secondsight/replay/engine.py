@@ -21,13 +21,13 @@ from secondsight import __version__
 from secondsight.errors import UsageError
 from secondsight.geometry import PMD_ORDER
 from secondsight.replay import tally, touch
-from secondsight.replay.clock import Alarm, Clock, bound, scale_of
-from secondsight.replay.events import Batch, Source
+from secondsight.replay.clock import Alarm, KhugepagedClock, bound, scale_of
+from secondsight.replay.events import EventBatch, EventSource
 from secondsight.replay.lane import Lane
-from secondsight.replay.layout import HPAGE, Columns, discover, lean_columns
-from secondsight.replay.metrics import SCHEMA, Provenance, Result
-from secondsight.replay.run import Run
-from secondsight.replay.subject import Machine, Subject
+from secondsight.replay.layout import HPAGE, EventColumns, discover, lean_columns
+from secondsight.replay.metrics import SCHEMA, ReplaySource, Result
+from secondsight.replay.run import SubjectReplay
+from secondsight.replay.subject import Subject, SubjectHost
 from secondsight.replay.summary import Ints
 from secondsight.trace import Trace
 from secondsight.trace.kinds import FIRST_VERB, Verb
@@ -39,7 +39,7 @@ Progress = Callable[[int, int], None]
 
 
 def replay(
-    trace: Source | str | os.PathLike[str],
+    trace: EventSource | str | os.PathLike[str],
     subjects: Sequence[Subject],
     *,
     time_scale: float = 1.0,
@@ -61,7 +61,7 @@ def replay(
     names = [subject.name for subject in subjects]
     if not subjects or len(set(names)) < len(names):
         raise UsageError("a replay needs subjects, each with a name of its own")
-    source: Source = Trace.open(trace) if isinstance(trace, (str, os.PathLike)) else trace
+    source: EventSource = Trace.open(trace) if isinstance(trace, (str, os.PathLike)) else trace
     engine = Engine(source, subjects, scale, channels)
     engine.run(progress)
     return engine.result()
@@ -76,16 +76,16 @@ class Engine:
     """One replay; see :func:`replay`."""
 
     def __init__(
-        self, source: Source, subjects: Sequence[Subject], time_scale: float, channels: bool
+        self, source: EventSource, subjects: Sequence[Subject], time_scale: float, channels: bool
     ) -> None:
         """Lay the trace out and fill what is filled before it begins."""
         self.source = source
         self.start, self.end = source.span
         bound(time_scale, source.span, ((s.policy() if s.policy else None, s.config) for s in subjects))
-        self.clock = Clock(time_scale, self.start)
+        self.clock = KhugepagedClock(time_scale, self.start)
         self.found = discover(source)
-        self.runs = [Run(subject, self.found, channels=channels) for subject in subjects]
-        filled: dict[Hashable, Machine] = {}
+        self.runs = [SubjectReplay(subject, self.found, channels=channels) for subject in subjects]
+        filled: dict[Hashable, SubjectHost] = {}
         for machine in (run.machine for run in self.runs):
             twin = filled.setdefault(machine.filling(), machine)
             if twin is machine:
@@ -139,7 +139,7 @@ class Engine:
 
     # -- time ----------------------------------------------------------------------------------------------------
 
-    def _next(self) -> tuple[int, list[tuple[Run, Alarm]]]:
+    def _next(self) -> tuple[int, list[tuple[SubjectReplay, Alarm]]]:
         """The next wake-ups: their time on khugepaged's clock, and whose they are (in the subjects' order)."""
         soonest = min((a.time for run in self.runs for a in run.alarms), default=None)
         if soonest is None:
@@ -159,7 +159,7 @@ class Engine:
         for run, alarm in last:
             self._wake(run, alarm)
 
-    def _batch(self, batch: Batch, told: Callable[[int], None]) -> None:
+    def _batch(self, batch: EventBatch, told: Callable[[int], None]) -> None:
         """Its events and the wake-ups between them; *told* how many of its rows are done."""
         start, n = 0, len(batch)
         verbs = self._verbs(batch) if self.found.has_verbs else []
@@ -183,10 +183,10 @@ class Engine:
                     self._wake(run, alarm)
             told(start)
 
-    def _wake(self, run: Run, alarm: Alarm) -> None:
+    def _wake(self, run: SubjectReplay, alarm: Alarm) -> None:
         self._changed(run, run.wake(alarm))
 
-    def _changed(self, run: Run, rows: Ints, *, flushes: bool = True) -> None:
+    def _changed(self, run: SubjectReplay, rows: Ints, *, flushes: bool = True) -> None:
         """The mappings of *rows* may have changed in *run*."""
         if not len(rows):
             return
@@ -197,13 +197,13 @@ class Engine:
             self._fresh[rows] = True
             self._chunk = min(self._chunk, CHANGED)
 
-    def _verbs(self, batch: Batch) -> list[int]:
+    def _verbs(self, batch: EventBatch) -> list[int]:
         limits = batch.limits("kind")
         if limits is not None and limits[1] < FIRST_VERB:
             return []
         return np.flatnonzero(batch["kind"] >= FIRST_VERB).tolist()
 
-    def _verb(self, batch: Batch, at: int) -> None:
+    def _verb(self, batch: EventBatch, at: int) -> None:
         self.close()
         space, verb = int(batch["space"][at]), Verb(int(batch["kind"][at]))
         for run in self.runs:
@@ -213,7 +213,7 @@ class Engine:
 
     # -- events ------------------------------------------------------------------------------------------------
 
-    def apply(self, batch: Batch, start: int, stop: int) -> None:
+    def apply(self, batch: EventBatch, start: int, stop: int) -> None:
         """The accesses *start* to *stop* of *batch*, in chunks that grow as fewer of them need the verbs."""
         if start >= stop:
             return
@@ -237,7 +237,7 @@ class Engine:
                 self._chunk = max(SMALLEST, self._chunk // 2)
             start = end
 
-    def _verbs_of(self, columns: Columns, plain: bool, index: Ints, end: int) -> None:
+    def _verbs_of(self, columns: EventColumns, plain: bool, index: Ints, end: int) -> None:
         """The accesses *index*, which are not settled, through every subject's verbs; all up to *end* are counted already."""
         address, kind, space, _ = columns
         pages = touch.locate(address, space, index, self.found.lookup)
@@ -251,7 +251,7 @@ class Engine:
         touch.settle(self.state, self.found.cells, pages, bits)
         self._settle_fresh(pages)
 
-    def _landed(self, run: Run, columns: Columns, plain: bool, index: Ints, end: int) -> None:
+    def _landed(self, run: SubjectReplay, columns: EventColumns, plain: bool, index: Ints, end: int) -> None:
         """An access of *index* split a huge mapping in *run*: how many accesses landed there before it."""
         rows = np.array(list(run.cuts), np.int64)
         at = index[list(run.cuts.values())]
@@ -291,7 +291,7 @@ class Engine:
             }
         return Result(
             schema=SCHEMA,
-            provenance=Provenance(
+            provenance=ReplaySource(
                 tool=f"secondsight {__version__}",
                 trace=told,
                 time_scale=self.clock.scale,

@@ -1,6 +1,6 @@
 """What a replay reads: anything that hands out events in batches, a :class:`~secondsight.trace.Trace` or arrays in memory.
 
-    Source.spaces, Source.span, Source.batches(columns) --> Batch: time, space, address, kind, count, span, limits(column)
+    EventSource.spaces, .span, .batches(columns) --> EventBatch: time, space, address, kind, count, span, limits(column)
 
 A batch's columns are decoded when they are asked for, and ``limits`` answers from statistics where there are some: a replay looks at
 ``time`` only where khugepaged wakes, at ``space`` only where there are several, at ``count`` only where some row stands for more than one.
@@ -18,7 +18,7 @@ from secondsight.errors import UsageError
 from secondsight.trace.provenance import Space
 
 
-class Batch(Protocol):
+class EventBatch(Protocol):
     """Consecutive rows; the columns are NumPy arrays of equal length (dtypes: :data:`secondsight.trace.kinds.COLUMNS`)."""
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class Batch(Protocol):
         ...
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """A trace, on disk or in memory; it can be walked more than once."""
 
     @property
@@ -52,12 +52,12 @@ class Source(Protocol):
         """Time of the first and of the last row (ns)."""
         ...
 
-    def batches(self, columns: Sequence[str] = ..., rows: int | None = None) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str] = ..., rows: int | None = None) -> Iterator[EventBatch]:
         """The rows in order; *columns* are decoded ahead."""
         ...
 
 
-class _Rows:
+class _EventSlice:
     """Rows *start* to *stop* of an :class:`Events`."""
 
     def __init__(self, events: Events, start: int, stop: int) -> None:
@@ -148,12 +148,12 @@ class Events:
         """Time of the first and of the last row (ns); (0, 0) without rows."""
         return self.limits.get("time", (0, 0))
 
-    def batches(self, columns: Sequence[str] = (), rows: int | None = None) -> Iterator[_Rows]:
+    def batches(self, columns: Sequence[str] = (), rows: int | None = None) -> Iterator[_EventSlice]:
         """The rows in order, at most *rows* (or as the constructor says) at a time."""
         step = rows or self.rows
         n = len(self.columns["address"])
         for start in range(0, n, step):
-            yield _Rows(self, start, min(n, start + step))
+            yield _EventSlice(self, start, min(n, start + step))
 
 
-__all__ = ["Batch", "Events", "Source"]
+__all__ = ["EventBatch", "EventSource", "Events"]

@@ -28,13 +28,13 @@ from secondsight.native import inlined, native
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay import touch
 from secondsight.replay.ahead import prefetch
-from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, HPAGE, Columns, Layout
+from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, HPAGE, EventColumns, Layout
 from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, drop, empty, flush, place, use, use_here
 from secondsight.replay.touch import BITS, H_GUEST_READ, H_GUEST_WRITE, settled_bits
 
 if TYPE_CHECKING:
-    from secondsight.replay.run import Run
-    from secondsight.replay.subject import Space
+    from secondsight.replay.run import SubjectReplay
+    from secondsight.replay.subject import ReplayedSpace
     from secondsight.replay.summary import Ints
 
 # Why the loop stopped.
@@ -252,7 +252,7 @@ def references(walks: npt.NDArray[np.int64], *, nested: bool, guest_huge: bool) 
 class Lane:
     """The TLB of one run, and the notes between it and the page tables."""
 
-    def __init__(self, run: Run, found: Layout) -> None:
+    def __init__(self, run: SubjectReplay, found: Layout) -> None:
         """An empty TLB; what the fill mapped is settled. To be made before the layout's ``touched`` is used for anything else.
 
         :raises UsageError: more blocks than tags can tell apart.
@@ -281,7 +281,7 @@ class Lane:
             run.settle(pages, settled)
             touch.settle(self.state, found.cells, pages, settled)
 
-    def apply(self, columns: Columns, plain: bool, start: int, stop: int) -> None:
+    def apply(self, columns: EventColumns, plain: bool, start: int, stop: int) -> None:
         """The accesses *start* to *stop* of the columns (address, kind, space, count), in order."""
         space = columns[2]
         cuts = [start, stop]
@@ -293,7 +293,7 @@ class Lane:
             one = self.run.machine.at[int(space[a])] if len(space) else self.run.machine.spaces[0]
             self._through(one, columns, plain, a, b)
 
-    def _through(self, space: Space, columns: Columns, plain: bool, start: int, stop: int) -> None:
+    def _through(self, space: ReplayedSpace, columns: EventColumns, plain: bool, start: int, stop: int) -> None:
         address, kind, _, count = columns
         mm, host = space.mm, space.mm.host
         at, resumed = start, 0
@@ -344,7 +344,7 @@ class Lane:
                     self.run.machine.spend()
                 resumed = 1 + int(tlb_said)
 
-    def _replaced(self, space: Space, row: int, page: int, was: int, times: int) -> bool:
+    def _replaced(self, space: ReplayedSpace, row: int, page: int, was: int, times: int) -> bool:
         """Whether the CPU's translation of *page* is no longer what it *was*: its entries, and the guest's, are flushed.
 
         *times*: how many accesses it was that did it.
@@ -367,7 +367,7 @@ class Lane:
         landed = self.accesses[self.found.cells[row] // HPAGE] - times
         self.run.split(np.array([row]), np.array([landed]))
 
-    def _where(self, space: Space, address: int) -> tuple[int, int]:
+    def _where(self, space: ReplayedSpace, address: int) -> tuple[int, int]:
         """The row and the page (of the space) that hold *address*."""
         numbers = self.found.numbers[space.rows]
         block = int(np.searchsorted(numbers, address >> PMD_SHIFT))

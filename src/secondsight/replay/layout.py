@@ -24,7 +24,7 @@ from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.native import allocating
 from secondsight.replay.ahead import AHEAD, prefetch
-from secondsight.replay.events import Batch, Source
+from secondsight.replay.events import EventBatch, EventSource
 from secondsight.trace.kinds import FIRST_VERB
 from secondsight.trace.provenance import Space
 
@@ -39,7 +39,7 @@ MOST_LEAVES = 1 << 16
 _FEW = 4 << 10
 
 
-class Columns(NamedTuple):
+class EventColumns(NamedTuple):
     """A batch's columns, as compiled code takes them; *space* is empty where there is only one."""
 
     address: npt.NDArray[np.uint64]
@@ -164,7 +164,7 @@ def _discover(columns, plain, start, look, notes):  # type: ignore[no-untyped-de
     return len(address)
 
 
-def discover(source: Source) -> Layout:
+def discover(source: EventSource) -> Layout:
     """Read *source* once and lay it out.
 
     :raises UsageError: the trace holds no accesses, or they lie scattered over more than :data:`MOST_LEAVES` GiB.
@@ -203,17 +203,17 @@ def discover(source: Source) -> Layout:
     return _compact(spaces, look, seen, touched, int(used[0]), origins, has_verbs, rows)
 
 
-def columns(batch: Batch, many_spaces: bool) -> Columns:
+def columns(batch: EventBatch, many_spaces: bool) -> EventColumns:
     """address, kind, space, count of *batch*; ``space`` is empty where there is only one."""
     space = batch["space"] if many_spaces else _NO_SPACE
-    return Columns(batch["address"], batch["kind"], space, batch["count"])
+    return EventColumns(batch["address"], batch["kind"], space, batch["count"])
 
 
-def lean_columns(batch: Batch, many_spaces: bool) -> tuple[Columns, bool]:
+def lean_columns(batch: EventBatch, many_spaces: bool) -> tuple[EventColumns, bool]:
     """:func:`columns`, and whether the batch is plain (one space, every count 1): its counts are then not decoded but left empty."""
     if many_spaces or batch.limits("count") != (1, 1):
         return columns(batch, many_spaces), False
-    return Columns(batch["address"], batch["kind"], _NO_SPACE, _NO_COUNT), True
+    return EventColumns(batch["address"], batch["kind"], _NO_SPACE, _NO_COUNT), True
 
 
 _NO_SPACE = np.zeros(0, np.uint16)
@@ -226,7 +226,7 @@ def _doubled(array: npt.NDArray) -> npt.NDArray:  # type: ignore[type-arg]
     return out
 
 
-def _bounds(source: Source, spaces: int) -> tuple[int, int, bool, int]:
+def _bounds(source: EventSource, spaces: int) -> tuple[int, int, bool, int]:
     """Lowest and highest address, whether there are verbs, and the number of rows; from statistics where there are some."""
     low, high, verbs, rows = (1 << 64) - 1, 0, False, 0
     for batch in source.batches(()):
@@ -237,7 +237,7 @@ def _bounds(source: Source, spaces: int) -> tuple[int, int, bool, int]:
     return low, high, verbs, rows
 
 
-def _decoded(batch: Batch, name: str) -> tuple[int, int]:
+def _decoded(batch: EventBatch, name: str) -> tuple[int, int]:
     column = batch[name]
     return int(column.min()), int(column.max())
 

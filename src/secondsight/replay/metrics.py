@@ -64,7 +64,7 @@ class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):
         return self.accesses_huge / self.accesses if self.accesses else 0.0
 
 
-class Series(msgspec.Struct, frozen=True, kw_only=True):
+class WakeValues(msgspec.Struct, frozen=True, kw_only=True):
     """One value a wake-up: time ns (khugepaged's clock), huge blocks and bloat bytes after it, accesses and those
     in huge mappings before it; and so far: full scans of khugepaged, wasted passes, refused collapses of any order, guest faults (which
     come before it)."""
@@ -81,7 +81,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(slots=True)
-class Blocks:
+class BlockFigures:
     """One value a block, in the order of spaces and addresses: space, number int64; accesses, accesses_huge int64; walks int64 or None;
     populated int64 and huge bool at the end; first_huge int64: ns of khugepaged's clock, -1 never."""
 
@@ -132,20 +132,20 @@ class SubjectResult(msgspec.Struct, frozen=True, kw_only=True):
     full_scans: int
     wakes: int
     budget_left: int | None
-    series: Series
+    series: WakeValues
 
 
 @dataclass(slots=True)
 class SubjectData:
     """What goes with a SubjectResult and is too large for its JSON."""
 
-    blocks: Blocks
+    blocks: BlockFigures
     visits: Visits
-    channels: Channels | None
+    channels: ChannelAnswers | None
 
 
 @dataclass(slots=True)
-class Channels:
+class ChannelAnswers:
     """What each channel said at each wake-up, before khugepaged looked: int16[wakes, rows] pages young, -1 unknown;
     huge bool[wakes, rows]. refused int32[wakes, rows]: attempts of any order that were refused at the wake-up, after all that."""
 
@@ -157,7 +157,7 @@ class Channels:
     refused: list[npt.NDArray[np.int32]] = field(default_factory=list)
 
 
-class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+class ReplaySource(msgspec.Struct, frozen=True, kw_only=True):
     """What was replayed, and how."""
 
     tool: str
@@ -171,7 +171,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """A replay of one trace under several subjects. ``data[i]`` goes with ``subjects[i]`` and is left out of the JSON."""
 
     schema: int
-    provenance: Provenance
+    provenance: ReplaySource
     subjects: list[SubjectResult]
     data: list[SubjectData]
 

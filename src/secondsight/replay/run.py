@@ -23,8 +23,8 @@ from secondsight.replay.attempts import AttemptColumns
 from secondsight.replay.clock import Alarm, alarms
 from secondsight.replay.decide import decide
 from secondsight.replay.layout import HPAGE, Layout
-from secondsight.replay.metrics import SECOND, Channels, Series, Visits
-from secondsight.replay.subject import H_DEVICE, H_PIN, Machine, Space, Subject
+from secondsight.replay.metrics import SECOND, ChannelAnswers, Visits, WakeValues
+from secondsight.replay.subject import H_DEVICE, H_PIN, ReplayedSpace, Subject, SubjectHost
 from secondsight.replay.summary import Ints, secondary, summarise, zero_filled
 from secondsight.replay.touch import BITS, fold, settled
 from secondsight.trace.kinds import Verb
@@ -32,13 +32,13 @@ from secondsight.trace.kinds import Verb
 _MAPPED = int(ScanResult.PMD_MAPPED)
 
 
-class Run:
+class SubjectReplay:
     """One subject's machine, its alarms and its counters."""
 
     def __init__(self, subject: Subject, found: Layout, *, channels: bool) -> None:
         """*channels*: keep what each channel said at every wake-up (for the picture)."""
         self.subject, self.found = subject, found
-        self.machine = Machine(subject, found)
+        self.machine = SubjectHost(subject, found)
         self.host = self.machine.host
         rows = found.rows
         self.accesses = np.zeros(rows, np.int64)
@@ -65,8 +65,8 @@ class Run:
         self.walks: npt.NDArray[np.int64] | None = None
         self.visits = Visits()
         self.visit_rows: list[int] = []
-        self.series = Series(**{name: [] for name in Series.__struct_fields__})
-        self.channels = Channels([], [], [], [], []) if channels else None
+        self.series = WakeValues(**{name: [] for name in WakeValues.__struct_fields__})
+        self.channels = ChannelAnswers([], [], [], [], []) if channels else None
         self.wakes = 0
         self.now = 0
         self.since = 0
@@ -136,14 +136,14 @@ class Run:
             space = self.machine.at[index]
             self._settled(space, pages[start:stop] - space.first_row * HPAGE, settled_bits[start:stop])
 
-    def _settled(self, space: Space, pages: Ints, bits: npt.NDArray[np.uint8]) -> None:
+    def _settled(self, space: ReplayedSpace, pages: Ints, bits: npt.NDArray[np.uint8]) -> None:
         """*bits* loses the touches of *pages* (of *space*) that are not settled."""
         settled(
             space.lay, space.mm.arrays, space.table, pages, space.as_cpu, space.as_guest, space.alone, bits
         )
 
     def _pieces(
-        self, space: Space, pages: Ints, how: npt.NDArray[np.uint8], limited: bool
+        self, space: ReplayedSpace, pages: Ints, how: npt.NDArray[np.uint8], limited: bool
     ) -> list[tuple[int, int]]:
         """Where to cut: around each pin and device access, and around the first store to a block that may split the huge zero page;
         with a budget, behind each page that may get a huge page by its fault."""
@@ -164,7 +164,7 @@ class Run:
         edges = sorted(cuts)
         return list(zip(edges, edges[1:], strict=False))
 
-    def hold(self, space: Space, page: int, how: int) -> None:
+    def hold(self, space: ReplayedSpace, page: int, how: int) -> None:
         """A pin, held until UNPIN; a device's access: pinned, used and let go (zero-copy I/O)."""
         where = np.array([page], np.int64)
         if how >= H_PIN:
@@ -333,7 +333,7 @@ class Run:
         self._notice_huge()
         return np.arange(space.rows.start, space.rows.stop, dtype=np.int64)
 
-    def _verb(self, space: Space, verb: Verb, first: int, end: int) -> None:
+    def _verb(self, space: ReplayedSpace, verb: Verb, first: int, end: int) -> None:
         mm = space.mm
         advice: dict[Verb, Advice] = {
             Verb.MADV_HUGEPAGE: "hugepage",

@@ -70,7 +70,7 @@ class Subject:
 
 
 @dataclass(slots=True)
-class Space:
+class ReplayedSpace:
     """One of the trace's spaces in a subject."""
 
     index: int
@@ -120,7 +120,7 @@ class Space:
         )  # fmt: skip
 
 
-class Machine:
+class SubjectHost:
     """The host of one subject, with the trace's spaces on it."""
 
     def __init__(self, subject: Subject, found: Layout) -> None:
@@ -136,7 +136,7 @@ class Machine:
         self.spaces = [self._space(i) for i in touched]
         self.at = {space.index: space for space in self.spaces}
 
-    def _space(self, index: int) -> Space:
+    def _space(self, index: int) -> ReplayedSpace:
         found, subject = self.found, self.subject
         told = found.spaces[index]
         blocks = int(found.first[index + 1] - found.first[index])
@@ -161,12 +161,12 @@ class Machine:
         as_guest = guest if origins & (1 << Origin.GUEST) else -1
         others = origins & (1 << Origin.DEVICE | 1 << Origin.PIN)
         ways = {w for w in (as_cpu, as_guest) if w >= 0}
-        return Space(
+        return ReplayedSpace(
             index, mm, kvm, lay, table, mode, int(found.first[index]), as_cpu, as_guest,
             not others and len(ways) < 2, _how(cpu, guest),
         )  # fmt: skip
 
-    def fills(self, space: Space) -> bool:
+    def fills(self, space: ReplayedSpace) -> bool:
         """Is *space* filled before the trace begins?"""
         return space.kvm is not None if self.subject.fill is None else self.subject.fill
 
@@ -198,7 +198,7 @@ class Machine:
         config = msgspec.structs.replace(self.host.config, knobs=HOST.knobs)
         return self.subject.rules, config, huge, self.subject.backing, self.subject.fill
 
-    def fill_like(self, other: Machine) -> None:
+    def fill_like(self, other: SubjectHost) -> None:
         """:meth:`fill`, by copying what it made in *other*, which has done nothing since."""
         self.host.frames.take(other.host.frames)
         twins = {id(space.mm): mine.mm for space, mine in zip(other.spaces, self.spaces, strict=True)}
@@ -207,14 +207,14 @@ class Machine:
             mine.table.spte[:], mine.table.smd[:] = space.table.spte, space.table.smd
         self.host.khugepaged.slots = [twins[id(mm)] for mm in other.host.khugepaged.slots]
 
-    def age(self, space: Space) -> None:
+    def age(self, space: ReplayedSpace) -> None:
         """Every accessed bit cleared, PG_young and PG_referenced too: what reclaim's ageing, or a monitor that resets, leaves behind."""
         clear_refs(space.mm)
         space.mm.notifiers.clear_young(0, space.mm.npages)
 
     # -- huge pages at a first touch -------------------------------------------------------------------------------
 
-    def promise(self, space: Space, rows: npt.NDArray[np.int64]) -> None:
+    def promise(self, space: ReplayedSpace, rows: npt.NDArray[np.int64]) -> None:
         """The first touch of *rows* (of the space, nothing populated) maps a huge page."""
         assert space.mm.fault_huge is not None
         space.mm.fault_huge[rows] = True

@@ -25,7 +25,7 @@ from secondsight.native import native
 Ints = npt.NDArray[np.int64]
 
 
-class Summary(NamedTuple):
+class BlockSummary(NamedTuple):
     """Columns of one value a block, int64: huge 0/1, and pages that are populated, zero-filled (of the populated), swapped out, shared, and
     young by each channel (*young*: by any of them)."""
 
@@ -98,9 +98,9 @@ def _summarise(f, m, young, out):  # type: ignore[no-untyped-def]
                 out.young[block] += 1
 
 
-def summarise(mm: Mm, young: npt.NDArray[np.bool_] | None = None) -> Summary:
+def summarise(mm: Mm, young: npt.NDArray[np.bool_] | None = None) -> BlockSummary:
     """Every block of *mm*; *young* bool[npages]: what the secondary MMUs say of each page (None: nobody is asked)."""
-    out = Summary(*(np.zeros(mm.blocks, np.int64) for _ in Summary._fields))
+    out = BlockSummary(*(np.zeros(mm.blocks, np.int64) for _ in BlockSummary._fields))
     _summarise(mm.host.frames.arrays, mm.arrays, np.zeros(0, np.bool_) if young is None else young, out)
     return out
 

@@ -11,15 +11,15 @@ from secondsight.mm.memory import FAULTS, GUEST_FAULTS, HUGE_FAULTS
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay.lane import references
 from secondsight.replay.layout import HPAGE
-from secondsight.replay.metrics import SECOND, Blocks, SpaceResult, SubjectData, SubjectResult, answers
-from secondsight.replay.subject import Space
+from secondsight.replay.metrics import SECOND, BlockFigures, SpaceResult, SubjectData, SubjectResult, answers
+from secondsight.replay.subject import ReplayedSpace
 from secondsight.replay.summary import Ints, summarise
 
 if TYPE_CHECKING:
-    from secondsight.replay.run import Run
+    from secondsight.replay.run import SubjectReplay
 
 
-def result(run: Run) -> tuple[SubjectResult, SubjectData]:
+def result(run: SubjectReplay) -> tuple[SubjectResult, SubjectData]:
     """Everything *run* counted."""
     found, machine = run.found, run.machine
     populated = np.zeros(found.rows, np.int64)
@@ -55,13 +55,13 @@ def result(run: Run) -> tuple[SubjectResult, SubjectData]:
         series=run.series,
     )
     walks = None if run.walks is None else run.walks.sum(axis=0)
-    blocks = Blocks(
+    blocks = BlockFigures(
         index, found.numbers, run.accesses, run.accesses_huge, walks, populated, run.huge, run.first_huge
     )
     return told, SubjectData(blocks, run.visits, run.channels)
 
 
-def _notes(run: Run) -> list[str]:
+def _notes(run: SubjectReplay) -> list[str]:
     notes = [f"{number} {verb} events are not replayed" for verb, number in run.unreplayed.items()]
     policy = run.machine.policy
     if policy is not None and "walks" in policy.needs and run.walks is None:
@@ -73,7 +73,7 @@ def _notes(run: Run) -> list[str]:
     return notes
 
 
-def _references(run: Run, rows: slice) -> int:
+def _references(run: SubjectReplay, rows: slice) -> int:
     """Memory references of the page walks of *rows*."""
     assert run.walks is not None
     assert run.subject.tlb is not None
@@ -81,7 +81,7 @@ def _references(run: Run, rows: slice) -> int:
     return int(references(run.walks[:, rows], nested=nested, guest_huge=huge).sum())
 
 
-def _over(run: Run, rows: slice, name: str, zero: Ints, spaces: list[Space]) -> SpaceResult:
+def _over(run: SubjectReplay, rows: slice, name: str, zero: Ints, spaces: list[ReplayedSpace]) -> SpaceResult:
     """The counts of *rows*, which are *spaces*."""
     last = run.last_answer[rows]
     small = ~run.huge[rows] & (last >= 0)

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from secondsight.report.charts import Figure
-from secondsight.report.host_history import HostHistory, Series
+from secondsight.report.host_history import HostHistory, Timeline
 from secondsight.report.svg import Line, swatch
 
 #: rows that are drawn, and counters
@@ -47,7 +47,7 @@ def charts(history: HostHistory) -> str:
             for index, (label, seconds, values) in enumerate(of)
         ]
 
-    def series(of: Iterable[Series]) -> list[Line]:
+    def series(of: Iterable[Timeline]) -> list[Line]:
         return lines(((each.name, each.seconds, each.values) for each in of), _NO_ROW)
 
     x_title = f"{name} since {history.begun}"

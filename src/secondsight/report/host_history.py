@@ -71,7 +71,7 @@ class Paced(msgspec.Struct, frozen=True):
     after: float
 
 
-class Change(msgspec.Struct, frozen=True):
+class MarkedMoment(msgspec.Struct, frozen=True):
     """A marked moment: *number* from 1, *seconds* since the beginning, *clock* as people write it, *text*. *passes* before and after,
     in its windows; *rows* by how much huge memory moved; *counters* that moved in either window."""
 
@@ -84,7 +84,7 @@ class Change(msgspec.Struct, frozen=True):
     counters: list[Paced] = []
 
 
-class Series(msgspec.Struct, frozen=True):
+class Timeline(msgspec.Struct, frozen=True):
     """A counter or amount of the host: a *value* at each of *seconds*."""
 
     name: str
@@ -106,9 +106,9 @@ class HostHistory(msgspec.Struct, frozen=True):
     rows: list[RecordedRow]
     total: RecordedRow | None
     others: int = 0
-    changes: list[Change] = []
+    changes: list[MarkedMoment] = []
     marks_left_out: int = 0
-    amounts: list[Series] = []
-    rates: list[Series] = []
+    amounts: list[Timeline] = []
+    rates: list[Timeline] = []
     switches: dict[str, str] = {}
     about: dict[str, str] = {}

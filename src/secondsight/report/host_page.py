@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from secondsight import __version__
 from secondsight.report.host_charts import DRAWN, charts, refuses, said, unit_of
-from secondsight.report.host_history import Change, HostHistory, Moved, RecordedRow, Sampled, Series
+from secondsight.report.host_history import HostHistory, MarkedMoment, Moved, RecordedRow, Sampled, Timeline
 from secondsight.report.metrics import text
 from secondsight.report.page import asset, fill, within_limit
 from secondsight.report.svg import swatch
@@ -127,7 +127,7 @@ def _by(row: Moved) -> float:
     return row.huge[1] - row.huge[0]
 
 
-def _called(change: Change) -> str:
+def _called(change: MarkedMoment) -> str:
     return f"“{change.text}”" if change.text else f"mark {change.number}"
 
 
@@ -231,7 +231,7 @@ def _refused(history: HostHistory) -> str:
     return "".join(out)
 
 
-def _times(series: Series) -> float:
+def _times(series: Timeline) -> float:
     """How often it happened: its rate times the time of each step."""
     if len(series.seconds) < 2:
         return 0.0
@@ -259,7 +259,7 @@ def _changes(history: HostHistory) -> str:
     return "".join([*out, *(_change(each) for each in history.changes)])
 
 
-def _change(change: Change) -> str:
+def _change(change: MarkedMoment) -> str:
     title = f"{change.number}. {said(change.text) or 'Marked'}"
     out = [
         f'<h3 id="mark-{change.number}">{title} <span class="cite">{html.escape(change.clock)}</span></h3>'

@@ -74,7 +74,7 @@ class VerdictRule(msgspec.Struct, frozen=True):
     good: bool = False
 
 
-class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+class ResultsOrigin(msgspec.Struct, frozen=True, kw_only=True):
     """Where the results come from: enough to make them again."""
 
     tool: str
@@ -92,7 +92,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
-class Blocks(msgspec.Struct, frozen=True):
+class BlockColumns(msgspec.Struct, frozen=True):
     """Arrays of B: *space* i4 (index), *number* f8 (address / 2 MiB), *accesses* f8, *populated* i4 (pages)."""
 
     space: Packed
@@ -111,7 +111,7 @@ class Attempts(msgspec.Struct, frozen=True):
     invalidations: int
 
 
-class Events(msgspec.Struct, frozen=True):
+class DecisionColumns(msgspec.Struct, frozen=True):
     """Arrays of E, by block, then time: what was decided about a block and what each channel said then.
 
     block i4; first, last f4: seconds, the same answer *count* i4 times between them; verdict u1: index into the results' verdicts;
@@ -163,7 +163,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     channels: dict[str, Packed] = {}
     refusals: Packed | None = None
     attempts: dict[str, Attempts] = {}
-    events: Events | None = None
+    events: DecisionColumns | None = None
 
 
 #: (policy and rules) -> (value of the knob, figures), values rising.
@@ -180,11 +180,11 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     title: str
     answer: str
-    provenance: Provenance
+    provenance: ResultsOrigin
     metrics: list[Metric]
     spaces: list[str]
     rows: list[Row]
-    blocks: Blocks
+    blocks: BlockColumns
     verdicts: list[VerdictRule] = []
     oracle: list[tuple[float, float]] = []
     sensitivity: dict[str, Sensitivity] = {}

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from secondsight import output
+from secondsight import atomicfile
 from secondsight.geometry import PMD_ORDER, kb_of_order
 from secondsight.report.metrics import METRICS, SENSITIVE, SHOWN, text
 from secondsight.report.schema import SCHEMA, Attempts, Results, Row
@@ -228,5 +228,5 @@ def whole(path: str | os.PathLike[str], raw: bytes) -> None:
 
     :raises UsageError: it cannot be written.
     """
-    with output.whole(path) as part:
+    with atomicfile.open_atomic(path) as part:
         part.write_bytes(raw)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from secondsight import output
+from secondsight import atomicfile
 from secondsight.mm.profiles import PROFILES, for_kernel, profile
 from secondsight.scenario import verbs
 from secondsight.scenario.run import run
@@ -47,7 +47,7 @@ def write(path: str | Path, expect: dict[str, list[str]]) -> None:
         f"{_quoted(name)} = [\n{''.join(f'  {_quoted(x)},' + chr(10) for x in rows)}]"
         for name, rows in expect.items()
     )
-    with output.whole(path) as part:
+    with atomicfile.open_atomic(path) as part:
         part.write_text(f"{text}\n{_HEAD}{body}\n", encoding="utf-8")
 
 

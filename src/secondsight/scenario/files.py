@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from secondsight import output
+from secondsight import atomicfile
 from secondsight.errors import InputError, UsageError
 from secondsight.mm.config import Sizes
 from secondsight.scenario import pages, verbs
@@ -147,5 +147,5 @@ def write(scenario: verbs.Scenario, path: str | Path) -> None:
     """
     path = Path(path)
     encode = msgspec.json.encode if path.suffix == ".json" else msgspec.toml.encode
-    with output.whole(path) as part:
+    with atomicfile.open_atomic(path) as part:
         part.write_bytes(encode(scenario))

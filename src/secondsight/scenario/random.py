@@ -141,7 +141,7 @@ class Generator:
                 self._live(s)
             s.steps.append(v.Scan())
         self.steps += len(s.steps)
-        space = v.Space("vm", blocks=s.blocks, vm=v.Vm() if s.vm else None)
+        space = v.SpaceSpec("vm", blocks=s.blocks, vm=v.Vm() if s.vm else None)
         return v.Scenario(spaces=(space,), steps=tuple(s.steps), host=host)
 
     # -- pages -------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.page import HEAD, OWN_BITS, REFERENCED, TAIL, heads_of
 from secondsight.mm.rules import Rules
-from secondsight.mmu.gru import Gru
+from secondsight.mmu.gru import GruContext
 from secondsight.mmu.kvm import Kvm
 from secondsight.scenario import pages as page_text
 from secondsight.scenario import states, verbs
@@ -77,7 +77,7 @@ class Runner:
         self.scenario = scenario
         self.host = Host(rules, scenario.host)
         self.kvm: dict[str, Kvm] = {}
-        self.gru: dict[str, Gru] = {}
+        self.gru: dict[str, GruContext] = {}
         self.keep_states = keep_states
         self.blocks: list[BlockPass] = []
         self.answers: list[StepAnswer] = []
@@ -92,7 +92,7 @@ class Runner:
                 for slot in space.vm.slots:
                     self._slot_add(space.name, slot)
             if space.gru is not None:
-                self.gru[space.name] = Gru(mm, space.gru.variant)
+                self.gru[space.name] = GruContext(mm, space.gru.variant)
 
     def finish(self) -> Run:
         """Take every step and give the answer."""

@@ -50,7 +50,7 @@ class Gru(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variant: Literal["contract", "driver"] = "contract"
 
 
-class Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class SpaceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One process and its area; notifiers are registered in the order vm, then gru."""
 
     name: str
@@ -333,7 +333,7 @@ Verb = (
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole scenario; *expect* maps a kernel profile (or ``kernel/mmu``) to the answer it must give."""
 
-    spaces: tuple[Space, ...]
+    spaces: tuple[SpaceSpec, ...]
     steps: tuple[Verb, ...]
     title: str = ""
     about: str = ""

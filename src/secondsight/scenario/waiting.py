@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from secondsight.errors import UsageError
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.userfaultfd import waits
-from secondsight.mm.vma import Vm
+from secondsight.mm.vma import VmFlags
 from secondsight.scenario import pages as page_text
 from secondsight.scenario import verbs
 
@@ -26,7 +26,7 @@ def refuse_waiting(mms: Mapping[str, Mm], step: verbs.Verb) -> None:
         case _:
             return
     mm = mms.get(step.space)
-    if mm is None or not any(vma.flags & Vm.UFFD_ARMED for vma in mm.vmas.areas):
+    if mm is None or not any(vma.flags & VmFlags.UFFD_ARMED for vma in mm.vmas.areas):
         return
     if waits(mm, page_text.parse(step.pages, mm.blocks), write=write):
         raise UsageError(

@@ -25,7 +25,7 @@ rm -rf -- "$0"
 """
 
 
-class Guard:
+class Reaper:
     """When the recorder has ended or left the context: ends every process whose command line holds *option* and *directory* in one
     word, and removes *directory*.
 

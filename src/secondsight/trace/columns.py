@@ -59,7 +59,7 @@ _PAGES: Final = ("page", "vpn", "pfn")
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class SourceColumn:
     """One column of the source: its name, and how its values are meant (a unit, hex or page, the values of kinds); "" where it is plain."""
 
     name: str
@@ -70,7 +70,7 @@ class Column:
         return f"{self.name}:{self.form}" if self.form else self.name
 
 
-Mapping = dict[str, Column]
+Mapping = dict[str, SourceColumn]
 
 
 def parse(text: str) -> Mapping:
@@ -97,7 +97,7 @@ def parse(text: str) -> Mapping:
             raise UsageError(
                 f"--columns {item!r}: write the values of reads, writes and, if there are, fetches, as in kind=op:R/W/F"
             )
-        out[ours] = Column(name, form)
+        out[ours] = SourceColumn(name, form)
     return out
 
 
@@ -141,8 +141,8 @@ def _guessed(table: Table, given: Mapping) -> Mapping:
                 found = [there[stems[name]] for name in names if name in stems]
             if not found:
                 continue
-            column = Column(found[0])
-        mapping[ours] = column if column.form else Column(column.name, _form(table, ours, column.name))
+            column = SourceColumn(found[0])
+        mapping[ours] = column if column.form else SourceColumn(column.name, _form(table, ours, column.name))
     if "address" not in mapping:
         raise InputError(
             table.name,
@@ -422,7 +422,7 @@ class _Values:
             np.uint64,
         )  # fmt: skip
 
-    def kinds(self, column: Any, named: Column) -> NDArray[np.uint8]:
+    def kinds(self, column: Any, named: SourceColumn) -> NDArray[np.uint8]:
         """The kind of each value of *column*, by the values that *named* says."""
         column = self.plain(column, named.name)
         words = [word.strip().upper() for word in named.form.split("/")] if named.form else []
@@ -527,4 +527,4 @@ def reader(open_: Callable[[ByteStream], Table]) -> Callable[..., None]:
 
 read_text, read_parquet, read_arrow = reader(open_text), reader(open_parquet), reader(open_arrow)
 
-__all__ = ["Column", "Mapping", "parse", "read_arrow", "read_parquet", "read_text", "told"]
+__all__ = ["Mapping", "SourceColumn", "parse", "read_arrow", "read_parquet", "read_text", "told"]

@@ -63,7 +63,7 @@ UNSEEN: Final = [
 Accessed = tuple[int, NDArray[np.uint64], NDArray[np.uint8]]  # a space, numbers of its pages, their kinds
 
 
-class Region(NamedTuple):
+class DamonRegion(NamedTuple):
     """Bytes [start, end) of a space, accessed in *samples* of DAMON's samples by *time* (ns)."""
 
     time: int
@@ -95,7 +95,7 @@ def read_text(stream: ByteStream, intake: Intake) -> None:
     lines = Lines(stream)
     spaces: dict[bytes, int] = {}
 
-    def regions() -> Iterator[Region]:
+    def regions() -> Iterator[DamonRegion]:
         for block in lines.blocks():
             for line in lines.split(block):
                 if not line.strip() or line.startswith(b"#"):
@@ -122,7 +122,7 @@ def read_text(stream: ByteStream, intake: Intake) -> None:
 def read_json(stream: ByteStream, intake: Intake) -> None:
     """Read a list of records, snapshot by snapshot."""
 
-    def regions() -> Iterator[Region]:
+    def regions() -> Iterator[DamonRegion]:
         for where, target, snapshot in _snapshots(stream):
             space = spaces.get(target)
             if space is None:
@@ -148,7 +148,7 @@ def read_raw(stream: ByteStream, intake: Intake) -> None:
     lines = Lines(stream)
     spaces: dict[str, int] = {}
 
-    def regions() -> Iterator[Region]:
+    def regions() -> Iterator[DamonRegion]:
         base = time = 0
         target = ""
         for block in lines.blocks():
@@ -188,7 +188,7 @@ def _space(intake: Intake, target: str) -> int:
     return intake.add_space("physical memory")
 
 
-def _checked(name: str, where: str, time: int, space: int, start: int, end: int, samples: int) -> Region:
+def _checked(name: str, where: str, time: int, space: int, start: int, end: int, samples: int) -> DamonRegion:
     """A region, or an error if its numbers cannot be; the fake last snapshot of damo (0-0: -1) has no pages and no samples."""
     if (
         not (0 <= start <= end <= 1 << PROCESS_ADDRESS_BITS)
@@ -203,14 +203,14 @@ def _checked(name: str, where: str, time: int, space: int, start: int, end: int,
             f"an accessed region of {(end - start) >> 30:,} GiB, {start}-{end}, is more than the {_MOST_PAGES >> 30 - PAGE_SHIFT} GiB "
             "that can be told page by page: record with more regions (damo record --monitoring_nr_regions_range)",
         )
-    return Region(time, space, start, end, max(samples, 0))
+    return DamonRegion(time, space, start, end, max(samples, 0))
 
 
-def _gather(regions: Iterator[Region], intake: Intake) -> None:
+def _gather(regions: Iterator[DamonRegion], intake: Intake) -> None:
     """Put the regions into the order of time and append each page of those accessed."""
     intake.update(clock=Clock(meaning="DAMON's clock: the end of each aggregation interval"), unseen=UNSEEN)
     parts: list[NDArray[np.uint64]] = []
-    held: list[Region] = []
+    held: list[DamonRegion] = []
     for region in regions:
         if region[4]:
             held.append(region)
@@ -221,11 +221,11 @@ def _gather(regions: Iterator[Region], intake: Intake) -> None:
     table = np.concatenate(parts)
     table = table[np.argsort(table[:, 0], kind="stable")]
     for row in table.tolist():
-        append_region(intake, Region(*row))
+        append_region(intake, DamonRegion(*row))
 
 
 def append_region(
-    intake: Intake, region: Region, within: Callable[[int, int], Iterable[Accessed]] | None = None
+    intake: Intake, region: DamonRegion, within: Callable[[int, int], Iterable[Accessed]] | None = None
 ) -> None:
     """Append a row for each page of *region*; with *within*, for those that it names of a range of page numbers, as it calls them."""
     time, space, start, end, samples = region

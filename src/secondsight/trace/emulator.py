@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from secondsight.errors import MissingPart, SecondSightError, UsageError
 from secondsight.geometry import PMD_SHIFT
-from secondsight.trace.child import Guard, ends_with_us
+from secondsight.trace.child import Reaper, ends_with_us
 from secondsight.trace.intake import Intake
 from secondsight.trace.kinds import Verb, is_known
 from secondsight.trace.provenance import Clock, Provenance, Walks
@@ -280,7 +280,7 @@ def record_program(
         emulated = [*interpreter, program, *command[1:]] if interpreter else [program, *command[1:]]
         streams = _Streams(intake, report)
         shown = [] if interpreter else ["-0", command[0]]
-        with Guard("socket=", directory), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        with Reaper("socket=", directory), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             listener.bind(str(where))
             listener.listen(128)
             process = subprocess.Popen(

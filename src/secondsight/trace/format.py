@@ -89,7 +89,7 @@ class _Group:
             self._check(name, column)
         return column
 
-    def _straight(self, name: str) -> pages.Column | None:
+    def _straight(self, name: str) -> pages.DecodedColumn | None:
         """The column from its pages as they lie in the file, where their shape allows it and no checksum is asked for."""
         if self.trace.mapped is None:
             return None

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from secondsight.room import unset
+from secondsight.bufferpool import unset
 from secondsight.trace.encodings import sums, unpack
 from secondsight.trace.thrift import Reader
 
@@ -32,7 +32,7 @@ _MOST_WIDTH: Final = 8  # bits of a dictionary index: eight of them are one 64-b
 _LONGEST_HEADER: Final = 4 << 10
 
 
-class Column(NamedTuple):
+class DecodedColumn(NamedTuple):
     """*values*, each of which is one of *distinct* where that is known; *mapped*: they lie in the file."""
 
     values: NDArray[Any]
@@ -66,7 +66,7 @@ def _pages(file: Bytes, start: int, stop: int) -> list[_Page]:
     return found
 
 
-def column(file: Bytes, chunk: Any, dtype: type[np.unsignedinteger[Any]]) -> Column | None:
+def column(file: Bytes, chunk: Any, dtype: type[np.unsignedinteger[Any]]) -> DecodedColumn | None:
     """The values of *chunk* (pyarrow's ColumnChunkMetaData) of the mapped *file* as *dtype*, or None if pyarrow must decode them."""
     if chunk.compression != "UNCOMPRESSED":
         return None
@@ -88,17 +88,17 @@ def column(file: Bytes, chunk: Any, dtype: type[np.unsignedinteger[Any]]) -> Col
         return None
 
 
-def _plain(file: Bytes, pages: list[_Page]) -> Column | None:
+def _plain(file: Bytes, pages: list[_Page]) -> DecodedColumn | None:
     """PLAIN pages of 64-bit values: a view of one page, a copy of several."""
     parts = []
     for page in pages:
         if page.size != 8 * page.values:
             return None
         parts.append(np.frombuffer(file, "<u8", page.values, page.body))
-    return Column(parts[0], mapped=True) if len(parts) == 1 else Column(np.concatenate(parts))
+    return DecodedColumn(parts[0], mapped=True) if len(parts) == 1 else DecodedColumn(np.concatenate(parts))
 
 
-def _delta(file: Bytes, pages: list[_Page]) -> Column | None:
+def _delta(file: Bytes, pages: list[_Page]) -> DecodedColumn | None:
     """DELTA_BINARY_PACKED pages of 64-bit values."""
     out = unset(8 * sum(page.values for page in pages)).view(np.uint64)
     done = 0
@@ -106,10 +106,12 @@ def _delta(file: Bytes, pages: list[_Page]) -> Column | None:
         if not sums(file[page.body : page.body + page.size], out[done : done + page.values]):
             return None
         done += page.values
-    return Column(out)
+    return DecodedColumn(out)
 
 
-def _dictionary(file: Bytes, pages: list[_Page], dtype: type[np.unsignedinteger[Any]]) -> Column | None:
+def _dictionary(
+    file: Bytes, pages: list[_Page], dtype: type[np.unsignedinteger[Any]]
+) -> DecodedColumn | None:
     """A dictionary page of at most 256 values, then pages of indices into it."""
     first, *rest = pages
     stored = np.dtype(
@@ -133,4 +135,4 @@ def _dictionary(file: Bytes, pages: list[_Page], dtype: type[np.unsignedinteger[
         if not unpack(body, width, values, first.values, out[done : done + page.values]):
             return None
         done += page.values
-    return Column(out, values[: first.values])
+    return DecodedColumn(out, values[: first.values])

@@ -3,7 +3,7 @@
 ::
 
     every interval   looker     pages accessed since the last look, by name          procfs, or kernel memory (live/young.py)
-                     channels   regions accessed, and what happened besides          DAMON, khugepaged's tracepoints (live/channels.py)
+                     channels   regions accessed, and what happened besides          DAMON, tracepoints (live/recording_channels.py)
                      clear_refs only with clear: 4 soft-dirty bits, 1 accessed bits
 
 procfs is always there; the others are the caller's to open, since a trace stands alone. A region becomes rows for those
@@ -22,9 +22,9 @@ import numpy as np
 
 from secondsight.errors import TargetGone, UsageError
 from secondsight.geometry import PAGE_SHIFT
-from secondsight.trace.damo import Region, append_region
+from secondsight.trace.damo import DamonRegion, append_region
 from secondsight.trace.intake import Intake
-from secondsight.trace.procfs import ProcfsLooker, Sighting, Target, soft_dirty_works
+from secondsight.trace.procfs import ProcessDirectory, ProcfsLooker, Sighting, soft_dirty_works
 from secondsight.trace.provenance import Clock, Provenance
 from secondsight.trace.writer import Recording
 
@@ -65,7 +65,7 @@ class Channels(Protocol):
     def looker(self, clear: bool, soft_dirty: bool) -> Looker | None:
         """The looker that takes procfs's place, if there is one; as ``ProcfsLooker``."""
 
-    def regions(self) -> Sequence[Region]:
+    def regions(self) -> Sequence[DamonRegion]:
         """Regions of the process that were accessed since the last call, with the number of samples."""
 
     def finish(self) -> list[str]:
@@ -91,7 +91,7 @@ def record_pid(
     """
     if not 0.001 <= interval <= 3600 or (duration is not None and not duration > 0):
         raise UsageError("expected an interval of 0.001 to 3600 s, and a duration above 0")
-    target = Target(pid)
+    target = ProcessDirectory(pid)
     try:
         soft_dirty = clear and soft_dirty_works()
         more: Channels = channels or _Nothing()
@@ -128,7 +128,7 @@ class _Nothing:
     def looker(self, clear: bool, soft_dirty: bool) -> None:
         return None
 
-    def regions(self) -> list[Region]:
+    def regions(self) -> list[DamonRegion]:
         return []
 
     def finish(self) -> list[str]:
@@ -136,7 +136,7 @@ class _Nothing:
 
 
 def _follow(
-    target: Target, looker: Looker, channels: Channels, cleared: Sequence[str], intake: Intake, interval: float,
+    target: ProcessDirectory, looker: Looker, channels: Channels, cleared: Sequence[str], intake: Intake, interval: float,
     duration: float | None, report: Report | None,
 ) -> list[str]:  # fmt: skip
     """Look until the time is over, the process gone or Ctrl-C; returns what to note."""

@@ -45,7 +45,7 @@ class Sighting(NamedTuple):
     kinds: NDArray[np.uint8]
 
 
-class Mapping(NamedTuple):
+class SmapsEntry(NamedTuple):
     """A mapping of smaps: byte range, permissions, and how much is resident and has its accessed bit set, in kB."""
 
     start: int
@@ -55,16 +55,16 @@ class Mapping(NamedTuple):
     referenced: int
 
 
-def parse_smaps(text: str) -> list[Mapping]:
+def parse_smaps(text: str) -> list[SmapsEntry]:
     """The mappings of *text*, an smaps file; user addresses only. Raises :class:`InputError` naming the line."""
-    found: list[Mapping] = []
+    found: list[SmapsEntry] = []
     start = end = rss = referenced = 0
     permissions = ""
     for number, line in enumerate(text.splitlines(), 1):
         head = _HEAD.match(line)
         if head is not None:
             if permissions:
-                found.append(Mapping(start, end, permissions, rss, referenced))
+                found.append(SmapsEntry(start, end, permissions, rss, referenced))
             start, end, permissions = int(head[1], 16), int(head[2], 16), head[3]
             rss = referenced = 0
         elif line.startswith(("Rss:", "Referenced:")):
@@ -78,11 +78,11 @@ def parse_smaps(text: str) -> list[Mapping]:
             else:
                 referenced = int(fields[1])
     if permissions:
-        found.append(Mapping(start, end, permissions, rss, referenced))
+        found.append(SmapsEntry(start, end, permissions, rss, referenced))
     return [m for m in found if m.start < m.end <= _MOST_USER]
 
 
-class Target:
+class ProcessDirectory:
     """The procfs directory of a process, held so that a reused pid cannot be mistaken for it."""
 
     def __init__(self, pid: int) -> None:
@@ -150,7 +150,7 @@ def soft_dirty_works() -> bool:
     area = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     area[0] = 1
     here = ctypes.addressof(ctypes.c_char.from_buffer(area))
-    target = Target(os.getpid())
+    target = ProcessDirectory(os.getpid())
     try:
         return bool((target.words(here >> PAGE_SHIFT, 1) & _SOFT_DIRTY).any())
     finally:
@@ -160,7 +160,7 @@ def soft_dirty_works() -> bool:
 class ProcfsLooker:
     """Looks through procfs; keeps the pages that were present."""
 
-    def __init__(self, target: Target, clear: bool, soft_dirty: bool) -> None:
+    def __init__(self, target: ProcessDirectory, clear: bool, soft_dirty: bool) -> None:
         """*clear*: the recorder clears the bits after each look; *soft_dirty*: those of writes too."""
         self._target, self._clear, self._soft_dirty = target, clear, soft_dirty
         self.left_out: dict[str, int] = {}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from secondsight.errors import InputError, MissingPart, SecondSightError, UsageError
-from secondsight.trace.child import Guard, ends_with_us
+from secondsight.trace.child import Reaper, ends_with_us
 from secondsight.trace.intake import Intake
 from secondsight.trace.lackey import UNSEEN, LackeyParser, compile_parser
 from secondsight.trace.provenance import Clock, Provenance
@@ -139,7 +139,7 @@ def record_run(
         ]
         notes = []
         # valgrind hands the log's name on to every process that it follows.
-        with Guard(_LOG, directory):
+        with Reaper(_LOG, directory):
             process = subprocess.Popen(ends_with_us(arguments), start_new_session=True)
             try:
                 torn = _follow(process, Path(directory), intake, report)

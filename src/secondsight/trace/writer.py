@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from secondsight import output
+from secondsight import atomicfile
 from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.trace.kinds import COLUMNS
 from secondsight.trace.provenance import KEY, Provenance, decode, encode, with_fields
@@ -146,7 +146,7 @@ class TraceWriter(_Sink):
         self, path: str | os.PathLike[str], provenance: Provenance, *, profile: Profile = "fast"
     ) -> None:
         super().__init__(path, provenance, ROW_GROUP)
-        self._temporary = output.part(self.path)
+        self._temporary = atomicfile.temporary_path(self.path)
         self._digests = {name: hashlib.sha256() for name in COLUMNS}
         self._writer: pq.ParquetWriter | None = None
         try:
@@ -183,7 +183,7 @@ class TraceWriter(_Sink):
             self._writer.add_key_value_metadata({KEY.decode(): encode(final).decode()})
             self._writer.close()
             self._writer = None
-            output.put(self._temporary, self.path)
+            atomicfile.commit(self._temporary, self.path)
         self.provenance = final
         return final
 
@@ -193,7 +193,7 @@ class TraceWriter(_Sink):
             with contextlib.suppress(OSError):  # a full disk has no room for the footer either
                 self._writer.close()
             self._writer = None
-        output.drop(self._temporary, self.path)
+        atomicfile.discard(self._temporary, self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -241,7 +241,7 @@ class Recording(_Sink):
 
         :raises UsageError: *path* cannot be written, or an unfinished recording is there.
         """
-        output.ready(path)
+        atomicfile.check_writable(path)
         stream = Path(f"{os.fspath(path)}.recording")
         if stream.exists():
             raise UsageError(

@@ -22,19 +22,19 @@ from secondsight.policy import UNLIMITED, make
 from secondsight.replay import tally
 from secondsight.replay.clock import bound, scale_of
 from secondsight.replay.engine import Engine, Progress
-from secondsight.replay.events import Source
+from secondsight.replay.events import EventSource
 from secondsight.replay.layout import discover
 from secondsight.replay.subject import HOST, Backing, Subject
 from secondsight.replay.tlb import TlbConfig
 from secondsight.report.answer import answer
 from secondsight.report.metrics import METRICS
-from secondsight.report.schema import Blocks, Provenance, Results, Sensitivity, pack
+from secondsight.report.schema import BlockColumns, Results, ResultsOrigin, Sensitivity, pack
 from secondsight.trace import Trace
 from secondsight.whatif import convert
 from secondsight.whatif.combine import Combination, PolicyLike, Range, combinations, grid, parse_budget
 from secondsight.whatif.costs import CostModel
 from secondsight.whatif.hot import Counting, hot_pages
-from secondsight.whatif.predicted import Asked, predicting
+from secondsight.whatif.predicted import PredictionBasis, predicting
 
 
 class Setting(TypedDict, total=False):
@@ -49,12 +49,12 @@ class Setting(TypedDict, total=False):
     fill: bool | None
     tlb: TlbConfig | None
     costs: CostModel | None
-    predict: Asked | None
+    predict: PredictionBasis | None
     command: str
 
 
 def compare(
-    trace: Source | str | os.PathLike[str],
+    trace: EventSource | str | os.PathLike[str],
     policies: Sequence[PolicyLike] = ("khugepaged",),
     rules: Sequence[str | Rules] = ("7.2",),
     *,
@@ -78,7 +78,7 @@ def compare(
     ranges = [vary] if isinstance(vary, Range) else list(vary)
     # Found out before anything is read.
     changed = {r.name: [c for c in grid(chosen, [r]) if c.knobs] for r in ranges}
-    source: Source = Trace.open(trace) if isinstance(trace, (str, os.PathLike)) else trace
+    source: EventSource = Trace.open(trace) if isinstance(trace, (str, os.PathLike)) else trace
     for combos in (chosen, *changed.values()):
         bound(scale_of(time_scale), source.span, ((c.make(), c.config) for c in combos))
     name = Path(trace).name if isinstance(trace, (str, os.PathLike)) else "events in memory"
@@ -95,14 +95,14 @@ def compare(
 
 
 def run(
-    source: Source,
+    source: EventSource,
     chosen: Sequence[Combination],
     *,
     name: str,
     channels: bool = True,
     progress: Progress | None = None,
     **told: Unpack[Setting],
-) -> tuple[Results, convert.Facts]:
+) -> tuple[Results, convert.SharedFigures]:
     """Replay *source* under *chosen*, each with its own host and budget, in one reading; the config of *told* and *name* are for the
     provenance."""
     config, time_scale, tlb = told.get("config", HOST), told.get("time_scale", 1.0), told.get("tlb")
@@ -139,7 +139,7 @@ def run(
     counting.start(engine.found)
     times.start(engine)
     engine.run(progress)
-    facts = convert.Facts(
+    facts = convert.SharedFigures(
         hot=hot_pages(counting.pages),
         misses=None if floor is None else tally.result(engine.runs[floor])[1].blocks.walks,
         columns=convert.columns_for(engine.found.rows, len(chosen)),
@@ -171,7 +171,7 @@ def run(
         metrics=list(METRICS.values()),
         spaces=[space.name for space in engine.found.spaces],
         rows=rows,
-        blocks=Blocks(
+        blocks=BlockColumns(
             pack(index, "i4"),
             pack(engine.found.numbers, "f8"),
             pack(engine.found.total, "f8"),
@@ -184,7 +184,7 @@ def run(
 
 
 def _subjects(
-    source: Source,
+    source: EventSource,
     chosen: Sequence[Combination],
     told: Setting,
 ) -> list[Subject]:
@@ -212,7 +212,7 @@ def _part(progress: Progress | None, turn: int, turns: int) -> Progress | None:
 
 
 def _sensitivity(
-    knob: str, combos: Sequence[Combination], engine: Engine, facts: convert.Facts
+    knob: str, combos: Sequence[Combination], engine: Engine, facts: convert.SharedFigures
 ) -> Sensitivity:
     """For each policy under each rules, its figures at each of the knob's values."""
     out: dict[str, list[tuple[float, Mapping[str, float | None]]]] = {}
@@ -234,7 +234,7 @@ def _provenance(
     command: str,
     chosen: Sequence[Combination],
     said: Sequence[str] = (),
-) -> Provenance:
+) -> ResultsOrigin:
     origin = getattr(engine.source, "provenance", None)
     notes = [*said, *(note for run in engine.runs for note in tally.result(run)[0].notes)]
     told: dict[str, Any] = msgspec.to_builtins(config)
@@ -243,7 +243,7 @@ def _provenance(
     budgets = {c.budget for c in chosen}
     if len(budgets) == 1 and (budget := budgets.pop()) is not None:
         told["budget"] = f"{parse_budget(budget, engine.found.rows)} blocks"
-    return Provenance(
+    return ResultsOrigin(
         tool=f"secondsight {__version__}",
         command=command,
         trace=name,

@@ -16,10 +16,19 @@ import numpy.typing as npt
 from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_ORDER
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.replay import tally
-from secondsight.replay.metrics import Channels, SubjectData, SubjectResult
-from secondsight.replay.run import Run
+from secondsight.replay.metrics import ChannelAnswers, SubjectData, SubjectResult
+from secondsight.replay.run import SubjectReplay
 from secondsight.report.metrics import METRICS
-from secondsight.report.schema import CHANNELS, Attempts, Events, Packed, Row, VerdictRule, finite, pack
+from secondsight.report.schema import (
+    CHANNELS,
+    Attempts,
+    DecisionColumns,
+    Packed,
+    Row,
+    VerdictRule,
+    finite,
+    pack,
+)
 from secondsight.report.verdicts import rule
 from secondsight.whatif import measure
 from secondsight.whatif.combine import Combination
@@ -33,7 +42,7 @@ CELLS, LEAST, MOST = 6_000_000, 24, 240
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SharedFigures:
     """What all rows share: hot bool[blocks * 512]; misses int64[blocks] with every page small, None without a TLB; columns
     of the channels.
     """
@@ -49,7 +58,9 @@ def columns_for(blocks: int, rows: int) -> int:
     return int(np.clip(CELLS // max(1, blocks * rows), LEAST, MOST))
 
 
-def figures(result: SubjectResult, data: SubjectData, run: Run, facts: Facts) -> dict[str, float | None]:
+def figures(
+    result: SubjectResult, data: SubjectData, run: SubjectReplay, facts: SharedFigures
+) -> dict[str, float | None]:
     """Every figure by its key; None where it is not known."""
     total, blocks, costs = result.total, data.blocks, facts.costs
     promoted = blocks.first_huge >= 0
@@ -127,7 +138,9 @@ def _codes(data: SubjectData, daemon: bool, verdicts: Verdicts) -> Ints:
     return out
 
 
-def events(data: SubjectData, row_of: dict[tuple[int, int], int], daemon: bool, verdicts: Verdicts) -> Events:
+def events(
+    data: SubjectData, row_of: dict[tuple[int, int], int], daemon: bool, verdicts: Verdicts
+) -> DecisionColumns:
     """What was decided about each block, by block, then time. *row_of*: (space, number) to block; *daemon*: khugepaged decided."""
     seen = data.visits.columns()
     visited = np.array(
@@ -162,7 +175,7 @@ def events(data: SubjectData, row_of: dict[tuple[int, int], int], daemon: bool, 
     # Visits that end alike at another order are told apart.
     order, found = measure.runs(visited, code * (PMD_ORDER + 2) + tried + 1)
     first, last = order[found.first], order[found.last]
-    return Events(
+    return DecisionColumns(
         block=pack(visited[first], "i4"),
         first=pack(time[first] / 1e9, "f4"),
         last=pack(time[last] / 1e9, "f4"),
@@ -176,7 +189,7 @@ def events(data: SubjectData, row_of: dict[tuple[int, int], int], daemon: bool, 
     )
 
 
-def _said(channels: Channels | None, time: Ints, blocks: Ints) -> dict[str, Ints]:
+def _said(channels: ChannelAnswers | None, time: Ints, blocks: Ints) -> dict[str, Ints]:
     """Pages that each channel called young when *blocks* were visited at *time*; -1 where nothing was kept."""
     if channels is None or not channels.time:
         return {name: np.full(len(time), -1) for name in CHANNELS}
@@ -185,7 +198,7 @@ def _said(channels: Channels | None, time: Ints, blocks: Ints) -> dict[str, Ints
     return {name: np.asarray(getattr(channels, name))[at, blocks].astype(np.int64) for name in CHANNELS}
 
 
-def binned(channels: Channels, end: float, columns: int) -> dict[str, npt.NDArray[np.int16]]:
+def binned(channels: ChannelAnswers, end: float, columns: int) -> dict[str, npt.NDArray[np.int16]]:
     """The channels, int16[blocks, C]: the most young pages in each of C equal parts of *end* ns.
 
     A part without a wake-up repeats the last.
@@ -205,7 +218,7 @@ def binned(channels: Channels, end: float, columns: int) -> dict[str, npt.NDArra
     return out
 
 
-def _refusals(channels: Channels | None, end: float, columns: int) -> Packed | None:
+def _refusals(channels: ChannelAnswers | None, end: float, columns: int) -> Packed | None:
     """Refused attempts, int32[blocks, C]: how many in each of C equal parts of *end* ns; None where none was refused or kept."""
     if channels is None or not any(each.any() for each in channels.refused):
         return None
@@ -216,14 +229,14 @@ def _refusals(channels: Channels | None, end: float, columns: int) -> Packed | N
     return pack(cells, "i4")
 
 
-def _parts(channels: Channels, end: float, columns: int) -> tuple[Ints, int]:
+def _parts(channels: ChannelAnswers, end: float, columns: int) -> tuple[Ints, int]:
     """The part of *end* ns that each wake-up lies in, and how many parts there are."""
     time = np.asarray(channels.time, np.float64)
     count = min(columns, max(1, len(time)))
     return np.minimum((time / max(end, 1.0) * count).astype(np.int64), count - 1), count
 
 
-def split_times(channels: Channels) -> npt.NDArray[np.float64]:
+def split_times(channels: ChannelAnswers) -> npt.NDArray[np.float64]:
     """When each block was last seen small after it had been huge, in seconds; NaN never."""
     huge = np.asarray(channels.huge, np.bool_)
     out = np.full(huge.shape[1] if huge.ndim == 2 else 0, np.nan)
@@ -233,8 +246,8 @@ def split_times(channels: Channels) -> npt.NDArray[np.float64]:
 
 
 def row(
-    run: Run,
-    facts: Facts,
+    run: SubjectReplay,
+    facts: SharedFigures,
     verdicts: Verdicts,
     *,
     combination: Combination,

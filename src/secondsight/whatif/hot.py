@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.native import allocating
-from secondsight.replay.events import Batch, Source
+from secondsight.replay.events import EventBatch, EventSource
 from secondsight.replay.layout import HPAGE, Layout, Lookup, columns
 from secondsight.trace.kinds import FIRST_VERB
 from secondsight.trace.provenance import Space
@@ -43,7 +43,7 @@ def _count(columns, many, look, out):  # type: ignore[no-untyped-def]
 class Counting:
     """A source that counts the accesses of each page once it is told the layout (:meth:`start`)."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: EventSource) -> None:
         """*source* itself is left as it is."""
         self.source = source
         self.provenance = getattr(source, "provenance", None)
@@ -66,7 +66,7 @@ class Counting:
         self._lookup = layout.lookup
         self.pages = np.zeros(layout.rows * HPAGE, np.uint64)
 
-    def batches(self, columns_: Sequence[str] = (), rows: int | None = None) -> Iterator[Batch]:
+    def batches(self, columns_: Sequence[str] = (), rows: int | None = None) -> Iterator[EventBatch]:
         """The source's batches, counted."""
         many = len(self.source.spaces) > 1
         for batch in self.source.batches(columns_, rows):

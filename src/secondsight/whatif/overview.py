@@ -21,7 +21,15 @@ from secondsight.errors import UsageError
 from secondsight.report.answer import answer
 from secondsight.report.charts import SPREAD
 from secondsight.report.metrics import METRICS
-from secondsight.report.schema import Blocks, Provenance, Results, Row, Sensitivity, VerdictRule, pack
+from secondsight.report.schema import (
+    BlockColumns,
+    Results,
+    ResultsOrigin,
+    Row,
+    Sensitivity,
+    VerdictRule,
+    pack,
+)
 from secondsight.whatif import measure
 from secondsight.whatif.dataset import Dataset, Plan
 
@@ -148,14 +156,14 @@ def _over_all(plan: Plan, table: pa.Table, where: str, notes: list[str], command
     for told in table.select(["trace", "accesses", "trace_seconds"]).to_pylist():
         per_trace[told["trace"]] = (told["accesses"], told["trace_seconds"])
     scales = sorted({float(scale) for scale in table.column("time_scale").to_pylist() if scale is not None})
-    empty = Blocks(pack([], "i4"), pack([], "f8"), pack([], "f8"), pack([], "i4"))
+    empty = BlockColumns(pack([], "i4"), pack([], "f8"), pack([], "f8"), pack([], "i4"))
     notes.append(
         "figures are over all traces: counts, bytes and seconds summed; of shares and indices the mean, every trace weighing the same"
     )
     return Results(
         title=f"SecondSight: {traces} traces",
         answer=f"Over {traces} traces: {answer(rows, [])}",
-        provenance=Provenance(
+        provenance=ResultsOrigin(
             tool=f"secondsight {__version__}", command=command, trace=f"{Path(where).name}: {', '.join(plan.spec.traces)}",
             accesses=sum(t[0] for t in per_trace.values()), rows=len(table), seconds=sum(t[1] for t in per_trace.values()),
             time_scale=scales[0] if len(scales) == 1 else 1.0,

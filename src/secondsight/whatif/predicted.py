@@ -17,12 +17,12 @@ import numpy.typing as npt
 from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig
 from secondsight.predict.calibration import Calibration, find
-from secondsight.predict.runtime import Layout, RunTime, too_few
+from secondsight.predict.runtime import ReplayedRow, RunTime, too_few
 from secondsight.predict.walks import Walking, recorded, touched_mib
 from secondsight.replay import tally
 from secondsight.replay.engine import Engine
-from secondsight.replay.events import Source
-from secondsight.replay.run import Run
+from secondsight.replay.events import EventSource
+from secondsight.replay.run import SubjectReplay
 from secondsight.replay.subject import Backing
 from secondsight.report.schema import Row
 from secondsight.whatif.combine import Combination, combinations
@@ -32,7 +32,7 @@ BY_SETTING = {"always": "khugepaged", "madvise": "never", "never": "never", "": 
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PredictionBasis:
     """What a prediction rests on. cpu_seconds: that the program takes today, None: as the trace says; today: the policy that decides today,
     None: by the THP setting when it was measured; calibration: a file, None: this machine's.
     """
@@ -56,7 +56,7 @@ class Asked:
 class Predicting:
     """One comparison's predictions. reason: why there are none."""
 
-    source: Source
+    source: EventSource
     reason: str = ""
     seconds: float = 0.0
     calibration: Calibration | None = None
@@ -68,7 +68,7 @@ class Predicting:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def reads(self) -> Source:
+    def reads(self) -> EventSource:
         """What the replay is to read."""
         return self.walking or self.source
 
@@ -120,7 +120,11 @@ class Predicting:
 
 
 def predicting(
-    asked: Asked | None, source: Source, chosen: Sequence[Combination], config: HostConfig, backing: Backing
+    asked: PredictionBasis | None,
+    source: EventSource,
+    chosen: Sequence[Combination],
+    config: HostConfig,
+    backing: Backing,
 ) -> Predicting:
     """What can be predicted of *source*.
 
@@ -177,12 +181,12 @@ def predicting(
     return out
 
 
-def _layout(run: Run) -> Layout:
+def _layout(run: SubjectReplay) -> ReplayedRow:
     total = tally.result(run)[0].total
     share = np.divide(
         run.accesses_huge, run.accesses, out=np.zeros(len(run.accesses)), where=run.accesses > 0
     )
-    return Layout(share, total.faults - total.fault_huge, total.fault_huge)
+    return ReplayedRow(share, total.faults - total.fault_huge, total.fault_huge)
 
 
 def _forks(engine: Engine) -> bool:

@@ -56,7 +56,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     together: int = 4
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedRow(msgspec.Struct, frozen=True, kw_only=True):
     """One row to be. *make*: the policy with what was varied; *policy*: its text without."""
 
     id: str
@@ -81,7 +81,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     trace: str
     path: str
     weight: float
-    entries: list[Entry]
+    entries: list[PlannedRow]
     config: HostConfig
     time_scale: float
     backing: Backing
@@ -197,17 +197,19 @@ def _id(*parts: Any) -> str:
     return hashlib.sha256(raw).hexdigest()[:20]
 
 
-def cell_id(trace: str, entries: Sequence[Entry]) -> str:
+def cell_id(trace: str, entries: Sequence[PlannedRow]) -> str:
     """The name of the cell that holds *entries*."""
     stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(trace).stem[:40])
     return f"{stem}-{_id([e.id for e in entries])}"
 
 
-def _entry(one: Combination, trace: str, trace_hash: str, settings: dict[str, Any], scale: float) -> Entry:
+def _entry(
+    one: Combination, trace: str, trace_hash: str, settings: dict[str, Any], scale: float
+) -> PlannedRow:
     text = describe(one.make())
     # Rules by value: what a profile's name stands for may change.
     name = _id(__version__, trace, trace_hash, text, repr(one.rules), one.config, one.budget, scale, settings)
-    return Entry(id=name, make=text, policy=one.policy, rules=one.rules.name, config=one.config, budget=one.budget,
+    return PlannedRow(id=name, make=text, policy=one.policy, rules=one.rules.name, config=one.config, budget=one.budget,
                  knobs=dict(one.knobs))  # fmt: skip
 
 
@@ -252,6 +254,6 @@ def plan(spec: Spec, base: Path) -> tuple[list[Cell], dict[str, str]]:
     return cells, damaged
 
 
-def _chunks(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
+def _chunks(entries: Sequence[PlannedRow], size: int) -> Iterator[list[PlannedRow]]:
     for start in range(0, len(entries), size):
         yield list(entries[start : start + size])

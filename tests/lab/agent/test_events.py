@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondsight.lab.agent.events import Area, TraceError, attribute, parse
+from secondsight.lab.agent.events import TracedSpace, TraceError, attribute, parse
 from secondsight.scenario.results import BlockPass, IsolateEvent, SwapinEvent
 
 BASE, MM = 0x2000_0000_0000, 0xFFFF_8880_0412_3400
@@ -36,11 +36,11 @@ V72 = """
 """
 
 
-def areas() -> dict[int, Area]:
+def areas() -> dict[int, TracedSpace]:
     frames = np.zeros(1024, np.uint64)
     frames[0:509] = np.arange(0x1200, 0x1200 + 509)
     frames[512:1022] = np.arange(0x1400, 0x1400 + 510)
-    return {MM: Area("vm", BASE, 2, frames)}
+    return {MM: TracedSpace("vm", BASE, 2, frames)}
 
 
 def test_a_pass_on_6_1() -> None:

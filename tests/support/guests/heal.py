@@ -13,11 +13,11 @@ import numpy as np
 
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
-from secondsight.lab.agent.batch import Batch, Host
+from secondsight.lab.agent.batch import Boot, ScenarioRunner
 from secondsight.live import candidates, capture
 from secondsight.live import collapse as live
 from secondsight.live.guard import Guard, Guarding
-from secondsight.live.kmem import Kernel
+from secondsight.live.kmem import KernelMemory
 from secondsight.live.notifiers import registered
 from secondsight.live.process import Process
 from secondsight.live.procfs import Pagemap
@@ -71,10 +71,12 @@ def main():
     port = wire.Port()
     knobs.quiet()
     libc.mmap_fixed(libc.SCRATCH, libc.PAGE)
-    host = Host()
-    kernel = Kernel.live()
+    host = Boot()
+    kernel = KernelMemory.live()
     names = ("khugepaged", "collapse")
-    batch = Batch(host, v.Scenario(tuple(v.Space(name, BLOCKS, v.Vm()) for name in names), ()), {}, False)
+    batch = ScenarioRunner(
+        host, v.Scenario(tuple(v.SpaceSpec(name, BLOCKS, v.Vm()) for name in names), ()), {}, False
+    )
     batch.run(lambda step: None)
     answer = {}
 
@@ -109,7 +111,7 @@ def main():
                 taken = capture.take(process, kernel, within=AREA)
                 wanted = candidates.Wanted(advised=True, within=AREA)
                 selection = candidates.select(taken, Khugepaged(), wanted)
-                pace = live.Pace(until=0.95, budget=512 << 20, within=AREA)
+                pace = live.Throttle(until=0.95, budget=512 << 20, within=AREA)
                 with Pagemap(process) as memory:
                     guard = Guard(process, Guarding(compact=True))
                     work = live.Collapser(process, memory, guard, pace, lambda seconds: False)

@@ -17,7 +17,7 @@ from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.passes import one_pass, start_keeper
 from secondsight.live import capture
-from secondsight.live.kmem import Kernel
+from secondsight.live.kmem import KernelMemory
 from secondsight.live.probe import probe
 from secondsight.live.process import Process
 
@@ -80,7 +80,7 @@ def main():
     libc.mmap_fixed(libc.SCRATCH, libc.PAGE)
     start_keeper()
     knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
-    kernel, facts = Kernel.live(), probe()
+    kernel, facts = KernelMemory.live(), probe()
     for event in EVENTS:
         with contextlib.suppress(OSError):
             knobs.put(TRACE / f"events/huge_memory/{event}/enable", 1)

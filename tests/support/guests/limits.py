@@ -17,9 +17,9 @@ from secondsight.lab import wire
 from secondsight.lab.agent import knobs
 from secondsight.live import capture, heat
 from secondsight.live.candidates import Beside, Wanted, select
-from secondsight.live.collapse import Collapser, Pace
+from secondsight.live.collapse import Collapser, Throttle
 from secondsight.live.guard import Guard, Guarding
-from secondsight.live.kmem import Kernel
+from secondsight.live.kmem import KernelMemory
 from secondsight.live.process import Process
 from secondsight.live.procfs import Pagemap
 from secondsight.policy.kernel import MadvCollapse
@@ -53,7 +53,7 @@ def collapse(child, start, end, beside=None, **pace):
         guard = Guard(process, Guarding(compact=True))
         taken = capture.take(process, None, "not asked for", (start, end))
         selection = select(taken, MadvCollapse(), Wanted(override=True), beside or Beside())
-        pace = Pace(within=(start, end), **pace)
+        pace = Throttle(within=(start, end), **pace)
         return selection, Collapser(process, memory, guard, pace, lambda seconds: False).run(selection)
 
 
@@ -90,7 +90,7 @@ def hot():
     child, start, end = program("hotcold")
     with Process.open(child.pid) as process:
         seen = heat.watch(
-            process, Kernel.live(), 12.0, lambda seconds: time.sleep(seconds) or False, (start, end)
+            process, KernelMemory.live(), 12.0, lambda seconds: time.sleep(seconds) or False, (start, end)
         )
     selection, done = collapse(child, start, end, Beside(heat=seen), until=0.12)
     told = {

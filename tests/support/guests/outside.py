@@ -11,9 +11,9 @@ import msgspec
 
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
-from secondsight.lab.agent.batch import Batch, Host
+from secondsight.lab.agent.batch import Boot, ScenarioRunner
 from secondsight.live import capture
-from secondsight.live.kmem import Kernel
+from secondsight.live.kmem import KernelMemory
 from secondsight.live.probe import probe
 from secondsight.live.process import Process
 from secondsight.scenario.verbs import Scenario
@@ -27,11 +27,11 @@ def main():
     # This driver tells QEMU where the kernel's VMCOREINFO lies.
     subprocess.run(["insmod", "/mod/qemu-fw-cfg.ko"], check=True)
     libc.mmap_fixed(libc.SCRATCH, libc.PAGE)
-    host = Host()
-    kernel, facts = Kernel.live(), probe()
+    host = Boot()
+    kernel, facts = KernelMemory.live(), probe()
     port.send({"ready": facts.release})
     scenario = msgspec.convert(port.receive()["scenario"], Scenario)
-    batch = Batch(host, scenario, {}, False)
+    batch = ScenarioRunner(host, scenario, {}, False)
     batch.run(lambda step: None)
     taken = {}
     facts = msgspec.structs.replace(facts, mglru=scenario.host.mglru)

@@ -18,9 +18,9 @@ import numpy as np
 
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
-from secondsight.lab.agent.batch import Batch, Host
-from secondsight.live.channels import LiveChannels
+from secondsight.lab.agent.batch import Boot, ScenarioRunner
 from secondsight.live.damon import KDAMONDS
+from secondsight.live.recording_channels import LiveChannels
 from secondsight.scenario import verbs as v
 from secondsight.trace import intake
 from secondsight.trace.pid import record_pid
@@ -95,8 +95,8 @@ def main():
     port = wire.Port()
     knobs.quiet()
     libc.mmap_fixed(libc.SCRATCH, libc.PAGE)
-    spaces = (v.Space("process", 2, None), v.Space("vm", 2, v.Vm()))
-    batch = Batch(Host(), v.Scenario(spaces, ()), {}, False)
+    spaces = (v.SpaceSpec("process", 2, None), v.SpaceSpec("vm", 2, v.Vm()))
+    batch = ScenarioRunner(Boot(), v.Scenario(spaces, ()), {}, False)
     batch.run(lambda step: None)
     pid = {name: space.pid for name, space in batch.spaces.items()}
     answer = {}

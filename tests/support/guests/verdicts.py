@@ -16,10 +16,10 @@ import numpy as np
 
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
-from secondsight.lab.agent.batch import Batch, Host
+from secondsight.lab.agent.batch import Boot, ScenarioRunner
 from secondsight.live import capture
 from secondsight.live.kernel_reader import KernelReader
-from secondsight.live.kmem import Kernel
+from secondsight.live.kmem import KernelMemory
 from secondsight.live.probe import probe
 from secondsight.live.process import Process
 from secondsight.scenario.verbs import Scenario
@@ -42,7 +42,7 @@ def moved(first, second):
     return names
 
 
-class Captured(Batch):
+class Captured(ScenarioRunner):
     """A batch that captures every space before each pass."""
 
     def __init__(self, host, scenario, kernel, facts):
@@ -72,8 +72,8 @@ def main():
     port = wire.Port()
     knobs.quiet()
     libc.mmap_fixed(libc.SCRATCH, libc.PAGE)
-    host = Host()
-    kernel, facts = Kernel.live(), probe()
+    host = Boot()
+    kernel, facts = KernelMemory.live(), probe()
     gc.disable()
     gc.freeze()
     port.send({"ready": facts.release, "missing": facts.missing})

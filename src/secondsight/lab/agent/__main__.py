@@ -21,7 +21,7 @@ import msgspec
 
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
-from secondsight.lab.agent.batch import Batch, Host
+from secondsight.lab.agent.batch import Boot, ScenarioRunner
 from secondsight.lab.agent.needs import missing
 from secondsight.scenario.verbs import Scenario
 
@@ -34,7 +34,7 @@ def main() -> None:
         return
     knobs.quiet()
     libc.mmap_fixed(libc.SCRATCH, libc.PAGE)
-    host = Host()
+    host = Boot()
     gc.disable()
     gc.freeze()
     port.send({"hello": host.provenance()})
@@ -48,7 +48,7 @@ def main() -> None:
         port.send(_answer(host, port, request))
 
 
-def _answer(host: Host, port: wire.Port, request: dict[str, Any]) -> dict[str, Any]:
+def _answer(host: Boot, port: wire.Port, request: dict[str, Any]) -> dict[str, Any]:
     number = request["batch"]
     at = [0]
 
@@ -59,7 +59,9 @@ def _answer(host: Host, port: wire.Port, request: dict[str, Any]) -> dict[str, A
     batch = None
     try:
         scenario = msgspec.convert(request["scenario"], Scenario)
-        batch = Batch(host, scenario, {int(k): v for k, v in request["observe"].items()}, request["states"])
+        batch = ScenarioRunner(
+            host, scenario, {int(k): v for k, v in request["observe"].items()}, request["states"]
+        )
         batch.run(say)
         answer = {"done": number, **batch.answer()}
     except Exception as error:  # whatever it is, only this batch is lost

@@ -17,19 +17,19 @@ import numpy as np
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab.agent import knobs, libc, worker
 from secondsight.lab.agent.ageing import age
-from secondsight.lab.agent.events import Area, TraceError, attribute
+from secondsight.lab.agent.events import TracedSpace, TraceError, attribute
 from secondsight.lab.agent.passes import Tracer, one_pass, rest, start_keeper
 from secondsight.lab.agent.state import Eyes, ksm_pages
 from secondsight.scenario import pages as pagetext
 from secondsight.scenario import verbs as v
 from secondsight.scenario.results import BlockPass, PageState, StepAnswer
 
-__all__ = ["Batch", "Host"]
+__all__ = ["Boot", "ScenarioRunner"]
 
 _KSM_SCANS = 7
 
 
-class Host:
+class Boot:
     """What lives as long as the boot: the listener, the trace, the keeper, the device for direct I/O."""
 
     def __init__(self) -> None:
@@ -103,10 +103,10 @@ class _Space:
         self.link.sock.close()
 
 
-class Batch:
+class ScenarioRunner:
     """Runs a scenario. *observe*: for each ``observe`` step, the spaces it is about; *states*: also around each pass."""
 
-    def __init__(self, host: Host, scenario: v.Scenario, observe: dict[int, list[str]], states: bool) -> None:
+    def __init__(self, host: Boot, scenario: v.Scenario, observe: dict[int, list[str]], states: bool) -> None:
         self.host, self.scenario, self.observe, self.states = host, scenario, observe, states
         self.spaces: dict[str, _Space] = {}
         self.gone: list[_Space] = []
@@ -150,7 +150,7 @@ class Batch:
             if not pid:
                 break
 
-    def _start(self, space: v.Space) -> None:
+    def _start(self, space: v.SpaceSpec) -> None:
         if space.gru:
             raise libc.SysError(22, f"space {space.name} has a GRU: no kernel here can show it")
         self.uid += 1
@@ -262,7 +262,7 @@ class Batch:
             frames = np.where(
                 (entries & worker.PM_PRESENT) != 0, entries & np.uint64((1 << 55) - 1), np.uint64(0)
             )
-            areas[s.mm] = Area(s.name, libc.AREA, s.blocks, frames)
+            areas[s.mm] = TracedSpace(s.name, libc.AREA, s.blocks, frames)
         libc.drain()
         self.host.tracer.start()
         one_pass()

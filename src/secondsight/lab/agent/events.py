@@ -24,7 +24,7 @@ import numpy.typing as npt
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, PMD_SHIFT, PMD_SIZE
 from secondsight.scenario.results import AttemptEvent, BlockPass, IsolateEvent, SwapinEvent
 
-__all__ = ["Area", "Event", "TraceError", "attribute", "parse"]
+__all__ = ["TraceError", "TraceLine", "TracedSpace", "attribute", "parse"]
 
 _LINE = re.compile(r"^\s*(.+)-(\d+)\s+\[\d+\]\s+\S+\s+[\d.]+: (\w+): (.*)$")
 _FIELD = re.compile(r"(\w+)=([^,\s]+)")
@@ -42,7 +42,7 @@ class TraceError(Exception):
     """The trace does not fit what is known of the spaces: events were lost, or read wrongly."""
 
 
-class Event(NamedTuple):
+class TraceLine(NamedTuple):
     """One line of the trace: which task, its pid, which event, its fields as printed."""
 
     task: str
@@ -56,7 +56,7 @@ class Event(NamedTuple):
         return int(text, 16) if re.fullmatch(r"(0x)?[0-9a-f]{8,}|0x[0-9a-f]+", text) else int(text)
 
 
-class Area(NamedTuple):
+class TracedSpace(NamedTuple):
     """A space as the trace can name it, and the frames of its pages just before the pass (uint64[blocks * 512], 0 where none)."""
 
     space: str
@@ -65,9 +65,9 @@ class Area(NamedTuple):
     frames: npt.NDArray[np.uint64]
 
 
-def parse(text: str) -> list[Event]:
+def parse(text: str) -> list[TraceLine]:
     """The events in the text of a tracefs ``trace`` file, in order. Raises TraceError for a line that is neither event nor comment."""
-    out: list[Event] = []
+    out: list[TraceLine] = []
     for line in text.splitlines():
         if line.startswith("#") or not line.strip():
             continue
@@ -76,11 +76,11 @@ def parse(text: str) -> list[Event]:
         found = _LINE.match(line)
         if not found:
             raise TraceError(f"not an event: {line!r}")
-        out.append(Event(found[1].strip(), int(found[2]), found[3], dict(_FIELD.findall(found[4]))))
+        out.append(TraceLine(found[1].strip(), int(found[2]), found[3], dict(_FIELD.findall(found[4]))))
     return out
 
 
-def attribute(events: Iterable[Event], areas: Mapping[int, Area], number: int) -> list[BlockPass]:
+def attribute(events: Iterable[TraceLine], areas: Mapping[int, TracedSpace], number: int) -> list[BlockPass]:
     """The visits of khugepaged to *areas* (by mm pointer) in pass *number*, in the order made.
 
     Visits to other processes are left out. Raises TraceError when the events do not fit together.
@@ -91,7 +91,7 @@ def attribute(events: Iterable[Event], areas: Mapping[int, Area], number: int) -
         int, int
     ] = {}  # before no_hash_pointers (5.12, 5ead723a20e0) the tracepoints say 32 bits that stand for an mm
     current: tuple[int, int] | None = None
-    inner: list[dict[str, Event]] = []
+    inner: list[dict[str, TraceLine]] = []
     for event in events:
         if not event.task.startswith("khugepaged"):
             continue
@@ -131,7 +131,7 @@ def attribute(events: Iterable[Event], areas: Mapping[int, Area], number: int) -
 
 
 def _visit(
-    area: Area, block: int, number: int, event: Event, inner: Sequence[Mapping[str, Event]]
+    area: TracedSpace, block: int, number: int, event: TraceLine, inner: Sequence[Mapping[str, TraceLine]]
 ) -> BlockPass:
     pfn = event.number("scan_pfn")
     owners = set((np.flatnonzero(area.frames == np.uint64(pfn)) // HPAGE_PMD_NR).tolist())
@@ -158,7 +158,7 @@ def _visit(
     )
 
 
-def _attempt(area: Area, block: int, events: Mapping[str, Event]) -> AttemptEvent:
+def _attempt(area: TracedSpace, block: int, events: Mapping[str, TraceLine]) -> AttemptEvent:
     isolate, swapin, collapse = events.get(ISOLATE), events.get(SWAPIN), events.get(COLLAPSE)
     if collapse is None:
         raise TraceError(f"space {area.space}: a collapse of block {block} was begun and has no end")

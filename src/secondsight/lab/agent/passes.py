@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from secondsight.lab.agent import knobs, libc
-from secondsight.lab.agent.events import COLLAPSE, ISOLATE, PMD, SCAN, SWAPIN, Event, TraceError, parse
+from secondsight.lab.agent.events import COLLAPSE, ISOLATE, PMD, SCAN, SWAPIN, TraceError, TraceLine, parse
 
 __all__ = ["Tracer", "one_pass", "rest", "start_keeper"]
 
@@ -48,7 +48,7 @@ class Tracer:
         knobs.put(INSTANCE / "trace", "")
         knobs.put(INSTANCE / "tracing_on", 1)
 
-    def stop(self) -> list[Event]:
+    def stop(self) -> list[TraceLine]:
         """What was recorded. Raises TraceError when the buffer overran."""
         knobs.put(INSTANCE / "tracing_on", 0)
         for cpu in INSTANCE.glob("per_cpu/cpu*/stats"):

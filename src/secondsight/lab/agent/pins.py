@@ -33,12 +33,12 @@ _SPLICE_F_NONBLOCK = 2
 _REGISTER_BUFFERS, _UNREGISTER_BUFFERS = 0, 1
 
 
-class _Iovec(ctypes.Structure):
+class _PinnedRange(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
 
 
-def _iovecs(pages: list[int], length: int) -> ctypes.Array[_Iovec]:
-    return (_Iovec * len(pages))(*(_Iovec(libc.AREA + p * libc.PAGE, length) for p in pages))
+def _iovecs(pages: list[int], length: int) -> ctypes.Array[_PinnedRange]:
+    return (_PinnedRange * len(pages))(*(_PinnedRange(libc.AREA + p * libc.PAGE, length) for p in pages))
 
 
 def _each(pages: list[int], length: int, call: Callable[[list[int], int], int]) -> str | None:
@@ -62,7 +62,7 @@ def _each(pages: list[int], length: int, call: Callable[[list[int], int], int]) 
 
 
 def _vectored(
-    routines: Routines, number: int, fd: int, vectors: ctypes.Array[_Iovec], *arguments: int
+    routines: Routines, number: int, fd: int, vectors: ctypes.Array[_PinnedRange], *arguments: int
 ) -> int:
     """readv and its like, on empty LRU batches; the bytes done, or a negative errno."""
     return routines.syscall(number, fd, ctypes.addressof(vectors), len(vectors), *arguments)
@@ -133,8 +133,8 @@ class Pins:
                 "io_uring_setup",
             )
             pieces = libc.runs(pages)
-            vectors = (_Iovec * len(pieces))(
-                *(_Iovec(libc.AREA + p * libc.PAGE, n * libc.PAGE) for p, n in pieces)
+            vectors = (_PinnedRange * len(pieces))(
+                *(_PinnedRange(libc.AREA + p * libc.PAGE, n * libc.PAGE) for p, n in pieces)
             )
             wrong = self._routines.failed(
                 libc.SYS_IO_URING_REGISTER, fd, _REGISTER_BUFFERS, ctypes.addressof(vectors), len(pieces)

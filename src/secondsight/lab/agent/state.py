@@ -73,11 +73,11 @@ class Eyes:
     """Kernel memory, attached."""
 
     def __init__(self) -> None:
-        from secondsight.live.frames import Frames
-        from secondsight.live.kmem import Kernel
+        from secondsight.live.frames import FrameReader
+        from secondsight.live.kmem import KernelMemory
 
-        self._kernel = Kernel.live()
-        self._frames = Frames(self._kernel)
+        self._kernel = KernelMemory.live()
+        self._frames = FrameReader(self._kernel)
 
     def look(self, pid: int, blocks: int) -> View:
         """The space of process *pid*. Raises TraceError where kernel memory would not hold still."""

@@ -27,7 +27,7 @@ from secondsight.geometry import HPAGE_PMD_NR, PTRS_PER_PTE
 from secondsight.lab.agent import code, libc
 from secondsight.lab.agent.routines import Routines
 
-__all__ = ["Vm"]
+__all__ = ["AreaVm"]
 
 _KVM_CREATE_VM, _KVM_VCPU_MMAP_SIZE, _KVM_CREATE_VCPU, _KVM_RUN = 0xAE01, 0xAE04, 0xAE41, 0xAE80
 _KVM_SET_TSS_ADDR, _KVM_SET_MEMORY, _KVM_SET_IDENTITY_MAP = 0xAE47, 0x4020AE46, 0x4008AE48
@@ -85,7 +85,7 @@ class _Vcpu:
         return denied
 
 
-class Vm:
+class AreaVm:
     """One VM over the area of *blocks* blocks at :data:`libc.AREA`."""
 
     def __init__(self, routines: Routines, blocks: int) -> None:

@@ -25,7 +25,7 @@ from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab.agent import code, libc
 from secondsight.lab.agent.pins import Pins, copied, zero_copy
 from secondsight.lab.agent.routines import Routines
-from secondsight.lab.agent.vm import Vm
+from secondsight.lab.agent.vm import AreaVm
 from secondsight.scenario import pages as pagetext
 from secondsight.scenario import verbs as v
 
@@ -87,15 +87,15 @@ def swap_slots(entries: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
     ]
 
 
-class _Worker:
-    def __init__(self, space: v.Space, uid: int, device: int, link: Link) -> None:
+class _ScenarioProcess:
+    def __init__(self, space: v.SpaceSpec, uid: int, device: int, link: Link) -> None:
         self.blocks, self.device, self.link = space.blocks, device, link
         self.uffd = -1
         self.routines = Routines()
         self.pins = Pins(self.routines)
         self.set_uid(uid)
         libc.mmap_fixed(libc.AREA, space.blocks * libc.BLOCK_BYTES)
-        self.vm = Vm(self.routines, space.blocks) if space.vm else None
+        self.vm = AreaVm(self.routines, space.blocks) if space.vm else None
         for slot in space.vm.slots if space.vm else ():
             self.the_vm().add(slot.id, slot.gfn_block, slot.block, slot.blocks)
 
@@ -137,7 +137,7 @@ class _Worker:
                 errors.append(error.errno or 0)
         return errno_names.get(errors[0], "?") if errors else None
 
-    def the_vm(self) -> Vm:
+    def the_vm(self) -> AreaVm:
         if self.vm is None:
             raise libc.SysError(22, "this space has no VM")
         return self.vm
@@ -231,7 +231,7 @@ def announce(name: str) -> Link:
     return link
 
 
-def main(space: v.Space, uid: int, device: int) -> None:
+def main(space: v.SpaceSpec, uid: int, device: int) -> None:
     """A space's process, from its start to its end; does not return."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     libc.disable_thp(False)
@@ -248,10 +248,10 @@ def main(space: v.Space, uid: int, device: int) -> None:
         os._exit(0)
 
 
-def _serve(space: v.Space, uid: int, device: int) -> None:
+def _serve(space: v.SpaceSpec, uid: int, device: int) -> None:
     link = announce(space.name)
     try:
-        worker = _Worker(space, uid, device, link)
+        worker = _ScenarioProcess(space, uid, device, link)
     except OSError as error:
         link.send({"error": f"setting up space {space.name}: {error}"})
         return

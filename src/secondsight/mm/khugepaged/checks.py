@@ -93,7 +93,7 @@ def checks_of(rules: Rules) -> Checks:
     )
 
 
-class Columns(NamedTuple):
+class ViewColumns(NamedTuple):
     """A view's columns (``BlockView``'s, by name), as compiled code takes them; *secondary* is the channel merged over all notifiers."""
 
     pmd: npt.NDArray[np.uint64]

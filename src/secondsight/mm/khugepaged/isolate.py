@@ -204,7 +204,7 @@ def collapse_huge_page_isolate(rules, cc, c, at, assume, held, found):  # type: 
     found.asked[b] = asked
 
 
-class _Asked(NamedTuple):
+class _PartRequest(NamedTuple):
     """What is asked for: the candidate's first page and order, the blocks it is asked of (bool[N]), and a table to work in."""
 
     offset: int
@@ -256,7 +256,7 @@ def isolate(
     cc = collapse_control(limits, khugepaged=khugepaged)
     if chosen is None:
         chosen = np.ones(len(view), np.bool_)
-    asked = _Asked(offset, order, chosen, np.full((_HELD, 2), -1, np.int64))
+    asked = _PartRequest(offset, order, chosen, np.full((_HELD, 2), -1, np.int64))
     columns, checks = columns_of(view, assume), checks_of(rules)
     if len(view) >= MANY_BLOCKS and order == PMD_ORDER:
         _isolate_blocks_of(checks, cc.is_khugepaged, assume)(cc, columns, asked, found)

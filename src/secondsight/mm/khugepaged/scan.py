@@ -27,7 +27,7 @@ from secondsight.mm.khugepaged.checks import (
     WRITABLE_EVERY,
     WRITABLE_ONE,
     Checks,
-    Columns,
+    ViewColumns,
     checks_of,
     expected_ref_count,
     is_lazyfree,
@@ -262,9 +262,9 @@ def _scan_blocks_of(rules: Checks, is_khugepaged: int, assume: bool) -> Callable
     return scan_blocks
 
 
-def columns_of(view: BlockView, assume: bool) -> Columns:
+def columns_of(view: BlockView, assume: bool) -> ViewColumns:
     """*view* as compiled code takes it; what no channel could show counts as *assume*."""
-    return Columns(
+    return ViewColumns(
         view.pmd, view.pte, view.flags, view.mapcount, view.folio_mapcount, view.refcount, view.shared, view.folio, view.order,
         view.orders,
         view.uffd, view.droppable, view.pte_known, view.page_known, view.merged(assume),

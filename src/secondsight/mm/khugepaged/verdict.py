@@ -41,7 +41,7 @@ def verdict(
 
     Both ways are asked only about blocks that have something unknown: the others' two answers are one.
     """
-    how = _Asked(limits, rules, mglru, khugepaged)
+    how = _Conditions(limits, rules, mglru, khugepaged)
     first = how.scan(view, assume=False)
     unknown = np.flatnonzero(view.uncertain())
     if not len(unknown):
@@ -60,7 +60,7 @@ def verdict(
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Conditions:
     """One set of rules and limits to ask under."""
 
     limits: Knobs

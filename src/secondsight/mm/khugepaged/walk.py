@@ -25,7 +25,7 @@ from secondsight.mm.khugepaged.scan import present_pages, scan
 from secondsight.mm.observe import of_model
 from secondsight.mm.protocols import HostLike, MmLike
 from secondsight.mm.view import BlockView
-from secondsight.mm.vma import Vm, Vma, collapse_possible_orders, has_block
+from secondsight.mm.vma import VmArea, VmFlags, collapse_possible_orders, has_block
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ _UNSCANNED = [
 ]
 
 
-class Khugepaged:
+class Daemon:
     """The daemon of one host. ``on_visit`` (if set) is called with every :class:`Visit`."""
 
     def __init__(self, host: HostLike) -> None:
@@ -83,16 +83,16 @@ class Khugepaged:
 
     # -- registration ------------------------------------------------------------------------------------------
 
-    def enter_vma(self, mm: MmLike, vma: Vma) -> None:
+    def enter_vma(self, mm: MmLike, vma: VmArea) -> None:
         """khugepaged_enter_vma: register *mm* if some order is possible in *vma*, which has an anonymous page."""
         if mm not in self.slots and self._possible(vma):
             self.slots.append(mm)
 
-    def _possible(self, vma: Vma) -> int:
+    def _possible(self, vma: VmArea) -> int:
         """collapse_possible_orders of *vma*."""
         return collapse_possible_orders(vma, self.host.config, mthp_collapse=self.host.rules.mthp_collapse)
 
-    def enter_by_fault(self, mm: MmLike, vma: Vma) -> None:
+    def enter_by_fault(self, mm: MmLike, vma: VmArea) -> None:
         """do_huge_pmd_anonymous_page registers too: called after accesses that gave *vma* its first anonymous page.
 
         It registers before it allocates, so where faults find no free huge page (``Mm.fault_huge``) the mm is registered all the same.
@@ -245,7 +245,7 @@ class Khugepaged:
 
     # -- MADV_COLLAPSE -----------------------------------------------------------------------------------------
 
-    def madvise_collapse(self, mm: MmLike, vma: Vma, start: int, end: int) -> str | None:
+    def madvise_collapse(self, mm: MmLike, vma: VmArea, start: int, end: int) -> str | None:
         """MADV_COLLAPSE of pages *start* to *end*, all of *vma*: None when every whole block in it is huge, else the errno's name.
 
         Ignores sysfs, every max_ptes limit and the referenced test; VM_NOHUGEPAGE still refuses.
@@ -253,7 +253,7 @@ class Khugepaged:
         if self.host.rules.madv_collapse == "none":
             return "EINVAL"
         if (
-            vma.flags & (Vm.NOHUGEPAGE | Vm.SPECIAL | Vm.TEMPORARY_STACK)
+            vma.flags & (VmFlags.NOHUGEPAGE | VmFlags.SPECIAL | VmFlags.TEMPORARY_STACK)
             or not vma.anon_vma
             or not has_block(vma)
         ):

@@ -19,8 +19,8 @@ from secondsight.errors import UsageError
 Name = str | os.PathLike[str]
 
 
-def part(path: Name) -> Path:
-    """Where to write what :func:`put` makes *path* of.
+def temporary_path(path: Name) -> Path:
+    """Where to write what :func:`commit` makes *path* of.
 
     :raises UsageError: *path* is a directory, or its own directory is not there.
     """
@@ -40,8 +40,8 @@ def part(path: Name) -> Path:
     return place.with_name(f".{place.name}.{os.getpid()}.tmp")
 
 
-def put(written: Path, path: Name) -> None:
-    """Put what was *written* to ``part(path)`` into its place.
+def commit(written: Path, path: Name) -> None:
+    """Put what was *written* to ``temporary_path(path)`` into its place.
 
     :raises OSError: it cannot be renamed.
     """
@@ -49,29 +49,29 @@ def put(written: Path, path: Name) -> None:
         written.replace(os.path.realpath(path))
 
 
-def drop(written: Path, path: Name) -> None:
-    """Remove what was *written* to ``part(path)``, if it was not put into place."""
+def discard(written: Path, path: Name) -> None:
+    """Remove what was *written* to ``temporary_path(path)``, if it was not put into place."""
     if written != Path(path):
         written.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def whole(path: Name) -> Iterator[Path]:
+def open_atomic(path: Name) -> Iterator[Path]:
     """A name to write to within the block; *path* is that file once the block ends without an error, else as it was.
 
     :raises UsageError: *path* cannot be written; so does an OSError within the block.
     """
-    written = part(path)
+    written = temporary_path(path)
     try:
         yield written
-        put(written, path)
+        commit(written, path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
-        drop(written, path)
+        discard(written, path)
 
 
-def ready(path: Name | None, *sources: Name) -> None:
+def check_writable(path: Name | None, *sources: Name) -> None:
     """Refuse *path* before work begins of which it is to hold the result (None: nothing is to be written).
 
     *sources*: what the work reads, and must not write over.
@@ -80,7 +80,7 @@ def ready(path: Name | None, *sources: Name) -> None:
     """
     if path is None:
         return
-    written = part(path)
+    written = temporary_path(path)
     if not os.access(written if written == Path(path) else written.parent, os.W_OK):
         raise UsageError(f"{path}: cannot be written: permission denied")
     for source in sources:

@@ -7,19 +7,19 @@ import stat
 
 import pytest
 
-from secondsight import output
+from secondsight import atomicfile
 from secondsight.errors import UsageError
 
 
 def test_nothing_appears_until_the_end_and_what_was_there_stays_after_an_error(tmp_path) -> None:
     path = tmp_path / "t"
     path.write_text("before")
-    with pytest.raises(RuntimeError), output.whole(path) as part:
+    with pytest.raises(RuntimeError), atomicfile.open_atomic(path) as part:
         part.write_text("half")
         assert path.read_text() == "before"
         raise RuntimeError
     assert path.read_text() == "before"
-    with output.whole(path) as part:
+    with atomicfile.open_atomic(path) as part:
         part.write_text("after")
     assert path.read_text() == "after"
     assert [p.name for p in tmp_path.iterdir()] == ["t"]
@@ -28,7 +28,7 @@ def test_nothing_appears_until_the_end_and_what_was_there_stays_after_an_error(t
 def test_a_link_stays_a_link(tmp_path) -> None:
     link = tmp_path / "link"
     link.symlink_to("target")
-    with output.whole(link) as part:
+    with atomicfile.open_atomic(link) as part:
         part.write_text("x")
     assert link.is_symlink()
     assert (tmp_path / "target").read_text() == "x"
@@ -39,13 +39,13 @@ def test_a_pipe_is_written_to_and_never_replaced(tmp_path) -> None:
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        output.ready(path)
-        with output.whole(path) as part:
+        atomicfile.check_writable(path)
+        with atomicfile.open_atomic(path) as part:
             part.write_text("x")
         assert os.read(reader, 9) == b"x"
     finally:
         os.close(reader)
-    with pytest.raises(RuntimeError), output.whole(path):
+    with pytest.raises(RuntimeError), atomicfile.open_atomic(path):
         raise RuntimeError
     assert stat.S_ISFIFO(path.stat().st_mode)
 
@@ -59,9 +59,9 @@ def test_what_cannot_be_written_is_one_line(tmp_path) -> None:
         (source / "t", "there is no directory"),
     ):
         with pytest.raises(UsageError, match=why):
-            output.ready(name)
-        with pytest.raises(UsageError, match=why), output.whole(name):
+            atomicfile.check_writable(name)
+        with pytest.raises(UsageError, match=why), atomicfile.open_atomic(name):
             pass
     with pytest.raises(UsageError, match="is what is read"):
-        output.ready(tmp_path / "." / "t", source)
-    output.ready(None, source)
+        atomicfile.check_writable(tmp_path / "." / "t", source)
+    atomicfile.check_writable(None, source)

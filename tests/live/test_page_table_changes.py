@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondsight.live.turned import (
+from secondsight.live.page_table_changes import (
     COLLAPSED,
     CPU,
     GUEST,
@@ -15,7 +15,7 @@ from secondsight.live.turned import (
     UNSETTLED,
     WRITTEN,
     Bits,
-    Turned,
+    PageTableChanges,
 )
 
 BLOCK = 1 << 21
@@ -41,7 +41,7 @@ def say(turned, now, at=0):
 
 
 def test_a_bit_says_something_when_it_turns():
-    turned = Turned(False, False)
+    turned = PageTableChanges(False, False)
     assert say(turned, look((CPU, 1), (WRITTEN, 1))) is None
     assert say(turned, look((CPU, 1), (CPU, 2), (CPU, 3), (WRITTEN, 1), (WRITTEN, 3), (GUEST, 4))) == (
         [2],
@@ -55,7 +55,7 @@ def test_a_bit_says_something_when_it_turns():
 
 
 def test_a_block_that_was_not_there_was_clear():
-    turned = Turned(False, False)
+    turned = PageTableChanges(False, False)
     say(turned, look((CPU, 0)))
     assert say(turned, look((CPU, 0), (CPU, 512), blocks=2)) == ([512], [], [])
     assert say(turned, look((CPU, 0)), at=1) == ([], [], [])
@@ -64,20 +64,20 @@ def test_a_block_that_was_not_there_was_clear():
 def test_after_clearing_every_set_bit_has_turned():
     young = look((CPU, 1), (GUEST, 2), (MARKED, 3))
     for soft_dirty, guest in ((False, []), (True, [2])):
-        turned = Turned(True, soft_dirty)
+        turned = PageTableChanges(True, soft_dirty)
         say(turned, young)
         assert say(turned, young) == ([1], [], guest)
         assert turned.left_out == {UNNAMED: 1}
 
 
 def test_soft_dirty_tells_a_write_wherever_it_is_set():
-    turned = Turned(True, True)
+    turned = PageTableChanges(True, True)
     say(turned, look((CPU, 1), (WRITTEN, 1)))
     assert say(turned, look((CPU, 1), (WRITTEN, 1))) == ([], [1], [])
 
 
 def test_marks_count_where_no_table_tells():
-    turned = Turned(False, False)
+    turned = PageTableChanges(False, False)
     say(turned, look((CPU, 1)))
     # 1: the bit moved to the page (idle tracking); 2: a table tells; 3: nobody does.
     assert say(turned, look((MARKED, 1), (MARKED, 2), (CPU, 2), (MARKED, 3))) == ([2], [], [])
@@ -85,7 +85,7 @@ def test_marks_count_where_no_table_tells():
 
 
 def test_what_was_not_seen_says_nothing():
-    turned = Turned(False, False)
+    turned = PageTableChanges(False, False)
     say(turned, look(known=False))
     assert say(turned, look((CPU, 1))) == ([], [], [])
     assert say(turned, look((CPU, 2), known=False)) == ([], [], [])
@@ -94,7 +94,7 @@ def test_what_was_not_seen_says_nothing():
 
 
 def test_a_collapse_is_no_access_and_a_huge_fault_is():
-    turned = Turned(False, False)
+    turned = PageTableChanges(False, False)
     every = look(*((CPU, page) for page in range(512)), form=HUGE)
     say(turned, look((CPU, 7)))
     assert say(turned, every) == ([], [], []) and turned.left_out == {COLLAPSED: 511}
@@ -104,7 +104,7 @@ def test_a_collapse_is_no_access_and_a_huge_fault_is():
 @given(st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4 * 512 - 1)), max_size=30), min_size=2, max_size=5),
        st.integers(1, 3))  # fmt: skip
 def test_cutting_a_look_changes_nothing(looks, cut):
-    whole, parts = Turned(False, False), Turned(False, False)
+    whole, parts = PageTableChanges(False, False), PageTableChanges(False, False)
     blocks = np.arange(4, dtype=np.uint64) * np.uint64(BLOCK)
     for pages in looks:
         now = look(*pages, blocks=4)

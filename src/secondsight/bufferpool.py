@@ -1,9 +1,9 @@
-"""Room for large arrays, in huge pages of its own, and used again when it is free.
+"""A pool of buffers for large arrays, in huge pages of their own, reused once nothing refers to them.
 
 An array of 2 MiB costs 512 page faults when it is first written, which is more time than reading 1 GiB of page flags leaves over, or
 than decoding a million rows of a trace takes; from a huge page it costs one. NumPy asks for them from 4 MiB on, and gets none for what is
 not aligned. The kernel clears it, though, which leaves nothing else in a core's cache: who looks at a process again and again, or
-decodes one part of a trace after the other, finds the room of the last time.
+decodes one part of a trace after the other, reuses the previous buffer.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Accessed(NamedTuple):
     guest: Bools
 
 
-class Turned:
+class PageTableChanges:
     """The last look, 64 bytes a block and bit, and the one that is being made."""
 
     def __init__(self, clear: bool, soft_dirty: bool) -> None:

@@ -1,17 +1,17 @@
-"""Room that is used again only when nothing looks at it any more."""
+"""A buffer is used again only when nothing refers to it any more."""
 
 import gc
 
 import numpy as np
 import pytest
 
-from secondsight import room
-from secondsight.room import unset, zeroed
+from secondsight import bufferpool
+from secondsight.bufferpool import unset, zeroed
 
 
 @pytest.fixture(autouse=True)
 def none_is_free(monkeypatch):
-    monkeypatch.setattr(room, "_free", [])
+    monkeypatch.setattr(bufferpool, "_free", [])
 
 
 @pytest.mark.parametrize("size", [0, 8, 1 << 19, (2 << 20) - 1, 2 << 20, (2 << 20) + 1, 9 << 20])
@@ -44,4 +44,4 @@ def test_no_more_is_kept_than_a_little():
     for _ in range(3):
         several = [unset(40 << 20) for _ in range(6)]
         del several
-        assert sum(map(len, room._free)) <= room._MOST
+        assert sum(map(len, bufferpool._free)) <= bufferpool._MOST

@@ -2,7 +2,7 @@
 
 ::
 
-    rules         that the kernel's interfaces do not tell apart (choose.py)
+    rules         that the kernel's interfaces do not tell apart (choose_profiles.py)
       x unknown   what a channel did not show: no, and yes
       x batch     up to 6.12 without MGLRU: how full the CPU's activate batch is when khugepaged comes
       x shared    large folios that procfs alone was asked about: not shared, and shared (shared_folios.py)
@@ -26,7 +26,7 @@ import numpy.typing as npt
 from secondsight.bits import pageflags as kpf
 from secondsight.geometry import ANON_ORDERS, HPAGE_PMD_NR, PMD_ORDER
 from secondsight.live.capture import Snapshot
-from secondsight.live.choose import Candidates
+from secondsight.live.choose_profiles import PossibleProfiles
 from secondsight.live.entries import SpecialEntries
 from secondsight.live.page_counts import entry_kinds
 from secondsight.live.parts_ahead import PartsAhead, parts_ahead
@@ -73,7 +73,9 @@ class Judged:
     in these, or -1.
     """
 
-    def __init__(self, snapshot: Snapshot, rows: I64, candidates: Candidates, *, parts: bool = True) -> None:
+    def __init__(
+        self, snapshot: Snapshot, rows: I64, candidates: PossibleProfiles, *, parts: bool = True
+    ) -> None:
         """Judge the blocks *rows* of *snapshot*, int64[M]; *parts* False: as wholes alone, whatever sizes are allowed."""
         self._limits, self._mglru = snapshot.header.limits, snapshot.header.facts.mglru
         view, doubted = _view(snapshot, rows, candidates, parts)
@@ -181,7 +183,7 @@ class Judged:
 
 
 def _view(
-    snapshot: Snapshot, rows: I64, candidates: Candidates, parts: bool
+    snapshot: Snapshot, rows: I64, candidates: PossibleProfiles, parts: bool
 ) -> tuple[BlockView, Bools | None]:
     """The view of *rows*, and which pages may be shared without its being known, bool[M, 512]; None if none may."""
     header, columns = snapshot.header, snapshot.columns

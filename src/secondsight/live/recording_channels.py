@@ -22,12 +22,12 @@ from secondsight.live.process import Process
 from secondsight.live.tracefs import Event, Instance
 from secondsight.live.vma import parse_maps
 from secondsight.live.watch import Places, Watcher
-from secondsight.trace.damo import Region
+from secondsight.plural import pluralize
+from secondsight.trace.damo import DamonRegion
 from secondsight.trace.pid import Looker
-from secondsight.words import several
 
 if TYPE_CHECKING:
-    from secondsight.live.kmem import Kernel
+    from secondsight.live.kmem import KernelMemory
 
 
 class LiveChannels:
@@ -39,7 +39,7 @@ class LiveChannels:
         self.unseen: list[str] = []
         self.missing: dict[str, str] = {}
         self._process = process
-        self._kernel: Kernel | None = None
+        self._kernel: KernelMemory | None = None
         self._insists = False
         self._instance: Instance | None = None
         self._damon: Damon | None = None
@@ -121,7 +121,7 @@ class LiveChannels:
             self.missing["kernel memory"] = str(error)
             return None
 
-    def regions(self) -> list[Region]:
+    def regions(self) -> list[DamonRegion]:
         """DAMON's regions since the last call; khugepaged's decisions are counted by the way."""
         if self._instance is None:
             return []
@@ -145,13 +145,13 @@ class LiveChannels:
             self._watch(self._instance.read())
             counts = ", ".join(f"{status} {count}" for status, count in self._watcher.by_status.most_common())
             notes.append(
-                f"khugepaged: {several(self._watcher.total, 'decision')} about the process"
+                f"khugepaged: {pluralize(self._watcher.total, 'decision')} about the process"
                 + (f" ({counts}; {self._watcher.wasted} wasted)" if counts else "")
                 + f", {self._watcher.elsewhere} about others or unknown"
             )
             if self._instance.lost:
                 notes.append(
-                    f"the trace buffer lost {several(self._instance.lost, 'event')}: of DAMON's regions or decisions"
+                    f"the trace buffer lost {pluralize(self._instance.lost, 'event')}: of DAMON's regions or decisions"
                 )
         self.close()
         return notes

@@ -10,14 +10,14 @@ from secondsight.mm.profiles import for_kernel, is_asked, newest
 from secondsight.mm.rules import Rules
 
 
-class Candidates(NamedTuple):
+class PossibleProfiles(NamedTuple):
     """*rules*: the readings, likeliest first; *open_points*: what tells them apart and could not be seen."""
 
     rules: tuple[Rules, ...]
     open_points: tuple[str, ...]
 
 
-def choose(facts: Facts, has_vm: bool = True) -> Candidates:
+def choose_profiles(facts: Facts, has_vm: bool = True) -> PossibleProfiles:
     """Rules for *facts*. Points that matter only to processes with a secondary MMU are left closed unless *has_vm*."""
     changes: dict[str, Any] = {}
     points: list[tuple[str, str, tuple[Any, ...]]] = []
@@ -76,4 +76,4 @@ def choose(facts: Facts, has_vm: bool = True) -> Candidates:
             for at, value in enumerate(values)
             for rules in readings
         ]
-    return Candidates(tuple(readings), tuple(text for _, text, _ in points))
+    return PossibleProfiles(tuple(readings), tuple(text for _, text, _ in points))

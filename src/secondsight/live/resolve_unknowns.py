@@ -11,7 +11,7 @@ from secondsight.live.columns import Columns
 from secondsight.live.vma import Vma
 
 
-def settle_primary(found: Columns, vmas: list[Vma]) -> None:
+def resolve_accessed(found: Columns, vmas: list[Vma]) -> None:
     """Make PRIMARY known where the sums of smaps, read *after* the columns, leave only one answer.
 
     smaps counts a page as Referenced if its PTE is young, PG_young or PG_referenced is set (``smaps_account``), which is what khugepaged
@@ -41,7 +41,7 @@ def settle_primary(found: Columns, vmas: list[Vma]) -> None:
             known |= present
 
 
-def settle_swapped(found: Columns, vmas: list[Vma]) -> None:
+def resolve_swapped(found: Columns, vmas: list[Vma]) -> None:
     """Call entries swap whose type was hidden, where smaps' sum leaves only that.
 
     smaps counts under Swap the pages that are in swap, and no marker, migration or poison entry (``smaps_pte_entry``). Where that sum is

@@ -1,0 +1,28 @@
+"""One name, one thing; and every package has its place in the architecture page."""
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "secondsight"
+
+
+def test_no_class_name_stands_twice():
+    places: dict[str, list[str]] = defaultdict(list)
+    for file in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{file.relative_to(SOURCE)}:{node.lineno}")
+    assert len(places) > 300, "the source was not found"
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_the_architecture_page_names_every_package():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page.partition("| package | what it is | imports |\n")[2].partition("\n\n")[0]
+    named = {name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+/?)`", row.split("|")[1])}
+    packages = {f"{file.parent.name}/" for file in SOURCE.glob("*/__init__.py")}
+    modules = {file.stem for file in SOURCE.glob("*.py") if not file.stem.startswith("__")}
+    assert named == packages | modules
