@@ -55,6 +55,13 @@ def test_the_refusal_is_told_from_a_plain_lack():
     assert frame is None and empty.mm == 2 and empty.writable is None
 
 
+def test_where_the_scan_names_no_page_isolate_does():
+    """7.3 has forgotten the scan's page by the time it prints it."""
+    lines = V72.replace(b"aa00aa00, scan_pfn=0x1200", b"aa00aa00, scan_pfn=0xffffffffffffffff")
+    assert lines != V72
+    assert [frame for _, frame in decisions(lines)] == [0x1200, 0x1400, None]
+
+
 def test_other_tasks_do_not_mix():
     lines = V72.splitlines()
     other = lines[0].replace(b"khugepaged-34", b"my: task-77")

@@ -143,13 +143,8 @@ class Joiner:
                     True,
                     f"{reasons.LOST_REFERENCE}; or {reasons.words(status)}",
                 )
-        frame = fields.get("scan_pfn", "0xffffffffffffffff")
-        try:
-            number = int(frame, 16)
-        except ValueError:
-            number = (1 << 64) - 1
-        # -1: no page was looked at; kernels before 6.x print it as the frame of a NULL page.
-        return decision, number if 0 < number < 1 << 52 else None
+        # 7.3 forgets the scan's page once it has tried to collapse; isolate names one of the same block.
+        return decision, _frame(fields) or (_frame(isolate.fields) if isolate is not None else None)
 
 
 def _number(fields: dict[str, str], name: str) -> int:
@@ -157,6 +152,15 @@ def _number(fields: dict[str, str], name: str) -> int:
         return int(fields.get(name, "0"))
     except ValueError:
         return 0
+
+
+def _frame(fields: dict[str, str]) -> int | None:
+    """The frame that an event names; None: -1, no page was looked at (kernels before 6.x print it as the frame of a NULL page)."""
+    try:
+        number = int(fields.get("scan_pfn", "-1"), 16)
+    except ValueError:
+        return None
+    return number if 0 < number < 1 << 52 else None
 
 
 class Places:
