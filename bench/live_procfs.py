@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from secondsight.bits import pagemap as pm
+from secondsight.geometry import PMD_SIZE
 from secondsight.live import frame_table, procfs
 from secondsight.live.process import Process
 from secondsight.live.procfs_reader import ProcfsReader
@@ -103,7 +104,7 @@ def bare(process: Process) -> Callable[[], object]:
     firsts, lasts = frames[bounds[:-1]], frames[bounds[1:] - 1]
     buffers = [bytearray(8 * int(n)) for n in lasts - firsts + 1]
     runs = list(zip((firsts * 8).tolist(), [(memoryview(b),) for b in buffers], strict=True))
-    edges = np.concatenate(([0], np.flatnonzero(np.diff(blocks) != procfs.BLOCK) + 1, [len(blocks)]))
+    edges = np.concatenate(([0], np.flatnonzero(np.diff(blocks) != PMD_SIZE) + 1, [len(blocks)]))
     parts = [
         (int(blocks[a]) // 4096 * 8, (memoryview(bytearray(int(b - a) * 4096)),))
         for a, b in zip(edges, edges[1:], strict=False)

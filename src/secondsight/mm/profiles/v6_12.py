@@ -6,7 +6,7 @@ from secondsight.mm.rules import Asked
 SERIES = Series(
     version=(6, 12),
     about="Debian 13's kernel, with the 2025 stable fix",
-    asked=(Asked("6.12.117-1", "npt", 2000, 8003),),
+    asked=(Asked("6.12.117-1", "npt", 2000, 8003), Asked("6.12.118-1", "shadow", 60, 122)),
     variants=(
         Variant(
             name="6.12.43",
@@ -16,6 +16,7 @@ SERIES = Series(
                 "mglru_add_clears_referenced": False,
                 "pmd_modify_drops_dirty": True,
             },
+            asked=(Asked("6.12.43-1~bpo12+1", "npt", 60, 431),),
             points=range(44),
             earlier=True,
         ),

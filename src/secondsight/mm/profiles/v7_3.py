@@ -1,9 +1,11 @@
 """Linux 7.3, as Debian 13's backports have it."""
 
 from secondsight.mm.profiles.series import Series
+from secondsight.mm.rules import Asked
 
 SERIES = Series(
     version=(7, 3),
     about="Debian 13's newest backport",
-    changes={"clear_refs_ages_huge_zero": False},
+    asked=(Asked("7.3.4-1~bpo13+1", "npt", 240, 7303), Asked("7.3.4-1~bpo13+1", "shadow", 64, 7304)),
+    changes={"clear_refs_ages_huge_zero": False, "lazyfree_keeps_pmd": False},
 )

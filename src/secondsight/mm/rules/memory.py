@@ -71,7 +71,7 @@ class MemoryRules:
     lazyfree_keeps_pmd: bool = rule(
         False,
         "reclaim of a lazily freed huge PMD takes it whole, with its table, or leaves it huge; else it is split first",
-        "mm/rmap.c try_to_unmap_one: unmap_huge_pmd_locked; 2f9b43d617e2 (6.15)",
+        "mm/rmap.c try_to_unmap_one: unmap_huge_pmd_locked; 2f9b43d617e2 (6.15); called no more in 7.3",
         "booted",
     )
     unmap_batches_lazyfree: bool = rule(
