@@ -142,10 +142,12 @@ def test_without_any_channel_no_hotness_is_claimed(already, capsys):
         first, second, *rest = capsys.readouterr().out.splitlines()
         assert first.startswith("no hotness is known here: in address order")
         chosen, collapsed = map(int, re.search(r"(\d+) chosen, (\d+) collapsed", second).groups())
-        # khugepaged, where it may, has taken some before: they are huge already, and are covered.
-        before = sum(
-            int(each) for line in rest for each in re.findall(r"(\d+) left alone: huge already", line)
-        )
-        assert chosen + before == 64 and before >= already
-        assert collapsed == max(8 - before, 0)
+        # khugepaged, where it may, has taken some before, and a page that is off its list for a moment keeps a block from being
+        # chosen: each block that was left alone for more than the end of the work is counted with its reason.
+        alone = {
+            why: int(count) for line in rest for count, why in re.findall(r"(\d+) left alone: (.+)", line)
+        }
+        assert chosen + sum(n for why, n in alone.items() if not why.startswith("not reached")) == 64
+        before = alone.get("huge already", 0)
+        assert before >= already and collapsed == max(8 - before, 0)
         assert smaps(process.pid, "AnonHugePages") >= 8 * BLOCK
