@@ -23,6 +23,7 @@ OTHER = {
     ("bits/spte.py", "_bit(9)"): "a software bit of an SPTE, and EPT's dirty bit",
     ("bits/swap.py", "1 << 9"): "SWP_OFFSET_FIRST_BIT",
     ("bits/swap.py", "np.uint64(9)"): "SWP_OFFSET_FIRST_BIT",
+    ("host/metrics.py", "_LONGEST - 12"): "characters of a label",
     ("host/naming.py", "[:12]"): "characters of a container's short name",
     ("host/printing.py", "> 12"): "columns of a terminal",
     ("host/recorded.py", "_MARKS, _MOVED"): "marks that are shown, and rows that moved",
@@ -34,6 +35,7 @@ OTHER = {
     ("lab/compare.py", "rounds: int = 12"): "rounds of shrinking",
     ("lab/initramfs.py", "12"): "bytes of a module's signature",
     ("lab/kernels.py", "0x200"): "the offset of a bzImage's header",
+    ("lab/run.py", "[:12]"): "digits of a hash",
     ("lab/shorter.py", "_ROUNDS = 12"): "rounds of shortening",
     ("lab/wire.py", "PACKED_FROM = 512"): "bytes of JSON",
     ("live/btf.py", "range(1, 12)"): "numbers of BTF kinds",
@@ -44,9 +46,12 @@ OTHER = {
     ("live/tracefs.py", "[:9]"): "digits of a fraction of a second",
     ("mm/profiles/v6_12.py", "version=(6, 12)"): "a kernel's version",
     ("replay/tlb.py", "l2_ways: int = 12"): "ways of a TLB",
+    ("report/heatmap.py", "{x + 12}"): "pixels",
+    ("report/svg.py", "{TOP + 9}"): "pixels",
     ("report/svg.py", "18, 12, 44"): "margins of a picture",
     ("report/svg.py", "round("): "digits",
     ("scenario/random.py", "randint(2, 12)"): "how many pages are drawn",
+    ("whatif/overview.py", "[:12]"): "names that are listed",
     ("trace/damo.py", "len(fraction) == 9"): "digits of a fraction of a second",
     ("trace/footer.py", "_TYPE, _STATISTICS"): "numbers of thrift fields",
     ("trace/perf.py", "len(fraction) == 9"): "digits of a fraction of a second",
@@ -59,9 +64,17 @@ OTHER = {
 def _numbers(source: str):
     """(line number, line) of each number of ``NUMBERS``, powers of ten, constant indices and members of enumerations left out."""
     lines = source.splitlines()
+    yield from _in_f_strings(source)
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    inside = 0  # f-strings are one token up to Python 3.11, and many later: they are read by themselves
     for i, token in enumerate(tokens):
-        if token.type != tokenize.NUMBER or not re.fullmatch(r"0x[0-9a-fA-F_]+|[\d_]+", token.string):
+        kind = tokenize.tok_name[token.type]
+        inside += (kind == "FSTRING_START") - (kind == "FSTRING_END")
+        if (
+            inside
+            or token.type != tokenize.NUMBER
+            or not re.fullmatch(r"0x[0-9a-fA-F_]+|[\d_]+", token.string)
+        ):
             continue
         if int(token.string, 0) not in NUMBERS:
             continue
@@ -70,6 +83,19 @@ def _numbers(source: str):
         if before == "**" or (before == "[" and after == "]") or re.fullmatch(r"    [A-Z_]+ = \w+", line):
             continue
         yield token.start[0], line
+
+
+def _in_f_strings(source: str):
+    """The same of what an f-string computes: (the line where it begins, its whole text)."""
+    for string in ast.walk(ast.parse(source)):
+        if not isinstance(string, ast.JoinedStr):
+            continue
+        for value in string.values:
+            if not isinstance(value, ast.FormattedValue):
+                continue
+            for node in ast.walk(value.value):
+                if isinstance(node, ast.Constant) and type(node.value) is int and node.value in NUMBERS:
+                    yield string.lineno, ast.get_source_segment(source, string) or ""
 
 
 def test_the_numbers_of_a_page_and_a_block_stand_in_one_module():
@@ -96,6 +122,7 @@ def test_the_numbers_of_a_page_and_a_block_stand_in_one_module():
         "k = 4096 * pages",
         "z = f(21)",
         "m = a & ~0xFFF",
+        "t = f'page {i // 512}'",
     ],
 )
 def test_a_number_is_found(line):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab import coverage, kernels
 from secondsight.lab.run import Failure, blocks_of, run
 from secondsight.mm.profiles import for_kernel, has_profile, newest
@@ -269,7 +270,7 @@ def _pages(
     wrong = [i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
     if wrong:
         i = wrong[0]
-        text = f" (page {i // 512}:{i % 512}, {pluralize(len(wrong), 'page')})"
+        text = f" (page {i // HPAGE_PMD_NR}:{i % HPAGE_PMD_NR}, {pluralize(len(wrong), 'page')})"
         differ(where, name, f"{_shown(a[i])}{text}", _shown(b[i]))
 
 

@@ -162,7 +162,7 @@ class Generator:
             return f"{block}:{first}-{last}"
         if kind < 0.85:
             step = r.choice([2, 3, 7, 8, 16])
-            return f"{block}:{','.join(map(str, list(range(r.randrange(step), 512, step))[:most]))}"
+            return f"{block}:{','.join(map(str, list(range(r.randrange(step), HPAGE_PMD_NR, step))[:most]))}"
         return str(block) if most >= HPAGE_PMD_NR else f"{block}:0-{most - 1}"
 
     def _write(self, s: _State, pages: str) -> None:
