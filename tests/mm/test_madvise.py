@@ -139,3 +139,14 @@ def test_below_2_mib_a_part_with_a_guard_is_refused_and_the_others_collapse() ->
         "the whole block is tried first"
     )
     holds(host)
+
+
+@pytest.mark.parametrize("rules", LATER)
+def test_dontneed_leaves_a_guard_and_its_page_table(rules) -> None:
+    _, mm, _ = guarded(rules)
+    assert madvise(mm, 0, 512, "dontneed") is None
+    assert (
+        mm.arrays.pmd[0] and mm.arrays.pte[8] == mm.arrays.pte[9] == GUARD and not mm.arrays.pte[10:512].any()
+    )
+    assert madvise(mm, 0, 512, "guard_remove") is None and madvise(mm, 0, 512, "dontneed") is None
+    assert not mm.arrays.pmd[0], "a table without entries goes (CONFIG_PT_RECLAIM)"

@@ -205,6 +205,17 @@ def by_scenario(events, rules):
 @pytest.mark.parametrize("rules", ["thp-base", "2.6.38", "6.1", "7.2"])
 @settings(max_examples=20, deadline=None)
 @given(events=rows())
+@example(
+    events=[
+        (0, 0, 0, 0, Kind.PIN_WRITE, 1),
+        (0, 0, 0, 0, Verb.SWAP_OUT, 1),  # a page pinned for DMA stays where it is
+        *(
+            (45, space, block, 7, Kind.CPU_WRITE if space else Kind.GUEST_WRITE, 1)
+            for space in (0, 1)
+            for block in (0, 1)
+        ),
+    ]
+)
 def test_the_verdicts_are_those_of_a_scenario(rules, events):
     result = replay(trace(events, SPACES), [Subject.of(rules, fill=False)])
     seen = result.data[0].visits

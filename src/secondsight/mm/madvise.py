@@ -318,7 +318,10 @@ def _huge(flags: VmFlags) -> VmFlags:
 def _dontneed(mm: Mm, start: int, end: int) -> None:
     unmap(mm, start, end, drops_markers=False)
     if mm.host.rules.dontneed_frees_tables:
-        mm.arrays.pmd[-(-start // HPAGE) : end // HPAGE] = 0
+        for block in range(-(-start // HPAGE), end // HPAGE):
+            # A guard stays, and with it the table (zap_pte_range: any_skipped).
+            if not mm.arrays.pte[block * HPAGE : (block + 1) * HPAGE].any():
+                mm.arrays.pmd[block] = 0
 
 
 def _free(mm: Mm, start: int, end: int) -> None:

@@ -165,10 +165,10 @@ class SubjectReplay:
         return list(zip(edges, edges[1:], strict=False))
 
     def hold(self, space: ReplayedSpace, page: int, how: int) -> None:
-        """A pin, held until UNPIN; a device's access: pinned, used and let go (zero-copy I/O)."""
+        """A pin, held until UNPIN (for writing a long-term one, as a scenario has it); a device's access: pinned, used and let go."""
         where = np.array([page], np.int64)
         if how >= H_PIN:
-            space.mm.pin(where, f"{page}", write=how > H_PIN)
+            space.mm.pin(where, f"{page}", write=how > H_PIN, longterm=how > H_PIN)
         else:
             space.mm.direct_io(where, write=how > H_DEVICE)
 
