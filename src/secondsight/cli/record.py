@@ -111,7 +111,7 @@ def run(
     if witness is None and not emulator.available():
         Recording.check(output)
         ticker.console.print(
-            f"{emulator.EMULATOR} is not installed (Debian: apt install qemu-user): recording with valgrind's lackey, far slower",
+            f"{emulator.EMULATOR} with plugins is not here (Debian 12: qemu-user): recording with valgrind's lackey, far slower",
             highlight=False,
             soft_wrap=True,
         )

@@ -234,8 +234,11 @@ def _gone(pid: int) -> bool:
 
 
 def available() -> bool:
-    """Whether programs can be recorded this way here."""
-    return shutil.which(EMULATOR) is not None
+    """Whether QEMU's user mode is here and takes plugins (a static build, as Debian 13's, takes none)."""
+    if shutil.which(EMULATOR) is None:
+        return False
+    told = subprocess.run([EMULATOR, "-h"], capture_output=True, text=True, errors="replace", check=False)
+    return re.search(r"^-plugin\b", told.stdout, re.MULTILINE) is not None
 
 
 def record_program(
