@@ -1,43 +1,18 @@
 """In the lab's guest: a host's rows under cgroup v2, whose counters are of a subtree, against memory.stat and smaps_rollup."""
 
-from pathlib import Path
-
 import pytest
 
-from secondsight.errors import MissingPart
-from secondsight.lab import initramfs, kernels
-from secondsight.lab.machines import machine
-from secondsight.lab.run import agent_files
-from secondsight.mm import profiles
+from support.live_guest import answered
 
 pytestmark = pytest.mark.kernel
 
-SUPPORT = Path(__file__).parents[1] / "support"
 MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def answer():
-    try:
-        kernel = kernels.resolve("6.12")
-    except MissingPart as missing:
-        pytest.skip(str(missing))
-    files = {
-        **agent_files(),
-        **initramfs.program(SUPPORT / "guests/host.py"),
-        "/app/numba.py": SUPPORT / "guests/numba.py",
-        "/app/operators.py": SUPPORT / "operators.py",
-        "/app/secondsight/trace/__init__.py": b"",
-        "/app/secondsight/trace/writer.py": SUPPORT / "guests/writer.py",
-        "/app/zstandard.py": b"",
-        # Found in their folder, imported by nobody.
-        **{
-            f"/app/secondsight/mm/profiles/{file.name}": file
-            for file in Path(profiles.__file__).parent.glob("v*.py")
-        },
-    }
-    with machine("npt").boot(kernel, files, main=["/app/main.py"], append="no_timer_check") as guest:
-        yield guest.receive(900)
+    with answered("host.py", "6.12", 900) as told:
+        yield told
 
 
 def test_a_group_is_what_is_charged_there_and_mapped(answer):

@@ -1,43 +1,23 @@
 """On the newest kernel: what khugepaged wastes and unmaps, ``collapse`` makes huge at once, and ``watch`` says which is which."""
 
 import base64
-from pathlib import Path
 
 import pytest
 
-from secondsight.errors import MissingPart
-from secondsight.lab import initramfs, kernels
 from secondsight.lab.agent import libc
-from secondsight.lab.machines import machine
-from secondsight.lab.run import agent_files
 from secondsight.live import capture
 from secondsight.live.explain import explain
-from secondsight.mm import profiles
+from support.live_guest import answered
 
 pytestmark = pytest.mark.kernel
 
-GUESTS = Path(__file__).parents[1] / "support/guests"
 BLOCKS, PAGES = 16, 16 * 512
 
 
 @pytest.fixture(scope="module")
 def answer():
-    try:
-        newest = kernels.resolve("newest")
-    except MissingPart as missing:
-        pytest.skip(str(missing))
-    files = {
-        **agent_files(),
-        **initramfs.program(GUESTS / "heal.py"),
-        "/app/numba.py": GUESTS / "numba.py",
-        # A series is a module of its own, which no import names.
-        **{
-            f"/app/secondsight/mm/profiles/{file.name}": file
-            for file in Path(profiles.__file__).parent.glob("v*.py")
-        },
-    }
-    with machine("npt").boot(newest, files, main=["/app/main.py"]) as guest:
-        yield guest.receive(240)
+    with answered("heal.py", "newest", 240) as told:
+        yield told
 
 
 def test_khugepaged_collapses_none_and_unmaps_them_all(answer):

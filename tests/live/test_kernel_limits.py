@@ -1,39 +1,18 @@
 """In the lab's guest: ``collapse`` under cgroup v2's limits, and hot memory first where DAMON shows it."""
 
-from pathlib import Path
-
 import pytest
 
-from secondsight.errors import MissingPart
-from secondsight.lab import initramfs, kernels
-from secondsight.lab.machines import machine
-from secondsight.lab.run import agent_files
+from support.live_guest import answered
 
 pytestmark = pytest.mark.kernel
 
-SUPPORT = Path(__file__).parents[1] / "support"
 MIB, BLOCK = 1 << 20, 2 << 20
 
 
 @pytest.fixture(scope="module")
 def answer():
-    try:
-        kernel = kernels.resolve("6.12")
-    except MissingPart as missing:
-        pytest.skip(str(missing))
-    files = {
-        **agent_files(),
-        **initramfs.program(SUPPORT / "guests/limits.py"),
-        "/app/numba.py": SUPPORT / "guests/numba.py",
-        "/app/operators.py": SUPPORT / "operators.py",
-        # What writes Parquet and reads compressed files stays outside.
-        "/app/secondsight/trace/__init__.py": b"",
-        "/app/secondsight/trace/writer.py": SUPPORT / "guests/writer.py",
-        "/app/zstandard.py": b"",
-    }
-    # A host that others use starves the emulated timer until the kernel, checking it, gives up.
-    with machine("npt").boot(kernel, files, main=["/app/main.py"], append="no_timer_check") as guest:
-        yield guest.receive(900)
+    with answered("limits.py", "6.12", 900) as told:
+        yield told
 
 
 @pytest.mark.parametrize(("name", "event"), [("max", "max"), ("high", "high")])

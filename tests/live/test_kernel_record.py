@@ -1,39 +1,20 @@
 """On a booted kernel: ``record pid`` names what a process and its guest used, through kernel memory and DAMON, and leaves nothing."""
 
-from pathlib import Path
-
 import pytest
 
-from secondsight.errors import MissingPart
-from secondsight.lab import initramfs, kernels
-from secondsight.lab.machines import machine
-from secondsight.lab.run import agent_files
 from secondsight.live.page_table_changes import COLLAPSED
 from secondsight.trace import Kind
+from support.live_guest import answered
 
 pytestmark = pytest.mark.kernel
 
-GUESTS = Path(__file__).parents[1] / "support/guests"
 HALF = 4096  # pages of the busy process's memory that are busy; as many are idle
 
 
 @pytest.fixture(scope="module")
 def answer():
-    try:
-        kernel = kernels.resolve("6.12")
-    except MissingPart as missing:
-        pytest.skip(str(missing))
-    files = {
-        **agent_files(),
-        **initramfs.program(GUESTS / "record.py"),
-        "/app/numba.py": GUESTS / "numba.py",
-        # What writes Parquet and reads compressed files stays outside.
-        "/app/secondsight/trace/__init__.py": b"",
-        "/app/secondsight/trace/writer.py": GUESTS / "writer.py",
-        "/app/zstandard.py": b"",
-    }
-    with machine("npt").boot(kernel, files, main=["/app/main.py"]) as guest:
-        yield guest.receive(600)
+    with answered("record.py", "6.12", 600) as told:
+        yield told
 
 
 def pages(recorded):
