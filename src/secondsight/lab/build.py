@@ -44,7 +44,6 @@ _NEEDED = (
     "DEVTMPFS", "BLK_DEV_INITRD", "PROC_PAGE_MONITOR", "SWAP", "DEBUG_INFO_BTF",
 )  # fmt: skip
 _OBJECTS = 1_500_000_000  # bytes; 7.3's are 1.0e9
-_CPU_SECONDS = 2400.0  # of a whole build, until one was timed here
 
 
 def default_name(version: str, patches: Sequence[Path]) -> str:
@@ -134,7 +133,7 @@ def _key(source: sources.KernelSource, patches: Sequence[Path]) -> str:
 def _make(source: sources.KernelSource, patches: Sequence[Path], release: str, jobs: int, say: Say) -> None:
     """Patch the tree, configure, compile; the objects are in ``source.folder/objects``."""
     objects, log = source.folder / "objects", source.folder / "build.log"
-    begun = (objects / "vmlinux").exists()
+    begun, whole = (objects / "vmlinux").exists(), not objects.exists()
     if not begun:
         sources.room(source.folder, _OBJECTS, f"building {release}")
     objects.mkdir(exist_ok=True)
@@ -150,14 +149,15 @@ def _make(source: sources.KernelSource, patches: Sequence[Path], release: str, j
     if lost:
         say(f"{source.version} has no {', '.join(lost)}: built without")
     timed = source.folder.parent / "cpu-seconds"
-    whole = float(timed.read_text()) if timed.exists() else _CPU_SECONDS
     before, since = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     say(
         f"building {release} with {jobs} jobs: "
         + (
             "what has changed since the last build"
             if begun
-            else f"about {whole / jobs / 60:.0f} min if nothing else runs"
+            else f"about {float(timed.read_text()) / jobs / 60:.0f} min if nothing else runs, as the last whole build took"
+            if timed.exists()
+            else "how long that takes is not known here yet"
         )
         + f"; interrupted, it goes on where it stopped ({log})"
     )
@@ -165,7 +165,7 @@ def _make(source: sources.KernelSource, patches: Sequence[Path], release: str, j
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     # A build that went on tells nothing about a whole one.
-    if not begun and spent > whole / 4:
+    if whole:
         write(timed, f"{spent:.0f}\n".encode())
     say(f"built {release}: {(time.monotonic() - since) / 60:.1f} min, {spent / 60:.1f} min of CPU time")
 
@@ -207,13 +207,18 @@ def _run(tree: Path, words: list[str], log: Path, say: Say) -> None:
         text=True, errors="replace",
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        for line in process.stdout:
-            out.write(line)
-            compiled += line.startswith(("  CC ", "  AS "))
-            if time.monotonic() - told > 60:
-                out.flush()
-                say(f"{compiled} files compiled")
-                told = time.monotonic()
+        try:
+            for line in process.stdout:
+                out.write(line)
+                compiled += line.startswith(("  CC ", "  AS "))
+                if time.monotonic() - told > 60:
+                    out.flush()
+                    say(f"{compiled} files compiled")
+                    told = time.monotonic()
+        except BaseException:
+            # Only a Ctrl-C on the terminal reaches make by itself; it ends its jobs.
+            process.terminate()
+            raise
     if process.returncode:
         raise SecondSightError(
             f"make {words[-1]} failed: {_why(log.read_text(errors='replace'))}; all it said: {log}"
