@@ -132,7 +132,15 @@ def identify_command(
         found = identify(chosen, mmu, _random(random, seed, mmu), size=more, say=_say)
     else:
         asked = read(kept)
-        found = nearest(asked.scenarios, asked.answers, asked.release, asked.mmu, blocks=asked.size, say=_say)
+        found = nearest(
+            asked.scenarios,
+            asked.answers,
+            asked.release,
+            asked.mmu,
+            blocks=asked.size,
+            unsteady=asked.unsteady,
+            say=_say,
+        )
     own = for_kernel(found.kernel).name
     if json:
         _json({"own": own, "identity": found})

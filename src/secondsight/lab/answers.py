@@ -120,20 +120,11 @@ def read(path: Path) -> Kept:
     return kept
 
 
-def held(kept: Kept, rules: Rules | None = None, *, only: Sequence[int] | None = None) -> Held:
-    """Hold the model under *rules* (the kernel's own by default) against *kept*.
-
-    *only*: the scenarios that count (indices); all are run, since they were merged.
-    """
+def held(kept: Kept, rules: Rules | None = None) -> Held:
+    """Hold the model under *rules* (the kernel's own by default) against *kept*."""
     rules = rules or for_kernel(kept.release)
     answers: list[Run | Failure] = list(kept.answers)
-    left_out = set(kept.unsteady)
-    if only is not None:
-        left_out |= set(range(len(answers))) - set(only)
-    found = [
-        d
-        for d in held_against(kept.scenarios, answers, kept.mmu, rules, size=kept.size)
-        if d.scenario not in left_out
-    ]
-    states = sum(len(a.states) for i, a in enumerate(kept.answers) if i not in left_out)
-    return Held(rules.name, len(answers) - len(left_out), states, found)
+    steady = set(range(len(answers))) - set(kept.unsteady)
+    found = held_against(kept.scenarios, answers, kept.mmu, rules, size=kept.size)
+    states = sum(len(kept.answers[i].states) for i in steady)
+    return Held(rules.name, len(steady), states, [d for d in found if d.scenario in steady])

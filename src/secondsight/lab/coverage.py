@@ -32,6 +32,7 @@ SCAN, SWAPIN, ISOLATE, COLLAPSE = (
     "mm_collapse_huge_page_isolate",
     "mm_collapse_huge_page",
 )
+_ORDER = (SCAN, SWAPIN, ISOLATE, COLLAPSE)
 #: What can be reached and was seen less often than this is told.
 FEW = 20
 #: The order of what has none.
@@ -130,6 +131,3 @@ def listed(counted: Counter[Key]) -> list[Seen]:
     """Everything that was seen, by function, order and result."""
     found = [Seen(*key, count) for key, count in counted.items()]
     return sorted(found, key=lambda each: (_ORDER.index(each.function), each.order, each.result))
-
-
-_ORDER = (SCAN, SWAPIN, ISOLATE, COLLAPSE)

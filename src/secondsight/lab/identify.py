@@ -98,10 +98,11 @@ def identify(
 
 def nearest(
     scenarios: Sequence[verbs.Scenario], answers: Sequence[Run | Failure], release: str, mmu: str, *, states: bool = True,
-    blocks: int | None = None, say: Say = lambda text: None,
+    blocks: int | None = None, unsteady: Sequence[int] = (), say: Say = lambda text: None,
 ) -> Identity:  # fmt: skip
     """The profile that answers *scenarios* most as kernel *release* did (*answers*, on *mmu*, *blocks* to a pass), and what rules are left.
 
+    *unsteady* scenarios, in which chance had a hand, do not count.
     A profile that cannot answer a scenario (sizes switched where there are none) is no candidate.
     """
     lost = sum(isinstance(answer, Failure) for answer in answers)
@@ -111,7 +112,8 @@ def nearest(
             found = held_against(scenarios, answers, mmu, rules, states=states, size=blocks)
         except UsageError:
             return -1, []
-        return len(scenarios) - lost - len({d.scenario for d in found}), found
+        found = [d for d in found if d.scenario not in unsteady]
+        return len(scenarios) - lost - len(unsteady) - len({d.scenario for d in found}), found
 
     agreed: dict[str, int] = {}
     for rules in PROFILES.values():
