@@ -10,7 +10,6 @@ one's says how sure the sum is (``Profile.error``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,10 @@ import numpy.typing as npt
 
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.predict.loops import profile_walks
-from secondsight.replay.events import EventBatch, EventSource
+from secondsight.replay.events import EventBatch, EventSource, WatchedSource
 from secondsight.replay.layout import EventColumns, Layout, columns
 from secondsight.replay.tlb import TlbConfig, empty
-from secondsight.trace.provenance import Provenance, Space
+from secondsight.trace.provenance import Provenance
 
 WARM, COUNT, PERIOD = 1 << 14, 1 << 14, 1 << 20
 #: Rows of a trace that is looked at whole; accesses counted from which on a sum means something.
@@ -67,24 +66,13 @@ def recorded(provenance: Provenance, found: Layout) -> Profile | None:
     return Profile(small, huge, accesses, counted)
 
 
-class Walking:
+class Walking(WatchedSource):
     """A source whose accesses go through the reference TLBs as they are read, in windows, once it is told the layout (:meth:`start`)."""
 
     def __init__(self, source: EventSource) -> None:
         """*source* itself is left as it is."""
-        self.source = source
-        self.provenance = getattr(source, "provenance", None)
+        super().__init__(source)
         self._found: Layout | None = None
-
-    @property
-    def spaces(self) -> list[Space]:
-        """The source's."""
-        return self.source.spaces
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """The source's."""
-        return self.source.span
 
     def start(self, found: Layout) -> None:
         """Count in the next walk, by *found*."""
@@ -96,14 +84,11 @@ class Walking:
         self._at = 0
         self._windows: list[tuple[int, int]] = []
 
-    def batches(self, columns_: Sequence[str] = (), rows: int | None = None) -> Iterator[EventBatch]:
-        """The source's batches, looked at."""
-        for batch in self.source.batches(columns_, rows):
-            if self._found is not None:
-                self._look(batch, self._found)
-            yield batch
-
-    def _look(self, batch: EventBatch, found: Layout) -> None:
+    def look(self, batch: EventBatch) -> None:
+        """Count the walks of its accesses that lie in a window."""
+        found = self._found
+        if found is None:
+            return
         many, at = len(found.spaces) > 1, 0
         told: EventColumns | None = None
         while at < len(batch):

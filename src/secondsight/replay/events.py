@@ -8,6 +8,7 @@ A batch's columns are decoded when they are asked for, and ``limits`` answers fr
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.errors import UsageError
-from secondsight.trace.provenance import Space
+from secondsight.trace.provenance import Provenance, Space
 
 
 class EventBatch(Protocol):
@@ -55,6 +56,36 @@ class EventSource(Protocol):
     def batches(self, columns: Sequence[str] = ..., rows: int | None = None) -> Iterator[EventBatch]:
         """The rows in order; *columns* are decoded ahead."""
         ...
+
+
+class WatchedSource(ABC):
+    """A source that somebody looks at while it is walked: its batches are the *source*'s, each passed to :meth:`look` before it is handed
+    on."""
+
+    def __init__(self, source: EventSource) -> None:
+        """*source* itself is left as it is."""
+        self.source = source
+        self.provenance: Provenance | None = getattr(source, "provenance", None)
+
+    @property
+    def spaces(self) -> list[Space]:
+        """The source's."""
+        return self.source.spaces
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The source's."""
+        return self.source.span
+
+    def batches(self, columns: Sequence[str] = (), rows: int | None = None) -> Iterator[EventBatch]:
+        """The source's batches."""
+        for batch in self.source.batches(columns, rows):
+            self.look(batch)
+            yield batch
+
+    @abstractmethod
+    def look(self, batch: EventBatch) -> None:
+        """Look at *batch*."""
 
 
 class _EventSlice:

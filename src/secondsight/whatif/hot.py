@@ -5,7 +5,6 @@ replay asks for a batch --> Counting hands it on, and adds each access to its pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,9 @@ import numpy.typing as npt
 
 from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.native import allocating
-from secondsight.replay.events import EventBatch, EventSource
+from secondsight.replay.events import EventBatch, EventSource, WatchedSource
 from secondsight.replay.layout import HPAGE, Layout, Lookup, columns
 from secondsight.trace.kinds import FIRST_VERB
-from secondsight.trace.provenance import Space
 
 #: Share of the accesses that the hot pages take together.
 HOT_SHARE = 0.9
@@ -40,39 +38,26 @@ def _count(columns, many, look, out):  # type: ignore[no-untyped-def]
         out[(row << PMD_ORDER) | np.int64((a >> np.uint64(PAGE_SHIFT)) & np.uint64(BLOCK_MASK))] += count[i]
 
 
-class Counting:
+class Counting(WatchedSource):
     """A source that counts the accesses of each page once it is told the layout (:meth:`start`)."""
 
     def __init__(self, source: EventSource) -> None:
         """*source* itself is left as it is."""
-        self.source = source
-        self.provenance = getattr(source, "provenance", None)
+        super().__init__(source)
         self._lookup: Lookup | None = None
         #: uint64[blocks * 512], in the layout's order.
         self.pages: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
-
-    @property
-    def spaces(self) -> list[Space]:
-        """The source's."""
-        return self.source.spaces
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """The source's."""
-        return self.source.span
 
     def start(self, layout: Layout) -> None:
         """Count in the next walk, by *layout*."""
         self._lookup = layout.lookup
         self.pages = np.zeros(layout.rows * HPAGE, np.uint64)
 
-    def batches(self, columns_: Sequence[str] = (), rows: int | None = None) -> Iterator[EventBatch]:
-        """The source's batches, counted."""
-        many = len(self.source.spaces) > 1
-        for batch in self.source.batches(columns_, rows):
-            if self._lookup is not None:
-                _count(columns(batch, many), many, self._lookup, self.pages)
-            yield batch
+    def look(self, batch: EventBatch) -> None:
+        """Count it."""
+        if self._lookup is not None:
+            many = len(self.source.spaces) > 1
+            _count(columns(batch, many), many, self._lookup, self.pages)
 
 
 def hot_pages(counts: npt.NDArray[Any], share: float = HOT_SHARE) -> npt.NDArray[np.bool_]:
