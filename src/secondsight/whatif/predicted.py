@@ -110,7 +110,7 @@ class Predicting:
         self.notes.append(
             f"predicted run time: CPU seconds, {self.seconds:.3g} s under {self.label} being today's, walks {kind}, "
             f"priced by the calibration of "
-            f"{self.calibration.machine.title}; the interval holds nine times of ten"
+            f"{self.calibration.machine.title}; the interval is as wide as nine programs' errors ask (docs/run-time.md)"
         )
         if profile.error:
             self.notes.append(

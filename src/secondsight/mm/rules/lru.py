@@ -71,7 +71,7 @@ class LruRules:
     mglru_fault_marks: bool = rule(
         False,
         "with MGLRU a page faulted in starts with PG_referenced",
-        "mm/swap.c folio_add_lru: lru_gen_in_fault, folio_mark_accessed (after 6.18)",
+        "mm/swap.c folio_add_lru: lru_gen_in_fault, folio_mark_accessed (7.2; not in 7.1)",
         "booted",
         compiled=True,
     )

@@ -28,7 +28,7 @@ class MemoryRules:
     swapin_bypasses_cache: bool = rule(
         True,
         "a page comes back from a synchronous swap device outside the swap cache, and is its process's own; else as its entry says",
-        "mm/memory.c do_swap_page: SWP_SYNCHRONOUS_IO, folio_ref_count; not in 7.2",
+        "mm/memory.c do_swap_page: SWP_SYNCHRONOUS_IO, folio_ref_count; not from 7.0 on",
         "booted",
         compiled=True,
     )
@@ -53,7 +53,7 @@ class MemoryRules:
     lazyfree_held_stays: bool = rule(
         False,
         "reclaim leaves a clean lazily freed page that somebody holds lazily freed; else it becomes swap-backed again",
-        "mm/rmap.c try_to_unmap_one: ref_count != 1 + map_count (7.2; not in 6.12)",
+        "mm/rmap.c try_to_unmap_one: ref_count != 1 + map_count (6.16; not in 6.12)",
     )
     huge_zero_wp_allocates: bool = rule(
         False,
