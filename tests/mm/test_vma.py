@@ -11,8 +11,8 @@ from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
-from secondsight.mm.memory import V_HUGE, V_MIXED, V_READ, V_WRITE, vma_bits
 from secondsight.mm.mprotect import mprotect
+from secondsight.mm.pgtable import V_HUGE, V_MIXED, V_READ, V_WRITE, vma_bits
 from secondsight.mm.vma import VmaList, VmArea, VmFlags, allowed, has_block
 
 RW = VmFlags.READ | VmFlags.WRITE

@@ -21,9 +21,9 @@ from secondsight.mm.khugepaged.result import ScanResult
 from secondsight.mm.khugepaged.scan import scan
 from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.madvise import madvise, unmap
-from secondsight.mm.memory import GUEST_FAULTS, pfn_of
 from secondsight.mm.observe import of_model
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN
+from secondsight.mm.pgtable import GUEST_FAULTS, pfn_of
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.policy.protocol import UNLIMITED, Decision, Policy
 from secondsight.replay.clock import alarms

@@ -72,7 +72,7 @@ class Task(msgspec.Struct):
         return sum(self.sums.get(name, 0) for name in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"))
 
 
-@lru_cache(maxsize=4 << 10)
+@lru_cache(maxsize=4096)
 def user_name(uid: int) -> str:
     """The name of user *uid*; its number where it has none."""
     try:

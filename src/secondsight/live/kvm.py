@@ -50,7 +50,7 @@ _ATTEMPTS = 3
 _MOST_ROOTS = 256
 #: of an entry in its table
 _INDEX = PTRS_PER_PTE - 1
-_MOST_DESCRIPTORS = 4 << 10  # in one chain; KVM zaps a chain beyond 1000 SPTEs
+_MOST_DESCRIPTORS = 4096  # in one chain; KVM zaps a chain beyond 1000 SPTEs
 _PRESENT = np.uint64(1 << 11)
 _LARGE = np.uint64(1 << 7)
 # Accessed and dirty, in either format: hardware may set them in a table's entry while it is read.

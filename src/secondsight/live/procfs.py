@@ -33,7 +33,7 @@ U64 = npt.NDArray[np.uint64]
 Preadv = Callable[[int, Sequence[memoryview], int], int]
 
 _PAGEMAP_SCAN = 3 << 30 | 96 << 16 | ord("f") << 8 | 16  # _IOWR('f', 16, struct pm_scan_arg)
-_SCAN_VECTOR = 4 << 10
+_SCAN_VECTOR = 4096
 _REGION = np.dtype([("start", "<u8"), ("end", "<u8"), ("categories", "<u8")])
 
 

@@ -185,7 +185,7 @@ class Instance:
 
     @classmethod
     def open(
-        cls, tracing: Path | None = None, events: tuple[str, ...] = EVENTS, buffer_kb: int = 4 << 10
+        cls, tracing: Path | None = None, events: tuple[str, ...] = EVENTS, buffer_kb: int = 4096
     ) -> Instance:
         """Remove what earlier runs left, make an instance, switch *events* on: khugepaged's by name, others as ``system/name``.
 

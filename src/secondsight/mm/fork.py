@@ -29,7 +29,7 @@ from secondsight.bits.pte import (
 from secondsight.bits.swap import SWP_UFFD_WP
 from secondsight.geometry import PMD_ORDER
 from secondsight.mm.madvise import unmap
-from secondsight.mm.memory import PROT, install, new_anon, pfn_of, split_pmd
+from secondsight.mm.memory import install, new_anon, split_pmd
 from secondsight.mm.page import (
     EXCLUSIVE,
     HPAGE,
@@ -40,8 +40,9 @@ from secondsight.mm.page import (
     map_pmd,
     map_pte,
 )
+from secondsight.mm.pgtable import PROT, pfn_of
 from secondsight.mm.swap import COUNT, is_swap, slot_of
-from secondsight.mm.vma import VmFlags
+from secondsight.mm.vma import UFFD_FLAGS, VmFlags
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -112,9 +113,7 @@ def fork(mm: Mm, child_name: str) -> Mm:
     """The child of *mm*: the same area, shared copy-on-write, no notifier; registered with khugepaged if the parent is."""
     host = mm.host
     child = host.mm(child_name, mm.blocks, numbers=mm.numbers)
-    child.vmas = mm.vmas.inherited(
-        lambda flags: flags & ~(VmFlags.LOCKED | VmFlags.UFFD_ARMED | VmFlags.UFFD_MISSING | VmFlags.UFFD_WP)
-    )
+    child.vmas = mm.vmas.inherited(lambda flags: flags & ~(VmFlags.LOCKED | UFFD_FLAGS))
     child.refresh()
     child.huge_ever = mm.huge_ever
     if mm in host.khugepaged.slots:

@@ -15,9 +15,10 @@ import numpy as np
 from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.lru import mark_page_accessed
-from secondsight.mm.memory import ACCESS_DENIED, ACCESS_NOTIFY, access_page, pfn_of
+from secondsight.mm.memory import ACCESS_DENIED, ACCESS_NOTIFY, access_page
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.page import HUGE_ZERO_PFN, REFERENCED, ZERO_FILLED, ZERO_PFN, head_of, put_page
+from secondsight.mm.pgtable import pfn_of
 from secondsight.native import merged, native
 
 MISS = -1

@@ -10,12 +10,7 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import MAPPED, PFN_MASK, PRESENT, PROTNONE, PSE
 from secondsight.errors import UsageError
-from secondsight.mm.memory import (
-    PFN_SHIFT,
-    ZERO_PTE,
-    pfn_of,
-    split_pmd,
-)
+from secondsight.mm.memory import split_pmd
 from secondsight.mm.page import (
     ACTIVE,
     ANON,
@@ -44,6 +39,7 @@ from secondsight.mm.page import (
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
+from secondsight.mm.pgtable import PFN_SHIFT, ZERO_PTE, pfn_of
 from secondsight.mm.protocols import MmLike
 from secondsight.mm.vma import VmFlags
 from secondsight.native import native

@@ -23,7 +23,7 @@ import numpy as np
 from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PSE, RW
 from secondsight.mm.huge_memory import is_large, split_folio
 from secondsight.mm.lru import mark_page_accessed, munlock_folio
-from secondsight.mm.memory import PFN_SHIFT, unshare_page
+from secondsight.mm.memory import unshare_page
 from secondsight.mm.page import (
     ANON,
     EXCLUSIVE,
@@ -37,6 +37,7 @@ from secondsight.mm.page import (
     put_page,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
+from secondsight.mm.pgtable import PFN_SHIFT
 from secondsight.mm.vma import VmFlags
 
 if TYPE_CHECKING:

@@ -24,7 +24,6 @@ from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.huge_memory import is_large, split_block_pmd, split_folio
 from secondsight.mm.lru import lru_add_drain, munlock_folio, munlock_huge
-from secondsight.mm.memory import V_LOCKED, pfn_of, vma_bits
 from secondsight.mm.page import (
     ACTIVE,
     ANON,
@@ -43,6 +42,7 @@ from secondsight.mm.page import (
     head_of,
     unmap_pmd,
 )
+from secondsight.mm.pgtable import V_LOCKED, pfn_of, vma_bits
 from secondsight.mm.swap import folio_free_swap, free_swap_entry, is_swap, unmap_anon
 from secondsight.mm.vma import VmFlags
 from secondsight.native import allocating, native

@@ -59,24 +59,24 @@ from secondsight.mm.page import (
     put_page,
     unmap_pmd,
 )
-from secondsight.mm.pgtable import FAULTS as FAULTS
-from secondsight.mm.pgtable import GUEST_FAULTS as GUEST_FAULTS
-from secondsight.mm.pgtable import HUGE_FAULTS as HUGE_FAULTS
-from secondsight.mm.pgtable import HUGE_ZERO_PMD as HUGE_ZERO_PMD
-from secondsight.mm.pgtable import PFN_SHIFT as PFN_SHIFT
-from secondsight.mm.pgtable import PROT as PROT
-from secondsight.mm.pgtable import V_ADVISED as V_ADVISED
-from secondsight.mm.pgtable import V_HUGE as V_HUGE
-from secondsight.mm.pgtable import V_LOCKED as V_LOCKED
-from secondsight.mm.pgtable import V_MIXED as V_MIXED
-from secondsight.mm.pgtable import V_NEVER_HUGE as V_NEVER_HUGE
-from secondsight.mm.pgtable import V_READ as V_READ
-from secondsight.mm.pgtable import V_START as V_START
-from secondsight.mm.pgtable import V_WRITE as V_WRITE
-from secondsight.mm.pgtable import ZERO_PTE as ZERO_PTE
-from secondsight.mm.pgtable import MmArrays as MmArrays
-from secondsight.mm.pgtable import pfn_of as pfn_of
-from secondsight.mm.pgtable import vma_bits as vma_bits
+from secondsight.mm.pgtable import (
+    FAULTS,
+    HUGE_FAULTS,
+    HUGE_ZERO_PMD,
+    PFN_SHIFT,
+    PROT,
+    V_ADVISED,
+    V_HUGE,
+    V_LOCKED,
+    V_MIXED,
+    V_NEVER_HUGE,
+    V_READ,
+    V_START,
+    V_WRITE,
+    ZERO_PTE,
+    pfn_of,
+    vma_bits,
+)
 from secondsight.mm.swap import folio_free_swap, swap_in, unmap_anon
 from secondsight.native import merged, native
 

@@ -10,8 +10,8 @@ from secondsight.bits.pte import MAPPED, PSE
 from secondsight.errors import UsageError
 from secondsight.geometry import PMD_ORDER
 from secondsight.mm.gup import NOT_PERMITTED, NOTIFY, populate
-from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import HEAD, MLOCKED, UNEVICTABLE, ZERO_PFN, folio_nr_pages, head_of, mlock_page
+from secondsight.mm.pgtable import pfn_of
 from secondsight.mm.vma import VmFlags
 from secondsight.native import native
 

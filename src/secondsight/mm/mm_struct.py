@@ -15,9 +15,8 @@ import numpy.typing as npt
 from secondsight.bits.pte import MAPPED, PFN_MASK, PRESENT, PSE, RW
 from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK
-from secondsight.mm import gup, memory
+from secondsight.mm import gup, memory, pgtable
 from secondsight.mm.huge_memory import cut_area
-from secondsight.mm.memory import MmArrays
 from secondsight.mm.mmu_notifier import MmuNotifiers
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.page import (
@@ -31,6 +30,7 @@ from secondsight.mm.page import (
     heads_of,
     put_page,
 )
+from secondsight.mm.pgtable import MmArrays
 from secondsight.mm.protocols import HostLike
 from secondsight.mm.vma import VmaList, VmArea, VmFlags
 
@@ -97,8 +97,8 @@ class Mm:
         """
         pages = self.vmas.encode(self.arrays.vma, self.arrays.vma_page, self.host.config)
         if self.fault_huge is not None:
-            self.arrays.vma[~self.fault_huge] &= np.uint8(255 ^ memory.V_HUGE)
-        self._may_huge = bool((self.arrays.vma & np.uint8(memory.V_HUGE | memory.V_MIXED)).any())
+            self.arrays.vma[~self.fault_huge] &= np.uint8(255 ^ pgtable.V_HUGE)
+        self._may_huge = bool((self.arrays.vma & np.uint8(pgtable.V_HUGE | pgtable.V_MIXED)).any())
         self.arrays = self.arrays._replace(vma_page=pages, swap=self.host.slots)
 
     def change_areas(self, start: int, end: int, change: Callable[[VmFlags], VmFlags]) -> None:
@@ -173,13 +173,13 @@ class Mm:
         self.huge_ever |= self._may_huge | self.host.rules.cow_copies_huge
         if not self.huge_ever:
             return 0
-        few = len(pages) < 4 << 10
+        few = len(pages) < 4096
         blocks = np.unique(pages // HPAGE) if few else slice(None)
         pmd = self.arrays.pmd[blocks]
-        may = (pmd == 0) & ((self.arrays.vma[blocks] & np.uint8(memory.V_HUGE | memory.V_MIXED)) != 0)
+        may = (pmd == 0) & ((self.arrays.vma[blocks] & np.uint8(pgtable.V_HUGE | pgtable.V_MIXED)) != 0)
         if self.host.rules.cow_copies_huge:
             may |= ((pmd & PSE) != 0) & ((pmd & RW) == 0)
-        return int((may | ((pmd & PFN_MASK) == memory.HUGE_ZERO_PMD & PFN_MASK)).sum())
+        return int((may | ((pmd & PFN_MASK) == pgtable.HUGE_ZERO_PMD & PFN_MASK)).sum())
 
     def _large_faults(self, pages: Pages) -> int:
         """At most how many pages accesses to *pages* allocate in large folios below the PMD's order."""
@@ -217,7 +217,7 @@ class Mm:
             pmd = self.arrays.pmd[pages // HPAGE]
             huge = (pmd & PSE) != 0
             entries = np.where(huge, pmd, self.arrays.pte[pages])
-            pfns = ((entries & PFN_MASK) >> memory.PFN_SHIFT).astype(np.int64) + np.where(
+            pfns = ((entries & PFN_MASK) >> pgtable.PFN_SHIFT).astype(np.int64) + np.where(
                 huge, pages & BLOCK_MASK, 0
             )
             flags[pfns[(entries & RW) != 0]] &= ~ZERO_FILLED
@@ -346,9 +346,9 @@ class Mm:
         """The frame behind *page*; -1 where none is mapped."""
         pmd = self.arrays.pmd[page // HPAGE]
         if pmd & PSE:
-            return int(memory.pfn_of(pmd)) + (page & BLOCK_MASK)
+            return int(pgtable.pfn_of(pmd)) + (page & BLOCK_MASK)
         entry = self.arrays.pte[page]
-        return int(memory.pfn_of(entry)) if pmd and entry & MAPPED else -1
+        return int(pgtable.pfn_of(entry)) if pmd and entry & MAPPED else -1
 
     def folio(self, page: int) -> int:
         """The pfn that holds the flags of the folio behind *page*; -1 where none is mapped."""

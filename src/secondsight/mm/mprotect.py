@@ -21,9 +21,9 @@ from secondsight.bits.pte import (
 )
 from secondsight.errors import UsageError
 from secondsight.geometry import PMD_ORDER
-from secondsight.mm.memory import pfn_of
 from secondsight.mm.mlock import populate_area
 from secondsight.mm.page import EXCLUSIVE, HEAD, HPAGE, HUGE_ZERO_PFN, TAIL, ZERO_PFN, head_of
+from secondsight.mm.pgtable import pfn_of
 from secondsight.mm.vma import VmFlags
 from secondsight.native import native
 
@@ -78,9 +78,8 @@ def change_protection(f, r, m, start, end, none, writable):  # type: ignore[no-u
                     batched = page + n
                 entry |= used
             new = entry & _KEPT
-            if (
-                step > 1 and r.pmd_modify_drops_dirty and entry & RW
-            ):  # a write-protected one's is _PAGE_SAVED_DIRTY, which stays
+            # A write-protected PMD's dirty bit waits in _PAGE_SAVED_DIRTY, which stays.
+            if step > 1 and r.pmd_modify_drops_dirty and entry & RW:
                 new &= ~DIRTY
             new |= PROTNONE if none else (PRESENT | USER)
             if writable:

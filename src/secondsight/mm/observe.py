@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import MAPPED, PSE
 from secondsight.geometry import HPAGE_PMD_NR, PMD_SHIFT
-from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import (
     HEAD,
     N_ACTIVATE,
@@ -22,6 +21,7 @@ from secondsight.mm.page import (
     folio_order,
     head_of,
 )
+from secondsight.mm.pgtable import pfn_of
 from secondsight.mm.protocols import MmLike
 from secondsight.mm.view import BlockView, Channel, empty
 from secondsight.mm.vma import VmFlags, collapse_possible_orders

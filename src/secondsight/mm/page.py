@@ -255,7 +255,7 @@ def _merge_free(f):  # type: ignore[no-untyped-def]
 class Frames:
     """All page frames of a host. ``arrays`` is replaced when it grows: take it anew after :meth:`reserve`."""
 
-    def __init__(self, capacity: int = 4 << 10) -> None:
+    def __init__(self, capacity: int = 4096) -> None:
         """*capacity*: frames to begin with; it grows by doubling."""
         capacity = max(capacity, FIRST_PFN + HPAGE)
         self._apart = 0

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from secondsight.mm.compiled import R
 from secondsight.mm.config import HostConfig
-from secondsight.mm.memory import MmArrays
 from secondsight.mm.mmu_notifier import MmuNotifiers
 from secondsight.mm.page import Frames
+from secondsight.mm.pgtable import MmArrays
 from secondsight.mm.rules import Rules
 from secondsight.mm.vma import VmaList, VmArea
 

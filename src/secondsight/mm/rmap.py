@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, MAPPED, PFN_MASK, PSE
-from secondsight.mm.memory import PFN_SHIFT, pfn_of
 from secondsight.mm.page import (
     HPAGE,
     HUGE_ZERO_PFN,
@@ -23,6 +22,7 @@ from secondsight.mm.page import (
     ZERO_PFN,
     folio_nr_pages,
 )
+from secondsight.mm.pgtable import PFN_SHIFT, pfn_of
 
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm, MmHost

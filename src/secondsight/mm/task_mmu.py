@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from secondsight.bits.pte import ACCESSED, MAPPED, PSE
-from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import HPAGE, HUGE_ZERO_PFN, REFERENCED, YOUNG, ZERO_PFN, head_of
+from secondsight.mm.pgtable import pfn_of
 from secondsight.native import native
 
 if TYPE_CHECKING:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["missing", "wp"]
 _FLAG: dict[Mode, VmFlags] = {"missing": VmFlags.UFFD_MISSING, "wp": VmFlags.UFFD_WP}
-#: What a child does not inherit (dup_userfaultfd without UFFD_FEATURE_EVENT_FORK).
-FLAGS = VmFlags.UFFD_ARMED | VmFlags.UFFD_MISSING | VmFlags.UFFD_WP
 
 
 def register(mm: Mm, start: int, end: int, mode: Mode) -> str | None:

@@ -21,7 +21,16 @@ import numpy as np
 from secondsight.errors import UsageError
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 from secondsight.mm.config import HostConfig
-from secondsight.mm.memory import V_ADVISED, V_HUGE, V_LOCKED, V_MIXED, V_NEVER_HUGE, V_READ, V_START, V_WRITE
+from secondsight.mm.pgtable import (
+    V_ADVISED,
+    V_HUGE,
+    V_LOCKED,
+    V_MIXED,
+    V_NEVER_HUGE,
+    V_READ,
+    V_START,
+    V_WRITE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +53,10 @@ class VmFlags(enum.IntFlag):
     """Not anonymous: khugepaged's file path, which never asks for youth."""
     UFFD_MISSING = 1024
     UFFD_WP = 2048
+
+
+#: What registering with a userfaultfd sets, and a child does not inherit (dup_userfaultfd without UFFD_FEATURE_EVENT_FORK).
+UFFD_FLAGS = VmFlags.UFFD_ARMED | VmFlags.UFFD_MISSING | VmFlags.UFFD_WP
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from secondsight.bits.pte import ACCESSED, DIRTY, PSE, RW, SWP_EXCLUSIVE, UFFD_W
 from secondsight.bits.swap import SWP_UFFD_WP, swp_entry
 from secondsight.mm.huge_memory import split_block_pmd, split_folio
 from secondsight.mm.madvise import ranges_without_large, unmap
-from secondsight.mm.memory import pfn_of
 from secondsight.mm.page import (
     ACTIVE,
     EXCLUSIVE,
@@ -43,6 +42,7 @@ from secondsight.mm.page import (
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
+from secondsight.mm.pgtable import pfn_of
 from secondsight.mm.swap import CACHED, CONTENT, CONTENT_ZERO, MUCH_USED, ZEROMAP
 from secondsight.mm.vma import VmFlags
 from secondsight.native import native

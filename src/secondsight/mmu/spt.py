@@ -22,8 +22,8 @@ from secondsight.bits.spte import AD_TYPE_MASK, SAVED_BITS, SAVED_MASK, SAVED_SH
 from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER
 from secondsight.mm.gup import MISS, NOT_PERMITTED, NOTIFY, gup_fast, gup_slow
 from secondsight.mm.lru import mark_page_accessed
-from secondsight.mm.memory import GUEST_FAULTS, pfn_of
 from secondsight.mm.page import DIRTY, HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN, head_of, put_page
+from secondsight.mm.pgtable import GUEST_FAULTS, pfn_of
 from secondsight.native import merged, native
 
 # How the table is filled.

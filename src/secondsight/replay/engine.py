@@ -34,7 +34,7 @@ from secondsight.trace.kinds import FIRST_VERB, Verb
 
 SMALLEST, LARGEST = 1 << 15, 1 << 18
 #: After a change: one touch of a block may settle all of it, so few are gathered before that is tried.
-CHANGED = 4 << 10
+CHANGED = 4096
 Progress = Callable[[int, int], None]
 
 

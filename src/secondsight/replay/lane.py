@@ -21,8 +21,9 @@ import numpy.typing as npt
 from secondsight.bits.pte import PRESENT, PSE
 from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
-from secondsight.mm.memory import GUEST_FAULTS, cpu_access, pfn_of
+from secondsight.mm.memory import cpu_access
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
+from secondsight.mm.pgtable import GUEST_FAULTS, pfn_of
 from secondsight.mmu.spt import GuestTables, Resumed, guest_access
 from secondsight.native import inlined, native
 from secondsight.policy.protocol import UNLIMITED

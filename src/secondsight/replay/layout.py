@@ -36,7 +36,7 @@ CELL_SHIFT = GIB_SHIFT - PAGE_SHIFT
 CELLS = LEAF * HPAGE
 #: GiBs that a trace may touch something in: 16 GiB for the cells, of which only those touched need memory.
 MOST_LEAVES = 1 << 16
-_FEW = 4 << 10
+_FEW = 4096
 
 
 class EventColumns(NamedTuple):

@@ -14,7 +14,7 @@ from secondsight.geometry import PAGE_SIZE, PMD_ORDER
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
 from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.madvise import Advice, madvise, unmap
-from secondsight.mm.memory import GUEST_FAULTS, HUGE_ZERO_PMD, V_HUGE
+from secondsight.mm.pgtable import GUEST_FAULTS, HUGE_ZERO_PMD, V_HUGE
 from secondsight.mm.protocols import MmLike
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mm.vmscan import swap_out

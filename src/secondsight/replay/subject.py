@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.spte import SpteLayout, layout
-from secondsight.mm import memory
+from secondsight.mm import pgtable
 from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
 from secondsight.mm.mm_struct import Mm
@@ -190,7 +190,7 @@ class SubjectHost:
                 self.age(space)
                 # What is counted begins with the trace.
                 space.mm.notifiers.calls.clear()
-                space.mm.arrays.n[[memory.HUGE_FAULTS, memory.FAULTS, memory.GUEST_FAULTS]] = 0
+                space.mm.arrays.n[[pgtable.HUGE_FAULTS, pgtable.FAULTS, pgtable.GUEST_FAULTS]] = 0
 
     def filling(self) -> Hashable:
         """What :meth:`fill` depends on: machines of which it is equal are filled alike."""

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, PRESENT, PSE
-from secondsight.mm.memory import pfn_of
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.page import (
     HPAGE,
@@ -20,6 +19,7 @@ from secondsight.mm.page import (
     folio_mapcount,
     head_of,
 )
+from secondsight.mm.pgtable import pfn_of
 from secondsight.native import native
 
 Ints = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondsight.geometry import PAGE_SIZE
-from secondsight.mm.memory import FAULTS, GUEST_FAULTS, HUGE_FAULTS
+from secondsight.mm.pgtable import FAULTS, GUEST_FAULTS, HUGE_FAULTS
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay.lane import references
 from secondsight.replay.layout import HPAGE

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
 from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
-from secondsight.mm.memory import cpu_access, pfn_of
+from secondsight.mm.memory import cpu_access
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
+from secondsight.mm.pgtable import pfn_of
 from secondsight.mmu.spt import Resumed, _allowed, _touch, guest_access
 from secondsight.native import allocating, inlined, native
 from secondsight.replay.ahead import AHEAD, prefetch

@@ -19,7 +19,7 @@ __all__ = ["check", "read", "write"]
 
 _LIMIT = 8 << 20
 #: of one space: 8 GiB
-_MOST_BLOCKS = 4 << 10
+_MOST_BLOCKS = 4096
 
 
 def read(path: str | Path) -> verbs.Scenario:

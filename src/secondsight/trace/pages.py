@@ -29,7 +29,7 @@ Bytes = NDArray[np.uint8]
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2  # PageType
 _PLAIN, _PLAIN_DICTIONARY, _DELTA_BINARY_PACKED, _RLE_DICTIONARY = 0, 2, 5, 8  # Encoding
 _MOST_WIDTH: Final = 8  # bits of a dictionary index: eight of them are one 64-bit word
-_LONGEST_HEADER: Final = 4 << 10
+_LONGEST_HEADER: Final = 4096
 
 
 class DecodedColumn(NamedTuple):

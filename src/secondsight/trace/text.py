@@ -67,7 +67,7 @@ class ByteStream:
             return cast(BinaryIO, _Inflated(raw, zlib.decompressobj))
         return raw
 
-    def peek(self, size: int = 4 << 10) -> bytes:
+    def peek(self, size: int = 4096) -> bytes:
         """Up to *size* first bytes, which a later :meth:`read` gives again; only before the first read."""
         while len(self._head) < size:
             more = self._read(size - len(self._head))
@@ -109,7 +109,7 @@ class ByteStream:
                 coming = pool.submit(self.read, size)
                 yield data
 
-    def text_head(self, size: int = 4 << 10) -> bytes:
+    def text_head(self, size: int = 4096) -> bytes:
         """:meth:`peek`, without a byte order mark.
 
         Raises :class:`InputError` if it is UTF-16's.

@@ -65,7 +65,7 @@ def sweep(
     :param told: called after each cell.
     :raises UsageError: the spec asks for what does not exist, or another sweep is at work in *where*.
     """
-    if jobs is not None and not 1 <= jobs <= 4 << 10:
+    if jobs is not None and not 1 <= jobs <= 4096:
         raise UsageError(f"--jobs {jobs}: must be at least 1")
     cells, damaged = specs.plan(spec, base)
     dataset = Dataset(where)

@@ -22,17 +22,7 @@ from secondsight.mm.khugepaged.isolate import isolate
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
 from secondsight.mm.khugepaged.swapin import first_not_present, swap_in_block
 from secondsight.mm.lru import folio_add_lru, munlock_folio
-from secondsight.mm.memory import (
-    PFN_SHIFT,
-    PROT,
-    V_LOCKED,
-    V_READ,
-    V_WRITE,
-    map_new_large,
-    new_large,
-    pfn_of,
-    vma_bits,
-)
+from secondsight.mm.memory import map_new_large, new_large
 from secondsight.mm.observe import UnderClearedPmd
 from secondsight.mm.page import (
     ACTIVE,
@@ -48,6 +38,7 @@ from secondsight.mm.page import (
     map_pmd,
     put_page,
 )
+from secondsight.mm.pgtable import PFN_SHIFT, PROT, V_LOCKED, V_READ, V_WRITE, pfn_of, vma_bits
 from secondsight.mm.protocols import MmLike
 from secondsight.mm.swap import unmap_anon
 from secondsight.native import native
