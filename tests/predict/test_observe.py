@@ -42,7 +42,30 @@ def test_a_verdict_needs_work():
     found = seen.verdict("always", told, change)
     assert (found.low, found.high, found.met) == (pytest.approx(-0.3), pytest.approx(-0.1), True)
     assert seen.verdict("always", (9.5, 9.4, 9.6, -0.05), change).met is False
-    assert seen.verdict("always", told, msgspec.structs.replace(change, by_work=False)).met is None
+    idle = seen.verdict("always", told, msgspec.structs.replace(change, by_work=False))
+    assert idle.met is None and "--work" in idle.why
+
+
+@pytest.mark.parametrize(
+    ("told", "coverage", "why"),
+    [
+        ((9.0, 7.0, 10.5, -0.1), 0.5, "no change at all too"),  # -30 % to +5 %
+        ((9.0, 7.0, 9.5, -0.1), 0.0, "the change was not made"),
+        ((10.0, 10.0, 10.0, 0.0), 0.5, "no change was predicted"),
+    ],
+)
+def test_what_shows_nothing_is_neither_met_nor_missed(told, coverage, why):
+    change = msgspec.structs.replace(seen.change(BEFORE, AFTER), coverage=coverage)
+    found = seen.verdict("always", told, change)
+    assert found.met is None and why in found.why
+
+
+def test_two_programs_are_not_compared():
+    one, two = (msgspec.structs.replace(BEFORE, name=name) for name in ("redis-server", "w"))
+    with pytest.raises(UsageError, match="of one program"):
+        seen.change(one, two)
+    # The same program started again is one, whatever its PID.
+    assert seen.change(one, msgspec.structs.replace(one, what="process 9")).by_work
 
 
 def test_this_process_is_seen():

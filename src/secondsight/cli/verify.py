@@ -54,7 +54,9 @@ def verify(
     told = _row(predicted, row) if predicted is not None else None
     if pid is not None:
         number = pid
-        now = seen.observe(f"process {pid}", lambda: seen.of_process(number), seconds, work)
+        now = seen.observe(
+            f"process {pid}", lambda: seen.of_process(number), seconds, work, name=seen.name_of(number)
+        )
     else:
         assert cgroup is not None
         group = cgroup
@@ -74,11 +76,9 @@ def verify(
             end=": ",
         )
         print(
-            {
-                True: "as predicted",
-                False: "not as predicted",
-                None: "neither met nor missed, no work was counted (--work)",
-            }[verdict.met]
+            {True: "as predicted", False: "not as predicted", None: f"neither met nor missed, {verdict.why}"}[
+                verdict.met
+            ]
         )
 
 

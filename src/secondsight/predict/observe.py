@@ -23,14 +23,17 @@ from secondsight.errors import InputError, MissingPart, SecondSightError, Target
 
 SCHEMA: Final = 1
 _TICK = os.sysconf("SC_CLK_TCK")
+#: Share of the anonymous memory: what moved less in huge pages has not moved.
+UNMOVED: Final = 0.01
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Over *seconds* by the wall clock. cpu seconds; faults without I/O; anon and huge bytes at the end; work: units done, None: not
-    counted."""
+    """Over *seconds* by the wall clock. *name*: of the program, empty for a cgroup; cpu seconds; faults without I/O; anon and huge bytes
+    at the end; work: units done, None: not counted."""
 
     schema: int = SCHEMA
     what: str
+    name: str = ""
     seconds: float
     cpu: float
     faults: int
@@ -122,8 +125,21 @@ def work_of(command: str) -> float:
     return value
 
 
-def observe(what: str, read: Callable[[], Reading], seconds: float, work: str | None) -> Observed:
-    """What happens within *seconds* from now. *read*: the counters; *work*: a command, see :func:`work_of`.
+def name_of(pid: int, proc: Path = Path("/proc")) -> str:
+    """The name of process *pid*.
+
+    :raises TargetGone: it has exited.
+    """
+    try:
+        return (proc / str(pid) / "comm").read_text(errors="replace").rstrip("\n")
+    except OSError:
+        raise TargetGone(f"process {pid} has exited") from None
+
+
+def observe(
+    what: str, read: Callable[[], Reading], seconds: float, work: str | None, *, name: str = ""
+) -> Observed:
+    """What happens within *seconds* from now. *read*: the counters; *work*: a command, see :func:`work_of`; *name*: of the program.
 
     :raises SecondSightError: the counters, or the work, went backwards.
     """
@@ -137,7 +153,8 @@ def observe(what: str, read: Callable[[], Reading], seconds: float, work: str | 
             f"{what}: no work was done in {seconds:g} s, or its counters went back; nothing can be compared"
         )
     return Observed(
-        what=what, seconds=took, cpu=last.cpu - first.cpu, faults=last.faults - first.faults, anon=last.anon, huge=last.huge, work=units
+        what=what, name=name, seconds=took, cpu=last.cpu - first.cpu, faults=last.faults - first.faults,
+        anon=last.anon, huge=last.huge, work=units,
     )  # fmt: skip
 
 
@@ -168,8 +185,13 @@ class MeasuredChange(msgspec.Struct, frozen=True, kw_only=True):
 def change(before: Observed, after: Observed) -> MeasuredChange:
     """What changed between two observations.
 
-    :raises UsageError: work was counted in one of them alone.
+    :raises UsageError: work was counted in one of them alone, or they are of two programs.
     """
+    if (before.name, not before.name and before.what) != (after.name, not after.name and after.what):
+        raise UsageError(
+            f"what was kept is of {before.what}{f' ({before.name})' * bool(before.name)}, not of {after.what}"
+            f"{f' ({after.name})' * bool(after.name)}: before and after are of one program"
+        )
     if (before.work is None) != (after.work is None):
         raise UsageError(
             "--work was given in one of the two observations alone: give the same command in both"
@@ -189,19 +211,35 @@ def change(before: Observed, after: Observed) -> MeasuredChange:
 
 
 class PredictionCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """A predicted change of the CPU time beside the measured one: low, middle and high; *met*: the measured one lies between."""
+    """A predicted change of the CPU time beside the measured one: low, middle and high; *met*: the measured one lies between; None:
+    that says nothing, and *why*."""
 
     label: str
     low: float
     middle: float
     high: float
     met: bool | None
+    why: str = ""
 
 
 def verdict(label: str, told: tuple[float, float, float, float], measured: MeasuredChange) -> PredictionCheck:
-    """*told*: run_time, low, high, change of a row; *met* is None where no unit of work was counted, for then the load may have moved."""
+    """*told*: run_time, low, high, change of a row.
+
+    Nothing is met or missed where no unit of work was counted (the load may have moved), where no change was predicted, where no more
+    of the memory is huge than before, and where the interval holds no change as well as the measured one.
+    """
     time_, low, high, change_ = told
     today = time_ / (1 + change_)
     bounds = low / today - 1, high / today - 1
-    met = bounds[0] <= measured.cpu <= bounds[1] if measured.by_work and measured.cpu is not None else None
-    return PredictionCheck(label=label, low=bounds[0], middle=change_, high=bounds[1], met=met)
+    met, why = None, ""
+    if not measured.by_work or measured.cpu is None:
+        why = "no work was counted (--work)"
+    elif bounds == (0, 0):
+        why = "no change was predicted"
+    elif measured.coverage is not None and abs(measured.coverage) < UNMOVED:
+        why = "as much of its memory is huge as before: the change was not made, or did not reach it"
+    else:
+        met = bounds[0] <= measured.cpu <= bounds[1]
+        if met and bounds[0] <= 0 <= bounds[1]:
+            met, why = None, "the interval holds it, and no change at all too"
+    return PredictionCheck(label=label, low=bounds[0], middle=change_, high=bounds[1], met=met, why=why)
