@@ -2,6 +2,9 @@
 
     mmap, 2 MiB aligned ──NOHUGEPAGE, touched──▶ small ──MADV_COLLAPSE of chosen blocks──▶ those are huge     what is in it stays
 
+NOHUGEPAGE stands on all of it but on a block while that is collapsed: khugepaged, which takes what is advised within seconds on a quiet
+machine, would change the layout that is measured.
+
 Whether it is so says ``AnonHugePages`` of /proc/self/smaps, which counts what the page table maps huge.
 """
 
@@ -70,8 +73,6 @@ class Region:
         self.advise(MADV_NOHUGEPAGE)
         words = self.words
         words[:: PAGE_SIZE // 8] = 1
-        # khugepaged may collapse nothing that nobody asks for; MADV_COLLAPSE may not collapse what NOHUGEPAGE forbids.
-        self.advise(MADV_HUGEPAGE)
 
     def collapse(self, chosen: npt.NDArray[np.int64]) -> None:
         """Make the blocks *chosen* huge.
@@ -79,11 +80,16 @@ class Region:
         :raises SecondSightError: one cannot be.
         """
         for block in chosen.tolist():
-            for _ in range(5):
-                number = self.advise(MADV_COLLAPSE, block, 1)
-                if number == 0:
-                    break
-            else:
+            # MADV_COLLAPSE may not collapse what NOHUGEPAGE forbids.
+            self.advise(MADV_HUGEPAGE, block, 1)
+            try:
+                for _ in range(5):
+                    number = self.advise(MADV_COLLAPSE, block, 1)
+                    if number == 0:
+                        break
+            finally:
+                self.advise(MADV_NOHUGEPAGE, block, 1)
+            if number:
                 raise SecondSightError(
                     f"MADV_COLLAPSE: block {block} of {self.blocks} cannot be made huge: {cause(number)}"
                 )
