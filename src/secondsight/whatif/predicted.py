@@ -28,7 +28,7 @@ from secondsight.report.schema import Row
 from secondsight.whatif.combine import Combination, combinations
 
 #: What decides today where nobody says: by transparent_hugepage/enabled when the CPU time was measured.
-BY_SETTING = {"always": "khugepaged", "madvise": "never", "never": "never", "": "never"}
+BY_SETTING = {"always": "always", "madvise": "never", "never": "never", "": "never"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,16 @@ def _host(row: Row) -> list[str]:
     out = []
     if row.policy == "never":
         return [f"echo never > {_THP}/enabled"]
-    if row.policy in ("always", "khugepaged", "thp_shrinker"):
+    if row.policy == "khugepaged":
+        # enabled=always would map huge pages at the first touch too, which is another row (always).
+        out.append(
+            "# No setting lets khugepaged alone make huge pages. Nearest: memory that asks for it once it was filled"
+        )
+        out.append(
+            f"echo madvise > {_THP}/enabled  # and in the program madvise(MADV_HUGEPAGE) after the first touches"
+        )
+        out.append(f"echo 1 > {_THP}/khugepaged/defrag")
+    if row.policy in ("always", "thp_shrinker"):
         out.append(f"echo always > {_THP}/enabled")
         out.append(
             f"[ -e {_THP}/hugepages-2048kB/enabled ] && echo inherit > {_THP}/hugepages-2048kB/enabled  # by size, from 6.8 on"
@@ -97,7 +106,9 @@ def _alone(row: Row) -> list[str]:
         return [
             "# prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) in the program, or systemd's MemoryTHP=disable where it is known"
         ]
-    if row.policy in ("always", "khugepaged", "thp_shrinker"):
+    if row.policy == "khugepaged":
+        return ["secondsight collapse --pid PID  # what is hot, now, from outside"]
+    if row.policy in ("always", "thp_shrinker"):
         return [
             f"echo madvise > {_THP}/enabled  # and in the program madvise(MADV_HUGEPAGE); glibc's malloc does with "
             f"GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
