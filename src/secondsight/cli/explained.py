@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,7 @@ def explain(
     answer = judge(taken, supposed)
     if report is not None:
         _write_page(answer, report)
+        print(f"page: {printable(report)}", file=sys.stderr)
     if json:
         import msgspec
 
@@ -182,7 +184,7 @@ def _print_head(answer: Explanation) -> None:
         print(f"  kernel memory was not read: {printable(answer.missing)}")
     for name, state in answer.channels.items():
         print(f"  {name:<10} {printable(state)}")
-    print(f"  {'khugepaged':<10} {whether_known(answer.registered)}")
+    print(f"  {'its list':<10} {whether_known(answer.registered)}")
     if answer.pace:
         print(f"  {'':<10} {answer.pace}")
     if answer.supposed:

@@ -99,7 +99,8 @@ def host(
     source = ""
     if blocks:
         strata, source = _blocks(found, now, then, (budget, cpu), seed, kernel_memory, trouble)
-    visit = _visit(supply, strata)
+    # Of some processes alone the round through all is not known.
+    visit = _visit(supply, strata) if pids is None else None
     return HostView(
         version=__version__,
         schema=SCHEMA,

@@ -34,7 +34,7 @@ def compile_rules(rules: Rules, host: HostConfig) -> Any:
     """
     if host.sizes != Sizes() and not rules.has_sizes:
         raise UsageError(
-            f"{rules.name} has no hugepages-*kB/enabled (they came in 6.8): leave out host.sizes, or take a newer kernel"
+            f"{rules.name} has no hugepages-*kB/enabled (they came in 6.8): switch no size on under its rules, or take a newer kernel's"
         )
     mglru = host.mglru and rules.mglru_available
     of_rules = {
