@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from secondsight.cli import main
-from secondsight.cli.group import COMMANDS
+from secondsight.cli.commands import COMMANDS
 from secondsight.trace import Provenance, Space, TraceWriter
 from support.events import GR, trace
 
