@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from secondsight.bits import pte as x86
 from secondsight.errors import UsageError
-from secondsight.mm.config import HostConfig, Knobs
+from secondsight.mm.config import HostConfig, Knobs, Sizes
 from secondsight.mm.fork import fork
 from secondsight.mm.host import Host
-from secondsight.mm.huge_memory import split_block_pmd, split_huge
+from secondsight.mm.huge_memory import split_block_pmd, split_folio, split_huge
 from secondsight.mm.khugepaged.attempt import collapse_huge_page
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.mm.madvise import madvise
@@ -197,3 +197,17 @@ def test_a_split_tells_the_guest_s_use_of_the_whole_folio() -> None:
         "its zap marked the head, and tails inherit"
     )
     holds(host)
+
+
+@pytest.mark.parametrize("rules", ["6.12", "7.3"])
+def test_the_pages_of_a_split_folio_are_dirty_where_an_entry_was(rules) -> None:
+    """try_to_migrate: so MADV_FREE passes over them where they are shared (7.3.4, seed 7311)."""
+    host = Host(rules, HostConfig(thp_enabled="never", sizes=Sizes(kb16="always")))
+    mm = host.mm("m", 1)
+    mm.cpu_access(np.arange(8), write=True, value=1)
+    assert split_folio(mm, 0)
+    fork(mm, "child")
+    madvise(mm, 0, 8, "free")
+    dirty = [bool(mm.arrays.pte[page] & np.uint64(x86.DIRTY)) for page in range(8)]
+    # The second folio stayed whole, and was never dirty itself.
+    assert dirty == [True] * 4 + [False] * 4

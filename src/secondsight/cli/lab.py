@@ -334,6 +334,7 @@ def compare_command(
             chance.mmu_of(mmu),
             sizes=has_sizes if sizes is None else sizes,
             guards=profile_of.has_guard,
+            parts=profile_of.mthp_collapse,
         )
         scenarios += made
         left_out = dict(generator.excluded)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import MAPPED, PFN_MASK, PRESENT, PROTNONE, PSE
+from secondsight.bits.pte import DIRTY_BITS, MAPPED, PFN_MASK, PRESENT, PROTNONE, PSE
 from secondsight.errors import UsageError
 from secondsight.mm.memory import split_pmd
 from secondsight.mm.page import (
@@ -155,6 +155,10 @@ def split_folio(mm: MmLike, page: int, *, remap: bool = True) -> bool:
             # folio's place in the area, so that pages which have come in place of some of its are unmapped as well.
             if len(_mapped(other, start, head, pages)):
                 other.notifiers.invalidate_range(start, start + pages)
+    # try_to_migrate_one, in every kernel (5.10: try_to_unmap_one): a dirty PTE that goes makes the folio dirty, and so each of its pages,
+    # which MADV_FREE then leaves alone where they are shared.
+    if any((other.arrays.pte[_mapped(other, start, head, pages)] & DIRTY_BITS).any() for other in sharing):
+        f.flags[head] |= PAGE_DIRTY
     host.frames.reserve(0, 0, 4 * HPAGE)
     _split_folio(host.frames.arrays, host.r, head)
     if remap:

@@ -43,8 +43,29 @@ class Gathered(NamedTuple):
 
 
 @native
-def _gather(f, m, rows, pages, out):  # type: ignore[no-untyped-def]
+def _maybe_mapped_shared(f, m, page, by_mm):  # type: ignore[no-untyped-def]
+    """Does the large folio that *page* maps by a PTE count as shared?
+
+    folio_likely_mapped_shared (6.10): its first page speaks for it; *by_mm*: folio_maybe_mapped_shared (6.15), some of its mappings are
+    not this process's. A single mapping is exclusive in both.
+    """
+    pfn = pfn_of(m.pte[page])
+    head = head_of(f, pfn)
+    maps, pages = folio_mapcount(f, head), folio_nr_pages(f, head)
+    if not by_mm:
+        return maps > 1 and (f.refcount[head + 1] > 0 or maps > pages or f.mapcount[head] > 1)
+    here = 0
+    start = page - (pfn - head)
+    for other in range(start, start + pages):
+        if m.pte[other] & MAPPED and pfn_of(m.pte[other]) == head + other - start:
+            here += 1
+    return maps > 1 and here != maps
+
+
+@native
+def _gather(f, m, rows, pages, by_mm, out):  # type: ignore[no-untyped-def]
     """Fill in *out* for the pages *pages* = (first, end) of the blocks *rows*; only what is mapped is written."""
+    shared_head, shared = np.int64(-1), False
     for i in range(len(rows)):
         block = rows[i]
         out.pmd[i] = m.pmd[block]
@@ -69,11 +90,17 @@ def _gather(f, m, rows, pages, out):  # type: ignore[no-untyped-def]
             out.folio[i, j] = head
             out.order[i, j] = folio_order(f, head)
             if f.flags[head] & HEAD:
-                out.shared[i, j] = maps > 1 and (
-                    f.refcount[head + 1] > 0 or maps > folio_nr_pages(f, head) or f.mapcount[head] > 1
-                )
+                if head != shared_head:
+                    shared_head = head
+                    shared = _maybe_mapped_shared(f, m, block * HPAGE_PMD_NR + j, by_mm)
+                out.shared[i, j] = shared
             else:
                 out.shared[i, j] = maps > 1
+
+
+def _by_mm(mm: MmLike) -> bool:
+    """Do the kernel's folios know which processes map them?"""
+    return mm.host.rules.large_mapped_shared == "mm"
 
 
 class UnderClearedPmd:
@@ -94,7 +121,7 @@ class UnderClearedPmd:
         self._row[0] = block
         for name in Gathered._fields[1:]:
             getattr(self._gathered, name)[0, first:end] = -1 if name == "folio" else 0
-        _gather(mm.host.frames.arrays, mm.arrays, self._row, (first, end), self._gathered)
+        _gather(mm.host.frames.arrays, mm.arrays, self._row, (first, end), _by_mm(mm), self._gathered)
         self._view.uffd[0] = bool(mm.vmas.at(block * HPAGE_PMD_NR).flags & VmFlags.UFFD_ARMED)
         return self._view
 
@@ -110,7 +137,8 @@ def of_model(
     rows = np.asarray(rows, dtype=np.int64)
     columns = empty(len(rows))
     f = mm.host.frames.arrays
-    _gather(f, mm.arrays, rows, (0, HPAGE_PMD_NR), Gathered(*(columns[name] for name in Gathered._fields)))
+    gathered = Gathered(*(columns[name] for name in Gathered._fields))
+    _gather(f, mm.arrays, rows, (0, HPAGE_PMD_NR), _by_mm(mm), gathered)
     columns["address"] = (mm.numbers[rows].astype(np.uint64)) << np.uint64(PMD_SHIFT)
     for vma in mm.vmas.areas:
         inside = (vma.start <= rows * HPAGE_PMD_NR) & ((rows + 1) * HPAGE_PMD_NR <= vma.end)

@@ -76,14 +76,16 @@ class Generator:
         mglru: bool | None = None,
         sizes: bool = False,
         guards: bool = False,
+        parts: bool = False,
     ) -> None:
         """*mglru* None: either, by group. *sizes*: hugepages-*kB/enabled are drawn too, by group. *guards*: the kernel has
-        guard regions."""
+        guard regions. *parts*: its khugepaged runs for smaller sizes alone too, and collapses parts of a block."""
         self.rng = random.Random(seed)
         self.mmu: Mmu = mmu
         self.mglru = mglru
         self.sizes = sizes
         self.guards = guards
+        self.parts = parts
         self.excluded: Counter[str] = Counter()
         self.steps = 0
 
@@ -118,8 +120,11 @@ class Generator:
             else list(PARTS)
         )
         how: dict[str, SizeEnabled] = {f"kb{kb_of_order(order)}": r.choice(_SWITCHES) for order in orders}
-        if r.random() < 0.15:
+        of_pmd = r.random()
+        if of_pmd < 0.15:
             how[f"kb{kb_of_order(PMD_ORDER)}"] = r.choice(["always", "madvise"])
+        elif of_pmd < 0.4 and self.parts:
+            how[f"kb{kb_of_order(PMD_ORDER)}"] = "never"
         return Sizes(**how)
 
     def scenario(self, host: HostConfig) -> v.Scenario:
@@ -387,9 +392,10 @@ def scenarios(
     mglru: bool | None = None,
     sizes: bool = False,
     guards: bool = False,
+    parts: bool = False,
 ) -> tuple[list[v.Scenario], Generator]:
     """*count* scenarios from *seed*, in groups that share a host; and the generator, for what it left out."""
-    generator = Generator(seed, mmu, mglru=mglru, sizes=sizes, guards=guards)
+    generator = Generator(seed, mmu, mglru=mglru, sizes=sizes, guards=guards, parts=parts)
     out: list[v.Scenario] = []
     while len(out) < count:
         host = generator.host()
