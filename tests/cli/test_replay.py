@@ -50,7 +50,7 @@ def test_the_table_has_a_column_for_each_rules(recorded, capsys):
 
 def test_the_map_of_the_last_rules(recorded, capsys):
     _, out, _ = run(capsys, recorded, "-r", "6.1", "-r", "thp-base")
-    assert "thp-base (unasked): where each channel was young" in out
+    assert "thp-base (unasked): which channel saw use" in out
     cells = [text for text in out.splitlines() if "··" in text]
     # One page of 512 young for the guest all the time, nothing for the primary page table; two blocks.
     assert cells[0].split() == ["8", "MiB", "······", "······", "░░░░░░", "······"]

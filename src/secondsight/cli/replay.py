@@ -60,7 +60,7 @@ def replay(
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead.")] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Draw where each channel was young, under every rules, to FILE.svg or FILE.html."),
+        typer.Option(help="Draw which channel saw use, under every profile, to FILE.svg or FILE.html."),
     ] = None,
     heat: Annotated[
         str | None,
@@ -150,6 +150,18 @@ def _what(one: SubjectResult, clock: float, scale: float) -> str:
     )
 
 
+#: The figures of the table that are told below it.
+_FIGURES = (
+    "coverage", "bloat", "wasted_passes", "refused_collapses", "pages_scanned", "notifier_calls", "guest_faults",
+)  # fmt: skip
+#: What each panel of the map is.
+_CHANNELS = {
+    "PRIMARY": "the accessed bit in the process's own page table",
+    "REFERENCED": "the page's flag, set by system calls and by what clears accessed bits",
+    "SECONDARY": "the page tables by which a guest or a device reaches the memory",
+}
+
+
 def _rows(result: Result) -> list[tuple[str, str, list[float | None]]]:
     """The table: (title, form, a value for each subject); a title that begins with a space is part of the one above."""
     from secondsight.report.metrics import METRICS
@@ -205,10 +217,11 @@ def _attempts(totals: Sequence[Any], known: Callable[[str, list[Any]], Any]) -> 
 
 
 def _meanings(result: Result, console: Console) -> None:
-    """What the columns are, and what the refusals in the table mean, each once."""
+    """What the columns are, and what the refusals and figures in the table mean, each once."""
     from rich.table import Table
 
     from secondsight.mm.profiles import ABOUT, title
+    from secondsight.report.metrics import METRICS
     from secondsight.report.verdicts import rule
 
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -219,6 +232,9 @@ def _meanings(result: Result, console: Console) -> None:
             table.add_row(title(subject.rules), ABOUT[subject.rules])
     for code in dict.fromkeys(code for s in result.subjects for code in s.total.refused):
         table.add_row(code, rule(code).meaning)
+    for key in _FIGURES:
+        if key != "guest_faults" or any(s.total.guest_faults for s in result.subjects):
+            table.add_row(METRICS[key].title, METRICS[key].definition.split(". ")[0].rstrip(".") + ".")
     console.print(table)
 
 
@@ -283,7 +299,7 @@ def _map(result: Result, subject: SubjectResult, console: Console) -> None:
     colour = console.is_terminal and console.color_system in ("256", "truecolor")
     console.print()
     console.print(
-        f"[bold]{markup(title(subject.name))}[/]: where each channel was young, by address and time",
+        f"[bold]{markup(title(subject.name))}[/]: which channel saw use, by address and time",
         highlight=False,
     )
     console.print(
@@ -298,6 +314,10 @@ def _map(result: Result, subject: SubjectResult, console: Console) -> None:
         end="",
     )
     console.print(legend(colour))
+    panels = {panel.title for panel in _panels(result, index)}
+    for name, meaning in _CHANNELS.items():
+        if name in panels:
+            console.print(f"{name}: {meaning}", highlight=False)
 
 
 def _draw(result: Result, path: Path, title: str) -> None:
@@ -307,6 +327,6 @@ def _draw(result: Result, path: Path, title: str) -> None:
     from secondsight.report.table import whole
 
     rows = [(titled(s.name), _panels(result, i)) for i, s in enumerate(result.subjects)]
-    heading = f"{title}: where each channel was young, and what was huge"
+    heading = f"{title}: which channel saw use, and what was huge"
     drawing = svg(rows, _labels(result), title=heading, end=_end(result, 0))
     whole(path, (page(drawing, heading) if path.suffix == ".html" else drawing).encode())
