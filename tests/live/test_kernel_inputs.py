@@ -1,4 +1,4 @@
-"""On booted kernels: blocks whose fate hangs on something beside their pages; explain from kernel memory says what khugepaged then does."""
+"""Booted: blocks whose fate depends on something beside their pages; explain from kernel memory says what khugepaged then does."""
 
 import base64
 from pathlib import Path

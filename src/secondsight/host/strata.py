@@ -5,7 +5,7 @@
     smaps ─▶ areas ─▶ Fill (exact) ─┬─ settled by the counts: huge; not eligible; too many missing, too many swapped out
                                     └─ open ─▶ n of N at random ─▶ read and judged
 
-How many are read of each process hangs on the time that is left and on nothing that was found: the sample stays fair.
+How many are read of each process depends on the time that is left and on nothing that was found: the sample stays fair.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ INPUTS = (
         "all: K F",
         "sysfs",
         "not asked",
-        "nothing hangs on it where a free huge block was read",
+        "nothing depends on it where a free huge block was read",
         "source: alloc_hugepage_khugepaged_gfpmask",
     ),
     Input(

@@ -28,13 +28,13 @@ STATES = {
 REFUSAL = (
     "wasted pass: the scan found the block in use, a huge page was allocated and 2 MiB were unmapped from the secondary MMUs, then "
     "isolate found no reference left (since 6.13 the zap no longer carries the guest's accessed bits over); it collapses only if "
-    "it is touched again before the next pass; `secondsight collapse` heals it"
+    "it is touched again before the next pass; `secondsight collapse` fixes it"
 )
 #: the same, of a pass to come
 REFUSAL_AHEAD = (
     "the pass over it is wasted: the scan finds it in use, a huge page is allocated and 2 MiB are unmapped from the secondary MMUs, then "
     "isolate finds no reference left (since 6.13 the zap no longer carries the guest's accessed bits over); it collapses only if it "
-    "is touched again before the next pass; `secondsight collapse` heals it"
+    "is touched again before the next pass; `secondsight collapse` fixes it"
 )
 LOST_REFERENCE_AHEAD = (
     "the pass over it is wasted: the scan finds it in use, but unmapping the secondary MMUs moves its pages' references into an LRU "

@@ -1,6 +1,6 @@
 """What a machine is configured to, as opposed to which kernel it runs (``rules``).
 
-``Knobs`` are khugepaged's sysfs files, ``HostConfig`` everything else a scenario's outcome hangs on.
+``Knobs`` are khugepaged's sysfs files, ``HostConfig`` everything else a scenario's outcome depends on.
 Both are frozen msgspec structs, so a scenario file, a snapshot and Python build them alike.
 """
 

@@ -1,8 +1,8 @@
 """The compiled loops of the suite and of the reference TLB.
 
-chains 1    each read's address hangs on the value before it: a list's nodes, a tree's descent
+chains 1    each read's address depends on the value before it: a list's nodes, a tree's descent
 chains 4    four of those side by side
-chains 0    reads that hang on nothing: the processor has as many under way as it can
+chains 0    reads that depend on nothing: the processor has as many under way as it can
 work        multiplications behind each read that need its value: computing on what was read
 """
 

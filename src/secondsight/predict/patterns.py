@@ -1,4 +1,4 @@
-"""The suite's access patterns: which line of the region each read goes to, and what hangs on what (``loops.read``)."""
+"""The suite's access patterns: which line of the region each read goes to, and what depends on what (``loops.read``)."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class RunTime:
         self.cost = self._cost(footprint)
 
     def _cost(self, footprint: float) -> float:
-        """Seconds a walk: by the time with every page small, which itself hangs on the cost."""
+        """Seconds a walk: by the time with every page small, which itself depends on the cost."""
         every = walks(self.profile, np.zeros(len(self.profile.small)), self.huge)
         more = every - walks(self.profile, self.today.share, self.huge)
         cost = 0.0

@@ -28,7 +28,7 @@ def line(visit: BlockPass) -> str:
     if visit.isolate is not None:
         out += f" isolate {visit.isolate.referenced}"
     if visit.further:
-        # How they ended one by one hangs on what else waits in the CPU's LRU batch, so a file states only how many there were.
+        # How they ended one by one depends on what else waits in the CPU's LRU batch, so a file states only how many there were.
         out += f" attempts {len(visit.attempts)}"
     return out
 

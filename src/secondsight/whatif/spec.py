@@ -2,7 +2,7 @@
 
     traces x policies x rules x budgets x hosts x knobs ──▶ rows, each with an id of its own ──▶ cells of *together* rows of one trace
 
-A row's id is the hash of everything its figures hang on (the trace's content, policy, rules, host, clock, this program's version): a
+A row's id is the hash of everything its figures depend on (the trace's content, policy, rules, host, clock, this program's version): a
 finished row is known again whatever else the file says, and a file that grew runs only what is new.
 """
 

@@ -107,7 +107,7 @@ def test_the_2010_series_before_during_and_after_the_patch() -> None:
 
 
 @pytest.mark.parametrize("touch", [True, False])
-def test_a_wasted_pass_heals_only_by_another_touch(touch) -> None:
+def test_another_touch_alone_ends_the_wasted_passes(touch) -> None:
     host, mm, kvm = vm("7.2", 1)
     madvise(mm, 0, 512, "nohugepage")
     mm.cpu_access(pages(0), write=True)

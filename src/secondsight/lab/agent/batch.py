@@ -65,7 +65,7 @@ def _fill_page_cache() -> None:
     """A 24th of memory as inactive page cache, from the swap device.
 
     A page swapped in again starts active if it was away for less than the size of the active lists and the page cache
-    (workingset_refault). Without a page cache that would hang on how much the other scenarios of a batch swap.
+    (workingset_refault). Without a page cache that would depend on how much the other scenarios of a batch swap.
     """
     swap = os.open("/dev/ram0", os.O_RDONLY)
     buffer = bytearray(1 << 20)
