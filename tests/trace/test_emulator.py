@@ -10,6 +10,7 @@ import pytest
 
 from secondsight.errors import SecondSightError, UsageError
 from secondsight.trace import Trace, Verb, emulator
+from secondsight.trace.cut import cut
 from secondsight.trace.emulator import record_program
 from secondsight.trace.run import record_run
 from support.plaintlb import PlainTlb
@@ -120,6 +121,11 @@ def test_walks_are_those_of_a_plain_tlb(tmp_path):
             expected[address >> 21, 0] += one
             expected[address >> 21, 1] += other
     (walks,) = told.walks
+    # What the recorder counted is not among what it could not see; a part of the trace has none of it.
+    assert "page walks" not in told.unseen
+    cut(Trace.open(tmp_path / "t"), tmp_path / "cut", time=(0, 1000))
+    rest = Trace.open(tmp_path / "cut").provenance
+    assert (rest.walks, rest.unseen) == ([], ["page walks", *told.unseen])
     found = Counter({(b, 0): n for b, n in zip(walks.block, walks.small, strict=True)})
     found.update({(b, 1): n for b, n in zip(walks.block, walks.huge, strict=True)})
     assert +found == +expected

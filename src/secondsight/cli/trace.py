@@ -12,6 +12,7 @@ from secondsight.plural import pluralize
 from secondsight.terminal import markup, printable
 
 if TYPE_CHECKING:
+    from secondsight.trace.provenance import Provenance
     from secondsight.trace.summary import Summary
 
 app = typer.Typer(no_args_is_help=True, help="Look into a trace, cut it, recover a torn recording.")
@@ -43,6 +44,8 @@ def _print(summary: Summary) -> None:
     """The summary for a person."""
     from rich.console import Console
 
+    from secondsight.trace.provenance import PAGE_WALKS
+
     console = Console(highlight=False, soft_wrap=True)
     origin = summary.provenance
     span = (summary.last_time - summary.first_time) / 1e9
@@ -61,8 +64,9 @@ def _print(summary: Summary) -> None:
     console.print("kinds    " + (markup(", ".join(f"{n:,} {k}" for k, n in summary.kinds.items())) or "none"))
     if summary.verbs:
         console.print("verbs    " + ", ".join(f"{n:,} {k}" for k, n in summary.verbs.items()))
-    if origin.unseen:
-        console.print("unseen   " + markup("; ".join(origin.unseen)))
+    console.print("walks    " + _walks(origin))
+    if unseen := [each for each in origin.unseen if each != PAGE_WALKS]:
+        console.print("unseen   " + markup("; ".join(unseen)))
     for reason, number in origin.dropped.items():
         console.print(f"left out {number:,} {markup(reason)}")
     if origin.clock_held:
@@ -79,6 +83,20 @@ def _print(summary: Summary) -> None:
         console.print(
             f"space    {space.id} {markup(space.name)} ({markup(space.type)}): {what if space.accesses else 'no accesses'}"
         )
+
+
+def _walks(origin: Provenance) -> str:
+    """What is known of page walks, or how it would be."""
+    if origin.walks:
+        counted, accesses = (
+            sum(getattr(each, name) for each in origin.walks) for name in ("counted", "accesses")
+        )
+        return f"counted by the recorder's TLB in {counted:,} of {pluralize(accesses, 'access', 'accesses')} to data"
+    if origin.source in ("record-pid", "damo"):
+        return "not counted: the trace holds samples, which have no order"
+    if origin.quantum:
+        return "not counted: rows are aggregated, and have no order (record run counts them)"
+    return "not counted; every access is here in order, so that a replay counts them (--tlb)"
 
 
 def _range(text: str | None, name: str, last: int) -> tuple[int, int] | None:

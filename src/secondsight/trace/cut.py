@@ -10,7 +10,7 @@ import numpy as np
 from secondsight.errors import SecondSightError, UsageError
 from secondsight.trace.format import Trace
 from secondsight.trace.kinds import COLUMNS, FIRST_VERB
-from secondsight.trace.provenance import Provenance, with_fields
+from secondsight.trace.provenance import PAGE_WALKS, Provenance, with_fields
 from secondsight.trace.writer import Profile, TraceWriter
 
 
@@ -40,8 +40,17 @@ def cut(
     if time is not None:
         time = (time[0], min(time[1], (1 << 64) - 1))
     notes = [*trace.provenance.notes, _told(time, spaces, address)]
+    unseen = list(trace.provenance.unseen)
+    if trace.provenance.walks and PAGE_WALKS not in unseen:
+        unseen.insert(0, PAGE_WALKS)  # they were counted over the whole trace
     start = with_fields(
-        trace.provenance, content_hash=None, notes=notes, walks=[], cpu_seconds=None, cpu_thp=""
+        trace.provenance,
+        content_hash=None,
+        notes=notes,
+        unseen=unseen,
+        walks=[],
+        cpu_seconds=None,
+        cpu_thp="",
     )
     with TraceWriter(path, start, profile=profile) as writer:
         for batch in trace.batches(time=time, progress=progress):

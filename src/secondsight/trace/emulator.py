@@ -32,14 +32,14 @@ from secondsight.geometry import PMD_SHIFT
 from secondsight.trace.child import Reaper, ends_with_us
 from secondsight.trace.intake import Intake
 from secondsight.trace.kinds import Verb, is_known
-from secondsight.trace.provenance import Clock, Provenance, Walks
+from secondsight.trace.provenance import PAGE_WALKS, Clock, Provenance, Walks
 from secondsight.trace.run import CLOCK, end_group
 from secondsight.trace.vm import ROW, TOTALS, api_of, build_plugin, qemu_version
 from secondsight.trace.writer import Profile, Recording
 
 EMULATOR: Final = "qemu-x86_64"
 UNSEEN: Final = [
-    "page walks",
+    PAGE_WALKS,
     "accesses of the kernel on the program's behalf (system calls)",
     "DMA",
     "real time: the program runs under an emulator",
@@ -304,7 +304,8 @@ def record_program(
             )
         counted = [walks for sender in streams.ended if (walks := sender.counted()) is not None]
         notes += streams.account()
-        return intake.close(notes=notes, walks=counted, **(took or {})), process.returncode
+        unseen = [each for each in UNSEEN if each != PAGE_WALKS or not counted]
+        return intake.close(notes=notes, walks=counted, unseen=unseen, **(took or {})), process.returncode
 
 
 def _cpu_time(command: Sequence[str]) -> dict[str, object]:

@@ -28,6 +28,10 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     parent: int | None = None  # the space that forked it, where that is known
 
 
+#: What a trace without walks does not hold, among :attr:`Provenance.unseen`.
+PAGE_WALKS = "page walks"
+
+
 class Clock(msgspec.Struct, frozen=True, kw_only=True):
     """What a trace's ``time`` counts. The unit is always ns; *meaning* says what one ns stands for."""
 
