@@ -97,12 +97,36 @@ def test_a_huge_page_that_a_devices_access_maps_comes_off_the_budget():
         assert figures(rows, budget=1, tlb=tlb)["huge_blocks"] == 1
 
 
+def test_a_program_that_exits_is_counted_just_before_it_does():
+    lives = [(0, 0, 0, 0, CW), (1, 0, 1, 3, CW, 2), (35, 0, 0, 0, CR)]
+    keys = ("huge_blocks", "huge_share", "bloat", "bloat_share", "zero_filled")
+    alive, exits = (figures([*lives, *end]) for end in ([], [(36, 0, 0, 0, Verb.EXIT)]))
+    assert [exits[key] for key in keys] == [alive[key] for key in keys]
+    assert (exits["huge_blocks"], exits["bloat"]) == (2, 2 * BLOAT)
+
+
+def test_a_space_that_lives_on_after_its_exit_counts_as_it_stands_at_the_end():
+    again = [(0, 0, 0, 0, CW), (1, 0, 1, 0, CW), (35, 0, 0, 0, Verb.EXIT), (36, 0, 1, 0, CW)]
+    assert figures(again)["huge_blocks"] == 1
+
+
+@pytest.mark.parametrize(
+    ("verb", "splits"), [(Verb.EXIT, 0), (Verb.MUNMAP, 0), (Verb.MADV_DONTNEED, 0), (None, 1)]
+)
+def test_the_picture_calls_nothing_split_that_was_given_back(verb, splits):
+    rows = [(0, 0, 0, 0, CW), (12, 0, 0, 0, CR)]
+    # Half of the block given back splits the huge page; all of it frees it.
+    rows.append((13, 0, 0, 0, Verb.MADV_DONTNEED, 256) if verb is None else (13, 0, 0, 0, verb, 512))
+    result = compare(trace([*rows, (45, 0, 1, 0, CW)]), [ALWAYS], ["7.2"], channels=True)
+    assert np.isfinite(result.rows[0].split.array()).tolist() == [bool(splits), False]
+
+
 PAGES = (0, 1, 511)
 KINDS = {
     "process": (CR, CR, CW, CW, Kind.CPU_FETCH, Kind.DEVICE_WRITE, Kind.PIN_READ),
     "vm": (GR, GR, GW, GW, Kind.GUEST_FETCH, CR, CW, Kind.PIN_WRITE),
 }
-VERBS = (Verb.CLEAR_REFS, Verb.MADV_DONTNEED, Verb.UNPIN)
+VERBS = (Verb.CLEAR_REFS, Verb.MADV_DONTNEED, Verb.UNPIN, Verb.EXIT)
 
 
 @st.composite

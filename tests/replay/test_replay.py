@@ -197,7 +197,9 @@ def test_clear_refs_and_exit():
     ]
     result, _ = one(rows, "6.1")
     assert [v[3] for v in visits(result)] == ["lack_referenced_page", "succeeded"]
-    assert result.data[0].blocks.populated.tolist() == [0]
+    # What stood before the exit: the block that khugepaged had made huge.
+    assert result.data[0].blocks.populated.tolist() == [512]
+    assert result.data[0].blocks.huge.tolist() == [True]
 
 
 def test_huge_pages_at_a_first_touch_and_a_budget():

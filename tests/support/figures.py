@@ -71,6 +71,7 @@ class Plain:
         for space in self.machine.spaces:
             if self.machine.fills(space):
                 self.content.update(found.touched_pages(space.rows.start, space.rows.stop).tolist())
+        self.ended = {}  # of a space that exits, its part of the figures just before that: space -> Counter
         self.collapsed = {}  # since the last look: row -> pages copied
         self.n = Counter()
         self.walks = Counter()
@@ -134,7 +135,12 @@ class Plain:
             if kind == Verb.CLEAR_REFS:
                 clear_refs(space.mm)
                 return
-            if kind == Verb.MADV_DONTNEED:
+            if kind == Verb.EXIT:
+                self.ended[space.index] = self.standing(space)
+                unmap(space.mm, 0, space.mm.npages)
+                self.host.khugepaged.exit(space.mm)
+                self.content -= set(range(space.rows.start * 512, space.rows.stop * 512))
+            elif kind == Verb.MADV_DONTNEED:
                 madvise(space.mm, page, page + count, "dontneed")
                 self.content -= set(range(row * 512, row * 512 + count))
             elif kind == Verb.UNPIN and f"{page}" in space.mm.pins:
@@ -290,6 +296,19 @@ class Plain:
 
     # -- the figures -----------------------------------------------------------------------------------------------
 
+    def standing(self, space):
+        """What a space holds now: huge blocks, populated pages, and of the huge pages those of bloat and of zeros."""
+        n = Counter(huge=0)
+        for row in range(space.rows.start, space.rows.stop):
+            n["huge"] += self.is_huge(row)
+            if row in self.backed:
+                n["bloat"] += 512 - self.held[row]
+                n["zero"] += 512 - sum(p >> 9 == row for p in self.content)
+        for page in range(space.mm.npages):
+            t = self.translation(space, page, False)
+            n["populated"] += t is not None and t[0] != ZERO_PFN and t[0] - page % 512 != HUGE_ZERO_PFN
+        return n
+
     def figures(self, misses=None):
         """Every figure by its key; *misses*: the walks of each row with every page small."""
         f, costs = {}, CostModel()
@@ -298,22 +317,20 @@ class Plain:
         for page, count in self.pages.items():
             accesses[page >> 9] += count
         total = sum(accesses.values())
-        huge = [r for r in rows if self.is_huge(r)]
-        populated = 0
+        end = Counter()
         for space in self.machine.spaces:
-            for page in range(space.mm.npages):
-                t = self.translation(space, page, False)
-                populated += t is not None and t[0] != ZERO_PFN and t[0] - page % 512 != HUGE_ZERO_PFN
-        f["huge_blocks"] = len(huge)
-        f["huge_share"] = share(len(huge), len(rows))
+            now = self.standing(space)
+            has_memory = now["populated"] or now["huge"]
+            end.update(now if has_memory else self.ended.get(space.index, now))
+        f["huge_blocks"] = end["huge"]
+        f["huge_share"] = share(end["huge"], len(rows))
         f["coverage"] = share(sum(self.huge_accesses.values()), total)
         hot = fewest(self.pages)
         f["precision"] = share(len({p >> 9 for p in hot} & self.ever), len(self.ever))
         f["precision_pages"] = share(sum(p >> 9 in self.ever for p in hot), 512 * len(self.ever))
         f["recall"] = share(sum(p >> 9 in self.ever for p in hot), len(hot))
-        bloat = sum(512 - self.held[r] for r in self.backed)
-        f["bloat"], f["bloat_share"] = bloat * PAGE, share(bloat, populated)
-        f["zero_filled"] = sum(512 - sum(p >> 9 == r for p in self.content) for r in self.backed) * PAGE
+        f["bloat"], f["bloat_share"] = end["bloat"] * PAGE, share(end["bloat"], end["populated"])
+        f["zero_filled"] = end["zero"] * PAGE
         f |= {key: self.n[name] for key, name in NAMES.items()}
         f["guest_faults"] = sum(int(s.mm.arrays.n[GUEST_FAULTS]) for s in self.machine.spaces)
         calls = defaultdict(int)

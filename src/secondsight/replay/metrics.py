@@ -31,7 +31,8 @@ class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):
     huge_at_end: int
     collapses: int
     refused: dict[str, int]
-    """Blocks that are small at the end, by the answer of the last visit (``code@isolate``: of the second look)."""
+    """Blocks that are small at the end (of a space that exits: just before that), by the answer of the last visit (``code@isolate``: of the
+    second look)."""
     unvisited: int
     """Blocks that are small at the end and were never visited."""
     visits: dict[str, int]
@@ -83,7 +84,8 @@ class WakeValues(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass(slots=True)
 class BlockFigures:
     """One value a block, in the order of spaces and addresses: space, number int64; accesses, accesses_huge int64; walks int64 or None;
-    populated int64 and huge bool at the end; first_huge int64: ns of khugepaged's clock, -1 never."""
+    populated int64 and huge bool at the end (of a space that exits: just before that); first_huge int64: ns of khugepaged's clock, -1
+    never."""
 
     space: npt.NDArray[np.int64]
     number: npt.NDArray[np.int64]
@@ -147,13 +149,15 @@ class SubjectData:
 @dataclass(slots=True)
 class ChannelAnswers:
     """What each channel said at each wake-up, before khugepaged looked: int16[wakes, rows] pages young, -1 unknown;
-    huge bool[wakes, rows]. refused int32[wakes, rows]: attempts of any order that were refused at the wake-up, after all that."""
+    huge bool[wakes, rows]; gave_back bool[wakes, rows]: huge memory was unmapped since the last wake-up, and not split. refused
+    int32[wakes, rows]: attempts of any order that were refused at the wake-up, after all that."""
 
     time: list[int]
     primary: list[npt.NDArray[np.int16]]
     referenced: list[npt.NDArray[np.int16]]
     secondary: list[npt.NDArray[np.int16]]
     huge: list[npt.NDArray[np.bool_]]
+    gave_back: list[npt.NDArray[np.bool_]]
     refused: list[npt.NDArray[np.int32]] = field(default_factory=list)
 
 

@@ -22,6 +22,7 @@ from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay.attempts import AttemptColumns
 from secondsight.replay.clock import Alarm, alarms
 from secondsight.replay.decide import decide
+from secondsight.replay.ends import BlocksAtEnd, stands
 from secondsight.replay.layout import HPAGE, Layout
 from secondsight.replay.metrics import SECOND, ChannelAnswers, Visits, WakeValues
 from secondsight.replay.subject import H_DEVICE, H_PIN, ReplayedSpace, Subject, SubjectHost
@@ -66,12 +67,15 @@ class SubjectReplay:
         self.visits = Visits()
         self.visit_rows: list[int] = []
         self.series = WakeValues(**{name: [] for name in WakeValues.__struct_fields__})
-        self.channels = ChannelAnswers([], [], [], [], []) if channels else None
+        self.channels = ChannelAnswers([], [], [], [], [], []) if channels else None
         self.wakes = 0
         self.now = 0
         self.since = 0
         self._counted = (0, 0)
         self._refused = np.zeros(found.rows, np.int64)
+        # Spaces that exited, as they stood just before; rows that gave a huge page back (unmapped, no split) since the last wake-up.
+        self.ended: dict[int, BlocksAtEnd] = {}
+        self._gave_back = np.zeros(rows, np.bool_)
         self.at_last_wake = np.zeros(rows, np.int64)
         self._changed: list[int] = []
         self._collapsed: dict[int, int] = {}
@@ -220,6 +224,10 @@ class SubjectReplay:
                 self.held[row] = collapsed.get(row, self.held[row])
             self.huge[space.rows], self.backed[space.rows] = now, backed
 
+    def stands(self, space: ReplayedSpace) -> BlocksAtEnd:
+        """The blocks of *space* as they stand now."""
+        return stands(space, self.huge, self.backed, self.held)
+
     # -- a wake-up ---------------------------------------------------------------------------------------------
 
     def wake(self, alarm: Alarm) -> Ints:
@@ -328,9 +336,14 @@ class SubjectReplay:
             return np.zeros(0, np.int64)
         mm = space.mm
         first, end = (0, mm.npages) if whole else self.found.pages(index, address, argument)
+        if verb is Verb.EXIT:
+            self.ended[index] = self.stands(space)
         if first < end:
             self._verb(space, verb, first, end)
+        before = self.huge[space.rows].copy()
         self._notice_huge()
+        if (lost := before & ~self.huge[space.rows]).any():
+            self._gave_back[space.rows] |= lost & (summarise(mm).populated == 0)
         return np.arange(space.rows.start, space.rows.stop, dtype=np.int64)
 
     def _verb(self, space: ReplayedSpace, verb: Verb, first: int, end: int) -> None:
@@ -374,6 +387,8 @@ class SubjectReplay:
         for name, column in kept.items():
             getattr(self.channels, name).append(column)
         self.channels.huge.append(self.huge.copy())
+        self.channels.gave_back.append(self._gave_back.copy())
+        self._gave_back[:] = False
 
 
 def _runs(spaces: npt.NDArray[np.uint16], n: int, only: int) -> list[tuple[int, int, int]]:

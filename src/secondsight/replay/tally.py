@@ -9,11 +9,11 @@ import numpy as np
 from secondsight.geometry import PAGE_SIZE
 from secondsight.mm.pgtable import FAULTS, GUEST_FAULTS, HUGE_FAULTS
 from secondsight.policy.protocol import UNLIMITED
+from secondsight.replay.ends import BlocksAtEnd, at_end
 from secondsight.replay.lane import references
 from secondsight.replay.layout import HPAGE
 from secondsight.replay.metrics import SECOND, BlockFigures, SpaceResult, SubjectData, SubjectResult, answers
 from secondsight.replay.subject import ReplayedSpace
-from secondsight.replay.summary import Ints, summarise
 
 if TYPE_CHECKING:
     from secondsight.replay.run import SubjectReplay
@@ -22,14 +22,10 @@ if TYPE_CHECKING:
 def result(run: SubjectReplay) -> tuple[SubjectResult, SubjectData]:
     """Everything *run* counted."""
     found, machine = run.found, run.machine
-    populated = np.zeros(found.rows, np.int64)
-    zero = np.zeros(found.rows, np.int64)
+    ends = at_end(run.ended, ((space.index, run.stands(space)) for space in machine.spaces))
     index = np.zeros(found.rows, np.int64)
     calls: dict[str, int] = {}
     for space in machine.spaces:
-        columns = summarise(space.mm)
-        populated[space.rows] = columns.populated
-        zero[space.rows] = np.where(columns.huge != 0, columns.zero_filled, 0)
         index[space.rows] = space.index
         for op, number in space.mm.notifiers.calls.items():
             calls[op] = calls.get(op, 0) + number
@@ -46,8 +42,8 @@ def result(run: SubjectReplay) -> tuple[SubjectResult, SubjectData]:
         backing="vm" if all(kvms) else "process" if not any(kvms) else "mixed",
         start="filled" if any(map(machine.fills, machine.spaces)) else "empty",
         notes=_notes(run),
-        total=_over(run, slice(0, found.rows), "all", zero, machine.spaces),
-        spaces=[_over(run, s.rows, found.spaces[s.index].name, zero, [s]) for s in machine.spaces],
+        total=_over(run, slice(0, found.rows), "all", ends, machine.spaces),
+        spaces=[_over(run, s.rows, found.spaces[s.index].name, ends, [s]) for s in machine.spaces],
         notifier_calls=calls,
         full_scans=run.host.khugepaged.full_scans,
         wakes=run.wakes,
@@ -56,7 +52,14 @@ def result(run: SubjectReplay) -> tuple[SubjectResult, SubjectData]:
     )
     walks = None if run.walks is None else run.walks.sum(axis=0)
     blocks = BlockFigures(
-        index, found.numbers, run.accesses, run.accesses_huge, walks, populated, run.huge, run.first_huge
+        index,
+        found.numbers,
+        run.accesses,
+        run.accesses_huge,
+        walks,
+        ends.populated,
+        ends.huge,
+        run.first_huge,
     )
     return told, SubjectData(blocks, run.visits, run.channels)
 
@@ -81,10 +84,12 @@ def _references(run: SubjectReplay, rows: slice) -> int:
     return int(references(run.walks[:, rows], nested=nested, guest_huge=huge).sum())
 
 
-def _over(run: SubjectReplay, rows: slice, name: str, zero: Ints, spaces: list[ReplayedSpace]) -> SpaceResult:
+def _over(
+    run: SubjectReplay, rows: slice, name: str, ends: BlocksAtEnd, spaces: list[ReplayedSpace]
+) -> SpaceResult:
     """The counts of *rows*, which are *spaces*."""
     last = run.last_answer[rows]
-    small = ~run.huge[rows] & (last >= 0)
+    small = ~ends.huge[rows] & (last >= 0)
     visited = np.array(run.visit_rows, np.int64)
     inside = (visited >= rows.start) & (visited < rows.stop)
     second = np.array(run.visits.isolate, np.int64)
@@ -95,15 +100,15 @@ def _over(run: SubjectReplay, rows: slice, name: str, zero: Ints, spaces: list[R
         blocks=rows.stop - rows.start,
         accesses=int(run.accesses[rows].sum()),
         accesses_huge=int(run.accesses_huge[rows].sum()),
-        huge_at_end=int(run.huge[rows].sum()),
+        huge_at_end=int(ends.huge[rows].sum()),
         collapses=int(run.collapses[rows].sum()),
         refused=answers(last[small]),
-        unvisited=int((~run.huge[rows] & (last < 0)).sum()),
+        unvisited=int((~ends.huge[rows] & (last < 0)).sum()),
         visits=answers(codes[inside]),
         fault_huge=int(run.fault_huge[rows].sum()),
         splits=int(run.splits[rows].sum()),
-        bloat=int(((HPAGE - run.held) * run.backed)[rows].sum()) * PAGE_SIZE,
-        zero_filled=int(zero[rows].sum()) * PAGE_SIZE,
+        bloat=int(((HPAGE - ends.held) * ends.backed)[rows].sum()) * PAGE_SIZE,
+        zero_filled=int(ends.zero_filled[rows].sum()) * PAGE_SIZE,
         pages_scanned=int(run.scanned[rows].sum()),
         test_young=int(run.asked[rows].sum()),
         wasted=int(run.wasted[rows].sum()),

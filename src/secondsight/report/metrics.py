@@ -14,11 +14,12 @@ from secondsight.report.schema import Metric
 _ALL: Final = (
     Metric(
         "huge_blocks", "huge blocks", "count", "neither",
-        "Blocks (2 MiB) mapped by a huge page at the end of the run; the series gives them after each wake-up.",
+        "Blocks (2 MiB) mapped by a huge page at the end: of the trace, or, of a process that exits within it, just before it "
+        "does, for its exit unmaps everything. The series gives them after each wake-up.",
     ),
     Metric(
         "huge_share", "footprint huge", "share", "neither",
-        "Huge blocks at the end, of all blocks the trace touches.",
+        "Huge blocks at the end (of the trace, or just before the process exits), of all blocks the trace touches.",
     ),
     Metric(
         "run_time", "predicted run time", "seconds", "less",
@@ -81,16 +82,17 @@ _ALL: Final = (
     Metric(
         "bloat", "bloat", "bytes", "less",
         "Memory that huge pages occupy and the program had not asked for: sum of (512 − pages populated when the block got its huge page) "
-        "× 4 KiB over the blocks that are huge at the end. Of a huge page that a fault mapped, the pages written by the next wake-up "
-        "or verb of the trace count as populated; the huge zero page occupies nothing.",
+        "× 4 KiB over the blocks that are huge at the end (of the trace, or just before the process exits). Of a huge page that a fault "
+        "mapped, the pages written by the next wake-up or verb of the trace count as populated; the huge zero page occupies nothing.",
     ),
     Metric(
         "bloat_share", "bloat share", "share", "less",
-        "Bloat, of the memory that is populated at the end (touched or not).",
+        "Bloat, of the memory that is populated at the end (of the trace, or just before the process exits; touched or not).",
     ),
     Metric(
         "zero_filled", "zero-filled", "bytes", "less",
-        "Pages of huge blocks that hold only zeros, whether or not the program read them, at the end: what a split gives back.",
+        "Pages of huge blocks that hold only zeros, whether or not the program read them, at the end (of the trace, or just before the "
+        "process exits): what a split gives back.",
     ),
     Metric(
         "walk_refs_native", "walk references, native", "count", "less",

@@ -237,11 +237,11 @@ def _parts(channels: ChannelAnswers, end: float, columns: int) -> tuple[Ints, in
 
 
 def split_times(channels: ChannelAnswers) -> npt.NDArray[np.float64]:
-    """When each block was last seen small after it had been huge, in seconds; NaN never."""
+    """When each block was last seen small after it had been huge, in seconds; NaN never, and where its memory was given back."""
     huge = np.asarray(channels.huge, np.bool_)
     out = np.full(huge.shape[1] if huge.ndim == 2 else 0, np.nan)
     for i in range(1, len(huge)):
-        out[huge[i - 1] & ~huge[i]] = channels.time[i] / 1e9
+        out[huge[i - 1] & ~huge[i] & ~channels.gave_back[i]] = channels.time[i] / 1e9
     return out
 
 
@@ -287,6 +287,16 @@ def row(
         },
         events=events(data, row_of, run.machine.daemon, verdicts),
     )
+
+
+def row_not_run(combination: Combination) -> Row:
+    """The row of a combination that cannot be run: why, and no figures."""
+    name, *options = combination.policy.split(",")
+    return Row(
+        label=combination.label, policy=name, rules=combination.rules.name, options=dict(part.split("=", 1) for part in options),
+        knobs=dict(combination.knobs), metrics=dict.fromkeys(METRICS), not_run=combination.not_run,
+        seconds=pack([], "f8"), huge=pack([], "i4"), bloat=pack([], "f8"),
+    )  # fmt: skip
 
 
 def hot_huge(hot: Bools, data: SubjectData, time: Ints) -> Ints:
