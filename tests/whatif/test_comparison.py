@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secondsight.errors import UsageError
+from secondsight.mm.config import HostConfig, Sizes
 from secondsight.policy import Decision, Policy, make
 from secondsight.replay import Events
 from secondsight.replay.tlb import TlbConfig
 from secondsight.report import decode, encode, render
+from secondsight.report.table import those_not_run
 from secondsight.trace.kinds import Kind
 from secondsight.trace.provenance import Space
 from secondsight.whatif import Range, combinations, compare, parse_budget
@@ -277,3 +279,40 @@ def test_asking_costs_only_those_who_ask():
     assert asks["daemon_time"] == pytest.approx(4 * 3 * 150e-9)
     assert Asks.seen[-1] == ([2, 1], [2, 1])
     assert Looks.seen[-1] == ([-1, -1], [-1, -1])
+
+
+SIZED = HostConfig(sizes=Sizes(kb64="always"))
+
+
+def test_a_kernel_that_the_host_cannot_be_has_a_row_that_says_so_and_the_rest_runs():
+    results = compare(TWO, ["never", "khugepaged", "oracle"], ["6.1", "7.2"], config=SIZED)
+    told = [(r.label, bool(r.not_run)) for r in results.rows]
+    # The bounds under the first kernel that can be set up so.
+    assert told == [
+        ("never under 7.2", False),
+        ("khugepaged under 6.1", True),
+        ("khugepaged under 7.2", False),
+        ("oracle under 7.2", False),
+    ]
+    assert set(results.rows[1].metrics.values()) == {None}
+    assert "came in 6.8" in results.rows[1].not_run
+    alone = compare(TWO, ["never", "khugepaged", "oracle"], ["7.2"], config=SIZED)
+    assert [r.metrics for r in results.rows if not r.not_run] == [r.metrics for r in alone.rows]
+    assert decode(encode(results), "x") == results
+    assert "not run: 6.1 has no hugepages" in render(results)
+    assert those_not_run(results.rows) == [f"khugepaged under 6.1: not run, {results.rows[1].not_run}"]
+    # A knob over its range: the same.
+    varied = compare(
+        TWO,
+        ["khugepaged"],
+        ["6.1", "7.2"],
+        config=SIZED,
+        vary=Range("max_ptes_none", (0, 511)),
+        channels=False,
+    )
+    assert list(varied.sensitivity["max_ptes_none"]) == ["khugepaged under 7.2"]
+
+
+def test_no_kernel_that_the_host_can_be_is_an_error():
+    with pytest.raises(UsageError, match=r"none of these profiles.*6\.8"):
+        compare(TWO, ["khugepaged"], ["6.1", "2.6.38"], config=SIZED)

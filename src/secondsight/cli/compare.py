@@ -250,7 +250,7 @@ def _write(
 def _print(results: Results, everything: bool, passes: bool) -> None:
     from rich.console import Console
 
-    from secondsight.report.table import attempts, by_pass, sensitivity, terminal
+    from secondsight.report.table import attempts, by_pass, sensitivity, terminal, those_not_run
 
     wide = Console()
     # A pipe has no width of its own: lines are not folded there.
@@ -260,6 +260,8 @@ def _print(results: Results, everything: bool, passes: bool) -> None:
     )
     console.print()
     console.print(terminal(results, everything=everything))
+    for line in those_not_run(results.rows):
+        console.print(markup(line), highlight=False, soft_wrap=True)
     tried = attempts(results)
     for table in [*([tried] if tried else []), *(by_pass(results) if passes else []), *sensitivity(results)]:
         console.print()

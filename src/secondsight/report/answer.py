@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from secondsight.geometry import PMD_ORDER
 from secondsight.report.metrics import text
 from secondsight.report.schema import Row
+from secondsight.report.table import by_size
+
+#: Refused collapses that an answer speaks of, where they are more than those that succeed.
+MANY_REFUSED = 100
 
 
 def best_within(curve: Sequence[tuple[float, float]], share: float) -> float | None:
@@ -26,17 +31,32 @@ def _value(row: Row, key: str) -> float:
     return row.metrics.get(key) or 0.0
 
 
+def _refusals(rows: Sequence[Row]) -> str:
+    """A sentence where khugepaged's attempts are refused more often than not, and often: how many, by size."""
+    worst = max(rows, key=lambda row: _value(row, "refused_collapses"))
+    refused = _value(worst, "refused_collapses")
+    if refused < MANY_REFUSED or refused <= _value(worst, "collapses"):
+        return ""
+    sizes = [f"{name} {text(each.refused, 'count')}" for name, each in by_size(worst) if each.refused]
+    by = f" ({', '.join(sizes)})" if len(sizes) > 1 or worst.attempts.keys() - {str(PMD_ORDER)} else ""
+    return (
+        f" Under {worst.label}, {text(refused, 'count')} collapses are begun and refused{by}, each of which allocates and unmaps first; "
+        f"{text(_value(worst, 'collapses'), 'count')} succeed."
+    )
+
+
 def answer(rows: Sequence[Row], oracle: Sequence[tuple[float, float]]) -> str:
     """One to three plain sentences. The oracle's and the floor's rows are bounds, not answers.
 
     Among rows within one point of the best coverage the one with least bloat is named.
     """
-    real = [row for row in rows if row.policy not in ("oracle", "never")]
+    real = [row for row in rows if row.policy not in ("oracle", "never") and not row.not_run]
     if not real:
         return "Only bounds were run: add a policy to compare them with."
     top = max(_value(row, "coverage") for row in real)
     if top <= 0:
-        return f"None of {len(real)} combinations put a single access into a huge page: look at why below, block by block."
+        said = f"None of {len(real)} combinations put a single access into a huge page: look at why below, block by block."
+        return said + _refusals(real)
     best = min(
         (row for row in real if _value(row, "coverage") >= top - 0.01),
         key=lambda row: (_value(row, "bloat"), -_value(row, "coverage")),
@@ -49,6 +69,7 @@ def answer(rows: Sequence[Row], oracle: Sequence[tuple[float, float]]) -> str:
     bound = best_within(oracle, share)
     if bound is not None:
         out += f" With as many blocks, chosen knowing the future, {text(bound, 'share')} were possible."
+    out += _refusals(real)
     others = [row for row in real if row is not best]
     if others:
         cheap = min(others, key=lambda row: (_value(row, "bloat"), -_value(row, "coverage")))

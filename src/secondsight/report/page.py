@@ -116,7 +116,8 @@ def _table(rows: Sequence[Row]) -> str:
         )
     out.append("</tr></thead><tbody>")
     for index, row in enumerate(rows):
-        out.append(f'<tr data-row="{index}"><td>{swatch(index)}{html.escape(row.label)}</td>')
+        why = f'<br><span class="note">not run: {html.escape(row.not_run)}</span>' if row.not_run else ""
+        out.append(f'<tr data-row="{index}"><td>{swatch(index)}{html.escape(row.label)}{why}</td>')
         for key in known:
             value, metric = row.metrics.get(key), METRICS[key]
             classes = ["extra"] if key not in SHOWN else []
@@ -203,7 +204,14 @@ def _data(results: Results) -> str:
             "refusals": row.refusals,
         })  # fmt: skip
     # The first row that is neither bound: what a reader wants to see first.
-    first = next((i for i, row in enumerate(results.rows) if row.policy not in ("never", "oracle")), 0)
+    first = next(
+        (
+            i
+            for i, row in enumerate(results.rows)
+            if row.policy not in ("never", "oracle") and not row.not_run
+        ),
+        0,
+    )
     data = {
         "rows": rows,
         "blocks": results.blocks,

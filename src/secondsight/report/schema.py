@@ -140,7 +140,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     footprint made huge, share of accesses covered).
     fate f4[B]: when each block first became huge, seconds, NaN never. split f4[B]: when it last was split, NaN never.
     channels: by name, i2[B, C], the most pages young in each of C equal parts of the run, -1 unknown. refusals: i4[B, C], attempts that
-    were refused in each. attempts: by order, in figures; what was not kept is left out.
+    were refused in each. attempts: by order, in figures; what was not kept is left out. not_run: why this combination could not be run,
+    and so has no figures.
     """
 
     label: str
@@ -164,6 +165,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     refusals: Packed | None = None
     attempts: dict[str, Attempts] = {}
     events: DecisionColumns | None = None
+    not_run: str = ""
 
 
 #: (policy and rules) -> (value of the knob, figures), values rising.

@@ -40,6 +40,11 @@ def terminal(results: Results, *, everything: bool = False) -> Table:
     return table
 
 
+def those_not_run(rows: Sequence[Row]) -> list[str]:
+    """A line for each of *rows* that could not be run: which, and why."""
+    return [f"{row.label}: not run, {row.not_run}" for row in rows if row.not_run]
+
+
 def side_by_side(columns: Sequence[str], rows: Sequence[tuple[str, str, Sequence[float | None]]]) -> Table:
     """A Rich table with a column for each of *columns* and a line for each of *rows*: (title, form as of a metric, values)."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from secondsight.errors import UsageError
-from secondsight.mm.config import HostConfig, Knobs
+from secondsight.mm.config import HostConfig, Knobs, Sizes
 from secondsight.mm.profiles import profile
 from secondsight.mm.rules import Rules
 from secondsight.policy import UNLIMITED, Policy, check, describe, make
@@ -50,6 +50,13 @@ class Combination:
         )
         return f"{self.policy} under {self.rules.title}{varied}"
 
+    @property
+    def not_run(self) -> str:
+        """Why this kernel cannot be set up like this host; "" where it can."""
+        if self.config.sizes != Sizes() and not self.rules.has_sizes:
+            return f"{self.rules.name} has no hugepages-*kB/enabled (they came in 6.8)"
+        return ""
+
 
 def combinations(
     policies: Sequence[PolicyLike],
@@ -70,8 +77,11 @@ def combinations(
         told = maker()
         check(told)
         text = describe(told)
-        for value in values[:1] if told.name in BOUNDS else values:
-            one = Combination(maker, text, value, config, budget)
+        under = [Combination(maker, text, value, config, budget) for value in values]
+        if told.name in BOUNDS:
+            # The first that the host can be.
+            under = [next((one for one in under if not one.not_run), under[0])]
+        for one in under:
             out.setdefault(one.label, one)
     return list(out.values())
 

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from secondsight import __version__
+from secondsight.errors import UsageError
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.mm.config import HostConfig
 from secondsight.mm.rules import Rules
@@ -30,10 +31,12 @@ from secondsight.report.answer import answer
 from secondsight.report.metrics import METRICS
 from secondsight.report.schema import BlockColumns, Results, ResultsOrigin, Sensitivity, pack
 from secondsight.trace import Trace
+from secondsight.trace.provenance import PAGE_WALKS
 from secondsight.whatif import convert
 from secondsight.whatif.combine import Combination, PolicyLike, Range, combinations, grid, parse_budget
 from secondsight.whatif.costs import CostModel
 from secondsight.whatif.hot import Counting, hot_pages
+from secondsight.whatif.passes import without_a_pass
 from secondsight.whatif.predicted import PredictionBasis, predicting
 
 
@@ -74,7 +77,12 @@ def compare(
     :raises UsageError: what is asked for does not exist or makes no sense; :raises InputError: the trace is damaged.
     """
     config, time_scale = told.get("config", HOST), told.get("time_scale", 1.0)
-    chosen = combinations(policies, rules, config, budget)
+    wanted = combinations(policies, rules, config, budget)
+    chosen = [one for one in wanted if not one.not_run]
+    if not chosen:
+        raise UsageError(
+            f"none of these profiles can be set up like this host: {wanted[0].not_run}; leave the size out, or take a newer kernel"
+        )
     ranges = [vary] if isinstance(vary, Range) else list(vary)
     # Found out before anything is read.
     changed = {r.name: [c for c in grid(chosen, [r]) if c.knobs] for r in ranges}
@@ -86,6 +94,8 @@ def compare(
     results, facts = run(
         source, chosen, name=name, channels=channels, progress=_part(progress, 0, 1 + again), **told
     )
+    if len(chosen) < len(wanted):
+        results = _with_those_not_run(results, wanted)
     curves: dict[str, Sensitivity] = {}
     for turn, (knob, combos) in enumerate(changed.items(), 1):
         engine = Engine(source, _subjects(source, combos, told), scale_of(time_scale), channels=False)
@@ -166,7 +176,7 @@ def run(
             prices,
             told.get("command", ""),
             chosen,
-            times.notes if told.get("predict") else [],
+            [*without_a_pass(engine, chosen), *(times.notes if told.get("predict") else [])],
         ),
         metrics=list(METRICS.values()),
         spaces=[space.name for space in engine.found.spaces],
@@ -202,6 +212,13 @@ def _subjects(
             one.label, one.rules, config=one.config, policy=one.make, backing=backing, fill=fill, budget=limit, tlb=tlb
         ))  # fmt: skip
     return out
+
+
+def _with_those_not_run(results: Results, wanted: Sequence[Combination]) -> Results:
+    """*results* with a row for each of *wanted* that no machine can be set up for, where it was asked for."""
+    ran = iter(results.rows)
+    rows = [convert.row_not_run(one) if one.not_run else next(ran) for one in wanted]
+    return msgspec.structs.replace(results, rows=rows)
 
 
 def _part(progress: Progress | None, turn: int, turns: int) -> Progress | None:
@@ -249,7 +266,7 @@ def _provenance(
         trace=name,
         trace_hash=(origin.content_hash or "") if origin else "",
         source=origin.source if origin else "",
-        unseen=list(origin.unseen) if origin else [],
+        unseen=[each for each in origin.unseen if each != PAGE_WALKS or not origin.walks] if origin else [],
         accesses=int(engine.found.total.sum()),
         rows=engine.found.events,
         seconds=(engine.end - engine.start) / 1e9,

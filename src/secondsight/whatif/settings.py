@@ -30,7 +30,7 @@ def best(rows: Sequence[Row]) -> Row:
 
     :raises UsageError: there is none that a machine could be set to.
     """
-    real = [row for row in rows if row.policy != "oracle"]
+    real = [row for row in rows if row.policy != "oracle" and not row.not_run]
     if not real:
         raise UsageError("--apply: only the oracle was run, which no setting makes")
     if all(row.metrics.get("run_time") is not None for row in real):
