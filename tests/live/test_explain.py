@@ -18,12 +18,7 @@ from secondsight.live.explain import explain
 from secondsight.live.probe import Facts
 from secondsight.mm.config import Knobs
 from secondsight.mm.profiles import PROFILES
-from support.snapshots import BLOCK, FACTS_72, START, columns, snapshot, with_vm
-
-FACTS_61 = Facts(
-    release="6.1-test", trace_fields=("mm", "writable"), trace_statuses=("succeeded",), large_mapcount=False, lru_batch=15,
-    page_young=False, change_pte=True, zap_transfers=True, soft_accessed=False,
-)  # fmt: skip
+from support.snapshots import BLOCK, FACTS_61, FACTS_72, START, columns, snapshot, with_vm
 
 
 @pytest.mark.parametrize("facts", [FACTS_61, FACTS_72])
@@ -144,6 +139,31 @@ def test_mappings_that_are_passed_by(flags, enabled, why):
     answer = explain(snapshot(columns(1), flags=flags, enabled=enabled))
     assert answer.blocks[0].status == "ineligible" and why in answer.blocks[0].reason
     assert answer.totals.eligible_blocks == 0 and answer.totals.coverage is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "enabled", "counts"),
+    [(("hg",), "never", True), (("nh",), "always", True), (("ht",), "always", False)],
+)
+def test_what_is_huge_already_counts_as_huge_whatever_the_switches_say(flags, enabled, counts):
+    """As after ``collapse --override``, or a switch that was turned; but hugetlb is no transparent huge page."""
+    found = columns(2)
+    found.pmd[0] = bits.PRESENT | bits.PSE | bits.RW | bits.USER
+    found.pte[0] = 0
+    found.pmd[1], found.pte[1] = found.pmd[0], 0
+    answer = explain(snapshot(found, flags=flags, enabled=enabled))
+    statuses = [block.status for block in answer.blocks]
+    if not counts:
+        assert statuses == ["ineligible"] * 2 and answer.totals.coverage is None
+        return
+    assert statuses == ["page_pmd_mapped"] * 2 and answer.totals.coverage == 1
+    assert "would skip the mapping" in answer.blocks[0].reason and answer.mappings[0].refused
+    found.pmd[1] = bits.TABLE
+    found.pte[1] = columns(1).pte[0]
+    answer = explain(snapshot(found, flags=flags, enabled=enabled))
+    assert [block.status for block in answer.blocks] == ["page_pmd_mapped", "ineligible"]
+    # What is small and cannot become huge is no eligible memory.
+    assert answer.totals.coverage == 1 and answer.totals.eligible_blocks == 1
 
 
 @pytest.mark.parametrize(("facts", "profile"), [(FACTS_72, "7.2"), (FACTS_61, "6.1")])

@@ -64,6 +64,31 @@ def test_by_mappings(name, flags, vms, told_by):
         assert (ram.mappings, ram.blocks, ram.coverage, ram.levels) == (1, 8, 0.5, {})
 
 
+@pytest.mark.parametrize("slots", [True, False])
+@pytest.mark.parametrize(("blocks", "counted"), [(1, False), (2, True)])
+def test_vga_memory_is_told_beside_the_ram(slots, blocks, counted, tmp_path, capsys):
+    """QEMU marks VGA memory and ROMs as it does RAM: a small mapping beside one four times as large."""
+    found = dataclasses.replace(half_huge(slots), secondary=()) if not slots else half_huge()
+    if not slots:
+        found.gfn[:] = -1
+    taken = snapshot(found, flags=("hg", "dc"))
+    ram, edge = taken.header.mappings[0], START + (8 - blocks) * BLOCK
+    header = msgspec.structs.replace(
+        taken.header, name="qemu-system-x86",
+        mappings=(msgspec.structs.replace(ram, end=edge), msgspec.structs.replace(ram, start=edge)),
+    )  # fmt: skip
+    taken = dataclasses.replace(taken, header=header)
+    told = explain(taken).guest_ram
+    size = 8 if counted else 8 - blocks
+    assert (told.blocks, told.size, told.resident) == (size, size * BLOCK, size * BLOCK)
+    assert told.coverage == 4 / size and told.mappings == 1 + counted
+    assert (told.beside, told.beside_mappings) == ((0, 0) if counted else (blocks * BLOCK, 1))
+    capture.save(taken, tmp_path / "s.npz")
+    with pytest.raises(SystemExit):
+        main(["explain", str(tmp_path / "s.npz")])
+    assert ("not counted: 2.0 MiB in 1 small mapping" in capsys.readouterr().out) != counted
+
+
 @pytest.mark.parametrize(
     ("share", "code"), [("50%", 0), ("0.5", 0), ("51%", 1), ("95%", 1), ("101%", 2), ("most", 2)]
 )

@@ -3,16 +3,21 @@
 import dataclasses
 
 import msgspec
+import numpy as np
 import pytest
 
 from secondsight.bits import pte as bits
+from secondsight.cli import main
 from secondsight.errors import UsageError
+from secondsight.live import capture
 from secondsight.live.explain import explain
 from secondsight.live.pace import duration, pace
 from secondsight.live.suppose import parse
 from secondsight.live.switches import Switches
 from secondsight.mm.config import Knobs
-from support.snapshots import KNOWN, columns, snapshot
+from support.snapshots import BLOCK, FACTS_61, FACTS_72, KNOWN, START, columns, snapshot, with_vm
+
+FACTS_618 = msgspec.structs.replace(FACTS_72, release="6.18.15-test")
 
 
 def used(**changes):
@@ -57,6 +62,49 @@ def test_the_kernels_no_is_kept_where_the_switches_do_not_explain_it(enabled, st
     mapping = msgspec.structs.replace(taken.header.mappings[0], eligible=False)
     header = msgspec.structs.replace(taken.header, mappings=(mapping,))
     assert statuses(dataclasses.replace(taken, header=header), "enabled=always") == [status] * 2
+
+
+def test_what_may_collapse_is_counted_with_what_it_would_add(tmp_path, capsys):
+    # An idle third block, and a secondary MMU that could not be read.
+    unread = columns(3, secondary=False)
+    unread.pte[:] |= bits.ACCESSED
+    unread.pte[1, 500:] = 0
+    unread.pte[2] &= ~np.uint64(bits.ACCESSED)
+    unread.pte[2, 100:] = 0
+    nothing = np.zeros((3, 512), bool)
+    taken = dataclasses.replace(used(), columns=with_vm(unread, nothing, known=nothing, why="no root"))
+    mapping = msgspec.structs.replace(taken.header.mappings[0], end=START + 3 * BLOCK)
+    taken = dataclasses.replace(
+        taken, header=msgspec.structs.replace(taken.header, mappings=(mapping,), facts=FACTS_61)
+    )
+    totals = explain(taken).totals
+    assert (totals.collapsible, totals.bloat) == (2, 12 * 4096)
+    assert (totals.collapsible_if, totals.bloat_if) == (1, 412 * 4096)
+    capture.save(taken, tmp_path / "s.npz")
+    with pytest.raises(SystemExit):
+        main(["explain", str(tmp_path / "s.npz")])
+    told = capsys.readouterr().out
+    assert "will collapse 2 (adding 48 KiB), may collapse 1 more (adding 1.6 MiB)" in told
+    assert "  2 succeeded\n" in told and "  1 lack_referenced_page (uncertain)\n" in told
+
+
+def test_the_reason_names_the_switch_that_decides():
+    never = used(enabled="never")
+    assert "(enabled=never)" in explain(never).blocks[0].reason
+    told = explain(used(), ["enabled=always", "hugepages-2048kB/enabled=never"]).blocks[0].reason
+    assert "(hugepages-2048kB/enabled=never)" in told
+    told = explain(never, ["hugepages-2048kB/enabled=inherit"]).blocks[0].reason
+    assert "(enabled=never)" in told
+
+
+@pytest.mark.parametrize(("facts", "effect"), [(FACTS_618, False), (FACTS_72, True)])
+def test_a_size_that_this_kernels_khugepaged_does_not_know_has_no_effect(facts, effect):
+    taken = used(facts=facts)
+    switches = msgspec.structs.replace(taken.header.switches, sizes={64: "never", 2048: "inherit"})
+    taken = dataclasses.replace(taken, header=msgspec.structs.replace(taken.header, switches=switches))
+    notes = explain(taken, ["hugepages-64kB/enabled=always"]).notes
+    assert [("no effect on khugepaged" in note) for note in notes] == ([] if effect else [True])
+    assert explain(taken, ["hugepages-2048kB/enabled=always"]).notes == ()
 
 
 @pytest.mark.parametrize(

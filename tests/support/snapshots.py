@@ -26,6 +26,11 @@ FACTS_72 = Facts(
     soft_accessed=True,
 )
 
+FACTS_61 = Facts(
+    release="6.1-test", trace_fields=("mm", "writable"), trace_statuses=("succeeded",), large_mapcount=False, lru_batch=15,
+    page_young=False, change_pte=True, zap_transfers=True, soft_accessed=False,
+)  # fmt: skip
+
 #: nothing of the surroundings stands in the way, and all was read
 KNOWN = Surroundings(registered=True, without_anon_vma=(), huge_blocks=1000, headroom=-1, distances=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +217,10 @@ def _print_guest_ram(answer: Explanation) -> None:
         )
     else:
         print("  at which sizes KVM maps it only kernel memory tells")
+    if ram.beside:
+        print(
+            f"  not counted: {_size(ram.beside)} in {pluralize(ram.beside_mappings, 'small mapping')} beside it (VGA memory, ROMs)"
+        )
     for why, count in ram.small_by.items():
         print(f"  {count:8} small: {why}")
 
@@ -233,10 +238,10 @@ def _print_totals(answer: Explanation) -> None:
         f"{totals.eligible_blocks} eligible, {totals.huge_blocks} huge; {coverage}"
     )
     perhaps = f", perhaps {totals.wasted_if} more" if totals.wasted_if else ""
+    may = f", may collapse {totals.collapsible_if} more (adding {_size(totals.bloat_if)})"
     print(
-        f"khugepaged will collapse {totals.collapsible}, may collapse {totals.collapsible_if} more; "
-        f"memory that would add: {_size(totals.bloat)}; wasted passes ahead: {totals.wasted}{perhaps}; "
-        f"uncertain verdicts: {totals.unknown}"
+        f"khugepaged will collapse {totals.collapsible} (adding {_size(totals.bloat)}){may if totals.collapsible_if else ''}; "
+        f"wasted passes ahead: {totals.wasted}{perhaps}; uncertain verdicts: {totals.unknown}"
     )
     if totals.attempts:
         from secondsight.live.block_verdicts import attempts_in_words
@@ -245,8 +250,11 @@ def _print_totals(answer: Explanation) -> None:
     if totals.sizes:
         told = ", ".join(f"{name} {_size(amount)}" for name, amount in totals.sizes.items())
         print(f"sizes in use (whole 2 MiB blocks): {told}")
+    uncertain = Counter(block.status for block in answer.blocks if not block.known)
     for status, count in totals.by_status.items():
-        print(f"  {count:8} {status}")
+        doubt = uncertain[status]
+        told = "" if not doubt else " (uncertain)" if doubt == count else f" ({doubt} of them uncertain)"
+        print(f"  {count:8} {status}{told}")
 
 
 def _print_mappings(answer: Explanation, everything: bool) -> None:

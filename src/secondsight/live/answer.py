@@ -22,7 +22,7 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     ``status`` is what khugepaged will answer (``ineligible``: it skips the mapping; ``unregistered``: it does not know the process);
     *known* False: ``others`` could come instead, for what *unread* names. *entries*: what is neither present nor swap, by its kind.
     *wasted*: in a pass that allocates a huge page and unmaps the block from the secondary MMUs for nothing; *wasted_if*: so, if a
-    secondary MMU that could not be read used it.
+    secondary MMU that could not be read used it. *bloat*: pages that a collapse would add, where it will come or may.
     """
 
     address: int
@@ -79,7 +79,9 @@ class Mapping(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Sums over the snapshot. Sizes are bytes; *coverage* is anonymous huge / anonymous resident in eligible mappings, None without any."""
+    """Sums over the snapshot. Sizes are bytes. *eligible_blocks*: in mappings that khugepaged looks at, and those that are huge already;
+    *coverage*: huge / resident of them, None without any. *collapsible* blocks will become huge, which adds *bloat*; *collapsible_if* more
+    may, which would add *bloat_if*."""
 
     mappings: int
     blocks: int
@@ -99,6 +101,8 @@ class Totals(msgspec.Struct, frozen=True):
     sizes: dict[str, int] = {}
     #: those of all blocks together
     attempts: tuple[AttemptsAhead, ...] = ()
+    #: that a collapse of all those which may, beside those which will, would add
+    bloat_if: int = 0
 
     @property
     def refused_collapses(self) -> int:
@@ -123,6 +127,9 @@ class GuestRam(msgspec.Struct, frozen=True):
     levels: dict[str, int]
     pinned: int | None
     small_by: dict[str, int]
+    #: bytes and number of small mappings that are marked alike and not counted: VGA memory, ROMs
+    beside: int = 0
+    beside_mappings: int = 0
 
 
 class Explanation(msgspec.Struct, frozen=True):

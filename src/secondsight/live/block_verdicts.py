@@ -20,6 +20,7 @@ from secondsight.geometry import (
 from secondsight.live import reasons
 from secondsight.live.answer import AttemptsAhead, Block
 from secondsight.live.capture import Snapshot
+from secondsight.live.eligible import no_thp
 from secondsight.live.file_verdicts import FileVerdicts
 from secondsight.live.open_verdict import (
     ACCESSED,
@@ -69,7 +70,12 @@ class BlockVerdicts:
         entries = {} if huge else self._entries(row)
         judged, place = self._judged, -1 if self._judged is None else int(self._judged.place[row])
         wasted_if = False
-        if refused:
+        if refused and huge and vma is not None and not no_thp(vma):
+            already = reasons.words("page_pmd_mapped")
+            answer = BlockAnswer(
+                "page_pmd_mapped", f"{already}; khugepaged would skip the mapping: {refused}"
+            )
+        elif refused:
             answer = BlockAnswer("ineligible", refused)
         elif not huge and self._files.of(row):
             answer = self._surrounded(self._files.answer(row, vma))
@@ -90,7 +96,7 @@ class BlockVerdicts:
             else attempts_of(judged.begun[place], judged.refused[place])
         )
         gfn = int(columns.gfn[row])
-        succeeds = answer.status == "succeeded"
+        succeeds = "succeeded" in (answer.status, *answer.others)
         return Block(
             address=int(columns.address[row]),
             mapping=_mapped(huge, populated, swapped, int(columns.cached[row])),

@@ -48,7 +48,7 @@ def judge(vma: Vma, enabled: str, switches: Switches | None = None, *, parts: bo
     if hard:
         return Eligibility(kind, hard, forced=hard)
     if kind.page_table_scan:
-        refused, by = _anonymous(vma, enabled)
+        refused, by = _anonymous(vma, enabled, switches)
         smaller = collapse_orders(vma, enabled, switches, parts=parts)
         if refused and smaller and vma.eligible is not False:
             size = kb_of_order(smaller.bit_length() - 1)
@@ -66,6 +66,11 @@ def collapse_orders(vma: Vma, enabled: str, switches: Switches | None, *, parts:
     return found if parts else found & (1 << PMD_ORDER)
 
 
+def no_thp(vma: Vma) -> bool:
+    """Whether what maps *vma*'s blocks by PMDs is not a transparent huge page: hugetlb, a device's memory."""
+    return not vma.flags.isdisjoint(_SPECIAL)
+
+
 def ineligible(vma: Vma, enabled: str, switches: Switches | None = None) -> str:
     """Why khugepaged skips *vma*; empty if it does not."""
     return judge(vma, enabled, switches).refused
@@ -80,7 +85,7 @@ def _never(vma: Vma, kind: Backing) -> str:
         return f"{kind}: khugepaged looks at none of it"
     if vma.first_block >= vma.block_end:
         return "holds no whole aligned 2 MiB"
-    if not kind.page_table_scan and (vma.start - vma.offset) % PMD_SIZE:
+    if kind.shmem and (vma.start - vma.offset) % PMD_SIZE:
         return (
             f"misaligned against the file: address and offset differ by {(vma.start - vma.offset) % PMD_SIZE >> 10:,} KiB modulo 2 MiB, "
             "so that no PMD can map its huge pages, and MADV_COLLAPSE is EINVAL; map it at an address that is aligned as its offset is "
@@ -91,12 +96,15 @@ def _never(vma: Vma, kind: Backing) -> str:
     return ""
 
 
-def _anonymous(vma: Vma, enabled: str) -> tuple[str, str]:
+def _anonymous(vma: Vma, enabled: str, switches: Switches) -> tuple[str, str]:
+    # The size's own word wins where it does not inherit.
+    own = switches.enabled_size not in ("", "inherit") and switches.enabled_size == enabled
+    by = f"hugepages-{kb_of_order(PMD_ORDER)}kB/enabled={enabled}" if own else f"enabled={enabled}"
     if enabled == "never":
-        return "transparent huge pages are switched off (enabled=never)", "enabled=never"
+        return f"transparent huge pages are switched off ({by})", by
     if enabled == "madvise" and "hg" not in vma.flags:
-        return "not advised (enabled=madvise, no MADV_HUGEPAGE)", "enabled=madvise"
-    return (_NOT_ELIGIBLE if vma.eligible is False else ""), f"enabled={enabled}"
+        return f"not advised ({by}, no MADV_HUGEPAGE)", by
+    return (_NOT_ELIGIBLE if vma.eligible is False else ""), by
 
 
 def _shmem(vma: Vma, kind: Backing, enabled: str, switches: Switches) -> Eligibility:

@@ -77,8 +77,10 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
         open_points=candidates.open_points,
         channels=_channels(snapshot, facts),
         limits=msgspec.to_builtins(header.limits) | {"enabled": header.enabled},
-        totals=_totals(blocks, mappings, facts, may, _sizes(snapshot, facts, slice(None))),
-        notes=_notes(snapshot, mappings),
+        totals=_totals(
+            blocks, mappings, facts, may | _huge_pages(facts, holders), _sizes(snapshot, facts, slice(None))
+        ),
+        notes=(*_notes(snapshot, mappings), *_without_effect(supposed or [], parts)),
         mappings=mappings,
         blocks=blocks,
         longest_call_seconds=header.longest_call,
@@ -123,6 +125,24 @@ def _notes(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> tuple[str, ...]
             f"max_ptes_none is {most}: below 2 MiB the kernel takes anything but {KHUGEPAGED_MAX_PTES_LIMIT} for 0, and warns once",
         )
     return ()
+
+
+def _without_effect(supposed: list[str], parts: bool) -> tuple[str, ...]:
+    """What of the switches *supposed* khugepaged of this kernel does not ask."""
+    whole = f"hugepages-{kb_of_order(PMD_ORDER)}kB/enabled"
+    smaller = [text for text in supposed if text.startswith("hugepages-") and not text.startswith(whole)]
+    named = [text for text in smaller if text.partition("=")[0].endswith("/enabled")]
+    if parts or not named:
+        return ()
+    return (
+        f"{', '.join(named)}: no effect on khugepaged of this kernel, which makes 2 MiB pages alone (smaller ones from 7.2 on); "
+        "it decides what faults allocate",
+    )
+
+
+def _huge_pages(facts: PageCounts, holders: list[Vma | None]) -> npt.NDArray[np.bool_]:
+    """Blocks that a transparent huge page maps, whatever the switches say of it now."""
+    return facts.huge & np.array([vma is None or not eligible.no_thp(vma) for vma in holders], np.bool_)
 
 
 def _orders(vma: Vma, snapshot: Snapshot, judged: eligible.Eligibility, parts: bool) -> tuple[int, ...]:
@@ -201,7 +221,8 @@ def _totals(
             "succeeded" in block.others or (block.status == "succeeded" and not block.known)
             for block in blocks
         ),
-        bloat=sum(block.bloat for block in blocks) * PAGE_SIZE,
+        bloat=sum(block.bloat for block in blocks if block.status == "succeeded" and block.known) * PAGE_SIZE,
+        bloat_if=sum(block.bloat for block in blocks if not block.known) * PAGE_SIZE,
         wasted=sum(block.wasted for block in blocks),
         wasted_if=sum(block.wasted_if for block in blocks),
         unknown=sum(not block.known for block in blocks),

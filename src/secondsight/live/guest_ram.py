@@ -7,6 +7,8 @@
     QEMU's marks      VmFlags: QEMU calls MADV_DONTFORK on its guests' RAM (ram_block_add, system/physmem.c), and nobody else on so much
     the largest       Firecracker, Cloud Hypervisor: the largest mapping of a process that holds a KVM VM, and those at least half as large
 
+QEMU allocates VGA memory and ROMs as it does RAM: small mappings beside a large one are left out of the total, and told.
+
 Which layer keeps a block small: the host (no PMD maps it: khugepaged's answer says why), or KVM (a PMD maps it, small SPTEs do in the
 guest: dirty logging, ``nx_huge_pages``, a slot that is not aligned as its memory is, or not touched again since).
 """
@@ -31,6 +33,8 @@ _EMULATORS = (
     "crosvm",
 )
 _LEVELS = {1: "4kB", 2: "2048kB", 3: "1048576kB"}
+#: A mapping of at most so many blocks (64 MiB), beside one that is four times as large, is no RAM.
+BESIDE_BLOCKS = 32
 KVM_KEEPS_SMALL = "huge on the host, small in KVM's tables (dirty logging, nx_huge_pages, a misaligned slot, or not touched since)"
 
 
@@ -51,6 +55,11 @@ def guest_ram(
             rows |= (columns.address >= np.uint64(mapping.start)) & (columns.address < np.uint64(mapping.end))
     if not chosen:
         return None
+    ram, beside = _apart(chosen)
+    if beside:
+        chosen = ram
+        for mapping in beside:
+            rows &= (columns.address < np.uint64(mapping.start)) | (columns.address >= np.uint64(mapping.end))
     resident = int(np.where(counts.huge, HPAGE_PMD_NR, counts.populated)[rows].sum()) * PAGE_SIZE
     huge = int(counts.huge[rows].sum()) * HPAGE_PMD_NR * PAGE_SIZE
     levels = columns.spte_level[rows]
@@ -70,7 +79,16 @@ def guest_ram(
         },
         pinned=int(counts.pinned[rows].sum()) if counts.pins_known else None,
         small_by=_small_by(rows, columns.spte_level, blocks),
+        beside=sum(m.blocks for m in beside) * HPAGE_PMD_NR * PAGE_SIZE,
+        beside_mappings=len(beside),
     )
+
+
+def _apart(chosen: list[Mapping]) -> tuple[list[Mapping], list[Mapping]]:
+    """*chosen* as RAM, and what else a VM maps alike: QEMU allocates VGA memory (16 to 64 MiB) and ROMs as it does RAM."""
+    most = max(m.blocks for m in chosen)
+    beside = [m for m in chosen if m.blocks <= BESIDE_BLOCKS and 4 * m.blocks <= most]
+    return [m for m in chosen if m not in beside], beside
 
 
 def _by_mappings(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> tuple[str, list[Mapping]]:

@@ -72,10 +72,9 @@ def render(answer: Explanation) -> str:
         (f"{totals.resident / 2**20:,.0f} MiB", f"resident in {pluralize(totals.blocks, 'block')}"),
         (
             f"{totals.collapsible:,}",
-            "block will collapse" if totals.collapsible == 1 else "blocks will collapse",
+            f"{'block' if totals.collapsible == 1 else 'blocks'} will collapse, adding {totals.bloat / 2**20:,.1f} MiB",
         ),
-        (f"{totals.collapsible_if:,}", "more may"),
-        (f"{totals.bloat / 2**20:,.1f} MiB", "would be added"),
+        (f"{totals.collapsible_if:,}", f"more may, adding {totals.bloat_if / 2**20:,.1f} MiB"),
         (
             f"{totals.wasted:,}" + (f" – {totals.wasted + totals.wasted_if:,}" if totals.wasted_if else ""),
             "wasted pass ahead" if totals.wasted + totals.wasted_if == 1 else "wasted passes ahead",
@@ -129,6 +128,9 @@ def _guest_ram(ram: GuestRam) -> str:
     parts = (
         f"{ram.size / 2**20:,.1f} MiB, told by {ram.told_by}",
         f"{ram.resident / 2**20:,.1f} MiB resident, {coverage}",
+        f"{ram.beside / 2**20:,.1f} MiB of small mappings beside it (VGA memory, ROMs) not counted"
+        if ram.beside
+        else "",
         f"KVM maps it by {levels}" if levels else "",
         small,
     )
