@@ -376,6 +376,8 @@ def named(name: str) -> Input | None:
 
 _HEAD = """# What decides, and where it is read
 
+*For operators and kernel engineers: after this page you know on what a verdict of `explain` rests, and when it is open.*
+
 Everything that decides whether khugepaged (K), MADV_COLLAPSE (C) or a fault (F) makes 2 MiB huge: which kernels ask it, where procfs and
 kernel memory show it, and what `explain` says where neither does. A verdict is *known* only if every input of it was read; else it is
 *open*, names the input, and gives the answers that could come instead. The table is data in `live/inputs.py`; a test holds this page to it.
