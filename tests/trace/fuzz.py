@@ -24,6 +24,8 @@ from secondsight.errors import SecondSightError
 from secondsight.trace import Provenance, Recording, Space, Trace, TraceWriter, recover
 from secondsight.trace.convert import FORMATS
 from secondsight.trace.intake import Intake
+from secondsight.trace.sampled import SAMPLE_COLUMNS, SIZES, SampleProvenance
+from secondsight.trace.samples import Samples, is_samples
 from secondsight.trace.text import ByteStream
 
 PIECES = [
@@ -122,11 +124,33 @@ def file_readers(directory: Path):
     recording = Recording(directory / "r.parquet", provenance)
     recording.append(*columns)
     recording._hand_on()
+    sampled = Recording(
+        directory / "q.parquet", SampleProvenance(source="fuzz", spaces=provenance.spaces, interval=1)
+    )
+    counts = {name: rng.integers(0, 60, 300) for name in SAMPLE_COLUMNS}
+    counts |= {
+        "space": np.zeros(300),
+        "form": np.zeros(300),
+        "swapped": np.zeros(300),
+        "present": np.full(300, 512),
+    }
+    counts |= dict.fromkeys(SIZES, np.full(300, 40)) | {"address": rng.integers(0, 1 << 20, 300) << 21}
+    counts["time"] = np.arange(300) // 7
+    sampled.put(counts.pop("time"), counts)
+    sampled._hand_on()
+    with TraceWriter(directory / "s.parquet", sampled.provenance) as out:
+        out.put(np.arange(300) // 7, counts)
     broken, made = directory / "broken", directory / "made.parquet"
 
     def trace(content: bytes) -> None:
         broken.write_bytes(content)
         Trace.open(broken, verify=True).read()
+
+    def samples(content: bytes) -> None:
+        broken.write_bytes(content)
+        is_samples(broken)
+        for _ in Samples.open(broken, verify=True).looks():
+            pass
 
     def stream(content: bytes) -> None:
         broken.write_bytes(content)
@@ -141,6 +165,8 @@ def file_readers(directory: Path):
     return {
         "trace": ((directory / "t.parquet").read_bytes(), trace),
         "recording": (recording.stream_path.read_bytes(), stream),
+        "samples": ((directory / "s.parquet").read_bytes(), samples),
+        "sampling": (sampled.stream_path.read_bytes(), stream),
         "compressed": (zlib.compress(SAMPLES["damo"]), compressed),
     }
 

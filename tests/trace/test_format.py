@@ -19,6 +19,7 @@ from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWr
 from secondsight.trace.cut import cut, salvage
 from secondsight.trace.kinds import COLUMNS
 from secondsight.trace.provenance import KEY, encode
+from secondsight.trace.rowform import SCHEMA
 
 PROVENANCE = Provenance(source="synthetic", spaces=[Space(id=0, name="a"), Space(id=1, name="b")])
 KINDS = [int(k) for k in (*Kind, *Verb)]
@@ -164,7 +165,7 @@ def test_what_no_reader_could_make_sense_of_is_refused(tmp_path, change, problem
     for name, value in change.items():
         columns[name][1] = value
     source = Trace.open(write(tmp_path / "good.parquet", some(3)))
-    table = pa.Table.from_arrays([pa.array(c) for c in columns.values()], schema=writer.SCHEMA)
+    table = pa.Table.from_arrays([pa.array(c) for c in columns.values()], schema=SCHEMA)
     pq.write_table(
         table.replace_schema_metadata(source._file.metadata.metadata),
         tmp_path / "t.parquet",
@@ -201,11 +202,11 @@ def test_foreign_parquet_and_later_versions_are_refused(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match=r"a trace has time uint64, .* this has x int64"):
         Trace.open(tmp_path / "x.parquet")
-    pq.write_table(writer.SCHEMA.empty_table(), tmp_path / "y.parquet")
+    pq.write_table(SCHEMA.empty_table(), tmp_path / "y.parquet")
     with pytest.raises(InputError, match="no secondsight"):
         Trace.open(tmp_path / "y.parquet")
     metadata = {b"secondsight.trace": b'{"version":2}'}
-    pq.write_table(writer.SCHEMA.empty_table().replace_schema_metadata(metadata), tmp_path / "z.parquet")
+    pq.write_table(SCHEMA.empty_table().replace_schema_metadata(metadata), tmp_path / "z.parquet")
     with pytest.raises(InputError, match="format version 2"):
         Trace.open(tmp_path / "z.parquet")
     with pytest.raises(InputError, match="no such file"):
@@ -302,7 +303,7 @@ def test_spaces_that_appear_while_recording_are_recovered(tmp_path):
 def test_a_batch_with_nulls_is_where_a_recording_is_torn(tmp_path):
     recording = tmp_path / "t.recording"
     columns = [pa.array(c) for c in some(4).values()]
-    head = writer.SCHEMA.with_metadata({KEY: encode(PROVENANCE)})
+    head = SCHEMA.with_metadata({KEY: encode(PROVENANCE)})
     with pa.ipc.new_stream(recording, head) as stream:
         stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=head))
         columns[3] = pa.array([0, None, 0, 0], pa.uint8())

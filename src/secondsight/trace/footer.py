@@ -6,8 +6,11 @@ pyarrow's C++ throws where a column's metadata contradicts the schema, and its P
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
 
 from secondsight.trace.kinds import COLUMNS
 from secondsight.trace.thrift import Reader
@@ -19,8 +22,8 @@ _ROW_GROUPS, _COLUMNS, _METADATA, _CRYPTO, _TYPE, _STATISTICS = 4, 1, 3, 8, 1, 1
 _LIMITS: Final = (1, 2, 5, 6)
 
 
-def damaged_group(path: Path) -> int | None:
-    """The first row group of the trace *path* whose metadata cannot be; None if all can.
+def damaged_group(path: Path, columns: Mapping[str, type[np.unsignedinteger]] = COLUMNS) -> int | None:
+    """The first row group of *path*, a file of these *columns*, whose metadata cannot be; None if all can.
 
     Raises ValueError for a footer that cannot be read at all.
     """
@@ -34,18 +37,18 @@ def damaged_group(path: Path) -> int | None:
     try:
         groups = Reader(data).struct()[_ROW_GROUPS]
         for index, group in enumerate(groups):
-            if not _sound(group[_COLUMNS]):
+            if not _sound(group[_COLUMNS], columns):
                 return index
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"the footer does not add up ({error})") from None
     return None
 
 
-def _sound(chunks: list[dict[int, Any]]) -> bool:
+def _sound(chunks: list[dict[int, Any]], columns: Mapping[str, type[np.unsignedinteger]]) -> bool:
     """Whether the columns of a row group are ours, each of its type, with limits as long as its values."""
-    if len(chunks) != len(COLUMNS):
+    if len(chunks) != len(columns):
         return False
-    for chunk, dtype in zip(chunks, COLUMNS.values(), strict=True):
+    for chunk, dtype in zip(chunks, columns.values(), strict=True):
         about = chunk.get(_METADATA)
         kind = _INT64 if dtype(0).itemsize == 8 else _INT32
         if about is None or _CRYPTO in chunk or about[_TYPE] != kind:

@@ -30,7 +30,9 @@ from secondsight.trace.kinds import (
     first_unknown,
 )
 from secondsight.trace.provenance import KEY, Provenance, Space, decode
-from secondsight.trace.writer import DAMAGE, SCHEMA
+from secondsight.trace.rowform import SCHEMA
+from secondsight.trace.sampled import SAMPLES_KEY
+from secondsight.trace.writer import DAMAGE
 
 _MADV_POPULATE_READ: Final = 22  # not in Python's mmap
 
@@ -227,6 +229,12 @@ class Trace:
             else:
                 hint = _foreign(where, error)
             raise InputError(str(path), "", hint) from None
+        if SAMPLES_KEY in metadata:
+            raise InputError(
+                str(path),
+                "",
+                "holds samples of blocks and not accesses: `replay`, `compare` and `trace info` take them, this does not",
+            )
         if names != SCHEMA.names or types != SCHEMA.types:
             wanted = ", ".join(
                 f"{name} {kind}" for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)

@@ -5,6 +5,8 @@
     converter ── append ──▶ TraceWriter ──▶ T.parquet.tmp ── close ──▶ T.parquet
     recorder  ── append ──▶ Recording   ──▶ T.parquet.recording  (Arrow IPC stream, flushed each second)
                                              └─ close, or `trace recover` after a kill ──▶ T.parquet
+
+Rows are a trace's events, or samples where the provenance is that of samples.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import contextlib
 import hashlib
 import os
 import time as clock
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -26,18 +28,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from secondsight import atomicfile
 from secondsight.errors import InputError, SecondSightError, UsageError
-from secondsight.trace.kinds import COLUMNS
-from secondsight.trace.provenance import KEY, Provenance, decode, encode, with_fields
+from secondsight.trace.provenance import Provenance, encode, with_fields
+from secondsight.trace.rowform import EVENTS, SAMPLES, RowForm
+from secondsight.trace.sampled import SAMPLES_KEY
 
 ROW_GROUP: Final = 1 << 20
 Profile = Literal["fast", "compact"]
 
-# Columns are declared NOT NULL: without definition levels pyarrow decodes about 1.5 times as fast
-# (docs/performance.md, "Trace reading").
-SCHEMA: Final = pa.schema(
-    [pa.field(name, pa.from_numpy_dtype(np.dtype(dtype)), nullable=False) for name, dtype in COLUMNS.items()]
-)
-_DICTIONARY: Final = ["space", "kind", "count"]
+_PLAIN: Final = ("time", "address")
 # fast: nothing compressed, one page a column, so that a reader takes address and kind from the mapped file as they lie
 # (pages.py); compact: for shipping.
 _PROFILES: Final[dict[str, dict[str, Any]]] = {
@@ -53,6 +51,7 @@ _PROFILES: Final[dict[str, dict[str, Any]]] = {
         "column_encoding": {"time": "DELTA_BINARY_PACKED", "address": "BYTE_STREAM_SPLIT"},
     },
 }
+
 # What Arrow raises for bytes that are not what they should be.
 DAMAGE: Final = (
     pa.ArrowException,
@@ -86,6 +85,7 @@ class _Sink(abc.ABC):
     def __init__(self, path: str | os.PathLike[str], provenance: Provenance, limit: int) -> None:
         self.path = Path(path)
         self.provenance = provenance
+        self.form = RowForm.of(provenance)
         self.rows = 0
         self._limit = limit
         self._pending: list[Columns] = []
@@ -101,17 +101,21 @@ class _Sink(abc.ABC):
         A time below the latest one written is held at the latest, and counted in the provenance as ``clock_held``.
         Raises ValueError if the shapes differ.
         """
+        self.put(time, {"space": space, "address": address, "kind": kind, "count": count})
+
+    def put(self, time: ArrayLike, others: Mapping[str, ArrayLike]) -> None:
+        """Add rows of any form: *time*, and the *others* by name; as :meth:`append`."""
         t = np.atleast_1d(np.asarray(time, dtype=np.uint64))
         if t.size == 0:
             return
         held = np.maximum.accumulate(np.maximum(t, self._latest))
         self._held += int(np.count_nonzero(held != t))
         self._latest = held[-1]
-        given = {"time": held, "space": space, "address": address, "kind": kind, "count": count}
+        given = {"time": held, **others}
         columns = {
             # A copy: readers reuse their buffers.
             name: np.array(np.broadcast_to(np.asarray(given[name], dtype=dtype), t.shape))
-            for name, dtype in COLUMNS.items()
+            for name, dtype in self.form.columns.items()
         }
         self.rows += t.size
         start = 0
@@ -126,7 +130,7 @@ class _Sink(abc.ABC):
     def _take(self) -> Columns:
         """The pending rows as one block of columns."""
         parts, self._pending, self._pending_rows = self._pending, [], 0
-        return {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.form.columns}
 
     @abc.abstractmethod
     def _hand_on(self) -> None:
@@ -147,13 +151,13 @@ class TraceWriter(_Sink):
     ) -> None:
         super().__init__(path, provenance, ROW_GROUP)
         self._temporary = atomicfile.temporary_path(self.path)
-        self._digests = {name: hashlib.sha256() for name in COLUMNS}
+        self._digests = {name: hashlib.sha256() for name in self.form.columns}
         self._writer: pq.ParquetWriter | None = None
         try:
             self._writer = pq.ParquetWriter(
                 self._temporary,
-                SCHEMA,
-                use_dictionary=_DICTIONARY,  # type: ignore[arg-type]  # the stubs know only bool
+                self.form.schema,
+                use_dictionary=[name for name in self.form.columns if name not in _PLAIN],  # type: ignore[arg-type]  # the stubs know only bool
                 write_page_checksum=True,
                 write_statistics=True,
                 store_schema=False,
@@ -167,7 +171,8 @@ class TraceWriter(_Sink):
         columns = self._take()
         for name, column in columns.items():
             self._digests[name].update(column.view(np.uint8).data)
-        table = pa.Table.from_arrays([pa.array(columns[name]) for name in COLUMNS], schema=SCHEMA)
+        form = self.form
+        table = pa.Table.from_arrays([pa.array(columns[name]) for name in form.columns], schema=form.schema)
         with _told(self.path):
             self._writer.write_table(table, row_group_size=ROW_GROUP)
 
@@ -180,7 +185,7 @@ class TraceWriter(_Sink):
         digest = hashlib.sha256(b"".join(d.digest() for d in self._digests.values()))
         final = with_fields(final, content_hash=digest.hexdigest(), clock_held=final.clock_held + self._held)
         with _told(self.path):
-            self._writer.add_key_value_metadata({KEY.decode(): encode(final).decode()})
+            self._writer.add_key_value_metadata({self.form.key.decode(): encode(final).decode()})
             self._writer.close()
             self._writer = None
             atomicfile.commit(self._temporary, self.path)
@@ -230,9 +235,11 @@ class Recording(_Sink):
             raise InputError(str(self.path), "", f"cannot be written: {error.strerror}") from None
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         self._stream = pa.ipc.new_stream(
-            self._file, SCHEMA.with_metadata({KEY: encode(provenance)}), options=options
+            self._file,
+            self.form.schema.with_metadata({self.form.key: encode(provenance)}),
+            options=options,
         )
-        self._stream.write_table(SCHEMA.empty_table())  # the head goes out with the first batch
+        self._stream.write_table(self.form.schema.empty_table())  # the head goes out with the first batch
         self._file.flush()
 
     @staticmethod
@@ -251,9 +258,12 @@ class Recording(_Sink):
 
     def _hand_on(self) -> None:
         columns = self._take()
-        batch = pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in COLUMNS], schema=SCHEMA)
+        form = self.form
+        batch = pa.RecordBatch.from_arrays(
+            [pa.array(columns[name]) for name in form.columns], schema=form.schema
+        )
         # Spaces appear while recording (children): the provenance rides along whenever it has changed.
-        news = {KEY: encode(self.provenance)} if self.provenance is not self._announced else None
+        news = {form.key: encode(self.provenance)} if self.provenance is not self._announced else None
         try:
             self._stream.write_batch(batch, custom_metadata=news)
             self._file.flush()
@@ -303,13 +313,13 @@ class Recording(_Sink):
                     self.stream_path.unlink()
 
 
-def _own(metadata: Any) -> bytes | None:
-    """Our key's value in an Arrow *metadata* mapping, which may be None."""
-    return dict(metadata or {}).get(KEY)
+def _own(metadata: Any, key: bytes) -> bytes | None:
+    """Our *key*'s value in an Arrow *metadata* mapping, which may be None."""
+    return dict(metadata or {}).get(key)
 
 
 def _intact_batches(
-    stream: pa.ipc.RecordBatchStreamReader,
+    stream: pa.ipc.RecordBatchStreamReader, key: bytes
 ) -> Iterator[tuple[pa.RecordBatch, bytes | None]]:
     """The record batches of *stream* up to its end or its tear, each with the provenance that rode along."""
     while True:
@@ -320,7 +330,7 @@ def _intact_batches(
             return
         if any(column.null_count for column in found.batch.columns):  # NOT NULL: its head is torn
             return
-        yield found.batch, _own(found.custom_metadata)
+        yield found.batch, _own(found.custom_metadata, key)
 
 
 def recover(
@@ -352,14 +362,18 @@ def recover(
             stream = pa.ipc.open_stream(file)
         except DAMAGE:
             raise InputError(source, "byte 0", "not a recording (no Arrow stream begins here)") from None
-        if stream.schema.remove_metadata() != SCHEMA:  # names, types and NOT NULL
-            raise InputError(source, "schema", f"expected the columns {', '.join(COLUMNS)} of a trace")
-        latest = decode(_own(stream.schema.metadata), source)
+        form = SAMPLES if _own(stream.schema.metadata, SAMPLES_KEY) is not None else EVENTS
+        if stream.schema.remove_metadata() != form.schema:  # names, types and NOT NULL
+            raise InputError(
+                source, "schema", f"expected the columns {', '.join(form.columns)} of {form.called}"
+            )
+        latest = form.decode(_own(stream.schema.metadata, form.key), source)
         with TraceWriter(path, latest, profile=profile) as writer:
-            for batch, carried in _intact_batches(stream):
+            for batch, carried in _intact_batches(stream, form.key):
                 if carried is not None:
-                    latest = decode(carried, source)
-                writer.append(*(batch.column(name).to_numpy() for name in COLUMNS))
+                    latest = form.decode(carried, source)
+                columns = {name: batch.column(name).to_numpy() for name in form.columns}
+                writer.put(columns.pop("time"), columns)
                 if progress is not None:
                     progress(file.tell(), size)
             if provenance is None:

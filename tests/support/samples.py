@@ -1,0 +1,46 @@
+"""Samples written by hand: looks of a few blocks, everything that is not said zero."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from secondsight.trace import Space, TraceWriter
+from secondsight.trace.provenance import Clock
+from secondsight.trace.sampled import CHANNELS, SAMPLE_COLUMNS, SampledChannel, SampleProvenance
+
+BLOCK = 1 << 21
+BASE = 0x7F0000000000
+
+
+def provenance(*, interval=1.0, seen=("primary", "referenced", "secondary"), **fields):
+    spaces = [Space(id=0, name="p"), Space(id=1, name="p: VM", type="vm", parent=0)]
+    channels = [SampledChannel(name=name, seen=name in seen, why="by hand") for name in CHANNELS]
+    told = {
+        "spaces": spaces,
+        "channels": channels,
+        "clock": Clock(meaning="by hand"),
+        "memory": "kernel memory",
+    }
+    return SampleProvenance(source="synthetic", interval=int(interval * 1e9), **told | fields)
+
+
+def columns(rows):
+    """Columns of *rows*: dicts of what is not zero, with ``time`` (s) and ``block``, its number from BASE."""
+    told = {name: np.zeros(len(rows), dtype) for name, dtype in SAMPLE_COLUMNS.items()}
+    for i, row in enumerate(rows):
+        for name, value in row.items():
+            if name == "time":
+                told["time"][i] = round(value * 1e9)
+            elif name == "block":
+                told["address"][i] = BASE + value * BLOCK
+            else:
+                told[name][i] = value
+    return told
+
+
+def write(path, rows, origin=None, **options):
+    """The file *path* of *rows*, as :func:`columns` takes them; returns it."""
+    with TraceWriter(path, origin or provenance(), **options) as out:
+        found = columns(rows)
+        out.put(found.pop("time"), found)
+    return path
