@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,7 +23,7 @@ from secondsight.errors import UsageError
 from secondsight.geometry import PMD_ORDER
 from secondsight.replay import tally, touch
 from secondsight.replay.clock import Alarm, KhugepagedClock, bound, scale_of
-from secondsight.replay.events import EventBatch, EventSource
+from secondsight.replay.events import EventBatch, EventSource, PopulatedSource
 from secondsight.replay.lane import Lane
 from secondsight.replay.layout import HPAGE, EventColumns, discover, lean_columns
 from secondsight.replay.metrics import SCHEMA, ReplaySource, Result
@@ -72,6 +73,14 @@ def _tell(progress: Progress | None, before: int, total: int, rows: int) -> None
         progress(before + rows, total)
 
 
+def _begin(run: SubjectReplay) -> None:
+    """Behind a population that was there at the start: nothing of it was counted, and what is huge was so from the first ns on."""
+    run.populated = True
+    run.machine.begin()
+    for counted in (run.accesses, run.accesses_huge, run.landed, run.fault_huge, run.splits):
+        counted[:] = 0
+
+
 class Engine:
     """One replay; see :func:`replay`."""
 
@@ -84,6 +93,12 @@ class Engine:
         bound(time_scale, source.span, ((s.policy() if s.policy else None, s.config) for s in subjects))
         self.clock = KhugepagedClock(time_scale, self.start)
         self.found = discover(source)
+        if isinstance(source, PopulatedSource):
+            if any(subject.tlb is not None for subject in subjects):
+                raise UsageError(
+                    "samples tell how many pages were used and not in what order: no TLB can be modelled"
+                )
+            subjects = [replace(subject, fill=False) for subject in subjects]
         self.runs = [SubjectReplay(subject, self.found, channels=channels) for subject in subjects]
         filled: dict[Hashable, SubjectHost] = {}
         for machine in (run.machine for run in self.runs):
@@ -106,6 +121,24 @@ class Engine:
         # Of each row, its place in a list of a few: scratch of _landed.
         self._place: npt.NDArray[np.int32] | None = None
         self._settle()
+        if isinstance(source, PopulatedSource):
+            self._populate(source)
+
+    def _populate(self, source: PopulatedSource) -> None:
+        """Make the memory that is there when *source* begins; what is counted begins after it."""
+        for run in self.runs:
+            run.machine.begin_huge(source.huge_at_start)
+        for batch in source.population.batches(("address", "kind")):
+            start = 0
+            for verb in self._verbs(batch):
+                self.apply(batch, start, verb)
+                self._verb(batch, verb)
+                start = verb + 1
+            self.apply(batch, start, len(batch))
+        self.close()
+        self.found.total[:] -= self.runs[0].accesses
+        for run in self.runs:
+            _begin(run)
 
     def _settle(self) -> None:
         """No touch is noted yet; what was filled in every subject is settled from the first touch on."""

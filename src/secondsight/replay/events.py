@@ -58,6 +58,56 @@ class EventSource(Protocol):
         ...
 
 
+class PopulatedSource(ABC):
+    """A source that begins with memory that is there: its :attr:`population` is made before the clock runs, and nothing of it counts."""
+
+    @property
+    @abstractmethod
+    def spaces(self) -> list[Space]:
+        """As an ``EventSource``'s."""
+
+    @property
+    @abstractmethod
+    def span(self) -> tuple[int, int]:
+        """As an ``EventSource``'s."""
+
+    @property
+    @abstractmethod
+    def population(self) -> EventSource:
+        """The events that make what is there at the start."""
+
+    @property
+    @abstractmethod
+    def huge_at_start(self) -> dict[int, npt.NDArray[np.int64]]:
+        """The blocks that are huge then, by space: their numbers, rising."""
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str] = (), rows: int | None = None) -> Iterator[EventBatch]:
+        """The events after that."""
+
+
+class WholeSource:
+    """The population and the events of a :class:`PopulatedSource`, one after the other."""
+
+    def __init__(self, source: PopulatedSource) -> None:
+        self._source = source
+
+    @property
+    def spaces(self) -> list[Space]:
+        """The source's."""
+        return self._source.spaces
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The source's."""
+        return self._source.span
+
+    def batches(self, columns: Sequence[str] = (), rows: int | None = None) -> Iterator[EventBatch]:
+        """All of them."""
+        yield from self._source.population.batches(columns, rows)
+        yield from self._source.batches(columns, rows)
+
+
 class WatchedSource(ABC):
     """A source that somebody looks at while it is walked: its batches are the *source*'s, each passed to :meth:`look` before it is handed
     on."""
@@ -187,4 +237,4 @@ class Events:
             yield _EventSlice(self, start, min(n, start + step))
 
 
-__all__ = ["EventBatch", "EventSource", "Events"]
+__all__ = ["EventBatch", "EventSource", "Events", "PopulatedSource", "WatchedSource", "WholeSource"]

@@ -24,7 +24,7 @@ from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.native import allocating
 from secondsight.replay.ahead import AHEAD, prefetch
-from secondsight.replay.events import EventBatch, EventSource
+from secondsight.replay.events import EventBatch, EventSource, PopulatedSource, WholeSource
 from secondsight.trace.kinds import FIRST_VERB
 from secondsight.trace.provenance import Space
 
@@ -165,10 +165,12 @@ def _discover(columns, plain, start, look, notes):  # type: ignore[no-untyped-de
 
 
 def discover(source: EventSource) -> Layout:
-    """Read *source* once and lay it out.
+    """Read *source* once and lay it out, its population too if it has one.
 
     :raises UsageError: the trace holds no accesses, or they lie scattered over more than :data:`MOST_LEAVES` GiB.
     """
+    if isinstance(source, PopulatedSource):
+        source = WholeSource(source)
     spaces = list(source.spaces)
     low, high, has_verbs, rows = _bounds(source, len(spaces))
     if not rows:

@@ -69,6 +69,7 @@ class SubjectReplay:
         self.series = WakeValues(**{name: [] for name in WakeValues.__struct_fields__})
         self.channels = ChannelAnswers([], [], [], [], [], []) if channels else None
         self.wakes = 0
+        self.populated = False
         self.now = 0
         self.since = 0
         self._counted = (0, 0)

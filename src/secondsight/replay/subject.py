@@ -7,7 +7,7 @@ trace's space ──process──▶ Mm                       CPU (and GUEST) ac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -211,6 +211,27 @@ class SubjectHost:
         """Every accessed bit cleared, PG_young and PG_referenced too: what reclaim's ageing, or a monitor that resets, leaves behind."""
         clear_refs(space.mm)
         space.mm.notifiers.clear_young(0, space.mm.npages)
+
+    # -- a population that is there at the start -----------------------------------------------------------------------
+
+    def begin_huge(self, blocks: Mapping[int, npt.NDArray[np.int64]]) -> None:
+        """What is touched before the trace becomes huge where it is of *blocks* (numbers, by space), and small elsewhere."""
+        self.budget = UNLIMITED
+        for space in self.spaces:
+            assert space.mm.fault_huge is not None
+            mine = self.found.numbers[self.found.part(space.index)]
+            space.mm.fault_huge[:] = np.isin(mine, blocks.get(space.index, mine[:0]))
+            space.mm.refresh()
+
+    def begin(self) -> None:
+        """Behind the population: the budget is whole, and first touches map what they do in the run; nothing was counted."""
+        self.budget = self.subject.budget
+        for space in self.spaces:
+            assert space.mm.fault_huge is not None
+            space.mm.fault_huge[:] = self.faults == "huge" and self.budget > 0
+            space.mm.refresh()
+            space.mm.notifiers.calls.clear()
+            space.mm.arrays.n[[pgtable.HUGE_FAULTS, pgtable.FAULTS, pgtable.GUEST_FAULTS]] = 0
 
     # -- huge pages at a first touch -------------------------------------------------------------------------------
 

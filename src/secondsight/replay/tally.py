@@ -40,7 +40,11 @@ def result(run: SubjectReplay) -> tuple[SubjectResult, SubjectData]:
         driver=machine.policy.name if machine.policy else "khugepaged",
         mmu=run.host.config.mmu,
         backing="vm" if all(kvms) else "process" if not any(kvms) else "mixed",
-        start="filled" if any(map(machine.fills, machine.spaces)) else "empty",
+        start="population"
+        if run.populated
+        else "filled"
+        if any(map(machine.fills, machine.spaces))
+        else "empty",
         notes=_notes(run),
         total=_over(run, slice(0, found.rows), "all", ends, machine.spaces),
         spaces=[_over(run, s.rows, found.spaces[s.index].name, ends, [s]) for s in machine.spaces],

@@ -1,0 +1,260 @@
+"""Policies and profiles compared on samples: what becomes of each block, where that is known, and figures as ranges.
+
+samples --least--> replay \\
+        --most---> replay --> equal in both: known       else: open
+coverage: uses (a page in an interval) that found their block huge, of all uses; a range over what could not be known
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from secondsight import __version__
+from secondsight.errors import UsageError
+from secondsight.geometry import PMD_SHIFT
+from secondsight.mm.config import HostConfig
+from secondsight.mm.rules import Rules
+from secondsight.policy import UNLIMITED
+from secondsight.replay.engine import Progress, replay
+from secondsight.replay.layout import discover
+from secondsight.replay.metrics import BlockFigures, Result
+from secondsight.replay.sampled import Reading, SampledEvents
+from secondsight.replay.subject import HOST, Backing, Subject
+from secondsight.trace.sampled import SampleProvenance
+from secondsight.trace.samples import Samples
+from secondsight.whatif.combine import Combination, PolicyLike, combinations, parse_budget
+
+SCHEMA = 1
+Ints = npt.NDArray[np.int64]
+#: Signals that samples do not hold, and why.
+_REFUSED = {
+    "walks": "page walks, or accesses counted in their place",
+    "future": "how many accesses are still to come",
+}
+
+
+class Span(msgspec.Struct, frozen=True):
+    """At least, at most."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, *values: float) -> Span:
+        """The smallest that holds *values*."""
+        return cls(min(values), max(values))
+
+
+class HotBlocks(msgspec.Struct, frozen=True, kw_only=True):
+    """The fewest blocks that hold nine tenths of the known uses; *blocks*: their addresses, rising. *uses* int of each of
+    ``SampledComparison.blocks``: at least, at most. *known*: of how many blocks every use is known."""
+
+    blocks: list[int]
+    uses: list[tuple[int, int]]
+    known: int
+
+
+class SampledRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One policy under one profile. *known*: blocks of which both readings make the same; *huge*: blocks huge at the end; *coverage*:
+    None where no use at all is known; *bloat* bytes; *refused*: blocks left small at the end by khugepaged's last answer, in each
+    reading; *decisions*: of each block ``huge``, ``small`` or ``open``, in the order of ``SampledComparison.blocks``."""
+
+    label: str
+    policy: str
+    rules: str
+    blocks: int
+    known: int
+    huge: Span
+    coverage: Span | None
+    bloat: Span
+    collapses: Span
+    wasted: Span
+    refused: dict[Reading, dict[str, int]]
+    unvisited: Span
+    decisions: list[str]
+
+
+class SampledComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything; *blocks*: (space, address) of each block; *uses*: pages in use, summed over the intervals."""
+
+    schema: int = SCHEMA
+    tool: str
+    samples: str
+    time_scale: float
+    seconds: float
+    provenance: SampleProvenance
+    uses: Span
+    hot: HotBlocks
+    blocks: list[tuple[int, int]]
+    rows: list[SampledRow]
+    notes: list[str]
+
+
+def compare_samples(
+    samples: Samples,
+    policies: Sequence[PolicyLike],
+    rules: Sequence[str | Rules],
+    *,
+    config: HostConfig = HOST,
+    budget: int | str | None = None,
+    time_scale: float = 1.0,
+    backing: Backing = "trace",
+    progress: Progress | None = None,
+) -> SampledComparison:
+    """Replay *samples* under every combination, in both readings of what could not be known.
+
+    :raises UsageError: what is asked for does not exist, makes no sense, or needs what samples do not hold; :raises InputError: they
+        are damaged.
+    """
+    chosen = combinations(policies, rules, config, budget)
+    for one in chosen:
+        for need in sorted(one.make().needs & _REFUSED.keys()):
+            raise UsageError(
+                f"policy {one.policy} asks for {_REFUSED[need]}, which samples do not hold; record accesses (`record run`, `record vm`)"
+            )
+    found: dict[Reading, Result] = {}
+    sources: dict[Reading, SampledEvents] = {
+        "least": SampledEvents(samples, "least"),
+        "most": SampledEvents(samples, "most"),
+    }
+    for turn, (reading, source) in enumerate(sources.items()):
+        found[reading] = replay(
+            source,
+            _subjects(source, chosen, backing),
+            time_scale=time_scale,
+            progress=None if progress is None else _half(progress, turn),
+        )
+    span = sources["least"].span
+    first = found["least"].data[0].blocks
+    address = first.number << PMD_SHIFT
+    uses = Span(*(float(found[reading].subjects[0].total.accesses) for reading in ("least", "most")))
+    return SampledComparison(
+        tool=f"secondsight {__version__}",
+        samples=str(samples.path),
+        time_scale=time_scale,
+        seconds=(span[1] - span[0]) / 1e9,
+        provenance=samples.provenance,
+        uses=uses,
+        hot=_hot(found["least"].data[0].blocks, found["most"].data[0].blocks),
+        blocks=list(zip(first.space.tolist(), address.tolist(), strict=True)),
+        rows=[_row(one, found, i) for i, one in enumerate(chosen)],
+        notes=_notes(samples, uses),
+    )
+
+
+def _hot(least: BlockFigures, most: BlockFigures, share: float = 0.9) -> HotBlocks:
+    """Where the known uses are; the definition is that of hot pages in docs/metrics.md, of blocks and uses."""
+    order = np.argsort(-least.accesses, kind="stable")
+    covered = np.cumsum(least.accesses[order])
+    total = int(covered[-1]) if len(covered) else 0
+    needed = int(np.searchsorted(covered, share * total)) + 1 if total else 0
+    address = least.number << PMD_SHIFT
+    return HotBlocks(
+        blocks=np.sort(address[order[:needed]]).tolist(),
+        uses=list(zip(least.accesses.tolist(), most.accesses.tolist(), strict=True)),
+        known=int((least.accesses == most.accesses).sum()),
+    )
+
+
+def _half(progress: Progress, turn: int) -> Progress:
+    return lambda done, total: progress(turn * total + done, 2 * total)
+
+
+def _subjects(source: SampledEvents, chosen: Sequence[Combination], backing: Backing) -> list[Subject]:
+    footprint = discover(source).rows if any(one.budget is not None for one in chosen) else 0
+    return [
+        Subject(
+            one.label, one.rules, config=one.config, policy=one.make, backing=backing,
+            budget=UNLIMITED if one.budget is None else parse_budget(one.budget, footprint),
+        )
+        for one in chosen
+    ]  # fmt: skip
+
+
+def coverage(least: BlockFigures, most: BlockFigures) -> Span | None:
+    """The share of uses that found their block huge, over everything that could not be known; None where no use is known.
+
+    Of a block, the uses that are known landed huge at least as often as in the worse of the two readings says, and those that are not
+    may have been, each, or not.
+    """
+    more = most.accesses - least.accesses
+    small = least.accesses - least.accesses_huge, most.accesses - most.accesses_huge
+    sure_huge = np.minimum(least.accesses_huge, np.maximum(most.accesses_huge - more, 0)).sum()
+    sure_small = np.minimum(small[0], np.maximum(small[1] - more, 0)).sum()
+    may_huge = np.maximum(least.accesses_huge, most.accesses_huge).sum()
+    may_small = np.maximum(*small).sum()
+    if not least.accesses.sum():
+        return None
+    return Span(
+        float(sure_huge / (sure_huge + may_small)) if sure_huge + may_small else 0.0,
+        float(may_huge / (may_huge + sure_small)) if may_huge + sure_small else 0.0,
+    )
+
+
+def _row(one: Combination, found: dict[Reading, Result], index: int) -> SampledRow:
+    least, most = (found[reading].data[index].blocks for reading in ("least", "most"))
+    totals = [found[reading].subjects[index].total for reading in ("least", "most")]
+    same = least.huge == most.huge
+    words = np.where(same, np.where(least.huge, "huge", "small"), "open")
+    return SampledRow(
+        label=one.label,
+        policy=one.policy,
+        rules=one.rules.title,
+        blocks=len(same),
+        known=int(same.sum()),
+        huge=Span(float((least.huge & most.huge).sum()), float((least.huge | most.huge).sum())),
+        coverage=coverage(least, most),
+        bloat=Span.of(*(float(total.bloat) for total in totals)),
+        collapses=Span.of(*(float(total.collapses) for total in totals)),
+        wasted=Span.of(*(float(total.wasted) for total in totals)),
+        refused={"least": totals[0].refused, "most": totals[1].refused},
+        unvisited=Span.of(*(float(total.unvisited) for total in totals)),
+        decisions=words.tolist(),
+    )
+
+
+def _notes(samples: Samples, uses: Span) -> list[str]:
+    """What a reader of the ranges should know."""
+    shared: set[int] = set()
+    marked: set[int] = set()
+    huge = estimated = False
+    for number, look in enumerate(samples.looks()):
+        shared.update(look["address"][look["shared"] > 0].tolist())
+        alone = (look["referenced_set"] > 0) & (look["primary_set"] + look["secondary_set"] == 0)
+        marked.update(look["address"][alone].tolist())
+        huge |= bool(look["form"].any())
+        estimated |= number > 0 and bool((look["damon_used"] + look["damon_unused"]).any())
+    notes = []
+    if not uses.low:
+        notes.append(
+            "use is unknown: no channel that was seen told of any; coverage is not known, and a block's outcome only where use does not "
+            "matter"
+        )
+    if estimated:
+        notes.append(
+            "DAMON's counts are estimates from samples; where they stand for use, the ranges are no bounds"
+        )
+    if shared:
+        notes.append(
+            f"{len(shared):,} blocks hold pages that others map too; they are replayed as not shared"
+        )
+    if marked:
+        notes.append(
+            f"{len(marked):,} blocks had pages marked referenced (PG_referenced, PG_young) that no page table called used; khugepaged "
+            "may have taken those for used, and this replay does not"
+        )
+    if huge:
+        notes.append(
+            "of a huge block one use is known in an interval where its bit was set, and up to 512 may have been"
+        )
+    notes.append(
+        "a budget, or a limit on promotions, couples blocks: there the two readings are two cases and no bound"
+    )
+    return notes
+
+
+__all__ = ["SampledComparison", "SampledRow", "Span", "compare_samples", "coverage"]

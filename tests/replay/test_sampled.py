@@ -1,0 +1,243 @@
+"""Samples replayed, against plain counting: what is there, what is used, what khugepaged and policies make of it, and what stays open."""
+
+import numpy as np
+import pytest
+
+from secondsight.errors import UsageError
+from secondsight.geometry import PMD_SHIFT
+from secondsight.mm.config import Knobs
+from secondsight.policy.kernel import Never
+from secondsight.replay import Subject, replay
+from secondsight.replay.sampled import SampledEvents
+from secondsight.replay.subject import HOST
+from secondsight.trace.samples import Samples
+from secondsight.whatif.sampled import compare_samples
+from support.samples import BASE, BLOCK, provenance, write
+
+LIMIT = 256  # max_ptes_none of these tests
+
+
+def config():
+    import msgspec
+
+    knobs = msgspec.structs.replace(Knobs(), max_ptes_none=LIMIT, pages_to_scan=1 << 20)
+    return msgspec.structs.replace(HOST, knobs=knobs)
+
+
+def random_rows(rng, looks=4, blocks=9, unknown=True):
+    """Processes' blocks whose pages stay; bits and uses at random, some of them not known."""
+    rows = []
+    present = rng.choice([1, 40, 250, 256, 300, 470, 512], blocks)
+    idle = rng.random(blocks) < 0.4
+    for look in range(looks):
+        for block in range(blocks):
+            there = int(present[block])
+            row = {"time": look, "block": block, "present": there}
+            used = 0 if idle[block] else int(rng.integers(0, there + 1))
+            hidden = int(rng.integers(0, there + 1)) if unknown and rng.random() < 0.5 else 0
+            if look:
+                row["primary_used"] = max(0, used - hidden)
+                row["primary_unused"] = there - row["primary_used"] - min(hidden, there)
+                row["secondary_unused"] = there
+            else:
+                stands = there if rng.random() < 0.3 else 0
+                row["primary_set"] = stands
+                row["primary_clear"] = 0 if unknown and rng.random() < 0.3 else there - stands
+                row["secondary_clear"] = there
+            rows.append(row)
+    return rows
+
+
+def plain(rows, reading):
+    """By block: its uses, whether anything was ever young, and its pages; counted in words."""
+    found = {}
+    for row in rows:
+        uses, young, _ = found.get(row["block"], (0, False, 0))
+        if row["time"] == 0:
+            bits = row["primary_set"]
+            if reading == "most":
+                bits += row["present"] - row["primary_set"] - row["primary_clear"]
+            young = bits > 0
+        else:
+            more = row["present"] - row["primary_used"] - row["primary_unused"]
+            used = row["primary_used"] + (more if reading == "most" else 0)
+            uses, young = uses + used, young or used > 0
+        found[row["block"]] = uses, young, row["present"]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_uses_and_decisions_are_those_of_plain_counting(tmp_path, seed):
+    """khugepaged takes what is dense enough and was young; Ingens what is nine tenths full and was; MADV_COLLAPSE everything."""
+    rows = random_rows(np.random.default_rng(seed))
+    samples = Samples.open(write(tmp_path / "s.parquet", rows))
+    found = compare_samples(
+        samples, ["never", "khugepaged", "ingens", "madv_collapse"], ["7.2"], config=config(), time_scale=10
+    )
+    sides = [plain(rows, reading) for reading in ("least", "most")]
+    blocks = sorted(sides[0])
+    assert found.blocks == [(0, BASE + block * BLOCK) for block in blocks]
+    assert found.hot.uses == [tuple(side[block][0] for side in sides) for block in blocks]
+    assert (found.uses.low, found.uses.high) == tuple(
+        sum(uses for uses, _, _ in side.values()) for side in sides
+    )
+    wanted = {
+        "never": lambda young, present: False,
+        "khugepaged": lambda young, present: young and 512 - present <= LIMIT,
+        "ingens": lambda young, present: young and present >= 0.9 * 512,
+        "madv_collapse": lambda young, present: True,
+    }
+    for row in found.rows:
+        for at, block in enumerate(blocks):
+            made = {wanted[row.policy](*side[block][1:]) for side in sides}
+            word = "open" if len(made) == 2 else "huge" if made == {True} else "small"
+            assert row.decisions[at] == word, (row.policy, block)
+        assert row.known == sum(word != "open" for word in row.decisions)
+        assert row.huge.low == row.decisions.count(
+            "huge"
+        ) and row.huge.high == row.huge.low + row.decisions.count("open")
+    assert next(row for row in found.rows if row.policy == "never").coverage.high == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_truth_that_was_hidden_in_part_lies_in_the_range(tmp_path, seed):
+    rng = np.random.default_rng(100 + seed)
+    truth = random_rows(rng, looks=5, unknown=False)
+    hidden = []
+    for row in truth:
+        row = dict(row)
+        names = ("primary_used", "primary_unused") if row["time"] else ("primary_set", "primary_clear")
+        for name in names:
+            if rng.random() < 0.5:
+                row[name] = int(rng.integers(0, row[name] + 1))
+        hidden.append(row)
+    made = [
+        compare_samples(
+            Samples.open(write(tmp_path / f"{name}.parquet", rows)), ["khugepaged", "ingens,util=0.5"], ["7.2"], config=config(),
+            time_scale=10,
+        )
+        for name, rows in (("truth", truth), ("hidden", hidden))
+    ]  # fmt: skip
+    for real, told in zip(made[0].rows, made[1].rows, strict=True):
+        assert real.known == real.blocks and real.coverage.low == real.coverage.high
+        if told.coverage is not None:
+            assert (
+                told.coverage.low <= real.coverage.low + 1e-12
+                and real.coverage.high <= told.coverage.high + 1e-12
+            )
+        for word, true in zip(told.decisions, real.decisions, strict=True):
+            assert word in ("open", true)
+
+
+def test_the_population_is_there_and_counts_nothing(tmp_path):
+    """512, 100 and 30 pages, 20 in swap; nothing is used: nothing is counted, and all of it is there."""
+    rows = [
+        {"time": look, "block": block, "present": present, "swapped": swapped}
+        | ({"primary_unused": present} if look else {})
+        for look in range(3)
+        for block, present, swapped in ((0, 512, 0), (1, 100, 0), (5, 30, 20))
+    ]
+    events = SampledEvents(Samples.open(write(tmp_path / "s.parquet", rows)), "least")
+    result = replay(events, [Subject.of("7.2")])
+    assert result.data[0].blocks.populated.tolist() == [512, 100, 30]
+    assert result.data[0].blocks.number.tolist() == [(BASE >> PMD_SHIFT) + n for n in (0, 1, 5)]
+    total = result.subjects[0].total
+    assert (total.accesses, total.faults, total.fault_huge) == (0, 0, 0) and result.subjects[
+        0
+    ].start == "population"
+
+
+def test_what_comes_and_goes_follows_the_counts(tmp_path):
+    """A block grows from 10 pages to 30 and shrinks to 5; one appears; one goes; pages go to swap and come back."""
+    looks = [
+        {0: (10, 0), 1: (512, 0), 2: (40, 0)},
+        {0: (30, 0), 1: (512, 0), 2: (25, 15)},
+        {0: (5, 0), 3: (7, 0), 2: (40, 0)},
+    ]
+    rows = [
+        {"time": time, "block": block, "present": present, "swapped": swapped}
+        for time, look in enumerate(looks)
+        for block, (present, swapped) in look.items()
+    ]
+    for upto, wanted in ((2, {0: 30, 1: 512, 2: 25}), (3, {0: 5, 1: 0, 2: 40, 3: 7})):
+        short = write(tmp_path / "part.parquet", [row for row in rows if row["time"] < upto])
+        events = SampledEvents(Samples.open(short), "least")
+        blocks = replay(events, [Subject.of("7.2", policy=Never)]).data[0].blocks
+        assert (
+            dict(zip((blocks.number - (BASE >> PMD_SHIFT)).tolist(), blocks.populated.tolist(), strict=True))
+            == wanted
+        )
+        # 20 pages appeared in the first interval, 7 and 15 that came back in the second.
+        assert blocks.accesses.sum() == (20 if upto == 2 else 20 + 7 + 15)
+
+
+def test_what_was_huge_begins_huge_and_its_single_pages_are_not_known(tmp_path):
+    rows = [
+        {"time": look, "block": block, "form": form, "present": 512, "primary_used": form * bool(look),
+         "primary_unused": 0 if form else 512 * bool(look), "secondary_unused": 512 * bool(look)}
+        for look in range(3)
+        for block, form in ((0, 1), (1, 0))
+    ]  # fmt: skip
+    found = compare_samples(Samples.open(write(tmp_path / "s.parquet", rows)), ["never"], ["7.2"])
+    (row,) = found.rows
+    assert row.decisions == ["huge", "small"] and (row.coverage.low, row.coverage.high) == (1, 1)
+    assert found.hot.uses == [(2, 2 * 512), (0, 0)]
+    assert (row.bloat.low, row.bloat.high) == (0, 511 * 4096)
+    assert any("of a huge block" in note for note in found.notes)
+
+
+def test_a_guests_uses_are_the_guests(tmp_path):
+    """7.2 refuses what only the guest used: its first pass takes the bits away, the next finds none; 6.1 takes it. SPTEs are there."""
+    rows = [
+        {"time": look, "block": 0, "space": 1, "present": 512, "secondary_used": 100 * bool(look), "secondary_unused": 412 * bool(look),
+         "primary_unused": 512 * bool(look), "primary_clear": 512, "secondary_clear": 512}
+        for look in range(2)
+    ]  # fmt: skip
+    found = compare_samples(
+        Samples.open(write(tmp_path / "s.parquet", rows)), ["khugepaged"], ["6.1", "7.2"], time_scale=10
+    )
+    assert [row.decisions for row in found.rows] == [["huge"], ["small"]]
+    assert found.rows[1].wasted.low == 1 and found.rows[1].refused["least"] == {"lack_referenced_page": 1}
+
+
+def test_damon_stands_for_what_the_bits_leave_unknown(tmp_path):
+    rows = [
+        {"time": look, "block": block, "present": 512, "damon_used": used * bool(look), "damon_unused": (512 - used) * bool(look),
+         "primary_clear": 512, "secondary_clear": 512}
+        for look in range(3)
+        for block, used in ((0, 200), (1, 0))
+    ]  # fmt: skip
+    found = compare_samples(
+        Samples.open(write(tmp_path / "s.parquet", rows)), ["khugepaged"], ["7.2"], time_scale=10
+    )
+    assert found.hot.uses == [(400, 400), (0, 0)] and found.hot.blocks == [BASE]
+    assert found.rows[0].decisions == ["huge", "small"]
+    assert any("estimates" in note for note in found.notes)
+
+
+def test_where_no_use_is_known_no_coverage_is_made(tmp_path):
+    rows = [{"time": look, "block": block, "present": 512} for look in range(3) for block in range(4)]
+    found = compare_samples(
+        Samples.open(write(tmp_path / "s.parquet", rows, provenance(seen=()))),
+        ["khugepaged", "ingens"],
+        ["7.2"],
+        time_scale=10,
+    )
+    for row in found.rows:
+        assert row.coverage is None and row.decisions == ["open"] * 4
+    assert found.hot.blocks == [] and found.notes[0].startswith("use is unknown")
+
+
+def test_what_samples_cannot_feed_is_refused(tmp_path):
+    rows = [{"time": look, "block": 0, "present": 512} for look in range(2)]
+    samples = Samples.open(write(tmp_path / "s.parquet", rows))
+    for policy, what in (("oracle", "still to come"), ("pcc", "page walks")):
+        with pytest.raises(UsageError, match=what):
+            compare_samples(samples, [policy], ["7.2"])
+    from secondsight.replay.tlb import TlbConfig
+
+    with pytest.raises(UsageError, match="no TLB"):
+        replay(SampledEvents(samples, "least"), [Subject.of("7.2", tlb=TlbConfig())])
+    one = Samples.open(write(tmp_path / "one.parquet", rows[:1]))
+    with pytest.raises(UsageError, match="longer than an interval"):
+        compare_samples(one, ["never"], ["7.2"])
