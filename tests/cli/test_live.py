@@ -193,13 +193,26 @@ def test_a_reader_that_leaves_is_no_error(argv):
 
 def test_a_recording_that_saw_nothing_says_what_it_could_not_see(target, capsys, tmp_path):
     path = tmp_path / "t.parquet"
-    argv = ["record", "pid", target.pid, "-o", path, "--procfs", "--no-damon"]
+    argv = ["record", "pid", target.pid, "-o", path, "--procfs", "--no-damon", "--pages"]
     told = run_err(capsys, *argv, "--interval", "0.05", "--duration", "0.2")
     assert (
         "nothing was seen, which does not mean that nothing was used; not seen by these channels: accesses between"
         in told
     )
     assert "(process): no accesses\n" in run(capsys, "trace", "info", path)
+
+
+def test_samples_say_what_they_could_not_see_and_what_they_cost(target, capsys, tmp_path):
+    path = tmp_path / "s.parquet"
+    argv = ["record", "pid", target.pid, "-o", path, "--procfs", "--no-damon"]
+    told = run_err(capsys, *argv, "--interval", "0.05", "--duration", "0.2")
+    assert "primary not seen: no kernel memory (not asked for): use is unknown" in told
+    assert "damon not seen: not asked for" in told
+    assert "cost     ours: " in told and "ms of CPU a look" in told and "minor fault" in told
+    info = run(capsys, "trace", "info", path)
+    assert (
+        "samples, " in info and "through procfs" in info and "channel  damon: not seen: not asked for" in info
+    )
 
 
 def run_err(capsys, *argv):

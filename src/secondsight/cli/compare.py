@@ -106,6 +106,7 @@ def compare(
     """Compare policies and rules on one trace: benefit, bloat and cost."""
     from secondsight import atomicfile
     from secondsight.errors import UsageError
+    from secondsight.trace.samples import is_samples
 
     if explain is not None:
         _explain(explain)
@@ -113,6 +114,27 @@ def compare(
         _policies()
     elif trace is None:
         raise UsageError("compare needs a TRACE; `secondsight compare --help` tells the rest")
+    elif is_samples(trace):
+        from secondsight.cli.sampled import refuse
+
+        refuse(
+            {
+                "--tlb": tlb, "--cpu-time": cpu_time, "--today": today, "--calibration": calibration, "--apply": apply, "--vary": vary,
+                "--report": report, "--csv": csv, "--parquet": parquet, "--svg": svg, "--passes": passes, "--trace": of,
+            },
+            "compare",
+        )  # fmt: skip
+        atomicfile.check_writable(json, trace)
+        _samples(
+            trace,
+            policy,
+            rules,
+            budget,
+            host(knob or [], mmu, mglru),
+            stands_behind(backing, "--backing"),
+            time_scale,
+            json,
+        )
     else:
         for path in (report, json, csv, parquet):
             atomicfile.check_writable(path, trace)
@@ -133,6 +155,29 @@ def compare(
 
             print()
             print("\n".join(settings(results)))
+
+
+def _samples(
+    trace: Path, policy: list[str] | None, rules: list[str] | None, budget: str | None, config: Any, backing: Any, time_scale: float,
+    json: Path | None,
+) -> None:  # fmt: skip
+    """Compare on samples, whose figures are ranges."""
+    import msgspec
+
+    from secondsight.cli.sampled import print_comparison
+    from secondsight.report.table import whole
+    from secondsight.trace.samples import Samples
+    from secondsight.whatif.sampled import compare_samples
+
+    samples = Samples.open(trace)
+    with Progress("replayed") as progress:
+        found = compare_samples(
+            samples, policy or ["never", "khugepaged", "always"], rules or ["7.2"], config=config, budget=budget,
+            time_scale=time_scale, backing=backing, progress=progress,
+        )  # fmt: skip
+    if json:
+        whole(json, msgspec.json.encode(found))
+    print_comparison(samples, found, False, None)
 
 
 def _explain(name: str) -> None:

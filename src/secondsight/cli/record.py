@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from secondsight.cli.options import KernelMemoryOption
 from secondsight.plural import pluralize
 from secondsight.terminal import markup
+
+if TYPE_CHECKING:
+    from secondsight.live.recording_channels import LiveChannels
 
 app = typer.Typer(
     no_args_is_help=True, help="Record the memory accesses of a program, a VM or a running process."
@@ -211,14 +214,71 @@ def pid(
         bool | None,
         typer.Option("--damon/--no-damon", help="Insist on DAMON, or do without (default: if it is free)."),
     ] = None,
+    pages: Annotated[
+        bool,
+        typer.Option(
+            "--pages",
+            help="Record accesses instead: a row for each page whose bit turned. Leaves out what is used over and over.",
+        ),
+    ] = False,
 ) -> None:
-    """Record a running process or VM by looking at it: kernel memory or procfs, DAMON, tracepoints; says which it could see."""
+    """Record a running process or VM by looking at it: samples of its blocks, through kernel memory or procfs, DAMON, clear_refs.
+
+    A sample counts, of each 2 MiB block at each look, the pages that each channel calls used, unused, and those that it cannot tell.
+    """
     from secondsight import atomicfile as output_file
     from secondsight.live.recording_channels import LiveChannels
-    from secondsight.trace.pid import record_pid
 
     # Before the channels are opened and told of.
     output_file.check_writable(output)
+    with LiveChannels.open(process, interval, kernel_memory=kernel_memory, damon=damon) as channels:
+        if pages:
+            _pages(output, channels, interval, duration, clear)
+        else:
+            _samples(output, channels, interval, duration, clear)
+
+
+def _samples(
+    output: Path, channels: LiveChannels, interval: float, duration: float | None, clear: bool
+) -> None:
+    """Record samples, and tell what they tell and cost."""
+    from secondsight.cli.sampled import print_cost
+    from secondsight.live.sampling import record_samples
+
+    ticker = _Ticker()
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        ticker.console.print(markup(line), highlight=False, soft_wrap=True)
+
+    def report(looks: int, blocks: int) -> None:
+        if ticker.console.is_terminal:
+            ticker.console.print(
+                f"{pluralize(looks, 'look')}, {pluralize(blocks, 'block')} in the last",
+                end="\r",
+                highlight=False,
+            )
+
+    provenance = record_samples(
+        output, channels, interval=interval, duration=duration, clear=clear, report=report, say=say
+    )
+    size = output.stat().st_size
+    ticker.console.print(
+        f"{markup(output)}: {pluralize(provenance.cost.looks, 'look')} in {provenance.cost.seconds:.1f} s, {size / 1e6:.2f} MB",
+        highlight=False,
+    )
+    print_cost(provenance.cost, ticker.console)
+    for note in provenance.notes:
+        ticker.console.print(markup(note), highlight=False, soft_wrap=True)
+
+
+def _pages(
+    output: Path, channels: LiveChannels, interval: float, duration: float | None, clear: bool
+) -> None:
+    """Record rows of pages that turned."""
+    from secondsight.trace.pid import record_pid
+
     ticker = _Ticker()
     seen = 0
     said: list[str] = []
@@ -232,11 +292,10 @@ def pid(
         said.append(line)
         ticker.console.print(markup(line), highlight=False, soft_wrap=True)
 
-    with LiveChannels.open(process, interval, kernel_memory=kernel_memory, damon=damon) as channels:
-        provenance = record_pid(
-            output, process, interval=interval, duration=duration, clear=clear, channels=channels,
-            report=report, say=say,
-        )  # fmt: skip
+    provenance = record_pid(
+        output, channels.process.pid, interval=interval, duration=duration, clear=clear, channels=channels,
+        report=report, say=say,
+    )  # fmt: skip
     ticker.done(output, seen)
     if not seen:
         ticker.console.print(

@@ -70,16 +70,35 @@ def replay(
     ] = None,
 ) -> None:
     """Replay a trace through the model under any number of rules: what khugepaged would make huge, refuse, and why."""
+    import msgspec
+
     from secondsight import atomicfile
+    from secondsight.cli.sampled import print_comparison, refuse
     from secondsight.errors import UsageError
     from secondsight.replay import Subject
     from secondsight.replay import replay as run
     from secondsight.replay.tlb import TlbConfig
+    from secondsight.trace.samples import Samples, is_samples
+    from secondsight.whatif.sampled import compare_samples
 
     if picture is not None and picture.suffix not in (".svg", ".html"):
         raise UsageError(f"--picture {picture}: the name must end in .svg or .html")
     atomicfile.check_writable(picture, trace)
     config, behind = host(knob or [], mmu, mglru), stands_behind(backing, "--as")
+    if is_samples(trace):
+        refuse({"--tlb": tlb, "--empty": empty}, "replay")
+        if heat not in (None, "none"):
+            raise UsageError(f"--map {heat}: samples have one map, of all their channels; or none")
+        samples = Samples.open(trace)
+        with Progress("replayed") as progress:
+            comparison = compare_samples(
+                samples, ["khugepaged"], rules or DEFAULT, config=config, time_scale=time_scale, backing=behind, progress=progress,
+            )  # fmt: skip
+        if json:
+            print(msgspec.json.format(msgspec.json.encode(comparison), indent=2).decode())
+        else:
+            print_comparison(samples, comparison, heat is None, picture)
+        return
     subjects = [
         Subject.of(
             r, config=config, backing=behind, fill=False if empty else None, tlb=TlbConfig() if tlb else None

@@ -30,8 +30,19 @@ def info(
     import msgspec
 
     from secondsight.trace import Trace
+    from secondsight.trace.samples import Samples, is_samples
     from secondsight.trace.summary import summarise
 
+    if is_samples(trace):
+        from secondsight.cli.sampled import print_summary
+        from secondsight.trace.sample_summary import summarise_samples
+
+        told = summarise_samples(Samples.open(trace, verify=verify))
+        if json:
+            print(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+        else:
+            print_summary(told)
+        return
     with Progress("counted") as progress:
         summary = summarise(Trace.open(trace, verify=verify), progress)
     if json:
@@ -166,6 +177,7 @@ def recover(
     from secondsight.trace import Trace
     from secondsight.trace import recover as from_recording
     from secondsight.trace.cut import salvage
+    from secondsight.trace.samples import Samples, is_samples
 
     if not torn.is_file():
         raise InputError(str(torn), "", "is a directory" if torn.is_dir() else "no such file")
@@ -180,4 +192,5 @@ def recover(
             from_recording(torn, output, progress=progress)
     for each in lost:
         print(f"left out: {printable(each)}")
-    print(f"{printable(output)}: {pluralize(Trace.open(output).rows, 'row')} recovered")
+    rows = Samples.open(output).rows if is_samples(output) else Trace.open(output).rows
+    print(f"{printable(output)}: {pluralize(rows, 'row')} recovered")

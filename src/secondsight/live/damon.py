@@ -39,7 +39,7 @@ from secondsight.trace.damo import DamonRegion
 
 KDAMONDS: Final = Path("/sys/kernel/mm/damon/admin/kdamonds")
 EVENT: Final = "damon/damon_aggregated"
-_AGGREGATED: Final = re.compile(r"\d+ nr_regions=\d+ (\d+)-(\d+): (\d+)(?: \d+)?\s*")
+_AGGREGATED: Final = re.compile(r"\d+ nr_regions=(\d+) (\d+)-(\d+): (\d+)(?: \d+)?\s*")
 _SAMPLES: Final = 20  # in one aggregation, as in the kernel's defaults of 5 and 100 ms
 _REGIONS: Final = (100, 1000)  # fewest and most: none is larger than a hundredth of all
 _LONGEST: Final = 0.5  # seconds of one aggregation: regions are split once in each
@@ -71,6 +71,10 @@ class Damon:
         self._folder = folder
         self._thread = 0
         self._made = False
+        #: samples in one aggregation
+        self.samples = _SAMPLES
+        #: aggregations that the last :meth:`take` was told of; a part of one where some of its regions were
+        self.aggregations = 0.0
 
     @classmethod
     def open(
@@ -112,11 +116,12 @@ class Damon:
             )
         self._write(f"{context}/operations", "vaddr")
         for name, value in (
-            ("sample_us", max(aggregation // _SAMPLES, 1000)),
+            ("sample_us", sample := max(aggregation // _SAMPLES, 1000)),
             ("aggr_us", aggregation),
             ("update_us", max(aggregation, 1_000_000)),
         ):
             self._write(f"{context}/monitoring_attrs/intervals/{name}", value)
+        self.samples = aggregation // sample
         for name, value in zip(("max", "min"), reversed(_REGIONS), strict=True):
             self._write(f"{context}/monitoring_attrs/nr_regions/{name}", value)
         self._write(f"{context}/targets/nr_targets", 1)
@@ -150,12 +155,14 @@ class Damon:
     def take(self, events: Iterable[Event]) -> list[DamonRegion]:
         """The regions with accesses that *events* tell of; other monitors' are passed over."""
         found = []
+        self.aggregations = 0.0
         for event in events:
             if event.name != "damon_aggregated" or event.pid != self._thread:
                 continue
             fields = _AGGREGATED.fullmatch(event.fields.get("target_id", ""))
             if fields is not None:
-                start, end, samples = (int(field) for field in fields.groups())
+                regions, start, end, samples = (int(field) for field in fields.groups())
+                self.aggregations += 1 / max(regions, 1)
                 if samples and start < end:
                     found.append(DamonRegion(event.time, 0, start, end, samples))
         return found

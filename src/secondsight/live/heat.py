@@ -121,13 +121,18 @@ def _by_damon(process: Process, vmas: list[Vma], seconds: float, wait: Callable[
 
 def weigh(regions: list[DamonRegion]) -> dict[int, int]:
     """Samples in which each block was accessed, by address; a region counts for each block by the share of it that it covers."""
+    return {at: round(weight) for at, weight in weigh_exactly(regions).items() if round(weight)}
+
+
+def weigh_exactly(regions: list[DamonRegion]) -> dict[int, float]:
+    """:func:`weigh`, not rounded."""
     found: dict[int, float] = {}
     for region in regions:
         first = region.start // PMD_SIZE * PMD_SIZE
         for at in range(first, region.end, PMD_SIZE):
             part = (min(region.end, at + PMD_SIZE) - max(region.start, at)) / PMD_SIZE
             found[at] = found.get(at, 0.0) + region.samples * part
-    return {at: round(weight) for at, weight in found.items() if round(weight)}
+    return found
 
 
 def _by_kernel(
@@ -177,4 +182,4 @@ def used_bits(columns: Columns) -> npt.NDArray[np.bool_]:
     return np.stack([cpu, guest])
 
 
-__all__ = ["HOT", "Heat", "used_bits", "watch", "weigh"]
+__all__ = ["HOT", "Heat", "used_bits", "watch", "weigh", "weigh_exactly"]

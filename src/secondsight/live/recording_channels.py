@@ -27,6 +27,7 @@ from secondsight.trace.damo import DamonRegion
 from secondsight.trace.pid import Looker
 
 if TYPE_CHECKING:
+    from secondsight.live.kernel_reader import KernelReader
     from secondsight.live.kmem import KernelMemory
 
 
@@ -115,6 +116,38 @@ class LiveChannels:
 
         try:
             return YoungLooker(self._kernel, self._process, clear=clear, soft_dirty=soft_dirty)
+        except MissingPart as error:
+            if self._insists:
+                raise
+            self.missing["kernel memory"] = str(error)
+            return None
+
+    @property
+    def process(self) -> Process:
+        """The process, held."""
+        return self._process
+
+    @property
+    def damon_samples(self) -> int:
+        """DAMON's samples in one of its aggregations; 0 without DAMON."""
+        return 0 if self._damon is None else self._damon.samples
+
+    def damon_taken(self) -> float:
+        """DAMON's samples in the regions of the last :meth:`regions`."""
+        return 0.0 if self._damon is None else self._damon.samples * self._damon.aggregations
+
+    def kernel_reader(self) -> KernelReader | None:
+        """A reader of the process's blocks from kernel memory, if that can be read.
+
+        Raises:
+            MissingPart: it was insisted on, and cannot.
+        """
+        if self._kernel is None:
+            return None
+        from secondsight.live.kernel_reader import KernelReader
+
+        try:
+            return KernelReader(self._kernel, self._process)
         except MissingPart as error:
             if self._insists:
                 raise

@@ -1,0 +1,185 @@
+"""Sampling a running process through procfs: a child of ours that does what we know."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from secondsight.errors import TargetGone, UsageError
+from secondsight.live.recording_channels import LiveChannels
+from secondsight.live.sampling import record_samples
+from secondsight.trace.damo import DamonRegion
+from secondsight.trace.samples import Samples
+
+BLOCK = 1 << 21
+
+# Two areas, far apart, of 4 blocks each, at block boundaries. Reads lines: "A p n" writes the pages p to p + n of area A.
+CHILD = """
+import mmap, sys, ctypes
+areas = []
+for _ in range(2):
+    area = mmap.mmap(-1, 8 << 21, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    area.madvise(mmap.MADV_NOHUGEPAGE)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    first = -at % (1 << 21)
+    ctypes.CDLL(None).mprotect(ctypes.c_void_p(at + first + (4 << 21)), 4096, 0)  # mappings of their own
+    areas.append((area, first, at + first))
+print(areas[0][2], areas[1][2], flush=True)
+for line in sys.stdin:
+    which, page, number = map(int, line.split())
+    area, first, _ = areas[which]
+    for p in range(page, page + number):
+        area[first + p * 4096] = 1
+    print("done", flush=True)
+"""
+
+
+class Child:
+    """The child, told what to write, and where its areas are."""
+
+    def __enter__(self):
+        self.process = subprocess.Popen([sys.executable, "-c", CHILD], stdin=-1, stdout=-1, text=True)
+        self.base = [int(word) for word in self.process.stdout.readline().split()]
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.kill()
+        self.process.wait()
+
+    def write(self, *what):
+        self.process.stdin.write(" ".join(map(str, what)) + "\n")
+        self.process.stdin.flush()
+        self.process.stdout.readline()
+
+
+def record(path, child, at_look, *, looks, regions=None, **options):
+    """Samples of *child*, calling ``at_look[n]()`` after look n; as {(look, area, block): counts by name}, and the provenance."""
+
+    def report(number, blocks):
+        at_look.get(number, lambda: None)()
+        if number == looks:
+            raise KeyboardInterrupt
+
+    with LiveChannels.open(child.process.pid, 0.02, kernel_memory=False, damon=False) as channels:
+        if regions is not None:
+            channels.regions, channels.damon_taken = regions, lambda: 20
+        told = record_samples(path, channels, interval=0.02, report=report, **options)
+    found = {}
+    for number, look in enumerate(Samples.open(path).looks()):
+        for at, address in enumerate(look["address"].tolist()):
+            for area, base in enumerate(child.base):
+                if base <= address < base + 4 * BLOCK:
+                    row = {name: int(look[name][at]) for name in look.columns}
+                    found[number, area, (address - base) // BLOCK] = row
+    return found, told
+
+
+def test_through_procfs_what_appeared_was_used_and_the_rest_is_unknown(tmp_path):
+    with Child() as child:
+        child.write(0, 0, 512)
+        at_look = {1: lambda: child.write(0, 512, 30), 2: lambda: child.write(0, 540, 10)}
+        found, told = record(tmp_path / "s.parquet", child, at_look, looks=3)
+    whole = [
+        (found[look, 0, 0]["primary_used"], found[look, 0, 0]["primary_unused"], found[look, 0, 0]["present"])
+        for look in range(3)
+    ]
+    assert whole == [(0, 0, 512)] * 3
+    grown = [found[look, 0, 1]["primary_used"] for look in (1, 2)]
+    assert grown == [30, 8] and found[2, 0, 1]["present"] == 38 and (0, 0, 1) not in found
+    assert told.memory == "procfs" and told.cleared == [] and told.cost.looks == 3
+    assert {channel.name: channel.seen for channel in told.channels} == dict.fromkeys(
+        ("primary", "referenced", "secondary", "damon", "soft_dirty"), False
+    )
+    assert "interrupted; holds what was recorded until then" in told.notes
+
+
+def test_with_clear_mappings_that_rested_are_unused_and_those_used_whole_used(tmp_path):
+    with Child() as child:
+        child.write(0, 0, 2048)
+        child.write(1, 0, 2048)
+        at_look = {1: lambda: child.write(0, 0, 2048)}
+        found, told = record(tmp_path / "s.parquet", child, at_look, looks=3, clear=True)
+    assert told.cleared[0] == "1"
+    for block in range(4):
+        busy, idle = found[1, 0, block], found[1, 1, block]
+        assert (busy["primary_used"], busy["primary_unused"]) == (512, 0)
+        assert (idle["primary_used"], idle["primary_unused"]) == (0, 512)
+        assert (found[2, 0, block]["primary_used"], found[2, 0, block]["primary_unused"]) == (0, 512)
+
+
+def test_with_clear_a_mapping_used_in_part_stays_unknown(tmp_path):
+    with Child() as child:
+        child.write(0, 0, 2048)
+        found, told = record(
+            tmp_path / "s.parquet", child, {1: lambda: child.write(0, 0, 512)}, looks=2, clear=True
+        )
+    rows = [found[1, 0, block] for block in range(4)]
+    assert {(row["primary_used"], row["primary_unused"]) for row in rows} == {(0, 0)}
+    soft = next(channel for channel in told.channels if channel.name == "soft_dirty")
+    if soft.seen:
+        assert [row["soft_dirty_used"] for row in rows] == [512, 0, 0, 0]
+    else:
+        assert "CONFIG_MEM_SOFT_DIRTY" in soft.why
+        assert {row["soft_dirty_used"] + row["soft_dirty_unused"] for row in rows} == {0}
+
+
+def test_damons_regions_are_the_blocks_that_they_cover(tmp_path):
+    with Child() as child:
+        child.write(0, 0, 1024)
+        first = child.base[0]
+
+        def regions():
+            return [DamonRegion(0, 0, first, first + BLOCK, 10)]
+
+        found, _ = record(tmp_path / "s.parquet", child, {}, looks=2, regions=regions)
+    rows = [found[1, 0, block] for block in range(2)]
+    assert [(row["damon_used"], row["damon_unused"]) for row in rows] == [(256, 256), (0, 512)]
+    assert found[0, 0, 0]["damon_used"] + found[0, 0, 0]["damon_unused"] == 0, (
+        "nothing was sampled before the first look"
+    )
+
+
+def test_what_it_cost_is_measured(tmp_path):
+    with Child() as child:
+        child.write(0, 0, 2048)
+        _, told = record(tmp_path / "s.parquet", child, {1: lambda: child.write(1, 0, 1000)}, looks=4)
+    cost = told.cost
+    assert cost.looks == 4 and cost.own_cpu > 0 and 0 < cost.looking <= cost.seconds
+    assert cost.longest_call > 0 and cost.target_faults >= 1000 and cost.target_cpu >= cost.target_system >= 0
+
+
+def test_a_process_that_exits_ends_its_recording(tmp_path):
+    child = subprocess.Popen(["sleep", "0.3"])
+    with LiveChannels.open(child.pid, 0.05, kernel_memory=False, damon=False) as channels:
+        told = record_samples(
+            tmp_path / "s.parquet",
+            channels,
+            interval=0.05,
+            duration=20,
+            report=lambda *_: child.poll() and None,
+        )
+    child.wait()
+    assert "the process exited while it was recorded" in told.notes
+
+
+def test_requests_that_cannot_be(tmp_path):
+    with LiveChannels.open(os.getpid(), 1, kernel_memory=False, damon=False) as channels:
+        with pytest.raises(UsageError, match="interval"):
+            record_samples(tmp_path / "s.parquet", channels, interval=0)
+        (tmp_path / "s.parquet.recording").touch()
+        with pytest.raises(UsageError, match="unfinished recording"):
+            record_samples(tmp_path / "s.parquet", channels)
+    with pytest.raises((TargetGone, UsageError)):
+        LiveChannels.open((1 << 22) + 1, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.parquet.recording"]
+
+
+def test_sizes_never_count_more_than_is_present(tmp_path):
+    """Whatever the machine's THP setting, a reader takes what the recorder wrote."""
+    with Child() as child:
+        child.write(0, 0, 1500)
+        found, _ = record(tmp_path / "s.parquet", child, {}, looks=2)
+    assert np.sum([row["present"] for (look, *_), row in found.items() if look == 1]) == 1500
