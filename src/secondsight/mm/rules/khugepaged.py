@@ -61,6 +61,7 @@ class KhugepagedRules:
         "page",
         "a large folio that PTEs map counts as shared by the page's own mapcount / by its first page's / by the processes that map it",
         "include/linux/mm.h folio_estimated_sharers, folio_likely_mapped_shared (6.10), folio_maybe_mapped_shared (6.15)",
+        "booted",
     )
     zero_page_is_none: bool = rule(
         False,
