@@ -17,7 +17,7 @@ def test_every_option_of_explain_is_known():
     words = {word for param in COMMAND.params for word in (*param.opts, *param.secondary_opts)}
     names = {param.name for param in COMMAND.params} - {"help"}
     assert {word for word in words if word.startswith("-")} - {"--help"} == set(explained.OPTIONS) - {""}
-    assert {name for name, _ in explained.OPTIONS.values()} == names
+    assert {option.parameter for option in explained.OPTIONS.values()} == names
 
 
 WORDS = st.one_of(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secondsight.cli import import_numpy
-from secondsight.cli.plain import number
+from secondsight.cli.plain import PlainOption, number
 from secondsight.geometry import PMD_ORDER, kb_of_order
 from secondsight.plural import pluralize
 from secondsight.terminal import printable
@@ -27,31 +27,40 @@ def share(word: str) -> float:
     Raises:
         ValueError: it is no share.
     """
-    number = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
-    if not 0 <= number <= 1:
-        raise ValueError(word)
-    return number
+    try:
+        part = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError:
+        part = -1.0
+    if not 0 <= part <= 1:
+        raise ValueError("write a share such as 95%")
+    return part
 
 
 def _one(word: str) -> list[str]:
     return [word]
 
 
-#: each option: the parameter of :func:`explain` and what it says, or how the word after it is read
-OPTIONS: dict[str, tuple[str, Any]] = {
-    "": ("file", Path),
-    "--pid": ("pid", number),
-    "--range": ("within", str),
-    "--all": ("everything", True),
-    "--json": ("json", True),
-    "--report": ("report", Path),
-    "--kernel-memory": ("kernel_memory", True),
-    "--procfs": ("kernel_memory", False),
-    "--vmcore": ("vmcore", Path),
-    "--qmp": ("qmp", Path),
-    "--if": ("supposed", _one),
-    "--fail-under": ("fail_under", share),
-}
+_KERNEL_MEMORY = "Insist on kernel memory, or do without (default: if it can be read)."
+#: The options, by the words that set them; "" is the file.
+OPTIONS: dict[str, PlainOption] = {
+    "": PlainOption("file", Path, Path | None, "A snapshot; or name a running process with --pid."),
+    "--pid": PlainOption("pid", number, int | None, "A running process."),
+    "--range": PlainOption("within", str, str | None, "Only these addresses: START-END in hexadecimal."),
+    "--all": PlainOption("everything", True, bool, "Every block, not only the notable ones."),
+    "--json": PlainOption("json", True, bool, "The whole answer as JSON."),
+    "--report": PlainOption("report", Path, Path | None, "Write a self-contained HTML page as well."),
+    "--kernel-memory": PlainOption("kernel_memory", True, bool | None, _KERNEL_MEMORY),
+    "--procfs": PlainOption("kernel_memory", False, bool | None, _KERNEL_MEMORY),
+    "--vmcore": PlainOption("vmcore", Path, Path | None, "The process is in this crash dump."),
+    "--qmp": PlainOption("qmp", Path, Path | None, "The process is in the guest behind this QMP socket of QEMU."),
+    "--if": PlainOption(
+        "supposed", _one, list[str] | None, "Judge as if a switch or limit were so: enabled=always; repeatable."
+    ),
+    "--fail-under": PlainOption(
+        "fail_under", share, float | None,
+        "Exit code 1 where less of the guest RAM (else of eligible memory) is huge: 95%.", "SHARE",
+    ),
+}  # fmt: skip
 
 
 def explain(
@@ -67,7 +76,7 @@ def explain(
     supposed: list[str] | None = None,
     fail_under: float | None = None,
 ) -> None:
-    """Read, judge and print, as the options of the command (``explain.py``) say."""
+    """Totals first, then block by block: how it is mapped, which channel calls it used, and what khugepaged will answer and why."""
     from secondsight import atomicfile
     from secondsight.errors import UsageError
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+from secondsight.cli.plain import PlainOption
 
 if TYPE_CHECKING:
     from secondsight.mm.config import HostConfig
@@ -29,6 +33,52 @@ VmcoreOption = Annotated[Path | None, typer.Option(help="The process is in this 
 QmpOption = Annotated[
     Path | None, typer.Option(help="The process is in the guest behind this QMP socket of QEMU.")
 ]
+
+
+def command_of(function: Callable[..., None], options: Mapping[str, PlainOption]) -> Callable[..., None]:
+    """*function* as a command for Typer, whose parameters are those that *options* state."""
+    words: dict[str, list[str]] = {}
+    for word, option in options.items():
+        words.setdefault(option.parameter, []).append(word)
+    parameters, annotations = [], {}
+    for name, flags in words.items():
+        option = options[flags[0]]
+        if flags == [""]:
+            info: Any = typer.Argument(help=option.help)
+        elif option.metavar and callable(option.says):
+            info = typer.Option(
+                flags[0], help=option.help, metavar=option.metavar, parser=_parser(option.says)
+            )
+        else:
+            info = typer.Option("/".join(flags), help=option.help)
+        annotations[name] = Annotated[option.kind, info]
+        default = False if option.kind is bool else None
+        parameters.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotations[name]
+            )
+        )
+
+    def command(**said: Any) -> None:
+        function(**said)
+
+    command.__doc__ = function.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = annotations
+    return command
+
+
+def _parser(reads: Callable[[str], Any]) -> Callable[[str], Any]:
+    """*reads*, whose ValueError is told as Typer tells its own."""
+
+    def parse(word: str) -> Any:
+        try:
+            return reads(word)
+        except ValueError as error:
+            raise typer.BadParameter(f"{word}: {error}") from None
+
+    return parse
+
 
 # -- of a replay -----------------------------------------------------------------------------------------------------
 

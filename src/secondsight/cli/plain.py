@@ -6,8 +6,23 @@ else (a wrong word, two of a kind, ``--pid=1``, ``--help``) is left to Typer, wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class PlainOption(NamedTuple):
+    """An option, stated once for both readers: the *parameter* it sets, and what it *says*: how the word after it is read, or, where it
+    stands alone, the value.
+
+    *kind* is the parameter's type for Typer, *help* its line (one line for all words of a parameter), *metavar* what stands for the value,
+    given where Typer has no reader of its own for it.
+    """
+
+    parameter: str
+    says: Callable[[str], Any] | bool
+    kind: Any
+    help: str
+    metavar: str = ""
 
 
 def number(word: str) -> int:
@@ -21,27 +36,26 @@ def number(word: str) -> int:
     return int(word)
 
 
-def read(words: list[str], options: Mapping[str, tuple[str, Any]]) -> dict[str, Any] | None:
-    """The parameters that *words* name and what they say; None: not for this reader.
-
-    *options* tells of each option, and of a word without one (""), which parameter it is, and what it says or how the next word is read.
-    """
+def read(words: list[str], options: Mapping[str, PlainOption]) -> dict[str, Any] | None:
+    """The parameters that *words* name and what they say; None: not for this reader. *options* by word; "" is a word without one."""
     said: dict[str, Any] = {}
     rest = iter(words)
     for word in rest:
         option = word if word.startswith("-") else ""
         if option not in options:
             return None
-        name, says = options[option]
+        name, says = options[option].parameter, options[option].says
         if callable(says):
             value = next(rest, "") if option else word
             if not value or value.startswith("-"):
                 return None
             try:
-                says = says(value)
+                read_as = says(value)
             except ValueError:
                 return None
+        else:
+            read_as = says
         if name in said:
             return None
-        said[name] = says
+        said[name] = read_as
     return said
