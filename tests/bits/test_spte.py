@@ -8,13 +8,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondsight.bits import spte as s
-from secondsight.bits.spte import EPT, EPT_2010, EPT_NOAD, EPT_NOAD_SOFT, NPT, NPT_2010, layout
+from secondsight.bits.spte import (
+    EPT,
+    EPT_2010,
+    EPT_NOAD,
+    EPT_NOAD_SOFT,
+    EPT_NOAD_UNMARKED,
+    EPT_UNMARKED,
+    NPT,
+    NPT_2010,
+    NPT_UNMARKED,
+    layout,
+)
 
 LAYOUTS = {
     "npt": NPT,
     "ept": EPT,
     "noad": EPT_NOAD,
     "soft": EPT_NOAD_SOFT,
+    "npt510": NPT_UNMARKED,
+    "ept510": EPT_UNMARKED,
+    "noad510": EPT_NOAD_UNMARKED,
     "npt2010": NPT_2010,
     "ept2010": EPT_2010,
 }
@@ -31,12 +45,15 @@ def bit(n: int) -> int:
                  "host_writable": 9, "mmu_writable": 10}),
         ("ept", {"present": 11, "readable": 0, "writable": 1, "executable": 2, "large": 7, "accessed": 8, "dirty": 9,
                  "host_writable": 57, "mmu_writable": 58}),
+        ("npt510", {"present": 0, "host_writable": 10, "mmu_writable": 11, "accessed": 5}),
+        ("ept510", {"present": 0, "host_writable": 10, "mmu_writable": 11, "accessed": 8}),
+        ("noad510", {"present": 52, "ad_disabled": 52, "host_writable": 10}),
         ("npt2010", {"present": 0, "host_writable": 9, "accessed": 5}),
         ("ept2010", {"present": 0, "host_writable": 9}),
     ],
 )  # fmt: skip
 def test_positions(name, want) -> None:
-    """arch/x86/kvm/mmu/spte.h; 2.6.38: arch/x86/kvm/mmu.c"""
+    """arch/x86/kvm/mmu/spte.h (5.10 and later); 2.6.38: arch/x86/kvm/mmu.c"""
     for field, position in want.items():
         assert int(getattr(LAYOUTS[name], field)) == bit(position), field
 
@@ -44,6 +61,8 @@ def test_positions(name, want) -> None:
 def test_which_layout_a_machine_has() -> None:
     for mmu in ("npt", "shadow"):
         assert layout(mmu, "2010") is NPT_2010 and layout(mmu, "tracked") is layout(mmu, "soft") is NPT
+    assert layout("npt", "unmarked") is layout("shadow", "unmarked") is NPT_UNMARKED
+    assert layout("ept", "unmarked") is EPT_UNMARKED and layout("ept-noad", "unmarked") is EPT_NOAD_UNMARKED
     assert layout("ept", "2010") is layout("ept-noad", "2010") is EPT_2010
     assert layout("ept", "tracked") is layout("ept", "soft") is EPT
     assert layout("ept-noad", "tracked") is EPT_NOAD and layout("ept-noad", "soft") is EPT_NOAD_SOFT
@@ -75,7 +94,7 @@ def test_entries_of_a_booted_6_1() -> None:
 entries = st.tuples(st.integers(0, (1 << 40) - 1), st.booleans(), st.booleans())
 
 
-@given(st.lists(entries, min_size=1, max_size=20), st.sampled_from(["npt", "ept", "noad", "soft"]))
+@given(st.lists(entries, min_size=1, max_size=20), st.sampled_from(["npt", "ept", "noad", "soft", "noad510"]))
 def test_ageing_and_the_next_touch(many, name) -> None:
     lay = LAYOUTS[name]
     base = lay.present | lay.readable | lay.executable | lay.user | lay.ad_disabled

@@ -147,7 +147,7 @@ def vm(memory, accessed=0x20, track=0, soft=False):
     made = object.__new__(RunningVm)
     made._kernel, made._kvm = memory, None
     made.accessed_mask, made._track_mask, made.soft = np.uint64(accessed), np.uint64(track), soft
-    made._table_mask = Memory.pfn_mask
+    made._table_mask, made._present = Memory.pfn_mask, np.uint64(SPTE)
     return made
 
 
@@ -193,6 +193,37 @@ def test_rmaps_of_every_length():
         drgn.offsetof = real
     pairs = sorted(zip(which.tolist(), pointers.tolist(), strict=True))
     assert pairs == [(1, single), (2, table + 8), (2, table + 16), (2, table + 24)]
+
+
+def test_rmaps_of_a_kernel_whose_modules_have_no_types():
+    """5.10: sptes[3], then more."""
+    memory = Memory()
+    table = memory.new(np.full(512, 0x5000 | 0x27))
+    machine = vm(memory)
+
+    def no_type(name):
+        raise LookupError(f"could not find {name!r}")
+
+    machine._kernel.program = type("P", (), {"type": staticmethod(no_type)})
+    descriptors = memory.new()
+    page = memory.pages[descriptors]
+    page[0], page[1], page[2], page[3] = table, table + 8, table + 16, descriptors + 64
+    page[8] = table + 24
+    which, pointers = machine._chains(np.array([0, descriptors | 1], np.uint64))
+    pairs = sorted(zip(which.tolist(), pointers.tolist(), strict=True))
+    assert pairs == [(1, table), (1, table + 8), (1, table + 16), (1, table + 24)]
+
+
+@pytest.mark.parametrize(
+    ("has", "era"),
+    [((), "unmarked"), (("shadow_host_writable_mask",), "tracked"), (("shadow_host_writable_mask", "kvm_ad_enabled"), "soft")],
+)  # fmt: skip
+def test_the_era_of_the_sptes_is_told_by_what_kvm_has(has, era):
+    machine = vm(Memory(), soft="kvm_ad_enabled" in has)
+    machine._kernel.symbols = type(
+        "S", (), {"address": staticmethod(lambda name: 1 if name in has else None)}
+    )
+    assert machine.era == era
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@
     MP MMU-present, MW/HW MMU-/host-writable, L large leaf, type (EPT 52-53): 0 A/D bits on, 1 off, 2 write-protection only.
     sR/sX: the R and X bits an access-tracked SPTE had; W is not saved (it comes back with a write fault).
 
-Source: arch/x86/kvm/mmu/spte.h and spte.c (6.1, 6.12, 7.2), arch/x86/kvm/mmu.c for 2.6.38, where there is no
-MMU-present bit and EPT has no accessed bit. All functions are pure over uint64 arrays of any shape.
+Source: arch/x86/kvm/mmu/spte.h and spte.c (5.10, 6.1, 6.12, 7.2), arch/x86/kvm/mmu.c for 2.6.38, where EPT has no accessed bit. Up to
+5.12 there is no MMU-present bit, and HW and MW are bits 10 and 11 in every format. All functions are pure over uint64 arrays of any shape.
 
 Without hardware A/D bits, 6.1 and 6.12 have ``shadow_accessed_mask == 0`` and "accessed" means "present and not access-tracked"; since
 6.13 (3835819fb1b3, 7971801b5618) bit 8 is kept in software, cleared when the SPTE is tracked and set when it is restored.
@@ -95,22 +95,29 @@ EPT = SpteLayout(
 EPT_NOAD = EPT._replace(accessed=_Z, dirty=_Z, ad_disabled=AD_DISABLED)
 #: eptad=0 since 6.13: bit 8 kept in software.
 EPT_NOAD_SOFT = EPT._replace(dirty=_Z, ad_disabled=AD_DISABLED)
+#: Up to 5.12 nothing says that KVM maps something but the entry itself (is_shadow_present_pte: neither zero nor MMIO); of those that may be
+#: access-tracked it is the type that all have.
+NPT_UNMARKED = NPT._replace(present=_bit(0), host_writable=_bit(10), mmu_writable=_bit(11))
+EPT_UNMARKED = EPT._replace(present=_bit(0), host_writable=_bit(10), mmu_writable=_bit(11))
+EPT_NOAD_UNMARKED = EPT_UNMARKED._replace(present=AD_DISABLED, accessed=_Z, dirty=_Z, ad_disabled=AD_DISABLED)
 #: 2.6.38: presence is the hardware's own bit; EPT has neither A/D bits nor access tracking.
 NPT_2010 = NPT._replace(present=_bit(0), mmu_writable=_Z)
 EPT_2010 = EPT._replace(
     present=_bit(0), accessed=_Z, dirty=_Z, host_writable=_bit(9), mmu_writable=_Z, tracked=_Z
 )
 
-Era = Literal["2010", "tracked", "soft"]
+Era = Literal["2010", "unmarked", "tracked", "soft"]
 
 
 def layout(mmu: str, era: Era) -> SpteLayout:
-    """The layout KVM uses on *mmu* (``npt``, ``shadow``, ``ept``, ``ept-noad``) in an *era*: ``2010`` (2.6.38), ``tracked``
-    (4.11 to 6.12), ``soft`` (6.13 on)."""
+    """The layout KVM uses on *mmu* (``npt``, ``shadow``, ``ept``, ``ept-noad``) in an *era*: ``2010`` (2.6.38),
+    ``unmarked`` (4.11 to 5.12), ``tracked`` (5.13 to 6.12), ``soft`` (6.13 on)."""
     if mmu in ("npt", "shadow"):
-        return NPT_2010 if era == "2010" else NPT
+        return {"2010": NPT_2010, "unmarked": NPT_UNMARKED}.get(era, NPT)
     if era == "2010":
         return EPT_2010
+    if era == "unmarked":
+        return EPT_UNMARKED if mmu == "ept" else EPT_NOAD_UNMARKED
     if mmu == "ept":
         return EPT
     return EPT_NOAD if era == "tracked" else EPT_NOAD_SOFT

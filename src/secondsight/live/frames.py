@@ -91,6 +91,10 @@ class FrameReader:
         self._entire_mapcount = kernel.offset(
             "struct folio", "_entire_mapcount", "_total_mapcount", "_compound_mapcount"
         )
+        before_folios = kernel.offset("struct page", "compound_mapcount")
+        if self._entire_mapcount is None and before_folios is not None:
+            # Up to 5.15: the second page's.
+            self._entire_mapcount = self.size + before_folios
         self._mm_ids = kernel.offset("struct folio", "_mm_ids")
         self._page_order = kernel.offset("struct page", "compound_order")
         self._double_map = kernel.constant("PG_double_map")

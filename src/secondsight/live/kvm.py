@@ -51,7 +51,6 @@ _MOST_ROOTS = 256
 #: of an entry in its table
 _INDEX = PTRS_PER_PTE - 1
 _MOST_DESCRIPTORS = 4096  # in one chain; KVM zaps a chain beyond 1000 SPTEs
-_PRESENT = np.uint64(1 << 11)
 _LARGE = np.uint64(1 << 7)
 # Accessed and dirty, in either format: hardware may set them in a table's entry while it is read.
 _MOVING = np.uint64(1 << 5 | 1 << 6 | 1 << 8 | 1 << 9)
@@ -90,11 +89,18 @@ class RunningVm:
         self.accessed_mask = np.uint64(kernel.variable("shadow_accessed_mask") or 0)
         self._track_mask = np.uint64(kernel.variable("shadow_acc_track_mask") or 0)
         self.soft = kernel.symbols.address("kvm_ad_enabled") is not None
+        self._present = bits.layout(self.mmu, self.era).present
         self._table_mask = (
             ~np.uint64(PAGE_SIZE - 1)
             & np.uint64((1 << 52) - 1)
             & ~np.uint64(kernel.variable("shadow_me_mask") or 0)
         )
+
+    @property
+    def era(self) -> bits.Era:
+        """Which SPTE formats KVM has: since 5.13, with the MMU-present bit, where the host-writable one sits is a variable."""
+        marked = self._kernel.symbols.address("shadow_host_writable_mask") is not None
+        return "soft" if self.soft else "tracked" if marked else "unmarked"
 
     @property
     def mmu(self) -> str:
@@ -176,7 +182,7 @@ class RunningVm:
             for start in range(low & ~(span - 1), high, span):
                 entry = entries[start >> LEVEL_BITS * (level - 1) & _INDEX]
                 below, above = max(start, low), min(start + span, high)
-                if not entry & _PRESENT:
+                if not entry & self._present:
                     continue
                 if entry & _LARGE:
                     spte[below - gfn : above - gfn] = entry
@@ -230,9 +236,7 @@ class RunningVm:
         which, pointers = [single], [values[single]]
         owner, at = np.flatnonzero(many), values[many] & ~np.uint64(3)
         if len(owner):
-            kind = self._kernel.program.type("struct pte_list_desc")
-            more, first = drgn.offsetof(kind, "more"), drgn.offsetof(kind, "sptes")
-            slots = np.arange(first, kind.size, 8, dtype=np.uint64)
+            more, slots = self._descriptor()
             for _ in range(_MOST_DESCRIPTORS):
                 if not len(owner):
                     break
@@ -246,6 +250,18 @@ class RunningVm:
             else:
                 raise Torn("a chain of SPTEs does not end")
         return np.concatenate(which), np.concatenate(pointers)
+
+    def _descriptor(self) -> tuple[int, U64]:
+        """Offsets in a ``pte_list_desc``: of *more*, and of each of its SPTEs.
+
+        Before 5.11 modules have no types of their own (CONFIG_DEBUG_INFO_BTF_MODULES); then it was sptes[3], more (PTE_LIST_EXT).
+        """
+        try:
+            kind = self._kernel.program.type("struct pte_list_desc")
+        except LookupError:
+            return 24, np.arange(0, 24, 8, dtype=np.uint64)
+        first = drgn.offsetof(kind, "sptes")
+        return drgn.offsetof(kind, "more"), np.arange(first, kind.size, 8, dtype=np.uint64)
 
     def read_blocks(self, blocks: U64, slots: list[Memslot] | None = None) -> Sptes:
         """Every present leaf SPTE over the 2 MiB blocks at addresses *blocks* (uint64[N], ascending)."""
@@ -281,7 +297,7 @@ class RunningVm:
             page, spte, at = (np.concatenate(column) for column in zip(*parts, strict=True))
         else:
             page, spte, at = np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint8)
-        present = (spte & _PRESENT) != 0
+        present = (spte & self._present) != 0
         page, spte, at = page[present], spte[present], at[present]
         return Sptes(page, spte, at, self.young(spte), known)
 
@@ -292,7 +308,7 @@ class RunningVm:
             spte, at, known = self._walk(table, level, gfn, count)
             if known.all():
                 break
-        mapped = np.flatnonzero((spte & _PRESENT) != 0)
+        mapped = np.flatnonzero((spte & self._present) != 0)
         return (mapped, spte[mapped], at[mapped]), known
 
 

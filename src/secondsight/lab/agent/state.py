@@ -102,6 +102,6 @@ class Eyes:
             if not found.known.all():
                 raise TraceError(f"KVM's tables of process {pid} would not hold still")
             secondary[found.page[found.young]] = True
-            layout = spte.layout(notifier.vm.mmu, "soft" if notifier.vm.soft else "tracked")
+            layout = spte.layout(notifier.vm.mmu, notifier.vm.era)
             sptes = spte_texts(len(each), found.page, found.spte, found.young, found.level > 1, layout)
         return View(entries.pmd, entries.pte, flags, mapcount, secondary, sptes)
