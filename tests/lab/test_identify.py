@@ -12,7 +12,13 @@ from support.as_kernel import answers
 from support.observable import SHOWN
 
 # Each of them tells the profiles before a change from those behind it.
-RULES = ("split_pmd_keeps_dirty", "pmd_modify_drops_dirty", "mprotect_keeps_huge_writable", "has_madv_free")
+RULES = (
+    "splits_by_process",
+    "split_pmd_keeps_dirty",
+    "pmd_modify_drops_dirty",
+    "mprotect_keeps_huge_writable",
+    "has_madv_free",
+)
 POOL = [s.scenario() for s in SHOWN if s.rule in RULES]
 KERNEL = Kernel("test", "6.12.117-test", "6.12.117", None, None)  # type: ignore[arg-type]
 

@@ -94,10 +94,12 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
     """What scenarios can make under *rules*, with *orders* tried: every (function, order, result), the functions in the kernel's order."""
     r = ScanResult
     parts = [order for order in orders if order < PMD_ORDER]
-    scan = [
+    scan: list[ScanResult] = [
         r.SUCCEED, r.PMD_MAPPED, r.EXCEED_NONE_PTE, r.EXCEED_SWAP_PTE, r.EXCEED_SHARED_PTE, r.LACK_REFERENCED_PAGE, r.PAGE_COUNT,
         r.NO_PTE_TABLE if rules.no_table_code == "no_pte_table" else r.PMD_NONE,
     ]  # fmt: skip
+    if rules.no_table_code == "pmd_null":
+        scan = [*(each for each in scan if each not in (r.PMD_MAPPED, r.PMD_NONE)), r.PMD_NULL]
     if rules.writable != "none":
         scan.append(r.PAGE_RO)
     if rules.lazyfree_refused:
@@ -117,7 +119,8 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
         swapped_in = [] if order < PMD_ORDER else [r.SUCCEED]
         out += [(SWAPIN, order, str(each)) for each in swapped_in + ended]
         out += [(ISOLATE, order, str(each)) for each in taken]
-        out += [(COLLAPSE, order, str(each)) for each in taken + ended]
+        told = taken + ended if rules.collapse_says_why else [r.SUCCEED, r.FAIL]
+        out += [(COLLAPSE, order, str(each)) for each in told]
     return out
 
 

@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 
 
 @native
-def _is_pinned(f, pinned, pfn):  # type: ignore[no-untyped-def]
-    """folio_needs_cow_for_dma: does an exclusive page belong to one of the folios *pinned* (head pfns, ascending)?"""
-    if not len(pinned) or not f.flags[pfn] & EXCLUSIVE:
+def _is_pinned(f, r, pinned, pfn):  # type: ignore[no-untyped-def]
+    """folio_needs_cow_for_dma: does an exclusive page (any, if none remembers) belong to one of the folios *pinned* (ascending)?"""
+    if not len(pinned) or (r.anon_exclusive and not f.flags[pfn] & EXCLUSIVE):
         return False
     head = head_of(f, pfn)
     at = np.searchsorted(pinned, head)
@@ -71,7 +71,7 @@ def _copy(f, r, parent, child, area, pinned, prot, copies):  # type: ignore[no-u
         pmd = parent.pmd[block]
         if pmd & PSE:
             head = pfn_of(pmd)
-            if not _is_pinned(f, pinned, head):
+            if not _is_pinned(f, r, pinned, head):
                 if head != HUGE_ZERO_PFN:
                     map_pmd(f, head)
                     f.flags[head] &= ~EXCLUSIVE
@@ -95,7 +95,7 @@ def _copy(f, r, parent, child, area, pinned, prot, copies):  # type: ignore[no-u
                 child.pte[page] = entry & ~(SWP_EXCLUSIVE | SWP_UFFD_WP)
             else:
                 pfn = pfn_of(entry)
-                if pfn != ZERO_PFN and _is_pinned(f, pinned, pfn):
+                if pfn != ZERO_PFN and _is_pinned(f, r, pinned, pfn):
                     new = new_anon(f, r, 0, False)
                     f.flags[new] |= f.flags[pfn] & ZERO_FILLED
                     install(f, child, page, new, prot)

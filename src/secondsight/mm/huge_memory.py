@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import DIRTY_BITS, MAPPED, PFN_MASK, PRESENT, PROTNONE, PSE
+from secondsight.bits.pte import ACCESSED, DIRTY, DIRTY_BITS, MAPPED, PFN_MASK, PRESENT, PROTNONE, PSE
 from secondsight.errors import UsageError
 from secondsight.mm.memory import split_pmd
 from secondsight.mm.page import (
@@ -159,6 +159,9 @@ def split_folio(mm: MmLike, page: int, *, remap: bool = True) -> bool:
     # which MADV_FREE then leaves alone where they are shared.
     if any((other.arrays.pte[_mapped(other, start, head, pages)] & DIRTY_BITS).any() for other in sharing):
         f.flags[head] |= PAGE_DIRTY
+    if remap and not host.rules.migration_keeps_bits:
+        for other in sharing:
+            other.arrays.pte[_mapped(other, start, head, pages)] &= ~(ACCESSED | DIRTY)
     host.frames.reserve(0, 0, 4 * HPAGE)
     _split_folio(host.frames.arrays, host.r, head)
     if remap:

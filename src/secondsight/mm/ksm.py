@@ -190,7 +190,7 @@ def _write_protect(mm: Mm, page: int) -> bool:
     if host.rules.ksm_invalidates:
         mm.notifiers.invalidate_range(page, page + 1)
     entry = mm.arrays.pte[page]
-    if entry & (RW | DIRTY) or f.flags[pfn] & EXCLUSIVE:
+    if entry & (RW | DIRTY) or (host.r.anon_exclusive and f.flags[pfn] & EXCLUSIVE):
         if _held(mm, page):
             return False
         f.flags[pfn] &= ~EXCLUSIVE

@@ -105,16 +105,47 @@ def _mlock_add(f, r, pfn, what):  # type: ignore[no-untyped-def]
 
 
 @native
+def _put_back(f, r, pfn, locked):  # type: ignore[no-untyped-def]
+    """mlock_vma_page, munlock_vma_page up to 5.17: isolate_lru_page and putback_lru_page of a page that becomes *locked*, or no longer."""
+    f.flags[pfn] = f.flags[pfn] | MLOCKED if locked else f.flags[pfn] & ~MLOCKED
+    if f.flags[pfn] & LRU:
+        if r.putback_batched:
+            f.flags[pfn] &= ~LRU
+            folio_add_lru(f, r, pfn, False)
+        elif locked:
+            f.flags[pfn] = (f.flags[pfn] & ~ACTIVE) | UNEVICTABLE
+        else:
+            f.flags[pfn] &= ~UNEVICTABLE
+
+
+@native
+def mlock_populated(f, r, pfn):  # type: ignore[no-untyped-def]
+    """FOLL_MLOCK (up to 5.17): mlock_vma_page of what populate has met."""
+    if not f.flags[pfn] & MLOCKED:
+        _put_back(f, r, pfn, True)
+
+
+@native
 def mlock_new_folio(f, r, pfn):  # type: ignore[no-untyped-def]
-    """A new page of a locked area, not on the LRU yet: through the mlock batch, with a reference, to the unevictable list."""
+    """A new page of a locked area, not on the LRU yet: through the mlock batch, with a reference, to the unevictable list.
+
+    lru_cache_add_inactive_or_unevictable, before there was one: through the batch of all new pages.
+    """
     f.flags[pfn] |= MLOCKED
+    if r.putback_batched and not r.mlock_batched:
+        folio_add_lru(f, r, pfn, False)
+        return
     _mlock_add(f, r, pfn, _NEW)
 
 
 @native
 def munlock_folio(f, r, pfn):  # type: ignore[no-untyped-def]
     """munlock_vma_page: a PTE in a locked area is unmapped (page_remove_rmap); through the mlock batch, with a reference."""
-    if r.mlock_counts_large or not f.flags[pfn] & (HEAD | TAIL):
+    if not r.mlock_batched:
+        # Only who makes a copy in its place, or KSM, looks (PageMlocked).
+        if f.flags[pfn] & MLOCKED and not f.flags[pfn] & (HEAD | TAIL):
+            _put_back(f, r, pfn, False)
+    elif r.mlock_counts_large or not f.flags[pfn] & (HEAD | TAIL):
         _mlock_add(f, r, head_of(f, pfn), _MUNLOCK)
 
 
@@ -123,6 +154,13 @@ def munlock_huge(f, r, head):  # type: ignore[no-untyped-def]
     """The same for a huge PMD, unmapped or split, since unmapping munlocks (5.18, as the batch); a large folio drains the batch."""
     if r.mlock_batched:
         _mlock_add(f, r, head, _MUNLOCK)
+
+
+@native
+def clear_page_mlock(f, r, head):  # type: ignore[no-untyped-def]
+    """clear_page_mlock up to 5.17: a huge page whose PMD is split, in whatever area, is locked no longer."""
+    if f.flags[head] & MLOCKED:
+        _put_back(f, r, head, False)
 
 
 @native

@@ -82,7 +82,7 @@ def zap_page_range(f, r, m, start, end, drops_markers):  # type: ignore[no-untyp
                     continue
                 free_swap_entry(f, m, entry)
             elif pfn_of(entry) != ZERO_PFN:
-                if vma_bits(m, page) & V_LOCKED:
+                if vma_bits(m, page) & V_LOCKED and r.mlock_batched:
                     munlock_folio(f, r, pfn_of(entry))
                 unmap_anon(f, m, pfn_of(entry))
             m.pte[page] = 0

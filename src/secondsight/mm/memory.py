@@ -32,6 +32,7 @@ from secondsight.bits.pte import (
 from secondsight.geometry import BLOCK_MASK, MIN_ANON_ORDER, PMD_ORDER
 from secondsight.mm import page as pg
 from secondsight.mm.lru import (
+    clear_page_mlock,
     folio_add_lru,
     lru_add_drain,
     mlock_new_folio,
@@ -77,7 +78,7 @@ from secondsight.mm.pgtable import (
     pfn_of,
     vma_bits,
 )
-from secondsight.mm.swap import folio_free_swap, swap_in, unmap_anon
+from secondsight.mm.swap import folio_free_swap, reuse_swap_page, swap_in, unmap_anon
 from secondsight.native import merged, native
 
 # Answers of a compiled access beside "all done" (the number of pages) and "notify first" (an index).
@@ -172,7 +173,9 @@ def split_pmd(f, r, m, block, frozen):  # type: ignore[no-untyped-def]
             map_pte(f, head + i)
             f.flags[head + i] = (f.flags[head + i] & ~EXCLUSIVE) | exclusive
             m.pte[first + i] = (np.uint64(head + i) << PFN_SHIFT) | keep
-        if vma_bits(m, first) & V_LOCKED and (frozen or r.split_pmd_munlocks):
+        if r.split_pmd_munlocks and not r.mlock_batched:
+            clear_page_mlock(f, r, head)
+        elif vma_bits(m, first) & V_LOCKED and (frozen or r.split_pmd_munlocks):
             munlock_huge(f, r, head)
         unmap_pmd(f, head)
     m.pmd[block] = TABLE
@@ -258,6 +261,8 @@ def _can_reuse(f, r, m, page, pfn):  # type: ignore[no-untyped-def]
     head = head_of(f, pfn)
     if f.flags[head] & KSM:
         return False
+    if not r.anon_exclusive:
+        return f.refcount[head] == 1 if r.wp_counts_references else reuse_swap_page(f, m, pfn)
     if flags & EXCLUSIVE:
         return True
     if f.flags[head] & HEAD:
@@ -275,6 +280,17 @@ def _can_reuse(f, r, m, page, pfn):  # type: ignore[no-untyped-def]
     return f.refcount[head] <= 1
 
 
+@native
+def _can_reuse_huge(f, r, m, head):  # type: ignore[no-untyped-def]
+    """do_huge_pmd_wp_page: may the sole owner of a huge page write in place?"""
+    if r.cow_copies_huge:
+        # page_mapcount == 1 (2.6.38).
+        return f.flags[head] & EXCLUSIVE != 0 or f.refcount[head + 1] == 1
+    if not r.anon_exclusive:
+        return reuse_swap_page(f, m, head)
+    return f.flags[head] & EXCLUSIVE != 0 or f.refcount[head] == 1
+
+
 @merged
 def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
     """One load (*write* 0) or store through the primary page table: an ACCESS_ code. *told*: its notifiers have run, or there are none."""
@@ -288,8 +304,7 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
             m.pmd[block] = pmd | ACCESSED | (DIRTY if write else np.uint64(0))
             return ACCESS_DONE
         zero = pfn_of(pmd) == HUGE_ZERO_PFN
-        alone = f.refcount[pfn_of(pmd) + 1] == 1 if r.cow_copies_huge else f.refcount[pfn_of(pmd)] == 1
-        if not zero and (f.flags[pfn_of(pmd)] & EXCLUSIVE or alone):
+        if not zero and _can_reuse_huge(f, r, m, pfn_of(pmd)):
             f.flags[pfn_of(pmd)] |= EXCLUSIVE
             m.pmd[block] = pmd | RW | ACCESSED | DIRTY
             return ACCESS_DONE

@@ -8,9 +8,19 @@ import numpy as np
 
 from secondsight.bits.pte import MAPPED, PSE
 from secondsight.errors import UsageError
-from secondsight.geometry import PMD_ORDER
+from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.gup import NOT_PERMITTED, NOTIFY, populate
-from secondsight.mm.page import HEAD, MLOCKED, UNEVICTABLE, ZERO_PFN, folio_nr_pages, head_of, mlock_page
+from secondsight.mm.lru import lru_add_drain, mlock_populated, munlock_folio
+from secondsight.mm.page import (
+    HEAD,
+    HUGE_ZERO_PFN,
+    MLOCKED,
+    UNEVICTABLE,
+    ZERO_PFN,
+    folio_nr_pages,
+    head_of,
+    mlock_page,
+)
 from secondsight.mm.pgtable import pfn_of
 from secondsight.mm.vma import VmFlags
 from secondsight.native import native
@@ -47,8 +57,28 @@ def _mark_locked(f, r, m, start, end, lock):  # type: ignore[no-untyped-def]
             continue
         if lock:
             mlock_page(f, pfn)
+        elif not r.mlock_batched and f.mapcount[pfn] > 1:
+            # __munlock_isolated_page; what is mapped once goes back at once (__putback_lru_fast).
+            munlock_folio(f, r, pfn)
         elif f.flags[pfn] & MLOCKED:
             f.flags[pfn] &= ~(MLOCKED | UNEVICTABLE)
+
+
+@native
+def _mlock_populated(f, r, m, page, pfn):  # type: ignore[no-untyped-def]
+    """FOLL_MLOCK: what follow_page_pte and follow_trans_huge_pmd mlock of what they have met."""
+    if pfn == ZERO_PFN or (pfn & ~BLOCK_MASK) == HUGE_ZERO_PFN:
+        return
+    head = head_of(f, pfn)
+    if m.pmd[page >> PMD_ORDER] & PSE:
+        # Not where another process maps it too, or PTEs (PageDoubleMap).
+        if f.refcount[head + 1] != 1 or f.refcount[head + 2] != 0:
+            return
+    elif f.flags[head] & HEAD:
+        return
+    else:
+        lru_add_drain(f, r)
+    mlock_populated(f, r, head)
 
 
 def mlock(mm: Mm, start: int, end: int) -> str | None:
@@ -58,8 +88,8 @@ def mlock(mm: Mm, start: int, end: int) -> str | None:
     (mm/gup.c __mm_populate; EFAULT becomes ENOMEM in mm/mlock.c __mlock_posix_error_return), the rest stays locked but absent.
     """
     _range(mm, start, end)
-    host = mm.host
-    host.drain()
+    if not mm.host.rules.mlock_by_populate:
+        mm.host.drain()
     _fix_up(mm, start, end, lock=True)
     for vma in list(mm.vmas.areas):
         low, high = max(start, vma.start), min(end, vma.end)
@@ -75,7 +105,8 @@ def mlock(mm: Mm, start: int, end: int) -> str | None:
 def munlock(mm: Mm, start: int, end: int) -> None:
     """munlock pages *start* to *end*: back to the evictable lists, inactive."""
     _range(mm, start, end)
-    mm.host.drain()
+    if not mm.host.rules.mlock_by_populate:
+        mm.host.drain()
     _fix_up(mm, start, end, lock=False)
 
 
@@ -88,7 +119,7 @@ def _fix_up(mm: Mm, start: int, end: int, *, lock: bool) -> None:
     ]
     mm.change_areas(start, end, lambda flags: flags | VmFlags.LOCKED if lock else flags & ~VmFlags.LOCKED)
     for low, high in now:
-        if low < high:
+        if low < high and not (lock and mm.host.rules.mlock_by_populate):
             _mark_locked(mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, lock)
 
 
@@ -100,6 +131,7 @@ def populate_area(mm: Mm, low: int, high: int, write: bool) -> bool:
     pages = np.arange(low, high, dtype=np.int64)
     host = mm.host
     whole = True
+    mlocks = host.rules.mlock_by_populate and bool(mm.vmas.at(low).flags & VmFlags.LOCKED)
 
     def step(start: int, notified: bool) -> int:
         nonlocal whole
@@ -114,11 +146,14 @@ def populate_area(mm: Mm, low: int, high: int, write: bool) -> bool:
             if pfn == NOT_PERMITTED:
                 whole = False
                 return len(pages)
+            if mlocks:
+                _mlock_populated(f, host.r, mm.arrays, page, pfn)
             block = page >> PMD_ORDER if mm.arrays.pmd[page >> PMD_ORDER] & PSE else -1
         return len(pages)
 
     mm.run_faults(pages, step, "mlock")
-    host.drain()
+    if not host.rules.mlock_by_populate:
+        host.drain()
     return whole
 
 

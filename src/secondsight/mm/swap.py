@@ -76,13 +76,42 @@ def slot_of(entry):  # type: ignore[no-untyped-def]
 
 
 @native
-def folio_free_swap(f, m, head):  # type: ignore[no-untyped-def]
-    """folio_free_swap of the cached folio at *head*: out of the swap cache, unless an entry still names one of its slots."""
-    first = np.int64(-1)
+def slot_in_cache(m, head):  # type: ignore[no-untyped-def]
+    """The first slot of the cached folio at *head*; -1: it is in none."""
     for slot in range(m.swap.shape[1]):
         if m.swap[CACHED, slot] == head:
-            first = np.int64(slot)
-            break
+            return np.int64(slot)
+    return np.int64(-1)
+
+
+@native
+def reuse_swap_page(f, m, pfn):  # type: ignore[no-untyped-def]
+    """reuse_swap_page (up to 5.18): does one entry at most, present or swapped, name each page of the folio? It leaves the swap cache then.
+
+    page_trans_huge_map_swapcount counts a large folio's most named page.
+    """
+    head = np.int64(head_of(f, pfn))
+    if f.flags[head] & KSM:
+        return False
+    first = slot_in_cache(m, head) if f.flags[head] & SWAPCACHE else np.int64(-1)
+    pages = folio_nr_pages(f, head)
+    most = np.int64(0)
+    for i in range(pages):
+        count = np.int64(f.mapcount[head + i])
+        if first >= 0:
+            count += np.int64(m.swap[COUNT, first + i])
+        most = max(most, count)
+    if pages > 1:
+        most += np.int64(f.refcount[head + 1])
+    if most == 1 and first >= 0 and pages == 1:
+        leave_cache(f, m, head, first)
+    return most <= 1
+
+
+@native
+def folio_free_swap(f, m, head):  # type: ignore[no-untyped-def]
+    """folio_free_swap of the cached folio at *head*: out of the swap cache, unless an entry still names one of its slots."""
+    first = slot_in_cache(m, head)
     if first >= 0:
         free_cached(f, m, head, first)
 
@@ -94,6 +123,13 @@ def free_cached(f, m, head, first):  # type: ignore[no-untyped-def]
     for slot in range(first, first + pages):
         if m.swap[COUNT, slot] > 0:
             return
+    leave_cache(f, m, head, first)
+
+
+@native
+def leave_cache(f, m, head, first):  # type: ignore[no-untyped-def]
+    """delete_from_swap_cache: out of the swap cache, whoever still names its slots."""
+    pages = folio_nr_pages(f, head)
     for slot in range(first, first + pages):
         m.swap[CACHED, slot] = 0
         m.swap[CONTENT, slot] = 0
@@ -230,9 +266,15 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
                     expected -= _NEXT
             if same:
                 first, base, count, pfn = start, slot - (cached - head), whole, head
+    if not r.anon_exclusive:
+        # While the entry still counts, and the page's mapping not yet.
+        exclusive = write != 0 and reuse_swap_page(f, m, head)
     for i in range(count):
         m.swap[COUNT, base + i] -= 1
-    if f.flags[head] & SWAPCACHE:
+    if f.flags[head] & SWAPCACHE and not r.anon_exclusive:
+        if bits & V_LOCKED or f.flags[head] & MLOCKED:
+            free_cached(f, m, head, slot - (cached - head) if cached else base)
+    elif f.flags[head] & SWAPCACHE:
         if r.swapin_bypasses_cache and write and not f.flags[head] & (KSM | LRU):
             lru_add_drain(f, r)
         # should_try_to_free_swap: always since 7.x, where the device is synchronous.

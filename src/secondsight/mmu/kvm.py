@@ -10,6 +10,7 @@ An HVA is looked up in every slot that holds it; ``test_young`` and ageing OR ov
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -157,7 +158,10 @@ class Kvm(MmuNotifier):
     def _holding(self, start: int, end: int) -> list[tuple[SlotMapping, int, int]]:
         """Every slot that maps some of the mm's pages *start* to *end*, with the part it maps."""
         out = []
-        for slot in self.slots.values():
+        slots: Iterable[SlotMapping] = self.slots.values()
+        if self.host.rules.slots_by_gfn:
+            slots = sorted(slots, key=lambda s: -s.gfn)
+        for slot in slots:
             low, high = max(start, slot.page), min(end, slot.end)
             if low < high:
                 out.append((slot, low, high))

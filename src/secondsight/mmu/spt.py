@@ -3,7 +3,7 @@
     guest access --> SPTE present and allows it --> hardware sets A (D)
                  --> access-tracked or MMU-writable: fast_page_fault gives back what was taken
                  --> kvm_faultin_pfn: gup_fast for write, else gup slow --> make_spte --> release the page (mark it accessed)
-                     shadow paging then prefetches the aligned group of 8
+                     shadow paging, and all before the TDP MMU, then prefetches the aligned group of 8
 
 A table is one root's view of one memslot: ``spte`` a 4 KiB entry for each page, ``smd`` a 2 MiB entry for each block
 (with the large bit: a leaf; else 0). TDP has one table a slot; shadow paging one for each way the guest maps the slot.
@@ -161,6 +161,8 @@ def _prefetch_direct(f, r, lay, m, t, index):  # type: ignore[no-untyped-def]
     run = -1
     for j in range(low, high + 1):
         if j == high or j == index or (t.spte[j] & lay.present) != 0:
+            if j == high and not r.prefetch_ends_group:
+                return
             if run >= 0 and not _prefetch_run(f, r, lay, m, t, run, j):
                 return
             run = -1
@@ -238,7 +240,11 @@ def guest_access(f, r, m, guest, pages, write, resumed):  # type: ignore[no-unty
             t.smd[block] = _touch(lay, _make_spte(lay, pfn & ~BLOCK_MASK, writable, False, True), write)
         else:
             t.spte[index] = _touch(lay, _make_spte(lay, pfn, writable, False, False), write)
-            if mode == SHADOW_DIRECT and not lay.ad_disabled:
+            if (
+                (mode == SHADOW_DIRECT or (mode == TDP and not r.tdp_mmu))
+                and lay.accessed
+                and not lay.ad_disabled
+            ):
                 _prefetch_direct(f, r, lay, m, t, index)
             elif mode == SHADOW_PAGED:
                 _prefetch_paged(f, r, lay, m, t, index)

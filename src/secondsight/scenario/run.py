@@ -268,6 +268,9 @@ class Runner:
             huge_memory.cut_area(self._mm(step), block * HPAGE_PMD_NR + 1)
 
     def _do_split_huge(self, step: verbs.SplitHuge) -> None:
+        if not self.host.rules.splits_by_process:
+            self._answer(errno="EINVAL")
+            return
         for block in np.unique(self._pages(step) // HPAGE_PMD_NR).tolist():
             huge_memory.split_huge(self._mm(step), block)
 
@@ -323,7 +326,7 @@ class Runner:
                 pass_=self.passes,
                 space=visit.mm.name,
                 block=visit.block,
-                status=str(visit.status),
+                status=self._printed(visit),
                 referenced=int(found.referenced[i]),
                 none_or_zero=int(found.none_or_zero[i]),
                 unmapped=int(found.unmapped[i]),
@@ -357,7 +360,20 @@ class Runner:
                 none_or_zero=int(attempt.isolate.none_or_zero[0]),
                 writable=int(attempt.isolate.writable[0]) if self.host.rules.trace_writable else None,
             )
-        return AttemptEvent(str(attempt.status), attempt.order, swapin, isolate)
+        told = attempt.status
+        if isolate is not None and told != ScanResult.SUCCEED and not self.host.rules.collapse_says_why:
+            told = ScanResult.FAIL
+        return AttemptEvent(str(told), attempt.order, swapin, isolate)
+
+    def _printed(self, visit: Visit) -> str:
+        """The scan's answer as the tracepoint prints it: earlier kernels tell no collapse's, and mm_find_pmd finds no table under a huge
+        PMD either."""
+        rules = self.host.rules
+        if visit.attempts and not rules.collapse_says_why:
+            return str(ScanResult.SUCCEED)
+        if rules.no_table_code == "pmd_null" and visit.status in (ScanResult.PMD_MAPPED, ScanResult.PMD_NONE):
+            return str(ScanResult.PMD_NULL)
+        return str(visit.status)
 
 
 def _young(visit: Visit) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from errno import errorcode as errno_names
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,7 +198,7 @@ class ScenarioRunner:
             case v.KsmMerge():
                 took = self._ksm()
             case v.SplitHuge():
-                self._split(self.spaces[verb.space], verb.pages)
+                errno = self._split(self.spaces[verb.space], verb.pages)
             case v.Age():
                 space = self.spaces[verb.space]
                 took = self._age(space, verb.pages)
@@ -229,12 +230,17 @@ class ScenarioRunner:
         asked = pagetext.parse(done, space.blocks)
         return pagetext.format(np.union1d(asked, np.flatnonzero(before & ~after)))
 
-    def _split(self, space: _Space, text: str) -> None:
+    def _split(self, space: _Space, text: str) -> str | None:
+        """Split the blocks of *text*; the errno of a kernel that splits all of the machine's huge pages or none (before 5.13)."""
         for block in sorted({int(p) // HPAGE_PMD_NR for p in pagetext.parse(text, space.blocks)}):
             low = libc.AREA + block * libc.BLOCK_BYTES
-            knobs.put(
-                "/sys/kernel/debug/split_huge_pages", f"{space.pid},{low:#x},{low + libc.BLOCK_BYTES:#x}"
-            )
+            try:
+                knobs.put(
+                    "/sys/kernel/debug/split_huge_pages", f"{space.pid},{low:#x},{low + libc.BLOCK_BYTES:#x}"
+                )
+            except OSError as error:
+                return errno_names.get(error.errno or 0, "?")
+        return None
 
     def _ksm(self) -> dict[str, str]:
         """Run ksmd for as many scans as settle everything (``mm/ksm.py``), and one more: the last run may have left it in the middle."""

@@ -121,7 +121,7 @@ def _copy_succeeded(f, r, m, first, pages, empty):  # type: ignore[no-untyped-de
             # The reference of folio_isolate_lru: unmapping does not free what is yet to be put back.
             f.flags[head] &= ~LRU
             f.refcount[head] += 1
-        if bits & V_LOCKED:
+        if bits & V_LOCKED and r.mlock_batched:
             munlock_folio(f, r, pfn)
         unmap_anon(f, m, pfn)
     _putback_large(f, r, m, first, first + pages, True)

@@ -98,16 +98,22 @@ class KhugepagedRules:
         "mm/khugepaged.c: unmapped && referenced < HPAGE_PMD_NR / 2",
         "booted",
     )
-    no_table_code: Literal["pmd_none", "no_pte_table"] = rule(
+    no_table_code: Literal["pmd_null", "pmd_none", "no_pte_table"] = rule(
         "pmd_none",
-        "the name of the answer for a block without a page table",
-        "mm/khugepaged.c SCAN_NO_PTE_TABLE (7.x), before SCAN_PMD_NONE / SCAN_PMD_NULL",
+        "the name of the answer for a block without a page table; pmd_null: for a huge page too",
+        "mm/khugepaged.c SCAN_NO_PTE_TABLE (7.x), before SCAN_PMD_NONE / SCAN_PMD_NULL; mm_find_pmd up to 6.0 (50722804423e)",
         "booted",
     )
     expected_refcount: Literal["one", "mapcount"] = rule(
         "one",
         "references a page may have: exactly one / its mappings plus the swap cache's",
         "mm/huge_memory.c page_count(page) != 1; mm/khugepaged.c folio_expected_ref_count",
+        "booted",
+    )
+    collapse_says_why: bool = rule(
+        True,
+        "the tracepoints print why isolate refused; else the scan has succeeded and mm_collapse_huge_page failed",
+        "mm/khugepaged.c collapse_huge_page: result = SCAN_FAIL up to 6.0",
         "booted",
     )
     trace_writable: bool = rule(

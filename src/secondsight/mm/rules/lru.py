@@ -33,6 +33,19 @@ class LruRules:
         "booted",
         compiled=True,
     )
+    mlock_by_populate: bool = rule(
+        True,
+        "mlock takes each page once it is faulted in and touched (FOLL_MLOCK); else what is there already is taken first",
+        "mm/gup.c follow_page_pte, follow_trans_huge_pmd; b67bf49ce7aa (5.18)",
+        "booted",
+    )
+    putback_batched: bool = rule(
+        False,
+        "what mlock and munlock put back on the LRU waits in lru_add's batch (with a reference); else it is there at once",
+        "mm/vmscan.c putback_lru_page: lru_cache_add; 9c4e6b1a7027 (4.16), asked no more since mlock has a batch of its own (5.18)",
+        "booted",
+        compiled=True,
+    )
     mlock_counts_large: bool = rule(
         False,
         "mlock takes a huge page that PTEs map in full; unmapping one such PTE in a locked area munlocks it; else PTEs count for neither",
@@ -48,7 +61,7 @@ class LruRules:
         compiled=True,
     )
     swapin_mlocks: bool = rule(
-        True,
+        False,
         "a page swapped in to a locked area is mlocked at once; else only when reclaim or mlock meets it",
         "mm/memory.c do_swap_page: page_add_anon_rmap; folio_add_new_anon_rmap since 6.11",
         "booted",

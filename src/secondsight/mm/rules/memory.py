@@ -92,6 +92,18 @@ class MemoryRules:
         "mm/huge_memory.c RMP_USE_SHARED_ZEROPAGE, TTU_USE_SHARED_ZEROPAGE (6.12)",
         "booted",
     )
+    splits_by_process: bool = rule(
+        False,
+        "debugfs' split_huge_pages splits one process's huge pages; else all of the machine's, and a process's number is EINVAL",
+        "mm/huge_memory.c split_huge_pages_write; fa6c02315f74 (5.13)",
+        "booted",
+    )
+    migration_keeps_bits: bool = rule(
+        True,
+        "the pages of a huge page that is split into small ones come back as young and dirty as their entries were; else old and clean",
+        "mm/migrate.c remove_migration_pte: pte_mkold; is_migration_entry_young, 2e3468778dbe (6.1)",
+        "booted",
+    )
     split_pmd_keeps_dirty: bool = rule(
         True,
         "the PTEs that take a huge PMD's place are as dirty as it was; else clean",
@@ -109,6 +121,20 @@ class MemoryRules:
         False,
         "a page swapped in soon after it was swapped out starts active (no MGLRU)",
         "mm/workingset.c workingset_refault; for anonymous pages since aae466b0052e (5.9)",
+        "booted",
+        compiled=True,
+    )
+    anon_exclusive: bool = rule(
+        False,
+        "each page remembers whether it is one process's own; else who writes to it asks how many entries and references it has",
+        "mm/rmap.c PageAnonExclusive; 6c287605fd56 (5.19)",
+        "booted",
+        compiled=True,
+    )
+    wp_counts_references: bool = rule(
+        False,
+        "where no page remembers, a write is made in place if the page has one reference (no batch's); else if it has one entry",
+        "mm/memory.c do_wp_page: page_count(page) != 1; 09854ba94c6a (5.9); before, reuse_swap_page",
         "booted",
         compiled=True,
     )

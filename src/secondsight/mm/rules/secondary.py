@@ -16,7 +16,7 @@ class SecondaryRules:
     # -- notifiers and SPTEs ---------------------------------------------------------------------------------
     spte_era: Era = rule(
         "2010",
-        "the SPTE formats: 2010, access tracking without an accessed bit, or a software bit (6.13)",
+        "the SPTE formats: 2010, access tracking without an accessed bit (unmarked: no MMU-present bit), or a software bit (6.13)",
         "arch/x86/kvm/mmu/spte.h; 3835819fb1b3, 7971801b5618",
         "booted",
     )
@@ -31,6 +31,26 @@ class SecondaryRules:
         "kvm_age without hardware A/D bits: unmaps the page / access-tracks the SPTE",
         "arch/x86/kvm/mmu.c kvm_age_rmapp (2.6.38); f160c7b7bb32 (4.11)",
         "source",
+    )
+    tdp_mmu: bool = rule(
+        False,
+        "NPT's and EPT's tables are the TDP MMU's, which prefetches nothing; else shadow pages, filled in groups of eight (with A bits)",
+        "arch/x86/kvm/mmu/tdp_mmu.c tdp_mmu_enabled (on by default since 71ba3f3189c7, 5.15); mmu.c direct_pte_prefetch",
+        "booted",
+        compiled=True,
+    )
+    prefetch_ends_group: bool = rule(
+        False,
+        "KVM prefetches the last missing entries of a group of eight too; else only those before an entry that is there",
+        "arch/x86/kvm/mmu/mmu.c __direct_pte_prefetch; c6cecc4b9324 (5.16)",
+        "booted",
+        compiled=True,
+    )
+    slots_by_gfn: bool = rule(
+        False,
+        "an address is looked up in the memslots from the highest guest frame down; else as they were made",
+        "include/linux/kvm_host.h kvm_for_each_memslot: an array sorted so (0e60b0799fed, 4.0); trees since a54d806688fe (5.17)",
+        "booted",
     )
     zap_transfers_accessed: bool = rule(
         True,
