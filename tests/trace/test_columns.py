@@ -7,7 +7,7 @@ import pytest
 
 from secondsight.errors import InputError, UsageError
 from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter
-from secondsight.trace.columns import parse, told
+from secondsight.trace.column_mapping import parse, told
 from secondsight.trace.convert import convert
 
 R, W, F = int(Kind.CPU_READ), int(Kind.CPU_WRITE), int(Kind.CPU_FETCH)

@@ -47,7 +47,7 @@ def convert(
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     from secondsight import atomicfile as output_file
-    from secondsight.trace.columns import parse
+    from secondsight.trace.column_mapping import parse
     from secondsight.trace.convert import convert as run
 
     mapping = parse(columns) if columns is not None else None

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from secondsight.errors import InputError, UsageError
-from secondsight.trace import champsim, columns, damo, drmemtrace, lackey, perf, pinatrace
-from secondsight.trace.columns import Mapping
+from secondsight.trace import champsim, column_sources, columns, damo, drmemtrace, lackey, perf, pinatrace
+from secondsight.trace.column_mapping import Mapping
 from secondsight.trace.intake import Intake
 from secondsight.trace.provenance import Provenance
 from secondsight.trace.text import ByteStream, Progress
@@ -46,15 +46,23 @@ FORMATS: Final = (
     ),
     Format("pinatrace", "Pin's pinatrace.out", pinatrace.detects, pinatrace.read),
     Format(
-        "parquet", "columns of a Parquet file", columns.detects_parquet, columns.read_parquet, mapped=True
+        "parquet",
+        "columns of a Parquet file",
+        column_sources.detects_parquet,
+        columns.read_parquet,
+        mapped=True,
     ),
     Format(
-        "arrow", "columns of an Arrow file or stream", columns.detects_arrow, columns.read_arrow, mapped=True
+        "arrow",
+        "columns of an Arrow file or stream",
+        column_sources.detects_arrow,
+        columns.read_arrow,
+        mapped=True,
     ),
     Format(
         "csv",
         "columns of CSV or TSV text with a head line",
-        columns.detects_text,
+        column_sources.detects_text,
         columns.read_text,
         mapped=True,
     ),
