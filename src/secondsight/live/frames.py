@@ -261,6 +261,9 @@ class FrameReader:
         # folio_mapcount of 6.1: each page's own and the whole's, summed.
         every, _ = self._raw(np.arange(head, head + pages, dtype=np.uint64))
         total = entire + int((self._int(every, self._mapcount) + 1).sum())
+        if not int(folio[self._mapping : self._mapping + 8].view("<u8")[0]) & 1:
+            # No PAGE_MAPPING_ANON: of a file's page each page's own count has the whole's in it (__page_mapcount).
+            return total - entire * pages, None, own
         # PageDoubleMap: each page's own count stands one too high.
         second = int(folio[self.size + self._flags : self.size + self._flags + 8].view("<u8")[0])
         double = self._double_map is not None and bool(second >> self._double_map & 1)
