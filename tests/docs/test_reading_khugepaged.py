@@ -22,6 +22,9 @@ PARTS = {
     "isolate": ("isolate.py", "__collapse_huge_page_isolate"),
     "attempt": ("attempt.py", "collapse_huge_page"),
     "orders": ("orders.py", "mthp_collapse"),
+    "scan_file": ("scan_file.py", "collapse_scan_file"),
+    "collapse_file": ("collapse_file.py", "collapse_file"),
+    "retract": ("retract.py", "try_collapse_pte_mapped_thp"),
 }
 _LINES = re.compile(r"7\.3 (?:at )?lines? ([\d, and-]+\d)")
 

@@ -143,6 +143,8 @@ def test_compiled_code_is_handed_every_rule_that_is_marked_and_mglru_s_only_with
         "use_zero_page",
         "orders_plain",
         "orders_advised",
+        "shmem_plain",
+        "shmem_advised",
     }
     assert all(getattr(on, name) == int(getattr(rules, name)) for name in model.compiled_names())
     off = compile_rules(rules, HostConfig(mglru=False))

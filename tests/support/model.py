@@ -65,6 +65,11 @@ def balance(host: Host) -> None:
             for pfn in held:
                 if pfn != pg.ZERO_PFN and pfn & ~511 != pg.HUGE_ZERO_PFN:
                     extra[int(pg.head_of(a, pfn))] += 1
+    memories = {id(memory): memory for memory in host.memories.values()}
+    memories |= {id(mm.memory): mm.memory for mm in host.mms.values() if mm.memory is not None}
+    for memory in memories.values():
+        for pfn in memory.cache[memory.cache > 0].tolist():
+            extra[int(pg.head_of(a, pfn))] += 1
     for pfn in host.slots[CACHED][host.slots[CACHED] != 0].tolist():
         extra[int(pg.head_of(a, pfn))] += 1
         assert a.flags[int(pg.head_of(a, pfn))] & pg.SWAPCACHE, (

@@ -19,7 +19,7 @@ _PARTS = (1 << PMD_ORDER) - 1
 # Its fields are known when it is imported, and not to a type checker.
 _namedtuple: Any = namedtuple
 
-_HOST = ("mglru", "use_zero_page", "orders_plain", "orders_advised")
+_HOST = ("mglru", "use_zero_page", "orders_plain", "orders_advised", "shmem_plain", "shmem_advised")
 
 #: Integers (0 and 1 for flags): the rules under their names, then what the host adds.
 R: Any = _namedtuple("R", [*compiled_names(), *_HOST])
@@ -30,11 +30,15 @@ def compile_rules(rules: Rules, host: HostConfig) -> Any:
 
     MGLRU, and the rules of its own (``mglru_…``), count only where the kernel has it and the host uses it.
 
-    :raises UsageError: *host* switches sizes that the kernel does not have.
+    :raises UsageError: *host* switches what the kernel does not have.
     """
     if host.sizes != Sizes() and not rules.has_sizes:
         raise UsageError(
             f"{rules.name} has no hugepages-*kB/enabled (they came in 6.8): switch no size on under its rules, or take a newer kernel's"
+        )
+    if host.shmem_enabled != "never" and not rules.shmem_huge:
+        raise UsageError(
+            f"{rules.name}: shared memory that may be huge is modelled from 6.1 on; leave out host.shmem_enabled"
         )
     mglru = host.mglru and rules.mglru_available
     of_rules = {
@@ -46,5 +50,7 @@ def compile_rules(rules: Rules, host: HostConfig) -> Any:
         int(host.use_zero_page and rules.has_huge_zero_page),
         host.orders(advised=False) & _PARTS,
         host.orders(advised=True) & _PARTS,
+        int(rules.shmem_huge and host.shmem_allowed(advised=False)),
+        int(rules.shmem_huge and host.shmem_allowed(advised=True)),
     )
     return R(**of_rules, **dict(zip(_HOST, of_host, strict=True)))

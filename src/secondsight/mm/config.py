@@ -28,6 +28,7 @@ __all__ = [
     "HostConfig",
     "Knobs",
     "Mmu",
+    "ShmemEnabled",
     "SizeEnabled",
     "Sizes",
     "ThpEnabled",
@@ -38,6 +39,7 @@ _UINT_MAX = (1 << 32) - 1
 Mmu = Literal["npt", "shadow", "ept", "ept-noad"]
 ThpEnabled = Literal["always", "madvise", "never"]
 SizeEnabled = Literal["always", "madvise", "inherit", "never"]
+ShmemEnabled = Literal["always", "within_size", "advise", "never", "deny", "force"]
 
 
 class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,7 +111,8 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One machine's set-up.
 
     ``mmu`` names the table format KVM uses: ``npt`` (AMD nested), ``shadow`` (``npt=0``/``ept=0``), ``ept``
-    (accessed/dirty bits on) or ``ept-noad`` (``eptad=0``). ``mmu_notifier`` is CONFIG_MMU_NOTIFIER.
+    (accessed/dirty bits on) or ``ept-noad`` (``eptad=0``). ``mmu_notifier`` is CONFIG_MMU_NOTIFIER. ``shmem_enabled`` is the file of
+    that name, for shared memory; hugepages-*kB/shmem_enabled (6.11) are as the kernel starts with them: 2 MiB inherits, no other size is.
     """
 
     mmu: Mmu = "npt"
@@ -120,6 +123,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mmu_notifier: bool = True
     knobs: Knobs = Knobs()
     sizes: Sizes = Sizes()
+    shmem_enabled: ShmemEnabled = "never"
 
     def note(self, *, mthp_collapse: bool) -> str | None:
         """What the kernel would warn of once about this set-up, or None. *mthp_collapse*: the rule, collapse below 2 MiB.
@@ -131,6 +135,18 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not mthp_collapse or not below or none in (0, KHUGEPAGED_MAX_PTES_LIMIT):
             return None
         return f"max_ptes_none={none} counts as 0 below 2 MiB: the kernel knows 0 and {KHUGEPAGED_MAX_PTES_LIMIT} alone there"
+
+    def shmem_allowed(self, *, advised: bool, forced: bool = False) -> bool:
+        """May shared memory (memfd, MAP_SHARED | MAP_ANONYMOUS) be huge? *advised*: the area has VM_HUGEPAGE; *forced*: MADV_COLLAPSE asks.
+
+        mm/shmem.c shmem_is_huge (6.1), shmem_huge_global_enabled and shmem_allowable_huge_orders: ``deny`` refuses even MADV_COLLAPSE, as
+        nothing else does. Memory here is whole blocks long, so that ``within_size`` always is within it.
+        """
+        if self.shmem_enabled == "deny":
+            return False
+        if forced or self.shmem_enabled in ("force", "always", "within_size"):
+            return True
+        return self.shmem_enabled == "advise" and advised
 
     def orders(self, *, advised: bool) -> int:
         """The orders that anonymous memory may have, as a mask (bit 9: 2 MiB); *advised*: the area has VM_HUGEPAGE.

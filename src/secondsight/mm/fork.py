@@ -1,7 +1,8 @@
 """fork and exit (kernel/fork.c dup_mmap, copy_page_range in mm/memory.c, exit_mmap in mm/mmap.c).
 
 fork shares every anonymous page copy-on-write: both sides lose write permission (the notifiers are told, since a guest could write
-still), the child's entries are old, and no page is exclusive any more. Areas without an anon_vma are not copied.
+still), the child's entries are old, and no page is exclusive any more. Areas without an anon_vma are not copied: a child of shared
+memory begins without a page table.
 
 A page that is pinned for DMA (FOLL_PIN) must stay the parent's: the child gets a copy at once, writable and young, and the
 parent's entry stays as it is. A huge page of which any part is pinned is split in the parent's table first, and copied page by page
@@ -113,6 +114,8 @@ def fork(mm: Mm, child_name: str) -> Mm:
     """The child of *mm*: the same area, shared copy-on-write, no notifier; registered with khugepaged if the parent is."""
     host = mm.host
     child = host.mm(child_name, mm.blocks, numbers=mm.numbers)
+    if mm.memory is not None:
+        child.share(mm.memory, mm.memory_block)
     child.vmas = mm.vmas.inherited(lambda flags: flags & ~(VmFlags.LOCKED | UFFD_FLAGS))
     child.refresh()
     child.huge_ever = mm.huge_ever
@@ -144,6 +147,8 @@ def exit_mm(mm: Mm) -> None:
     host.khugepaged.exit(mm)
     unmap(mm, 0, mm.npages)
     mm.arrays.pmd[:] = 0
+    if mm.memory is not None:
+        mm.memory.unmap(mm)
     for name in list(mm.pins):
         mm.unpin(name)
     mm.exited = True

@@ -20,6 +20,7 @@ from secondsight.mm.mmu_notifier import Context
 from secondsight.mm.page import Frames
 from secondsight.mm.profiles import profile
 from secondsight.mm.rules import Rules
+from secondsight.mm.shmem import SharedMemory
 from secondsight.mm.swap import CACHED, COUNT
 
 
@@ -41,6 +42,7 @@ class Host:
         self.slots = np.zeros((3, 1024), np.int32)
         self.mms: dict[str, Mm] = {}
         self.content: dict[int, int] = {}
+        self.memories: dict[str, SharedMemory] = {}
         self.khugepaged = Daemon(self)
 
     def mm(self, name: str, blocks: int, *, numbers: Any = None) -> Mm:
@@ -49,6 +51,26 @@ class Host:
             raise UsageError(f"there is a space called {name!r} already")
         self.mms[name] = Mm(self, name, blocks, numbers=numbers)
         return self.mms[name]
+
+    def shared_memory(self, name: str, blocks: int) -> SharedMemory:
+        """A memfd called *name* of *blocks* blocks, held open; without a name MAP_SHARED | MAP_ANONYMOUS, each time another.
+
+        :raises UsageError: there is a memfd of that name.
+        """
+        memory = SharedMemory(name, blocks)
+        if name:
+            if name in self.memories:
+                raise UsageError(f"there is shared memory called {name!r} already")
+            self.memories[name] = memory
+        return memory
+
+    def shared_mm(self, name: str, blocks: int, memory: SharedMemory, block: int = 0) -> Mm:
+        """A new process called *name* that maps *blocks* blocks of *memory* from *block* on (MAP_SHARED)."""
+        mm = self.mm(name, blocks)
+        mm.share(memory, block)
+        # mmap_region: khugepaged_enter_vma.
+        self.khugepaged.enter_vma(mm, mm.vmas.areas[0])
+        return mm
 
     def drain(self) -> None:
         """lru_add_drain_all: every per-CPU LRU batch is emptied."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import ACCESSED, DIRTY, DIRTY_BITS, MAPPED, PFN_MASK, PRESENT, PROTNONE, PSE
 from secondsight.errors import UsageError
+from secondsight.mm.filemap import split_shared_pmd
 from secondsight.mm.memory import split_pmd
 from secondsight.mm.page import (
     ACTIVE,
@@ -40,7 +41,8 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.pgtable import PFN_SHIFT, ZERO_PTE, pfn_of
-from secondsight.mm.protocols import MmLike
+from secondsight.mm.protocols import MmLike, SharedMemoryLike
+from secondsight.mm.shmem import try_to_unmap
 from secondsight.mm.vma import VmFlags
 from secondsight.native import native
 
@@ -61,19 +63,24 @@ def cut_area(mm: MmLike, edge: int) -> None:
 
 
 def split_block_pmd(mm: MmLike, block: int, *, frozen: bool = False) -> None:
-    """split_huge_pmd of one block: the folio stays whole, 512 PTEs map it. Nothing happens where the PMD is not huge.
+    """split_huge_pmd of one block: the folio stays whole, 512 PTEs map it (none, if it is shared memory: it is unmapped). Nothing happens
+    where the PMD is not huge.
 
     *frozen*: on the way to splitting the folio, by migration entries, which keep the dirty bit in every kernel.
     """
     if mm.arrays.pmd[block] & PSE:
         mm.notifiers.invalidate_range(block * HPAGE, (block + 1) * HPAGE)
         mm.host.frames.reserve(0, 0, 4 * HPAGE)
-        split_pmd(mm.host.frames.arrays, mm.host.r, mm.arrays, block, frozen)
+        if mm.memory is not None:
+            split_shared_pmd(mm.host.frames.arrays, mm.arrays, block)
+        else:
+            split_pmd(mm.host.frames.arrays, mm.host.r, mm.arrays, block, frozen)
 
 
 @native
-def _split_folio(f, r, head):  # type: ignore[no-untyped-def]
-    """__split_huge_page: tails take over the head's flags (__split_huge_page_tail), each page its own references."""
+def _split_folio(f, r, head, in_cache=False):  # type: ignore[no-untyped-def]
+    """__split_huge_page: tails take over the head's flags (__split_huge_page_tail), each page its own references; *in_cache*: the page
+    cache holds one to each."""
     pages = folio_nr_pages(f, head)
     inherited = f.flags[head] & (
         REFERENCED
@@ -92,7 +99,7 @@ def _split_folio(f, r, head):  # type: ignore[no-untyped-def]
         | WORKINGSET
     )
     # Each page keeps its place in the swap cache, and a reference for it.
-    cached = np.int64(1 if f.flags[head] & SWAPCACHE else 0)
+    cached = np.int64(1 if f.flags[head] & SWAPCACHE or in_cache else 0)
     own = EXCLUSIVE | ZERO_FILLED
     extra = f.refcount[head] - folio_mapcount(f, head) - cached * pages
     for pfn in range(head, head + pages):
@@ -141,6 +148,8 @@ def split_folio(mm: MmLike, page: int, *, remap: bool = True) -> bool:
         return False
     host.drain()
     pages = int(folio_nr_pages(f, head))
+    if mm.memory is not None:
+        return split_shared_folio(mm, mm.memory, page - (pfn - head), head)
     if int(f.refcount[head]) != int(folio_mapcount(f, head)) + (pages if f.flags[head] & SWAPCACHE else 0):
         return False
     # Only fork gives a folio more mappings, and it keeps their addresses: they are all where these are.
@@ -167,6 +176,24 @@ def split_folio(mm: MmLike, page: int, *, remap: bool = True) -> bool:
     if remap:
         for other in sharing:
             _remap(other, _mapped(other, start, head, pages))
+    return True
+
+
+def split_shared_folio(mm: MmLike, memory: SharedMemoryLike, start: int, head: int) -> bool:
+    """split_huge_page of the folio of shared memory at *head*, which begins at page *start* of *mm*: every mapping goes, and each page is
+    the cache's by itself. False: somebody holds it."""
+    host, f = mm.host, mm.host.frames.arrays
+    pages = int(folio_nr_pages(f, head))
+    if int(f.refcount[head]) != int(folio_mapcount(f, head)) + pages:
+        return False
+    first = mm.memory_block * HPAGE + start
+    for other, page in memory.mapped_at(first):
+        if other.arrays.pmd[page // HPAGE] & PSE:
+            split_block_pmd(other, page // HPAGE)
+    for i in range(pages):
+        try_to_unmap(memory, first + i, head + i)
+    f = host.frames.reserve(0, 0, 4 * HPAGE)
+    _split_folio(f, host.r, head, True)
     return True
 
 

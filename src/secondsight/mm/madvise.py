@@ -22,6 +22,7 @@ from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE, TABLE
 from secondsight.bits.swap import MARKER_GUARD, MARKER_TYPE, swp_entry
 from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
+from secondsight.mm.filemap import zap_shared
 from secondsight.mm.huge_memory import is_large, split_block_pmd, split_folio
 from secondsight.mm.lru import lru_add_drain, munlock_folio, munlock_huge
 from secondsight.mm.page import (
@@ -104,7 +105,10 @@ def unmap(mm: Mm, start: int, end: int, *, drops_markers: bool = True) -> None:
     lru_add_drain(f, host.r)
     mm.notifiers.invalidate_range(start, end)
     f = host.frames.reserve(0, 0, end - start + 1024)
-    zap_page_range(f, host.r, mm.arrays, start, end, drops_markers)
+    if mm.memory is not None:
+        zap_shared(f, host.r, mm.arrays, start, end)
+    else:
+        zap_page_range(f, host.r, mm.arrays, start, end, drops_markers)
 
 
 @native
@@ -294,6 +298,9 @@ def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
         return "EINVAL"
     if advice in ("guard_install", "guard_remove") and not rules.has_guard:
         return "EINVAL"
+    if mm.memory is not None and advice == "free":
+        # madvise_free_single_vma: anonymous memory alone.
+        return "EINVAL"
     for vma in list(mm.vmas.areas):
         low, high = max(start, vma.start), min(end, vma.end)
         if low < high:
@@ -306,8 +313,9 @@ def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
                 continue
             _ADVICE[advice](mm, low, high)
             if advice == "hugepage":
-                # hugepage_madvise: registration looks at the area as it was, before it is split.
-                mm.host.khugepaged.enter_vma(mm, replace(vma, flags=_huge(vma.flags)))
+                # hugepage_madvise: registration looks at the area as it was, before it is split; shmem's switch at its old advice too.
+                advised = vma.flags if vma.shared and rules.shmem_enters_by_old_advice else _huge(vma.flags)
+                mm.host.khugepaged.enter_vma(mm, replace(vma, flags=advised))
     return None
 
 

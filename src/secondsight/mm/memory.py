@@ -6,6 +6,7 @@
                  | no
                none:   huge fault (eligible block without a page table) | zero page (read) | new page (write)
                swap:   swap in
+               shared: the page cache's page (``filemap``)
                write to a read-only page: reuse (exclusive, or sole reference) | copy
 
 One call takes many pages, in order, and does to each exactly what it would do alone: cutting the list anywhere changes nothing.
@@ -31,6 +32,7 @@ from secondsight.bits.pte import (
 )
 from secondsight.geometry import BLOCK_MASK, MIN_ANON_ORDER, PMD_ORDER
 from secondsight.mm import page as pg
+from secondsight.mm.filemap import shared_fault
 from secondsight.mm.lru import (
     clear_page_mlock,
     folio_add_lru,
@@ -330,6 +332,9 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
     bits = vma_bits(m, page)
     if not bits & need:
         return ACCESS_DENIED
+    if len(m.cache) and pte == 0:
+        shared_fault(f, r, m, page, write)
+        return ACCESS_DONE
     if not pmd:
         if bits & V_HUGE:
             huge_fault(f, r, m, block, write)
@@ -379,6 +384,9 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
     A sole owner takes the page over; of a shared one the process gets a copy, read-only and clean (wp_page_copy). Nothing to do where
     no anonymous page is mapped, or an exclusive one (gup_must_unshare).
     """
+    if len(m.cache):
+        # gup_must_unshare asks about anonymous pages alone.
+        return ACCESS_DONE
     block = page >> PMD_ORDER
     pmd = m.pmd[block]
     if pmd & PSE:

@@ -7,6 +7,7 @@ in the address space where blocks are not adjacent (a trace's touched blocks): o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +32,7 @@ from secondsight.mm.page import (
     put_page,
 )
 from secondsight.mm.pgtable import MmArrays
-from secondsight.mm.protocols import HostLike
+from secondsight.mm.protocols import HostLike, SharedMemoryLike
 from secondsight.mm.vma import VmaList, VmArea, VmFlags
 
 Pages = npt.NDArray[np.int64]
@@ -82,10 +83,24 @@ class Mm:
             vma_page=np.zeros(0, np.uint8),
             swap=host.slots,
             n=np.zeros(8, np.int64),
+            cache=np.zeros(0, np.int64),
         )
+        #: What the area maps, and from which block of it on, where it is a shared mapping.
+        self.memory: SharedMemoryLike | None = None
+        self.memory_block = 0
         #: Whether a fault may ever have mapped a huge page or the huge zero page here.
         self.huge_ever = False
         self.fault_huge: npt.NDArray[np.bool_] | None = None
+        self.refresh()
+
+    def share(self, memory: SharedMemoryLike, block: int) -> None:
+        """The area is a shared mapping of *memory* from *block* on, in place of private memory; nothing has been accessed yet.
+
+        :raises UsageError: the memory is not as long as that.
+        """
+        self.arrays = self.arrays._replace(cache=memory.map(self, block))
+        self.memory, self.memory_block = memory, block
+        self.vmas = VmaList([replace(vma, shared=True) for vma in self.vmas.areas])
         self.refresh()
 
     # -- areas ---------------------------------------------------------------------------------------------------
@@ -118,6 +133,8 @@ class Mm:
     def note_anon(self, pages: Pages) -> None:
         """anon_vma_prepare, seen after an access to *pages*: an area with an anonymous page, a swap entry or a huge PMD has an anon_vma."""
         areas = self.vmas.areas
+        if self.memory is not None:
+            return
         if all(vma.anon_vma for vma in areas) or not len(pages):
             return
         starts = np.array([vma.start for vma in areas], np.int64)
@@ -170,6 +187,8 @@ class Mm:
 
     def huge_faults(self, pages: Pages) -> int:
         """At most how many huge pages accesses to *pages* allocate: where an area may have them, or the huge zero page is mapped."""
+        if self.memory is not None:
+            return len(np.unique(pages // HPAGE))
         self.huge_ever |= self._may_huge | self.host.rules.cow_copies_huge
         if not self.huge_ever:
             return 0

@@ -34,6 +34,8 @@ class MmArrays(NamedTuple):
 
     swap int32[3, slots], the host's: how many entries name each swap slot, the page of it that is in the swap cache (its pfn; 0: none),
     and what its content is (``swap.CONTENT_ZERO``, ``ZEROMAP``).
+
+    cache int64[pages] where the area is a shared mapping: what the page cache has at each page's index (``filemap``); else empty.
     """
 
     pmd: npt.NDArray[np.uint64]
@@ -42,6 +44,7 @@ class MmArrays(NamedTuple):
     vma_page: npt.NDArray[np.uint8]
     swap: npt.NDArray[np.int32]
     n: npt.NDArray[np.int64]
+    cache: npt.NDArray[np.int64]
 
 
 HUGE_FAULTS, FAULTS, GUEST_FAULTS = 2, 3, 4

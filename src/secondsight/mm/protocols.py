@@ -2,6 +2,7 @@
 
 MmLike      struct mm_struct, as splits, views and khugepaged read and change it
 HostLike  the machine behind it: frames, rules, sysfs, the other spaces
+SharedMemoryLike  what a shared mapping maps
 Slots      khugepaged's list, as faults and advice put an mm on it
 """
 
@@ -26,6 +27,7 @@ class Slots(Protocol):
     """khugepaged's list of processes."""
 
     slots: list[MmLike]
+    pte_mapped: dict[str, list[int]]
 
     def enter_vma(self, mm: MmLike, vma: VmArea) -> None:
         """Register *mm* if *vma* may be huge."""
@@ -66,6 +68,26 @@ class HostLike(Protocol):
         """*count* free swap slots in a row, or those *wanted*, taken."""
 
 
+class SharedMemoryLike(Protocol):
+    """What shared mappings map (``shmem``)."""
+
+    name: str
+    cache: npt.NDArray[np.int64]
+
+    @property
+    def file(self) -> str:
+        """What the kernel calls the file."""
+
+    def map(self, mm: MmLike, block: int) -> npt.NDArray[np.int64]:
+        """*mm* maps it from *block* on; the part of the cache that it sees."""
+
+    def unmap(self, mm: MmLike) -> None:
+        """*mm* is gone."""
+
+    def mapped_at(self, index: int) -> list[tuple[MmLike, int]]:
+        """Who has the page at *index* in an area, and as which page."""
+
+
 class MmLike(Protocol):
     """One process's address space."""
 
@@ -77,6 +99,8 @@ class MmLike(Protocol):
     arrays: MmArrays
     notifiers: MmuNotifiers
     fault_huge: npt.NDArray[np.bool_] | None
+    memory: SharedMemoryLike | None
+    memory_block: int
 
     @property
     def host(self) -> HostLike:

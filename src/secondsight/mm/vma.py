@@ -4,9 +4,9 @@
            |-- VMA (advice, protection, locks) --|-- VMA --|
     a block is eligible when one eligible VMA holds all of it (hugepage_vma_check, thp_vma_allowable_order, by kernel)
 
-Every area here is private and anonymous; what makes others ineligible is a flag. An area whose flags change is merged with
-neighbours of its new flags, unless their anonymous pages hang off different anon_vmas: two that got their first pages while their
-flags differed stay two for ever, and a block across them is never huge.
+An area here is private and anonymous, or a shared mapping of shmem (``shared``); what makes others ineligible is a flag. An area whose
+flags change is merged with neighbours of its new flags, unless their anonymous pages hang off different anon_vmas: two that got their
+first pages while their flags differed stay two for ever, and a block across them is never huge.
 """
 
 from __future__ import annotations
@@ -62,13 +62,15 @@ UFFD_FLAGS = VmFlags.UFFD_ARMED | VmFlags.UFFD_MISSING | VmFlags.UFFD_WP
 @dataclass(frozen=True, slots=True)
 class VmArea:
     """Pages *start* to *end* (exclusive); *anon_vma*: 0 until an anonymous page is faulted in, then which one its pages hang off;
-    *forked*: inherited from the parent (anon_vma_chain not singular)."""
+    *forked*: inherited from the parent (anon_vma_chain not singular); *shared*: a shared mapping of shmem (VM_SHARED), whose offset in the
+    memory is a whole number of blocks."""
 
     start: int
     end: int
     flags: VmFlags
     anon_vma: int = 0
     forked: bool = False
+    shared: bool = False
 
 
 # VM_ACCESS_FLAGS: what anon_vma_compatible leaves out of account.
@@ -98,6 +100,8 @@ def collapse_possible_orders(vma: VmArea, config: HostConfig, *, mthp_collapse: 
     mm/khugepaged.c collapse_possible_orders, mm/huge_memory.c __thp_vma_allowable_orders: from the largest down to the first of which a
     folio fits before the area's end; those below are not tried for size. *mthp_collapse* False: the PMD order is all there is.
     """
+    if vma.shared:
+        return shared_orders(vma, config)
     if not vma.anon_vma:
         return 0
     mask = orders(vma.flags, config)
@@ -110,6 +114,17 @@ def collapse_possible_orders(vma: VmArea, config: HostConfig, *, mthp_collapse: 
             return mask
         mask &= ~(1 << order)
     return 0
+
+
+def shared_orders(vma: VmArea, config: HostConfig, *, forced: bool = False) -> int:
+    """The orders that shared memory may be collapsed to through *vma*, as a mask: the PMD's or none; *forced*: MADV_COLLAPSE.
+
+    mm/huge_memory.c hugepage_vma_check (6.1), __thp_vma_allowable_orders: not forbidden by advice, a whole block in it, shmem's switch.
+    """
+    if vma.flags & _NEVER_HUGE or not has_block(vma):
+        return 0
+    advised = bool(vma.flags & VmFlags.HUGEPAGE)
+    return int(config.shmem_allowed(advised=advised, forced=forced)) << PMD_ORDER
 
 
 class VmaList:
@@ -215,7 +230,7 @@ class VmaList:
             first, last = -(-vma.start // HPAGE_PMD_NR), vma.end // HPAGE_PMD_NR
             if first < last:
                 whole = value
-                if allowed(vma.flags, config):
+                if not vma.shared and allowed(vma.flags, config):
                     whole |= V_HUGE
                 bits[first:last] = whole
             for low, high in (

@@ -58,7 +58,7 @@ class Attempt(NamedTuple):
 
 
 @native
-def _release_pte_folio(f, r, pfn):  # type: ignore[no-untyped-def]
+def release_pte_folio(f, r, pfn):  # type: ignore[no-untyped-def]
     """What isolate took from the LRU goes back to it, through the batch."""
     f.flags[pfn] &= ~LRU
     if r.mglru and f.flags[pfn] & SWAPBACKED and not f.flags[pfn] & UNEVICTABLE:
@@ -95,7 +95,7 @@ def release_pte_pages(f, r, m, first, stopped):  # type: ignore[no-untyped-def]
         if f.flags[pfn] & (HEAD | TAIL):
             f.flags[head_of(f, pfn)] &= ~LRU
         else:
-            _release_pte_folio(f, r, pfn)
+            release_pte_folio(f, r, pfn)
     _putback_large(f, r, m, first, stopped, False)
 
 
@@ -116,7 +116,7 @@ def _copy_succeeded(f, r, m, first, pages, empty):  # type: ignore[no-untyped-de
         empty[i] = f.flags[pfn] & ZERO_FILLED != 0
         head = np.int64(head_of(f, pfn))
         if not f.flags[pfn] & (HEAD | TAIL):
-            _release_pte_folio(f, r, pfn)
+            release_pte_folio(f, r, pfn)
         elif f.flags[head] & LRU:
             # The reference of folio_isolate_lru: unmapping does not free what is yet to be put back.
             f.flags[head] &= ~LRU

@@ -22,10 +22,11 @@ from secondsight.mm.khugepaged.limits import collapse_control
 from secondsight.mm.khugepaged.orders import mthp_collapse
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult, all_huge
 from secondsight.mm.khugepaged.scan import present_pages, scan
+from secondsight.mm.khugepaged.walk_file import FileVisit, collapse_now, collapse_queued, cost, visit
 from secondsight.mm.observe import of_model
 from secondsight.mm.protocols import HostLike, MmLike
 from secondsight.mm.view import BlockView
-from secondsight.mm.vma import VmArea, VmFlags, collapse_possible_orders, has_block
+from secondsight.mm.vma import VmArea, VmFlags, collapse_possible_orders, has_block, shared_orders
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class Daemon:
         """Nothing registered."""
         self.host = host
         self.slots: list[MmLike] = []
+        #: Of each process by name, the blocks whose page tables are to go at its next turn (up to 6.5).
+        self.pte_mapped: dict[str, list[int]] = {}
         self._at: MmLike | None = None
         self._block = 0
         self.full_scans = 0
@@ -76,6 +79,8 @@ class Daemon:
         self.test_young_calls = 0
         self.wasted = 0
         self.on_visit: Callable[[Visit], None] | None = None
+        #: The same for shared memory.
+        self.on_file_visit: Callable[[FileVisit], None] | None = None
         #: If set, called in ``on_visit``'s place once for each run of blocks that were scanned and left: (mm, blocks, found).
         self.on_quiet: Callable[[MmLike, np.ndarray, ScanNumbers], None] | None = None
         #: How many huge pages can still be allocated; None: as many as are asked for.
@@ -110,6 +115,7 @@ class Daemon:
         if self._at is mm:
             self._next(mm)
         self.slots.remove(mm)
+        self.pte_mapped.pop(mm.name, None)
 
     def _next(self, mm: MmLike) -> None:
         """The cursor leaves *mm*: to the next slot, or round the list's end."""
@@ -162,6 +168,8 @@ class Daemon:
         rows = self.eligible_blocks(mm)
         progress += sum(1 for v in mm.vmas.areas if not self._possible(v))
         rows = rows[rows >= self._block]
+        if mm.memory is not None:
+            return progress + self._scan_shared(mm, rows)
         chunk, at = 1, 0
         while at < len(rows):
             batch = rows[at : at + chunk]
@@ -187,6 +195,20 @@ class Daemon:
             chunk = min(2 * chunk, 256)
         self._next(mm)
         return progress
+
+    def _scan_shared(self, mm: MmLike, rows: np.ndarray) -> int:
+        """The first of the blocks *rows* of shared memory, if there is one: the mmap lock is gone then, and the mm left, cursor and all."""
+        collapse_queued(mm)
+        if not len(rows):
+            self._next(mm)
+            return 0
+        self._block = int(rows[0]) + 1
+        made = visit(mm, int(rows[0]), self.host.config.knobs)
+        self.blocks_visited += 1
+        self.pages_collapsed += made.status == ScanResult.SUCCEED
+        if self.on_file_visit is not None:
+            self.on_file_visit(made)
+        return cost(made.scan, self.host.rules.file_progress)
 
     def _scan(self, mm: MmLike, batch: np.ndarray) -> tuple[ScanNumbers, BlockView | None]:
         """The scan of *batch*, with the view it was of; none is made where nobody wants one and every block is huge."""
@@ -252,7 +274,10 @@ class Daemon:
         """
         if self.host.rules.madv_collapse == "none":
             return "EINVAL"
-        if (
+        if vma.shared:
+            if not shared_orders(vma, self.host.config, forced=True):
+                return "EINVAL"
+        elif (
             vma.flags & (VmFlags.NOHUGEPAGE | VmFlags.SPECIAL | VmFlags.TEMPORARY_STACK)
             or not vma.anon_vma
             or not has_block(vma)
@@ -265,15 +290,11 @@ class Daemon:
         self.host.drain()
         huge, failed = 0, ScanResult.FAIL
         for block in range(first, last):
-            seen = of_model(mm, [block], ask=False, marks=False)
-            found = scan(seen, self.host.config.knobs, self.host.rules, khugepaged=False)
-            status = ScanResult(int(found.code[0]))
-            attempts: tuple[Attempt, ...] = ()
-            if found.passed[0]:
-                attempts = (collapse_huge_page(mm, block, khugepaged=False, unmapped=int(found.unmapped[0])),)
-                status = attempts[0].status
-            if self.on_visit is not None:
-                self.on_visit(Visit(mm, block, status, found, 0, attempts, seen))
+            status = (
+                collapse_now(mm, block, self.host.config.knobs)
+                if vma.shared
+                else self._collapse_now(mm, block)
+            )
             if status in (ScanResult.SUCCEED, ScanResult.PMD_MAPPED):
                 huge += 1
                 continue
@@ -281,6 +302,19 @@ class Daemon:
             if status not in _CONTINUE:
                 break
         return None if huge == last - first else self._errno(failed)
+
+    def _collapse_now(self, mm: MmLike, block: int) -> ScanResult:
+        """One block of anonymous memory."""
+        seen = of_model(mm, [block], ask=False, marks=False)
+        found = scan(seen, self.host.config.knobs, self.host.rules, khugepaged=False)
+        status = ScanResult(int(found.code[0]))
+        attempts: tuple[Attempt, ...] = ()
+        if found.passed[0]:
+            attempts = (collapse_huge_page(mm, block, khugepaged=False, unmapped=int(found.unmapped[0])),)
+            status = attempts[0].status
+        if self.on_visit is not None:
+            self.on_visit(Visit(mm, block, status, found, 0, attempts, seen))
+        return status
 
     def _errno(self, status: ScanResult) -> str:
         """madvise_collapse_errno."""

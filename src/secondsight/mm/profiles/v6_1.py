@@ -31,5 +31,6 @@ SERIES = Series(
         "swapin_mlocks": True,
         "mprotect_keeps_exclusive_writable": True,
         "splits_by_process": True,
+        "shmem_huge": True,
     },
 )

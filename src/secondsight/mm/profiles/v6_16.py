@@ -27,5 +27,8 @@ SERIES = Series(
         "merge_unfaulted": True,
         "large_mapped_shared": "mm",
         "lazyfree_held_stays": True,
+        "zap_pmd_marks": True,
+        "fault_maps_dirty": True,
+        "shmem_swapin_large": True,
     },
 )

@@ -11,5 +11,6 @@ SERIES = Series(
         "writable": "none",
         "trace_writable": False,
         "split_pmd_munlocks": False,
+        "around_maps_folio": True,
     },
 )

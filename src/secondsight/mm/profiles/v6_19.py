@@ -9,5 +9,6 @@ SERIES = Series(
     asked=(Asked("6.19.14-1~bpo13+1", "npt", 60, 190), Asked("6.19.14-1~bpo13+1", "shadow", 60, 191)),
     changes={
         "no_table_code": "no_pte_table",
+        "set_pmd_makes_table": True,
     },
 )

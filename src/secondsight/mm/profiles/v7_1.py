@@ -10,5 +10,6 @@ SERIES = Series(
     changes={
         "lazyfree_refused": True,
         "progress": "ptes",
+        "file_progress": "ptes",
     },
 )

@@ -18,12 +18,13 @@ from secondsight.mm.rules.khugepaged import KhugepagedRules
 from secondsight.mm.rules.lru import LruRules
 from secondsight.mm.rules.memory import MemoryRules
 from secondsight.mm.rules.secondary import SecondaryRules
+from secondsight.mm.rules.shared import SharedRules
 
 __all__ = ["Asked", "Rules", "compiled_names", "info", "rule_names", "value"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules(MemoryRules, LruRules, SecondaryRules, KhugepagedRules):
+class Rules(SharedRules, MemoryRules, LruRules, SecondaryRules, KhugepagedRules):
     """One kernel's rules. *name*: what people call it; *asked*: the booted kernels that stand behind it (a what-if's:
     behind what it was derived from)."""
 

@@ -1,0 +1,127 @@
+"""Rules of shared memory: mm/shmem.c, the page cache's faults (mm/filemap.c, mm/memory.c), and khugepaged's way through files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from secondsight.mm.rules.definition import rule
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)  # methods are made once, by Rules
+class SharedRules:
+    """What kernels do differently with memory that lies in the page cache of shmem."""
+
+    shmem_huge: bool = rule(
+        False,
+        "shared memory may be huge, and how khugepaged comes to it is known here; kernels have both since 4.8, and were read from 6.1 on",
+        "mm/shmem.c shmem_enabled (5a6e75f8110c, 4.8); mm/khugepaged.c collapse_shmem (f3f0e1d2150b, 4.8)",
+    )
+
+    shmem_enters_by_old_advice: bool = rule(
+        True,
+        "MADV_HUGEPAGE makes a process of shared memory known to khugepaged only if the area was advised, or needs no advice, before it",
+        "mm/khugepaged.c hugepage_madvise (6.1): shmem_is_huge asks vma->vm_flags, which are still the old ones; mm/madvise.c (6.12)",
+        "booted",
+    )
+
+    # -- khugepaged ------------------------------------------------------------------------------------------
+    file_retract: Literal["target", "all"] = rule(
+        "target",
+        "whose page tables a collapse takes away: khugepaged everyone's, MADV_COLLAPSE the caller's alone, and the collapse answers what "
+        "became of the caller's table / everyone's",
+        'mm/khugepaged.c retract_page_tables: target_result; gone in "retract_page_tables() without mmap or vma lock" (6.6)',
+        "booted",
+    )
+    pte_mapped_queued: bool = rule(
+        True,
+        "a huge page that PTEs map is noted by khugepaged, and its page table goes when the process is next come to; else at once",
+        "mm/khugepaged.c khugepaged_add_pte_mapped_thp, khugepaged_collapse_pte_mapped_thps (6.1; gone in 6.6)",
+    )
+    file_swapin_drains: bool = rule(
+        False,
+        "the collapse drains the LRU batches after a page came back from swap; else it may be in one, and cannot be isolated",
+        'mm/khugepaged.c collapse_file: lru_add_drain ("mm/khugepaged: drain lru after swapping in shmem", 6.4)',
+        "booted",
+    )
+    file_scan_names_entry: bool = rule(
+        True,
+        "the scan's tracepoint names a page at a swap entry that was one too many",
+        "mm/khugepaged.c hpage_collapse_scan_file (6.1): the entry is taken for a page; failed_pfn later",
+        "booted",
+    )
+    file_progress: Literal["block", "ptes"] = rule(
+        "block",
+        "what a block that is huge already costs of pages_to_scan: 512 / 1",
+        "mm/khugepaged.c collapse_scan_file: cc->progress (7.1)",
+    )
+    trace_collapse_file: bool = rule(
+        False,
+        "the collapse of a file has a tracepoint",
+        "include/trace/events/huge_memory.h mm_khugepaged_collapse_file (6.4; 6.1 has a TODO in its place)",
+        "booted",
+    )
+    set_pmd_makes_table: bool = rule(
+        False,
+        "MADV_COLLAPSE maps the huge page where the process has no page table at all yet",
+        "mm/khugepaged.c set_huge_pmd: pmd_alloc (6.19; not in 6.17)",
+    )
+
+    # -- faults and unmapping --------------------------------------------------------------------------------
+    set_pmd_asks_advice: bool = rule(
+        False,
+        "MADV_NOHUGEPAGE keeps a huge page of the cache from being mapped by a PMD",
+        "mm/memory.c do_set_pmd: vma_thp_disabled (2b0f922323cc, 6.12)",
+        "booted",
+        compiled=True,
+    )
+    shmem_fits_area: bool = rule(
+        False,
+        "a fault makes a huge page only where its area holds all of it",
+        "mm/shmem.c shmem_suitable_orders: thp_vma_suitable_orders (e7a2ab7b3bb5, 6.11)",
+        compiled=True,
+    )
+    fault_maps_folio: bool = rule(
+        False,
+        "a fault that cannot map a large folio by a PMD maps all of its pages that no PTE is in the way of; else one",
+        "mm/memory.c finish_fault: nr_pages (43e027e41423, 6.11)",
+        compiled=True,
+    )
+    around_maps_folio: bool = rule(
+        False,
+        "faulting around maps a large folio whole; else the pages of it in the window of 16",
+        "mm/filemap.c filemap_map_folio_range (19773df031bc, 6.18)",
+        compiled=True,
+    )
+    shmem_swaps_whole: bool = rule(
+        False,
+        "a huge page goes to swap in one piece, as one entry of the cache; else it is split before",
+        'mm/shmem.c shmem_writepage ("mm: shmem: support large folio swap out", 6.12); before mm/vmscan.c: Split shmem folio',
+        "booted",
+    )
+    shmem_swapin_large: bool = rule(
+        False,
+        "what went to swap in one piece comes back so; else its entry is split, and a page comes back",
+        "mm/shmem.c shmem_swap_alloc_folio (6.16; not in 6.12), shmem_split_large_entry",
+        compiled=True,
+    )
+    fault_maps_dirty: bool = rule(
+        False,
+        "a writable PTE of a dirty page is dirty from the first, a read fault's too",
+        "mm/memory.c set_pte_range: folio_test_dirty (6.16; not in 6.12)",
+        "booted",
+        compiled=True,
+    )
+    zap_batches: bool = rule(
+        False,
+        "unmapping marks a large folio accessed once a run of its PTEs; else once a PTE",
+        "mm/memory.c zap_present_folio_ptes (10ebac4f95e7, 6.9)",
+        compiled=True,
+    )
+    zap_pmd_marks: bool = rule(
+        False,
+        "unmapping a young huge PMD marks its page accessed",
+        "mm/huge_memory.c zap_huge_pmd: folio_mark_accessed (6.16; not in 6.12)",
+        "booted",
+        compiled=True,
+    )

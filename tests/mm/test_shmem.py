@@ -1,0 +1,202 @@
+"""Shared memory: what faults map, what unmapping leaves, what goes to swap, and that every count holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from secondsight.bits import pte as x86
+from secondsight.errors import UsageError
+from secondsight.mm import page as pg
+from secondsight.mm.config import HostConfig
+from secondsight.mm.filemap import swap_order
+from secondsight.mm.fork import exit_mm, fork
+from secondsight.mm.host import Host
+from secondsight.mm.huge_memory import split_huge
+from secondsight.mm.madvise import madvise
+from secondsight.mm.vmscan import swap_out
+from secondsight.mmu.kvm import Kvm
+from support.model import holds, pages
+
+KERNELS = ("6.1", "6.12", "6.16", "7.3")
+
+
+def two(rules: str, blocks: int = 1, **config: object) -> tuple[Host, object, object]:
+    """Two processes that map one memfd."""
+    host = Host(rules, HostConfig(**config))
+    memory = host.shared_memory("ram", blocks)
+    return host, host.shared_mm("a", blocks, memory), host.shared_mm("b", blocks, memory)
+
+
+def mapped(mm: object) -> list[int]:
+    """The pages that PTEs of *mm* map."""
+    return np.flatnonzero((mm.arrays.pte & x86.PRESENT) != 0).tolist()
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_two_processes_map_one_page_and_write_it_without_copying(rules) -> None:
+    host, a, b = two(rules)
+    a.cpu_access(pages(0, 5), write=True)
+    b.cpu_access(pages(0, 5), write=True)
+    pfn = a.pfn(5)
+    assert pfn == b.pfn(5) > 0 and host.frames.arrays.mapcount[pfn] == 2
+    holds(host)
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_a_read_maps_what_is_there_round_it_and_a_write_one_page(rules) -> None:
+    host, a, b = two(rules)
+    a.cpu_access(pages(0, range(8), 20), write=True)
+    assert mapped(a) == [*range(8), 20]
+    b.cpu_access(pages(0, 3), write=False)
+    assert mapped(b) == [*range(8)]
+    # Nothing in the cache there: a page of its own, and no zero page.
+    b.cpu_access(pages(0, 40), write=False)
+    assert 40 in mapped(b) and b.pfn(40) != pg.ZERO_PFN and b.arrays.pte[40] & x86.RW
+    holds(host)
+
+
+def test_the_window_is_sixteen_pages_from_the_begin_of_an_area_that_is_cut() -> None:
+    host, a, b = two("6.12")
+    a.cpu_access(pages(0), write=True)
+    madvise(b, 100, 200, "hugepage")
+    b.cpu_access(pages(0, 105), write=False)
+    assert mapped(b) == [*range(100, 116)]
+    b.cpu_access(pages(0, 198), write=False)
+    assert [p for p in mapped(b) if p > 116] == [*range(192, 200)]
+    holds(host)
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_shmem_enabled_makes_a_fault_huge_in_an_empty_block_alone(rules) -> None:
+    host, a, b = two(rules, 2, shmem_enabled="always")
+    a.cpu_access(pages(0, 7), write=True)
+    assert a.arrays.pmd[0] & x86.PSE and host.frames.arrays.refcount[a.folio(0)] == 512 + 1
+    b.cpu_access(pages(0, 9), write=False)
+    assert b.arrays.pmd[0] & x86.PSE and a.folio(0) == b.folio(0)
+    madvise(b, 512, 1024, "nohugepage")
+    b.cpu_access(pages(1, 0), write=True)
+    a.cpu_access(pages(1, 1), write=True)
+    assert not a.arrays.pmd[1] & x86.PSE, "a small page is in the way"
+    holds(host)
+
+
+def test_advice_keeps_the_pmd_away_since_6_12() -> None:
+    for rules, huge in (("6.1", True), ("6.12", False), ("7.3", False)):
+        host, a, b = two(rules, shmem_enabled="always")
+        a.cpu_access(pages(0, 0), write=True)
+        madvise(b, 0, 512, "nohugepage")
+        b.cpu_access(pages(0, 100), write=True)
+        assert bool(b.arrays.pmd[0] & x86.PSE) == huge
+        # finish_fault maps the whole folio by PTEs since 6.11.
+        assert huge or len(mapped(b)) == 512
+        holds(host)
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_unmapping_marks_young_pages_and_keeps_them_in_the_cache(rules) -> None:
+    host, a, _ = two(rules)
+    a.cpu_access(pages(0, 1, 2), write=True)
+    pfn = a.pfn(1)
+    host.drain()
+    host.frames.arrays.flags[pfn] &= ~pg.REFERENCED
+    madvise(a, 0, 512, "dontneed")
+    assert a.pfn(1) == -1 and a.memory.cache[1] == pfn
+    assert host.frames.arrays.flags[pfn] & pg.REFERENCED
+    a.cpu_access(pages(0, 1), write=False)
+    assert a.pfn(1) == pfn
+    holds(host)
+
+
+def test_a_young_huge_pmd_marks_its_page_since_6_16() -> None:
+    for rules, marks in (("6.12", False), ("6.16", True)):
+        host, a, _ = two(rules, shmem_enabled="always")
+        a.cpu_access(pages(0, 0), write=True)
+        head = a.folio(0)
+        madvise(a, 0, 512, "dontneed")
+        assert bool(host.frames.arrays.flags[head] & pg.REFERENCED) == marks
+        holds(host)
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_what_goes_to_swap_is_an_entry_of_the_cache_and_comes_back(rules) -> None:
+    host, a, b = two(rules)
+    a.cpu_access(pages(0, range(10)), write=True)
+    b.cpu_access(pages(0, 4), write=True)
+    a.cpu_access(pages(0, 100), write=False)
+    out = swap_out(a, pages(0))
+    assert out.gone.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 100], "the page that b maps too stays"
+    assert a.memory.cache[3] < 0 and a.memory.cache[100] == 0, "nobody had stored to page 100: it was dropped"
+    b.cpu_access(pages(0, 3), write=False)
+    assert a.memory.cache[3] > 0 and b.pfn(3) == a.memory.cache[3]
+    holds(host)
+
+
+def test_a_huge_page_goes_to_swap_whole_since_6_12_and_comes_back_whole_since_6_16() -> None:
+    for rules, order, back in (("6.1", 0, 0), ("6.12", 9, 0), ("6.16", 9, 9), ("7.3", 9, 9)):
+        host, a, _ = two(rules, shmem_enabled="always")
+        a.cpu_access(pages(0), write=True)
+        swap_out(a, pages(0))
+        assert not a.arrays.pmd[0] and (a.memory.cache < 0).all()
+        assert int(swap_order(int(a.memory.cache[0]))) == order
+        a.cpu_access(pages(0, 17), write=True)
+        assert int(pg.folio_order(host.frames.arrays, a.pfn(17))) == back
+        assert int((a.memory.cache > 0).sum()) == 1 << back
+        holds(host)
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_a_child_maps_the_memory_from_an_empty_table_and_a_memfd_outlives_its_processes(rules) -> None:
+    host, a, b = two(rules, shmem_enabled="always")
+    kvm = Kvm(a)
+    kvm.slot_add(0, 0, 0, 512)
+    kvm.access(pages(0, 3), write=True)
+    child = fork(a, "c")
+    assert not child.arrays.pmd.any()
+    child.cpu_access(pages(0, 9), write=True)
+    assert child.folio(9) == a.folio(3)
+    for mm in (a, b, child):
+        exit_mm(mm)
+    memory = host.memories["ram"]
+    assert (memory.cache > 0).all() and not memory.mappings
+    holds(host)
+
+
+def test_anonymous_shared_memory_goes_with_its_last_process() -> None:
+    host = Host("7.3", HostConfig())
+    a = host.shared_mm("a", 1, host.shared_memory("", 1))
+    a.cpu_access(pages(0, range(30)), write=True)
+    child = fork(a, "c")
+    exit_mm(a)
+    child.cpu_access(pages(0, 5), write=False)
+    assert host.frames.in_use == 30
+    exit_mm(child)
+    host.drain()
+    assert host.frames.in_use == 0
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_a_split_unmaps_the_folio_everywhere(rules) -> None:
+    host, a, b = two(rules, shmem_enabled="always")
+    a.cpu_access(pages(0, 0), write=True)
+    b.cpu_access(pages(0, 0), write=False)
+    assert split_huge(a, 0)
+    assert not a.arrays.pmd[0] and not b.arrays.pmd[0] and (a.memory.cache > 0).all()
+    assert not host.frames.arrays.flags[int(a.memory.cache[9])] & (pg.HEAD | pg.TAIL)
+    holds(host)
+    a.pin(pages(0, 3), "held")
+    b.cpu_access(pages(0), write=False)
+    holds(host)
+
+
+def test_what_cannot_be_is_one_line() -> None:
+    host = Host("6.1", HostConfig())
+    memory = host.shared_memory("ram", 1)
+    with pytest.raises(UsageError, match="has 1 blocks, not 3"):
+        host.shared_mm("a", 2, memory, 1)
+    with pytest.raises(UsageError, match="already"):
+        host.shared_memory("ram", 1)
+    with pytest.raises(
+        UsageError, match=r"2\.6\.38: shared memory that may be huge is modelled from 6\.1 on"
+    ):
+        Host("2.6.38", HostConfig(shmem_enabled="advise"))
