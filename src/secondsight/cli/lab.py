@@ -295,6 +295,9 @@ def compare_command(
             help="Draw hugepages-*kB/enabled at random too (default: where the kernel has them).",
         ),
     ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="The random scenarios are of shared memory (memfd, MAP_SHARED).")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask a booted kernel and the model the same scenarios; compare every field of every answer.
@@ -314,6 +317,7 @@ def compare_command(
     from secondsight.mm.profiles import for_kernel, profile
     from secondsight.scenario import files as scenario_files
     from secondsight.scenario import random as chance
+    from secondsight.scenario.random_shared import shared_scenarios
 
     if not files and random < 1:
         raise UsageError("nothing to compare: name scenario files, or --random N")
@@ -328,14 +332,17 @@ def compare_command(
     if random:
         profile_of = given or for_kernel(chosen.release)
         has_sizes = profile_of.has_sizes
-        made, generator = chance.scenarios(
-            random,
-            seed,
-            chance.mmu_of(mmu),
-            sizes=has_sizes if sizes is None else sizes,
-            guards=profile_of.has_guard,
-            parts=profile_of.mthp_collapse,
-        )
+        if shared:
+            made, generator = shared_scenarios(random, seed, chance.mmu_of(mmu))
+        else:
+            made, generator = chance.scenarios(
+                random,
+                seed,
+                chance.mmu_of(mmu),
+                sizes=has_sizes if sizes is None else sizes,
+                guards=profile_of.has_guard,
+                parts=profile_of.mthp_collapse,
+            )
         scenarios += made
         left_out = dict(generator.excluded)
         _say(f"{pluralize(random, 'random scenario')} from --seed {seed}")
@@ -385,7 +392,7 @@ def compare_command(
             scenario_files.write(short, write / f"difference-{seed}-{number}.toml")
     if len(differing) > allow or report.failures:
         which = "".join(f" {name}" for name in files or []) + (
-            f" --random {random} --seed {seed}" if random else ""
+            f" --random {random} --seed {seed}{' --shared' * shared}" if random else ""
         )
         raise SecondSightError(
             f"{len(differing)} of {pluralize(report.scenarios, 'scenario')} differ, {len(report.failures)} got no answer; the same again: "

@@ -46,6 +46,7 @@ __all__ = [
 FIELDS = (
     "visits (which blocks, in which pass)", "status", "referenced", "none_or_zero", "unmapped", "writable", "swapin",
     "isolate.status", "isolate.referenced", "isolate.none_or_zero", "isolate.writable", "collapse", "attempts", "order", "errno",
+    "file.result", "file.present", "file.swap", "file.file", "file.names_page", "file.collapse",
     "state.pte", "state.flags", "state.mapcount", "state.spte",
 )  # fmt: skip
 
@@ -126,11 +127,19 @@ def compare(
         report.differences.extend(d for d in found if d.scenario not in report.unsteady)
         for i in members:
             if isinstance(theirs := answers[i], Run):
-                report.visits += len(theirs.blocks)
+                report.visits += len(theirs.blocks) + len(theirs.files)
                 report.states += len(theirs.states)
     counted = coverage.seen(answer for answer in answers if isinstance(answer, Run))
     report.covered = coverage.listed(counted)
-    report.rare = coverage.rare(counted, rules, coverage.orders_asked((s.host for s in scenarios), rules))
+    orders = coverage.orders_asked((s.host for s in scenarios), rules)
+    spaces = [space for s in scenarios for space in s.spaces]
+    report.rare = coverage.rare(
+        counted,
+        rules,
+        orders,
+        private=any(s.shared is None for s in spaces),
+        shared=any(s.shared for s in spaces),
+    )
     return report
 
 
@@ -221,6 +230,7 @@ def _differences(index: int, model: Run, kernel: Run) -> list[Difference]:
         for name in ("status", "referenced", "none_or_zero", "unmapped", "writable"):
             differ(where, name, getattr(a, name), getattr(b, name))
         _attempts(differ, where, a, b)
+    _files(differ, model, kernel)
     errnos = [{a.step: a.errno for a in each.answers if a.errno is not None} for each in (model, kernel)]
     for step in sorted(errnos[0].keys() | errnos[1].keys()):
         differ(f"step {step}", "errno", errnos[0].get(step), errnos[1].get(step))
@@ -233,6 +243,20 @@ def _differences(index: int, model: Run, kernel: Run) -> list[Difference]:
         else:
             _states(differ, where, mine, state)
     return out
+
+
+def _files(differ: Callable[[str, str, object, object], None], model: Run, kernel: Run) -> None:
+    """The visits to shared memory, every field of both tracepoints."""
+    ours = {(b.pass_, b.space, b.block): b for b in model.files}
+    theirs = {(b.pass_, b.space, b.block): b for b in kernel.files}
+    for key in sorted(ours.keys() | theirs.keys()):
+        where = f"pass {key[0]} {key[1]}:{key[2]}"
+        a, b = ours.get(key), theirs.get(key)
+        if a is None or b is None:
+            differ(where, "visited", a.result if a else "not visited", b.result if b else "not visited")
+            continue
+        for name in ("result", "present", "swap", "file", "names_page", "collapse"):
+            differ(where, f"file.{name}", getattr(a, name), getattr(b, name))
 
 
 def _attempts(

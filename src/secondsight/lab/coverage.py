@@ -6,6 +6,8 @@
     mm_collapse_huge_page_swapin     succeeded, or what ended it      the candidate's order
     mm_collapse_huge_page_isolate    how isolate ended                the candidate's order
     mm_collapse_huge_page            how the attempt ended            the candidate's order
+    mm_khugepaged_scan_file          how a visit to shared memory ended    no order
+    mm_khugepaged_collapse_file      how its collapse ended (since 6.4)    no order
 
 A result that was never seen was never compared. ``reachable`` says which of them a scenario can make under a kernel's profile, and
 ``NOT_MADE`` why the others cannot be made by one CPU with memory to spare.
@@ -24,7 +26,17 @@ from secondsight.mm.khugepaged.result import ScanResult
 from secondsight.mm.rules import Rules
 from secondsight.scenario.results import Run
 
-__all__ = ["FEW", "NOT_MADE", "Seen", "listed", "orders_asked", "rare", "reachable", "seen"]
+__all__ = [
+    "FEW",
+    "NOT_MADE",
+    "Seen",
+    "listed",
+    "orders_asked",
+    "rare",
+    "reachable",
+    "reachable_files",
+    "seen",
+]
 
 SCAN, SWAPIN, ISOLATE, COLLAPSE = (
     "mm_khugepaged_scan_pmd",
@@ -32,7 +44,8 @@ SCAN, SWAPIN, ISOLATE, COLLAPSE = (
     "mm_collapse_huge_page_isolate",
     "mm_collapse_huge_page",
 )
-_ORDER = (SCAN, SWAPIN, ISOLATE, COLLAPSE)
+SCAN_FILE, COLLAPSE_FILE = "mm_khugepaged_scan_file", "mm_khugepaged_collapse_file"
+_ORDER = (SCAN, SWAPIN, ISOLATE, COLLAPSE, SCAN_FILE, COLLAPSE_FILE)
 #: What can be reached and was seen less often than this is told.
 FEW = 20
 #: The order of what has none.
@@ -78,6 +91,10 @@ def seen(runs: Iterable[Run]) -> Counter[Key]:
                     out[SWAPIN, attempt.order, "succeeded" if attempt.swapin.ret else attempt.status] += 1
                 if attempt.isolate is not None:
                     out[ISOLATE, attempt.order, attempt.isolate.status] += 1
+        for each in run.files:
+            out[SCAN_FILE, WHOLE_BLOCK, each.result] += 1
+            if each.collapse is not None:
+                out[COLLAPSE_FILE, WHOLE_BLOCK, each.collapse.result] += 1
     return out
 
 
@@ -124,9 +141,27 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
     return out
 
 
-def rare(counted: Counter[Key], rules: Rules, orders: Sequence[int], few: int = FEW) -> list[Seen]:
-    """What can be reached and was seen fewer than *few* times, with how often it was."""
-    found = [Seen(*key, counted[key]) for key in reachable(rules, orders) if counted[key] < few]
+def reachable_files(rules: Rules) -> list[Key]:
+    """What visits to shared memory can answer under *rules*.
+
+    That a collapse fails takes a page from swap that cannot be isolated, up to 6.3; its answer is the process's own, up to 6.5.
+    """
+    r = ScanResult
+    scan = [r.SUCCEED, r.EXCEED_NONE_PTE, r.EXCEED_SWAP_PTE, r.PAGE_COUNT, r.PTE_MAPPED_HUGEPAGE]
+    if not rules.file_swapin_drains:
+        scan += [r.DEL_PAGE_LRU, r.PAGE_LRU]
+    if rules.file_retract == "target":
+        scan += [r.PMD_NONE, r.PMD_NULL]
+    out = [(SCAN_FILE, WHOLE_BLOCK, str(each)) for each in scan]
+    return out + [(COLLAPSE_FILE, WHOLE_BLOCK, str(r.SUCCEED))] * rules.trace_collapse_file
+
+
+def rare(
+    counted: Counter[Key], rules: Rules, orders: Sequence[int], *, private: bool = True, shared: bool = False, few: int = FEW
+) -> list[Seen]:  # fmt: skip
+    """What can be reached in *private* and in *shared* memory, and was seen fewer than *few* times, with how often it was."""
+    keys = (reachable(rules, orders) if private else []) + (reachable_files(rules) if shared else [])
+    found = [Seen(*key, counted[key]) for key in keys if counted[key] < few]
     return sorted(found, key=lambda each: (_ORDER.index(each.function), each.order, each.result))
 
 

@@ -205,6 +205,7 @@ def _boot(
                 answer = results.Run(
                     source="kernel",
                     blocks=msgspec.convert(reply["blocks"], list[results.BlockPass]),
+                    files=msgspec.convert(reply.get("files", []), list[results.FilePass]),
                     answers=msgspec.convert(reply["answers"], list[results.StepAnswer]),
                     states=msgspec.convert(reply["states"], list[results.PageState], strict=False),
                     provenance=provenance,

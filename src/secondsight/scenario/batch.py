@@ -47,6 +47,13 @@ def _rename(index: int, verb: v.Verb) -> v.Verb:
     return msgspec.structs.replace(verb, **changes) if changes else verb
 
 
+def _own(index: int, shared: v.Shared | None) -> v.Shared | None:
+    """The shared memory of scenario *index*, which no other one has."""
+    if shared is None or not shared.memory:
+        return shared
+    return msgspec.structs.replace(shared, memory=f"{index}.{shared.memory}")
+
+
 def _phases(scenario: v.Scenario) -> list[list[tuple[int, v.Verb]]]:
     """The steps between barriers; a barrier (a single pass, ``knobs`` or ``ksm_merge``) is the last step of its phase. Scans of
     several passes are several barriers."""
@@ -137,7 +144,7 @@ def merge(scenarios: Sequence[v.Scenario]) -> Merged:
             steps.append(barrier)
             origin.append(tuple(at))
     spaces = tuple(
-        msgspec.structs.replace(space, name=f"{k}.{space.name}")
+        msgspec.structs.replace(space, name=f"{k}.{space.name}", shared=_own(k, space.shared))
         for k, s in enumerate(scenarios)
         for space in s.spaces
     )
@@ -160,6 +167,13 @@ def split(merged: Merged, run: Run) -> list[Run]:
             for b in run.blocks
             if b.space.startswith(prefix) and b.pass_ <= merged.passes[k]
         ]
+        files = [
+            msgspec.structs.replace(
+                f, space=f.space[len(prefix) :], file=f.file.replace(f"memfd:{prefix}", "memfd:")
+            )
+            for f in run.files
+            if f.space.startswith(prefix) and f.pass_ <= merged.passes[k]
+        ]
         answers = []
         for a in run.answers:
             if k not in step_of[a.step]:
@@ -173,5 +187,5 @@ def split(merged: Merged, run: Run) -> list[Run]:
             for s in run.states
             if s.space.startswith(prefix) and k in step_of[s.step]
         ]
-        out.append(msgspec.structs.replace(run, blocks=blocks, answers=answers, states=states))
+        out.append(msgspec.structs.replace(run, blocks=blocks, answers=answers, states=states, files=files))
     return out

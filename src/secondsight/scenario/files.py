@@ -70,6 +70,8 @@ def check(scenario: verbs.Scenario, source: str = "scenario") -> None:
         if not 1 <= space.blocks <= _MOST_BLOCKS:
             raise InputError(source, where, f"blocks={space.blocks}: must be 1 to {_MOST_BLOCKS}")
         blocks[space.name] = space.blocks
+        if space.shared is not None and not 0 <= space.shared.block <= _MOST_BLOCKS:
+            raise InputError(source, where, f"shared.block={space.shared.block}: must be 0 to {_MOST_BLOCKS}")
         if space.vm is not None:
             slots[space.name] = {0}
             taken = [(0, space.blocks)]

@@ -76,6 +76,33 @@ class BlockPass(msgspec.Struct, frozen=True, omit_defaults=True):
         return (AttemptEvent(self.collapse, self.order, self.swapin, self.isolate), *self.further)
 
 
+class CollapseFileEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``mm_khugepaged_collapse_file`` (6.4): how it ended, at which page of the file, how many pages the new one has, and whether it is
+    shmem. Its mm, addr and filename are the visit's; hpage_pfn is a number that no two runs share."""
+
+    result: str
+    index: int
+    nr: int
+    is_shmem: int
+
+
+class FilePass(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One visit to one block of shared memory, in pass number *pass_*, as ``mm_khugepaged_scan_file`` tells it: *result* is the final one.
+
+    *file*: the filename; *names_page*: scan_pfn is a page's, and not -1; *collapse*: the collapse that was tried, where the kernel tells
+    of it."""
+
+    pass_: int = msgspec.field(name="pass")
+    space: str
+    block: int
+    file: str
+    result: str
+    present: int
+    swap: int
+    names_page: bool = False
+    collapse: CollapseFileEvent | None = None
+
+
 class PageState(msgspec.Struct, frozen=True, omit_defaults=True):
     """The state of one space at an ``observe`` (and around each scan): one entry per page, run-length text.
 
@@ -114,3 +141,4 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     states: list[PageState] = []
     provenance: dict[str, str] = {}
     schema: int = SCHEMA
+    files: list[FilePass] = []

@@ -42,12 +42,14 @@ from secondsight.scenario import states, verbs
 from secondsight.scenario.results import (
     AttemptEvent,
     BlockPass,
+    FilePass,
     IsolateEvent,
     PageState,
     Run,
     StepAnswer,
     SwapinEvent,
 )
+from secondsight.scenario.shared import file_pass, refuse_unmodelled
 from secondsight.scenario.waiting import refuse_waiting
 
 __all__ = ["Runner", "run"]
@@ -82,10 +84,11 @@ class Runner:
         self.blocks: list[BlockPass] = []
         self.answers: list[StepAnswer] = []
         self.states: list[PageState] = []
+        self.files: list[FilePass] = []
         self.passes = 0
         self.step = -1
         for space in scenario.spaces:
-            mm = self.host.mm(space.name, space.blocks)
+            mm = self._space(space)
             if space.vm is not None:
                 kvm = self.kvm[space.name] = Kvm(mm)
                 kvm.slot_add(0, 0, 0, mm.npages)
@@ -93,6 +96,17 @@ class Runner:
                     self._slot_add(space.name, slot)
             if space.gru is not None:
                 self.gru[space.name] = GruContext(mm, space.gru.variant)
+
+    def _space(self, space: verbs.SpaceSpec) -> Mm:
+        """The process of *space*, with its area."""
+        shared = space.shared
+        if shared is None:
+            return self.host.mm(space.name, space.blocks)
+        if shared.memory in self.host.memories:
+            memory = self.host.memories[shared.memory]
+        else:
+            memory = self.host.shared_memory(shared.memory, verbs.memory_blocks(self.scenario, space))
+        return self.host.shared_mm(space.name, space.blocks, memory, shared.block)
 
     def finish(self) -> Run:
         """Take every step and give the answer."""
@@ -104,6 +118,7 @@ class Runner:
             blocks=self.blocks,
             answers=self.answers,
             states=self.states,
+            files=self.files,
             provenance={
                 "rules": self.host.rules.name, "mmu": config.mmu, "mglru": str(config.mglru).lower(), "title": self.scenario.title,
             },
@@ -114,6 +129,7 @@ class Runner:
         self.step += 1
         try:
             refuse_waiting(self.host.mms, step)
+            refuse_unmodelled(self.host.mms.get(getattr(step, "space", "")), step)
             _VERBS[type(step)](self, step)
         except UsageError as error:
             raise UsageError(f"steps[{self.step}]: {error}") from None
@@ -264,8 +280,11 @@ class Runner:
         ksm.merge(self.host, took)
 
     def _do_split_pmd(self, step: verbs.SplitPmd) -> None:
+        mm = self._mm(step)
         for block in np.unique(self._pages(step) // HPAGE_PMD_NR).tolist():
-            huge_memory.cut_area(self._mm(step), block * HPAGE_PMD_NR + 1)
+            huge_memory.cut_area(mm, block * HPAGE_PMD_NR + 1)
+            # MADV_DOFORK makes one area of the two again: vma_merge, khugepaged_enter_vma.
+            self.host.khugepaged.enter_vma(mm, mm.vmas.at(block * HPAGE_PMD_NR))
 
     def _do_split_huge(self, step: verbs.SplitHuge) -> None:
         if not self.host.rules.splits_by_process:
@@ -311,8 +330,11 @@ class Runner:
             if self.keep_states:
                 self._observe("before", self.passes)
             self.host.khugepaged.on_visit = self._visited
+            self.host.khugepaged.on_file_visit = lambda visit: self.files.append(
+                file_pass(visit, self.passes)
+            )
             self.host.khugepaged.full_scan()
-            self.host.khugepaged.on_visit = None
+            self.host.khugepaged.on_visit = self.host.khugepaged.on_file_visit = None
             self.host.drain()
             if self.keep_states:
                 self._observe("after", self.passes)

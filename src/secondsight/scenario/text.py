@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from secondsight.scenario import verbs
-from secondsight.scenario.results import BlockPass, Run
+from secondsight.scenario.results import BlockPass, FilePass, Run
 from secondsight.terminal import markup
 
 __all__ = ["line", "lines", "table"]
@@ -33,9 +33,15 @@ def line(visit: BlockPass) -> str:
     return out
 
 
+def file_line(visit: FilePass) -> str:
+    """One visit to shared memory, likewise."""
+    out = f"pass {visit.pass_} {visit.space}:{visit.block} {visit.result} file {visit.file} present {visit.present}"
+    return f"{out} swapped {visit.swap}" if visit.swap else out
+
+
 def lines(run: Run) -> list[str]:
-    """A whole answer as text, in order: visits, then what system calls said."""
-    out = [line(visit) for visit in run.blocks]
+    """A whole answer as text, in order: visits, those to shared memory after the others, then what system calls said."""
+    out = [line(visit) for visit in run.blocks] + [file_line(visit) for visit in run.files]
     out.extend(f"step {a.step} {a.errno}" for a in run.answers if a.errno is not None)
     return out
 
@@ -68,6 +74,12 @@ def table(scenario: verbs.Scenario, run: Run) -> None:
             str(v.pass_), markup(f"{v.space}:{v.block}"), *map(str, young), str(v.referenced), str(v.none_or_zero), str(v.unmapped),
             "" if v.isolate is None else str(v.isolate.referenced),
             "" if v.test_young_calls is None else str(v.test_young_calls), v.status,
+        )  # fmt: skip
+    for f in run.files:
+        # What the page cache has, not what was used: nobody is asked there.
+        shown.add_row(
+            str(f.pass_), markup(f"{f.space}:{f.block}"), "", "", "", "", "", str(f.swap), "", "",
+            markup(f"{f.result} ({f.file}, {f.present} present)"),
         )  # fmt: skip
     # A pipe has no width of its own: nothing is cut off there.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)

@@ -15,7 +15,8 @@ scenario runs on the model and on a booted kernel unchanged. A scenario file is 
     space = "vm"
     pages = "1"
 
-What a *space* is: one process with one anonymous private mapping of ``blocks`` aligned 2 MiB blocks at its start; where it has a
+What a *space* is: one process with one mapping of ``blocks`` aligned 2 MiB blocks at its start, private and anonymous unless it says
+``shared``; where it has a
 ``vm``, a KVM VM in that process whose slot 0 maps guest-physical 0 upward to the area. Pages are written as in
 ``pages.py``. ``scan`` is one full scan of khugepaged over every registered space.
 """
@@ -50,6 +51,15 @@ class Gru(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variant: Literal["contract", "driver"] = "contract"
 
 
+class Shared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The area is shared memory in place of private: a memfd called *memory*, from its block *block* on, which every space that names it
+    maps; without a name MAP_SHARED | MAP_ANONYMOUS, which only a child shares. A memfd is as long as the farthest mapping of it, and stays
+    when nobody maps it."""
+
+    memory: str = ""
+    block: int = 0
+
+
 class SpaceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One process and its area; notifiers are registered in the order vm, then gru."""
 
@@ -57,6 +67,7 @@ class SpaceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     blocks: int = 1
     vm: Vm | None = None
     gru: Gru | None = None
+    shared: Shared | None = None
 
 
 class _Verb(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", omit_defaults=True):
@@ -340,3 +351,16 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: HostConfig = HostConfig()
     rules: tuple[str, ...] = ()
     expect: dict[str, list[str]] = {}
+
+
+def memory_blocks(scenario: Scenario, space: SpaceSpec) -> int:
+    """How many blocks the shared memory has that *space* maps: up to the end of the farthest mapping of it."""
+    if space.shared is None:
+        return 0
+    if not space.shared.memory:
+        return space.shared.block + space.blocks
+    return max(
+        each.shared.block + each.blocks
+        for each in scenario.spaces
+        if each.shared is not None and each.shared.memory == space.shared.memory
+    )

@@ -9,6 +9,7 @@ vm        a KVM VM whose vCPUs load and store lists of pages
 pins      vmsplice, io_uring and O_DIRECT: pages held or used by get_user_pages
 knobs     the sysfs files, set to known values
 events    khugepaged's trace, and which block each event speaks of (pure: tested on the host)
+file_events  the same of its visits to shared memory
 passes    one deterministic pass
 state     pagemap, kpageflags, kpagecount, and the entries in kernel memory
 """

@@ -19,11 +19,12 @@ from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab.agent import knobs, libc, worker
 from secondsight.lab.agent.ageing import age
 from secondsight.lab.agent.events import TracedSpace, TraceError, attribute
+from secondsight.lab.agent.file_events import attribute_files
 from secondsight.lab.agent.passes import Tracer, one_pass, rest, start_keeper
 from secondsight.lab.agent.state import Eyes, ksm_pages
 from secondsight.scenario import pages as pagetext
 from secondsight.scenario import verbs as v
-from secondsight.scenario.results import BlockPass, PageState, StepAnswer
+from secondsight.scenario.results import BlockPass, FilePass, PageState, StepAnswer
 
 __all__ = ["Boot", "ScenarioRunner"]
 
@@ -75,11 +76,18 @@ def _fill_page_cache() -> None:
     os.close(swap)
 
 
+def _file(space: v.SpaceSpec) -> str:
+    """What the kernel calls the file behind the area of *space* (d_iname); empty: it is private."""
+    if space.shared is None:
+        return ""
+    return f"memfd:{space.shared.memory}" if space.shared.memory else "dev/zero"
+
+
 class _Space:
     """The agent's end of one process."""
 
-    def __init__(self, name: str, pid: int, link: worker.Link, blocks: int) -> None:
-        self.name, self.pid, self.link, self.blocks = name, pid, link, blocks
+    def __init__(self, name: str, pid: int, link: worker.Link, blocks: int, file: str) -> None:
+        self.name, self.pid, self.link, self.blocks, self.file = name, pid, link, blocks, file
         self.mm = 0
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +122,8 @@ class ScenarioRunner:
         self.passes = 0
         self.uid = 0
         self.blocks: list[BlockPass] = []
+        self.files: list[FilePass] = []
+        self.memories: dict[str, int] = {}
         self.answers: list[StepAnswer] = []
         self.pages: list[PageState] = []
 
@@ -123,6 +133,7 @@ class ScenarioRunner:
             "blocks": msgspec.to_builtins(self.blocks),
             "answers": msgspec.to_builtins(self.answers),
             "states": msgspec.to_builtins(self.pages),
+            "files": msgspec.to_builtins(self.files),
         }
 
     def run(self, say: Callable[[int], None]) -> None:
@@ -139,10 +150,13 @@ class ScenarioRunner:
             libc.drain()
 
     def close(self) -> None:
-        """End every process and reap it."""
+        """End every process and reap it; shared memory goes with the last of them."""
         for space in self.spaces.values():
             space.end()
         self.spaces.clear()
+        for memory in self.memories.values():
+            os.close(memory)
+        self.memories.clear()
         while True:
             try:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -154,25 +168,42 @@ class ScenarioRunner:
     def _start(self, space: v.SpaceSpec) -> None:
         if space.gru:
             raise libc.SysError(22, f"space {space.name} has a GRU: no kernel here can show it")
+        memory = self._memory(space)
         self.uid += 1
         pid = os.fork()
         if not pid:
             self.host.listener.close()
             for other in self.spaces.values():
                 other.link.sock.close()
-            worker.main(space, self.uid, self.host.device)
-        self._accept(space.name, space.blocks)
+            worker.main(space, self.uid, self.host.device, memory)
+        self._accept(space.name, space.blocks, _file(space))
         answer = self.spaces[space.name].link.receive()
         if "error" in answer:
             raise libc.SysError(5, answer["error"])
 
-    def _accept(self, name: str, blocks: int) -> None:
+    def _memory(self, space: v.SpaceSpec) -> int:
+        """The memfd that *space* maps, made when first asked for; -1: it maps none."""
+        if space.shared is None:
+            return -1
+        if not self.host.tracer.sees_files:
+            raise libc.SysError(
+                95, f"space {space.name}: nothing in this kernel tells which file block is scanned"
+            )
+        name = space.shared.memory
+        if not name:
+            return -1
+        if name not in self.memories:
+            self.memories[name] = os.memfd_create(name)
+            os.ftruncate(self.memories[name], v.memory_blocks(self.scenario, space) * libc.BLOCK_BYTES)
+        return self.memories[name]
+
+    def _accept(self, name: str, blocks: int, file: str) -> None:
         sock, _ = self.host.listener.accept()
         link = worker.Link(sock)
         hello = link.receive()
         if hello["name"] != name:
             raise libc.SysError(5, f"space {hello['name']} announced itself instead of {name}")
-        self.spaces[name] = _Space(name, hello["pid"], link, blocks)
+        self.spaces[name] = _Space(name, hello["pid"], link, blocks, file)
 
     def _step(self, step: int, verb: v.Verb) -> None:
         errno: str | None = None
@@ -192,7 +223,7 @@ class ScenarioRunner:
                 parent = self.spaces[verb.space]
                 self.uid += 1
                 parent.ask({"do": "fork", "child": verb.child, "uid": self.uid})
-                self._accept(verb.child, parent.blocks)
+                self._accept(verb.child, parent.blocks, parent.file)
             case v.Exit():
                 self.spaces.pop(verb.space).end()
             case v.KsmMerge():
@@ -268,11 +299,13 @@ class ScenarioRunner:
             frames = np.where(
                 (entries & worker.PM_PRESENT) != 0, entries & np.uint64((1 << 55) - 1), np.uint64(0)
             )
-            areas[s.mm] = TracedSpace(s.name, libc.AREA, s.blocks, frames)
+            areas[s.mm] = TracedSpace(s.name, libc.AREA, s.blocks, frames, s.file)
         libc.drain()
         self.host.tracer.start()
         one_pass()
-        visits = attribute(self.host.tracer.stop(), areas, self.passes)
+        events = self.host.tracer.stop()
+        visits = attribute(events, areas, self.passes)
+        self.files += attribute_files(events, areas, self.passes)
         self.blocks += [
             msgspec.structs.replace(b, young=young[b.space][b.block]) if b.space in young else b
             for b in visits

@@ -57,12 +57,14 @@ class TraceLine(NamedTuple):
 
 
 class TracedSpace(NamedTuple):
-    """A space as the trace can name it, and the frames of its pages just before the pass (uint64[blocks * 512], 0 where none)."""
+    """A space as the trace can name it, and the frames of its pages just before the pass (uint64[blocks * 512], 0 where none); *file*: what
+    the kernel calls its shared memory, empty for a private area."""
 
     space: str
     base: int
     blocks: int
     frames: npt.NDArray[np.uint64]
+    file: str = ""
 
 
 def parse(text: str) -> list[TraceLine]:
@@ -97,6 +99,9 @@ def attribute(events: Iterable[TraceLine], areas: Mapping[int, TracedSpace], num
             continue
         if event.name == SCAN:
             looked = (event.number("mm"), event.number("addr"))
+            if looked[0] in areas and areas[looked[0]].file:
+                # Its page table is looked for when a page of the cache has become huge (``file_events``).
+                continue
             if current is None:
                 current, inner = looked, []
             elif current != looked:

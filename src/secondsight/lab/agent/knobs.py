@@ -82,6 +82,8 @@ def settle(host: HostConfig) -> None:
     put(KHUGEPAGED / "defrag", int(host.khugepaged_defrag))
     put(THP / "use_zero_page", int(host.use_zero_page))
     sizes(host)
+    if (THP / "shmem_enabled").exists() and read(THP / "shmem_enabled") != host.shmem_enabled:
+        put(THP / "shmem_enabled", host.shmem_enabled)
     knobs = host.knobs
     for name in ("max_ptes_none", "max_ptes_swap", "max_ptes_shared"):
         khugepaged(name, getattr(knobs, name))

@@ -44,6 +44,7 @@ __all__ = [
     "lib",
     "madvise",
     "mmap_fixed",
+    "mmap_shared",
     "munmap",
     "runs",
 ]
@@ -81,6 +82,7 @@ SYS_USERFAULTFD = 323
 UFFDIO_API, UFFDIO_REGISTER, UFFDIO_WRITEPROTECT = 0xC018AA3F, 0xC020AA00, 0xC018AA06
 
 _PR_SET_THP_DISABLE = 41
+_MAP_SHARED = 0x1
 _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_FIXED_NOREPLACE, _MAP_NORESERVE = 0x2, 0x20, 0x100000, 0x4000
 
 lib = ctypes.CDLL(None, use_errno=True)
@@ -119,6 +121,15 @@ def mmap_fixed(address: int, length: int, prot: int = 3) -> int:
     """Private anonymous memory at *address*; nothing may be there yet."""
     flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE | _MAP_NORESERVE
     got = lib.mmap(address, length, prot, flags, -1, 0)
+    if got != address:
+        raise SysError(ctypes.get_errno(), f"mmap at {address:#x}: {os.strerror(ctypes.get_errno())}")
+    return address
+
+
+def mmap_shared(address: int, length: int, memory: int, offset: int) -> int:
+    """Shared memory at *address*: the memfd *memory* from *offset* on, or (-1) anonymous."""
+    flags = _MAP_SHARED | _MAP_FIXED_NOREPLACE | (_MAP_ANONYMOUS if memory < 0 else 0)
+    got = lib.mmap(address, length, 3, flags, memory, offset if memory >= 0 else 0)
     if got != address:
         raise SysError(ctypes.get_errno(), f"mmap at {address:#x}: {os.strerror(ctypes.get_errno())}")
     return address

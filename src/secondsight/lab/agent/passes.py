@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from secondsight.lab.agent import knobs, libc
+from secondsight.lab.agent import file_events, knobs, libc
 from secondsight.lab.agent.events import COLLAPSE, ISOLATE, PMD, SCAN, SWAPIN, TraceError, TraceLine, parse
 
 __all__ = ["Tracer", "one_pass", "rest", "start_keeper"]
@@ -36,11 +36,15 @@ class Tracer:
         if not self._locks.exists():
             self._locks = INSTANCE / f"events/secondsight/{_FLUSH}"
             probes += f"p:secondsight/{_FLUSH} flush_tlb_mm_range mm=%di\n"
-        knobs.put(TRACING / "kprobe_events", probes.strip())
+        self.sees_files = (of_files := file_events.probe()) is not None
+        knobs.put(TRACING / "kprobe_events", (probes + (of_files or "")).strip())
         knobs.put(INSTANCE / "buffer_size_kb", 8192)
         knobs.put(INSTANCE / "tracing_on", 0)
-        for name in (PMD, ISOLATE, SWAPIN, COLLAPSE):
-            knobs.put(INSTANCE / f"events/huge_memory/{name}/enable", 1)
+        for name in (PMD, ISOLATE, SWAPIN, COLLAPSE, file_events.SCAN_FILE, file_events.COLLAPSE_FILE):
+            if (INSTANCE / f"events/huge_memory/{name}").exists():
+                knobs.put(INSTANCE / f"events/huge_memory/{name}/enable", 1)
+        if self.sees_files:
+            knobs.put(INSTANCE / f"events/secondsight/{file_events.FILE}/enable", 1)
         knobs.put(INSTANCE / f"events/secondsight/{SCAN}/enable", 1)
 
     def start(self) -> None:

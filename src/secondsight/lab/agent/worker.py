@@ -88,13 +88,17 @@ def swap_slots(entries: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
 
 
 class _ScenarioProcess:
-    def __init__(self, space: v.SpaceSpec, uid: int, device: int, link: Link) -> None:
+    def __init__(self, space: v.SpaceSpec, uid: int, device: int, link: Link, memory: int) -> None:
         self.blocks, self.device, self.link = space.blocks, device, link
         self.uffd = -1
         self.routines = Routines()
         self.pins = Pins(self.routines)
         self.set_uid(uid)
-        libc.mmap_fixed(libc.AREA, space.blocks * libc.BLOCK_BYTES)
+        length = space.blocks * libc.BLOCK_BYTES
+        if space.shared:
+            libc.mmap_shared(libc.AREA, length, memory, space.shared.block * libc.BLOCK_BYTES)
+        else:
+            libc.mmap_fixed(libc.AREA, length)
         self.vm = AreaVm(self.routines, space.blocks) if space.vm else None
         for slot in space.vm.slots if space.vm else ():
             self.the_vm().add(slot.id, slot.gfn_block, slot.block, slot.blocks)
@@ -231,14 +235,14 @@ def announce(name: str) -> Link:
     return link
 
 
-def main(space: v.SpaceSpec, uid: int, device: int) -> None:
-    """A space's process, from its start to its end; does not return."""
+def main(space: v.SpaceSpec, uid: int, device: int, memory: int = -1) -> None:
+    """A space's process, from its start to its end; does not return. *memory*: the memfd that it maps, or -1."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     libc.disable_thp(False)
     # Before everyone else on the only processor, for as long as it does not wait: nobody's pages come between this one's.
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     try:
-        _serve(space, uid, device)
+        _serve(space, uid, device, memory)
     except EOFError:
         pass
     except BaseException:
@@ -248,10 +252,10 @@ def main(space: v.SpaceSpec, uid: int, device: int) -> None:
         os._exit(0)
 
 
-def _serve(space: v.SpaceSpec, uid: int, device: int) -> None:
+def _serve(space: v.SpaceSpec, uid: int, device: int, memory: int) -> None:
     link = announce(space.name)
     try:
-        worker = _ScenarioProcess(space, uid, device, link)
+        worker = _ScenarioProcess(space, uid, device, link, memory)
     except OSError as error:
         link.send({"error": f"setting up space {space.name}: {error}"})
         return

@@ -1,0 +1,123 @@
+"""Shared memory in scenarios: files that say it, what the model refuses there, batches of many, answers as text."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from secondsight.errors import InputError, UsageError
+from secondsight.mm.config import HostConfig
+from secondsight.mm.profiles import PROFILES
+from secondsight.scenario import batch, files, verbs
+from secondsight.scenario.random_shared import shared_scenarios
+from secondsight.scenario.results import CollapseFileEvent, FilePass
+from secondsight.scenario.run import Runner, run
+from secondsight.scenario.text import lines
+from support.model import holds
+
+TEXT = b"""
+[host]
+shmem_enabled = "force"
+[[spaces]]
+name = "vm"
+blocks = 2
+vm = {}
+shared = {memory = "ram"}
+[[spaces]]
+name = "backend"
+shared = {memory = "ram", block = 2}
+[[steps]]
+do = "cpu_write"
+space = "backend"
+pages = "0:3"
+[[steps]]
+do = "scan"
+"""
+
+
+def scenario(*steps: verbs.Verb, memory: str = "ram", **host: object) -> verbs.Scenario:
+    space = verbs.SpaceSpec("vm", shared=verbs.Shared(memory))
+    return verbs.Scenario((space,), steps, host=HostConfig(**host))
+
+
+def test_a_file_says_it_and_the_memory_is_as_long_as_its_farthest_mapping() -> None:
+    read = files.decode(TEXT, "here", toml=True)
+    assert verbs.memory_blocks(read, read.spaces[0]) == verbs.memory_blocks(read, read.spaces[1]) == 3
+    answer = run(read, "7.3")
+    assert answer.files == [
+        FilePass(1, "vm", 0, "memfd:ram", "exceed_none_pte", 0, 0),
+        FilePass(1, "vm", 1, "memfd:ram", "exceed_none_pte", 0, 0),
+        FilePass(1, "backend", 0, "memfd:ram", "pte_mapped_hugepage", 0, 0, names_page=True),
+    ]
+    with pytest.raises(InputError, match=r"shared\.block=-1"):
+        files.decode(TEXT.replace(b"block = 2", b"block = -1"), "here", toml=True)
+    with pytest.raises(InputError, match="shmem_enabled"):
+        files.decode(TEXT.replace(b"force", b"sometimes"), "here", toml=True)
+
+
+def test_the_collapse_is_told_where_the_kernel_tells_it() -> None:
+    steps = (verbs.CpuWrite("vm", "0:0-9"), verbs.Madvise("vm", "0", "hugepage"), verbs.Scan())
+    told = run(scenario(*steps, memory="", shmem_enabled="always"), "7.3").files
+    assert [f.result for f in told] == ["pte_mapped_hugepage"] and told[0].file == "dev/zero"
+    told = run(scenario(*steps, shmem_enabled="advise"), "6.12").files
+    assert told[0].collapse == CollapseFileEvent("succeeded", 512, 512, 1)
+    twice = (*steps[:2], *steps[1:])
+    assert [f.collapse for f in run(scenario(*twice, shmem_enabled="advise"), "6.1").files] == [None]
+    # 6.1 looks at the advice that the area had: once is not enough to become known.
+    assert not run(scenario(*steps, shmem_enabled="advise"), "6.1").files
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        verbs.Mlock("vm", "0"),
+        verbs.Mprotect("vm", "0:1", "r"),
+        verbs.Uffd("vm", "0", "missing"),
+        verbs.Madvise("vm", "0", "cold"),
+        verbs.Madvise("vm", "0", "guard_install"),
+    ],
+)
+def test_what_is_not_modelled_there_is_refused(step) -> None:
+    with pytest.raises(UsageError, match=r"steps\[0\]: space 'vm' is shared memory: .* is not modelled"):
+        run(scenario(step), "7.3")
+
+
+def test_free_is_for_private_memory() -> None:
+    assert run(scenario(verbs.Madvise("vm", "0", "free")), "7.3").answers[0].errno == "EINVAL"
+
+
+def test_batched_scenarios_have_memories_of_their_own_and_answer_as_alone() -> None:
+    made, _ = shared_scenarios(8, 5)
+    merged = batch.merge(made)
+    memories = {space.shared.memory for space in merged.scenario.spaces if space.shared}
+    assert len(memories - {""}) == len({k for k, s in enumerate(made) if s.spaces[0].shared.memory})
+    apart = batch.split(merged, run(merged.scenario, "6.12"))
+    for alone, answer in zip(made, apart, strict=True):
+        assert [f.file for f in answer.files] == [f.file for f in run(alone, "6.12").files]
+
+
+def test_a_line_a_visit() -> None:
+    answer = run(scenario(shmem_enabled="force"), "7.3")
+    assert lines(answer) == []
+    visit = FilePass(2, "vm", 1, "memfd:ram", "exceed_swap_pte", 4, 65)
+    assert lines(msgspec.structs.replace(answer, files=[visit])) == [
+        "pass 2 vm:1 exceed_swap_pte file memfd:ram present 4 swapped 65"
+    ]
+
+
+@pytest.mark.parametrize("rules", ["6.1", "6.12", "6.16", "7.3"])
+def test_random_scenarios_run_and_every_count_holds(rules) -> None:
+    made, _ = shared_scenarios(64, 11)
+    results = set()
+    for each in made:
+        files.check(each)
+        runner = Runner(each, PROFILES[rules])
+        for step in each.steps:
+            runner.take(step)
+        holds(runner.host)
+        results |= {f.result for f in runner.files}
+    assert {"succeeded", "pte_mapped_hugepage", "not_suitable_page_count"} <= results
+
+
+def test_a_seed_makes_the_same_scenarios() -> None:
+    assert shared_scenarios(20, 3)[0] == shared_scenarios(20, 3)[0] != shared_scenarios(20, 4)[0]
