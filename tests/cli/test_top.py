@@ -9,6 +9,7 @@ import pytest
 
 from secondsight.cli import main
 from secondsight.geometry import PAGE_SIZE
+from secondsight.host.history import passes, read
 
 
 def run(capsys, *words):
@@ -55,6 +56,24 @@ def test_csv(capsys):
 def test_columns_that_need_no_blocks_read_none(capsys):
     _, out, _ = run(capsys, *OWN, "--columns", "pid,resident", "--sort", "resident", "--json")
     assert json.loads(out)["source"] == ""
+
+
+def test_a_recording_that_is_there_is_not_taken_the_place_of(capsys, tmp_path):
+    path = tmp_path / "host.parquet"
+    words = ["--pid", str(os.getpid()), "--record", str(path), "--seconds", "0"]
+    assert run(capsys, *words)[0] == 0
+    before = path.read_bytes()
+    code, _, told = run(capsys, *words)
+    assert code == 2 and told.count("\n") == 1 and "--append goes on with it" in told
+    assert path.read_bytes() == before
+    assert run(capsys, *words, "--append")[0] == 0
+    assert passes(read(path)[0]) == 2
+    code, _, told = run(capsys, *words, "--append", "--by", "vm")
+    assert code == 2 and "go on with it by --by process" in told
+    path.write_bytes(b"PAR1")
+    code, _, told = run(capsys, *words, "--append")
+    assert code == 2 and "no recording of the host" in told and path.read_bytes() == b"PAR1"
+    assert run(capsys, "--append")[0] == 2
 
 
 def test_explain_defines_every_column(capsys):

@@ -111,6 +111,35 @@ def test_a_mark_beside_the_file_is_taken_in_once_and_read_after_the_end(tmp_path
     assert read(path)[1]["marks"] == []
 
 
+def test_a_recording_is_gone_on_with(tmp_path):
+    path, whole = tmp_path / "host.parquet", tmp_path / "whole.parquet"
+    rows = [row(name, float(at)) for at, name in enumerate(NAMES)]
+    first, once = HostRecording(path), HostRecording(whole)
+    for number in range(2):
+        first.add(view(rows, taken=1000.0 + number), rows)
+        once.add(view(rows, taken=1000.0 + number), rows)
+    early = marks.add(path, "before the restart")
+    second = HostRecording(path, append=True)
+    assert second.by == view(rows).by
+    for number in range(2, 4):
+        second.add(view(rows, taken=1000.0 + number), rows)
+        once.add(view(rows, taken=1000.0 + number), rows)
+    table, told = read(path)
+    assert table.equals(read(whole)[0]) and passes(table) == 4
+    assert told["marks"] == [early]
+
+
+def test_what_is_no_recording_is_not_gone_on_with(tmp_path):
+    path = tmp_path / "host.parquet"
+    path.write_bytes(b"PAR1 torn")
+    with pytest.raises(InputError, match="no recording of the host"):
+        HostRecording(path, append=True)
+    assert path.read_bytes() == b"PAR1 torn"
+    new = HostRecording(tmp_path / "new.parquet", append=True)
+    new.add(view([row("a")]), [row("a")])
+    assert passes(read(tmp_path / "new.parquet")[0]) == 1
+
+
 def test_lines_that_are_no_marks_are_passed_over(tmp_path):
     path = tmp_path / "host.parquet"
     HostRecording(path).add(view([row("a")], taken=1.0), [row("a")])

@@ -3,8 +3,11 @@
 import pytest
 
 from secondsight.errors import InputError
+from secondsight.host.history import HostRecording
 from secondsight.host.recorded import history
-from support.host_recordings import MARKED, MIB, STEP, record
+from secondsight.report import host_page
+from support.host_recordings import BEGUN, HOSTILE, MARKED, MIB, STEP, record
+from support.host_views import row, view
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,26 @@ def test_the_rows_that_moved_most_are_kept(tmp_path):
     few = history(tmp_path / "host.parquet", 2)
     assert [row.label for row in few.rows] == ["shrinks", "grows"]
     assert few.others == 3
+
+
+def test_who_came_and_who_went_is_told(found):
+    notes = {row.label: row.note for row in found.rows}
+    assert notes["left early"] == "gone" and notes["grows"] == "" and notes[HOSTILE] == "came"
+    assert found.total.note == ""
+
+
+def test_rows_without_memory_are_one_number(tmp_path):
+    path = tmp_path / "host.parquet"
+    recording = HostRecording(path)
+    for at in range(2):
+        rows = [
+            row("some", 0.0, resident=at * MIB, huge=0),
+            *(row(f"kthread {n}", 0.0, resident=0, huge=0) for n in range(3)),
+        ]
+        recording.add(view(rows, taken=BEGUN + at), rows)
+    told = history(path, 50)
+    assert [each.label for each in told.rows] == ["some"] and (told.others, told.empty) == (0, 3)
+    assert "3 without any memory in any pass are left out" in host_page.render(told)
 
 
 def test_who_was_refused(found):

@@ -57,6 +57,11 @@ def test_names_are_text_and_nothing_is_loaded():
     assert "@@" not in page
 
 
+def test_a_row_that_came_or_went_is_marked():
+    page = host_page.render(history(rows=[RecordedRow("web", [0.0], [MIB], [0.0], note="came, gone")]))
+    assert 'web <span class="cite">came, gone</span></td>' in page
+
+
 def test_it_says_who_grew_was_refused_and_changed():
     page = host_page.render(history())
     assert "Most grew web, by 20.0 MiB to 30.0 MiB." in page

@@ -83,6 +83,14 @@ def top(
             help="Keep the rows of each pass in this Parquet file until an interrupt; `secondsight report` makes a page of it."
         ),
     ] = None,
+    append: Annotated[
+        bool,
+        typer.Option(
+            "--append",
+            help="Go on with the recording that --record names, as after a restart. Without, a file that is there is refused: nobody can "
+            "record a past again.",
+        ),
+    ] = False,
     mark: Annotated[
         str | None,
         typer.Option(
@@ -116,6 +124,8 @@ def top(
         return
     if json and csv:
         raise UsageError("--json and --csv: choose one")
+    if append and record is None:
+        raise UsageError("--append: goes on with a recording; name it by --record FILE")
     if mark is not None:
         _mark(record, mark)
         return
@@ -131,7 +141,7 @@ def top(
     blocks = (json and columns is None) or any(defined.COLUMNS[name].blocks for name in asked)
     look = looker(by, switches, None if full else budget, blocks, pids, kernel_memory)
     if record is not None:
-        _record(look, shown, record, interval, seconds)
+        _record(look, shown, record, interval, seconds, append=append)
         return
     if json or csv or once or not (sys.stdout.isatty() and sys.stdin.isatty()):
         _print(look(), shown, json=json, csv=csv)
@@ -181,17 +191,30 @@ def _mark(record: Path | None, text: str) -> None:
 
 
 def _record(
-    look: Callable[[], HostView], shown: Shown, path: Path, interval: float, seconds: float | None
+    look: Callable[[], HostView],
+    shown: Shown,
+    path: Path,
+    interval: float,
+    seconds: float | None,
+    *,
+    append: bool,
 ) -> None:
     """Passes into *path*, one every *interval* seconds, until an interrupt or for so many *seconds*."""
     import signal
     import time
 
+    from secondsight.errors import UsageError
     from secondsight.host.history import HostRecording
     from secondsight.live.stopping import Stopping
     from secondsight.plural import pluralize
 
-    recording = HostRecording(path)
+    if path.is_file() and not append:
+        raise UsageError(f"{path}: is there already; --append goes on with it, or give another name")
+    recording = HostRecording(path, append=append)
+    if recording.by not in ("", shown.by):
+        raise UsageError(
+            f"--append: a row of {path} is a {recording.by}; go on with it by --by {recording.by}"
+        )
     before = signal.signal(signal.SIGUSR1, lambda *_: recording.mark())
     began, count = time.monotonic(), 0
     try:

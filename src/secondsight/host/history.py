@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -64,11 +65,12 @@ SCHEMA = _schema()
 class HostRecording:
     """A recording that is being made."""
 
-    def __init__(self, path: Path, most: int = 200_000) -> None:
-        """*most*: rows that are kept.
+    def __init__(self, path: Path, most: int = 200_000, *, append: bool = False) -> None:
+        """*most*: rows that are kept; *append*: go on with the recording in *path*, if there is one, whose place is taken otherwise.
 
         Raises:
             UsageError: *path* cannot be written.
+            InputError: it is to be gone on with, and is no recording of the host, or torn.
         """
         atomicfile.check_writable(path)
         self._path, self._most = path, most
@@ -77,8 +79,22 @@ class HostRecording:
         self.marks: list[marks.Mark] = []
         # A signal may come while marks are put together: what it brings has a list of its own.
         self._signalled: list[marks.Mark] = []
+        #: what a row is in the passes before this one's, empty where there are none
+        self.by = ""
+        if append and path.is_file():
+            self._go_on()
+            return
         # Those beside a recording of the same name that this one takes the place of.
         marks.beside(path).unlink(missing_ok=True)
+
+    def _go_on(self) -> None:
+        """Take in what the file holds."""
+        table, told = read(self._path)
+        table = table.replace_schema_metadata(None)
+        edges = [0, *(np.flatnonzero(np.diff(table.column("time").to_numpy())) + 1).tolist(), len(table)]
+        self._passes = [table.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+        self.marks = told["marks"]
+        self.by = next((str(by) for by in table.column("by").to_pylist() if by != TOTAL), "")
 
     def mark(self, text: str = "") -> None:
         """Mark this moment; a signal's handler may do so."""

@@ -46,7 +46,8 @@ def history(path: Path, most: int, command: str = "") -> HostHistory:
     records = table.to_pylist()
     rows = [_Over(begun, each) for each in _grouped(record for record in records if record["by"] != TOTAL)]
     totals = [record for record in records if record["by"] == TOTAL]
-    shown = sorted(rows, key=lambda row: (-abs(row.grown), -row.resident[-1], row.label))[:most]
+    ever = [row for row in rows if row.resident.any() or row.huge.any()]
+    shown = sorted(ever, key=lambda row: (-abs(row.grown), -row.resident[-1], row.label))[:most]
     marks: list[Mark] = told["marks"]
     host = _Host(begun, totals)
     edges = [begun, *(mark.time for mark in marks), float("inf")]
@@ -57,9 +58,10 @@ def history(path: Path, most: int, command: str = "") -> HostHistory:
         begun=clock(begun),
         span=times[-1] - begun,
         passes=len(times),
-        rows=[row.recorded() for row in shown],
-        total=_Over(begun, totals).recorded() if totals else None,
-        others=len(rows) - len(shown),
+        rows=[row.recorded(times[0], times[-1]) for row in shown],
+        total=_Over(begun, totals).recorded(times[0], times[-1]) if totals else None,
+        others=len(ever) - len(shown),
+        empty=len(rows) - len(ever),
         changes=[
             _change(at + 1, mark, (edges[at], mark.time, edges[at + 2]), begun, times, rows, host)
             for at, mark in enumerate(marks)
@@ -113,7 +115,9 @@ class _Over:
     def grown(self) -> float:
         return float(self.resident[-1] - self.resident[0])
 
-    def recorded(self) -> RecordedRow:
+    def recorded(self, first_pass: float, last_pass: float) -> RecordedRow:
+        """*first_pass*, *last_pass*: when the recording's own were."""
+        came, gone = self.times[0] > first_pass, self.times[-1] < last_pass
         last = self.records[-1]
         first, end = (dict(record["reasons"] or []) for record in (self.records[0], last))
         refused = [
@@ -124,6 +128,7 @@ class _Over:
             self.label, (self.times - self.begun).tolist(), self.resident.tolist(), self.huge.tolist(),
             _sampled(last, "now"), _sampled(last, "gain"), _sampled(last, "added"), _sampled(last, "wasted"),
             sorted(refused, key=lambda each: -each.last),
+            ", ".join(word for word, so in (("came", came), ("gone", gone)) if so),
         )  # fmt: skip
 
     def now(self, within: npt.NDArray[np.bool_]) -> Sampled | None:

@@ -28,7 +28,8 @@ class Refusal(msgspec.Struct, frozen=True):
 class RecordedRow(msgspec.Struct, frozen=True):
     """A row over time. *seconds* since the recording's beginning, of the passes that it was in, and bytes in each: *resident*, *huge*.
 
-    *now*, *gain*, *added* and *wasted* as in the last of them, None where no block was looked at; *refused*: the largest last."""
+    *now*, *gain*, *added* and *wasted* as in the last of them, None where no block was looked at; *refused*: the largest last;
+    *note*: "came" where it was not in the first pass, "gone" where it was not in the last."""
 
     label: str
     seconds: list[float]
@@ -39,6 +40,7 @@ class RecordedRow(msgspec.Struct, frozen=True):
     added: Sampled | None = None
     wasted: Sampled | None = None
     refused: list[Refusal] = []
+    note: str = ""
 
     @property
     def grown(self) -> float:
@@ -93,7 +95,8 @@ class Timeline(msgspec.Struct, frozen=True):
 
 
 class HostHistory(msgspec.Struct, frozen=True):
-    """A recording. *by*: what a row is; *span* seconds; *begun*: the clock then; *rows*: the ones shown, by growth, *others* are more.
+    """A recording. *by*: what a row is; *span* seconds; *begun*: the clock then; *rows*: the ones shown, by growth, *others* are more, and
+    *empty* had no memory in any pass.
 
     *amounts*: bytes; *rates*: events a second, each over the pass before; *switches*: as they were at the end; *about*: where it comes
     from, by title."""
@@ -106,6 +109,7 @@ class HostHistory(msgspec.Struct, frozen=True):
     rows: list[RecordedRow]
     total: RecordedRow | None
     others: int = 0
+    empty: int = 0
     changes: list[MarkedMoment] = []
     marks_left_out: int = 0
     amounts: list[Timeline] = []

@@ -54,7 +54,7 @@ _COLUMNS = (
 _WORDS = {
     "before, after": "Medians over the passes of a window: from the mark before (or the beginning) to this one, and from it to the next "
     "(or the end).",
-    "came, gone": "The row was in the passes of one window alone.",
+    "came, gone": "The row was not in the recording's first pass, or not in its last; at a mark: in the passes of one window alone.",
     "by itself": "How far huge memory went up and down in the window before, unmarked: a change no larger than that shows little.",
     "±": "Half of the interval that a sampled figure lies in, in at least 95 of 100 samples. Where those before and after touch, the "
     "sample shows no change.",
@@ -69,7 +69,7 @@ def render(history: HostHistory) -> str:
         "ANSWER": said(answer(history)),
         "FACTS": said(_facts(history)),
         "TABLE": _table(history),
-        "OTHERS": f'<p class="note">{history.others:,} more that moved less are not shown.</p>' if history.others else "",
+        "OTHERS": _left_out(history),
         "CHARTS": charts(history),
         "REFUSED": _refused(history),
         "CHANGES": _changes(history),
@@ -151,7 +151,7 @@ def _table(history: HostHistory) -> str:
     rows = sorted(history.rows, key=lambda row: -row.grown)
     for index, row in enumerate(rows):
         out.append(
-            f'<tr data-row="{index}"><td>{swatch(index) if index < DRAWN else ""}{said(row.label)}</td>'
+            f'<tr data-row="{index}"><td>{swatch(index) if index < DRAWN else ""}{said(row.label)}{_note(row.note)}</td>'
         )
         for column in _COLUMNS:
             value = column.value(row)
@@ -163,6 +163,18 @@ def _table(history: HostHistory) -> str:
             out.append(f'<td data-v="{told}"{_hidden(column)}{style}>{_told(value, column)}</td>')
         out.append("</tr>")
     return "".join([*out, "</tbody></table>"])
+
+
+def _note(note: str) -> str:
+    return f' <span class="cite">{note}</span>' if note else ""
+
+
+def _left_out(history: HostHistory) -> str:
+    """What the table does not show."""
+    told = [f"{history.others:,} more that moved less are not shown."] if history.others else []
+    if history.empty:
+        told.append(f"{history.empty:,} without any memory in any pass are left out.")
+    return f'<p class="note">{" ".join(told)}</p>' if told else ""
 
 
 def _hidden(column: _Column) -> str:
@@ -299,11 +311,10 @@ def _change(change: MarkedMoment) -> str:
 
 def _moved(row: Moved) -> list[str]:
     """The cells of *row* in the table of a mark."""
-    note = f' <span class="cite">{row.note}</span>' if row.note else ""
     sizes = (*row.huge, row.by_itself, *row.resident)
     before, after, itself, *resident = (text(each, "bytes") for each in sizes)
     now = [_amount(None if row.now is None else row.now[at]) for at in (0, 1)]
-    return [said(row.label) + note, before, after, _difference(_by(row)), itself, *resident, *now]
+    return [said(row.label) + _note(row.note), before, after, _difference(_by(row)), itself, *resident, *now]
 
 
 def _difference(value: float) -> str:
