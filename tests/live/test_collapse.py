@@ -2,6 +2,7 @@
 
 import errno
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from secondsight.errors import TargetGone
 from secondsight.live import collapse, madvise
 from secondsight.live.candidates import Choice, Selection
 from secondsight.live.collapse import Collapser, Throttle
+from secondsight.live.guard import Guard
 from secondsight.live.limits import Limit
 from secondsight.live.resident import Resident
 from secondsight.live.vma import Vma
@@ -51,7 +53,7 @@ class Target:
         return np.ones(len(blocks), bool)
 
 
-class Freely:
+class Freely(Guard):
     """A guard that allows everything but what a test takes away."""
 
     start = Limit("memory.max", "/x", 64 * MIB, 20 * MIB)
@@ -94,7 +96,18 @@ def target(monkeypatch):
 def some(count, left=None):
     chosen = [Choice(START + i * BLOCK, 512, None, 0) for i in range(count)]
     vma = Vma(START, START + count * BLOCK, "rw-p", 0, "00:00", 0, "")
-    return Selection(chosen, dict(left or {}), {}, count + sum((left or {}).values()), [vma])
+    return Selection(chosen, dict(left or {}), count + sum((left or {}).values()), [vma])
+
+
+class Stop:
+    """Waits that are interrupted after some."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def __call__(self, seconds):
+        self.after -= 1
+        return self.after < 0
 
 
 def carry_out(target, selection, pace=None, wait=lambda seconds: False, guard=None):
@@ -119,6 +132,15 @@ def test_what_is_added_is_counted_when_it_is_added(target):
     """Shared pages, holes and zero pages: whatever this process does not map alone."""
     target.own = 0
     assert carry_out(target, some(3)).added == 3 * BLOCK
+
+
+def test_against_the_administrator_counts_what_was_collapsed(target):
+    chosen = some(5)
+    blocks = [msgspec.structs.replace(each, against="enabled=never") for each in chosen.chosen[:3]]
+    target.errors, target.own = [errno.EINVAL], 512
+    done = carry_out(target, chosen._replace(chosen=[*blocks, *chosen.chosen[3:]]), wait=Stop(after=4))
+    # The first was refused, the last was not reached; of the three collapsed two were against a switch.
+    assert (done.collapsed, done.overridden) == (3, {"enabled=never": 2})
 
 
 def test_no_room_for_it_leaves_a_block_alone(target):

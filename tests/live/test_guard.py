@@ -74,6 +74,15 @@ def test_half_of_the_tightest_headroom_may_be_added(here):
     assert guard(here).start.where == "", "the host is the limit then"
 
 
+def test_what_a_dry_run_may_say(here):
+    made = guard(here, max_added=10 * MIB)
+    # Each that still fits, as a round takes them; what adds nothing always.
+    assert made.within([6 * MIB, 6 * MIB, 4 * MIB, 0, MIB]) == [True, False, True, True, False]
+    made.spent = 8 * MIB
+    assert made.within([3 * MIB, 2 * MIB]) == [False, True]
+    assert made.no_room() == "it would add more than --max-added 10.0 MiB"
+
+
 def test_memory_high_is_a_limit(here):
     here.limit(60 * MIB, 40 * MIB, "memory.high")
     assert guard(here).allowance == 10 * MIB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from secondsight.geometry import PAGE_SIZE
@@ -32,11 +33,16 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
 
     from secondsight.live.guard import describe
 
-    chosen = selection.chosen
+    fits = guard.within(choice.added * PAGE_SIZE for choice in selection.chosen)
+    chosen = [choice for choice, within in zip(selection.chosen, fits, strict=True) if within]
+    overridden = dict(Counter(choice.against for choice in chosen if choice.against))
+    left = dict(selection.left)
+    if len(chosen) < len(selection.chosen):
+        left[guard.no_room()] = len(selection.chosen) - len(chosen)
     if json:
         told = {
-            "order": selection.order, "considered": selection.considered, "chosen": chosen, "left": selection.left,
-            "overridden": selection.overridden, "allowance": guard.allowance,
+            "order": selection.order, "considered": selection.considered, "chosen": chosen, "left": left,
+            "overridden": overridden, "allowance": guard.allowance,
             "limit": describe(guard.start) if guard.start is not None else "",
         }  # fmt: skip
         print(msgspec.json.encode(told).decode())
@@ -53,8 +59,8 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
         print(
             f"  {pluralize(free, 'free huge block')}: the kernel would have to compact memory for the rest (--compact)"
         )
-    _print_overridden(selection.overridden)
-    _print_left(selection.left)
+    _print_overridden(overridden)
+    _print_left(left)
     for choice in chosen[:_LISTED]:
         used = "?" if choice.used is None else choice.used
         heat = "" if choice.heat is None else f", heat {choice.heat:,}"

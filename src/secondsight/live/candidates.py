@@ -58,7 +58,8 @@ PRCTL = "prctl PR_SET_THP_DISABLE: the kernel refuses MADV_COLLAPSE as well"
 
 class Choice(msgspec.Struct, frozen=True):
     """One chosen block: where, pages present, pages known to be used (None: unknown), pages that would be added; *shared*: shared memory,
-    whose pages are those of the page cache; *heat*: how much it was used while it was watched (None: not known)."""
+    whose pages are those of the page cache; *heat*: how much it was used while it was watched (None: not known); *against*: the
+    administrator's switch that collapsing it overrides, empty if none."""
 
     address: int
     populated: int
@@ -66,6 +67,7 @@ class Choice(msgspec.Struct, frozen=True):
     added: int
     shared: bool = False
     heat: int | None = None
+    against: str = ""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,12 +96,11 @@ ALONE = Beside()
 
 
 class Selection(NamedTuple):
-    """*chosen* in order; *left*: blocks left alone by reason; *overridden*: chosen blocks by the switch that is overridden; *considered*:
-    blocks that hold anything; *vmas*: the mappings that may be collapsed; *order*: what the order is, in words."""
+    """*chosen* in order; *left*: blocks left alone by reason; *considered*: blocks that hold anything; *vmas*: the mappings that may be
+    collapsed; *order*: what the order is, in words."""
 
     chosen: list[Choice]
     left: dict[str, int]
-    overridden: dict[str, int]
     considered: int
     vmas: list[Vma]
     order: str = ""
@@ -213,10 +214,9 @@ class _Selector:
         self.why[chosen] = "chosen"
         self.why[self.why == ""] = f"policy {self.policy.name} did not choose it"
         left = Counter(text for text in self.why.tolist() if text != "chosen")
-        overridden = Counter(self.overrides[at] for at in chosen.tolist() if at in self.overrides)
         return Selection(
-            [self._choice(at) for at in chosen.tolist()], dict(left.most_common()), dict(overridden),
-            len(self.why), [vma for vma in self.vmas if self._open(vma)], self._order(chosen),
+            [self._choice(at) for at in chosen.tolist()], dict(left.most_common()), len(self.why),
+            [vma for vma in self.vmas if self._open(vma)], self._order(chosen),
         )  # fmt: skip
 
     def _choice(self, at: int) -> Choice:
@@ -224,7 +224,7 @@ class _Selector:
         used, heat = int(rows.used[at]), int(rows.heat[at])
         return Choice(
             int(rows.address[at]), int(rows.populated[at]), used if used >= 0 else None, int(rows.added[at]),
-            bool(rows.shared[at]), heat if heat >= 0 else None,
+            bool(rows.shared[at]), heat if heat >= 0 else None, self.overrides.get(at, ""),
         )  # fmt: skip
 
     def _open(self, vma: Vma) -> bool:

@@ -33,7 +33,7 @@ from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE
 from secondsight.live import madvise
 from secondsight.live.added import added_bytes
 from secondsight.live.candidates import Choice, Selection
-from secondsight.live.guard import Guard, describe, mib
+from secondsight.live.guard import Guard, describe
 from secondsight.live.page_cache import PageCache
 from secondsight.live.process import Process
 from secondsight.live.procfs import Pagemap
@@ -49,7 +49,8 @@ COVERED, INTERRUPTED = "coverage reached", "interrupted"
 
 
 class Round(msgspec.Struct):
-    """What one round did. Sizes are bytes, *stall* seconds of the longest call; *refused*, *left*, *overridden* count blocks by cause.
+    """What one round did. Sizes are bytes, *stall* seconds of the longest call; *refused*, *left* count blocks by cause,
+    *overridden* those that were collapsed against a switch of the administrator's, by switch.
 
     *confirmed*, *after* are None where the memory had gone before they could be read. *failed*: it did not end as asked.
     """
@@ -113,6 +114,7 @@ class Collapser:
         self._rests = self._grown = 0
         self._left: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._overridden: Counter[str] = Counter()
         self._collapsed: list[int] = []
 
     def run(self, selection: Selection) -> Round:
@@ -123,7 +125,6 @@ class Collapser:
             MissingPart: no pidfd.
         """
         done = Round(selection.order, selection.considered, len(selection.chosen))
-        done.overridden = selection.overridden
         done.allowance = self._guard.allowance
         if self._guard.start is not None:
             done.limit = describe(self._guard.start)
@@ -165,7 +166,7 @@ class Collapser:
             words = self._memory.read(choice.address, HPAGE_PMD_NR)
             added = self._added(choice, words)
             if not self._guard.fits(added):
-                self._left[self._no_room()] += 1
+                self._left[self._guard.no_room()] += 1
                 done.failed = done.failed or self._guard.derived
                 return ""
             # What is in the page cache may be charged to whoever brought it there: a huge page of it is this process's.
@@ -183,6 +184,7 @@ class Collapser:
         self._tell(len(self._collapsed) + 1, choice, number)
         if number == 0:
             self._collapsed.append(choice.address)
+            self._overridden[choice.against] += bool(choice.against)
             done.added += added
             self._guard.spent += added
             self._grown += int(HPAGE_PMD_NR - ((words & pm.PRESENT) != 0).sum()) * PAGE_SIZE
@@ -199,13 +201,6 @@ class Collapser:
         if not choice.shared or self._cache is None:
             return added_bytes(words)
         return (HPAGE_PMD_NR - (self._cache.cached(choice.address) or 0)) * PAGE_SIZE
-
-    def _no_room(self) -> str:
-        if not self._guard.derived:
-            return f"it would add more than --max-added {mib(self._guard.allowance)}"
-        start = self._guard.start
-        where = f" ({describe(start)})" if start is not None else ""
-        return f"it would add more than {mib(self._guard.allowance)}, half of what its limits leave{where}; --max-added allows more"
 
     def _may_not(self, added: int) -> str:
         """The guard's refusal; a host that reclaims just now is given a moment."""
@@ -251,6 +246,7 @@ class Collapser:
         return ""
 
     def _finish(self, done: Round, selection: Selection, spans: list[tuple[int, int]]) -> None:
+        done.overridden = dict(+self._overridden)
         done.refused = dict(self._refused.most_common())
         done.left = dict((Counter(selection.left) + self._left).most_common())
         done.collapsed = len(self._collapsed)

@@ -20,6 +20,7 @@ from secondsight.live.frame_table import FrameTable
 from secondsight.live.probe import Facts, probe
 from secondsight.live.process import CAPABILITIES, Process, own_capabilities
 from secondsight.live.procfs import Pagemap
+from secondsight.live.splits import Splits
 
 State = Literal["yes", "partly", "no"]
 
@@ -64,6 +65,7 @@ def examine() -> Checkup:
         pagemap,
         scan,
         _tracepoints(facts),
+        _function_tracer(),
         *_thp(),
     )
     collapse = _collapse()
@@ -168,6 +170,19 @@ def _tracepoints(facts: Facts) -> Check:
         )
     removed = f"; removed {len(left)} instance(s) left by a killed run" if left else ""
     return Check("kernel", "tracepoints", "yes", f"khugepaged's, in a private instance{removed}")
+
+
+def _function_tracer() -> Check:
+    """Whether splits can be traced: asked by tracing them for a moment, in a private instance (``splits.py``)."""
+    try:
+        with Splits.open():
+            pass
+    except (SecondSightError, OSError) as error:
+        mend = _ROOT if os.geteuid() else "CONFIG_FUNCTION_TRACER, and no lockdown of the kernel"
+        return Check(
+            "kernel", "function tracer", "no", str(error).removeprefix("who splits huge pages: "), mend
+        )
+    return Check("kernel", "function tracer", "yes", "tells who splits huge pages, in a private instance")
 
 
 def _thp() -> tuple[Check, ...]:
@@ -278,4 +293,20 @@ def _verbs(kernel: Check, flags: Check, interfaces: tuple[Check, ...], collapse:
         traces.found if traces.state == "no" else "decisions, with addresses for --pid",
         traces.mend,
     )
-    return explain, judge, watch, Check("verb", "collapse", collapse.state, collapse.found, collapse.mend)
+    tracer = by_name["function tracer"]
+    splits = Check(
+        "verb",
+        "host: who splits",
+        tracer.state,
+        "who splits huge pages, and on which occasion"
+        if tracer.state == "yes"
+        else f"the function tracer: {tracer.found}",
+        tracer.mend,
+    )
+    return (
+        explain,
+        judge,
+        watch,
+        splits,
+        Check("verb", "collapse", collapse.state, collapse.found, collapse.mend),
+    )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -135,6 +135,21 @@ class Guard:
     def fits(self, added: int) -> bool:
         """Whether *added* bytes more are within the allowance."""
         return added == 0 or self.spent + added <= self.allowance
+
+    def no_room(self) -> str:
+        """Why what does not fit is left alone."""
+        if not self.derived:
+            return f"it would add more than --max-added {mib(self.allowance)}"
+        where = f" ({describe(self.start)})" if self.start is not None else ""
+        return f"it would add more than {mib(self.allowance)}, half of what its limits leave{where}; --max-added allows more"
+
+    def within(self, added: Iterable[int]) -> list[bool]:
+        """Which of blocks that add *added* bytes each, in this order, would be within the allowance: each that still fits is taken."""
+        spent, out = self.spent, []
+        for each in added:
+            out.append(each == 0 or spent + each <= self.allowance)
+            spent += each * out[-1]
+        return out
 
     def refusal(self, added: int) -> str:
         """Why a block that adds *added* bytes must not be collapsed now, in one sentence; empty if it may.

@@ -184,9 +184,7 @@ def _choose(path: Path) -> None:
             break
     if not chosen:
         why = problem.strerror if problem is not None else ""
-        raise MissingPart(
-            f"who splits huge pages: {path.name}/set_ftrace_filter: {why} (a kernel that is locked down?)"
-        )
+        raise MissingPart(f"who splits huge pages: set_ftrace_filter: {why} (a kernel that is locked down?)")
 
 
 def _write(path: Path, name: str, value: str) -> None:
