@@ -12,12 +12,14 @@ source nor the user's cache can be written (a daemon's user without a home, a re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core import event
 
 #: The packages that native code lies in, and the module of the constants that is compiled into it.
 NATIVE = ("bits", "mm", "mmu", "predict", "replay", "trace", "whatif", "geometry.py")
@@ -55,6 +57,16 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         return dispatcher
 
     return decorate
+
+
+@contextlib.contextmanager
+def on_compile(told: Callable[[], None]) -> Iterator[None]:
+    """Within the block, *told* is called when a function begins to be compiled, which one kept on disk is not."""
+    listener: Any = type(
+        "Listener", (event.Listener,), {"on_start": lambda *_: told(), "on_end": lambda *_: None}
+    )
+    with event.install_listener("numba:compile", listener()):
+        yield
 
 
 native = _compiled(_nrt=False)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from secondsight.cli import main
-from secondsight.mm.profiles import PROFILES
+from secondsight.mm.profiles import ABOUT, PROFILES
 from secondsight.mm.rules import rule_names
 
 
@@ -22,6 +22,14 @@ def run(capsys, *argv: str) -> str:
 def test_the_profiles(capsys) -> None:
     told = run(capsys)
     assert all(name in told for name in PROFILES) and f"{len(rule_names())} rules" in told
+
+
+def test_what_is_piped_is_not_folded(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told = run(capsys).splitlines()
+    # A profile a line, whole.
+    assert len([line for line in told if line.split(" ")[0] in PROFILES]) == len(PROFILES)
+    assert all(ABOUT[name] in "\n".join(told) for name in PROFILES)
 
 
 def test_every_rule_of_a_profile(capsys) -> None:

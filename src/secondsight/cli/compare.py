@@ -228,7 +228,7 @@ def _run(
     from secondsight.whatif import compare as run
     from secondsight.whatif.predicted import PredictionBasis
 
-    with Progress("replayed") as progress:
+    with Progress("replayed", compiles=True) as progress:
         return run(
             trace,
             policy or ["never", "khugepaged", "always", "oracle"],

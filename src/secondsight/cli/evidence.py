@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secondsight.cli.options import Progress
 from secondsight.plural import pluralize
+from secondsight.terminal import printable
 
 if TYPE_CHECKING:
     from secondsight.lab.answers import Kept
@@ -77,7 +79,8 @@ def hold_command(
     differing = 0
     for path in files:
         kept = read(path)
-        found = held(kept, given)
+        with Progress(f"of {printable(path.name)} held", compiles=True) as progress:
+            found = held(kept, given, progress)
         differing += found.scenarios - found.agreed
         rows.append(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 import time
@@ -151,16 +152,27 @@ def stands_behind(text: str, option: str) -> Backing:
 class Progress:
     """One line on standard error where that is a terminal: share done, and the time left."""
 
-    def __init__(self, did: str) -> None:
-        """Nothing printed yet; *did* is what is being done to a share of it."""
-        self.did = did
+    def __init__(self, did: str, *, compiles: bool = False) -> None:
+        """Nothing printed yet; *did* is what is being done to a share of it; *compiles*: the work may have to compile the model first."""
+        self.did, self.compiles = did, compiles
+        self.watching = contextlib.ExitStack()
         self.start = self.last = time.monotonic()
         self.shown = False
 
     def __enter__(self) -> Progress:
+        if self.compiles and sys.stderr.isatty():
+            from secondsight.native import on_compile
+
+            self.watching.enter_context(on_compile(self._compiling))
         return self
 
+    def _compiling(self) -> None:
+        if not self.shown:
+            self.shown = True
+            print("compiling the model, once for this version …", end="", file=sys.stderr, flush=True)
+
     def __exit__(self, *_: object) -> None:
+        self.watching.close()
         if self.shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 

@@ -109,7 +109,7 @@ def replay(
     if heat is not None and heat not in [*names, "none"]:
         raise UsageError(f"--map {heat}: one of {', '.join(names)}, or none")
     shown = None if heat == "none" or json else heat or names[-1]
-    with Progress("replayed") as progress:
+    with Progress("replayed", compiles=True) as progress:
         result = run(
             trace,
             subjects,

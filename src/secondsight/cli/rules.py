@@ -136,7 +136,9 @@ def _word(value: object) -> str:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    wide = Console(highlight=False, soft_wrap=True)
+    # A pipe has no width of its own: no cell is folded there.
+    return wide if wide.is_terminal else Console(highlight=False, soft_wrap=True, width=1000)
 
 
 def _json(value: dict[str, Any]) -> None:

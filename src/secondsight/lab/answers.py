@@ -5,7 +5,7 @@ scenarios --kernel (lab.run)--> answers ── write ──▶ FILE.json.zst ─
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import zstandard
 
 from secondsight import atomicfile
 from secondsight.errors import InputError, SecondSightError, UsageError
-from secondsight.lab.compare import Difference, Say, held_against
+from secondsight.lab.compare import Difference, Say, by_batch
 from secondsight.lab.kernels import Kernel
 from secondsight.lab.run import Failure, blocks_of, run
 from secondsight.mm.profiles import for_kernel
@@ -120,11 +120,17 @@ def read(path: Path) -> Kept:
     return kept
 
 
-def held(kept: Kept, rules: Rules | None = None) -> Held:
-    """Hold the model under *rules* (the kernel's own by default) against *kept*."""
+def held(kept: Kept, rules: Rules | None = None, progress: Callable[[int, int], None] | None = None) -> Held:
+    """Hold the model under *rules* (the kernel's own by default) against *kept*; *progress* hears of (scenarios done, all of them)."""
     rules = rules or for_kernel(kept.release)
     answers: list[Run | Failure] = list(kept.answers)
     steady = set(range(len(answers))) - set(kept.unsteady)
-    found = held_against(kept.scenarios, answers, kept.mmu, rules, size=kept.size)
+    found: list[Difference] = []
+    done = 0
+    for members, differences in by_batch(kept.scenarios, answers, kept.mmu, rules, size=kept.size):
+        found += differences
+        done += len(members)
+        if progress is not None:
+            progress(done, len(answers))
     states = sum(len(kept.answers[i].states) for i in steady)
     return Held(rules.name, len(steady), states, [d for d in found if d.scenario in steady])

@@ -151,20 +151,21 @@ def held_against(
 
     No kernel is booted: answers that are kept can be asked again under any rules.
     """
-    return [d for part in by_batch(scenarios, answers, mmu, rules, states=states, size=size) for d in part]
+    return [d for _, part in by_batch(scenarios, answers, mmu, rules, states=states, size=size) for d in part]
 
 
 def by_batch(
     scenarios: Sequence[verbs.Scenario], answers: Sequence[Run | Failure], mmu: str, rules: Rules, *, states: bool = True,
     size: int | None = None,
-) -> Iterator[list[Difference]]:  # fmt: skip
-    """The differences of ``held_against``, batch by batch as the kernel was asked: whoever has seen enough can stop.
+) -> Iterator[tuple[Sequence[int], list[Difference]]]:  # fmt: skip
+    """The differences of ``held_against``, batch by batch (its scenarios, what differs) as the kernel was asked: whoever has seen enough
+    can stop.
 
     A part of a batch cannot be asked alone: its scenarios share passes, and with them the LRU's batches.
     """
     scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
     for members in batch.plan(scenarios, size or blocks_of(mmu)):
-        yield _judge(scenarios, members, answers, rules, states)
+        yield members, _judge(scenarios, members, answers, rules, states)
 
 
 def between(index: int, first: Run, second: Run) -> list[Difference]:

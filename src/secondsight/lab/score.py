@@ -48,7 +48,7 @@ def score(
                 first = next(
                     (
                         difference
-                        for part in by_batch(scenarios, answers, mmu, turned, states=states, size=size)
+                        for _, part in by_batch(scenarios, answers, mmu, turned, states=states, size=size)
                         for difference in part
                         if difference.scenario not in bad
                     ),
