@@ -27,6 +27,7 @@ ALL = (
     "starting",
     "trace_reading",
     "live_procfs",
+    "sampling",
     "host_top",
 )
 

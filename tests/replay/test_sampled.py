@@ -241,3 +241,11 @@ def test_what_samples_cannot_feed_is_refused(tmp_path):
     one = Samples.open(write(tmp_path / "one.parquet", rows[:1]))
     with pytest.raises(UsageError, match="longer than an interval"):
         compare_samples(one, ["never"], ["7.2"])
+
+
+def test_who_wakes_more_often_than_the_samples_look_is_told(tmp_path):
+    rows = [{"time": look, "block": 0, "present": 512} for look in range(3)]
+    samples = Samples.open(write(tmp_path / "s.parquet", rows))
+    for scale, told in ((1, set()), (5, {"ingens"}), (11, {"ingens", "khugepaged"})):
+        found = compare_samples(samples, ["ingens", "khugepaged", "never"], ["7.2"], time_scale=scale)
+        assert {note.split()[0] for note in found.notes if "wakes every" in note} == told

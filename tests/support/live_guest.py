@@ -30,6 +30,7 @@ def files(program: str) -> dict[str, bytes | Path]:
         **initramfs.program(GUESTS / program),
         "/app/numba.py": GUESTS / "numba.py",
         "/app/operators.py": SUPPORT / "operators.py",
+        "/app/patterns.py": SUPPORT / "patterns.py",
         "/app/secondsight/trace/__init__.py": b"",
         "/app/secondsight/trace/writer.py": GUESTS / "writer.py",
         "/app/zstandard.py": b"",
@@ -41,12 +42,14 @@ def files(program: str) -> dict[str, bytes | Path]:
 
 
 @contextmanager
-def answered(program: str, kernel: str, seconds: float) -> Iterator[Any]:
+def answered(program: str, kernel: str, seconds: float, memory_mib: int = 1024) -> Iterator[Any]:
     """What *program* answers first in a guest of *kernel* on NPT within *seconds*; the test is skipped where the kernel is not here."""
     try:
         booted = kernels.resolve(kernel)
     except MissingPart as missing:
         pytest.skip(str(missing))
     # A host that others use starves the emulated timer until the kernel, checking it, gives up.
-    with machine("npt").boot(booted, files(program), main=["/app/main.py"], append="no_timer_check") as guest:
+    with machine("npt").boot(
+        booted, files(program), main=["/app/main.py"], append="no_timer_check", memory_mib=memory_mib
+    ) as guest:
         yield guest.receive(seconds)

@@ -116,7 +116,8 @@ def print_comparison(
     clock = comparison.seconds * comparison.time_scale
     console.print(
         f"samples of {pluralize(len(comparison.blocks), 'block')} of 2 MiB over {comparison.seconds:,.1f} s ({clock:,.0f} s of "
-        f"khugepaged's time), through {comparison.provenance.memory}; uses (a page in an interval): {_range(comparison.uses, '{:,.0f}')}",
+        f"khugepaged's time), through {markup(comparison.provenance.memory)}; uses (a page in an interval): "
+        f"{_range(comparison.uses, '{:,.0f}')}",
         highlight=False,
         soft_wrap=True,
     )

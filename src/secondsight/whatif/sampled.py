@@ -19,6 +19,7 @@ from secondsight.geometry import PMD_SHIFT
 from secondsight.mm.config import HostConfig
 from secondsight.mm.rules import Rules
 from secondsight.policy import UNLIMITED
+from secondsight.replay.clock import alarms, configured
 from secondsight.replay.engine import Progress, replay
 from secondsight.replay.layout import discover
 from secondsight.replay.metrics import BlockFigures, Result
@@ -142,7 +143,7 @@ def compare_samples(
         hot=_hot(found["least"].data[0].blocks, found["most"].data[0].blocks),
         blocks=list(zip(first.space.tolist(), address.tolist(), strict=True)),
         rows=[_row(one, found, i) for i, one in enumerate(chosen)],
-        notes=_notes(samples, uses),
+        notes=[*_notes(samples, uses), *_coarse(samples, chosen, time_scale)],
     )
 
 
@@ -255,6 +256,21 @@ def _notes(samples: Samples, uses: Span) -> list[str]:
         "a budget, or a limit on promotions, couples blocks: there the two readings are two cases and no bound"
     )
     return notes
+
+
+def _coarse(samples: Samples, chosen: Sequence[Combination], time_scale: float) -> list[str]:
+    """Who wakes more often than the samples look: an interval's uses stand at its beginning, and the wake-ups in it see no others."""
+    between = samples.provenance.interval * time_scale
+    notes: dict[str, None] = {}
+    for one in chosen:
+        for alarm in alarms(policy := one.make(), configured(policy, one.config)):
+            if alarm.interval < between and not (alarm.policy and policy.passive):
+                who = policy.name if alarm.policy else "khugepaged"
+                notes[
+                    f"{who} wakes every {alarm.interval / 1e9:g} s, and the samples are {between / 1e9:g} s of its clock apart: an "
+                    "interval's uses stand at its beginning, so that what depends on how they spread over it comes out otherwise"
+                ] = None
+    return list(notes)
 
 
 __all__ = ["SampledComparison", "SampledRow", "Span", "compare_samples", "coverage"]
