@@ -22,7 +22,8 @@ def test_every_file_with_compiled_code_is_in_the_stamp():
     compiled = [
         path.relative_to(here)
         for path in here.rglob("*.py")
-        if "secondsight.native import" in path.read_text()
+        # Who only listens to the compiler compiles nothing.
+        if "secondsight.native import" in path.read_text().replace("secondsight.native import on_compile", "")
     ]
     assert len(compiled) > 20
     assert {path.parts[0] for path in compiled} <= set(NATIVE)

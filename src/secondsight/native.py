@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from numba import njit
-from numba.core import event
 
 #: The packages that native code lies in, and the module of the constants that is compiled into it.
 NATIVE = ("bits", "mm", "mmu", "predict", "replay", "trace", "whatif", "geometry.py")
@@ -62,6 +61,9 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 @contextlib.contextmanager
 def on_compile(told: Callable[[], None]) -> Iterator[None]:
     """Within the block, *told* is called when a function begins to be compiled, which one kept on disk is not."""
+    # Here: in a guest of the lab plain Python plays Numba, and has no events.
+    from numba.core import event
+
     listener: Any = type(
         "Listener", (event.Listener,), {"on_start": lambda *_: told(), "on_end": lambda *_: None}
     )
