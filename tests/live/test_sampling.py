@@ -12,6 +12,8 @@ from secondsight.live.recording_channels import LiveChannels
 from secondsight.live.sampling import record_samples
 from secondsight.trace.damo import DamonRegion
 from secondsight.trace.samples import Samples
+from secondsight.whatif.sampled import compare_samples
+from support.operators import operated
 
 BLOCK = 1 << 21
 
@@ -183,3 +185,16 @@ def test_sizes_never_count_more_than_is_present(tmp_path):
         child.write(0, 0, 1500)
         found, _ = record(tmp_path / "s.parquet", child, {}, looks=2)
     assert np.sum([row["present"] for (look, *_), row in found.items() if look == 1]) == 1500
+
+
+def test_the_operators_hot_memory_is_unknown_through_procfs_and_no_coverage_is_made(tmp_path):
+    """128 MiB written once, then 16 of them over and over; nothing here shows which."""
+    with (
+        operated("hotcold") as child,
+        LiveChannels.open(child.pid, 0.1, kernel_memory=False, damon=False) as channels,
+    ):
+        record_samples(tmp_path / "s.parquet", channels, interval=0.1, duration=0.5)
+    told = compare_samples(Samples.open(tmp_path / "s.parquet"), ["khugepaged"], ["7.2"], time_scale=100)
+    assert len([address for _, address in told.blocks if child.start <= address < child.end]) == 64
+    assert told.hot.blocks == [] and told.rows[0].coverage is None
+    assert told.notes[0].startswith("use is unknown")
