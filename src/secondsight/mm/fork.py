@@ -1,8 +1,8 @@
 """fork and exit (kernel/fork.c dup_mmap, copy_page_range in mm/memory.c, exit_mmap in mm/mmap.c).
 
 fork shares every anonymous page copy-on-write: both sides lose write permission (the notifiers are told, since a guest could write
-still), the child's entries are old, and no page is exclusive any more. Areas without an anon_vma are not copied: a child of shared
-memory begins without a page table.
+still), the child's entries are old, and no page is exclusive any more. Areas without an anon_vma are not copied, nor droppable ones
+(VM_WIPEONFORK): a child of shared memory begins without a page table.
 
 A page that is pinned for DMA (FOLL_PIN) must stay the parent's: the child gets a copy at once, writable and young, and the
 parent's entry stays as it is. A huge page of which any part is pinned is split in the parent's table first, and copied page by page
@@ -41,9 +41,9 @@ from secondsight.mm.page import (
     map_pmd,
     map_pte,
 )
-from secondsight.mm.pgtable import PROT, pfn_of
+from secondsight.mm.pgtable import DROPPABLE, PROT, pfn_of
 from secondsight.mm.swap import COUNT, is_swap, slot_of
-from secondsight.mm.vma import UFFD_FLAGS, VmFlags
+from secondsight.mm.vma import LOCKED_MASK, UFFD_FLAGS, VmFlags
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -113,10 +113,11 @@ def _copy(f, r, parent, child, area, pinned, prot, copies):  # type: ignore[no-u
 def fork(mm: Mm, child_name: str) -> Mm:
     """The child of *mm*: the same area, shared copy-on-write, no notifier; registered with khugepaged if the parent is."""
     host = mm.host
-    child = host.mm(child_name, mm.blocks, numbers=mm.numbers)
+    droppable = bool(mm.arrays.n[DROPPABLE])
+    child = host.mm(child_name, mm.blocks, numbers=mm.numbers, droppable=droppable)
     if mm.memory is not None:
         child.share(mm.memory, mm.memory_block)
-    child.vmas = mm.vmas.inherited(lambda flags: flags & ~(VmFlags.LOCKED | UFFD_FLAGS))
+    child.vmas = mm.vmas.inherited(lambda flags: flags & ~(LOCKED_MASK | UFFD_FLAGS))
     child.refresh()
     child.huge_ever = mm.huge_ever
     if mm in host.khugepaged.slots:
@@ -124,7 +125,7 @@ def fork(mm: Mm, child_name: str) -> Mm:
     pinned = mm.dma_pinned() if host.rules.fork_copies_pinned else np.zeros(0, np.int64)
     copies = np.full(mm.npages if len(pinned) else 0, -1, np.int64)
     for vma in mm.vmas.areas:
-        if vma.anon_vma:
+        if vma.anon_vma and not vma.flags & VmFlags.DROPPABLE:
             mm.notifiers.invalidate_range(vma.start, vma.end)
             f = host.frames.reserve(vma.end - vma.start if len(pinned) else 0, 0, 4 * HPAGE)
             prot = PROT | DIRTY | (RW if vma.flags & VmFlags.WRITE else np.uint64(0))

@@ -45,11 +45,11 @@ class Host:
         self.memories: dict[str, SharedMemory] = {}
         self.khugepaged = Daemon(self)
 
-    def mm(self, name: str, blocks: int, *, numbers: Any = None) -> Mm:
+    def mm(self, name: str, blocks: int, *, numbers: Any = None, droppable: bool = False) -> Mm:
         """A new process called *name* with one anonymous area of *blocks* aligned 2 MiB blocks; see :class:`Mm`."""
         if name in self.mms:
             raise UsageError(f"there is a space called {name!r} already")
-        self.mms[name] = Mm(self, name, blocks, numbers=numbers)
+        self.mms[name] = Mm(self, name, blocks, numbers=numbers, droppable=droppable)
         return self.mms[name]
 
     def shared_memory(self, name: str, blocks: int) -> SharedMemory:

@@ -43,7 +43,7 @@ from secondsight.mm.page import (
     head_of,
     unmap_pmd,
 )
-from secondsight.mm.pgtable import V_LOCKED, pfn_of, vma_bits
+from secondsight.mm.pgtable import DROPPABLE, V_LOCKED, pfn_of, vma_bits
 from secondsight.mm.swap import folio_free_swap, free_swap_entry, is_swap, unmap_anon
 from secondsight.mm.vma import VmFlags
 from secondsight.native import allocating, native
@@ -135,7 +135,8 @@ def _lazyfree(f, r, m, start, end):  # type: ignore[no-untyped-def]
                 head = pfn_of(pmd)
                 m.pmd[block] = pmd & ~(ACCESSED | DIRTY)
                 f.flags[head] &= ~PAGE_DIRTY
-                if f.flags[head] & LRU and not f.flags[head] & UNEVICTABLE:
+                flags = f.flags[head]
+                if flags & LRU and flags & SWAPBACKED and not flags & (SWAPCACHE | UNEVICTABLE):
                     _lazily_freed(f, r, head)
             continue
         entry = m.pte[page] if pmd else np.uint64(0)
@@ -374,6 +375,8 @@ def _make_cold(mm: Mm, start: int, end: int) -> None:
 
 
 def _mergeable(mm: Mm, start: int, end: int) -> None:
+    if mm.arrays.n[DROPPABLE]:
+        return  # vma_ksm_compatible
     mm.change_areas(start, end, lambda flags: flags | VmFlags.MERGEABLE)
 
 

@@ -49,6 +49,7 @@ from secondsight.mm.page import (
     KSM,
     LRU,
     NEW_ANON,
+    SWAPBACKED,
     SWAPCACHE,
     ZERO_FILLED,
     ZERO_PFN,
@@ -63,6 +64,7 @@ from secondsight.mm.page import (
     unmap_pmd,
 )
 from secondsight.mm.pgtable import (
+    DROPPABLE,
     FAULTS,
     HUGE_FAULTS,
     HUGE_ZERO_PMD,
@@ -106,8 +108,16 @@ def new_anon(f, r, bits, in_fault):  # type: ignore[no-untyped-def]
 
 
 @native
+def set_backing(f, m, pfn):  # type: ignore[no-untyped-def]
+    """folio_add_new_anon_rmap (6.11): the new folio at *pfn* is swap-backed, unless its area is droppable."""
+    if m.n[DROPPABLE]:
+        f.flags[pfn] &= ~SWAPBACKED
+
+
+@native
 def install(f, m, page, pfn, prot):  # type: ignore[no-untyped-def]
-    """Map a page whose one reference the caller holds: the reference becomes the mapping's."""
+    """Map a new page whose one reference the caller holds: the reference becomes the mapping's."""
+    set_backing(f, m, pfn)
     f.mapcount[pfn] += 1
     m.pte[page] = (np.uint64(pfn) << PFN_SHIFT) | prot
 
@@ -121,6 +131,7 @@ def huge_fault(f, r, m, block, write):  # type: ignore[no-untyped-def]
         return
     head = alloc_huge(f)
     new_large(f, r, head, m.vma[block], True)
+    set_backing(f, m, head)
     for i in range(head, head + HPAGE):
         f.flags[i] |= ZERO_FILLED
     map_pmd(f, head)
@@ -232,6 +243,7 @@ def map_new_large(f, r, m, first, order, in_fault):  # type: ignore[no-untyped-d
     head = alloc_folio(f, order)
     bits = vma_bits(m, first)
     new_large(f, r, head, bits, in_fault)
+    set_backing(f, m, head)
     prot = PROT | DIRTY if bits & V_WRITE else PROT
     prot |= RW if bits & V_WRITE else np.uint64(0)
     for i in range(1 << order):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondsight.bits.pte import MAPPED, PSE
+from secondsight.bits.pte import MAPPED, PRESENT, PSE, RW
 from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.gup import NOT_PERMITTED, NOTIFY, populate
@@ -21,8 +21,8 @@ from secondsight.mm.page import (
     head_of,
     mlock_page,
 )
-from secondsight.mm.pgtable import pfn_of
-from secondsight.mm.vma import VmFlags
+from secondsight.mm.pgtable import DROPPABLE, pfn_of
+from secondsight.mm.vma import LOCKED_MASK, VmFlags
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ def _mlock_populated(f, r, m, page, pfn):  # type: ignore[no-untyped-def]
     mlock_populated(f, r, head)
 
 
-def mlock(mm: Mm, start: int, end: int) -> str | None:
-    """mlock pages *start* to *end*: VM_LOCKED, what is there goes to the unevictable list, what is not is faulted in.
+def mlock(mm: Mm, start: int, end: int, *, onfault: bool = False) -> str | None:
+    """mlock pages *start* to *end*: VM_LOCKED, what is there goes to the unevictable list, what is not is faulted in, or
+    (*onfault*, mlock2) locked when it comes.
 
     Returns ENOMEM where population meets an inaccessible area, or a page that cannot be faulted in (a guard): it stops there
     (mm/gup.c __mm_populate; EFAULT becomes ENOMEM in mm/mlock.c __mlock_posix_error_return), the rest stays locked but absent.
@@ -90,10 +91,11 @@ def mlock(mm: Mm, start: int, end: int) -> str | None:
     _range(mm, start, end)
     if not mm.host.rules.mlock_by_populate:
         mm.host.drain()
-    _fix_up(mm, start, end, lock=True)
+    _fix_up(mm, start, end, VmFlags.LOCKED | VmFlags.LOCKONFAULT if onfault else VmFlags.LOCKED)
     for vma in list(mm.vmas.areas):
         low, high = max(start, vma.start), min(end, vma.end)
-        if low >= high:
+        if low >= high or (vma.flags & VmFlags.LOCKONFAULT and not mm.host.rules.mlock_by_populate):
+            # populate_vma_page_range: VM_LOCKONFAULT has no work to do there.
             continue
         if not vma.flags & (VmFlags.READ | VmFlags.WRITE):
             return "ENOMEM"
@@ -107,17 +109,21 @@ def munlock(mm: Mm, start: int, end: int) -> None:
     _range(mm, start, end)
     if not mm.host.rules.mlock_by_populate:
         mm.host.drain()
-    _fix_up(mm, start, end, lock=False)
+    _fix_up(mm, start, end, VmFlags(0))
 
 
-def _fix_up(mm: Mm, start: int, end: int, *, lock: bool) -> None:
-    """mlock_fixup: an area that is locked already, or not locked already, is left alone."""
+def _fix_up(mm: Mm, start: int, end: int, locks: VmFlags) -> None:
+    """mlock_fixup: *locks* is what an area has of VM_LOCKED_MASK then. Pages are touched only where VM_LOCKED comes or goes."""
+    lock = bool(locks)
+    if mm.arrays.n[DROPPABLE]:
+        # vma_supports_mlock: it is not locked, and nobody is told.
+        return
     now = [
         (max(start, a.start), min(end, a.end))
         for a in mm.vmas.areas
         if bool(a.flags & VmFlags.LOCKED) != lock
     ]
-    mm.change_areas(start, end, lambda flags: flags | VmFlags.LOCKED if lock else flags & ~VmFlags.LOCKED)
+    mm.change_areas(start, end, lambda flags: (flags & ~LOCKED_MASK) | locks)
     for low, high in now:
         if low < high and not (lock and mm.host.rules.mlock_by_populate):
             _mark_locked(mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, lock)
@@ -126,10 +132,15 @@ def _fix_up(mm: Mm, start: int, end: int, *, lock: bool) -> None:
 def populate_area(mm: Mm, low: int, high: int, write: bool) -> bool:
     """populate_vma_page_range: page by page, a huge one as a whole; at its end the LRU batches are drained, area by area.
 
-    False where a page could not be faulted in: those behind it were not tried.
+    False where a page could not be faulted in: those behind it were not tried. An area that is locked as pages come (before 5.18, where
+    this is what locks) has nothing faulted in: FOLL_MLOCK without FOLL_POPULATE passes over what gup would have to fault.
     """
     pages = np.arange(low, high, dtype=np.int64)
     host = mm.host
+    if mm.vmas.at(low).flags & VmFlags.LOCKONFAULT:
+        pmd = mm.arrays.pmd[pages >> PMD_ORDER]
+        entry = np.where(pmd & PSE != 0, pmd, np.where(pmd == 0, np.uint64(0), mm.arrays.pte[low:high]))
+        pages = pages[(entry & PRESENT != 0) & ((entry & RW != 0) | (not write))]
     whole = True
     mlocks = host.rules.mlock_by_populate and bool(mm.vmas.at(low).flags & VmFlags.LOCKED)
 

@@ -45,7 +45,9 @@ class MmHost(HostLike, Protocol):
     def mms(self) -> dict[str, Mm]:
         """Every mm, by name."""
 
-    def mm(self, name: str, blocks: int, *, numbers: npt.NDArray[np.int64] | None = None) -> Mm:
+    def mm(
+        self, name: str, blocks: int, *, numbers: npt.NDArray[np.int64] | None = None, droppable: bool = False
+    ) -> Mm:
         """A new mm."""
 
 
@@ -53,11 +55,17 @@ class Mm:
     """One process. Make it with :meth:`Host.mm`."""
 
     def __init__(
-        self, host: MmHost, name: str, blocks: int, *, numbers: npt.NDArray[np.int64] | None = None
-    ) -> None:
-        """*blocks* aligned 2 MiB blocks, nothing mapped; *numbers* int64[blocks], rising: their true block numbers."""
+        self, host: MmHost, name: str, blocks: int, *, numbers: npt.NDArray[np.int64] | None = None, droppable: bool = False
+    ) -> None:  # fmt: skip
+        """*blocks* aligned 2 MiB blocks, nothing mapped; *numbers* int64[blocks], rising: their true block numbers; *droppable*: mapped
+        with MAP_DROPPABLE.
+
+        :raises UsageError: no block, or the kernel has no droppable mappings.
+        """
         if blocks < 1:
             raise UsageError(f"space {name!r} needs at least one block, not {blocks}")
+        if droppable and not host.rules.has_droppable:
+            raise UsageError(f"{host.rules.name} has no MAP_DROPPABLE, which came in 6.11")
         self.host: MmHost = host
         self.name = name
         self.blocks = blocks
@@ -75,7 +83,8 @@ class Mm:
         #: Of these, the ones that FOLL_PIN took.
         self.dma_pins: dict[str, list[int]] = {}
         # One area, also where the numbers have gaps: a trace does not tell mappings apart.
-        self.vmas = VmaList([VmArea(0, blocks * HPAGE, VmFlags.READ | VmFlags.WRITE)])
+        flags = VmFlags.READ | VmFlags.WRITE | (VmFlags.DROPPABLE if droppable else VmFlags(0))
+        self.vmas = VmaList([VmArea(0, blocks * HPAGE, flags)])
         self.arrays = MmArrays(
             pmd=np.zeros(blocks, np.uint64),
             pte=np.zeros(blocks * HPAGE, np.uint64),
@@ -85,6 +94,7 @@ class Mm:
             n=np.zeros(8, np.int64),
             cache=np.zeros(0, np.int64),
         )
+        self.arrays.n[pgtable.DROPPABLE] = droppable
         #: What the area maps, and from which block of it on, where it is a shared mapping.
         self.memory: SharedMemoryLike | None = None
         self.memory_block = 0

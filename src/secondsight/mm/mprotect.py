@@ -24,7 +24,7 @@ from secondsight.geometry import PMD_ORDER
 from secondsight.mm.mlock import populate_area
 from secondsight.mm.page import EXCLUSIVE, HEAD, HPAGE, HUGE_ZERO_PFN, TAIL, ZERO_PFN, head_of
 from secondsight.mm.pgtable import pfn_of
-from secondsight.mm.vma import VmFlags
+from secondsight.mm.vma import LOCKED_MASK, VmFlags
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> 
             change_protection(
                 mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, prot == "none", prot == "rw"
             )
-            if vma.flags & VmFlags.LOCKED and prot == "rw":
+            locked = vma.flags & LOCKED_MASK
+            by_populate = bool(locked) and mm.host.rules.mlock_by_populate
+            if (locked == VmFlags.LOCKED or by_populate) and prot == "rw":
                 # A locked area that becomes writable: copied now what it shares, rather than at the store.
                 populate_area(mm, low, high, True)

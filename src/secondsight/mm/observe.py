@@ -122,7 +122,9 @@ class UnderClearedPmd:
         for name in Gathered._fields[1:]:
             getattr(self._gathered, name)[0, first:end] = -1 if name == "folio" else 0
         _gather(mm.host.frames.arrays, mm.arrays, self._row, (first, end), _by_mm(mm), self._gathered)
-        self._view.uffd[0] = bool(mm.vmas.at(block * HPAGE_PMD_NR).flags & VmFlags.UFFD_ARMED)
+        flags = mm.vmas.at(block * HPAGE_PMD_NR).flags
+        self._view.uffd[0] = bool(flags & VmFlags.UFFD_ARMED)
+        self._view.droppable[0] = bool(flags & VmFlags.DROPPABLE)
         return self._view
 
 
@@ -148,6 +150,8 @@ def of_model(
             columns["orders"][inside] = possible
         if vma.flags & VmFlags.UFFD_ARMED:
             columns["uffd"] |= inside
+        if vma.flags & VmFlags.DROPPABLE:
+            columns["droppable"] |= inside
     for notifier in mm.notifiers.list if marks and mm.notifiers else ():
         would_mark = getattr(notifier, "zap_marks", None)
         if would_mark is not None:

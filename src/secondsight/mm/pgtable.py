@@ -30,7 +30,8 @@ class MmArrays(NamedTuple):
     """One mm_struct's page tables, as compiled code takes them.
 
     pmd uint64[blocks]; pte uint64[blocks * 512], valid where the block's pmd is a table; vma uint8[blocks] and vma_page uint8[pages or
-    0]: the V_ bits; n int64[8]: [stopped page's reason, next swap slot's hint, huge faults, page faults, a guest's faults].
+    0]: the V_ bits; n int64[8]: [stopped page's reason, next swap slot's hint, huge faults, page faults, a guest's faults,
+    whether all of it is droppable].
 
     swap int32[3, slots], the host's: how many entries name each swap slot, the page of it that is in the swap cache (its pfn; 0: none),
     and what its content is (``swap.CONTENT_ZERO``, ``ZEROMAP``).
@@ -47,7 +48,7 @@ class MmArrays(NamedTuple):
     cache: npt.NDArray[np.int64]
 
 
-HUGE_FAULTS, FAULTS, GUEST_FAULTS = 2, 3, 4
+HUGE_FAULTS, FAULTS, GUEST_FAULTS, DROPPABLE = 2, 3, 4, 5
 
 
 @inlined

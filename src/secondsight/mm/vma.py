@@ -53,8 +53,14 @@ class VmFlags(enum.IntFlag):
     """Not anonymous: khugepaged's file path, which never asks for youth."""
     UFFD_MISSING = 1024
     UFFD_WP = 2048
+    LOCKONFAULT = 4096
+    """Locked as pages come (mlock2): nobody populates it."""
+    DROPPABLE = 8192
+    """Reclaim may drop its pages, dirty or not; a child finds it empty (VM_WIPEONFORK), and nobody locks it."""
 
 
+#: VM_LOCKED_MASK.
+LOCKED_MASK = VmFlags.LOCKED | VmFlags.LOCKONFAULT
 #: What registering with a userfaultfd sets, and a child does not inherit (dup_userfaultfd without UFFD_FEATURE_EVENT_FORK).
 UFFD_FLAGS = VmFlags.UFFD_ARMED | VmFlags.UFFD_MISSING | VmFlags.UFFD_WP
 
@@ -148,6 +154,15 @@ class VmaList:
 
         *merges_unfaulted*: the rule ``merge_unfaulted``.
         """
+        return self._renewed(start, end, change, merges_unfaulted, False)
+
+    def met_again(self, start: int, end: int, *, merges_unfaulted: bool) -> list[VmArea]:
+        """Pages *start* to *end* have left their areas, and come back as they were (mremap): the areas that grew by merging."""
+        return self._renewed(start, end, lambda flags: flags, merges_unfaulted, True)
+
+    def _renewed(
+        self, start: int, end: int, change: Callable[[VmFlags], VmFlags], merges_unfaulted: bool, all_of_it: bool
+    ) -> list[VmArea]:  # fmt: skip
         out: list[VmArea] = []
         grown: list[VmArea] = []
         rest = list(reversed(self.areas))
@@ -155,7 +170,7 @@ class VmaList:
             vma = rest.pop()
             low, high = max(start, vma.start), min(end, vma.end)
             flags = change(vma.flags)
-            if low >= high or flags == vma.flags:
+            if low >= high or (flags == vma.flags and not all_of_it):
                 out.append(vma)
                 continue
             if vma.start < low:
@@ -208,14 +223,14 @@ class VmaList:
         self.areas[i] = replace(vma, anon_vma=found[0] if found else next(_NUMBERS))
 
     def inherited(self, change: Callable[[VmFlags], VmFlags]) -> VmaList:
-        """A child's areas (anon_vma_fork): each that has anonymous pages gets an anon_vma of its own."""
+        """A child's areas (anon_vma_fork): each that has anonymous pages gets an anon_vma of its own, unless it is wiped."""
         return VmaList(
             [
                 replace(
                     v,
                     flags=change(v.flags),
-                    anon_vma=next(_NUMBERS) if v.anon_vma else 0,
-                    forked=bool(v.anon_vma),
+                    anon_vma=next(_NUMBERS) if v.anon_vma and not v.flags & VmFlags.DROPPABLE else 0,
+                    forked=bool(v.anon_vma) and not v.flags & VmFlags.DROPPABLE,
                 )
                 for v in self.areas
             ]

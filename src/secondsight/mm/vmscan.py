@@ -42,7 +42,7 @@ from secondsight.mm.page import (
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.pgtable import pfn_of
+from secondsight.mm.pgtable import DROPPABLE, pfn_of
 from secondsight.mm.shmem import swap_out_shared
 from secondsight.mm.swap import CACHED, CONTENT, CONTENT_ZERO, MUCH_USED, ZEROMAP
 from secondsight.mm.vma import VmFlags
@@ -158,7 +158,7 @@ def _discard(f, m, first, head, batches):  # type: ignore[no-untyped-def]
             n += 1
         if bits & DIRTY:
             f.flags[head] |= PAGE_DIRTY
-        if f.flags[head] & PAGE_DIRTY:
+        if f.flags[head] & PAGE_DIRTY and not m.n[DROPPABLE]:
             for j in range(i, i + n):
                 m.pte[first + j] |= bits
             f.flags[head] |= SWAPBACKED
@@ -180,6 +180,8 @@ class _Reclaim:
         #: Pinned for DMA: reclaim leaves them mapped (folio_maybe_dma_pinned).
         self.pinned = {int(head) for each in mm.host.mms.values() for head in each.dma_pinned()}
         self.rules = mm.host.rules
+        #: Dropped even where it is dirty.
+        self._droppable = bool(mm.arrays.n[DROPPABLE])
         self.gone: list[int] = []
 
     def range(self, start: int, end: int) -> None:
@@ -302,7 +304,7 @@ class _Reclaim:
         f, entries = self.mm.host.frames.arrays, self.mm.arrays.pte[page : page + pages]
         if bool((entries & DIRTY).any()):
             f.flags[head] |= PAGE_DIRTY
-        if f.flags[head] & PAGE_DIRTY or not self.rules.lazyfree_held_stays:
+        if (f.flags[head] & PAGE_DIRTY or not self.rules.lazyfree_held_stays) and not self._droppable:
             f.flags[head] |= SWAPBACKED
         self._put_back(head, active=True)
 
@@ -311,7 +313,7 @@ class _Reclaim:
         mm, f = self.mm, self.mm.host.frames.arrays
         if mm.arrays.pmd[block] & DIRTY:
             f.flags[head] |= PAGE_DIRTY
-        if f.flags[head] & PAGE_DIRTY:
+        if f.flags[head] & PAGE_DIRTY and not self._droppable:
             f.flags[head] |= SWAPBACKED
         elif not pinned:
             page = block * HPAGE

@@ -49,8 +49,9 @@ class Kvm(MmuNotifier):
 
     name = "kvm"
 
-    def __init__(self, mm: Mm, mmu: str | None = None) -> None:
-        """No slots yet: :meth:`slot_add`."""
+    def __init__(self, mm: Mm, mmu: str | None = None, name: str = "kvm") -> None:
+        """No slots yet: :meth:`slot_add`. *name*: what this VM's channel is called."""
+        self.name = name
         self.mm = mm
         self.host = mm.host
         self.mmu = mmu or self.host.config.mmu

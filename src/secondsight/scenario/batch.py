@@ -61,7 +61,7 @@ def _phases(scenario: v.Scenario) -> list[list[tuple[int, v.Verb]]]:
     for i, verb in enumerate(scenario.steps):
         if isinstance(verb, v.Scan):
             for _ in range(verb.passes):
-                out[-1].append((i, v.Scan()))
+                out[-1].append((i, v.Scan(pages=verb.pages)))
                 out.append([])
         else:
             out[-1].append((i, verb))
@@ -99,6 +99,10 @@ def plan(scenarios: Sequence[v.Scenario], size: int = 96) -> list[list[int]]:
             if isinstance(verb, v.Fork):
                 blocks[verb.child] = blocks.get(verb.space, 1)
         need = sum(blocks.values())
+        if any(isinstance(verb, v.Scan) and verb.pages is not None for verb in scenario.steps):
+            # What a wake-up reaches hangs on all that is registered: it shares its pass with nobody.
+            groups[key + str(i).encode()] = [[i]]
+            continue
         if key not in groups or room[key] < need:
             groups.setdefault(key, []).append([])
             room[key] = size

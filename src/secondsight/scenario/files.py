@@ -62,7 +62,7 @@ def check(scenario: verbs.Scenario, source: str = "scenario") -> None:
     :raises InputError: says which step.
     """
     blocks: dict[str, int] = {}
-    slots: dict[str, set[int]] = {}
+    slots: dict[tuple[str, int], set[int]] = {}
     for i, space in enumerate(scenario.spaces):
         where = f"spaces[{i}]"
         if space.name in blocks:
@@ -72,13 +72,30 @@ def check(scenario: verbs.Scenario, source: str = "scenario") -> None:
         blocks[space.name] = space.blocks
         if space.shared is not None and not 0 <= space.shared.block <= _MOST_BLOCKS:
             raise InputError(source, where, f"shared.block={space.shared.block}: must be 0 to {_MOST_BLOCKS}")
-        if space.vm is not None:
-            slots[space.name] = {0}
-            taken = [(0, space.blocks)]
-            for slot in space.vm.slots:
-                _check_slot(slot, space.blocks, slots[space.name], taken, source, where)
+        if space.shared is not None and space.droppable:
+            raise InputError(
+                source, where, f"space {space.name!r} is shared and droppable: a mapping is one of them"
+            )
+        if space.vm2 is not None and space.vm is None:
+            raise InputError(
+                source, where, f"space {space.name!r} has a second VM (vm2) and no first: give it vm = {{}}"
+            )
+        for number, vm in enumerate((space.vm, space.vm2)):
+            if vm is not None:
+                known = slots[space.name, number] = {0}
+                taken = [(0, space.blocks)]
+                for slot in vm.slots:
+                    _check_slot(slot, space.blocks, known, taken, source, where)
     for i, step in enumerate(scenario.steps):
         _check_step(step, blocks, slots, source, f"steps[{i}]")
+    scans = [i for i, step in enumerate(scenario.steps) if isinstance(step, verbs.Scan)]
+    partial = next((i for i in scans if getattr(scenario.steps[i], "pages", None) is not None), None)
+    if partial is not None and (len(scans) > 1 or partial + 1 < len(scenario.steps)):
+        raise InputError(
+            source,
+            f"steps[{partial}]",
+            "a scan of so many pages leaves the list unfinished: make it the last step, and the only scan",
+        )
 
 
 def _check_slot(
@@ -100,7 +117,7 @@ def _check_slot(
 
 
 def _check_step(
-    step: verbs.Verb, blocks: dict[str, int], slots: dict[str, set[int]], source: str, where: str
+    step: verbs.Verb, blocks: dict[str, int], slots: dict[tuple[str, int], set[int]], source: str, where: str
 ) -> None:
     name = getattr(step, "space", None)
     if name is not None and name not in blocks:
@@ -116,9 +133,7 @@ def _check_step(
                 raise InputError(source, f"{where}.{field}", str(error)) from None
     match step:
         case verbs.GuestRead() | verbs.GuestWrite():
-            if step.space not in slots:
-                raise InputError(source, where, f"space {step.space!r} has no VM; give it vm = {{}}")
-            if step.slot not in slots[step.space]:
+            if step.slot not in _slots_of(step, slots, source, where):
                 raise InputError(source, where, f"space {step.space!r} has no memslot {step.slot} here")
         case verbs.Fork():
             if step.child in blocks:
@@ -126,20 +141,38 @@ def _check_step(
             blocks[step.child] = blocks[step.space]
         case verbs.Exit():
             del blocks[step.space]
-            slots.pop(step.space, None)
+            for number in (0, 1):
+                slots.pop((step.space, number), None)
         case verbs.SlotAdd():
-            if step.space not in slots:
-                raise InputError(source, where, f"space {step.space!r} has no VM; give it vm = {{}}")
-            _check_slot(step.slot, blocks[step.space], slots[step.space], [], source, where)
+            known = _slots_of(step, slots, source, where)
+            _check_slot(step.slot, blocks[step.space], known, [], source, where)
         case verbs.SlotDelete():
-            if step.id not in slots.get(step.space, set()):
+            if step.id not in slots.get((step.space, step.vm), set()):
                 raise InputError(source, where, f"space {step.space!r} has no memslot {step.id} here")
-            slots[step.space].discard(step.id)
+            slots[step.space, step.vm].discard(step.id)
         case verbs.Scan():
             if not 1 <= step.passes <= 1000:
                 raise InputError(source, where, f"passes={step.passes}: must be 1 to 1000")
+            if step.pages is not None and (step.passes != 1 or not 1 <= step.pages < 1 << 32):
+                raise InputError(
+                    source, where, f"pages={step.pages}: one wake-up good for 1 to 4294967295 pages"
+                )
         case _:
             pass
+
+
+def _slots_of(
+    step: verbs.GuestRead | verbs.GuestWrite | verbs.SlotAdd, slots: dict[tuple[str, int], set[int]], source: str, where: str
+) -> set[int]:  # fmt: skip
+    """The memslots of the VM that *step* names."""
+    if (step.space, step.vm) not in slots:
+        mend = (
+            f"no VM; give it {'vm' if step.vm == 0 else 'vm2'} = {{}}"
+            if step.vm in (0, 1)
+            else f"no VM {step.vm}; 0 or 1"
+        )
+        raise InputError(source, where, f"space {step.space!r} has {mend}")
+    return slots[step.space, step.vm]
 
 
 def write(scenario: verbs.Scenario, path: str | Path) -> None:

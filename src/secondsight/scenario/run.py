@@ -22,6 +22,7 @@ from secondsight.mm import (
     madvise,
     mlock,
     mprotect,
+    mremap,
     rmap,
     task_mmu,
     userfaultfd,
@@ -72,13 +73,13 @@ def spans(pages: Pages) -> list[tuple[int, int]]:
 
 
 class Runner:
-    """One run under way: ``host`` is the model, ``kvm`` and ``gru`` the spaces' secondary MMUs by name."""
+    """One run under way: ``host`` is the model, ``kvms`` (each space's by number) and ``gru`` the spaces' secondary MMUs by name."""
 
     def __init__(self, scenario: verbs.Scenario, rules: Rules | str, *, keep_states: bool = False) -> None:
         """Make the host and its spaces; nothing has happened yet."""
         self.scenario = scenario
         self.host = Host(rules, scenario.host)
-        self.kvm: dict[str, Kvm] = {}
+        self.kvms: dict[str, dict[int, Kvm]] = {}
         self.gru: dict[str, GruContext] = {}
         self.keep_states = keep_states
         self.blocks: list[BlockPass] = []
@@ -89,11 +90,13 @@ class Runner:
         self.step = -1
         for space in scenario.spaces:
             mm = self._space(space)
-            if space.vm is not None:
-                kvm = self.kvm[space.name] = Kvm(mm)
-                kvm.slot_add(0, 0, 0, mm.npages)
-                for slot in space.vm.slots:
-                    self._slot_add(space.name, slot)
+            for number, vm in enumerate((space.vm, space.vm2)):
+                if vm is not None:
+                    kvm = Kvm(mm, name=states.vm_name(number))
+                    self.kvms.setdefault(space.name, {})[number] = kvm
+                    kvm.slot_add(0, 0, 0, mm.npages)
+                    for slot in vm.slots:
+                        self._slot_add(kvm, slot)
             if space.gru is not None:
                 self.gru[space.name] = GruContext(mm, space.gru.variant)
 
@@ -101,7 +104,7 @@ class Runner:
         """The process of *space*, with its area."""
         shared = space.shared
         if shared is None:
-            return self.host.mm(space.name, space.blocks)
+            return self.host.mm(space.name, space.blocks, droppable=space.droppable)
         if shared.memory in self.host.memories:
             memory = self.host.memories[shared.memory]
         else:
@@ -158,8 +161,15 @@ class Runner:
         if mm.denied > before:
             self._answer(errno="EFAULT")
 
-    def _slot_add(self, space: str, slot: verbs.Slot) -> None:
-        self.kvm[space].slot_add(
+    def _vm(self, step: verbs.GuestRead | verbs.GuestWrite | verbs.SlotAdd | verbs.SlotDelete) -> Kvm:
+        try:
+            return self.kvms[step.space][step.vm]
+        except KeyError:
+            raise UsageError(f"space {step.space!r} has no {'second ' * (step.vm > 0)}VM") from None
+
+    @staticmethod
+    def _slot_add(kvm: Kvm, slot: verbs.Slot) -> None:
+        kvm.slot_add(
             slot.id, slot.gfn_block * HPAGE_PMD_NR, slot.block * HPAGE_PMD_NR, slot.blocks * HPAGE_PMD_NR
         )
 
@@ -182,9 +192,7 @@ class Runner:
     def _do_guest(self, step: verbs.GuestRead | verbs.GuestWrite) -> None:
         mm, pages = self._mm(step), self._pages(step)
         write = isinstance(step, verbs.GuestWrite)
-        if step.space not in self.kvm:
-            raise UsageError(f"space {step.space!r} has no VM")
-        kvm = self.kvm[step.space]
+        kvm = self._vm(step)
         self._guarded(mm, lambda: kvm.access(pages, write=write, view=step.view, slot=step.slot))
 
     def _do_device(self, step: verbs.DeviceRead | verbs.DeviceWrite) -> None:
@@ -220,10 +228,16 @@ class Runner:
         for start, end in spans(self._pages(step)):
             mprotect.mprotect(self._mm(step), start, end, step.prot)
 
+    def _do_mremap(self, step: verbs.Mremap) -> None:
+        errno: str | None = None
+        for start, end in spans(self._pages(step)):
+            errno = errno or mremap.there_and_back(self._mm(step), start, end)
+        self._answer(errno=errno)
+
     def _do_mlock(self, step: verbs.Mlock) -> None:
         errno: str | None = None
         for start, end in spans(self._pages(step)):
-            errno = mlock.mlock(self._mm(step), start, end) or errno
+            errno = mlock.mlock(self._mm(step), start, end, onfault=step.onfault) or errno
         self._answer(errno=errno)
 
     def _do_munlock(self, step: verbs.Munlock) -> None:
@@ -259,14 +273,14 @@ class Runner:
 
     def _do_exit(self, step: verbs.Exit) -> None:
         fork.exit_mm(self._mm(step))
-        self.kvm.pop(step.space, None)
+        self.kvms.pop(step.space, None)
         self.gru.pop(step.space, None)
 
     def _do_slot_add(self, step: verbs.SlotAdd) -> None:
-        self._slot_add(step.space, step.slot)
+        self._slot_add(self._vm(step), step.slot)
 
     def _do_slot_delete(self, step: verbs.SlotDelete) -> None:
-        self.kvm[step.space].slot_delete(step.id)
+        self._vm(step).slot_delete(step.id)
 
     def _do_ksm_merge(self, step: verbs.KsmMerge) -> None:
         took = None
@@ -283,8 +297,10 @@ class Runner:
         mm = self._mm(step)
         for block in np.unique(self._pages(step) // HPAGE_PMD_NR).tolist():
             huge_memory.cut_area(mm, block * HPAGE_PMD_NR + 1)
-            # MADV_DOFORK makes one area of the two again: vma_merge, khugepaged_enter_vma.
-            self.host.khugepaged.enter_vma(mm, mm.vmas.at(block * HPAGE_PMD_NR))
+            area = mm.vmas.at(block * HPAGE_PMD_NR)
+            if area.end - area.start > 1:
+                # MADV_DOFORK makes one area of the two again: vma_merge, khugepaged_enter_vma.
+                self.host.khugepaged.enter_vma(mm, area)
 
     def _do_split_huge(self, step: verbs.SplitHuge) -> None:
         if not self.host.rules.splits_by_process:
@@ -316,11 +332,11 @@ class Runner:
             entries = states.per_page(a.pmd, table)
             pfns = ((entries >> np.uint64(PAGE_SHIFT)) & np.uint64((1 << 40) - 1)).astype(np.int64)
             pfns[(entries & MAPPED) == 0] = 0
-            kvm = self.kvm.get(name)
+            sptes = {kvm.name: _sptes(kvm) for kvm in self.kvms.get(name, {}).values()}
             self.states.append(
                 states.page_state(
                     states.When(self.step, at, pass_), name, pmd=a.pmd, table=table,
-                    flags=_kpf(f, pfns), mapcount=_mapcounts(f, pfns), sptes=None if kvm is None else _sptes(kvm),
+                    flags=_kpf(f, pfns), mapcount=_mapcounts(f, pfns), sptes=sptes,
                 )
             )  # fmt: skip
 
@@ -333,7 +349,10 @@ class Runner:
             self.host.khugepaged.on_file_visit = lambda visit: self.files.append(
                 file_pass(visit, self.passes)
             )
-            self.host.khugepaged.full_scan()
+            if step.pages is None:
+                self.host.khugepaged.full_scan()
+            else:
+                self.host.khugepaged.wake_up(step.pages)
             self.host.khugepaged.on_visit = self.host.khugepaged.on_file_visit = None
             self.host.drain()
             if self.keep_states:
@@ -455,6 +474,7 @@ _VERBS: dict[type[Any], Callable[[Runner, Any], None]] = {
     verbs.DeviceRead: Runner._do_device, verbs.DeviceWrite: Runner._do_device, verbs.IoCopied: Runner._do_io_copied,
     verbs.IoZeroCopy: Runner._do_io_zero_copy, verbs.Pin: Runner._do_pin, verbs.Unpin: Runner._do_unpin,
     verbs.ClearRefs: Runner._do_clear_refs, verbs.Madvise: Runner._do_madvise, verbs.Mprotect: Runner._do_mprotect,
+    verbs.Mremap: Runner._do_mremap,
     verbs.Mlock: Runner._do_mlock, verbs.Munlock: Runner._do_munlock, verbs.SwapOut: Runner._do_swap_out, verbs.Age: Runner._do_age,
     verbs.Uffd: Runner._do_uffd,
     verbs.Fork: Runner._do_fork, verbs.Exit: Runner._do_exit, verbs.SlotAdd: Runner._do_slot_add, verbs.SlotDelete: Runner._do_slot_delete,

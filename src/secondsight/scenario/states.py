@@ -10,7 +10,7 @@ The model hands in its own arrays, the lab what it read from kernel memory; comp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple, TypeVar
 
@@ -21,10 +21,15 @@ from secondsight.bits import pageflags, pte, spte, swap
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.scenario.results import PageState
 
-__all__ = ["page_state", "per_page", "pte_texts", "runs", "spte_texts"]
+__all__ = ["page_state", "per_page", "pte_texts", "runs", "spte_texts", "vm_name"]
 
 U64 = npt.NDArray[np.uint64]
 T = TypeVar("T", int, str)
+
+
+def vm_name(number: int) -> str:
+    """What the entries of a process's VM *number* (0 or 1) are called in a ``PageState``."""
+    return "kvm" if number == 0 else f"kvm{number + 1}"
 
 
 def runs(values: Sequence[T]) -> list[tuple[int, T]]:
@@ -89,10 +94,10 @@ class When(NamedTuple):
 
 def page_state(
     when: When, space: str, *,
-    pmd: U64, table: U64, flags: npt.NDArray[np.uint32], mapcount: npt.NDArray[np.int32], sptes: list[str] | None,
+    pmd: U64, table: U64, flags: npt.NDArray[np.uint32], mapcount: npt.NDArray[np.int32], sptes: Mapping[str, list[str]],
 ) -> PageState:  # fmt: skip
     """Write one space down. *pmd* uint64[B], *table* uint64[B, 512]; *flags* and *mapcount* [B * 512], asked for
-    present pages only; *sptes* the text of each page, None for a space without a VM."""
+    present pages only; *sptes* for each VM, by name, the text of each page."""
     entries = per_page(pmd, table)
     huge = np.repeat(pte.pmd_trans_huge(pmd), HPAGE_PMD_NR)
     # The zero pages belong to everyone: what their flags and counts are is no matter of this space's.
@@ -105,7 +110,7 @@ def page_state(
         pte=runs(pte_texts(entries, huge)),
         flags=runs([int(x) for x in shown.tolist()]),
         mapcount=runs([int(x) for x in counts.tolist()]),
-        spte={} if sptes is None else {"kvm": runs(sptes)},
+        spte={name: runs(texts) for name, texts in sptes.items()},
         at=when.at,
         pass_=when.pass_,
     )

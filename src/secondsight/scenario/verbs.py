@@ -16,9 +16,8 @@ scenario runs on the model and on a booted kernel unchanged. A scenario file is 
     pages = "1"
 
 What a *space* is: one process with one mapping of ``blocks`` aligned 2 MiB blocks at its start, private and anonymous unless it says
-``shared``; where it has a
-``vm``, a KVM VM in that process whose slot 0 maps guest-physical 0 upward to the area. Pages are written as in
-``pages.py``. ``scan`` is one full scan of khugepaged over every registered space.
+``shared``; where it has a ``vm``, a KVM VM in that process whose slot 0 maps guest-physical 0 upward to the area, and with ``vm2`` a
+second one. Pages are written as in ``pages.py``. ``scan`` is one full scan of khugepaged over every registered space.
 """
 
 from __future__ import annotations
@@ -61,11 +60,14 @@ class Shared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class SpaceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One process and its area; notifiers are registered in the order vm, then gru."""
+    """One process and its area; notifiers are registered in the order vm, vm2, then gru: the last is asked first. *droppable*: the area is
+    mapped with MAP_DROPPABLE (6.11), not MAP_PRIVATE."""
 
     name: str
     blocks: int = 1
     vm: Vm | None = None
+    vm2: Vm | None = None
+    droppable: bool = False
     gru: Gru | None = None
     shared: Shared | None = None
 
@@ -93,12 +95,13 @@ class CpuWrite(_Verb, frozen=True, tag="cpu_write"):
 class GuestRead(_Verb, frozen=True, tag="guest_read"):
     """The VM's vCPU loads from each page. *view* 0: guest paging off; k >= 1: paging on, through the guest-virtual
     window k (each window maps the same guest-physical memory: under shadow paging each has SPTEs of its own).
-    *slot*: through which memslot's guest-physical addresses."""
+    *slot*: through which memslot's guest-physical addresses; *vm*: the process's first VM (0) or its second (1)."""
 
     space: str
     pages: str
     view: int = 0
     slot: int = 0
+    vm: int = 0
 
 
 class GuestWrite(_Verb, frozen=True, tag="guest_write"):
@@ -108,6 +111,7 @@ class GuestWrite(_Verb, frozen=True, tag="guest_write"):
     pages: str
     view: int = 0
     slot: int = 0
+    vm: int = 0
 
 
 class DeviceRead(_Verb, frozen=True, tag="device_read"):
@@ -190,11 +194,20 @@ class Mprotect(_Verb, frozen=True, tag="mprotect"):
     prot: Literal["none", "r", "rw"]
 
 
-class Mlock(_Verb, frozen=True, tag="mlock"):
-    """``mlock(2)`` (faults the pages in)."""
+class Mremap(_Verb, frozen=True, tag="mremap"):
+    """``mremap(2)`` of each run of pages to another address (as far into a block), and back to where it was."""
 
     space: str
     pages: str
+
+
+class Mlock(_Verb, frozen=True, tag="mlock"):
+    """``mlock(2)`` (faults the pages in); *onfault*: ``mlock2(2)`` with MLOCK_ONFAULT, which takes what is there, and the rest when
+    it comes."""
+
+    space: str
+    pages: str
+    onfault: bool = False
 
 
 class Munlock(_Verb, frozen=True, tag="munlock"):
@@ -249,10 +262,11 @@ class Exit(_Verb, frozen=True, tag="exit"):
 
 
 class SlotAdd(_Verb, frozen=True, tag="slot_add"):
-    """KVM_SET_USER_MEMORY_REGION: a further memslot."""
+    """KVM_SET_USER_MEMORY_REGION: a further memslot of the first VM (*vm* 0) or the second."""
 
     space: str
     slot: Slot
+    vm: int = 0
 
 
 class SlotDelete(_Verb, frozen=True, tag="slot_delete"):
@@ -260,6 +274,7 @@ class SlotDelete(_Verb, frozen=True, tag="slot_delete"):
 
     space: str
     id: int
+    vm: int = 0
 
 
 class KsmMerge(_Verb, frozen=True, tag="ksm_merge"):
@@ -303,9 +318,15 @@ class Observe(_Verb, frozen=True, tag="observe"):
 
 
 class Scan(_Verb, frozen=True, tag="scan"):
-    """*passes* full scans of khugepaged over everything registered, each starting at the list's head."""
+    """*passes* full scans of khugepaged over everything registered, each starting at the list's head.
+
+    *pages*: instead one wake-up that is good for so many (``pages_to_scan``), from the list's head; it may leave the list unfinished, so
+    such a scan is the scenario's only one, and last. Areas that a process has beside its space count one each in the lab, and in the
+    model nothing: leave room for some hundreds.
+    """
 
     passes: int = 1
+    pages: int | None = None
 
 
 Verb = (
@@ -322,6 +343,7 @@ Verb = (
     | ClearRefs
     | Madvise
     | Mprotect
+    | Mremap
     | Mlock
     | Munlock
     | SwapOut

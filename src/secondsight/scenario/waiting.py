@@ -19,6 +19,8 @@ def refuse_waiting(mms: Mapping[str, Mm], step: verbs.Verb) -> None:
     match step:
         case verbs.CpuRead() | verbs.GuestRead() | verbs.DeviceRead():
             write = False
+        case verbs.Mlock(onfault=True):
+            return
         case verbs.CpuWrite() | verbs.GuestWrite() | verbs.DeviceWrite() | verbs.Mlock():
             write = True
         case verbs.IoCopied() | verbs.IoZeroCopy() | verbs.Pin():

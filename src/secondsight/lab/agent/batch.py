@@ -20,7 +20,7 @@ from secondsight.lab.agent import knobs, libc, worker
 from secondsight.lab.agent.ageing import age
 from secondsight.lab.agent.events import TracedSpace, TraceError, attribute
 from secondsight.lab.agent.file_events import attribute_files
-from secondsight.lab.agent.passes import Tracer, one_pass, rest, start_keeper
+from secondsight.lab.agent.passes import Tracer, finish_pass, one_pass, rest, start_keeper, wake_up
 from secondsight.lab.agent.state import Eyes, ksm_pages
 from secondsight.scenario import pages as pagetext
 from secondsight.scenario import verbs as v
@@ -120,6 +120,7 @@ class ScenarioRunner:
         self.spaces: dict[str, _Space] = {}
         self.gone: list[_Space] = []
         self.passes = 0
+        self.unfinished = False
         self.uid = 0
         self.blocks: list[BlockPass] = []
         self.files: list[FilePass] = []
@@ -164,6 +165,8 @@ class ScenarioRunner:
                 break
             if not pid:
                 break
+        if self.unfinished:
+            finish_pass()
 
     def _start(self, space: v.SpaceSpec) -> None:
         if space.gru:
@@ -212,7 +215,7 @@ class ScenarioRunner:
         match verb:
             case v.Scan():
                 for _ in range(verb.passes):
-                    self._scan(step)
+                    self._scan(step, verb.pages)
             case v.Observe():
                 self._observe(step, self.observe.get(step), "observe")
             case v.SetKnobs():
@@ -286,7 +289,7 @@ class ScenarioRunner:
         knobs.put(ksm / "run", 0)
         return {name: text for name, s in self.spaces.items() if (text := ksm_pages(s.pid, s.blocks))}
 
-    def _scan(self, step: int) -> None:
+    def _scan(self, step: int, pages: int | None) -> None:
         self.passes += 1
         new = {s.pid: s for s in self.spaces.values() if not s.mm}
         if new:
@@ -302,7 +305,11 @@ class ScenarioRunner:
             areas[s.mm] = TracedSpace(s.name, libc.AREA, s.blocks, frames, s.file)
         libc.drain()
         self.host.tracer.start()
-        one_pass()
+        if pages is None:
+            one_pass()
+        else:
+            self.unfinished = True
+            wake_up(pages)
         events = self.host.tracer.stop()
         visits = attribute(events, areas, self.passes)
         self.files += attribute_files(events, areas, self.passes)

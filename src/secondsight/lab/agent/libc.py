@@ -3,6 +3,7 @@
 0x2000_0000_0000  the area: blocks * 2 MiB, nothing mapped on either side of it, so no VMA ever merges with it
 0x2100_0000_0000  the VM's private memory (2 MiB)
 0x2200_0000_0000  scratch: never populated (draining), and the TLB flush's pages
+0x2300_0000_0000  where mremap moves the area's pages, as far into a block, and back from
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE
 __all__ = [
     "ADVICE",
     "AREA",
+    "ASIDE",
     "BLOCK_BYTES",
+    "MLOCK_ONFAULT",
+    "MREMAP_FIXED",
+    "MREMAP_MAYMOVE",
     "PAGE",
     "PRIVATE_AREA",
     "PROT",
@@ -25,7 +30,9 @@ __all__ = [
     "SYS_IO_URING_SETUP",
     "SYS_MADVISE",
     "SYS_MLOCK",
+    "SYS_MLOCK2",
     "SYS_MPROTECT",
+    "SYS_MREMAP",
     "SYS_MUNLOCK",
     "SYS_PREADV",
     "SYS_PWRITEV",
@@ -52,6 +59,7 @@ __all__ = [
 AREA = 0x2000_0000_0000
 PRIVATE_AREA = 0x2100_0000_0000
 SCRATCH = 0x2200_0000_0000
+ASIDE = 0x2300_0000_0000
 PAGE = PAGE_SIZE
 BLOCK_BYTES = HPAGE_PMD_NR * PAGE
 
@@ -73,16 +81,22 @@ ADVICE = {
     "guard_remove": 103,
 }
 PROT = {"none": 0, "r": 1, "rw": 3}
+# include/uapi/linux/mman.h
+MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
 # arch/x86/entry/syscalls/syscall_64.tbl
+SYS_MREMAP = 25
 SYS_MPROTECT, SYS_READV, SYS_WRITEV, SYS_MADVISE, SYS_MLOCK, SYS_MUNLOCK = 10, 19, 20, 28, 149, 150
 SYS_VMSPLICE, SYS_PREADV, SYS_PWRITEV, SYS_IO_URING_SETUP, SYS_IO_URING_REGISTER = 278, 295, 296, 425, 427
 
 SYS_USERFAULTFD = 323
+SYS_MLOCK2 = 325
+MLOCK_ONFAULT = 1  # include/uapi/asm-generic/mman-common.h
 # include/uapi/linux/userfaultfd.h: _IOWR(0xAA, 0x3f, 24 bytes), (0x00, 32), (0x06, 24)
 UFFDIO_API, UFFDIO_REGISTER, UFFDIO_WRITEPROTECT = 0xC018AA3F, 0xC020AA00, 0xC018AA06
 
 _PR_SET_THP_DISABLE = 41
 _MAP_SHARED = 0x1
+_MAP_DROPPABLE = 0x08  # include/uapi/linux/mman.h: a type, as MAP_PRIVATE is
 _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_FIXED_NOREPLACE, _MAP_NORESERVE = 0x2, 0x20, 0x100000, 0x4000
 
 lib = ctypes.CDLL(None, use_errno=True)
@@ -117,9 +131,14 @@ def failed(result: int) -> str | None:
     return errno.errorcode.get(ctypes.get_errno(), "?") if result < 0 else None
 
 
-def mmap_fixed(address: int, length: int, prot: int = 3) -> int:
-    """Private anonymous memory at *address*; nothing may be there yet."""
-    flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE | _MAP_NORESERVE
+def mmap_fixed(address: int, length: int, prot: int = 3, *, droppable: bool = False) -> int:
+    """Private (or *droppable*) anonymous memory at *address*; nothing may be there yet."""
+    flags = (
+        (_MAP_DROPPABLE if droppable else _MAP_PRIVATE)
+        | _MAP_ANONYMOUS
+        | _MAP_FIXED_NOREPLACE
+        | _MAP_NORESERVE
+    )
     got = lib.mmap(address, length, prot, flags, -1, 0)
     if got != address:
         raise SysError(ctypes.get_errno(), f"mmap at {address:#x}: {os.strerror(ctypes.get_errno())}")

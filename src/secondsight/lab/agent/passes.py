@@ -18,7 +18,7 @@ from pathlib import Path
 from secondsight.lab.agent import file_events, knobs, libc
 from secondsight.lab.agent.events import COLLAPSE, ISOLATE, PMD, SCAN, SWAPIN, TraceError, TraceLine, parse
 
-__all__ = ["Tracer", "one_pass", "rest", "start_keeper"]
+__all__ = ["Tracer", "finish_pass", "one_pass", "rest", "start_keeper", "wake_up"]
 
 TRACING = Path("/sys/kernel/tracing")
 INSTANCE = TRACING / "instances/secondsight"
@@ -136,3 +136,44 @@ def one_pass(patience: float = 120.0) -> None:
             raise TraceError(f"khugepaged has not finished in {patience:.0f} s")
     if _full_scans() != wanted:
         raise TraceError(f"khugepaged made {_full_scans() - wanted + 1} full scans instead of one")
+
+
+def _switches(thread: Path) -> int:
+    """How often khugepaged has gone to sleep of its own accord."""
+    lines = thread.with_name("status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
+def wake_up(pages: int, patience: float = 30.0) -> None:
+    """Wake khugepaged once, good for *pages*, and wait until it sleeps again; where it stopped in its list it stays (``finish_pass``)."""
+    thread = _thread()
+    if thread is None:
+        return
+    knobs.khugepaged("pages_to_scan", pages)
+    before = _switches(thread)
+    knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
+    deadline = time.monotonic() + patience
+    quiet = 0
+    # It also waits for the LRU's drain on the way, but then as a task that no signal wakes (D).
+    while quiet < 5:
+        time.sleep(0.02)
+        asleep = thread.read_text().rpartition(")")[2].split()[0] in "SI"
+        quiet = quiet + 1 if asleep and _switches(thread) > before else 0
+        if time.monotonic() > deadline:
+            raise TraceError(f"khugepaged has not gone to sleep in {patience:.0f} s")
+    knobs.khugepaged("pages_to_scan", 0xFFFF_FFFF)
+
+
+def finish_pass(patience: float = 30.0) -> None:
+    """Let khugepaged go on from where it stopped, until its list's head: the next pass begins there."""
+    thread = _thread()
+    if thread is None:
+        return
+    wanted = _full_scans() + 1
+    knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
+    deadline = time.monotonic() + patience
+    while _full_scans() < wanted:
+        time.sleep(0.005)
+        if time.monotonic() > deadline:
+            raise TraceError(f"khugepaged has not finished in {patience:.0f} s")
+    rest()

@@ -19,7 +19,7 @@ from secondsight.lab.agent.events import TraceError
 from secondsight.lab.agent.worker import PM_PRESENT, pagemap
 from secondsight.scenario import pages as pagetext
 from secondsight.scenario.results import PageState
-from secondsight.scenario.states import When, page_state, per_page, spte_texts
+from secondsight.scenario.states import When, page_state, per_page, spte_texts, vm_name
 
 __all__ = ["Eyes", "View", "ksm_pages"]
 
@@ -41,11 +41,11 @@ def ksm_pages(pid: int, blocks: int) -> str:
 
 class View:
     """One space at one moment: *pmd* uint64[B], *table* uint64[B, 512], *flags* uint32[n], *mapcount* int32[n], *secondary* bool[n]
-    (some SPTE is young), *sptes* the text of each page or None without a VM; n = B * 512."""
+    (some SPTE is young), *sptes* the text of each page, by the VM's name; n = B * 512."""
 
     def __init__(
         self, pmd: U64, table: U64, flags: npt.NDArray[np.uint32], mapcount: npt.NDArray[np.int32],
-        secondary: npt.NDArray[np.bool_], sptes: list[str] | None,
+        secondary: npt.NDArray[np.bool_], sptes: dict[str, list[str]],
     ) -> None:  # fmt: skip
         self.pmd, self.table, self.flags, self.mapcount = pmd, table, flags, mapcount
         self.secondary, self.sptes = secondary, sptes
@@ -94,14 +94,16 @@ class Eyes:
         flags, mapcount = np.zeros(len(each), np.uint32), np.zeros(len(each), np.int32)
         columns = self._frames.read(pte.pte_pfn(each[present]))
         flags[present], mapcount[present] = columns.flags, columns.mapcount
-        secondary, sptes = np.zeros(len(each), np.bool_), None
-        for notifier in registered(self._kernel, mm):
-            if notifier.vm is None:
-                continue
-            found = notifier.vm.read_blocks(addresses)
+        secondary, sptes = np.zeros(len(each), np.bool_), {}
+        # The newest notifier stands first in the list.
+        vms = [notifier.vm for notifier in registered(self._kernel, mm) if notifier.vm is not None]
+        for number, vm in enumerate(reversed(vms)):
+            found = vm.read_blocks(addresses)
             if not found.known.all():
                 raise TraceError(f"KVM's tables of process {pid} would not hold still")
             secondary[found.page[found.young]] = True
-            layout = spte.layout(notifier.vm.mmu, notifier.vm.era)
-            sptes = spte_texts(len(each), found.page, found.spte, found.young, found.level > 1, layout)
+            layout = spte.layout(vm.mmu, vm.era)
+            sptes[vm_name(number)] = spte_texts(
+                len(each), found.page, found.spte, found.young, found.level > 1, layout
+            )
         return View(entries.pmd, entries.pte, flags, mapcount, secondary, sptes)

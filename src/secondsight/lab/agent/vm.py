@@ -1,4 +1,4 @@
-"""A KVM VM for one space: slot 0 maps the area from guest-physical 0, a private slot holds code and page tables.
+"""A KVM VM for one space, of which it may have two: slot 0 maps the area from guest-physical 0, a private slot holds code and page tables.
 
 Two vCPUs, because a vCPU that changes its paging mode drops its roots, and on 6.1 the last reference to a root zaps it
 (kvm_tdp_mmu_put_root): vCPU 0 never turns paging on (view 0), vCPU 1 is always in long mode and is made when first needed.
@@ -86,11 +86,12 @@ class _Vcpu:
 
 
 class AreaVm:
-    """One VM over the area of *blocks* blocks at :data:`libc.AREA`."""
+    """One VM over the area of *blocks* blocks at :data:`libc.AREA`; *number*: which of the process's."""
 
-    def __init__(self, routines: Routines, blocks: int) -> None:
+    def __init__(self, routines: Routines, blocks: int, number: int = 0) -> None:
         self._routines = routines
-        base = libc.mmap_fixed(libc.PRIVATE_AREA, _SIZE)
+        # Apart by more than a page table, so that one's memory never shares a table with the other's.
+        base = libc.mmap_fixed(libc.PRIVATE_AREA + number * (1 << 30), _SIZE)
         libc.madvise(base, _SIZE, "nohugepage")
         # A fork would write-protect it and fill the trace with faults of ours.
         libc.madvise(base, _SIZE, "dontfork")

@@ -98,10 +98,13 @@ class _ScenarioProcess:
         if space.shared:
             libc.mmap_shared(libc.AREA, length, memory, space.shared.block * libc.BLOCK_BYTES)
         else:
-            libc.mmap_fixed(libc.AREA, length)
-        self.vm = AreaVm(self.routines, space.blocks) if space.vm else None
-        for slot in space.vm.slots if space.vm else ():
-            self.the_vm().add(slot.id, slot.gfn_block, slot.block, slot.blocks)
+            libc.mmap_fixed(libc.AREA, length, droppable=space.droppable)
+        self.vms: dict[int, AreaVm] = {}
+        for number, vm in enumerate((space.vm, space.vm2)):
+            if vm is not None:
+                self.vms[number] = AreaVm(self.routines, space.blocks, number)
+                for slot in vm.slots:
+                    self.vms[number].add(slot.id, slot.gfn_block, slot.block, slot.blocks)
 
     def set_uid(self, uid: int) -> None:
         # Bit 31 keeps the stamp of page 0 of the first space from being zero.
@@ -141,10 +144,24 @@ class _ScenarioProcess:
                 errors.append(error.errno or 0)
         return errno_names.get(errors[0], "?") if errors else None
 
-    def the_vm(self) -> AreaVm:
-        if self.vm is None:
-            raise libc.SysError(22, "this space has no VM")
-        return self.vm
+    def there_and_back(self, text: str) -> str | None:
+        """mremap(2) of each run of pages out of the area and back; the first errno."""
+        how = libc.MREMAP_MAYMOVE | libc.MREMAP_FIXED
+        errors: list[str | None] = []
+        for address, length in self.ranges(text):
+            aside = address - libc.AREA + libc.ASIDE
+            wrong = self.routines.failed(libc.SYS_MREMAP, address, length, length, how, aside)
+            errors.append(wrong)
+            if wrong is None and (
+                back := self.routines.failed(libc.SYS_MREMAP, aside, length, length, how, address)
+            ):
+                raise libc.SysError(5, f"mremap back to {address:#x}: {back}")
+        return next((e for e in errors if e), None)
+
+    def the_vm(self, number: int) -> AreaVm:
+        if number not in self.vms:
+            raise libc.SysError(22, f"this space has no VM {number}")
+        return self.vms[number]
 
     def do(self, verb: v.Verb) -> dict[str, Any]:
         """Carry out *verb*."""
@@ -160,7 +177,7 @@ class _ScenarioProcess:
                 errno = self.routines.touch(code.FILL, self.number(verb.pages), verb.value or 0)
             case v.GuestRead() | v.GuestWrite():
                 stamp = self.stamp if isinstance(verb, v.GuestWrite) else None
-                errno = self.the_vm().touch(
+                errno = self.the_vm(verb.vm).touch(
                     self.number(verb.pages), slot=verb.slot, view=verb.view, stamp=stamp
                 )
             case v.IoCopied():
@@ -180,8 +197,13 @@ class _ScenarioProcess:
                     errno = errno or "0"
             case v.Mprotect():
                 errno = self.over(verb.pages, libc.SYS_MPROTECT, libc.PROT[verb.prot])
+            case v.Mremap():
+                errno = self.there_and_back(verb.pages)
             case v.Mlock():
-                errno = self.over(verb.pages, libc.SYS_MLOCK)
+                if verb.onfault:
+                    errno = self.over(verb.pages, libc.SYS_MLOCK2, libc.MLOCK_ONFAULT)
+                else:
+                    errno = self.over(verb.pages, libc.SYS_MLOCK)
             case v.Munlock():
                 errno = self.over(verb.pages, libc.SYS_MUNLOCK)
             case v.SwapOut():
@@ -204,9 +226,9 @@ class _ScenarioProcess:
                         or errno
                     )
             case v.SlotAdd():
-                self.the_vm().add(verb.slot.id, verb.slot.gfn_block, verb.slot.block, verb.slot.blocks)
+                self.the_vm(verb.vm).add(verb.slot.id, verb.slot.gfn_block, verb.slot.block, verb.slot.blocks)
             case v.SlotDelete():
-                self.the_vm().delete(verb.id)
+                self.the_vm(verb.vm).delete(verb.id)
             case _:
                 raise libc.SysError(22, f"{type(verb).__name__} is not a process's verb")
         return {"errno": errno, "took": took, "slots": slots}
@@ -217,9 +239,9 @@ class _ScenarioProcess:
         if pid:
             return {"pid": pid}
         self.pins.close_inherited()
-        if self.vm:
-            self.vm.close_inherited()
-            self.vm = None
+        for vm in self.vms.values():
+            vm.close_inherited()
+        self.vms.clear()
         self.link.sock.close()
         self.set_uid(uid)
         self.link = announce(child)

@@ -22,7 +22,7 @@ from secondsight.mm.khugepaged.isolate import isolate
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
 from secondsight.mm.khugepaged.swapin import first_not_present, swap_in_block
 from secondsight.mm.lru import folio_add_lru, munlock_folio
-from secondsight.mm.memory import map_new_large, new_large
+from secondsight.mm.memory import map_new_large, new_large, set_backing
 from secondsight.mm.observe import UnderClearedPmd
 from secondsight.mm.page import (
     ACTIVE,
@@ -137,6 +137,7 @@ def _map_pmd(f, r, m, block, active):  # type: ignore[no-untyped-def]
     if active:
         f.flags[head] |= ACTIVE
     new_large(f, r, head, bits, False)
+    set_backing(f, m, head)
     map_pmd(f, head)
     put_page(f, head)
     prot = PROT | PSE | DIRTY

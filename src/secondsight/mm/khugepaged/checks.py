@@ -57,6 +57,7 @@ class Checks(NamedTuple):
     scan_tests_base_address: int
     swap_limit: int
     shared_by_folio: int
+    counts_mappings: int
     zero_page_is_none: int
     writable: int
     lazyfree_refused: int
@@ -84,6 +85,7 @@ def checks_of(rules: Rules) -> Checks:
         scan_tests_base_address=int(rules.scan_tests_base_address),
         swap_limit=int(rules.swap_limit),
         shared_by_folio=int(rules.shared == "folio"),
+        counts_mappings=int(rules.expected_refcount == "mapcount"),
         zero_page_is_none=int(rules.zero_page_is_none),
         writable={"none": WRITABLE_NONE, "one": WRITABLE_ONE, "every": WRITABLE_EVERY}[rules.writable],
         lazyfree_refused=int(rules.lazyfree_refused),
@@ -148,12 +150,15 @@ def is_shared(rules, c, b, i):  # type: ignore[no-untyped-def]
 
 
 @merged
-def expected_ref_count(c, b, i):  # type: ignore[no-untyped-def]
+def expected_ref_count(rules, c, b, i):  # type: ignore[no-untyped-def]
     """folio_expected_ref_count of an anonymous folio: its mappings, and one for each of its pages if it is in the swap cache.
 
-    is_refcount_suitable before 6.18: total_mapcount, and compound_nr if PageSwapCache. Mappings of a secondary MMU hold none.
+    is_refcount_suitable before 6.18: total_mapcount, and compound_nr if PageSwapCache. Mappings of a secondary MMU hold none. 2.6.38 wants
+    one: "cannot use mapcount: can't collapse if there's a gup pin".
     """
-    count = c.folio_mapcount[b, i]
+    if not rules.counts_mappings:
+        return np.int64(1)
+    count = np.int64(c.folio_mapcount[b, i])
     if c.flags[b, i] & SWAPCACHE:
         count += 1 << c.order[b, i]
     return count

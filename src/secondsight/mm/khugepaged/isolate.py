@@ -64,10 +64,10 @@ def _hold(held, b, folio):  # type: ignore[no-untyped-def]
 
 
 @merged
-def _take_2_6_38(c, b, i):  # type: ignore[no-untyped-def]
+def _take_2_6_38(rules, c, b, i):  # type: ignore[no-untyped-def]
     """Take one page, mm/huge_memory.c __collapse_huge_page_isolate (2.6.38): the count is tested before the lock is tried."""
     # Mapped once and held by nobody else. page_count(page) != 1.
-    if c.refcount[b, i] != 1:
+    if c.refcount[b, i] != expected_ref_count(rules, c, b, i):
         return ScanResult.PAGE_COUNT
     # Somebody holds its lock. trylock_page.
     if c.flags[b, i] & LOCKED:
@@ -79,13 +79,13 @@ def _take_2_6_38(c, b, i):  # type: ignore[no-untyped-def]
 
 
 @merged
-def _take(c, b, i, held_already):  # type: ignore[no-untyped-def]
+def _take(rules, c, b, i, held_already):  # type: ignore[no-untyped-def]
     """Take one folio, mm/khugepaged.c __collapse_huge_page_isolate (6.1 to 7.3)."""
     # Somebody holds its lock; we do, if an earlier PTE maps the same small page (KSM). folio_trylock (7.3 line 783).
     if c.flags[b, i] & LOCKED or held_already:
         return ScanResult.PAGE_LOCK
     # Somebody beside its mappings holds it: a pin, or a per-CPU batch. folio_expected_ref_count (7.3 line 799).
-    if c.refcount[b, i] != expected_ref_count(c, b, i):
+    if c.refcount[b, i] != expected_ref_count(rules, c, b, i):
         return ScanResult.PAGE_COUNT
     # It cannot be taken off the LRU. folio_isolate_lru (7.3 line 809).
     if not c.flags[b, i] & LRU:
@@ -152,7 +152,7 @@ def collapse_huge_page_isolate(rules, cc, c, at, assume, held, found):  # type: 
                 break
             large = c.order[b, i] > 0
             if rules.order == ORDER_2_6_38:
-                result = _take_2_6_38(c, b, i)
+                result = _take_2_6_38(rules, c, b, i)
             else:
                 # Too many pages that another process maps too. max_ptes_shared (5.8; 7.3 line 748).
                 if is_shared(rules, c, b, i):
@@ -169,11 +169,11 @@ def collapse_huge_page_isolate(rules, cc, c, at, assume, held, found):  # type: 
                 # A large folio is taken once: its other pages go straight to the question for use (7.3 line 771).
                 folio = c.folio[b, i]
                 if not large:
-                    result = _take(c, b, i, c.mapcount[b, i] > 1 and _hold(held, b, folio))
+                    result = _take(rules, c, b, i, c.mapcount[b, i] > 1 and _hold(held, b, folio))
                 elif folio != last_large:
                     last_large = folio
                     if not _hold(held, b, folio):
-                        result = _take(c, b, i, False)
+                        result = _take(rules, c, b, i, False)
             if result != ScanResult.SUCCEED:
                 stopped = i
                 break

@@ -69,7 +69,7 @@ def check_pmd_state(rules, pmd):  # type: ignore[no-untyped-def]
 
 
 @merged
-def _page_2_6_38(c, b, i):  # type: ignore[no-untyped-def]
+def _page_2_6_38(rules, c, b, i):  # type: ignore[no-untyped-def]
     """The checks of the posted patch, mm/huge_memory.c khugepaged_scan_pmd (2.6.38)."""
     # On the LRU, not locked, anonymous: three tests in one condition.
     if not c.flags[b, i] & LRU:
@@ -79,13 +79,13 @@ def _page_2_6_38(c, b, i):  # type: ignore[no-untyped-def]
     if not c.flags[b, i] & ANON:
         return ScanResult.PAGE_ANON
     # Mapped once and held by nobody else: page_count(page) != 1, "cannot use mapcount: can't collapse if there's a gup pin".
-    if c.refcount[b, i] != 1:
+    if c.refcount[b, i] != expected_ref_count(rules, c, b, i):
         return ScanResult.PAGE_COUNT
     return ScanResult.SUCCEED
 
 
 @merged
-def _page_6_1(c, b, i):  # type: ignore[no-untyped-def]
+def _page_6_1(rules, c, b, i):  # type: ignore[no-untyped-def]
     """What follows the count of shared pages, mm/khugepaged.c hpage_collapse_scan_pmd (6.1)."""
     # Off the LRU: it waits in a batch, or somebody has isolated it. PageLRU.
     if not c.flags[b, i] & LRU:
@@ -97,13 +97,13 @@ def _page_6_1(c, b, i):  # type: ignore[no-untyped-def]
     if not c.flags[b, i] & ANON:
         return ScanResult.PAGE_ANON
     # Somebody beside its mappings holds it, as a pin does. is_refcount_suitable.
-    if c.refcount[b, i] != expected_ref_count(c, b, i):
+    if c.refcount[b, i] != expected_ref_count(rules, c, b, i):
         return ScanResult.PAGE_COUNT
     return ScanResult.SUCCEED
 
 
 @merged
-def _page_6_12(c, b, i):  # type: ignore[no-untyped-def]
+def _page_6_12(rules, c, b, i):  # type: ignore[no-untyped-def]
     """What follows the count of shared pages, mm/khugepaged.c hpage_collapse_scan_pmd (6.12), collapse_scan_pmd (7.3 lines 1749-1770)."""
     # Off the LRU: it waits in a batch, or somebody has isolated it. folio_test_lru (7.3 line 1749).
     if not c.flags[b, i] & LRU:
@@ -112,7 +112,7 @@ def _page_6_12(c, b, i):  # type: ignore[no-untyped-def]
     if c.flags[b, i] & LOCKED:
         return ScanResult.PAGE_LOCK
     # Somebody beside its mappings holds it, as a pin does. folio_expected_ref_count (7.3 line 1767).
-    if c.refcount[b, i] != expected_ref_count(c, b, i):
+    if c.refcount[b, i] != expected_ref_count(rules, c, b, i):
         return ScanResult.PAGE_COUNT
     return ScanResult.SUCCEED
 
@@ -194,7 +194,7 @@ def collapse_scan_pmd(rules, cc, c, b, assume, found):  # type: ignore[no-untype
                 stopped = i
                 break
             if rules.order == ORDER_2_6_38:
-                result = _page_2_6_38(c, b, i)
+                result = _page_2_6_38(rules, c, b, i)
             else:
                 # Only anonymous memory is collapsed here. folio_test_anon; before the shared pages since 6.12 (7.3 line 1714).
                 if rules.order != ORDER_6_1 and not c.flags[b, i] & ANON:
@@ -208,7 +208,7 @@ def collapse_scan_pmd(rules, cc, c, b, assume, found):  # type: ignore[no-untype
                         result = ScanResult.EXCEED_SHARED_PTE
                         stopped = i
                         break
-                result = _page_6_1(c, b, i) if rules.order == ORDER_6_1 else _page_6_12(c, b, i)
+                result = _page_6_1(rules, c, b, i) if rules.order == ORDER_6_1 else _page_6_12(rules, c, b, i)
             if result != ScanResult.SUCCEED:
                 stopped = i
                 break

@@ -159,6 +159,11 @@ class Daemon:
         self._at, self._block = None, 0
         self.do_scan(_EVERY_PAGE)
 
+    def wake_up(self, pages: int) -> None:
+        """One wake-up that is good for *pages*, from the list's head."""
+        self._at, self._block = None, 0
+        self.do_scan(pages)
+
     def _scan_mm_slot(self, pages: int) -> int:
         """khugepaged_scan_mm_slot: visit blocks of one mm; returns the progress made (mm, ineligible areas, blocks)."""
         if self._at is None:

@@ -25,6 +25,7 @@ SERIES = Series(
         "shared": "folio",
         "large_mapped_shared": "first",
         "has_sizes": True,
+        "has_droppable": True,
         "anon_before_shared": True,
         "has_change_pte": False,
         "direct_io_pins": True,

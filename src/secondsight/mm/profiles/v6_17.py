@@ -9,5 +9,6 @@ SERIES = Series(
     asked=(Asked("6.17.13-1~bpo13+1", "npt", 60, 170), Asked("6.17.13-1~bpo13+1", "shadow", 60, 171)),
     changes={
         "mprotect_batches": True,
+        "mremap_moves_many": True,
     },
 )

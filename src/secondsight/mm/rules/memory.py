@@ -37,6 +37,12 @@ class MemoryRules:
         "userfaultfd(2) is known, write protection of anonymous memory included; else ENOSYS",
         "fs/userfaultfd.c (4.3); 63b2d4174c4a (5.7: UFFDIO_WRITEPROTECT)",
     )
+    has_droppable: bool = rule(
+        False,
+        "MAP_DROPPABLE is known: pages that are never swap-backed, that reclaim drops dirty or not, and that a child does not get",
+        "mm/mmap.c do_mmap, mm/rmap.c folio_add_new_anon_rmap; 9651fcedf7b9 (6.11)",
+        "booted",
+    )
     has_guard: bool = rule(
         False,
         "MADV_GUARD_INSTALL and MADV_GUARD_REMOVE are known; else EINVAL",
@@ -193,6 +199,12 @@ class MemoryRules:
         False,
         "an area with anonymous pages merges with a neighbour that has none yet; else only the other way round",
         "mm/vma.c is_mergeable_anon_vma; 879bca0a2c4f (6.16)",
+        "booted",
+    )
+    mremap_moves_many: bool = rule(
+        False,
+        "one mremap moves all areas of its range; else EFAULT where there is more than one",
+        "mm/mremap.c remap_move; d23cb648e365 (6.17), before: vma_to_resize",
         "booted",
     )
     mprotect_batches: bool = rule(
