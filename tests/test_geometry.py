@@ -62,7 +62,7 @@ OTHER = {
     ("report/svg.py", "{TOP + 9}"): "pixels",
     ("report/svg.py", "18, 12, 44"): "margins of a picture",
     ("report/svg.py", "round("): "digits",
-    ("scenario/random.py", "randint(2, 12)"): "how many pages are drawn",
+    ("scenario/lives.py", "randint(2, 12)"): "how many pages are drawn",
     ("whatif/overview.py", "[:12]"): "names that are listed",
     ("trace/damo.py", "len(fraction) == 9"): "digits of a fraction of a second",
     ("trace/footer.py", "_TYPE, _STATISTICS"): "numbers of thrift fields",

@@ -342,6 +342,7 @@ def compare_command(
                 sizes=has_sizes if sizes is None else sizes,
                 guards=profile_of.has_guard,
                 parts=profile_of.mthp_collapse,
+                droppables=profile_of.has_droppable,
             )
         scenarios += made
         left_out = dict(generator.excluded)

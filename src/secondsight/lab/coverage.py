@@ -54,13 +54,11 @@ WHOLE_BLOCK = -1
 #: Results that no scenario makes, and why.
 NOT_MADE: dict[ScanResult, str] = {
     ScanResult.SCAN_ABORT: "one NUMA node",
-    ScanResult.PAGE_LOCK: "one CPU: nobody holds a page's lock while khugepaged looks",
     ScanResult.ALLOC_HUGE_PAGE_FAIL: "memory to spare",
     ScanResult.CGROUP_CHARGE_FAIL: "no limit",
     ScanResult.COPY_MC: "no machine checks",
     ScanResult.PAGE_ANON: "anonymous areas alone",
     ScanResult.PAGE_NULL: "special pages alone",
-    ScanResult.PTE_UFFD_WP: "no random scenario has userfaultfd",
     ScanResult.VMA_CHECK: "one CPU: areas change between passes alone",
     ScanResult.ANY_PROCESS: "one CPU: nobody exits during a pass",
 }
@@ -113,6 +111,7 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
     parts = [order for order in orders if order < PMD_ORDER]
     scan: list[ScanResult] = [
         r.SUCCEED, r.PMD_MAPPED, r.EXCEED_NONE_PTE, r.EXCEED_SWAP_PTE, r.EXCEED_SHARED_PTE, r.LACK_REFERENCED_PAGE, r.PAGE_COUNT,
+        r.PAGE_LOCK,  # khugepaged's own: a KSM page that the block maps twice
         r.NO_PTE_TABLE if rules.no_table_code == "no_pte_table" else r.PMD_NONE,
     ]  # fmt: skip
     if rules.no_table_code == "pmd_null":
@@ -121,12 +120,14 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
         scan.append(r.PAGE_RO)
     if rules.lazyfree_refused:
         scan.append(r.PAGE_LAZYFREE)
+    if rules.has_userfaultfd:
+        scan.append(r.PTE_UFFD_WP)
     if parts or rules.has_guard:
         # No candidate had enough pages; or a guard made swap-in fail.
         scan.append(r.FAIL)
     out: list[Key] = [(SCAN, WHOLE_BLOCK, str(each)) for each in scan]
     for order in orders:
-        taken = [r.SUCCEED, r.LACK_REFERENCED_PAGE, r.PAGE_COUNT]
+        taken = [r.SUCCEED, r.LACK_REFERENCED_PAGE, r.PAGE_COUNT, r.PAGE_LOCK]
         ended: list[ScanResult] = []
         if order < PMD_ORDER:
             taken += [r.EXCEED_SHARED_PTE, r.PTE_MAPPED_HUGEPAGE]

@@ -1,0 +1,67 @@
+"""Random scenarios: the seed's, possible, and with every verb among them; the model can take each step."""
+
+from __future__ import annotations
+
+import pytest
+
+from secondsight.scenario import random as chance
+from secondsight.scenario import verbs as v
+from secondsight.scenario.files import check
+from secondsight.scenario.run import run
+
+
+def _many(count: int, seed: int = 1) -> list[v.Scenario]:
+    return chance.scenarios(count, seed, "npt", guards=True)[0]
+
+
+def test_a_seed_gives_the_same_scenarios_again():
+    assert _many(40, 5) == _many(40, 5) != _many(40, 6)
+
+
+def test_every_scenario_is_possible_and_every_verb_occurs():
+    scenarios = _many(600)
+    for each in scenarios:
+        check(each)
+    steps = [step for each in scenarios for step in each.steps]
+    missing = {kind for kind in v.Verb.__args__ if not any(isinstance(step, kind) for step in steps)}
+    assert missing == {v.DeviceRead, v.DeviceWrite, v.Drain, v.Observe, v.SetKnobs}, (
+        "no machine has a GRU; the rest is the lab's"
+    )
+    assert {step.onfault for step in steps if isinstance(step, v.Mlock)} == {False, True}
+    assert {step.mode for step in steps if isinstance(step, v.Uffd)} == {"missing", "wp"}
+    assert {step.vm for step in steps if isinstance(step, v.GuestRead)} == {0, 1}
+    assert any(
+        not any(isinstance(s, v.Madvise) and s.advice == "hugepage" for s in each.steps) for each in scenarios
+    )
+
+
+@pytest.mark.parametrize("rules", ["6.1", "7.3"])
+def test_the_model_takes_every_step(rules: str):
+    for scenario in chance.scenarios(32, 11, "npt", guards=rules == "7.3")[0]:
+        answer = run(scenario, rules, keep_states=True)
+        assert len({state.pass_ for state in answer.states}) == sum(
+            isinstance(s, v.Scan) for s in scenario.steps
+        )
+
+
+def test_what_would_wait_for_a_handler_is_never_drawn():
+    armed = 0
+    for scenario in _many(600):
+        at = next((i for i, step in enumerate(scenario.steps) if isinstance(step, v.Uffd)), None)
+        if at is None:
+            continue
+        armed += 1
+        own = [step for step in scenario.steps[at + 1 :] if getattr(step, "space", "") == "vm"]
+        faults = (
+            v.CpuRead,
+            v.CpuWrite,
+            v.GuestRead,
+            v.GuestWrite,
+            v.IoCopied,
+            v.IoZeroCopy,
+            v.Pin,
+            v.Mlock,
+            v.Mprotect,
+        )
+        assert not [step for step in own if isinstance(step, faults)]
+    assert armed > 10
