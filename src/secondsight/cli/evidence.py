@@ -172,37 +172,82 @@ def score_command(
     ] = None,
     random: RandomOption = 300,
     seed: SeedOption = 1,
-    kept: KeptOption = None,
+    kept: Annotated[
+        list[Path] | None,
+        typer.Option(help="Take these kept answers of one kernel (`lab compare --keep`) and boot nothing."),
+    ] = None,
+    mutants: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Instead of rules, change this many places of mm/khugepaged's code (needs --kept)."
+        ),
+    ] = 0,
     json: JsonOption = False,
 ) -> None:
     """Give each rule of a kernel's profile every other value, one at a time: would its answers notice?
 
-    A rule that no scenario notices is not shown by these scenarios, whatever its evidence says.
+    A rule that no scenario notices is not shown by these scenarios, whatever its evidence says. With --mutants a sample of the model's
+    code, drawn from --seed, is changed instead: a comparison, a constant, the order of two checks.
     """
+    from secondsight.errors import UsageError
     from secondsight.lab.answers import read
-    from secondsight.lab.score import score
+    from secondsight.lab.score import UNSEEN, score_kept
     from secondsight.mm.profiles import for_kernel, profile
 
-    campaign = _campaign(kernel, mmu, modules, random, seed) if kept is None else read(kept)
-    tried = profile(rules) if rules else for_kernel(campaign.release)
-    turned, bad = score(
-        campaign.scenarios, campaign.answers, campaign.mmu, tried, size=campaign.size, say=_say
-    )
-    noticed = [t for t in turned if t.noticed is not None]
-    if json:
-        _json({"kernel": campaign.release, "mmu": campaign.mmu, "rules": tried.name, "scenarios": len(campaign.scenarios),
-               "seed": campaign.seed, "disagree": bad, "turned": turned})  # fmt: skip
+    if mutants:
+        if not kept:
+            raise UsageError(
+                "mutants are held against kept answers: give --kept FILE (`lab compare --states --keep FILE`)"
+            )
+        _mutants(kept, mutants, seed, json)
         return
-    print(
-        f"{campaign.release} on {campaign.mmu}, {tried.title}: {pluralize(len(campaign.scenarios), 'scenario')} of seed {campaign.seed}"
-        + (f", {len(bad)} of which disagree already" if bad else "")
-    )
-    for each in noticed:
-        print(f"  {each.rule}={_word(each.value)}: noticed by #{each.noticed}, {each.where}")
-    for each in turned:
-        if each.noticed is None:
-            print(f"  {each.rule}={_word(each.value)}: unnoticed ({each.evidence})")
+    campaigns = [read(each) for each in kept] if kept else [_campaign(kernel, mmu, modules, random, seed)]
+    tried = profile(rules) if rules else for_kernel(campaigns[0].release)
+    turned, bad = score_kept(campaigns, tried, say=_say)
+    noticed = [t for t in turned if t.noticed is not None]
+    asked = [
+        {"kernel": c.release, "mmu": c.mmu, "scenarios": len(c.scenarios), "seed": c.seed} for c in campaigns
+    ]
+    if json:
+        _json({"rules": tried.name, "asked": asked, "disagree": bad, "turned": turned})
+        return
+    for each in campaigns:
+        print(
+            f"{each.release} on {each.mmu}, {tried.title}: {pluralize(len(each.scenarios), 'scenario')} of seed {each.seed}"
+        )
+    if bad:
+        print(f"{bad} of them disagree already")
+    for one in noticed:
+        on = (
+            f" of {campaigns[one.campaign].mmu}, seed {campaigns[one.campaign].seed}"
+            if len(campaigns) > 1
+            else ""
+        )
+        print(f"  {one.rule}={_word(one.value)}: noticed by #{one.noticed}{on}, {one.where}")
+    for one in turned:
+        if one.noticed is None:
+            why = f": {UNSEEN[one.rule]}" if one.rule in UNSEEN else ""
+            print(f"  {one.rule}={_word(one.value)}: unnoticed ({one.evidence}){why}")
     print(f"{len(noticed)} of {len(turned)} noticed")
+
+
+def _mutants(kept: list[Path], count: int, seed: int, json: bool) -> None:
+    """Score a sample of code mutants and print it."""
+    from secondsight.lab.score_mutants import score_mutants
+
+    found = score_mutants(kept, count, seed, say=_say)
+    if json:
+        _json({"seed": seed, "pool": found.pool, "unrun": found.unrun, "scored": found.scored})
+        return
+    print(f"{len(found.scored)} of {found.pool} mutants in lines that the answers run, --seed {seed}")
+    for each in found.scored:
+        if each.noticed is None:
+            print(
+                f"  {f'equivalent ({each.mutant.equivalent})' if each.mutant.equivalent else 'unnoticed'}: {each.mutant}"
+            )
+    print(f"{found.noticed} of {len(found.scored) - found.equivalent} noticed, {found.equivalent} equivalent")
+    for function, places in found.unrun.items():
+        print(f"  no answer runs {pluralize(places, 'place')} of {function}")
 
 
 def _campaign(kernel: str, mmu: str, modules: Path | None, random: int, seed: int) -> Kept:
