@@ -249,3 +249,11 @@ def test_who_wakes_more_often_than_the_samples_look_is_told(tmp_path):
     for scale, told in ((1, set()), (5, {"ingens"}), (11, {"ingens", "khugepaged"})):
         found = compare_samples(samples, ["ingens", "khugepaged", "never"], ["7.2"], time_scale=scale)
         assert {note.split()[0] for note in found.notes if "wakes every" in note} == told
+
+
+def test_a_khugepaged_that_had_no_time_is_told(tmp_path):
+    rows = [{"time": look, "block": 0, "present": 512} for look in range(3)]
+    samples = Samples.open(write(tmp_path / "s.parquet", rows))
+    for scale, told in ((1, True), (100, False)):
+        notes = compare_samples(samples, ["khugepaged", "never"], ["7.2"], time_scale=scale).notes
+        assert any("khugepaged woke only" in note for note in notes) == told

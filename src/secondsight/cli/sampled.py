@@ -131,6 +131,8 @@ def print_comparison(
             ", ".join(f"{code} {count:,}" for code, count in row.refused[reading].items()) or "-"
             for reading in ("least", "most")
         )
+        if row.unvisited.high:
+            reasons += f"; never visited {_range(row.unvisited, '{:,.0f}')}"
         table.add_row(
             markup(row.label), f"{row.known:,} of {row.blocks:,}", _range(row.huge, "{:,.0f}"),
             "unknown" if row.coverage is None else _range(row.coverage, "{:.1%}"),

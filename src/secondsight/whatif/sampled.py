@@ -18,6 +18,7 @@ from secondsight.errors import UsageError
 from secondsight.geometry import PMD_SHIFT
 from secondsight.mm.config import HostConfig
 from secondsight.mm.rules import Rules
+from secondsight.plural import pluralize
 from secondsight.policy import UNLIMITED
 from secondsight.replay.clock import alarms, configured
 from secondsight.replay.engine import Progress, replay
@@ -31,6 +32,8 @@ from secondsight.whatif.combine import Combination, PolicyLike, combinations, pa
 
 SCHEMA = 1
 Ints = npt.NDArray[np.int64]
+#: Wake-ups of khugepaged below which a reader is told.
+_WAKES = 8
 #: Signals that samples do not hold, and why.
 _REFUSED = {
     "walks": "page walks, or accesses counted in their place",
@@ -143,7 +146,7 @@ def compare_samples(
         hot=_hot(found["least"].data[0].blocks, found["most"].data[0].blocks),
         blocks=list(zip(first.space.tolist(), address.tolist(), strict=True)),
         rows=[_row(one, found, i) for i, one in enumerate(chosen)],
-        notes=[*_notes(samples, uses), *_coarse(samples, chosen, time_scale)],
+        notes=[*_notes(samples, uses), *_coarse(samples, chosen, time_scale), *_idle(found["least"], chosen)],
     )
 
 
@@ -271,6 +274,16 @@ def _coarse(samples: Samples, chosen: Sequence[Combination], time_scale: float) 
                     "interval's uses stand at its beginning, so that what depends on how they spread over it comes out otherwise"
                 ] = None
     return list(notes)
+
+
+def _idle(result: Result, chosen: Sequence[Combination]) -> list[str]:
+    """Whether khugepaged had time to do anything."""
+    wakes = [s.wakes for one, s in zip(chosen, result.subjects, strict=True) if one.make().khugepaged]
+    if not wakes or min(wakes) >= _WAKES:
+        return []
+    return [
+        f"khugepaged woke only {pluralize(min(wakes), 'time')}: a larger --time-scale gives it something to do"
+    ]
 
 
 __all__ = ["SampledComparison", "SampledRow", "Span", "compare_samples", "coverage"]
