@@ -13,7 +13,8 @@ pytestmark = pytest.mark.kernel
 
 
 @pytest.mark.parametrize(
-    ("kernel", "mmu"), [("6.1", "npt"), ("6.1", "shadow"), ("6.12", "npt"), ("newest", "npt")]
+    ("kernel", "mmu"),
+    [("5.10", "npt"), ("6.1", "npt"), ("6.1", "shadow"), ("6.12", "npt"), ("newest", "npt")],
 )
 def test_the_kernel_agrees(kernel: str, mmu: str) -> None:
     try:

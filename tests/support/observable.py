@@ -127,6 +127,14 @@ SHOWN = (
         (False, "PWAD"),
     ),
     Shown(
+        "reclaim_splits_lazyfree",
+        (*_huge, v.Drain(), v.Madvise("p", "0", "free"), v.CpuWrite("p", "0:3"), v.SwapOut("p", "0")),
+        flag(9, THP),
+        (True, False),
+        (False, True),
+        rules="5.10",
+    ),
+    Shown(
         "unmap_batches_lazyfree",
         (*_huge, v.SplitPmd("p", "0"), v.Drain(), v.Madvise("p", "0", "free"), v.CpuWrite("p", "0:3"), v.SwapOut("p", "0")),
         pte(9),
@@ -306,6 +314,18 @@ SHOWN = (
         flag(3, REFERENCED),
         (True, False),
         (False, True),
+        rules="6.1",
+    ),
+    Shown(
+        "swapin_mlocks",
+        (
+            _fill, v.Drain(), v.SwapOut("p", "0:100", took="0:100"),
+            # mlock populates up to the first area that cannot be read; what is behind it is locked, and not there.
+            v.Mprotect("p", "0:0-9", "none"), v.Mlock("p", "0"), v.CpuRead("p", "0:100"), v.Drain(),
+        ),
+        flag(100, UNEVICTABLE),
+        (True, True),
+        (False, False),
         rules="6.1",
     ),
     Shown("tdp_mmu", (_fill, v.GuestRead("p", "0:3")), spte(0), (True, ""), (False, "PW"), vm=True),

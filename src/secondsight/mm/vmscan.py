@@ -266,6 +266,13 @@ class _Reclaim:
             self._put_back(head, active=pinned and head not in self.pinned)
             if not pinned:
                 self._whole_or_in_pieces(page, HPAGE)
+        elif self.rules.reclaim_splits_lazyfree:
+            if split_folio(mm, page):
+                for each in range(page, page + HPAGE):
+                    self._small(each, mm.pfn(each))
+            else:
+                # keep_locked.
+                self._put_back(head)
         else:
             mm.notifiers.invalidate_range(page, page + HPAGE)
             if self.rules.lazyfree_keeps_pmd:

@@ -6,7 +6,7 @@ from secondsight.mm.rules import Asked
 SERIES = Series(
     version=(5, 10),
     about="Debian 11's kernel, with the 2025 stable fix",
-    asked=(Asked("5.10.262-1", "npt", 300, 515), Asked("5.10.262-1", "shadow", 60, 514)),
+    asked=(Asked("5.10.262-1", "npt", 300, 515), Asked("5.10.262-1", "shadow", 240, 516)),
     changes={
         "asks_page_young": True,
         "scan_tests_base_address": False,
@@ -30,6 +30,7 @@ SERIES = Series(
         "activate_batched": True,
         "putback_batched": True,
         "migration_keeps_bits": False,
+        "reclaim_splits_lazyfree": True,
         "split_pmd_munlocks": True,
         "mark_needs_lru": False,
         "new_anon_active": False,

@@ -25,6 +25,7 @@ SERIES = Series(
         "mlock_batched": True,
         "mlock_by_populate": False,
         "migration_keeps_bits": True,
+        "reclaim_splits_lazyfree": False,
         "mglru_available": True,
         "anon_exclusive": True,
         "wp_counts_references": False,

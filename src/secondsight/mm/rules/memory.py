@@ -74,6 +74,12 @@ class MemoryRules:
         "mm/madvise.c, mm/vmscan.c reclaim_folio_list (6.10)",
         "booted",
     )
+    reclaim_splits_lazyfree: bool = rule(
+        False,
+        "reclaim splits a lazily freed huge page into small ones first, and takes or leaves each of them; else it is unmapped as it is",
+        'mm/vmscan.c shrink_page_list: PageTransHuge, "Split file THP" (5.10); shrink_folio_list: folio_test_swapbacked (6.1)',
+        "booted",
+    )
     lazyfree_keeps_pmd: bool = rule(
         False,
         "reclaim of a lazily freed huge PMD takes it whole, with its table, or leaves it huge; else it is split first",
