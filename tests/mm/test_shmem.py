@@ -132,6 +132,20 @@ def test_what_goes_to_swap_is_an_entry_of_the_cache_and_comes_back(rules) -> Non
     holds(host)
 
 
+@pytest.mark.parametrize("rules", KERNELS)
+def test_what_somebody_holds_is_unmapped_and_stays_active_if_it_is_pinned_for_dma(rules) -> None:
+    host, a, _ = two(rules)
+    a.cpu_access(pages(0, range(4)), write=True)
+    a.pin(pages(0, 1), "read")
+    a.pin(pages(0, 2), "dma", write=True, longterm=True)
+    assert swap_out(a, pages(0)).gone.tolist() == [0, 1, 2, 3]
+    cache = a.memory.cache
+    assert cache[0] < 0 and cache[3] < 0 and cache[1] > 0 and cache[2] > 0
+    flags = host.frames.arrays.flags
+    assert not flags[int(cache[1])] & pg.ACTIVE and flags[int(cache[2])] & pg.ACTIVE
+    holds(host)
+
+
 def test_a_huge_page_goes_to_swap_whole_since_6_12_and_comes_back_whole_since_6_16() -> None:
     for rules, order, back in (("6.1", 0, 0), ("6.12", 9, 0), ("6.16", 9, 9), ("7.3", 9, 9)):
         host, a, _ = two(rules, shmem_enabled="always")

@@ -31,7 +31,7 @@ from secondsight.mm.page import (
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.protocols import MmLike, SharedMemoryLike
+from secondsight.mm.protocols import HostLike, MmLike, SharedMemoryLike
 
 
 class SharedMapping(NamedTuple):
@@ -97,13 +97,21 @@ def try_to_unmap(memory: SharedMemoryLike, index: int, pfn: int) -> None:
         unmap_pte(mm.host.frames.arrays, pfn)
 
 
+class Reclaimed(NamedTuple):
+    """What reclaim of shared memory knows beforehand: the pages that a kernel was seen to unmap (*took*; None: all that can be), and the
+    folios that are *pinned* for DMA (folio_maybe_dma_pinned)."""
+
+    took: set[int] | None
+    pinned: set[int]
+
+
 def swap_out_shared(
-    mm: MmLike, memory: SharedMemoryLike, start: int, end: int, took: set[int] | None
+    mm: MmLike, memory: SharedMemoryLike, start: int, end: int, known: Reclaimed
 ) -> list[int]:
     """MADV_PAGEOUT of the shared pages *start* to *end*, folios whole; returns those that were unmapped.
 
     Only what is on the LRU and nobody else maps. What somebody holds is unmapped, and stays in the cache (pageout:
-    is_page_cache_freeable); but a huge page that has to be split for it stays as it is. *took*: those that a kernel was seen to unmap.
+    is_page_cache_freeable), active if it is pinned for DMA; but a huge page that has to be split for it stays as it is.
     """
     gone: list[int] = []
     page = start
@@ -112,10 +120,22 @@ def swap_out_shared(
         head = mm.folio(page)
         pages = int(folio_nr_pages(mm.host.frames.arrays, head)) if head >= 0 else 1
         mappings = 1 if huge else pages
-        if head >= 0 and _isolated(mm, page, head, mappings) and (took is None or page in took):
-            gone += _to_swap(mm, memory, page, head, pages)
+        if head >= 0 and _isolated(mm, page, head, mappings) and (known.took is None or page in known.took):
+            unmapped = _to_swap(mm, memory, page, head, pages)
+            if unmapped and head in known.pinned:
+                _activate(mm.host, head)
+            gone += unmapped
         page += pages
     return gone
+
+
+def _activate(host: HostLike, head: int) -> None:
+    """shrink_folio_list's activate_locked. MGLRU keeps no PG_active on its lists."""
+    f = host.frames.arrays
+    if not host.config.mglru:
+        f.flags[head] |= ACTIVE
+    elif host.rules.mglru_add_clears_referenced:
+        f.flags[head] &= ~REFERENCED
 
 
 def _isolated(mm: MmLike, page: int, head: int, mappings: int) -> bool:

@@ -43,7 +43,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.pgtable import DROPPABLE, pfn_of
-from secondsight.mm.shmem import swap_out_shared
+from secondsight.mm.shmem import Reclaimed, swap_out_shared
 from secondsight.mm.swap import CACHED, CONTENT, CONTENT_ZERO, MUCH_USED, ZEROMAP
 from secondsight.mm.vma import VmFlags
 from secondsight.native import native
@@ -96,7 +96,9 @@ def swap_out(mm: Mm, pages: Pages, took: Pages | None = None, slots: Pages | Non
                 break
             for a, b in ranges_without_large(mm, low, high):
                 if mm.memory is not None:
-                    reclaim.gone.extend(swap_out_shared(mm, mm.memory, a, b, recorded))
+                    reclaim.gone.extend(
+                        swap_out_shared(mm, mm.memory, a, b, Reclaimed(recorded, reclaim.pinned))
+                    )
                 else:
                     reclaim.range(a, b)
     return PagedOut(np.array(reclaim.gone, dtype=np.int64), errno)

@@ -211,7 +211,7 @@ class SharedGenerator(Generator):
 
 
 _WEIGHTS = {
-    "access": 36, "clear_refs": 6, "age": 4, "pin": 6, "io": 4, "advice": 10, "collapse": 6, "swap": 7, "fork": 4, "exit": 3,
+    "access": 36, "clear_refs": 6, "age": 4, "pin": 9, "io": 4, "advice": 10, "collapse": 6, "swap": 10, "fork": 4, "exit": 3,
     "slot": 3, "split": 3,
 }  # fmt: skip
 _DO: dict[str, Callable[[SharedGenerator, _Sharing, str], bool]] = {
