@@ -9,7 +9,15 @@ from secondsight.lab.coverage import COLLAPSE, ISOLATE, SCAN, SWAPIN, Seen
 from secondsight.mm.config import HostConfig, Sizes
 from secondsight.mm.khugepaged.result import ScanResult
 from secondsight.mm.profiles import PROFILES, profile
-from secondsight.scenario.results import AttemptEvent, BlockPass, IsolateEvent, Run, SwapinEvent
+from secondsight.scenario.results import (
+    AttemptEvent,
+    BlockPass,
+    CollapseFileEvent,
+    FilePass,
+    IsolateEvent,
+    Run,
+    SwapinEvent,
+)
 
 VISITS = [
     BlockPass(1, "vm", 0, "exceed_none_pte", 0, 512, 0),
@@ -66,3 +74,24 @@ def test_what_can_be_reached_follows_the_profile_and_is_not_what_cannot_be_made(
     assert ("no_writable_page" in found) == (PROFILES[name].writable != "none")
     assert not found & {str(each) for each in coverage.NOT_MADE}
     assert found <= {str(each) for each in ScanResult}
+
+
+def test_visits_to_shared_memory_are_counted_and_asked_for_where_they_can_be() -> None:
+    visit = FilePass(
+        1, "vm", 0, "memfd:ram", "succeeded", 9, 0, collapse=CollapseFileEvent("succeeded", 512, 512, 1)
+    )
+    refused = FilePass(1, "vm", 1, "memfd:ram", "exceed_none_pte", 9, 0)
+    counted = coverage.seen([Run(source="here", blocks=[], files=[visit, refused])])
+    assert [(each.function, each.result, each.count) for each in coverage.listed(counted)] == [
+        ("mm_khugepaged_scan_file", "exceed_none_pte", 1),
+        ("mm_khugepaged_scan_file", "succeeded", 1),
+        ("mm_khugepaged_collapse_file", "succeeded", 1),
+    ]
+    of_6_1 = {key[2] for key in coverage.reachable_files(profile("6.1"))}
+    of_7_3 = {key[2] for key in coverage.reachable_files(profile("7.3"))}
+    assert (
+        of_6_1 - of_7_3 == {"could_not_delete_page_from_lru", "page_not_in_lru", "pmd_none", "pmd_null"}
+        and not of_7_3 - of_6_1
+    )
+    shared = coverage.rare(counted, profile("7.3"), [9], private=False, shared=True)
+    assert {each.function for each in shared} == {"mm_khugepaged_scan_file", "mm_khugepaged_collapse_file"}

@@ -314,9 +314,12 @@ def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
                 continue
             _ADVICE[advice](mm, low, high)
             if advice == "hugepage":
-                # hugepage_madvise: registration looks at the area as it was, before it is split; shmem's switch at its old advice too.
-                advised = vma.flags if vma.shared and rules.shmem_enters_by_old_advice else _huge(vma.flags)
-                mm.host.khugepaged.enter_vma(mm, replace(vma, flags=advised))
+                # Registration looks at the area as it was, before it is cut, and for shmem at its old advice; later at what it became.
+                if rules.advice_enters_late:
+                    seen = mm.vmas.at(low)
+                else:
+                    seen = vma if vma.shared else replace(vma, flags=_huge(vma.flags))
+                mm.host.khugepaged.enter_vma(mm, seen)
     return None
 
 

@@ -28,7 +28,7 @@ def shared(rules: str, names: str = "ab", blocks: int = 1, **knobs: int) -> tupl
 
 
 def advise(*mms) -> None:
-    """Advice, and once more: 6.1 looks at the advice that the area had."""
+    """Advice, and once more: up to 7.1 kernels look at the advice that the area had."""
     for mm in 2 * mms:
         madvise(mm, 0, mm.npages, "hugepage")
 

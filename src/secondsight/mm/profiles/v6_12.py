@@ -15,6 +15,7 @@ SERIES = Series(
                 "scan_tests_base_address": True,
                 "mglru_add_clears_referenced": False,
                 "pmd_modify_drops_dirty": True,
+                "advice_enters_late": False,
             },
             asked=(Asked("6.12.43-1~bpo12+1", "npt", 60, 431),),
             points=range(44),
@@ -53,7 +54,7 @@ SERIES = Series(
         "shmem_fits_area": True,
         "fault_maps_folio": True,
         "zap_batches": True,
-        "shmem_enters_by_old_advice": False,
+        "advice_enters_late": True,
         "shmem_swaps_whole": True,
     },
 )

@@ -30,5 +30,6 @@ SERIES = Series(
         "zap_pmd_marks": True,
         "fault_maps_dirty": True,
         "shmem_swapin_large": True,
+        "advice_enters_late": False,
     },
 )

@@ -11,5 +11,6 @@ SERIES = Series(
         "mthp_collapse": True,
         "mglru_fault_marks": True,
         "pmd_modify_drops_dirty": False,
+        "advice_enters_late": True,
     },
 )

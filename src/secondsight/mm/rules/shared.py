@@ -18,10 +18,11 @@ class SharedRules:
         "mm/shmem.c shmem_enabled (5a6e75f8110c, 4.8); mm/khugepaged.c collapse_shmem (f3f0e1d2150b, 4.8)",
     )
 
-    shmem_enters_by_old_advice: bool = rule(
-        True,
-        "MADV_HUGEPAGE makes a process of shared memory known to khugepaged only if the area was advised, or needs no advice, before it",
-        "mm/khugepaged.c hugepage_madvise (6.1): shmem_is_huge asks vma->vm_flags, which are still the old ones; mm/madvise.c (6.12)",
+    advice_enters_late: bool = rule(
+        False,
+        "MADV_HUGEPAGE makes a process known to khugepaged by the area as it then is; else by the area before it is cut, and of shared "
+        "memory by its old advice: the first one does not make it known",
+        "mm/madvise.c madvise_update_vma (7.2, and 6.12.118); before hugepage_madvise, and shmem_is_huge asks vma->vm_flags",
         "booted",
     )
 
