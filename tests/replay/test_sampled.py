@@ -257,3 +257,18 @@ def test_a_khugepaged_that_had_no_time_is_told(tmp_path):
     for scale, told in ((1, True), (100, False)):
         notes = compare_samples(samples, ["khugepaged", "never"], ["7.2"], time_scale=scale).notes
         assert any("khugepaged woke only" in note for note in notes) == told
+
+
+@pytest.mark.parametrize(
+    ("counts", "hot"),
+    [([100] * 8, range(8)), ([100] * 7 + [60, 5], range(8)), ([500, 30, 10, 1], [0]), ([0, 3], [1])],
+)
+def test_hot_blocks_hold_nine_tenths_and_leave_no_equal_out(tmp_path, counts, hot):
+    rows = [
+        {"time": look, "block": block, "present": 512}
+        | ({"primary_used": used, "primary_unused": 512 - used, "secondary_unused": 512} if look else {})
+        for look in range(2)
+        for block, used in enumerate(counts)
+    ]
+    found = compare_samples(Samples.open(write(tmp_path / "s.parquet", rows)), ["never"], ["7.2"])
+    assert found.hot.blocks == [BASE + block * BLOCK for block in hot]

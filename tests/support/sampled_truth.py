@@ -101,7 +101,6 @@ def beside(name, told, path, policies, rules, scale):
     truth = uses(name).sum(axis=0)
     sampled = np.array([0 if at is None else found.hot.uses[at][0] for at in places])
     ours, theirs = {(address - base) >> 21 for address in found.hot.blocks}, hot(truth)
-    needed = fewest(truth)
     trace = full_trace(name, base, look_times(samples))
     subjects = [
         Subject(row.label, profile(rules), policy=partial(make, row.policy), fill=False) for row in found.rows
@@ -113,27 +112,15 @@ def beside(name, told, path, policies, rules, scale):
         full = ["huge" if base + (block << 21) in huge else "small" for block in range(BLOCKS)]
         decisions[row.policy] = full, ["small" if at is None else row.decisions[at] for at in places]
     return Beside(
-        np.stack([truth, sampled]), len(ours & theirs) / max(len(ours), 1), len(ours & theirs) / max(needed, 1), decisions
+        np.stack([truth, sampled]), len(ours & theirs) / max(len(ours), 1), len(ours & theirs) / max(len(theirs), 1), decisions
     )  # fmt: skip
 
 
-def fewest(counts):
-    """How many blocks it takes to hold nine tenths of *counts*."""
-    covered = 0
-    for number, count in enumerate(sorted(counts, reverse=True), 1):
-        covered += count
-        if covered >= 0.9 * sum(counts):
-            return number
-    return 0
-
-
 def hot(counts):
-    """The fewest blocks that hold nine tenths of *counts* (uses by block): their numbers, those that tie with the last too."""
-    counts = list(counts)
-    ordered = sorted(counts, reverse=True)
+    """The fewest blocks that hold nine tenths of *counts* (uses by block), and all used at least half as much as the least of these."""
     total, covered = sum(counts), 0
-    for least in ordered:
+    for least in sorted(counts, reverse=True):
         covered += least
         if covered >= 0.9 * total:
             break
-    return {block for block, count in enumerate(counts) if count and count >= least}
+    return {block for block, count in enumerate(counts) if count and 2 * count >= least}

@@ -54,7 +54,8 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class HotBlocks(msgspec.Struct, frozen=True, kw_only=True):
-    """The fewest blocks that hold nine tenths of the known uses; *blocks*: their addresses, rising. *uses* int of each of
+    """The fewest blocks that hold nine tenths of the known uses, and those used at least half as much as the least of them: where that
+    line falls between equals is chance. *blocks*: their addresses, rising. *uses* int of each of
     ``SampledComparison.blocks``: at least, at most. *known*: of how many blocks every use is known."""
 
     blocks: list[int]
@@ -151,11 +152,12 @@ def compare_samples(
 
 
 def _hot(least: BlockFigures, most: BlockFigures, share: float = 0.9) -> HotBlocks:
-    """Where the known uses are; the definition is that of hot pages in docs/metrics.md, of blocks and uses."""
+    """Where the known uses are."""
     order = np.argsort(-least.accesses, kind="stable")
     covered = np.cumsum(least.accesses[order])
     total = int(covered[-1]) if len(covered) else 0
-    needed = int(np.searchsorted(covered, share * total)) + 1 if total else 0
+    least_of = int(least.accesses[order[int(np.searchsorted(covered, share * total))]]) if total else 0
+    needed = int((least.accesses >= max(least_of / 2, 1)).sum()) if total else 0
     address = least.number << PMD_SHIFT
     return HotBlocks(
         blocks=np.sort(address[order[:needed]]).tolist(),
