@@ -62,6 +62,20 @@ def test_another_file_is_told_apart(tmp_path, capsys, make, problem):
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.parametrize("path", [".", "/", ".."])
+def test_a_directory_without_a_name_is_one_line(capsys, path):
+    code, _, err = run(capsys, "report", path)
+    assert code == 2 and err.count("\n") == 1 and "is a directory" in err
+
+
+def test_a_mark_goes_to_a_recording_alone(tmp_path, capsys):
+    for content in (b"", b"PAR1 torn", b"{}"):
+        (tmp_path / "other").write_bytes(content)
+        code, out, err = run(capsys, "top", "--record", tmp_path / "other", "--mark", "now")
+        assert (code, out) == (2, "") and err.count("\n") == 1 and "no recording of the host" in err
+    assert [each.name for each in tmp_path.iterdir()] == ["other"]
+
+
 def write(path, metadata):
     pq.write_table(pa.table({"x": [1]}).replace_schema_metadata(metadata), path)
 

@@ -55,6 +55,38 @@ def test_holding_says_who_and_how_many_and_fails_on_a_difference(tmp_path, capsy
     assert "1 of 2 scenarios agree" in out and "#0 " in out and "1 scenario of 1 file differ" in err
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"size": 0}, "size: 0 blocks a pass"),
+        ({"size": 10**30}, "must be 1 to 4096"),
+        ({"mmu": "\x1b[31mevil"}, "mmu: "),
+        ({"unsteady": (7,)}, "there is no scenario #7"),
+        ({"scenarios": (), "answers": ()}, "holds no scenario"),
+        ("blocks", "must be 1 to 4096"),
+    ],
+)
+def test_what_could_not_have_been_asked_is_refused_in_one_line(tmp_path, capsys, changes, said):
+    good = kept()
+    if changes == "blocks":
+        first = good.scenarios[0]
+        space = msgspec.structs.replace(first.spaces[0], blocks=10**9)
+        changes = {"scenarios": (msgspec.structs.replace(first, spaces=[space]), *good.scenarios[1:])}
+    write(tmp_path / "a.zst", msgspec.structs.replace(good, **changes))
+    for words in (["hold"], ["score", "--kept"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["lab", *words, str(tmp_path / "a.zst")])
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and said in err and "\x1b" not in err
+
+
+def test_the_names_in_kept_answers_are_shown_escaped(tmp_path, capsys):
+    write(tmp_path / "a.zst", msgspec.structs.replace(kept(), version="6.12\x1b]0;x\x07"))
+    with pytest.raises(SystemExit, match="0"):
+        main(["lab", "hold", str(tmp_path / "a.zst")])
+    assert "\x1b" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("damage", ["torn", "flipped", "foreign", "later", "uneven"])
 def test_what_is_no_such_file_is_refused(tmp_path, damage):
     path = tmp_path / "a.zst"

@@ -1,5 +1,6 @@
 """Results travel as JSON and come back the same; figures are printed for people; answers and charts say what is so."""
 
+import json
 import math
 from xml.etree import ElementTree
 
@@ -53,6 +54,39 @@ def test_results_come_back_as_they_went():
 def test_what_is_no_results_file_is_refused(raw, said):
     with pytest.raises(InputError, match=said):
         decode(raw, "r.json")
+
+
+def _packed(**changes):
+    def change(told):
+        told["rows"][0]["seconds"] |= changes
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_packed(data="!!!"), r"rows\[0\].seconds: "),
+        (_packed(shape=[10**12]), "do not fit the shape"),
+        (_packed(shape=[-1]), "nothing has the shape"),
+        (_packed(shape=[2]), "do not fit the shape"),
+        (lambda told: told["rows"][0].update(huge=told["rows"][0]["fate"]), r"rows\[0\]: its columns have"),
+        (lambda told: told["blocks"].update(space=told["rows"][0]["seconds"]), "blocks: its columns have"),
+        (lambda told: told["rows"][0]["channels"]["primary"].update(data=""), "channels.primary"),
+        (
+            lambda told: told["rows"][0].update(
+                attempts={"x": {"begun": 1, "refused": 1, "allocations": 1, "invalidations": 1}}
+            ),
+            "there is no order 'x'",
+        ),
+        (lambda told: told.update(sensitivity={"knob": {"a": []}}), "sensitivity of 'knob'"),
+    ],
+)
+def test_results_that_fit_nothing_are_refused_where_they_do_not(change, said):
+    told = json.loads(encode(results(blocks=12, columns=3)))
+    change(told)
+    with pytest.raises(InputError, match=said):
+        decode(json.dumps(told).encode(), "r.json")
 
 
 def test_figures_are_found_by_key_and_by_title():

@@ -94,12 +94,13 @@ def hold_command(
         if json:
             continue
         print(
-            f"{kept.version} on {kept.mmu}, rules {title(found.rules)}: {found.agreed} of {pluralize(found.scenarios, 'scenario')} agree, "
+            f"{printable(kept.version)} on {printable(kept.mmu)},"
+            f" rules {title(found.rules)}: {found.agreed} of {pluralize(found.scenarios, 'scenario')} agree, "
             f"{pluralize(found.states, 'state')} of spaces",
             flush=True,
         )
         for difference in found.differences:
-            print(f"  {difference}")
+            print(f"  {printable(difference)}")
     if json:
         _json({"files": rows})
     if differing:
@@ -148,14 +149,16 @@ def identify_command(
     if json:
         _json({"own": own, "identity": found})
     else:
-        print(f"{found.kernel} on {found.mmu}: {pluralize(found.scenarios, 'scenario')} asked")
+        print(
+            f"{printable(found.kernel)} on {printable(found.mmu)}: {pluralize(found.scenarios, 'scenario')} asked"
+        )
         for name, count in list(found.agreed.items())[:4]:
             print(f"  {count:4} agree with {title(name)}" + (" (its series')" if name == own else ""))
         print(f"nearest profile: {title(found.profile)}")
         for name, (ours, theirs, gain) in found.turned.items():
             print(f"  {name} is {_word(theirs)}, not {_word(ours)}: {gain} more agree")
         for difference in found.differences:
-            print(f"  unexplained: {difference}")
+            print(f"  unexplained: {printable(difference)}")
     if found.differences or found.failures:
         left = len({d.scenario for d in found.differences})
         raise SecondSightError(

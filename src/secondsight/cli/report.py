@@ -30,9 +30,11 @@ def report(
     from secondsight.cli import import_numpy
 
     import_numpy()
+    if output is not None:
+        files.check_writable(output, recording)
+    check(recording)
     page = output if output is not None else recording.with_suffix(".html")
     files.check_writable(page, recording)
-    check(recording)
     from secondsight.host.recorded import history
     from secondsight.report import host_page
 

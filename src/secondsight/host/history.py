@@ -35,7 +35,7 @@ from secondsight.host.rows import HostRow
 from secondsight.host.supply import Supply
 from secondsight.host.survey import HostView
 
-KIND = "secondsight.host"
+KIND = marks.KIND
 #: what every row has
 _ALWAYS = ("time", "by", "name", "resident", "huge")
 #: what ``by`` is in the row of all processes, which has the host's counters

@@ -19,9 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from secondsight.errors import UsageError
 
+#: what a recording of the host says that it is
+KIND = "secondsight.host"
 #: letters of a mark's text
 LONGEST = 200
 #: marks that a recording keeps, the newest
@@ -52,6 +56,10 @@ def add(recording: Path, text: str) -> Mark:
         raise UsageError(
             f"--mark: there is no recording {recording}; `secondsight top --record {recording}` makes one"
         )
+    if not _is_recording(recording):
+        raise UsageError(
+            f"--mark: {recording} is no recording of the host, which `secondsight top --record` makes"
+        )
     mark = Mark(time.time(), text.encode("utf-8", "replace").decode())
     line = msgspec.json.encode(mark) + b"\n"
     path = beside(recording)
@@ -67,6 +75,14 @@ def add(recording: Path, text: str) -> Mark:
     if written < len(line):
         raise UsageError(f"{path}: cannot be written: no space left")
     return mark
+
+
+def _is_recording(path: Path) -> bool:
+    """Whether *path* says of itself that it is one; it is whole whenever it is there."""
+    try:
+        return (pq.read_schema(path).metadata or {}).get(b"secondsight.kind") == KIND.encode()
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def waiting(recording: Path) -> list[Mark]:

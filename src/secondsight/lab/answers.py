@@ -16,16 +16,19 @@ from secondsight import atomicfile
 from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.lab.compare import Difference, Say, by_batch
 from secondsight.lab.kernels import Kernel
+from secondsight.lab.machines import machine
 from secondsight.lab.run import Failure, blocks_of, run
 from secondsight.mm.profiles import for_kernel
 from secondsight.mm.rules import Rules
 from secondsight.plural import pluralize
 from secondsight.scenario import verbs
+from secondsight.scenario.files import check
 from secondsight.scenario.results import Run
 
 __all__ = ["SCHEMA", "Held", "Kept", "ask", "held", "read", "write"]
 
 SCHEMA = 1
+_MOST_BLOCKS = 4096
 _MOST = 1 << 30  # bytes unpacked: far more than any campaign's, and less than harms
 
 
@@ -113,11 +116,31 @@ def read(path: Path) -> Kept:
         raise InputError(
             str(path), "", f"kept by another version (schema {kept.schema}, this one reads {SCHEMA})"
         )
+    _check(kept, str(path))
     if len(kept.scenarios) != len(kept.answers):
         raise InputError(
             str(path), "", f"{len(kept.scenarios)} scenarios and {len(kept.answers)} answers do not fit"
         )
     return kept
+
+
+def _check(kept: Kept, source: str) -> None:
+    """Refuse what could not have been asked.
+
+    :raises InputError: says what.
+    """
+    if not kept.scenarios:
+        raise InputError(source, "", "holds no scenario: there is nothing to hold against it")
+    if not 1 <= kept.size <= _MOST_BLOCKS:
+        raise InputError(source, "size", f"{kept.size} blocks a pass: must be 1 to {_MOST_BLOCKS}")
+    try:
+        machine(kept.mmu)
+    except UsageError as error:
+        raise InputError(source, "mmu", str(error)) from None
+    if wrong := [i for i in kept.unsteady if not 0 <= i < len(kept.scenarios)]:
+        raise InputError(source, "unsteady", f"there is no scenario #{wrong[0]}")
+    for i, scenario in enumerate(kept.scenarios):
+        check(scenario, f"{source}: scenarios[{i}]")
 
 
 def held(kept: Kept, rules: Rules | None = None, progress: Callable[[int, int], None] | None = None) -> Held:

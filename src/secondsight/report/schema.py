@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.errors import InputError
+from secondsight.geometry import ANON_ORDERS
 
 #: Changed whenever a reader of the older one could misread the newer.
 SCHEMA: Final = 2
@@ -41,10 +42,18 @@ class Packed(msgspec.Struct, frozen=True):
 
         :raises ValueError: data that is damaged or does not fit the shape.
         """
+        if min(self.shape, default=0) < 0:
+            raise ValueError(f"damaged array: nothing has the shape {self.shape}")
+        size = math.prod(self.shape) * np.dtype(self.dtype).itemsize
         try:
-            raw = zlib.decompress(base64.b64decode(self.data, validate=True))
+            # No more is unpacked than the shape has room for.
+            raw = zlib.decompressobj().decompress(
+                base64.b64decode(self.data, validate=True), min(size, 1 << 40) + 1
+            )
         except zlib.error as error:
             raise ValueError(f"damaged array: {error}") from None
+        if len(raw) != size:
+            raise ValueError(f"damaged array: {len(raw)} bytes do not fit the shape {self.shape}")
         return np.frombuffer(raw, np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape)
 
 
@@ -214,6 +223,56 @@ def decode(raw: bytes, source: str) -> Results:
             raise InputError(
                 source, "schema", f"results of schema version {found!r}; this reads version {SCHEMA}"
             )
-        return msgspec.json.decode(raw, type=Results)
-    except msgspec.MsgspecError as error:
+        results = msgspec.json.decode(raw, type=Results)
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise InputError(source, "", f"not a results file: {error}") from None
+    _check(results, source)
+    return results
+
+
+def _check(results: Results, source: str) -> None:
+    """Refuse what is well-formed and fits nothing: damaged arrays, series of unequal lengths, orders that there are none of.
+
+    :raises InputError: says where.
+    """
+    for name, each in (
+        ("blocks", results.blocks),
+        *((f"rows[{i}]", row) for i, row in enumerate(results.rows)),
+    ):
+        lengths = set()
+        for key in each.__struct_fields__:
+            value = getattr(each, key)
+            for where, packed in _arrays(value, f"{name}.{key}"):
+                try:
+                    packed.array()
+                except ValueError as error:
+                    raise InputError(source, where, str(error)) from None
+            if isinstance(value, Packed) and (name == "blocks" or key in _SERIES):
+                lengths.add(value.shape[0] if value.shape else -1)
+        if len(lengths) > 1:
+            raise InputError(
+                source,
+                name,
+                f"its columns have {', '.join(map(str, sorted(lengths)))} values: not a results file",
+            )
+    for i, row in enumerate(results.rows):
+        for order in row.attempts:
+            if order not in map(str, ANON_ORDERS):
+                raise InputError(source, f"rows[{i}].attempts", f"there is no order {order!r}")
+    for knob, curves in results.sensitivity.items():
+        if not any(curves.values()):
+            raise InputError(source, f"sensitivity of {knob!r}", "holds no value")
+
+
+_SERIES = ("seconds", "huge", "bloat", "hot", "passes", "wasted", "refused", "guest_faults")
+
+
+def _arrays(value: Any, where: str) -> Iterator[tuple[str, Packed]]:
+    if isinstance(value, Packed):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _arrays(each, f"{where}.{key}")
+    elif isinstance(value, DecisionColumns):
+        for key in value.__struct_fields__:
+            yield from _arrays(getattr(value, key), f"{where}.{key}")

@@ -7,11 +7,14 @@ least bloat. Bounds (never, oracle) are no settings, but never is one if every o
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from secondsight.errors import UsageError
 from secondsight.report.metrics import text
 from secondsight.report.schema import Results, Row
+from secondsight.terminal import printable
 
 _THP = "/sys/kernel/mm/transparent_hugepage"
 #: khugepaged's files that a row's knobs or a policy's options may name.
@@ -47,7 +50,10 @@ def settings(results: Results) -> list[str]:
     :raises UsageError: see :func:`best`.
     """
     row = best(results.rows)
-    out = [f"# {row.label}: {_why(row)}", "# Nothing was set. For the whole host, until the next boot:"]
+    out = [
+        f"# {printable(row.label)}: {_why(row)}",
+        "# Nothing was set. For the whole host, until the next boot:",
+    ]
     out += _host(row)
     alone = _alone(row)
     if alone:
@@ -92,7 +98,7 @@ def _host(row: Row) -> list[str]:
         out.append(f"echo {daemon} > {_THP}/khugepaged/defrag")
     for name, value in {**row.options, **row.knobs}.items():
         if name in _FILES:
-            out.append(f"echo {int(float(value))} > {_THP}/khugepaged/{name}")
+            out.append(f"echo {_number(name, value)} > {_THP}/khugepaged/{name}")
     if row.policy == "thp_shrinker":
         out.append(f"echo 1 > {_THP}/shrink_underused  # from 6.12 on")
     if row.policy not in ("always", "khugepaged", "thp_shrinker"):
@@ -118,4 +124,18 @@ def _alone(row: Row) -> list[str]:
 
 
 def _policy(row: Row) -> str:
-    return ",".join([row.policy, *(f"{key}={value}" for key, value in row.options.items())])
+    # Whatever a file of results says is one word of the line for the shell.
+    return shlex.quote(
+        printable(",".join([row.policy, *(f"{key}={value}" for key, value in row.options.items())]))
+    )
+
+
+def _number(name: str, value: Any) -> int:
+    """*value* of one of khugepaged's files.
+
+    :raises UsageError: it is no number.
+    """
+    try:
+        return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"--apply: {name}={value!r} of the best row is no number") from None
