@@ -401,3 +401,30 @@ def test_how_far_a_walk_is_is_told(tmp_path, monkeypatch):
     ):
         pass
     assert told == [(1000, 1000)]
+
+
+def test_a_disk_that_fills_leaves_nothing_that_holds_nothing(tmp_path, monkeypatch):
+    full = OSError(28, "No space left on device")
+
+    def made(path, *_, **__):
+        path.touch()
+        raise full
+
+    monkeypatch.setattr(writer.pq, "ParquetWriter", made)
+    with pytest.raises(UsageError, match="No space left"):
+        TraceWriter(tmp_path / "t", PROVENANCE)
+    assert list(tmp_path.iterdir()) == []
+
+    class Full:
+        def write_table(self, table):
+            pass
+
+        def write_batch(self, *_, **__):
+            raise full
+
+    monkeypatch.setattr(writer.pa.ipc, "new_stream", lambda *_, **__: Full())
+    with pytest.raises(SecondSightError, match="No space left"), Recording(tmp_path / "r", PROVENANCE) as out:
+        out.append(**some(3))
+        out._hand_on()
+    # An empty stream would be in the next recording's way.
+    assert list(tmp_path.iterdir()) == []

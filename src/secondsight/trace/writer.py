@@ -164,6 +164,7 @@ class TraceWriter(_Sink):
                 **_PROFILES[profile],
             )
         except OSError as error:
+            atomicfile.discard(self._temporary, self.path)
             raise UsageError(f"{self.path}: cannot be written: {_cause(error)}") from None
 
     def _hand_on(self) -> None:
@@ -209,7 +210,11 @@ class TraceWriter(_Sink):
         if kind is not None:
             self.abandon()
         elif self._writer is not None:
-            self.close()
+            try:
+                self.close()
+            except BaseException:
+                self.abandon()
+                raise
 
 
 class Recording(_Sink):
@@ -234,13 +239,20 @@ class Recording(_Sink):
         except OSError as error:
             raise InputError(str(self.path), "", f"cannot be written: {error.strerror}") from None
         options = pa.ipc.IpcWriteOptions(compression="lz4")
-        self._stream = pa.ipc.new_stream(
-            self._file,
-            self.form.schema.with_metadata({self.form.key: encode(provenance)}),
-            options=options,
-        )
-        self._stream.write_table(self.form.schema.empty_table())  # the head goes out with the first batch
-        self._file.flush()
+        try:
+            self._stream = pa.ipc.new_stream(
+                self._file,
+                self.form.schema.with_metadata({self.form.key: encode(provenance)}),
+                options=options,
+            )
+            self._stream.write_table(self.form.schema.empty_table())  # the head goes out with the first batch
+            self._file.flush()
+        except OSError as error:
+            # Nothing is in it that could be recovered, and it would be in the next recording's way.
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self.stream_path.unlink(missing_ok=True)
+            raise UsageError(f"{self.path}: cannot be written: {_cause(error)}") from None
 
     @staticmethod
     def check(path: str | os.PathLike[str]) -> Path:
@@ -306,10 +318,12 @@ class Recording(_Sink):
             if kind is None:
                 self.close()
             else:  # what arrived stays in the stream, for `trace recover`
-                if self._pending_rows:
-                    self._hand_on()
-                self._file.close()
-                if not self.rows:
+                with contextlib.suppress(SecondSightError):  # the error under way is the one to be told
+                    if self._pending_rows:
+                        self._hand_on()
+                with contextlib.suppress(OSError):
+                    self._file.close()
+                if not self.rows or not self.stream_path.stat().st_size:
                     self.stream_path.unlink()
 
 
