@@ -295,7 +295,7 @@ class _Reclaim:
         """folio_putback_lru; *active*: shrink_folio_list's activate_locked. MGLRU keeps no PG_active on its lists."""
         flags, host = self.mm.host.frames.arrays.flags, self.mm.host
         flags[head] |= LRU | (REFERENCED if referenced else np.uint32(0))
-        if active and not host.config.mglru:
+        if active and not host.r.mglru:
             flags[head] |= ACTIVE
         elif active and self.rules.mglru_add_clears_referenced:
             flags[head] &= ~REFERENCED
