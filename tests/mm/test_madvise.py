@@ -150,3 +150,16 @@ def test_dontneed_leaves_a_guard_and_its_page_table(rules) -> None:
     )
     assert madvise(mm, 0, 512, "guard_remove") is None and madvise(mm, 0, 512, "dontneed") is None
     assert not mm.arrays.pmd[0], "a table without entries goes (CONFIG_PT_RECLAIM)"
+
+
+@pytest.mark.parametrize(("rules", "registered"), [("7.3+advice_enters_late=false", True), ("7.3", False)])
+def test_advising_again_registers_nobody_since_7_2(rules: str, registered: bool) -> None:
+    """The area is advised while it is empty; its first pages are a folio of 256 KiB, whose fault registers nobody."""
+    host, mm, _ = vm(rules, 1, sizes=Sizes(kb256="always", kb2048="never"))
+    assert madvise(mm, 0, 512, "hugepage") is None
+    mm.cpu_access(pages(0, 7), write=True)
+    assert mm not in host.khugepaged.slots
+    assert madvise(mm, 0, 512, "hugepage") is None
+    assert (mm in host.khugepaged.slots) == registered
+    assert madvise(mm, 0, 512, "nohugepage") is None and madvise(mm, 0, 512, "hugepage") is None
+    assert mm in host.khugepaged.slots

@@ -314,7 +314,10 @@ def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
                 continue
             _ADVICE[advice](mm, low, high)
             if advice == "hugepage":
-                # Registration looks at the area as it was, before it is cut, and for shmem at its old advice; later at what it became.
+                # Registration looks at the area as it was, before it is cut, and for shmem at its old advice; later at what it became, if
+                # the advice changed it (madvise_update_vma returns before it where the flags are the same).
+                if rules.advice_enters_late and _huge(vma.flags) == vma.flags:
+                    continue
                 if rules.advice_enters_late:
                     seen = mm.vmas.at(low)
                 else:

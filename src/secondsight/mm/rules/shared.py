@@ -20,8 +20,8 @@ class SharedRules:
 
     advice_enters_late: bool = rule(
         False,
-        "MADV_HUGEPAGE makes a process known to khugepaged by the area as it then is; else by the area before it is cut, and of shared "
-        "memory by its old advice: the first one does not make it known",
+        "MADV_HUGEPAGE makes a process known to khugepaged by the area as it then is, if the advice changed it; else always, by the area "
+        "before it is cut, and of shared memory by its old advice: the first one does not make it known",
         "mm/madvise.c madvise_update_vma (7.2, and 6.12.118); before hugepage_madvise, and shmem_is_huge asks vma->vm_flags",
         "booted",
     )
