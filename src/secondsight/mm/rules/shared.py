@@ -66,6 +66,7 @@ class SharedRules:
         False,
         "MADV_COLLAPSE maps the huge page where the process has no page table at all yet",
         "mm/khugepaged.c set_huge_pmd: pmd_alloc (6.19; not in 6.17)",
+        "booted",
     )
 
     # -- faults and unmapping --------------------------------------------------------------------------------
@@ -73,7 +74,6 @@ class SharedRules:
         False,
         "MADV_NOHUGEPAGE keeps a huge page of the cache from being mapped by a PMD",
         "mm/memory.c do_set_pmd: vma_thp_disabled (2b0f922323cc, 6.12)",
-        "booted",
         compiled=True,
     )
     shmem_fits_area: bool = rule(
@@ -86,12 +86,14 @@ class SharedRules:
         False,
         "a fault that cannot map a large folio by a PMD maps all of its pages that no PTE is in the way of; else one",
         "mm/memory.c finish_fault: nr_pages (43e027e41423, 6.11)",
+        "booted",
         compiled=True,
     )
     around_maps_folio: bool = rule(
         False,
         "faulting around maps a large folio whole; else the pages of it in the window of 16",
         "mm/filemap.c filemap_map_folio_range (19773df031bc, 6.18)",
+        "booted",
         compiled=True,
     )
     shmem_swaps_whole: bool = rule(
@@ -123,6 +125,5 @@ class SharedRules:
         False,
         "unmapping a young huge PMD marks its page accessed",
         "mm/huge_memory.c zap_huge_pmd: folio_mark_accessed (6.16; not in 6.12)",
-        "booted",
         compiled=True,
     )
