@@ -40,7 +40,7 @@ from secondsight.host.strata import Stratum
 from secondsight.host.supply import read_supply
 from secondsight.host.survey import host, settings
 from secondsight.host.tasks import Task, read_tasks
-from secondsight.live.process import Process
+from secondsight.live.read.process import Process
 
 FIGURES = ("now", "then", "gain", "added", "wasted")
 

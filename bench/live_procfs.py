@@ -26,10 +26,10 @@ import numpy as np
 
 from secondsight.bits import pagemap as pm
 from secondsight.geometry import PMD_SIZE
-from secondsight.live import frame_table, procfs
-from secondsight.live.process import Process
-from secondsight.live.procfs_reader import ProcfsReader
-from secondsight.live.vma import parse_maps
+from secondsight.live.read import frame_table, procfs
+from secondsight.live.read.process import Process
+from secondsight.live.read.procfs_reader import ProcfsReader
+from secondsight.live.read.vma import parse_maps
 
 HOG = """
 import mmap, random, sys

@@ -18,8 +18,8 @@ import sys
 import time
 
 from secondsight.cli import watch as command
-from secondsight.live.process import Process
-from secondsight.live.tracefs import Instance
+from secondsight.live.read.process import Process
+from secondsight.live.read.tracefs import Instance
 from secondsight.live.watch import Places, Watcher
 
 SOURCE = """

@@ -181,7 +181,7 @@ def drive(name: str, work: Path) -> None:
 
 def record(work: Path, commands: dict[str, list[str]]) -> None:
     """Each program's walks, once."""
-    from secondsight.trace.emulator import record_program
+    from secondsight.trace.record.emulator import record_program
 
     for name, command in commands.items():
         path = work / f"{name}.parquet"

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from common import row, write
 
+from secondsight.live.read.symbols import kcore_problem
 from secondsight.live.recording_channels import LiveChannels
 from secondsight.live.sampling import record_samples
-from secondsight.live.symbols import kcore_problem
 
 # After each line it is told: rounds since the last, and CPU seconds.
 BUSY = """

@@ -23,9 +23,9 @@ from common import cpu_seconds, row, seconds, write
 from numba import njit
 
 from secondsight.trace import Kind, Provenance, Space, Trace, TraceWriter
-from secondsight.trace.column_mapping import parse
-from secondsight.trace.convert import convert
 from secondsight.trace.cut import cut
+from secondsight.trace.read.column_mapping import parse
+from secondsight.trace.read.convert import convert
 
 
 @njit(nogil=True)

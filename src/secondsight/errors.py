@@ -32,7 +32,7 @@ class InputError(UsageError):
         super().__init__(f"{source}: {where}: {problem}" if where else f"{source}: {problem}")
 
 
-class MissingPart(SecondSightError):
+class MissingDependency(SecondSightError):
     """A program, a Python package, a kernel feature or a permission that the verb needs is not there."""
 
 

@@ -2,7 +2,7 @@
 
 The codes are the strings that the tracepoints print (include/trace/events/huge_memory.h), over all kernels; the rules are read in
 mm/khugepaged.c and mm/huge_memory.c. Reports name the rule (``report/verdicts.py``), live commands what it means for whoever runs the
-program (``live/reasons.py``).
+program (``live/judge/reasons.py``).
 """
 
 from __future__ import annotations

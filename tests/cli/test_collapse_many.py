@@ -7,7 +7,7 @@ import pytest
 
 from secondsight.cli import collapse_many, main
 from secondsight.host.tasks import read_tasks
-from secondsight.live.guard import Guarding
+from secondsight.live.act.guard import Guarding
 
 
 class Waiting:

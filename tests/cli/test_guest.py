@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from secondsight.cli.guest import libraries, write_initramfs
-from secondsight.errors import MissingPart, UsageError
+from secondsight.errors import MissingDependency, UsageError
 from secondsight.lab import cpio
 
 
@@ -46,5 +46,5 @@ def test_busyboxs_own_programs_need_nothing_else(tmp_path, monkeypatch):
 
 def test_without_busybox_it_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(MissingPart, match="busybox-static"):
+    with pytest.raises(MissingDependency, match="busybox-static"):
         write_initramfs(tmp_path / "initramfs", ["sh"], [])

@@ -10,9 +10,9 @@ import pytest
 
 from secondsight.cli import main
 from secondsight.cli.collapsed import print_choices, print_round
-from secondsight.live.candidates import Choice, Selection
-from secondsight.live.collapse import Round
-from secondsight.live.guard import Guard
+from secondsight.live.act.candidates import Choice, Selection
+from secondsight.live.act.collapse import Round
+from secondsight.live.act.guard import Guard
 
 TARGET = """
 import mmap, sys
@@ -156,7 +156,7 @@ def test_doctor_answers_with_any_rights(capsys):
     report = json.loads(run(capsys, "doctor", "--json"))
     groups = {check["group"] for check in report["checks"]}
     assert groups == {"kernel", "switch", "channel", "verb"}
-    from secondsight.live.inputs import INPUTS
+    from secondsight.live.judge.inputs import INPUTS
 
     shown = {check["name"] for check in report["checks"] if check["group"] == "switch"}
     assert shown == {each.name for each in INPUTS if each.group == "switch"}, "every switch of the table"

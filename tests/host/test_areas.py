@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from secondsight.host.areas import areas_of, guest_ram
-from secondsight.live.eligible import ineligible
-from secondsight.live.switches import Switches
-from secondsight.live.vma import parse_smaps
+from secondsight.live.read.eligible import ineligible
+from secondsight.live.read.switches import Switches
+from secondsight.live.read.vma import parse_smaps
 from support.area import area
 
 VMA = """{range} {perms} {offset:08x} {device} {inode}                      {name}

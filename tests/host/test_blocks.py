@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondsight.bits import pagemap as pm
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE
 from secondsight.host import blocks
-from secondsight.live.process import Process
-from secondsight.live.procfs import Pagemap
+from secondsight.live.read.process import Process
+from secondsight.live.read.procfs import Pagemap
 from support.area import area
 
 REGION = np.dtype([("start", "<u8"), ("end", "<u8"), ("categories", "<u8")])
@@ -54,7 +54,7 @@ def test_our_own_memory_by_regions_and_by_words():
     with Process.open(os.getpid()) as own, Pagemap(own) as pagemap:
         try:
             fill = blocks.fill_of(pagemap, block, block + PMD_SIZE)
-        except MissingPart:
+        except MissingDependency:
             pytest.skip("no PAGEMAP_SCAN here")
         words = blocks._by_words(pagemap, block, block + PMD_SIZE)
     assert fill.address.tolist() == words.address.tolist() == [block]

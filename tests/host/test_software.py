@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
-from secondsight.live.limits import MemoryCgroup
+from secondsight.live.read.limits import MemoryCgroup
 
 MIB = 1 << 20
 SMALL = 200

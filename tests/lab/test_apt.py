@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.lab import apt
 
 DEB822 = """\
@@ -54,5 +54,5 @@ def test_one_line_sources_and_none_at_all(tmp_path: Path) -> None:
     lines = apt.derive_sources(apt.machine_sources(tmp_path))
     assert lines == [f"deb [trusted=yes] http://d.example/debian {suite} main" for suite in apt.SUITES]
     path.write_text("deb http://u.example/ubuntu noble main\n")
-    with pytest.raises(MissingPart, match="--kernel /path/vmlinuz"):
+    with pytest.raises(MissingDependency, match="--kernel /path/vmlinuz"):
         apt.derive_sources(apt.machine_sources(tmp_path))

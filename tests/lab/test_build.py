@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from secondsight.cli import main
-from secondsight.errors import MissingPart, SecondSightError, UsageError
+from secondsight.errors import MissingDependency, SecondSightError, UsageError
 from secondsight.lab import apt, kernels
 from secondsight.lab import build as building
 from secondsight.lab.build import build, default_name, missing_tools, remove_builds
@@ -99,9 +99,9 @@ def test_what_is_built_is_a_kernel_of_the_cache(tree: Path, cache: Path) -> None
         i for i, line in enumerate(said) if "with 3 jobs: how long that takes is not known here yet" in line
     )
     assert "goes on where it stopped" in said[told] and said[-1].startswith("kept ")
-    with pytest.raises(MissingPart, match=r"lab fetch 7\.3"):
+    with pytest.raises(MissingDependency, match=r"lab fetch 7\.3"):
         kernels.resolve("7.3")  # a series is not met by what was built here
-    with pytest.raises(MissingPart, match=r"lab build --name 7.3\+other"):
+    with pytest.raises(MissingDependency, match=r"lab build --name 7.3\+other"):
         kernels.resolve("7.3+other")
 
 
@@ -191,7 +191,9 @@ def test_missing_tools_are_named_with_their_packages(tree: Path, monkeypatch: py
         shutil, "which", lambda program: None if program in ("flex", "gcc") else f"/bin/{program}"
     )
     assert missing_tools() == [("gcc", "gcc"), ("flex", "flex"), ("gelf.h", "libelf-dev")]
-    with pytest.raises(MissingPart, match=r"needs gcc, flex, gelf.h: apt-get install gcc flex libelf-dev$"):
+    with pytest.raises(
+        MissingDependency, match=r"needs gcc, flex, gelf.h: apt-get install gcc flex libelf-dev$"
+    ):
         build(str(tree))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from secondsight.cli import main
-from secondsight.errors import MissingPart, SecondSightError, UsageError
+from secondsight.errors import MissingDependency, SecondSightError, UsageError
 from secondsight.lab import apt, kernels
 from secondsight.lab import fetch as room
 from secondsight.lab.fetch import available, drop, fetch
@@ -230,7 +230,7 @@ def test_apts_own_error_is_the_one_line(tmp_path: Path, monkeypatch: pytest.Monk
         fetch("6.1", cache=tmp_path / "cache")
     assert not (tmp_path / "cache" / "kernels" / "names.json").exists()
     monkeypatch.setenv("PATH", str(tmp_path / "etc"))
-    with pytest.raises(MissingPart, match="apt-get is not here"):
+    with pytest.raises(MissingDependency, match="apt-get is not here"):
         fetch("6.12", cache=tmp_path / "cache")
 
 

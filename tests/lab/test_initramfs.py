@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.lab import initramfs
 from secondsight.lab.run import agent_files
 
@@ -67,7 +67,7 @@ def test_imports_are_followed_but_for_the_type_checkers(tmp_path):
         "if TYPE_CHECKING:\n    from secondsight.lab import bochs\n"
         "else:\n    import secondsight.lab.wire\n"
         "def later():\n    from secondsight.bits import pte, pagemap as renamed\n"
-        "from secondsight.errors import MissingPart\n"
+        "from secondsight.errors import MissingDependency\n"
     )
     files = initramfs.program(script)
     assert sorted(files) == [
@@ -85,7 +85,7 @@ def test_imports_are_followed_but_for_the_type_checkers(tmp_path):
 
 def test_what_is_imported_by_an_import_is_brought_too(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("import secondsight.live.view\n")
+    script.write_text("import secondsight.live.judge.view\n")
     files = initramfs.program(script)
     assert "/app/secondsight/native.py" in files and "/app/secondsight/geometry.py" in files
 
@@ -93,7 +93,7 @@ def test_what_is_imported_by_an_import_is_brought_too(tmp_path):
 def test_a_module_that_is_not_there_is_named(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import secondsight.nonesuch\n")
-    with pytest.raises(MissingPart, match=r"secondsight\.nonesuch"):
+    with pytest.raises(MissingDependency, match=r"secondsight\.nonesuch"):
         initramfs.program(script)
 
 
@@ -107,10 +107,10 @@ def test_a_package_of_the_guests_that_is_not_installed_is_named_with_its_extra(t
     monkeypatch.setattr(importlib.metadata, "distribution", found)
     monkeypatch.setattr(shutil, "which", lambda name: str(still))
     monkeypatch.setattr(initramfs.elf, "needed", lambda data: [])
-    with pytest.raises(MissingPart, match=r"needs drgn.*secondsight\[lab\]"):
+    with pytest.raises(MissingDependency, match=r"needs drgn.*secondsight\[lab\]"):
         initramfs.ready()
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(MissingPart, match="busybox-static"):
+    with pytest.raises(MissingDependency, match="busybox-static"):
         initramfs.ready()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from secondsight.errors import InputError, MissingPart, SecondSightError, UsageError
+from secondsight.errors import InputError, MissingDependency, SecondSightError, UsageError
 from secondsight.lab import kernels
 from secondsight.lab.kernels import Kernel, Manifest
 
@@ -51,11 +51,11 @@ def test_a_name_a_version_or_its_beginning_finds_the_kernel(cache: Path, name: s
 
 def test_what_is_not_fetched_is_not_answered_by_another(cache: Path) -> None:
     (cache / "kernels" / "names.json").write_text('{"6.1=6.1.170-3": "6.1.0-47-amd64"}')
-    with pytest.raises(MissingPart, match=r"lab fetch 6\.1"):
+    with pytest.raises(MissingDependency, match=r"lab fetch 6\.1"):
         kernels.resolve("6.1", cache=cache)
-    with pytest.raises(MissingPart, match=r"lab fetch 6\.12=6\.12\.9"):
+    with pytest.raises(MissingDependency, match=r"lab fetch 6\.12=6\.12\.9"):
         kernels.resolve("6.12=6.12.9", cache=cache)
-    with pytest.raises(MissingPart, match=r"lab fetch 5\.4"):
+    with pytest.raises(MissingDependency, match=r"lab fetch 5\.4"):
         kernels.resolve("5.4", cache=cache)
     for name in ("6.", "", "6.1x", "noise"):
         with pytest.raises(UsageError):
@@ -68,7 +68,7 @@ def test_a_torn_manifest_is_named(cache: Path) -> None:
     with pytest.raises(InputError, match=r"manifest\.json"):
         kernels.resolve("6.1", cache=cache)
     path.unlink()
-    with pytest.raises(MissingPart, match="--refresh"):
+    with pytest.raises(MissingDependency, match="--refresh"):
         kernels.installed(cache)
     (cache / "kernels" / "names.json").write_text("[]")
     with pytest.raises(InputError, match=r"names\.json"):

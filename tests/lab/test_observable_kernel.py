@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.lab import kernels
 from secondsight.lab.compare import compare
 from support.observable import SHOWN
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kernel
 def test_the_kernel_agrees(kernel: str, mmu: str) -> None:
     try:
         kernels.resolve(kernel)
-    except MissingPart as missing:
+    except MissingDependency as missing:
         pytest.skip(str(missing))
     report = compare([shown.scenario() for shown in SHOWN], kernel, mmu, states=True)
     assert not report.failures

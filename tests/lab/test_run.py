@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from secondsight.errors import MissingPart, SecondSightError
+from secondsight.errors import MissingDependency, SecondSightError
 from secondsight.lab import initramfs
 from secondsight.lab import run as lab
 from secondsight.lab.agent.needs import missing
@@ -70,7 +70,7 @@ class FakeMachine:
 
     def ready(self) -> None:
         if self.lacks:
-            raise MissingPart(self.lacks)
+            raise MissingDependency(self.lacks)
 
     @contextlib.contextmanager
     def boot(self, *_: Any, **__: Any) -> Iterator[FakeGuest]:
@@ -106,7 +106,7 @@ def test_each_scenario_gets_its_own_answer_and_a_second_run_boots_nothing(ask: A
 def test_what_is_missing_is_the_only_thing_said_and_what_is_kept_needs_nothing(ask: Any) -> None:
     machine, said = FakeMachine(), []
     machine.lacks = "the guest needs drgn"
-    with pytest.raises(MissingPart, match="drgn"):
+    with pytest.raises(MissingDependency, match="drgn"):
         ask([PLAIN], machine, say=said.append)
     assert not said and not machine.boots
     machine.lacks = ""
@@ -196,7 +196,7 @@ def test_what_the_guest_is_given_imports_nothing_that_it_has_not(tmp_path):
     # Those that are imported within functions too: kernel memory is read only where it is asked for.
     agent = sorted((tmp_path / "secondsight/lab/agent").glob("*.py"))
     names = {name for path in agent for name in initramfs._imported(path)}
-    assert {"secondsight.live.kmem", "secondsight.lab.agent.batch"} <= names
+    assert {"secondsight.live.read.kmem", "secondsight.lab.agent.batch"} <= names
     told = subprocess.run(
         [sys.executable, "-c", GUEST, str(tmp_path), *sorted(names)],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.lab import kernels
 from secondsight.lab.run import run
 from secondsight.scenario import verbs as v
@@ -71,7 +71,7 @@ def ask(
 ) -> list[Run]:
     try:
         found = kernels.resolve(kernel)
-    except MissingPart as missing:
+    except MissingDependency as missing:
         pytest.skip(str(missing))
     answers = run(scenarios, found, mmu, states=states, folder=tmp_path)
     assert all(isinstance(a, Run) for a in answers), answers

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from secondsight.cli import main
-from secondsight.live import madvise
+from secondsight.live.act import madvise
 from support.cgroups import memory_cgroup
 from support.operators import BLOCK, MIB, operated
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from secondsight.live import madvise
+from secondsight.live.act import madvise
 
 MIB, BLOCK = 1 << 20, 2 << 20
 

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from secondsight.errors import TargetGone, UsageError
-from secondsight.live import capture, collapse, madvise
-from secondsight.live.candidates import Beside, Wanted, select
-from secondsight.live.collapse import Collapser, Throttle
-from secondsight.live.guard import Guard, Guarding
-from secondsight.live.page_cache import PageCache
-from secondsight.live.process import Process
-from secondsight.live.procfs import Pagemap
-from secondsight.live.vma import parse_maps, parse_smaps
+from secondsight.live.act import collapse, madvise
+from secondsight.live.act.candidates import Beside, Wanted, select
+from secondsight.live.act.collapse import Collapser, Throttle
+from secondsight.live.act.guard import Guard, Guarding
+from secondsight.live.read import capture
+from secondsight.live.read.page_cache import PageCache
+from secondsight.live.read.process import Process
+from secondsight.live.read.procfs import Pagemap
+from secondsight.live.read.vma import parse_maps, parse_smaps
 from secondsight.policy.registry import make
 from support.cgroups import memory_cgroup
 from support.operators import BLOCK, MIB, operated

@@ -5,8 +5,8 @@ import base64
 import pytest
 
 from secondsight.lab.agent import libc
-from secondsight.live import capture
-from secondsight.live.explain import explain
+from secondsight.live.judge.explain import explain
+from secondsight.live.read import capture
 from support.live_guest import answered
 
 pytestmark = pytest.mark.kernel

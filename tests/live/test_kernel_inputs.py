@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
-from secondsight.live import capture, inputs
-from secondsight.live.explain import explain
+from secondsight.live.judge import inputs
+from secondsight.live.judge.explain import explain
+from secondsight.live.read import capture
 
 pytestmark = pytest.mark.kernel
 
@@ -23,7 +24,7 @@ NEWER = {"guard", "guard65", "droppable", "droppable_free", "poison"}
 def answers(request):
     try:
         kernel = kernels.resolve(request.param)
-    except MissingPart as missing:
+    except MissingDependency as missing:
         pytest.skip(str(missing))
     files = {
         **agent_files(),

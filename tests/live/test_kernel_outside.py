@@ -11,13 +11,13 @@ import pytest
 
 pytest.importorskip("drgn")
 
-from secondsight.errors import MissingPart, TargetGone
+from secondsight.errors import MissingDependency, TargetGone
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.agent import libc
 from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
-from secondsight.live import capture, outside
-from secondsight.live.explain import explain
+from secondsight.live.judge.explain import explain
+from secondsight.live.read import capture, outside
 from secondsight.scenario import verbs as v
 from support import random_blocks
 
@@ -67,7 +67,7 @@ def agree(kernel, answer, blocks, folder):
 def test_from_outside_as_from_inside(kernel, mmu, mglru, tmp_path):
     try:
         found = kernels.resolve(kernel)
-    except MissingPart as missing:
+    except MissingDependency as missing:
         pytest.skip(str(missing))
     scenario = random_blocks.scenario(7, mmu, 48, 2, mglru=mglru, age=False)
     scenario = msgspec.structs.replace(
@@ -91,5 +91,5 @@ def test_from_outside_as_from_inside(kernel, mmu, mglru, tmp_path):
 def test_what_is_no_dump_is_one_line(tmp_path):
     path = tmp_path / "vmcore"
     path.write_bytes(b"not a dump")
-    with pytest.raises(MissingPart, match="vmcore"):
+    with pytest.raises(MissingDependency, match="vmcore"):
         outside.open_kernel(path, None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from secondsight.live.page_table_changes import COLLAPSED
+from secondsight.live.read.page_table_changes import COLLAPSED
 from secondsight.trace import Kind
 from support.live_guest import answered
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
@@ -18,7 +18,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 def answer():
     try:
         kernel = kernels.resolve("6.12")
-    except MissingPart as missing:
+    except MissingDependency as missing:
         pytest.skip(str(missing))
     files = {**agent_files(), **initramfs.program(SUPPORT / "guests/splits.py")}
     with machine("npt").boot(kernel, files, main=["/app/main.py"], append="no_timer_check") as guest:

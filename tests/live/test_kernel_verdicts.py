@@ -9,15 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.agent import libc
 from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
-from secondsight.live import capture
-from secondsight.live.choose_profiles import choose_profiles
-from secondsight.live.explain import explain
-from secondsight.live.view import to_view
+from secondsight.live.judge.choose_profiles import choose_profiles
+from secondsight.live.judge.explain import explain
+from secondsight.live.judge.view import to_view
+from secondsight.live.read import capture
 from secondsight.mm.khugepaged.verdict import verdict
 from secondsight.scenario.results import BlockPass
 from support import random_blocks
@@ -133,7 +133,7 @@ def scanned(snapshot):
 def test_explain_says_what_khugepaged_then_does(kernel, mmu, wanted, blocks, spaces, tmp_path):
     try:
         found = kernels.resolve(kernel)
-    except MissingPart as missing:
+    except MissingDependency as missing:
         pytest.skip(str(missing))
     where, tally, seed = machine(mmu), Tally(), SEED * 1000 + zlib.crc32(f"{kernel}/{mmu}".encode()) % 900
     files = {**agent_files(), **initramfs.program(PROGRAM)}

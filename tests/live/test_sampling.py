@@ -10,7 +10,7 @@ import pytest
 from secondsight.errors import TargetGone, UsageError
 from secondsight.live.recording_channels import LiveChannels
 from secondsight.live.sampling import record_samples
-from secondsight.trace.damo import DamonRegion
+from secondsight.trace.read.damo import DamonRegion
 from secondsight.trace.samples import Samples
 from secondsight.whatif.sampled import compare_samples
 from support.operators import operated

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 pytest.importorskip("drgn")
 
 from secondsight.bits import pte as bits
-from secondsight.live.kmem import Torn
-from secondsight.live.kvm import Memslot, RunningVm, _overlaps
-from secondsight.live.pagetable import PageTable
+from secondsight.live.read.kmem import Torn
+from secondsight.live.read.kvm import Memslot, RunningVm, _overlaps
+from secondsight.live.read.pagetable import PageTable
 
 TABLE = int(bits.PRESENT | bits.RW | bits.USER)
 BLOCK = 1 << 21

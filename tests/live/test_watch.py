@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.glossary import TERMS
-from secondsight.live import tracefs
-from secondsight.live.reasons import REFUSAL
-from secondsight.live.tracefs import Event, Instance, parse_line, remove_leftovers
+from secondsight.live.judge.reasons import REFUSAL
+from secondsight.live.read import tracefs
+from secondsight.live.read.tracefs import Event, Instance, parse_line, remove_leftovers
 from secondsight.live.watch import Joiner, Watcher
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 
@@ -123,12 +123,12 @@ def test_leftovers_of_the_dead_go_those_of_the_living_stay(tmp_path):
 def test_a_failed_start_leaves_nothing(tmp_path):
     (tmp_path / "instances").mkdir()
     (tmp_path / "events/huge_memory/mm_khugepaged_scan_pmd").mkdir(parents=True)
-    with pytest.raises(MissingPart):
+    with pytest.raises(MissingDependency):
         Instance.open(tmp_path)
     leftover = list((tmp_path / "instances").iterdir())
     # A real tracefs folder goes with rmdir, files and all; this one holds what was written before the failure.
     assert all(p.name.startswith(tracefs._PREFIX) for p in leftover)
-    with pytest.raises(MissingPart, match="no khugepaged tracepoints"):
+    with pytest.raises(MissingDependency, match="no khugepaged tracepoints"):
         Instance.open(tmp_path / "nothing")
 
 

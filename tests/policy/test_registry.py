@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from secondsight.errors import MissingPart, UsageError
+from secondsight.errors import MissingDependency, UsageError
 from secondsight.policy import check, describe, find, make, names, options, ranges, registry
 
 
@@ -90,7 +90,7 @@ def test_a_broken_plug_in_gives_one_line(monkeypatch, value, said):
         looks, "Nameless", type("Nameless", (), {"wake": lambda self, look: None}), raising=False
     )
     monkeypatch.setattr(registry, "_installed", lambda: {"bad": EntryPoint("bad", value, registry.GROUP)})
-    with pytest.raises(MissingPart, match=said) as caught:
+    with pytest.raises(MissingDependency, match=said) as caught:
         make("bad")
     assert "\n" not in str(caught.value)
 

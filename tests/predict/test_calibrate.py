@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from secondsight.errors import MissingPart, SecondSightError
-from secondsight.live import madvise
+from secondsight.errors import MissingDependency, SecondSightError
+from secondsight.live.act import madvise
 from secondsight.predict import calibrate as suite
 from secondsight.predict.patterns import LAYOUTS, SUITE, layout, lines
 from secondsight.predict.region import Region
@@ -80,10 +80,10 @@ def test_a_machine_on_which_huge_pages_bring_nothing_is_refused(small):
 
 def test_nested_needs_a_hypervisor_beneath(monkeypatch):
     monkeypatch.setattr(suite, "this_machine", lambda: HERE)
-    with pytest.raises(MissingPart, match="in a guest of this host"):
+    with pytest.raises(MissingDependency, match="in a guest of this host"):
         suite.calibrate(nested=True)
 
 
 def test_memory_that_is_not_there(monkeypatch):
-    with pytest.raises(MissingPart, match="MiB are available"):
+    with pytest.raises(MissingDependency, match="MiB are available"):
         suite.calibrate(footprints=(1 << 24,))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from secondsight.errors import MissingPart
-from secondsight.live.limits import MemoryCgroup
+from secondsight.errors import MissingDependency
+from secondsight.live.read.limits import MemoryCgroup
 
 
 def kill_all(folder: Path) -> None:
@@ -33,7 +33,7 @@ def memory_cgroup(limit: int) -> Iterator[Path]:
     """The directory of a new group under this process's own, limited to *limit* bytes (swap included where it is counted)."""
     try:
         own = MemoryCgroup.of(Path("/proc/self/cgroup").read_text())
-    except MissingPart as missing:
+    except MissingDependency as missing:
         pytest.skip(str(missing))
     if own is None:
         pytest.skip("this kernel has no memory cgroup")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.machines import machine
 from secondsight.lab.run import agent_files
@@ -46,7 +46,7 @@ def answered(program: str, kernel: str, seconds: float, memory_mib: int = 1024) 
     """What *program* answers first in a guest of *kernel* on NPT within *seconds*; the test is skipped where the kernel is not here."""
     try:
         booted = kernels.resolve(kernel)
-    except MissingPart as missing:
+    except MissingDependency as missing:
         pytest.skip(str(missing))
     # A host that others use starves the emulated timer until the kernel, checking it, gives up.
     with machine("npt").boot(

@@ -4,11 +4,11 @@ import numpy as np
 
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
-from secondsight.live.capture import FORMAT, Answerer, Header, Snapshot
-from secondsight.live.columns import Columns, Secondary
-from secondsight.live.probe import Facts
-from secondsight.live.surroundings import Surroundings
-from secondsight.live.vma import Vma
+from secondsight.live.read.capture import FORMAT, Answerer, Header, Snapshot
+from secondsight.live.read.columns import Columns, Secondary
+from secondsight.live.read.probe import Facts
+from secondsight.live.read.surroundings import Surroundings
+from secondsight.live.read.vma import Vma
 from secondsight.mm.config import Knobs
 
 BLOCK = 1 << 21

@@ -22,11 +22,11 @@ from test_convert import SAMPLES
 
 from secondsight.errors import SecondSightError
 from secondsight.trace import Provenance, Recording, Space, Trace, TraceWriter, recover
-from secondsight.trace.convert import FORMATS
 from secondsight.trace.intake import Intake
+from secondsight.trace.read.convert import FORMATS
+from secondsight.trace.read.text import ByteStream
 from secondsight.trace.sampled import SAMPLE_COLUMNS, SIZES, SampleProvenance
 from secondsight.trace.samples import Samples, is_samples
-from secondsight.trace.text import ByteStream
 
 PIECES = [
     b"\n",

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import secondsight
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.whatif import cluster
 from secondsight.whatif import spec as specs
 from secondsight.whatif.sweep import sweep
@@ -83,7 +83,7 @@ def test_a_killed_worker_costs_no_cell_and_changes_no_result(tmp_path, dask):
 
 def test_nobody_at_the_address_is_one_line(tmp_path):
     cells, _ = specs.plan(specs.read(sweeps.spec(tmp_path, 1)), tmp_path)
-    with pytest.raises(MissingPart, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
+    with pytest.raises(MissingDependency, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
         list(cluster.run(cells, "tcp://127.0.0.1:1", patience=0.5))
-    with pytest.raises(MissingPart, match="no Dask scheduler answers at nonsense"):
+    with pytest.raises(MissingDependency, match="no Dask scheduler answers at nonsense"):
         list(cluster.run(cells, "nonsense://x", patience=0.5))

@@ -10,13 +10,13 @@ from secondsight.cli.options import KernelMemoryOption, RangeOption
 from secondsight.geometry import HPAGE_PMD_NR
 
 if TYPE_CHECKING:
-    from secondsight.live.candidates import Wanted
-    from secondsight.live.collapse import Round, Throttle
-    from secondsight.live.guard import Guard, Guarding
-    from secondsight.live.kmem import KernelMemory
-    from secondsight.live.probe import Facts
-    from secondsight.live.process import Process
-    from secondsight.live.stopping import Stopping
+    from secondsight.live.act.candidates import Wanted
+    from secondsight.live.act.collapse import Round, Throttle
+    from secondsight.live.act.guard import Guard, Guarding
+    from secondsight.live.act.stopping import Stopping
+    from secondsight.live.read.kmem import KernelMemory
+    from secondsight.live.read.probe import Facts
+    from secondsight.live.read.process import Process
     from secondsight.policy.protocol import Policy
 
 app = typer.Typer(help="Make the hot blocks of a process huge, within a budget.")
@@ -92,11 +92,12 @@ def collapse(
     Stops before the limits that the process lives under (memory cgroup, free memory), at the first refused charge or allocation, and
     when the process exits: exit code 1. Mappings marked MADV_NOHUGEPAGE are never touched. An interrupt keeps what was done.
     """
-    from secondsight.errors import MissingPart, UsageError
-    from secondsight.live import amounts, candidates, capture, guard, madvise
-    from secondsight.live import collapse as live
-    from secondsight.live.process import Process
-    from secondsight.live.stopping import Stopping
+    from secondsight.errors import MissingDependency, UsageError
+    from secondsight.live.act import amounts, candidates, guard, madvise
+    from secondsight.live.act import collapse as live
+    from secondsight.live.act.stopping import Stopping
+    from secondsight.live.read import capture
+    from secondsight.live.read.process import Process
     from secondsight.policy.registry import make
 
     if sum(each is not None for each in (pid, cgroup, vm)) != 1:
@@ -120,7 +121,7 @@ def collapse(
     candidates.check_policy(chooser)
     problem = madvise.available()
     if problem and not dry_run:
-        raise MissingPart(f"MADV_COLLAPSE: {problem}")
+        raise MissingDependency(f"MADV_COLLAPSE: {problem}")
     seconds = amounts.parse_duration(watch, "--watch") if watch else 0.0
 
     def make_rounds(process: Process) -> Rounds:
@@ -172,8 +173,8 @@ class Rounds:
     def run(self, stopping: Stopping, follow: bool) -> int:
         """The exit code."""
         from secondsight.errors import TargetGone
-        from secondsight.live import capture
-        from secondsight.live.probe import probe
+        from secondsight.live.read import capture
+        from secondsight.live.read.probe import probe
         from secondsight.terminal import printable
 
         self.kernel, self.missing = capture.open_kernel(self.kernel_memory)
@@ -197,12 +198,13 @@ class Rounds:
     def _round(self, stopping: Stopping) -> Round | None:
         """One round, printed; None where nothing was to be changed."""
         from secondsight.cli import collapsed
-        from secondsight.live import candidates, capture, heat, sysfs
-        from secondsight.live import collapse as live
-        from secondsight.live.guard import Guard
-        from secondsight.live.page_cache import PageCache
-        from secondsight.live.procfs import Pagemap
-        from secondsight.live.vma import parse_maps
+        from secondsight.live.act import candidates, heat
+        from secondsight.live.act import collapse as live
+        from secondsight.live.act.guard import Guard
+        from secondsight.live.read import capture, sysfs
+        from secondsight.live.read.page_cache import PageCache
+        from secondsight.live.read.procfs import Pagemap
+        from secondsight.live.read.vma import parse_maps
 
         process, within = self.process, self.wanted.within
         with Pagemap(process) as memory:

@@ -10,8 +10,8 @@ import msgspec
 if TYPE_CHECKING:
     from secondsight.cli.collapse import Rounds
     from secondsight.host.tasks import Task
-    from secondsight.live.process import Process
-    from secondsight.live.stopping import Stopping
+    from secondsight.live.act.stopping import Stopping
+    from secondsight.live.read.process import Process
 
 
 def run(
@@ -41,7 +41,7 @@ def run(
 
 def _once(find: Callable[[], list[Task]], make: Callable[[Process], Rounds], stopping: Stopping) -> int:
     from secondsight.errors import TargetGone, UsageError
-    from secondsight.live.process import Process
+    from secondsight.live.read.process import Process
     from secondsight.terminal import printable
 
     tasks = find()

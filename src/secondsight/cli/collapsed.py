@@ -10,9 +10,9 @@ from secondsight.plural import pluralize
 from secondsight.terminal import printable
 
 if TYPE_CHECKING:
-    from secondsight.live.candidates import Selection
-    from secondsight.live.collapse import Round
-    from secondsight.live.guard import Guard
+    from secondsight.live.act.candidates import Selection
+    from secondsight.live.act.collapse import Round
+    from secondsight.live.act.guard import Guard
 
 _LISTED = 40
 
@@ -31,7 +31,7 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
     """What would be collapsed, and why the rest would be left alone."""
     import msgspec
 
-    from secondsight.live.guard import describe
+    from secondsight.live.act.guard import describe
 
     fits = guard.within(choice.added * PAGE_SIZE for choice in selection.chosen)
     chosen = [choice for choice, within in zip(selection.chosen, fits, strict=True) if within]

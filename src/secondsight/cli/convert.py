@@ -47,8 +47,8 @@ def convert(
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     from secondsight import atomicfile as output_file
-    from secondsight.trace.column_mapping import parse
-    from secondsight.trace.convert import convert as run
+    from secondsight.trace.read.column_mapping import parse
+    from secondsight.trace.read.convert import convert as run
 
     mapping = parse(columns) if columns is not None else None
     output_file.check_writable(output, source)

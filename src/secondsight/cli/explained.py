@@ -14,8 +14,8 @@ from secondsight.plural import pluralize
 from secondsight.terminal import printable
 
 if TYPE_CHECKING:
-    from secondsight.live.answer import Block, Explanation, Mapping
-    from secondsight.live.capture import Snapshot
+    from secondsight.live.judge.answer import Block, Explanation, Mapping
+    from secondsight.live.read.capture import Snapshot
 
 _SHOWN = 8  # of the blocks that collapse or are wasted
 _ALIKE = 3  # of anything else with the same answer
@@ -81,13 +81,13 @@ def explain(
     from secondsight.errors import UsageError
 
     import_numpy()
-    from secondsight.live import capture
-    from secondsight.live.explain import explain as judge
+    from secondsight.live.judge.explain import explain as judge
+    from secondsight.live.read import capture
 
     if (file is None) == (pid is None):
         raise UsageError("explain: name a snapshot file or --pid PID, one of them")
     if supposed:
-        from secondsight.live.suppose import parse
+        from secondsight.live.judge.suppose import parse
 
         parse(supposed)
     atomicfile.check_writable(report, *([file] if file else []))
@@ -138,11 +138,11 @@ def take(
 ) -> Snapshot:  # fmt: skip
     """Capture process *pid* of this machine, of a crash dump, or of a guest from outside; *kept*: not only to be judged at once."""
     from secondsight.errors import UsageError
-    from secondsight.live import capture
+    from secondsight.live.read import capture
 
     bounds = capture.parse_range(within) if within else None
     if vmcore is None and qmp is None:
-        from secondsight.live.process import Process
+        from secondsight.live.read.process import Process
 
         with Process.open(pid) as process:
             kernel, missing = capture.open_kernel(kernel_memory)
@@ -155,17 +155,17 @@ def take(
     if path is not None and not path.exists():
         raise UsageError(f"{path}: there is no such file")
     try:
-        from secondsight.live import outside
+        from secondsight.live.read import outside
     except ImportError:
-        from secondsight.errors import MissingPart
+        from secondsight.errors import MissingDependency
 
-        raise MissingPart("drgn is not installed: pip install 'secondsight[live]'") from None
+        raise MissingDependency("drgn is not installed: pip install 'secondsight[live]'") from None
     return outside.take(outside.open_kernel(vmcore, qmp), pid, bounds)
 
 
 def _write_page(answer: Explanation, path: Path) -> None:
     from secondsight import atomicfile
-    from secondsight.live.page import render
+    from secondsight.live.judge.page import render
 
     with atomicfile.open_atomic(path) as part:
         part.write_text(render(answer), encoding="utf-8")
@@ -180,7 +180,7 @@ def _size(amount: float) -> str:
 
 
 def _print_head(answer: Explanation) -> None:
-    from secondsight.live.surroundings import whether_known
+    from secondsight.live.read.surroundings import whether_known
 
     print(
         f"process {answer.pid} ({printable(answer.name)}), kernel {printable(answer.kernel)}, "
@@ -253,7 +253,7 @@ def _print_totals(answer: Explanation) -> None:
         f"wasted passes ahead: {totals.wasted}{perhaps}; uncertain verdicts: {totals.unknown}"
     )
     if totals.attempts:
-        from secondsight.live.block_verdicts import attempts_in_words
+        from secondsight.live.judge.block_verdicts import attempts_in_words
 
         print(attempts_in_words(totals.attempts))
     if totals.sizes:

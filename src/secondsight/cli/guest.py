@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from secondsight.errors import MissingPart, UsageError
+from secondsight.errors import MissingDependency, UsageError
 from secondsight.lab import cpio, kernels
 
 _INIT = """#!/bin/busybox sh
@@ -37,11 +37,11 @@ def write_initramfs(path: Path, command: Sequence[str], files: Sequence[str]) ->
     """Write to *path* an initramfs that runs *command* and powers off.
 
     *files*: what else the guest needs: programs by name (with their libraries), or ``HOST:GUEST`` paths. Raises
-    :class:`MissingPart` without busybox, :class:`UsageError` for a program or file that is not there.
+    :class:`MissingDependency` without busybox, :class:`UsageError` for a program or file that is not there.
     """
     busybox = shutil.which("busybox")
     if busybox is None or libraries(Path(busybox)):
-        raise MissingPart("the guest needs a static busybox (Debian: apt install busybox-static)")
+        raise MissingDependency("the guest needs a static busybox (Debian: apt install busybox-static)")
     inside = {"/bin/busybox": Path(busybox)}
     for name in (command[0], *files):
         host, colon, guest = name.partition(":")

@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from secondsight.host.supply import Supply
-    from secondsight.live.splits import Splitter
+    from secondsight.live.read.splits import Splitter
 
 #: who is listed
 _MOST = 15
@@ -66,12 +66,12 @@ def _splits(interval: float) -> tuple[list[Splitter] | None, str]:
     """(who split huge pages in the next *interval* seconds, None where that is not told; why not)."""
     import time
 
-    from secondsight.errors import MissingPart
-    from secondsight.live.splits import Splits
+    from secondsight.errors import MissingDependency
+    from secondsight.live.read.splits import Splits
 
     try:
         counting = Splits.open()
-    except MissingPart as missing:
+    except MissingDependency as missing:
         time.sleep(interval)
         return None, str(missing)
     with counting:
@@ -158,7 +158,7 @@ def _switches(found: Supply) -> list[str]:
     """Every switch; sizes and mounts that say never together on a line."""
     import os
 
-    from secondsight.live import switches
+    from secondsight.live.read import switches
 
     here = switches.read(os.getpid())
     lines = ["switches in force", *(f"  {name:<29} {word}" for name, word in found.switches.items())]

@@ -93,8 +93,8 @@ def run(
     The clock is the number of instructions, one ns each. Ctrl-C keeps what was recorded.
     """
     from secondsight.errors import UsageError
-    from secondsight.trace import emulator
-    from secondsight.trace.run import record_run
+    from secondsight.trace.record import emulator
+    from secondsight.trace.record.run import record_run
     from secondsight.trace.writer import Recording
 
     if witness not in (None, "qemu", "lackey"):
@@ -164,7 +164,7 @@ def vm(
     import contextlib
 
     from secondsight.errors import UsageError
-    from secondsight.trace.vm import record_vm
+    from secondsight.trace.record.vm import record_vm
 
     told = None
     if kernel is None and file:
@@ -277,7 +277,7 @@ def _pages(
     output: Path, channels: LiveChannels, interval: float, duration: float | None, clear: bool
 ) -> None:
     """Record rows of pages that turned."""
-    from secondsight.trace.pid import record_pid
+    from secondsight.trace.record.pid import record_pid
 
     ticker = _Ticker()
     seen = 0

@@ -28,7 +28,7 @@ def snapshot(
     from secondsight.cli.explained import take
 
     import_numpy()
-    from secondsight.live import capture
+    from secondsight.live.read import capture
 
     taken = take(pid, within, kernel_memory, vmcore, qmp)
     capture.save(taken, output)

@@ -205,7 +205,7 @@ def _record(
 
     from secondsight.errors import UsageError
     from secondsight.host.history import HostRecording
-    from secondsight.live.stopping import Stopping
+    from secondsight.live.act.stopping import Stopping
     from secondsight.plural import pluralize
 
     if path.is_file() and not append:

@@ -39,7 +39,7 @@ def verify(
 
     from secondsight import atomicfile
     from secondsight.errors import UsageError
-    from secondsight.live.amounts import parse_duration
+    from secondsight.live.act.amounts import parse_duration
     from secondsight.predict import observe as seen
 
     if (pid is None) == (cgroup is None):

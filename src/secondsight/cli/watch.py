@@ -11,7 +11,7 @@ from secondsight.plural import pluralize
 from secondsight.terminal import printable
 
 if TYPE_CHECKING:
-    from secondsight.live.tracefs import Instance
+    from secondsight.live.read.tracefs import Instance
     from secondsight.live.watch import Places, TracedDecision, Watcher
 
 app = typer.Typer(help="Follow khugepaged's decisions as they happen.")
@@ -47,10 +47,10 @@ def watch(
     import contextlib
     import time
 
-    from secondsight.live.largest import largest_processes
-    from secondsight.live.process import Process
-    from secondsight.live.stopping import Stopping
-    from secondsight.live.tracefs import Instance
+    from secondsight.live.act.stopping import Stopping
+    from secondsight.live.read.largest import largest_processes
+    from secondsight.live.read.process import Process
+    from secondsight.live.read.tracefs import Instance
     from secondsight.live.watch import Places, Watcher
 
     process = Process.open(pid) if pid is not None else None

@@ -8,7 +8,7 @@
             file        neither, but for read-only text
 
 A mapping of another kind (hugetlb, devices, files) is left to the sums. What the switches make of each
-``live/eligible.py`` says, twice: as they are (with the kernel's own answer, THPeligible, where it prints one), and under ``--if``.
+``live/read/eligible.py`` says, twice: as they are (with the kernel's own answer, THPeligible, where it prints one), and under ``--if``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from secondsight.geometry import PMD_SIZE
-from secondsight.live import eligible
-from secondsight.live.backing import Backing, backing
-from secondsight.live.suppose import unsaid
-from secondsight.live.switches import Switches
-from secondsight.live.vma import Vma
+from secondsight.live.judge.suppose import unsaid
+from secondsight.live.read import eligible
+from secondsight.live.read.backing import Backing, backing
+from secondsight.live.read.switches import Switches
+from secondsight.live.read.vma import Vma
 
 _WANTED = re.compile(
     rb"^(Rss|Anonymous|AnonHugePages|ShmemPmdMapped|Swap|THPeligible|Pss|Referenced|FilePmdMapped|Locked):\s+(\d+)",

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits import pagemap as pm
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT, PMD_SIZE
-from secondsight.live.procfs import U64, Pagemap
+from secondsight.live.read.procfs import U64, Pagemap
 
 I64 = npt.NDArray[np.int64]
 
@@ -70,7 +70,7 @@ def fill_of(pagemap: Pagemap, start: int, end: int) -> Fill:
     kinds = pm.SCAN_PRESENT | pm.SCAN_SWAPPED
     try:
         regions = pagemap.scan(start, end, kinds, kinds | pm.SCAN_HUGE | pm.SCAN_PFNZERO)
-    except MissingPart:
+    except MissingDependency:
         return _by_words(pagemap, start, end)
     return _by_regions(regions)
 

@@ -7,7 +7,7 @@
     hybrid   whichever of the two the memory controller is bound to; /proc/PID/cgroup has a line for each
 
 Memory that several processes map is charged once, to the group whose process touched it first: these counters count it there.
-Limits and their headroom are ``live/limits.py``'s.
+Limits and their headroom are ``live/read/limits.py``'s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from secondsight.errors import SecondSightError
-from secondsight.live.limits import MemoryCgroup, tightest
+from secondsight.live.read.limits import MemoryCgroup, tightest
 
 _STAT = re.compile(r"^(anon|anon_thp|file_mapped|rss|rss_huge|mapped_file) (\d+)$", re.M)
 

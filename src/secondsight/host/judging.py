@@ -18,17 +18,17 @@ from secondsight import __version__
 from secondsight.bits import pte as bits
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.host.areas import Area
-from secondsight.live.capture import Header, Snapshot
-from secondsight.live.choose_profiles import choose_profiles
-from secondsight.live.columns import Columns
-from secondsight.live.page_counts import PageCounts
-from secondsight.live.probe import Facts, probe
-from secondsight.live.process import Process
-from secondsight.live.procfs_reader import ProcfsReader
-from secondsight.live.resolve_unknowns import resolve_accessed
-from secondsight.live.surroundings import Surroundings, from_kernel
-from secondsight.live.switches import Switches
-from secondsight.live.vma import Vma
+from secondsight.live.judge.choose_profiles import choose_profiles
+from secondsight.live.judge.page_counts import PageCounts
+from secondsight.live.read.capture import Header, Snapshot
+from secondsight.live.read.columns import Columns
+from secondsight.live.read.probe import Facts, probe
+from secondsight.live.read.process import Process
+from secondsight.live.read.procfs_reader import ProcfsReader
+from secondsight.live.read.resolve_unknowns import resolve_accessed
+from secondsight.live.read.surroundings import Surroundings, from_kernel
+from secondsight.live.read.switches import Switches
+from secondsight.live.read.vma import Vma
 from secondsight.mm.config import Knobs
 
 I64 = npt.NDArray[np.int64]
@@ -92,12 +92,12 @@ class Judge:
 
         Raises:
             TargetGone: the process exited or called exec.
-            MissingPart: not even pagemap may be read.
+            MissingDependency: not even pagemap may be read.
         """
         surroundings = Surroundings()
         with ProcfsReader(process) as reader:
             if self._kernel is not None:
-                from secondsight.live.kernel_reader import KernelReader
+                from secondsight.live.read.kernel_reader import KernelReader
 
                 kernel_reader = KernelReader(self._kernel, process)
                 columns = kernel_reader.read_blocks(addresses)
@@ -146,7 +146,7 @@ class Judge:
         rows = np.flatnonzero(allowed & ~shmem & ~facts.huge)
         if len(rows):
             # Its compiled loops take longer to import than small processes take to read.
-            from secondsight.live.judge_snapshot import Judged
+            from secondsight.live.judge.judge_snapshot import Judged
             from secondsight.mm.khugepaged.result import ScanResult as Scan
 
             # Whole blocks alone: walking what smaller sizes come to takes longer than a sample may.
@@ -187,7 +187,7 @@ class Judge:
 
 def folio_orders(columns: Columns) -> I64:
     """Pages of each block by the order of the folio that they are the whole of, int64[N, 11]: orders 0 to 9, last those of folios in part
-    (``live/folio_sizes.py``); none of what a PMD maps."""
+    (``live/read/folio_sizes.py``); none of what a PMD maps."""
     found = columns.sizes.astype(np.int64)
     found[bits.pmd_trans_huge(columns.pmd)] = 0
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.host import columns
 from secondsight.host.intervals import NOTHING, Interval
 from secondsight.host.rows import HostRow
@@ -66,13 +66,13 @@ def openmetrics(view: HostView, most: int) -> bytes:
     """*view* as text; at most *most* rows have series of their own.
 
     Raises:
-        MissingPart: prometheus_client is not installed.
+        MissingDependency: prometheus_client is not installed.
     """
     try:
         from prometheus_client import CollectorRegistry
         from prometheus_client.openmetrics.exposition import generate_latest
     except ImportError:
-        raise MissingPart(
+        raise MissingDependency(
             "export: prometheus_client is not installed: pip install 'secondsight[export]'"
         ) from None
     registry = CollectorRegistry()

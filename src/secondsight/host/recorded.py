@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from secondsight.host.history import TOTAL, read
 from secondsight.host.marks import Mark
-from secondsight.live import reasons
+from secondsight.live.judge import reasons
 from secondsight.report.host_history import (
     HostHistory,
     MarkedMoment,

@@ -14,7 +14,7 @@ from secondsight.host.naming import container_of, vm_of
 from secondsight.host.strata import Stratum
 from secondsight.host.sums import EITHER, NOW, THEN, BlockSums
 from secondsight.host.tasks import Task
-from secondsight.live import reasons
+from secondsight.live.judge import reasons
 
 #: by what processes can be put together
 KINDS = ("process", "vm", "cgroup", "container", "user", "name")

@@ -19,15 +19,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.errors import MissingPart, SecondSightError, TargetGone, UsageError
+from secondsight.errors import MissingDependency, SecondSightError, TargetGone, UsageError
 from secondsight.geometry import PMD_SHIFT
 from secondsight.host.areas import Area, areas_of, guest_ram
 from secondsight.host.blocks import Fill, fill_of
 from secondsight.host.judging import Judge, Readings, SwitchesAndLimits
 from secondsight.host.tasks import FAILED, GONE, UNREADABLE, Task
-from secondsight.live import switches
-from secondsight.live.process import Process
-from secondsight.live.procfs import Pagemap
+from secondsight.live.read import switches
+from secondsight.live.read.process import Process
+from secondsight.live.read.procfs import Pagemap
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -92,7 +92,7 @@ def _counting(trouble: Counter[str]) -> Iterator[None]:
         yield
     except (TargetGone, UsageError):
         trouble[GONE] += 1
-    except MissingPart:
+    except MissingDependency:
         trouble[UNREADABLE] += 1
     except SecondSightError:
         trouble[FAILED] += 1

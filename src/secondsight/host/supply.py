@@ -18,8 +18,8 @@ import msgspec
 
 from secondsight.errors import SecondSightError
 from secondsight.geometry import PAGE_SIZE, PMD_ORDER, PMD_SIZE
-from secondsight.live import sysfs
-from secondsight.live.limits import HostMemory, read_host, stalled
+from secondsight.live.read import sysfs
+from secondsight.live.read.limits import HostMemory, read_host, stalled
 from secondsight.mm.config import Knobs
 
 #: counters of vmstat that tell of huge pages (include/linux/vm_event_item.h)

@@ -27,8 +27,8 @@ from secondsight.host.rows import KINDS, HostRow, make_rows, total
 from secondsight.host.strata import Stratum
 from secondsight.host.supply import Supply, read_supply
 from secondsight.host.tasks import Task
-from secondsight.live import switches as reading
-from secondsight.live.switches import Switches
+from secondsight.live.read import switches as reading
+from secondsight.live.read.switches import Switches
 from secondsight.mm.config import Knobs
 
 #: what ``--if`` may change
@@ -86,7 +86,7 @@ def host(
 
     Raises:
         UsageError: *by* or *switches* name what there is not.
-        MissingPart: kernel memory was asked for and cannot be read; a kernel without huge pages.
+        MissingDependency: kernel memory was asked for and cannot be read; a kernel without huge pages.
     """
     if by not in KINDS:
         raise UsageError(f"--by {by}: is one of {', '.join(KINDS)}")
@@ -164,7 +164,7 @@ def _blocks(
 
     from secondsight.host.judging import Judge, SwitchesAndLimits
     from secondsight.host.strata import gather, sample
-    from secondsight.live.capture import open_kernel
+    from secondsight.live.read.capture import open_kernel
 
     kernel, _ = open_kernel(kernel_memory)
     judge = Judge(SwitchesAndLimits(*now), SwitchesAndLimits(*then), kernel)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from secondsight.errors import MissingPart, SecondSightError, UsageError
+from secondsight.errors import MissingDependency, SecondSightError, UsageError
 from secondsight.lab.offers import Offer, Package, is_candidate, version_key
 
 ETC_APT = Path("/etc/apt")
@@ -104,7 +104,7 @@ def _deb822(text: str) -> Iterator[AptSource]:
 
 
 def derive_sources(sources: list[AptSource]) -> list[str]:
-    """Lines for SUITES, and for SECURITY where the machine has a mirror of those. Raises MissingPart if no source is Debian's."""
+    """Lines for SUITES, and for SECURITY where the machine has a mirror of those. Raises MissingDependency if no source is Debian's."""
     main: AptSource | None = None
     security: AptSource | None = None
     for source in sources:
@@ -114,7 +114,7 @@ def derive_sources(sources: list[AptSource]) -> list[str]:
         elif hit:
             main = main or source
     if main is None:
-        raise MissingPart(
+        raise MissingDependency(
             "no Debian mirror in /etc/apt/sources.list or sources.list.d, so no kernel can be fetched; "
             "give a kernel of your own: --kernel /path/vmlinuz --modules DIR"
         )
@@ -127,7 +127,7 @@ class Archive:
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         for program in ("apt-get", "apt-cache", "dpkg-deb"):
             if shutil.which(program) is None:
-                raise MissingPart(
+                raise MissingDependency(
                     f"{program} is not here, so no kernel can be fetched; "
                     "give your own: --kernel /path/vmlinuz --modules DIR"
                 )

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from secondsight.errors import MissingPart, SecondSightError, UsageError
+from secondsight.errors import MissingDependency, SecondSightError, UsageError
 from secondsight.lab import patches as patching
 from secondsight.lab import sources
 from secondsight.lab.apt import sha256
@@ -64,7 +64,7 @@ def build(
 
     :raises UsageError: the source is none, or the name could mean a kernel of the archive.
     :raises InputError: a patch is none.
-    :raises MissingPart: build tools are missing.
+    :raises MissingDependency: build tools are missing.
     :raises SecondSightError: a patch does not apply, the build fails, the network or the disk does.
     """
     cache = cache or cache_dir()
@@ -72,7 +72,7 @@ def build(
         raise UsageError(f"a kernel that is built cannot be called {name!r}; 7.3+NAME can")
     tools = missing_tools()
     if tools:
-        raise MissingPart(
+        raise MissingDependency(
             f"building a kernel needs {', '.join(what for what, _ in tools)}: apt-get install {' '.join(package for _, package in tools)}"
         )
     for patch in patches:

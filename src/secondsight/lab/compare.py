@@ -327,7 +327,7 @@ def shrink(
 
 def weight(s: verbs.Scenario) -> tuple[int, int]:
     """How much there is of a scenario: steps, then the text that says pages."""
-    return len(s.steps), sum(len(getattr(step, "pages", "")) for step in s.steps)
+    return len(s.steps), sum(len(getattr(step, "pages", None) or "") for step in s.steps)
 
 
 def shorter_versions(s: verbs.Scenario) -> list[verbs.Scenario]:

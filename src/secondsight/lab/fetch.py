@@ -41,7 +41,7 @@ def fetch(
 
     The kernel appears whole or not at all; two runs wait for each other. *say* is told what is being done, and before it
     begins how much there is to download and about how long that takes.
-    Raises UsageError for a name that means nothing, MissingPart without apt or a Debian source, SecondSightError when
+    Raises UsageError for a name that means nothing, MissingDependency without apt or a Debian source, SecondSightError when
     apt fails or the disk is full.
     """
     if not valid(name):
@@ -71,7 +71,7 @@ def fetch(
 
 
 def available(*, cache: Path | None = None, say: Say = lambda text: None) -> list[Offer]:
-    """Every kernel that the machine's Debian mirror has. Raises MissingPart and SecondSightError as :func:`fetch`."""
+    """Every kernel that the machine's Debian mirror has. Raises MissingDependency and SecondSightError as :func:`fetch`."""
     cache = cache or cache_dir()
     with locked(cache / "kernels" / ".lock", say):
         return Archive(cache / "apt", say).offers()

@@ -33,7 +33,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from secondsight import atomicfile
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.lab import cpio, elf
 from secondsight.lab.kernels import Kernel, Say, cache_dir, locked
 
@@ -75,14 +75,14 @@ STAND_INS = ("libcurl",)
 
 
 def ready() -> None:
-    """Raise MissingPart when busybox or one of PACKAGES is not installed on this machine."""
+    """Raise MissingDependency when busybox or one of PACKAGES is not installed on this machine."""
     _busybox()
     for name in PACKAGES:
         _distribution(name)
 
 
 def build(kernel: Kernel, cache: Path | None = None, say: Say = lambda text: None) -> list[Path]:
-    """The base archives for *kernel*, in their order; built where the cache lacks them. Raises MissingPart as ``ready``."""
+    """The base archives for *kernel*, in their order; built where the cache lacks them. Raises MissingDependency as ``ready``."""
     folder = (cache or cache_dir()) / "initramfs"
     return [_python_base(folder, say), _module_base(folder, kernel, say)]
 
@@ -102,8 +102,8 @@ def overlay(files: Mapping[str, bytes | Path], *, executable: Iterable[str] = ("
 def package_sources(modules: Iterable[str], under: str = "/app") -> dict[str, bytes | Path]:
     """Overlay files that bring *modules* of ours (``secondsight.lab.agent``) and the packages above them.
 
-    A package's name brings its ``__init__`` alone, ``secondsight.bits.*`` every module right in it.
-    Raises MissingPart for a module that is not there.
+    A package's name brings its ``__init__`` alone, ``secondsight.live.*`` every module in it and in the packages below it.
+    Raises MissingDependency for a module that is not there.
     """
     files: dict[str, bytes | Path] = {}
     for name in modules:
@@ -113,9 +113,9 @@ def package_sources(modules: Iterable[str], under: str = "/app") -> dict[str, by
             home = importlib.util.find_spec(package)
             folders = list(home.submodule_search_locations or []) if home else []
             wanted = [package] + [
-                f"{package}.{p.stem}"
+                ".".join((package, *p.relative_to(f).with_suffix("").parts))
                 for f in folders
-                for p in sorted(Path(f).glob("*.py"))
+                for p in sorted(Path(f).rglob("*.py"))
                 if p.stem != "__init__"
             ]
         for one in wanted:
@@ -123,7 +123,9 @@ def package_sources(modules: Iterable[str], under: str = "/app") -> dict[str, by
             for i in range(1, len(parts) + 1):
                 spec = importlib.util.find_spec(".".join(parts[:i]))
                 if spec is None or spec.origin is None:
-                    raise MissingPart(f"the guest needs {'.'.join(parts[:i])}, which is not installed here")
+                    raise MissingDependency(
+                        f"the guest needs {'.'.join(parts[:i])}, which is not installed here"
+                    )
                 origin = Path(spec.origin)
                 inside = "/".join(parts[:i]) + ("/__init__.py" if origin.name == "__init__.py" else ".py")
                 files[f"{under}/{inside}"] = origin
@@ -134,7 +136,7 @@ def program(script: Path, under: str = "/app") -> dict[str, bytes | Path]:
     """Overlay files that bring *script* as ``main.py`` and every module of ours that it imports, those that they import, and so on.
 
     Every import statement counts, in a function too, but those that only a type checker reads. What is imported by a computed name
-    (``python -m``, a plug-in) is not seen. Raises MissingPart for a module that is not there.
+    (``python -m``, a plug-in) is not seen. Raises MissingDependency for a module that is not there.
     """
     ours: dict[str, Path] = {}
     waiting = [script]
@@ -142,7 +144,7 @@ def program(script: Path, under: str = "/app") -> dict[str, bytes | Path]:
         for name in sorted(_imported(waiting.pop()) - ours.keys()):
             spec = importlib.util.find_spec(name)
             if spec is None or spec.origin is None:
-                raise MissingPart(f"the guest needs {name}, which is not installed here")
+                raise MissingDependency(f"the guest needs {name}, which is not installed here")
             ours[name] = Path(spec.origin)
             waiting.append(ours[name])
     return {f"{under}/main.py": script, **package_sources(ours, under)}
@@ -210,11 +212,11 @@ def _unsigned(module: bytes) -> bytes:
 def _busybox() -> Path:
     found = shutil.which("busybox")
     if found is None:
-        raise MissingPart(
+        raise MissingDependency(
             "busybox is not here and the guest boots into it; install the package busybox-static"
         )
     if elf.needed(Path(found).read_bytes()):
-        raise MissingPart(f"{found} needs shared libraries; the guest needs the package busybox-static")
+        raise MissingDependency(f"{found} needs shared libraries; the guest needs the package busybox-static")
     return Path(found)
 
 
@@ -222,7 +224,7 @@ def _distribution(name: str) -> importlib.metadata.Distribution:
     try:
         return importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        raise MissingPart(
+        raise MissingDependency(
             f"the guest needs {name}, which is not installed here; pip install 'secondsight[lab]'"
         ) from None
 
@@ -369,7 +371,7 @@ def _libraries(binaries: list[Path], root: Path) -> list[str]:
                 if not Path(hit[1]).resolve().is_relative_to(root):
                     found[hit[1]] = None
     except FileNotFoundError:
-        raise MissingPart(
+        raise MissingDependency(
             "ldd is not here, and it finds the shared libraries for the guest; install libc-bin"
         ) from None
     return list(found)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from secondsight.errors import InputError, MissingPart, SecondSightError, UsageError
+from secondsight.errors import InputError, MissingDependency, SecondSightError, UsageError
 from secondsight.lab.offers import NEWEST, Package, is_series, valid, version_key
 
 MODULES = (
@@ -131,13 +131,13 @@ def locked(path: Path, say: Say | None = None) -> Iterator[None]:
 
 
 def manifest(name: str, cache: Path | None = None) -> Manifest:
-    """The manifest of kernel *name* in the cache. Raises InputError or MissingPart where it is torn or gone."""
+    """The manifest of kernel *name* in the cache. Raises InputError or MissingDependency where it is torn or gone."""
     folder = (cache or cache_dir()) / "kernels"
     return read_manifest(folder / names_in(folder)[name])
 
 
 def installed(cache: Path | None = None) -> dict[str, Manifest]:
-    """The manifests of the kernels in the cache, by name. Raises InputError or MissingPart where one is torn or gone."""
+    """The manifests of the kernels in the cache, by name. Raises InputError or MissingDependency where one is torn or gone."""
     folder = (cache or cache_dir()) / "kernels"
     return {name: read_manifest(folder / release) for name, release in names_in(folder).items()}
 
@@ -147,7 +147,7 @@ def resolve(name: str, *, modules: Path | None = None, cache: Path | None = None
 
     *name* is what it was fetched as, the version or release of a kernel in the cache or the beginning of one (``7.2``,
     ``6.1.0-56-amd64``), or a path to a vmlinuz, for which *modules* is its module tree. Raises UsageError for a name that
-    means nothing, MissingPart for a kernel that has not been fetched.
+    means nothing, MissingDependency for a kernel that has not been fetched.
     """
     if "/" in name:
         return _own(Path(name), modules)
@@ -166,7 +166,7 @@ def resolve(name: str, *, modules: Path | None = None, cache: Path | None = None
             if built
             else f"`secondsight lab fetch {name}` gets it"
         )
-        raise MissingPart(f"kernel {name} is not in the cache; {gets}")
+        raise MissingDependency(f"kernel {name} is not in the cache; {gets}")
     raise UsageError(
         f"no kernel is called {name!r}; a kernel is newest, a series (6.12), a version (6.12.43), a pin (6.1=VERSION) or a path"
     )
@@ -191,7 +191,7 @@ def _stands_for(name: str, names: dict[str, str], folder: Path) -> str | None:
 
 
 def cached(name: str, folder: Path) -> Kernel:
-    """The kernel *name*, kept in *folder*. Raises MissingPart or InputError where its manifest is gone or torn."""
+    """The kernel *name*, kept in *folder*. Raises MissingDependency or InputError where its manifest is gone or torn."""
     manifest = read_manifest(folder)
     checks = not all(package.listed for package in manifest.packages)
     return Kernel(name, manifest.release, manifest.version, folder / "vmlinuz", folder / "modules", checks)
@@ -242,12 +242,12 @@ def names_in(folder: Path) -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest in *folder* of the cache. Raises InputError or MissingPart where it is torn or gone."""
+    """The manifest in *folder* of the cache. Raises InputError or MissingDependency where it is torn or gone."""
     path = folder / "manifest.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
-        raise MissingPart(
+        raise MissingDependency(
             f"{path} is gone; `secondsight lab fetch --refresh` brings the kernel back"
         ) from None
     except msgspec.DecodeError as error:

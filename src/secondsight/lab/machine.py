@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.lab import initramfs
 from secondsight.lab.guest import INIT_FAILED, Guest, GuestDied
 from secondsight.lab.kernels import Kernel, Say, cache_dir
@@ -124,9 +124,9 @@ class Machine:
         self.slow, self.most_mib = limits or Limits()
 
     def ready(self) -> None:
-        """Raise MissingPart when the emulator or a part of the guest's root is not installed."""
+        """Raise MissingDependency when the emulator or a part of the guest's root is not installed."""
         if (what := self.emulator.missing()) is not None:
-            raise MissingPart(f"machine {self.name} needs {what}")
+            raise MissingDependency(f"machine {self.name} needs {what}")
         initramfs.ready()
 
     def boot(
@@ -144,7 +144,7 @@ class Machine:
         """Boot *kernel* with *files* laid over the base, run Python with arguments *main*, power off.
 
         Returns a context manager that yields the ``Guest`` at once, before it has booted. *append* is added
-        to the kernel's command line. Raises MissingPart as ``ready``.
+        to the kernel's command line. Raises MissingDependency as ``ready``.
         """
         self.ready()
         bases = initramfs.build(kernel, cache, say)

@@ -63,7 +63,7 @@ def check(tree: Path) -> str:
 def debian(name: str, cache: Path, say: Say) -> KernelSource:
     """Debian's source package *name*, unpacked into the *cache*; at once where it is there already and *name* says the version.
 
-    Raises UsageError for a package that there is not, MissingPart without apt, SecondSightError when the network or the disk fails.
+    Raises UsageError for a package that there is not, MissingDependency without apt, SecondSightError when the network or the disk fails.
     """
     builds = cache / "builds"
     called, _, version = name.partition("=")

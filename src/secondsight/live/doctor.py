@@ -13,14 +13,15 @@ import msgspec
 from secondsight.bits import pagemap as pm
 from secondsight.errors import SecondSightError
 from secondsight.geometry import PAGE_SIZE
-from secondsight.live import madvise, switches, sysfs, tracefs
-from secondsight.live.capture import open_kernel
-from secondsight.live.choose_profiles import choose_profiles
-from secondsight.live.frame_table import FrameTable
-from secondsight.live.probe import Facts, probe
-from secondsight.live.process import CAPABILITIES, Process, own_capabilities
-from secondsight.live.procfs import Pagemap
-from secondsight.live.splits import Splits
+from secondsight.live.act import madvise
+from secondsight.live.judge.choose_profiles import choose_profiles
+from secondsight.live.read import switches, sysfs, tracefs
+from secondsight.live.read.capture import open_kernel
+from secondsight.live.read.frame_table import FrameTable
+from secondsight.live.read.probe import Facts, probe
+from secondsight.live.read.process import CAPABILITIES, Process, own_capabilities
+from secondsight.live.read.procfs import Pagemap
+from secondsight.live.read.splits import Splits
 
 State = Literal["yes", "partly", "no"]
 

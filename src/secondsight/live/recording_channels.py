@@ -14,25 +14,25 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from secondsight.errors import MissingPart
-from secondsight.live import tracefs
-from secondsight.live.capture import open_kernel
-from secondsight.live.damon import EVENT, Damon, spans
-from secondsight.live.process import Process
-from secondsight.live.tracefs import Event, Instance
-from secondsight.live.vma import parse_maps
+from secondsight.errors import MissingDependency
+from secondsight.live.read import tracefs
+from secondsight.live.read.capture import open_kernel
+from secondsight.live.read.damon import EVENT, Damon, spans
+from secondsight.live.read.process import Process
+from secondsight.live.read.tracefs import Event, Instance
+from secondsight.live.read.vma import parse_maps
 from secondsight.live.watch import Places, Watcher
 from secondsight.plural import pluralize
-from secondsight.trace.damo import DamonRegion
-from secondsight.trace.pid import Looker
+from secondsight.trace.read.damo import DamonRegion
+from secondsight.trace.record.pid import Looker
 
 if TYPE_CHECKING:
-    from secondsight.live.kernel_reader import KernelReader
-    from secondsight.live.kmem import KernelMemory
+    from secondsight.live.read.kernel_reader import KernelReader
+    from secondsight.live.read.kmem import KernelMemory
 
 
 class LiveChannels:
-    """The channels to one process, from :meth:`open` to :meth:`close` (a context manager); ``Channels`` of ``trace/pid.py``."""
+    """The channels to one process, from :meth:`open` to :meth:`close` (a context manager); ``Channels`` of ``trace/record/pid.py``."""
 
     def __init__(self, process: Process) -> None:
         """Nothing is opened yet."""
@@ -58,7 +58,7 @@ class LiveChannels:
         *kernel_memory*, *damon*: True insists, False does without.
 
         Raises:
-            MissingPart: what was insisted on is not there.
+            MissingDependency: what was insisted on is not there.
             UsageError: no such process.
         """
         made = cls(Process.open(pid))
@@ -80,14 +80,14 @@ class LiveChannels:
         try:
             # One instance for both: it is named after us.
             self._instance = self._open.enter_context(Instance.open(events=(*tracefs.EVENTS, EVENT)))
-        except MissingPart as error:
+        except MissingDependency as error:
             self.missing["tracepoints"] = str(error)
         if damon is False:
             self.missing["DAMON"] = "not asked for"
         else:
             try:
                 self._open_damon(pid, interval)
-            except MissingPart as error:
+            except MissingDependency as error:
                 if damon:
                     raise
                 self.missing["DAMON"] = str(error)
@@ -98,9 +98,9 @@ class LiveChannels:
 
     def _open_damon(self, pid: int, interval: float) -> None:
         if self._instance is None:
-            raise MissingPart("is read through its tracepoint, and there are no tracepoints")
+            raise MissingDependency("is read through its tracepoint, and there are no tracepoints")
         if EVENT not in self._instance.events:
-            raise MissingPart("this kernel has no tracepoint damon:damon_aggregated (CONFIG_DAMON)")
+            raise MissingDependency("this kernel has no tracepoint damon:damon_aggregated (CONFIG_DAMON)")
         vmas = parse_maps(self._process.read_file("maps"), f"/proc/{pid}/maps")
         self._damon = self._open.enter_context(Damon.open(pid, spans(vmas), interval))
         self.seen.append("DAMON: regions accessed, with their samples")
@@ -112,11 +112,11 @@ class LiveChannels:
         """Kernel memory in procfs's place, if it can be read."""
         if self._kernel is None:
             return None
-        from secondsight.live.young import YoungLooker
+        from secondsight.live.read.young import YoungLooker
 
         try:
             return YoungLooker(self._kernel, self._process, clear=clear, soft_dirty=soft_dirty)
-        except MissingPart as error:
+        except MissingDependency as error:
             if self._insists:
                 raise
             self.missing["kernel memory"] = str(error)
@@ -140,15 +140,15 @@ class LiveChannels:
         """A reader of the process's blocks from kernel memory, if that can be read.
 
         Raises:
-            MissingPart: it was insisted on, and cannot.
+            MissingDependency: it was insisted on, and cannot.
         """
         if self._kernel is None:
             return None
-        from secondsight.live.kernel_reader import KernelReader
+        from secondsight.live.read.kernel_reader import KernelReader
 
         try:
             return KernelReader(self._kernel, self._process)
-        except MissingPart as error:
+        except MissingDependency as error:
             if self._insists:
                 raise
             self.missing["kernel memory"] = str(error)

@@ -21,21 +21,21 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from secondsight.errors import MissingPart, TargetGone, UsageError
-from secondsight.live.block_samples import BlockUse, Cleared, Counts, PageBits, damon_counts
-from secondsight.live.columns import U64, Columns
-from secondsight.live.heat import weigh_exactly
-from secondsight.live.procfs_reader import ProcfsReader
+from secondsight.errors import MissingDependency, TargetGone, UsageError
+from secondsight.live.act.heat import weigh_exactly
+from secondsight.live.read.block_samples import BlockUse, Cleared, Counts, PageBits, damon_counts
+from secondsight.live.read.columns import U64, Columns
+from secondsight.live.read.procfs_reader import ProcfsReader
+from secondsight.live.read.resolve_unknowns import resolve_accessed, resolve_swapped
+from secondsight.live.read.vma import parse_maps, parse_smaps
 from secondsight.live.recording_channels import LiveChannels
-from secondsight.live.resolve_unknowns import resolve_accessed, resolve_swapped
-from secondsight.live.vma import parse_maps, parse_smaps
-from secondsight.trace.procfs import ProcessDirectory, soft_dirty_works
 from secondsight.trace.provenance import Clock, Space, with_fields
+from secondsight.trace.record.procfs import ProcessDirectory, soft_dirty_works
 from secondsight.trace.sampled import CHANNELS, SampledChannel, SampleProvenance, SamplingCost
 from secondsight.trace.writer import Recording
 
 if TYPE_CHECKING:
-    from secondsight.live.kernel_reader import KernelReader
+    from secondsight.live.read.kernel_reader import KernelReader
 
 CLOCK: Final = "monotonic time since the recording began; each row carries the time of its look"
 UNSEEN: Final = [
@@ -57,7 +57,7 @@ class BlockLooker:
         """*channels*: opened; *cleared*: what the recorder clears after each look.
 
         Raises:
-            MissingPart: not even pagemap may be read.
+            MissingDependency: not even pagemap may be read.
         """
         self._process, self._cleared = channels.process, cleared
         self._reader = ProcfsReader(channels.process)
@@ -148,7 +148,7 @@ def _used(target: ProcessDirectory) -> tuple[float, float, float] | None:
     try:
         fields = target.text("stat").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[12]) / _TICKS, float(fields[7])
-    except (TargetGone, MissingPart, IndexError, ValueError):
+    except (TargetGone, MissingDependency, IndexError, ValueError):
         return None
 
 
@@ -165,8 +165,8 @@ def record_samples(
     """Look at the process of *channels* every *interval* seconds, for *duration* seconds or until it exits, into the samples *path*.
 
     *clear*: write clear_refs after each look; *say* hears at the start which channels are seen, and why the others are not. Ctrl-C ends
-    the recording and keeps it. Raises :class:`TargetGone` for a process that is not there, :class:`MissingPart` without the permission
-    to look, :class:`UsageError` for times that cannot be.
+    the recording and keeps it. Raises :class:`TargetGone` for a process that is not there, :class:`MissingDependency`
+    without the permission to look, :class:`UsageError` for times that cannot be.
     """
     if not 0.001 <= interval <= 3600 or (duration is not None and not duration > 0):
         raise UsageError("expected an interval of 0.001 to 3600 s, and a duration above 0")

@@ -23,13 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits import pagemap as pm
-from secondsight.errors import MissingPart, SecondSightError, TargetGone
+from secondsight.errors import MissingDependency, SecondSightError, TargetGone
 from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE
-from secondsight.live import reasons
-from secondsight.live.process import Process
-from secondsight.live.procfs import Pagemap
-from secondsight.live.tracefs import Event
-from secondsight.live.vma import parse_maps
+from secondsight.live.judge import reasons
+from secondsight.live.read.process import Process
+from secondsight.live.read.procfs import Pagemap
+from secondsight.live.read.tracefs import Event
+from secondsight.live.read.vma import parse_maps
 
 U64 = npt.NDArray[np.uint64]
 _BLOCK_MASK = ~(PMD_SIZE - 1)
@@ -262,7 +262,7 @@ def _places(process: Process, most: int) -> tuple[U64, U64]:
         return np.empty(0, np.uint64), np.empty(0, np.uint64)
     every = np.concatenate(frames)
     if len(every) and not every.any():
-        raise MissingPart("pagemap: shows no frames; addresses need CAP_SYS_ADMIN")
+        raise MissingDependency("pagemap: shows no frames; addresses need CAP_SYS_ADMIN")
     return every, np.concatenate(addresses)
 
 

@@ -15,7 +15,7 @@ import typing
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from secondsight.errors import MissingPart, UsageError
+from secondsight.errors import MissingDependency, UsageError
 from secondsight.policy.protocol import Policy
 from secondsight.policy.ranges import check
 
@@ -48,7 +48,7 @@ def names() -> list[str]:
 def find(name: str) -> type[Policy]:
     """The policy class called *name*.
 
-    :raises UsageError: there is none; :raises MissingPart: its package is broken.
+    :raises UsageError: there is none; :raises MissingDependency: its package is broken.
     """
     if name in _ADDED:
         return _ADDED[name]
@@ -66,13 +66,13 @@ def _load(point: EntryPoint) -> type[Policy]:
     try:
         found = point.load()
     except Exception as error:  # a plug-in may fail in any way at all; the user needs its name, not our stack
-        raise MissingPart(
+        raise MissingDependency(
             f"{where} cannot be loaded: {type(error).__name__}: {error}; mend or remove that package"
         ) from error
     if not isinstance(found, type) or not callable(getattr(found, "wake", None)):
-        raise MissingPart(f"{where} is not a class with a `wake` method; see docs/policies.md")
+        raise MissingDependency(f"{where} is not a class with a `wake` method; see docs/policies.md")
     if not isinstance(getattr(found, "name", None), str):
-        raise MissingPart(f"{where} has no `name`; see docs/policies.md")
+        raise MissingDependency(f"{where} has no `name`; see docs/policies.md")
     return found
 
 
@@ -91,7 +91,7 @@ def options(policy: type[Policy]) -> dict[str, tuple[type, Any]]:
 def make(spec: str) -> Policy:
     """A policy made anew from ``name`` or ``name,option=value,…``.
 
-    :raises UsageError: an unknown name or option, a value out of its range; :raises MissingPart: a broken plug-in.
+    :raises UsageError: an unknown name or option, a value out of its range; :raises MissingDependency: a broken plug-in.
     """
     name, *given = [part.strip() for part in spec.split(",")]
     policy = find(name)
@@ -110,7 +110,7 @@ def make(spec: str) -> Policy:
     except UsageError:
         raise
     except Exception as error:  # as in _load: whatever a plug-in does, one clear line
-        raise MissingPart(f"policy {name} cannot be made: {type(error).__name__}: {error}") from error
+        raise MissingDependency(f"policy {name} cannot be made: {type(error).__name__}: {error}") from error
     if not 0 <= interval <= _LONGEST:
         raise UsageError(
             f"policy {spec}: its interval of {interval / 1e9:g} s must be 0 (khugepaged's) to {_LONGEST / 1e9:g}"

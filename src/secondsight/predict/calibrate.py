@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight import __version__
-from secondsight.errors import MissingPart, SecondSightError
+from secondsight.errors import MissingDependency, SecondSightError
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.predict import prices
 from secondsight.predict.calibration import Calibration
@@ -60,12 +60,12 @@ def calibrate(
 
     :param nested: what is measured must be a guest's: every walk nested.
     :param budget: CPU-bound seconds that the suite may take. :param footprints: MiB each.
-    :raises MissingPart: nested, and no hypervisor beneath; too little memory; no MADV_COLLAPSE.
+    :raises MissingDependency: nested, and no hypervisor beneath; too little memory; no MADV_COLLAPSE.
     :raises SecondSightError: too noisy.
     """
     machine = this_machine()
     if nested and not machine.virtualised:
-        raise MissingPart(
+        raise MissingDependency(
             "--nested: no hypervisor is beneath, so no walk here is nested; run `secondsight calibrate --nested` in a guest of this host, "
             "and give `compare` its file by --calibration"
         )
@@ -109,12 +109,14 @@ def _notes(machine: Hardware) -> list[str]:
 
 
 def _room(footprints: Sequence[int]) -> None:
-    """:raises MissingPart: the largest footprint does not fit twice."""
+    """:raises MissingDependency: the largest footprint does not fit twice."""
     need = 2 * (max(footprints) << 20) + LEFT
     with Path("/proc/meminfo").open(encoding="ascii") as file:
         free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
     if free < need:
-        raise MissingPart(f"calibrating takes {need >> 20} MiB of memory, and {free >> 20} MiB are available")
+        raise MissingDependency(
+            f"calibrating takes {need >> 20} MiB of memory, and {free >> 20} MiB are available"
+        )
 
 
 def _footprint(mib: int, suite: Sequence[Pattern], start: float, budget: float, done: tuple[int, int]):  # type: ignore[no-untyped-def]

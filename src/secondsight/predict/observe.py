@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from secondsight.errors import InputError, MissingPart, SecondSightError, TargetGone, UsageError
+from secondsight.errors import InputError, MissingDependency, SecondSightError, TargetGone, UsageError
 
 SCHEMA: Final = 1
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -64,14 +64,16 @@ class Reading(msgspec.Struct, frozen=True):
 def of_process(pid: int, proc: Path = Path("/proc")) -> Reading:
     """Counters of process *pid*, all its threads.
 
-    :raises TargetGone: it has exited; :raises MissingPart: no permission.
+    :raises TargetGone: it has exited; :raises MissingDependency: no permission.
     """
     where = proc / str(pid)
     try:
         stat = (where / "stat").read_text().rpartition(")")[2].split()
         rollup = (where / "smaps_rollup").read_text()
     except PermissionError:
-        raise MissingPart(f"process {pid}: its memory may not be read; run as root or as its owner") from None
+        raise MissingDependency(
+            f"process {pid}: its memory may not be read; run as root or as its owner"
+        ) from None
     except OSError:
         raise TargetGone(f"process {pid} has exited") from None
     sizes = {
@@ -90,7 +92,7 @@ def of_process(pid: int, proc: Path = Path("/proc")) -> Reading:
 def of_cgroup(path: Path) -> Reading:
     """Counters of the cgroup (v2) whose directory is *path*, and of those below it.
 
-    :raises UsageError: no such group; :raises MissingPart: its controllers do not say.
+    :raises UsageError: no such group; :raises MissingDependency: its controllers do not say.
     """
     if not (path / "cgroup.procs").exists():
         raise UsageError(f"--cgroup {path}: no directory of a cgroup, such as /sys/fs/cgroup/system.slice")
@@ -99,7 +101,7 @@ def of_cgroup(path: Path) -> Reading:
         memory = _counters(path / "memory.stat")
         return Reading(cpu, memory["pgfault"], memory["anon"], memory["anon_thp"])
     except (OSError, KeyError) as error:
-        raise MissingPart(
+        raise MissingDependency(
             f"{path}: its cpu.stat and memory.stat (cgroup v2) do not say {error}; name a process by --pid"
         ) from None
 

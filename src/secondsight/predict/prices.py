@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from secondsight.errors import SecondSightError
 from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE
-from secondsight.live.madvise import MADV_COLLAPSE
+from secondsight.live.act.madvise import MADV_COLLAPSE
 from secondsight.predict.region import MADV_HUGEPAGE, MADV_NOHUGEPAGE, Region
 
 #: Blocks that each price is measured on. Seconds after which a kernel has reported free memory to its hypervisor (mm/page_reporting.c waits

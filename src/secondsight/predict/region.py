@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from secondsight.errors import SecondSightError
 from secondsight.geometry import PAGE_SIZE, PMD_SIZE
-from secondsight.live.madvise import MADV_COLLAPSE, cause
+from secondsight.live.act.madvise import MADV_COLLAPSE, cause
 
 MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE = 4, 14, 15
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.mm.config import HostConfig, Mmu, ShmemEnabled
 from secondsight.mm.madvise import Advice
 from secondsight.scenario import verbs as v
@@ -82,10 +83,10 @@ class SharedGenerator(Generator):
     def _all(self, s: _Sharing, name: str) -> str:
         return "0" if s.blocks[name] == 1 else f"0-{s.blocks[name] - 1}"
 
-    def _part(self, s: _Sharing, name: str, most: int = 512) -> str:
+    def _part(self, s: _Sharing, name: str, most: int = HPAGE_PMD_NR) -> str:
         """Some pages of one block of *name*, or all of it."""
         block = self.rng.randrange(s.blocks[name])
-        if most == 512 and self.rng.random() < 0.1:
+        if most == HPAGE_PMD_NR and self.rng.random() < 0.1:
             return str(block)
         text = self._pages_of_block(most)
         return f"{block}:{text}"
@@ -94,14 +95,14 @@ class SharedGenerator(Generator):
         r = self.rng
         kind = r.random()
         if kind < 0.3:
-            return str(r.randrange(512))
+            return str(r.randrange(HPAGE_PMD_NR))
         if kind < 0.5:
-            return ",".join(map(str, sorted(r.sample(range(512), r.randint(2, min(24, most))))))
+            return ",".join(map(str, sorted(r.sample(range(HPAGE_PMD_NR), r.randint(2, min(24, most))))))
         if kind < 0.85:
-            first = r.randrange(512)
-            return f"{first}-{min(511, first + r.randint(1, min(most, 300)) - 1)}"
+            first = r.randrange(HPAGE_PMD_NR)
+            return f"{first}-{min(HPAGE_PMD_NR - 1, first + r.randint(1, min(most, 300)) - 1)}"
         step = r.choice([2, 3, 7, 8, 16, 17])
-        return ",".join(map(str, list(range(r.randrange(step), 512, step))[:most]))
+        return ",".join(map(str, list(range(r.randrange(step), HPAGE_PMD_NR, step))[:most]))
 
     def _fill(self, s: _Sharing) -> None:
         r = self.rng

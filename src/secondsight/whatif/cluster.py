@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from secondsight.errors import MissingPart
+from secondsight.errors import MissingDependency
 from secondsight.whatif.cell import Outcome, work
 from secondsight.whatif.spec import Cell
 
@@ -25,12 +25,12 @@ def run(
 ) -> Iterator[tuple[Cell, Outcome, int]]:
     """Run *cells* on the Dask scheduler at *address*; (cell, outcome, 1) as they end.
 
-    :raises MissingPart: Dask is not installed, nobody answers at *address*, or no worker comes.
+    :raises MissingDependency: Dask is not installed, nobody answers at *address*, or no worker comes.
     """
     try:
         import distributed
     except ImportError:
-        raise MissingPart("--scheduler needs Dask: pip install 'secondsight[cluster]'") from None
+        raise MissingDependency("--scheduler needs Dask: pip install 'secondsight[cluster]'") from None
     dask: Any = distributed
     # What goes wrong is said by us, once; lost connections to killed workers are no news.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -38,14 +38,14 @@ def run(
         client: Any = dask.Client(address, timeout=patience, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MissingPart(
+        raise MissingDependency(
             f"no Dask scheduler answers at {address} ({said}); start one with `dask scheduler`"
         ) from None
     with client:
         try:
             client.wait_for_workers(1, timeout=patience)
         except TimeoutError:
-            raise MissingPart(
+            raise MissingDependency(
                 f"the scheduler at {address} has no workers; start some with `dask worker {address}`"
             ) from None
         waiting = iter(cells)

@@ -66,7 +66,8 @@ def combinations(
 ) -> list[Combination]:
     """Every policy under every rules, bounds once; in the order given, without repetitions.
 
-    :raises UsageError: an unknown policy, option or rules, a value out of its range; none at all; :raises MissingPart: a broken plug-in.
+    :raises UsageError: an unknown policy, option or rules, a value out of its range; none at all.
+    :raises MissingDependency: a broken plug-in.
     """
     if not policies or not rules:
         raise UsageError("a comparison needs at least one policy and one kernel profile")

@@ -14,14 +14,15 @@ import numpy as np
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.batch import Boot, ScenarioRunner
-from secondsight.live import candidates, capture
-from secondsight.live import collapse as live
-from secondsight.live.guard import Guard, Guarding
-from secondsight.live.kmem import KernelMemory
-from secondsight.live.notifiers import registered
-from secondsight.live.process import Process
-from secondsight.live.procfs import Pagemap
-from secondsight.live.tracefs import Instance
+from secondsight.live.act import candidates
+from secondsight.live.act import collapse as live
+from secondsight.live.act.guard import Guard, Guarding
+from secondsight.live.read import capture
+from secondsight.live.read.kmem import KernelMemory
+from secondsight.live.read.notifiers import registered
+from secondsight.live.read.process import Process
+from secondsight.live.read.procfs import Pagemap
+from secondsight.live.read.tracefs import Instance
 from secondsight.live.watch import Places, Watcher
 from secondsight.policy.kernel import Khugepaged
 from secondsight.scenario import verbs as v
@@ -48,7 +49,7 @@ class Look:
     def huge(self):
         """Blocks that a PMD maps."""
         from secondsight.bits import pte as bits
-        from secondsight.live.pagetable import PageTable
+        from secondsight.live.read.pagetable import PageTable
 
         entries = PageTable(self.kernel, self.kernel.find_mm(self.pid).pgd.value_()).read_blocks(
             self.blocks()

@@ -16,10 +16,10 @@ import laid_out
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.passes import one_pass, start_keeper
-from secondsight.live import capture
-from secondsight.live.kmem import KernelMemory
-from secondsight.live.probe import probe
-from secondsight.live.process import Process
+from secondsight.live.read import capture
+from secondsight.live.read.kmem import KernelMemory
+from secondsight.live.read.probe import probe
+from secondsight.live.read.process import Process
 
 TRACE = Path("/sys/kernel/tracing")
 EVENTS = ("mm_khugepaged_scan_pmd", "mm_khugepaged_scan_file")

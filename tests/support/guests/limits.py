@@ -15,13 +15,14 @@ import msgspec
 
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs
-from secondsight.live import capture, heat
-from secondsight.live.candidates import Beside, Wanted, select
-from secondsight.live.collapse import Collapser, Throttle
-from secondsight.live.guard import Guard, Guarding
-from secondsight.live.kmem import KernelMemory
-from secondsight.live.process import Process
-from secondsight.live.procfs import Pagemap
+from secondsight.live.act import heat
+from secondsight.live.act.candidates import Beside, Wanted, select
+from secondsight.live.act.collapse import Collapser, Throttle
+from secondsight.live.act.guard import Guard, Guarding
+from secondsight.live.read import capture
+from secondsight.live.read.kmem import KernelMemory
+from secondsight.live.read.process import Process
+from secondsight.live.read.procfs import Pagemap
 from secondsight.policy.kernel import MadvCollapse
 
 MIB = 1 << 20

@@ -12,10 +12,10 @@ import msgspec
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.batch import Boot, ScenarioRunner
-from secondsight.live import capture
-from secondsight.live.kmem import KernelMemory
-from secondsight.live.probe import probe
-from secondsight.live.process import Process
+from secondsight.live.read import capture
+from secondsight.live.read.kmem import KernelMemory
+from secondsight.live.read.probe import probe
+from secondsight.live.read.process import Process
 from secondsight.scenario.verbs import Scenario
 
 FILE = Path("/tmp/snapshot.npz")

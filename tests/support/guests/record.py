@@ -19,11 +19,11 @@ import numpy as np
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.batch import Boot, ScenarioRunner
-from secondsight.live.damon import KDAMONDS
+from secondsight.live.read.damon import KDAMONDS
 from secondsight.live.recording_channels import LiveChannels
 from secondsight.scenario import verbs as v
 from secondsight.trace import intake
-from secondsight.trace.pid import record_pid
+from secondsight.trace.record.pid import record_pid
 from secondsight.trace.writer import Recording
 
 INSTANCES = Path("/sys/kernel/tracing/instances")

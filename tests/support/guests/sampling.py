@@ -16,7 +16,7 @@ import patterns
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.batch import Boot, ScenarioRunner
-from secondsight.live.damon import KDAMONDS
+from secondsight.live.read.damon import KDAMONDS
 from secondsight.live.recording_channels import LiveChannels
 from secondsight.live.sampling import record_samples
 from secondsight.scenario import verbs as v

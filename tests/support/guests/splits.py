@@ -12,8 +12,8 @@ import msgspec
 
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs
-from secondsight.live.splits import Splits
-from secondsight.live.tracefs import folder
+from secondsight.live.read.splits import Splits
+from secondsight.live.read.tracefs import folder
 
 BLOCK = 2 << 20
 AT = 0x300000000000

@@ -28,7 +28,7 @@ U64 = npt.NDArray[np.uint64]
 
 def ksm_pages(pid: int, blocks: int) -> str:
     """The pages (as text) that are KSM pages now; from /proc/kpageflags."""
-    from secondsight.live.frame_table import FrameTable
+    from secondsight.live.read.frame_table import FrameTable
 
     entries = pagemap(pid, blocks)
     present = np.flatnonzero((entries & PM_PRESENT) != 0)
@@ -73,16 +73,16 @@ class Eyes:
     """Kernel memory, attached."""
 
     def __init__(self) -> None:
-        from secondsight.live.frames import FrameReader
-        from secondsight.live.kmem import KernelMemory
+        from secondsight.live.read.frames import FrameReader
+        from secondsight.live.read.kmem import KernelMemory
 
         self._kernel = KernelMemory.live()
         self._frames = FrameReader(self._kernel)
 
     def look(self, pid: int, blocks: int) -> View:
         """The space of process *pid*. Raises TraceError where kernel memory would not hold still."""
-        from secondsight.live.notifiers import registered
-        from secondsight.live.pagetable import PageTable
+        from secondsight.live.read.notifiers import registered
+        from secondsight.live.read.pagetable import PageTable
 
         mm = self._kernel.find_mm(pid)
         addresses = np.arange(blocks, dtype=np.uint64) * np.uint64(libc.BLOCK_BYTES) + np.uint64(libc.AREA)

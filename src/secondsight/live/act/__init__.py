@@ -1,0 +1,1 @@
+"""What changes a running process's memory, and the limits before which it stops."""

@@ -1,0 +1,265 @@
+"""Why khugepaged will or will not collapse each block: the model's own judgement of a snapshot, in words.
+
+The verdict is ``mm.judgement``'s scan, zap and isolate under the rules that the kernel was probed for. Where a channel is unknown, or
+the kernel leaves a rule open, it is judged in every reading: a verdict is *known* only if all agree.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from secondsight.geometry import (
+    ANON_ORDERS,
+    HPAGE_PMD_NR,
+    KHUGEPAGED_MAX_PTES_LIMIT,
+    PAGE_SIZE,
+    PMD_ORDER,
+    PMD_SIZE,
+    kb_of_order,
+)
+from secondsight.live.judge.answer import SCHEMA, AttemptsAhead, Block, Explanation, Mapping, Totals
+from secondsight.live.judge.block_verdicts import BlockVerdicts
+from secondsight.live.judge.choose_profiles import choose_profiles
+from secondsight.live.judge.guest_ram import guest_ram
+from secondsight.live.judge.page_counts import Counts, PageCounts
+from secondsight.live.read import eligible
+from secondsight.live.read.capture import Snapshot
+from secondsight.live.read.vma import Vma
+from secondsight.plural import pluralize
+
+
+def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanation:
+    """Judge *snapshot*, under the switches *supposed* where there are any (``suppose.py``); nothing is read.
+
+    Raises:
+        UsageError: *supposed* holds no switch.
+    """
+    if supposed:
+        from secondsight.live.judge.suppose import suppose
+
+        snapshot = suppose(snapshot, supposed)
+    header, columns = snapshot.header, snapshot.columns
+    vmas = list(header.mappings)
+    candidates = choose_profiles(header.facts, has_vm=bool(columns.secondary))
+    facts = PageCounts(snapshot)
+    parts = candidates.rules[0].mthp_collapse
+    judges = {id(vma): eligible.judge(vma, header.enabled, header.switches, parts=parts) for vma in vmas}
+    holders = eligible.mappings_of(columns.address, vmas)
+    refused = ["the mapping has gone" if vma is None else judges[id(vma)].refused for vma in holders]
+    may = np.array([not why for why in refused], np.bool_)
+    files = np.array(
+        [vma is not None and not judges[id(vma)].backing.page_table_scan for vma in holders], np.bool_
+    )
+    rows = np.flatnonzero(may & ~facts.huge & ~files)
+    judged = None
+    if len(rows):
+        # The compiled judgement takes longer to import than a snapshot without eligible blocks takes to explain.
+        from secondsight.live.judge.judge_snapshot import Judged
+
+        judged = Judged(snapshot, rows, candidates)
+    verdicts = BlockVerdicts(snapshot, facts, judged, np.flatnonzero(files))
+    blocks = tuple(
+        verdicts.block(row, vma, why) for row, (vma, why) in enumerate(zip(holders, refused, strict=True))
+    )
+    mappings = _mappings(snapshot, facts, judges, parts)
+    return Explanation(
+        version=header.version,
+        schema=SCHEMA,
+        pid=header.pid,
+        name=header.name,
+        kernel=header.facts.release,
+        source=header.source,
+        missing=header.missing,
+        read_seconds=header.seconds,
+        rules=tuple(rules.title for rules in candidates.rules),
+        open_points=candidates.open_points,
+        channels=_channels(snapshot, facts),
+        limits=msgspec.to_builtins(header.limits) | {"enabled": header.enabled},
+        totals=_totals(
+            blocks, mappings, facts, may | _huge_pages(facts, holders), _sizes(snapshot, facts, slice(None))
+        ),
+        notes=(*_notes(snapshot, mappings), *_without_effect(supposed or [], parts)),
+        mappings=mappings,
+        blocks=blocks,
+        longest_call_seconds=header.longest_call,
+        registered=header.surroundings.registered,
+        pace=_pace(snapshot, mappings),
+        supposed=tuple(supposed or ()),
+        guest_ram=guest_ram(snapshot, facts, mappings, blocks),
+    )
+
+
+def _sizes(snapshot: Snapshot, facts: PageCounts, rows: slice) -> dict[str, int]:
+    """Bytes of the blocks *rows* by the size of their folio."""
+    pages = snapshot.columns.sizes[rows].sum(axis=0, dtype=np.int64)
+    whole = int(facts.huge[rows].sum()) * HPAGE_PMD_NR
+    pages[PMD_ORDER] -= whole
+    names = [*(f"{kb_of_order(order)}kB" for order in range(PMD_ORDER + 1)), "part"]
+    found = {name: int(count) * PAGE_SIZE for name, count in zip(names, pages, strict=True) if count}
+    # Where page flags may not be read, what is not a PMD's has no size that could be told.
+    unread = int(facts.populated[rows].sum()) - int(pages.sum())
+    return (
+        found
+        | ({"PMD": whole * PAGE_SIZE} if whole else {})
+        | ({"unread": unread * PAGE_SIZE} if unread > 0 else {})
+    )
+
+
+def _pace(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> str:
+    from secondsight.live.judge.pace import pace, words
+
+    found, limits = snapshot.header.surroundings, snapshot.header.limits
+    blocks = sum(mapping.blocks for mapping in mappings if not mapping.refused)
+    return words(pace(limits, blocks, found.ahead), limits, found.registered) if blocks else ""
+
+
+def _notes(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> tuple[str, ...]:
+    """What the kernel makes of the limits where smaller sizes are tried."""
+    most = snapshot.header.limits.max_ptes_none
+    if 0 < most < KHUGEPAGED_MAX_PTES_LIMIT and any(
+        min(each.orders, default=PMD_ORDER) < PMD_ORDER for each in mappings
+    ):
+        return (
+            f"max_ptes_none is {most}: below 2 MiB the kernel takes anything but {KHUGEPAGED_MAX_PTES_LIMIT} for 0, and warns once",
+        )
+    return ()
+
+
+def _without_effect(supposed: list[str], parts: bool) -> tuple[str, ...]:
+    """What of the switches *supposed* khugepaged of this kernel does not ask."""
+    whole = f"hugepages-{kb_of_order(PMD_ORDER)}kB/enabled"
+    smaller = [text for text in supposed if text.startswith("hugepages-") and not text.startswith(whole)]
+    named = [text for text in smaller if text.partition("=")[0].endswith("/enabled")]
+    if parts or not named:
+        return ()
+    return (
+        f"{', '.join(named)}: no effect on khugepaged of this kernel, which makes 2 MiB pages alone (smaller ones from 7.2 on); "
+        "it decides what faults allocate",
+    )
+
+
+def _huge_pages(facts: PageCounts, holders: list[Vma | None]) -> npt.NDArray[np.bool_]:
+    """Blocks that a transparent huge page maps, whatever the switches say of it now."""
+    return facts.huge & np.array([vma is None or not eligible.no_thp(vma) for vma in holders], np.bool_)
+
+
+def _orders(vma: Vma, snapshot: Snapshot, judged: eligible.Eligibility, parts: bool) -> tuple[int, ...]:
+    """The orders that khugepaged may collapse *vma* to."""
+    if judged.refused:
+        return ()
+    if not judged.backing.page_table_scan:
+        return (PMD_ORDER,)
+    header = snapshot.header
+    mask = eligible.collapse_orders(vma, header.enabled, header.switches, parts=parts)
+    return tuple(order for order in ANON_ORDERS if mask >> order & 1)
+
+
+def _mappings(
+    snapshot: Snapshot, facts: PageCounts, judges: dict[int, eligible.Eligibility], parts: bool
+) -> tuple[Mapping, ...]:
+    found = []
+    vmas = snapshot.header.mappings
+    addresses, cached = snapshot.columns.address, snapshot.columns.cached
+    for vma in vmas:
+        low, high = np.searchsorted(addresses, np.array([vma.start, vma.end], np.uint64)).tolist()
+        blocks = max(vma.block_end - vma.first_block, 0) // PMD_SIZE
+        huge = int(facts.huge[low:high].sum())
+        judged = judges[id(vma)]
+        held = cached[low:high]
+        asked = judged.backing.shmem and (not len(held) or bool((held >= 0).all()))
+        found.append(
+            Mapping(
+                start=vma.start,
+                end=vma.end,
+                perms=vma.perms,
+                name=vma.name,
+                blocks=blocks,
+                empty=max(blocks - (high - low), 0),
+                huge=huge,
+                refused=judged.refused,
+                advice="MADV_HUGEPAGE"
+                if "hg" in vma.flags
+                else "MADV_NOHUGEPAGE"
+                if "nh" in vma.flags
+                else "",
+                backing=str(judged.backing),
+                by=judged.by,
+                forced=judged.forced,
+                resident=(int(facts.populated[low:high].sum()) + huge * HPAGE_PMD_NR) * PAGE_SIZE,
+                cached=int(held.sum()) * PAGE_SIZE if asked and len(held) else None,
+                sizes=_sizes(snapshot, facts, slice(low, high)),
+                orders=_orders(vma, snapshot, judged, parts),
+            )
+        )
+    return tuple(found)
+
+
+def _totals(
+    blocks: tuple[Block, ...],
+    mappings: tuple[Mapping, ...],
+    facts: PageCounts,
+    may: npt.NDArray[np.bool_],
+    sizes: dict[str, int],
+) -> Totals:
+    resident = np.where(facts.huge, HPAGE_PMD_NR, facts.populated)
+    inside = int(resident[may].sum())
+    huge = int(facts.huge[may].sum())
+    by_status: dict[str, int] = {}
+    for block in blocks:
+        by_status[block.status] = by_status.get(block.status, 0) + 1
+    return Totals(
+        mappings=len(mappings),
+        blocks=len(blocks),
+        eligible_blocks=int(may.sum()),
+        huge_blocks=int(facts.huge.sum()),
+        resident=int(resident.sum()) * PAGE_SIZE,
+        coverage=huge * HPAGE_PMD_NR / inside if inside else None,
+        collapsible=sum(block.status == "succeeded" and block.known for block in blocks),
+        collapsible_if=sum(
+            "succeeded" in block.others or (block.status == "succeeded" and not block.known)
+            for block in blocks
+        ),
+        bloat=sum(block.bloat for block in blocks if block.status == "succeeded" and block.known) * PAGE_SIZE,
+        bloat_if=sum(block.bloat for block in blocks if not block.known) * PAGE_SIZE,
+        wasted=sum(block.wasted for block in blocks),
+        wasted_if=sum(block.wasted_if for block in blocks),
+        unknown=sum(not block.known for block in blocks),
+        sizes=sizes,
+        attempts=_attempts(blocks),
+        by_status=dict(sorted(by_status.items(), key=lambda item: -item[1])),
+    )
+
+
+def _attempts(blocks: tuple[Block, ...]) -> tuple[AttemptsAhead, ...]:
+    """The attempts of all *blocks*, by order, the largest first."""
+    found: dict[int, list[int]] = {}
+    for block in blocks:
+        for each in block.attempts:
+            sums = found.setdefault(each.order, [0, 0])
+            sums[0] += each.begun
+            sums[1] += each.refused
+    return tuple(AttemptsAhead(order, *found[order]) for order in sorted(found, reverse=True))
+
+
+def _channels(snapshot: Snapshot, facts: PageCounts) -> dict[str, str]:
+    """How well each channel could be seen."""
+
+    if not len(snapshot.columns.address):
+        return dict.fromkeys(("PRIMARY", "REFERENCED", "SECONDARY"), "nothing to see: no block holds memory")
+
+    def seen(unknown: Counts, why: str) -> str:
+        if not unknown.any():
+            return "known"
+        pages = int(np.where(facts.huge, HPAGE_PMD_NR, facts.populated).sum())
+        return f"unknown for {int(unknown.sum()):,} of {pluralize(pages, 'page')}: {why}"
+
+    why = next((answer.why for answer in snapshot.header.secondary if answer.why), "")
+    return {
+        "PRIMARY": seen(facts.primary_unknown, "procfs has no accessed bit"),
+        "REFERENCED": seen(facts.referenced_unknown, "page flags may not be read (root, CAP_SYS_ADMIN)"),
+        "SECONDARY": seen(facts.secondary_unknown, why)
+        if snapshot.header.secondary
+        else "known: no MMU notifier is registered",
+    }

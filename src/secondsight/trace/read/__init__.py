@@ -1,0 +1,1 @@
+"""Traces as others recorded them, and any table with addresses, made into ours."""

@@ -1,0 +1,174 @@
+"""Where columns come from: text with a line of names, Parquet, Arrow; each as a :class:`Table`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, cast
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from secondsight.errors import InputError, UsageError
+from secondsight.trace.provenance import KEY
+from secondsight.trace.read.text import BOM, ByteStream
+
+_ROWS: Final = 1 << 18
+#: How a column of addresses is called by those who have made such files, the likeliest first.
+ADDRESS_NAMES: Final = (
+        "address", "addr", "vaddr", "va", "virtual_address", "data_addr", "mem_addr", "memory_address", "paddr",
+        "phys_addr", "page", "vpn", "pfn",
+    )  # fmt: skip
+
+
+class Table:
+    """A source of columns: their names and types, its first rows, and record batches of chosen columns."""
+
+    def __init__(
+        self,
+        name: str,
+        schema: pa.Schema,
+        batches: Callable[[Sequence[str]], Iterator[pa.RecordBatch]],
+        head: pa.Table,
+    ) -> None:
+        self.name, self.schema, self.batches, self.head = name, schema, batches, head
+
+
+def listed(table: Table) -> str:
+    """Its columns and their types, as an error names them."""
+    return ", ".join(f"{field.name} ({field.type})" for field in table.schema)
+
+
+class _File(io.RawIOBase):
+    """A :class:`ByteStream` as the file that Arrow reads."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0:
+            return b"".join(self._stream.ahead())
+        out = b""
+        while len(out) < size and (data := self._stream.read(size - len(out))):
+            out += data
+        return out
+
+
+def detects_text(head: bytes) -> bool:
+    """Whether *head* begins with a line of names, one of them an address's, with commas, tabs or semicolons between."""
+    line = head.split(b"\n", 1)[0].strip(b"\r ")
+    names = {
+        part.strip(b' "').lower().decode("ascii", "replace") for part in line.split(_delimiter(line).encode())
+    }
+    return len(line) < len(head) and any(name in names for name in ADDRESS_NAMES)
+
+
+def detects_parquet(head: bytes) -> bool:
+    """Whether *head* begins a Parquet file."""
+    return head.startswith(b"PAR1")
+
+
+def detects_arrow(head: bytes) -> bool:
+    """Whether *head* begins an Arrow IPC file or stream (a Feather file too)."""
+    return head.startswith((b"ARROW1", b"\xff\xff\xff\xff"))
+
+
+def _delimiter(line: bytes) -> str:
+    return max(",\t;", key=lambda mark: (line.count(mark.encode()), mark == ","))
+
+
+def open_text(stream: ByteStream) -> Table:
+    """CSV, TSV, or with semicolons; its first line names the columns."""
+    head = stream.text_head(1 << 16)
+    lines = head.split(b"\n")
+    first = lines[0].strip(b"\r")
+    mark = _delimiter(first)
+    names = next(iter(_rows_of(first + b"\n", mark)), [])
+    if len(set(names)) < len(names):
+        raise InputError(stream.name, "line 1", f"two columns are called alike: {', '.join(names)}")
+    # The last line may be cut where the head ends.
+    whole = lines[1:-1] if len(head) >= 1 << 16 or not lines[-1] else lines[1:]
+    sample = [row for row in _rows_of(b"\n".join(whole[:1000]) + b"\n", mark) if len(row) == len(names)]
+    table = pa.table(
+        {name: pa.array([row[i] for row in sample], pa.string()) for i, name in enumerate(names)}
+    )
+
+    def batches(wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        options = pacsv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            include_columns=list(wanted),
+            strings_can_be_null=False,
+        )
+        return iter(
+            pacsv.open_csv(
+                cast(Any, pa.PythonFile(_File(stream), mode="r")),
+                read_options=pacsv.ReadOptions(use_threads=False, block_size=4 << 20),
+                parse_options=pacsv.ParseOptions(delimiter=mark),
+                convert_options=options,
+            )
+        )
+
+    return Table(stream.name, table.schema, batches, table)
+
+
+def _rows_of(text: bytes, mark: str) -> Iterator[list[str]]:
+    return (
+        row for row in csv.reader(io.StringIO(text.removeprefix(BOM).decode("utf-8", "replace")), delimiter=mark) if row
+    )  # fmt: skip
+
+
+def _seekable(stream: ByteStream) -> Any:
+    """A file that Arrow may seek in: the stream's own, or, of a pipe or a compressed file, its bytes in memory."""
+    if stream.path is not None and not stream.compressed:
+        return pa.memory_map(str(stream.path))
+    return pa.BufferReader(b"".join(stream.ahead()))
+
+
+def open_parquet(stream: ByteStream) -> Table:
+    """A Parquet file, decoded in parts."""
+    file = pq.ParquetFile(_seekable(stream))
+    if KEY in (file.schema_arrow.metadata or {}):
+        raise UsageError(f"{stream.name} is a trace of SecondSight's own: there is nothing to convert")
+    head = next(file.iter_batches(1000), None)
+
+    def batches(wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return iter(file.iter_batches(_ROWS, columns=list(wanted)))
+
+    return Table(stream.name, file.schema_arrow, batches, _table(file.schema_arrow, head))
+
+
+def open_arrow(stream: ByteStream) -> Table:
+    """An Arrow IPC file or stream."""
+    if stream.peek(6) == b"ARROW1":
+        file = pa.ipc.open_file(_seekable(stream))
+        schema, parts = file.schema, (file.get_batch(i) for i in range(file.num_record_batches))
+    else:
+        reader = pa.ipc.open_stream(_File(stream))
+        schema, parts = reader.schema, iter(cast(Any, reader))
+    if KEY in (schema.metadata or {}):
+        raise UsageError(
+            f"{stream.name} is a recording of SecondSight's own: `secondsight trace recover` makes a trace of it"
+        )
+    first = next(parts, None)
+
+    def batches(wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for whole in filter(None, (first,)):
+            yield whole.select(list(wanted))
+        for whole in parts:
+            whole.validate(full=True)
+            yield whole.select(list(wanted))
+
+    if first is not None:
+        first.validate(full=True)
+    return Table(stream.name, schema, batches, _table(schema, first and first.slice(0, 1000)))
+
+
+def _table(schema: pa.Schema, head: pa.RecordBatch | None) -> pa.Table:
+    return pa.Table.from_batches(
+        [head] if head is not None else [], schema=head.schema if head is not None else schema
+    )

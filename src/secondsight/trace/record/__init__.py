@@ -1,0 +1,1 @@
+"""Recording a program, a VM or a running process."""

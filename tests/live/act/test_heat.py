@@ -1,0 +1,129 @@
+"""What is in use, and what nobody can tell."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from secondsight.bits import pte as bits
+from secondsight.errors import MissingDependency
+from secondsight.live.act import heat
+from secondsight.live.act.candidates import Beside, Wanted, select
+from secondsight.live.act.heat import Heat, used_bits, weigh
+from secondsight.policy.registry import make
+from secondsight.trace.read.damo import DamonRegion
+from support.snapshots import BLOCK, START, columns, snapshot, with_vm
+
+
+def test_a_region_weighs_by_the_share_it_covers():
+    regions = [DamonRegion(1, 0, BLOCK // 2, 2 * BLOCK, 10), DamonRegion(2, 0, BLOCK, BLOCK + 4096, 3)]
+    assert weigh(regions) == {0: 5, BLOCK: 10}
+
+
+def test_bits_of_the_cpu_and_of_a_guest():
+    young = np.zeros((2, 512), bool)
+    young[1, 3] = True
+    found = with_vm(columns(2), young)
+    found.pte[0, 7] |= bits.ACCESSED
+    marks = used_bits(found)
+    assert marks.sum() == 2 and marks[0, 0, 7] and marks[1, 1, 3]
+
+
+class Reader:
+    """Kernel memory, a reading a call."""
+
+    readings: list
+
+    def __init__(self, kernel, process):
+        pass
+
+    def read_blocks(self, blocks):
+        return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+
+
+class Process:
+    pid = 4242
+
+    def read_file(self, name):
+        return f"{START:x}-{START + 3 * BLOCK:x} rw-p 00000000 00:00 0 \n".encode()
+
+    def require_alive(self):
+        pass
+
+
+class Pagemap:
+    def __init__(self, process):
+        pass
+
+    def populated_blocks(self, start, end):
+        return np.arange(start, end, BLOCK, dtype=np.uint64)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    def none(*args, **words):
+        raise MissingDependency("no tracefs")
+
+    monkeypatch.setattr(heat.Instance, "open", none)
+    monkeypatch.setattr(heat, "Pagemap", Pagemap)
+    monkeypatch.setattr("secondsight.live.read.kernel_reader.KernelReader", Reader)
+
+
+def young(**pages):
+    """Three blocks; ``b1=[3]``: page 3 of block 1 is young."""
+    found = columns(3)
+    for name, some in pages.items():
+        found.pte[int(name[1:]), some] |= bits.ACCESSED
+    return found
+
+
+def test_what_turned_young_was_used_and_what_was_young_before_tells_nothing(kernel):
+    Reader.readings = [young(b0=[1]), young(b0=[1], b1=[5]), young(b0=[1])]
+    found = heat.watch(Process(), object(), 0.01, lambda seconds: False)
+    assert found.weights == {START + BLOCK: 1} and found.untold == {START}
+    blocks = columns(3).address
+    assert found.of(blocks).tolist() == [-1, 1, 0]
+    assert "kernel memory" in found.source and found.missing == {"DAMON": "no tracefs"}
+
+
+def test_bits_that_are_all_set_are_no_heat(kernel):
+    Reader.readings = [young(b0=[1], b1=[1], b2=[1])]
+    found = heat.watch(Process(), object(), 0.01, lambda seconds: False)
+    assert found.source == "" and "nobody cleared" in found.missing["kernel memory"]
+
+
+def test_without_any_channel_nothing_is_waited_for(kernel):
+    found = heat.watch(Process(), None, 3600, lambda seconds: pytest.fail("waits"), missing="no kcore")
+    assert found.of(columns(2).address).tolist() == [-1, -1]
+    assert found.missing == {"DAMON": "no tracefs", "kernel memory": "no kcore"}
+
+
+def order(found, policy="khugepaged", blocks=4, **wanted):
+    taken = columns(blocks, secondary=False)
+    taken.pte_known[:] = False
+    told = select(snapshot(dataclasses.replace(taken)), make(policy), Wanted(**wanted), Beside(heat=found))
+    return [(choice.address - START) // BLOCK for choice in told.chosen], told.order
+
+
+@pytest.mark.parametrize("policy", ["khugepaged", "madv_collapse"])
+def test_hot_first_then_the_unknown_then_the_idle(policy):
+    found = Heat(
+        {START + 3 * BLOCK: 9, START + BLOCK: 50}, frozenset({START + 2 * BLOCK}), "DAMON over 3.0 s", {}
+    )
+    chosen, said = order(found, policy)
+    assert chosen == [1, 3, 2, 0]
+    assert said == "hot first, by DAMON over 3.0 s: 2 blocks of 4 known to be hot"
+    assert order(found, policy, certain=True)[0] == [1, 3]
+
+
+@pytest.mark.parametrize("found", [None, Heat({}, frozenset(), "", {"DAMON": "in use by someone else"})])
+def test_where_nothing_is_known_it_is_said_first(found):
+    chosen, said = order(found)
+    assert chosen == [0, 1, 2, 3] and said.startswith("no hotness is known here: in address order")
+    assert ("someone else" in said) == (found is not None)

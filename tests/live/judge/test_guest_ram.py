@@ -1,0 +1,117 @@
+"""A VM's memory as a total of its own: which mappings it is, how huge, and who keeps the rest small."""
+
+import dataclasses
+
+import msgspec
+import numpy as np
+import pytest
+
+from secondsight.bits import pte as bits
+from secondsight.cli import main
+from secondsight.live.judge.explain import explain
+from secondsight.live.read import capture
+from secondsight.live.read.vma import Vma
+from support.snapshots import BLOCK, KNOWN, START, columns, snapshot, with_vm
+
+HUGE = bits.PRESENT | bits.PSE | bits.RW | bits.USER | bits.ACCESSED
+
+
+def half_huge(slots=True):
+    found = columns(8)
+    found.pmd[:4], found.pte[:4] = HUGE, 0
+    if slots:
+        found = with_vm(found, np.zeros((8, 512), bool))
+        found.spte_level[:] = [2, 2, 1, 2, 1, 1, 1, 0]
+    return found
+
+
+def test_by_memslots():
+    ram = explain(snapshot(half_huge())).guest_ram
+    assert (ram.told_by, ram.blocks, ram.mappings, ram.coverage) == ("KVM's memslots", 8, 1, 0.5)
+    assert ram.levels == {"4kB": 4 * BLOCK, "2048kB": 3 * BLOCK} and ram.pinned == 0
+    assert ram.resident == 8 * BLOCK and ram.huge == 4 * BLOCK
+    assert ram.small_by["host: lack_referenced_page"] == 4
+    assert [count for why, count in ram.small_by.items() if why.startswith("KVM: huge on the host")] == [1]
+
+
+def without_slots(name, flags=(), vms=1):
+    found = dataclasses.replace(half_huge(slots=False), secondary=())
+    found.gfn[:] = -1
+    taken = snapshot(found, flags=("hg", *flags))
+    other = Vma(
+        START - 64 * BLOCK, START - 61 * BLOCK, "rw-p", 0, "00:00", 0, "", frozenset({"rd"}), {}, None
+    )
+    header = msgspec.structs.replace(
+        taken.header, name=name, mappings=(other, *taken.header.mappings),
+        surroundings=msgspec.structs.replace(KNOWN, vms=vms),
+    )  # fmt: skip
+    return dataclasses.replace(taken, header=header)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "vms", "told_by"),
+    [
+        ("qemu-system-x86", ("dc",), 0, "QEMU's marks (MADV_DONTFORK)"),
+        ("firecracker", (), 1, "the largest mappings of a process that runs a VM"),
+        ("my-vmm", (), 2, "the largest mappings of a process that runs a VM"),
+        ("redis-server", (), 0, None),
+    ],
+)
+def test_by_mappings(name, flags, vms, told_by):
+    ram = explain(without_slots(name, flags, vms)).guest_ram
+    assert (ram and ram.told_by) == told_by
+    if ram:
+        assert (ram.mappings, ram.blocks, ram.coverage, ram.levels) == (1, 8, 0.5, {})
+
+
+@pytest.mark.parametrize("slots", [True, False])
+@pytest.mark.parametrize(("blocks", "counted"), [(1, False), (2, True)])
+def test_vga_memory_is_told_beside_the_ram(slots, blocks, counted, tmp_path, capsys):
+    """QEMU marks VGA memory and ROMs as it does RAM: a small mapping beside one four times as large."""
+    found = dataclasses.replace(half_huge(slots), secondary=()) if not slots else half_huge()
+    if not slots:
+        found.gfn[:] = -1
+    taken = snapshot(found, flags=("hg", "dc"))
+    ram, edge = taken.header.mappings[0], START + (8 - blocks) * BLOCK
+    header = msgspec.structs.replace(
+        taken.header, name="qemu-system-x86",
+        mappings=(msgspec.structs.replace(ram, end=edge), msgspec.structs.replace(ram, start=edge)),
+    )  # fmt: skip
+    taken = dataclasses.replace(taken, header=header)
+    told = explain(taken).guest_ram
+    size = 8 if counted else 8 - blocks
+    assert (told.blocks, told.size, told.resident) == (size, size * BLOCK, size * BLOCK)
+    assert told.coverage == 4 / size and told.mappings == 1 + counted
+    assert (told.beside, told.beside_mappings) == ((0, 0) if counted else (blocks * BLOCK, 1))
+    capture.save(taken, tmp_path / "s.npz")
+    with pytest.raises(SystemExit):
+        main(["explain", str(tmp_path / "s.npz")])
+    assert ("not counted: 2.0 MiB in 1 small mapping" in capsys.readouterr().out) != counted
+
+
+@pytest.mark.parametrize(
+    ("share", "code"), [("50%", 0), ("0.5", 0), ("51%", 1), ("95%", 1), ("101%", 2), ("most", 2)]
+)
+def test_fail_under(share, code, tmp_path, capsys):
+    path = tmp_path / "s.npz"
+    capture.save(snapshot(half_huge()), path)
+    with pytest.raises(SystemExit) as left:
+        main(["explain", str(path), "--fail-under", share])
+    told = capsys.readouterr()
+    assert (left.value.code or 0) == code, told.err
+    if code < 2:
+        assert (
+            "guest RAM: 16.0 MiB in 1 mapping (anonymous; told by KVM's memslots), 16.0 MiB resident; 50.0 %"
+            in told.out
+        )
+    assert told.err.count("\n") == (code != 0)
+
+
+def test_without_a_vm_it_asks_about_eligible_memory(tmp_path, capsys):
+    path = tmp_path / "s.npz"
+    capture.save(without_slots("redis-server", vms=0), path)
+    with pytest.raises(SystemExit) as left:
+        main(["explain", str(path), "--json", "--fail-under", "60%"])
+    assert (
+        left.value.code == 1 and "50.0 % of the resident eligible memory is huge" in capsys.readouterr().err
+    )

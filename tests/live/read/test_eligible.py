@@ -1,0 +1,149 @@
+"""Which mappings khugepaged looks at, through which scan, and by which switch."""
+
+import msgspec
+import pytest
+
+from secondsight.live.read.backing import Backing, backing
+from secondsight.live.read.eligible import judge
+from secondsight.live.read.switches import Switches, mounts_of, read
+from secondsight.live.read.vma import Vma
+
+MIB = 1 << 20
+HERE = Switches(
+    enabled="madvise", shmem_enabled="advise", shmem_size="inherit", sizes={2048: "inherit"}, internal="00:01",
+    mounts={"00:20": "always", "00:21": "never"},
+)  # fmt: skip
+
+
+def vma(name="/memfd:ram (deleted)", device="00:01", perms="rw-s", flags=("hg",), offset=0, inode=7, **more):
+    return Vma(
+        0x7F0000000000,
+        0x7F0000000000 + 8 * MIB,
+        perms,
+        offset,
+        device,
+        inode,
+        name,
+        frozenset(flags),
+        {},
+        **more,
+    )
+
+
+@pytest.mark.parametrize(
+    ("mapping", "kind"),
+    [
+        (vma(), Backing.MEMFD),
+        (vma("/dev/zero (deleted)"), Backing.SHARED_ANONYMOUS),
+        (vma("/SYSV00000000 (deleted)"), Backing.SYSV),
+        (vma("/dev/shm/PostgreSQL.1", "00:20"), Backing.TMPFS),
+        (vma("/memfd:looks-like-one", "fd:01"), Backing.FILE),
+        (vma("/usr/lib/libc.so", "fd:01", "r-xp"), Backing.FILE),
+        (vma("", "00:00", "rw-p", inode=0), Backing.ANONYMOUS),
+        (vma("/dev/zero", "00:06", "rw-p", zero_device=True), Backing.ZERO_DEVICE),
+        (vma("/anon_hugepage (deleted)", "00:0e", flags=("ht", "de")), Backing.HUGETLB),
+        (vma("/dev/nvidia0", "00:06", flags=("io", "pf")), Backing.DEVICE),
+        (vma("/anon_inode:[kvm-gmem]", "00:0f"), Backing.GUEST_MEMFD),
+        (vma("[vdso]", "00:00", "r-xp", inode=0), Backing.SPECIAL),
+    ],
+)
+def test_what_stands_behind(mapping, kind):
+    assert backing(mapping, HERE) is kind
+
+
+MEMFD, TMPFS, QUIET = vma(), vma("/dev/shm/a", "00:20"), vma("/mnt/b", "00:21")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "changes", "allowed", "by"),
+    [
+        (MEMFD, {}, True, "shmem_enabled=advise"),
+        (vma(flags=()), {}, False, "shmem_enabled=advise"),
+        (MEMFD, {"shmem_enabled": "never"}, False, "shmem_enabled=never"),
+        (vma(flags=()), {"shmem_enabled": "always"}, True, "shmem_enabled=always"),
+        (
+            MEMFD,
+            {"shmem_enabled": "never", "shmem_size": "always"},
+            True,
+            "hugepages-2048kB/shmem_enabled=always",
+        ),
+        (MEMFD, {"shmem_size": "never"}, False, "hugepages-2048kB/shmem_enabled=never"),
+        (MEMFD, {"shmem_enabled": "deny", "shmem_size": "always"}, False, "shmem_enabled=deny"),
+        (MEMFD, {"shmem_enabled": "force"}, True, "shmem_enabled=force"),
+        (MEMFD, {"shmem_enabled": "force", "shmem_size": "always"}, False, "shmem_enabled=force"),
+        (TMPFS, {"shmem_enabled": "never"}, True, "huge=always of its mount"),
+        (QUIET, {"shmem_enabled": "always"}, False, "huge=never of its mount"),
+        (QUIET, {"shmem_enabled": "force", "shmem_size": "always"}, True, "shmem_enabled=force"),
+        # Before the sizes' own switches khugepaged did not run at all with enabled=never.
+        (MEMFD, {"shmem_size": "", "sizes": {}}, True, "shmem_enabled=advise"),
+    ],
+)
+def test_shared_memory_by_its_switch(mapping, changes, allowed, by):
+    """shmem_allowable_huge_orders of 7.3.4, read; shmem_is_huge of 6.1 where the size has no switch."""
+    found = judge(mapping, "madvise", msgspec.structs.replace(HERE, **changes))
+    assert (not found.refused, found.by) == (allowed, by), found
+    assert bool(found.forced) == (changes.get("shmem_enabled") == "deny"), (
+        "MADV_COLLAPSE ignores the switches, but deny"
+    )
+
+
+def test_before_the_sizes_switches_never_is_never():
+    old = msgspec.structs.replace(HERE, shmem_size="", sizes={})
+    assert judge(MEMFD, "never", old).refused == "khugepaged does not run (enabled=never)"
+    assert judge(MEMFD, "never", HERE).refused == ""
+
+
+def test_a_mapping_misaligned_against_its_file():
+    """QEMU 7.2 puts its memfd at …fff000: no PMD can map its huge pages, and MADV_COLLAPSE is EINVAL."""
+    found = judge(vma(offset=0x1000), "madvise", HERE)
+    assert (
+        "misaligned against the file" in found.refused
+        and "2,044 KiB" in found.refused
+        and found.forced == found.refused
+    )
+    assert judge(vma(offset=0x200000), "madvise", HERE).refused == ""
+    assert (
+        judge(vma("", "00:00", "rw-p", inode=0, offset=0x7F0000000000 + 0x1000), "madvise", HERE).refused
+        == ""
+    )
+
+
+@pytest.mark.parametrize("offset", [0, 0x3000])
+@pytest.mark.parametrize(("eligible", "refused"), [(True, False), (False, True), (None, True)])
+def test_a_file_is_what_the_kernel_says_it_is(eligible, refused, offset):
+    found = judge(
+        vma("/usr/bin/python", "fd:01", "r-xp", flags=(), eligible=eligible, offset=offset), "always", HERE
+    )
+    # That a program lies misaligned against its file is nobody's to mend.
+    assert "misaligned" not in found.refused
+    assert bool(found.refused) == refused and found.backing is Backing.FILE
+
+
+def test_the_kernels_no_has_the_last_word():
+    assert "THPeligible: 0" in judge(vma(eligible=False), "madvise", HERE).refused
+    assert judge(vma(flags=("nh",)), "madvise", HERE).refused == "MADV_NOHUGEPAGE"
+    assert judge(vma("/anon_hugepage", flags=("ht", "de")), "always", HERE).refused == "hugetlb"
+
+
+def test_the_options_of_mounts(tmp_path):
+    path = tmp_path / "mountinfo"
+    path.write_text(
+        "25 1 0:32 / /dev/shm rw,nosuid - tmpfs tmpfs rw,size=64k,huge=within_size\n"
+        "26 1 0:33 / /run rw - tmpfs tmpfs rw\n27 1 254:1 / / rw - ext4 /dev/vda1 rw\n28 1 torn\n"
+    )
+    assert mounts_of(path.read_text()) == {"00:20": "within_size", "00:21": "never"}
+    assert read(7, tmp_path / "nowhere", tmp_path / "nowhere").mounts == {}
+
+
+@pytest.mark.parametrize(
+    ("found", "anonymous", "shmem"),
+    [
+        (Switches(), "never", "never"),
+        (Switches(enabled="madvise", shmem_enabled="advise"), "madvise", "advise"),
+        (Switches(enabled="madvise", enabled_size="inherit", shmem_enabled="advise", shmem_size="inherit"), "madvise", "advise"),
+        (Switches(enabled="never", enabled_size="always", shmem_enabled="never", shmem_size="always"), "always", "always"),
+        (Switches(enabled="always", enabled_size="never", shmem_enabled="deny", shmem_size="always"), "never", "deny"),
+    ],
+)  # fmt: skip
+def test_the_word_that_holds_for_2_mib(found, anonymous, shmem):
+    assert (found.effective, found.effective_shmem) == (anonymous, shmem)

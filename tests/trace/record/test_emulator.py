@@ -1,0 +1,207 @@
+"""Programs under QEMU's user mode: against valgrind's lackey, and their threads, forks and execs."""
+
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from secondsight.errors import SecondSightError, UsageError
+from secondsight.trace import Trace, Verb
+from secondsight.trace.cut import cut
+from secondsight.trace.record import emulator
+from secondsight.trace.record.emulator import record_program
+from secondsight.trace.record.run import record_run
+from support.plaintlb import PlainTlb
+
+pytestmark = [
+    pytest.mark.skipif(not emulator.available(), reason="no qemu-user"),
+    pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler"),
+]
+
+# No library, fixed addresses: nothing but the program's own instructions, which both see alike.
+BARE = r"""
+static char room[40 * 4096] __attribute__((aligned(4096)));
+static volatile long sum;
+static void exit_now(long code) { long out; __asm__ volatile("syscall" : "=a"(out) : "a"(231), "D"(code) : "rcx", "r11", "memory"); }
+void _start(void) {
+    for (int i = 0; i < 40; i++)
+        for (int j = 0; j <= i; j++) { room[i * 4096 + j * 64] = (char)j; sum += room[i * 4096 + 8]; }
+    *(volatile long *)(room + 8 * 4096 - 4) = 7;                      /* crosses into the next page */
+    for (long i = 0; i < 5000; i++) __asm__ volatile("addq $1, %0" : "+m"(room[i % 39 * 4096])); /* a load and a store */
+    exit_now(0);
+}
+"""
+THREADS = r"""
+#include <pthread.h>
+#include <stdlib.h>
+static void *work(void *at) { volatile char *p = at; for (long i = 0; i < 200000; i++) p[i % 65536]++; return 0; }
+int main(void) {
+    pthread_t one[4];
+    char *room = aligned_alloc(4096, 4 * 65536);
+    for (int i = 0; i < 4; i++) pthread_create(&one[i], 0, work, room + i * 65536);
+    for (int i = 0; i < 4; i++) pthread_join(one[i], 0);
+    return 3;
+}
+"""
+WIDE = r"""
+static char room[64ul << 20] __attribute__((aligned(2097152)));
+static void exit_now(long code) { long out; __asm__ volatile("syscall" : "=a"(out) : "a"(231), "D"(code) : "rcx", "r11", "memory"); }
+void _start(void) {
+    unsigned long s = 88172645463325252ul;
+    for (long i = 0; i < 60000; i++) {
+        s ^= s << 13; s ^= s >> 7; s ^= s << 17;
+        ((volatile char *)room)[s % sizeof(room)] = 1;
+    }
+    exit_now(0);
+}
+"""
+STOSB = r"""
+#include <stdlib.h>
+int main(void) {
+    unsigned long n = 32ul << 20; char *p = aligned_alloc(4096, n), *at = p;
+    __asm__ volatile("rep stosb" : "+D"(at), "+c"(n) : "a"(1) : "memory");
+    return p[5] - 1;
+}
+"""
+
+
+def built(tmp_path, text, *flags):
+    (tmp_path / "p.c").write_text(text)
+    subprocess.run(["cc", "-O1", "-o", tmp_path / "p", tmp_path / "p.c", *flags], check=True)
+    return str(tmp_path / "p")
+
+
+def recorded(path):
+    trace = Trace.open(path)
+    return trace, trace.read()
+
+
+def pages(columns, space=None):
+    """How often each page was accessed, by kind."""
+    out = Counter()
+    for s, a, k, c in zip(*(columns[n].tolist() for n in ("space", "address", "kind", "count")), strict=True):
+        if k < 0x80 and space in (None, s):
+            out[a >> 12, k] += c
+    return out
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="no valgrind")
+@pytest.mark.parametrize("quantum", [0, 1000, emulator.QUANTUM])
+def test_a_static_program_is_what_lackey_sees_page_by_page(tmp_path, quantum):
+    program = built(
+        tmp_path, BARE, "-static", "-nostdlib", "-fno-stack-protector", "-no-pie", "-fcf-protection=none"
+    )
+    _, code = record_program(tmp_path / "qemu.parquet", [program], quantum=quantum)
+    _, other = record_run(tmp_path / "lackey.parquet", [program])
+    assert code == other == 0
+    trace, ours = recorded(tmp_path / "qemu.parquet")
+    _, theirs = recorded(tmp_path / "lackey.parquet")
+    assert pages(ours) == pages(theirs)
+    assert trace.provenance.dropped == {}
+    assert (ours["kind"] == Verb.EXIT).sum() == 1
+    if quantum == 0:
+        # A block's fetches are one row; each load and store is its own, in the program's order.
+        data = [[c[n][c["kind"] < 2] for n in ("address", "kind")] for c in (ours, theirs)]
+        assert (data[0][0] == data[1][0]).all() and (data[0][1] == data[1][1]).all()
+
+
+def test_walks_are_those_of_a_plain_tlb(tmp_path):
+    """Every access a row, sent through a TLB of plain lists; the recorder's windows: 16,384 accesses to warm up, then as many counted."""
+    program = built(tmp_path, WIDE, "-nostdlib", "-static", "-fno-stack-protector")
+    told, _ = record_program(tmp_path / "t", [program], quantum=0)
+    columns = recorded(tmp_path / "t")[1]
+    data = columns["kind"] < 2
+    assert np.count_nonzero(data) > 2 * 16384
+    small, huge, expected = PlainTlb(16), PlainTlb(8), Counter()
+    for i, address in enumerate(columns["address"][data][: 2 * 16384].tolist()):
+        one, other = small.misses(address >> 12), huge.misses(address >> 21)
+        if i >= 16384:
+            expected[address >> 21, 0] += one
+            expected[address >> 21, 1] += other
+    (walks,) = told.walks
+    # What the recorder counted is not among what it could not see; a part of the trace has none of it.
+    assert "page walks" not in told.unseen
+    cut(Trace.open(tmp_path / "t"), tmp_path / "cut", time=(0, 1000))
+    rest = Trace.open(tmp_path / "cut").provenance
+    assert (rest.walks, rest.unseen) == ([], ["page walks", *told.unseen])
+    found = Counter({(b, 0): n for b, n in zip(walks.block, walks.small, strict=True)})
+    found.update({(b, 1): n for b, n in zip(walks.block, walks.huge, strict=True)})
+    assert +found == +expected
+    assert sum(walks.small) > 10_000
+    assert (walks.accesses, walks.counted) == (np.count_nonzero(data), 16384)
+
+
+def test_the_programs_own_cpu_time_is_kept(tmp_path):
+    told, code = record_program(
+        tmp_path / "t", ["sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"], cpu_time=True
+    )
+    assert code == 0
+    assert 0.001 < told.cpu_seconds < 60
+    assert told.cpu_thp in ("", "always", "madvise", "never")
+    with pytest.raises(SecondSightError, match="by itself ended with exit code 3"):
+        record_program(tmp_path / "u", ["sh", "-c", "exit 3"], cpu_time=True)
+    assert not (tmp_path / "u").exists()
+
+
+def test_threads_are_one_space_and_none_of_their_accesses_is_lost(tmp_path):
+    program = built(tmp_path, THREADS, "-pthread")
+    provenance, code = record_program(tmp_path / "t.parquet", [program])
+    assert code == 3
+    assert len(provenance.spaces) == 1 and provenance.dropped == {} and provenance.notes == []
+    _, columns = recorded(tmp_path / "t.parquet")
+    loud = Counter({key: n for key, n in pages(columns).items() if key[1] == 1 and n > 10_000})
+    # 4 x 200,000 stores over 64 pages of 12,207 or so.
+    assert sum(n for (_, k), n in loud.items() if k == 1) >= 4 * 200_000
+
+
+def test_forks_and_what_they_become_are_spaces(tmp_path):
+    provenance, code = record_program(tmp_path / "t.parquet", ["sh", "-c", "/bin/true; (exit 3)"])
+    assert code == 3
+    assert provenance.dropped == {} and provenance.notes == []
+    # sh, its fork, true in its place, and the subshell.
+    assert [s.parent for s in provenance.spaces][:2] == [None, 0]
+    assert len(provenance.spaces) >= 3
+    trace, columns = recorded(tmp_path / "t.parquet")
+    assert (columns["kind"] == Verb.FORK).sum() >= 1
+    assert (columns["kind"] == Verb.EXIT).sum() == len(provenance.spaces)
+    assert (np.diff(columns["time"].astype(np.int64)) >= 0).all()
+    assert trace.provenance.clock_held == 0
+
+
+def test_a_script_and_a_program_that_closes_every_descriptor(tmp_path):
+    script = tmp_path / "script"
+    script.write_text(
+        f"#!{sys.executable} -S\nimport os\nos.closerange(3, 1 << 12)\nprint(sum(range(1000)))\n"
+    )
+    script.chmod(0o755)
+    provenance, code = record_program(tmp_path / "t.parquet", [str(script)])
+    assert code == 0
+    assert provenance.dropped == {} and provenance.notes == []
+    assert len(provenance.spaces) == 1
+
+
+def test_a_killed_program_says_what_is_missing(tmp_path):
+    provenance, code = record_program(tmp_path / "t.parquet", ["sh", "-c", "kill -9 $$"])
+    assert code == -9
+    assert any("without the plugin's totals" in note for note in provenance.notes)
+
+
+def test_a_long_rep_stosb_is_counted_whole(tmp_path):
+    program = built(tmp_path, STOSB)
+    provenance, code = record_program(tmp_path / "t.parquet", [program])
+    assert code == 0 and provenance.dropped == {}
+    _, columns = recorded(tmp_path / "t.parquet")
+    stores = [n for (_, k), n in pages(columns).items() if k == 1 and n >= 4096]
+    assert len(stores) in (8192, 8193) and sum(stores) >= 32 << 20  # and perhaps the stack's
+
+
+def test_what_cannot_be_recorded(tmp_path):
+    with pytest.raises(UsageError, match="no such program"):
+        record_program(tmp_path / "t.parquet", ["./nothing-here"])
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "empty").chmod(0o755)
+    with pytest.raises(SecondSightError):
+        record_program(tmp_path / "t.parquet", [str(tmp_path / "empty")])
