@@ -206,3 +206,19 @@ def test_a_dma_reads_a_copy_of_what_is_read_in_from_a_shared_slot(rules) -> None
     holds(host)
     exit_mm(child)
     holds(host)
+
+
+@pytest.mark.parametrize("rules", ["7.2", "7.3"])
+def test_a_large_folio_leaves_the_swap_cache_at_the_first_store_when_nobody_else_names_it(rules) -> None:
+    """__wp_can_reuse_large_anon_folio frees its slots and reuses it (7.3.4, seed 9052); while a child names them it copies."""
+    host, mm = swapped(rules, list(range(32, 48)))
+    child = fork(mm, "c")
+    mm.cpu_access(pages(0, 0), write=False)
+    before = mm.folio(0)
+    assert order(mm, 0) == 4 and flags(mm, 0) & SWAPCACHE
+    mm.cpu_access(pages(0, 1), write=True)
+    assert mm.folio(1) != before
+    exit_mm(child)
+    mm.cpu_access(pages(0, 2), write=True)
+    assert mm.folio(2) == before and not flags(mm, 2) & SWAPCACHE
+    holds(host)

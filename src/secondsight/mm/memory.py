@@ -265,7 +265,12 @@ def _only_here(f, m, page, head):  # type: ignore[no-untyped-def]
     for i in range(first, first + HPAGE):
         if m.pte[i] & MAPPED and head_of(f, pfn_of(m.pte[i])) == head:
             here += 1
-    return here > 1 and here == folio_mapcount(f, head) and here == f.refcount[head]
+    if here <= 1 or here != folio_mapcount(f, head):
+        return False
+    # Out of the swap cache, unless an entry still names one of its slots.
+    if f.flags[head] & SWAPCACHE:
+        folio_free_swap(f, m, head)
+    return here == f.refcount[head]
 
 
 @native
