@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from common import row, vm, write
 
-from secondsight.replay import Subject
+from secondsight.replay import Configuration
 from secondsight.replay.engine import Engine
 from secondsight.trace import Kind
 
@@ -33,13 +33,13 @@ def dense(pages: int) -> None:
     small = vm(
         np.arange(1024, dtype=np.uint64) << np.uint64(12), np.full(1024, Kind.GUEST_WRITE, np.uint8), 10**8
     )
-    Engine(small, [Subject.of("6.1")], 1.0, False).run()
+    Engine(small, [Configuration.of("6.1")], 1.0, False).run()
     address = np.arange(pages, dtype=np.uint64) << np.uint64(12)
     # khugepaged collapses 8 blocks each 10 s.
     seconds = pages // 512 // 4 / 8 * 10
     events = vm(address, np.full(pages, Kind.GUEST_WRITE, np.uint8), int(seconds * 1e9) // pages)
     tracemalloc.start()
-    engine = Engine(events, [Subject.of("6.1")], 1.0, False)
+    engine = Engine(events, [Configuration.of("6.1")], 1.0, False)
     filled = tracemalloc.get_traced_memory()[0]
     engine.run()
     print(filled / pages, tracemalloc.get_traced_memory()[0] / pages, engine.result()["6.1"].total.collapses)
@@ -53,7 +53,7 @@ def sparse(tib: float) -> None:
     page = rng.integers(0, 512, len(block)).astype(np.uint64)
     kind = np.full(len(block), Kind.GUEST_WRITE, np.uint8)
     events = vm((block << np.uint64(21)) | (page << np.uint64(12)), kind, 10_000)
-    engine = Engine(events, [Subject.of("7.2")], 1.0, False)
+    engine = Engine(events, [Configuration.of("7.2")], 1.0, False)
     engine.run()
     print(status("VmHWM") / 1e9, engine.found.rows, engine.result()["7.2"].wakes)
 

@@ -24,7 +24,7 @@ from common import cpu_seconds, row, seconds, vm, write, zipf
 from numba import njit
 
 from secondsight.predict.walks import Walking
-from secondsight.replay import Events, Subject, replay
+from secondsight.replay import Configuration, Events, replay
 from secondsight.replay.engine import Engine
 from secondsight.replay.tlb import TlbConfig
 from secondsight.trace import Provenance, Space, Trace, TraceWriter
@@ -103,15 +103,15 @@ class Shifted:
         return self.batch.span[0] + self.by, self.batch.span[1] + self.by
 
 
-def walk(source: Any, subjects: list[Subject], clock: Any = cpu_seconds) -> float:
+def walk(source: Any, configurations: list[Configuration], clock: Any = cpu_seconds) -> float:
     """CPU seconds of the walk alone; wall seconds with *clock* ``seconds``."""
-    return clock(Engine(source, subjects, 1.0, False).run)
+    return clock(Engine(source, configurations, 1.0, False).run)
 
 
 def sampled(source: Any) -> float:
     """CPU seconds of the walk with page walks counted in windows, as predicted run times need them."""
     walking = Walking(source)
-    engine = Engine(walking, [Subject.of("6.1")], 1.0, False)
+    engine = Engine(walking, [Configuration.of("6.1")], 1.0, False)
     walking.start(engine.found)
     return cpu_seconds(engine.run)
 
@@ -120,8 +120,8 @@ def rates(rows: int) -> list[dict[str, Any]]:
     address, kind = zipf(rows, PAGES)
     events = vm(address, kind, 1000)
     state = np.zeros(PAGES, np.uint8)
-    one = [Subject.of("6.1")]
-    tlb = [Subject.of("6.1", tlb=TlbConfig())]
+    one = [Configuration.of("6.1")]
+    tlb = [Configuration.of("6.1", tlb=TlbConfig())]
     with tempfile.TemporaryDirectory() as folder:
         cache = lru(address, Path(folder))
         path = Path(folder) / "zipf.parquet"
@@ -137,8 +137,8 @@ def rates(rows: int) -> list[dict[str, Any]]:
             "file, wall": lambda: walk(Trace.open(path), one, seconds),
             "tlb": lambda: walk(events, tlb),
             "sampled": lambda: sampled(events),
-            "process": lambda: walk(events, [Subject.of("6.1", backing="process")]),
-            "six": lambda: walk(events, [Subject.of(r) for r in RULES]),
+            "process": lambda: walk(events, [Configuration.of("6.1", backing="process")]),
+            "six": lambda: walk(events, [Configuration.of(r) for r in RULES]),
         }
         _bare(address[:1], kind[:1], state)
         for name in ("walk", "file", "tlb", "sampled", "process", "six"):
@@ -195,11 +195,12 @@ def rates(rows: int) -> list[dict[str, Any]]:
 def lengths(long: int) -> list[dict[str, Any]]:
     """Time an access from 1 M accesses on: 64 Ki pages, khugepaged waking once a million accesses."""
     million = vm(*zipf(1_000_000, 1 << 16), 10_000)
-    subjects = [Subject.of("6.1")]
-    walk(million, subjects)
+    configurations = [Configuration.of("6.1")]
+    walk(million, configurations)
     times = [1, 32, max(1, long // 1_000_000)]
     found = [
-        min(walk(Again(million, n), subjects) for _ in range(9 if n < 100 else 1)) / n * 1e3 for n in times
+        min(walk(Again(million, n), configurations) for _ in range(9 if n < 100 else 1)) / n * 1e3
+        for n in times
     ]
     return [
         row("time an access, 1 M accesses", found[0], "ns"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import row, seconds, write
 
-from secondsight.replay import Subject, replay
+from secondsight.replay import Configuration, replay
 from secondsight.trace import Trace
 from secondsight.trace.cut import cut
 
@@ -42,10 +42,10 @@ def main() -> None:
         share = WANTED / ALL
         start = first + (last - first) // 2
         cut(Trace.open(TRACE), part, time=(start, start + int((last - first) * share)))
-        subjects = [Subject.of("6.1")]
-        told = replay(part, subjects, time_scale=100)
+        configurations = [Configuration.of("6.1")]
+        told = replay(part, configurations, time_scale=100)
         accesses = told["6.1"].total.accesses
-        taken = seconds(lambda: replay(part, subjects, time_scale=100), 5)
+        taken = seconds(lambda: replay(part, configurations, time_scale=100), 5)
     whole = call(
         [sys.executable, "-m", "secondsight", "replay", str(TRACE), "--time-scale", "100", "--map", "none"]
     )

@@ -60,7 +60,7 @@ def test_the_map_of_the_last_rules(recorded, capsys):
 def test_json(recorded, capsys):
     _, out, _ = run(capsys, recorded, "-r", "6.1", "--json")
     told = json.loads(out)
-    assert told["subjects"][0]["total"]["collapses"] == 2
+    assert told["configurations"][0]["total"]["collapses"] == 2
     assert told["provenance"]["trace"]["source"] == "test"
 
 

@@ -8,7 +8,7 @@ from secondsight.mm.config import HostConfig, Knobs, Sizes
 from secondsight.mm.khugepaged.attempt import Attempt
 from secondsight.mm.khugepaged.result import ScanResult, no_numbers
 from secondsight.policy import Decision, Look, Policy, make
-from secondsight.replay import Subject, replay
+from secondsight.replay import Configuration, replay
 from secondsight.replay.attempts import AttemptColumns, AttemptCounts
 from support.events import CW, GW, trace
 
@@ -36,11 +36,11 @@ def test_a_replay_tells_the_attempts_of_each_order():
     config = HostConfig(
         thp_enabled="always", sizes=Sizes(kb64="always", kb2048="never"), knobs=Knobs(max_ptes_none=0)
     )
-    subjects = [Subject.of("7.2"), Subject.of("7.2", name="parts", config=config)]
-    result = replay(trace(rows, ("process",)), subjects)
-    whole, parts = (subject.total for subject in result.subjects)
+    configurations = [Configuration.of("7.2"), Configuration.of("7.2", name="parts", config=config)]
+    result = replay(trace(rows, ("process",)), configurations)
+    whole, parts = (configuration.total for configuration in result.configurations)
     assert whole.attempts == {"9": AttemptCounts(1, 0, 1, 1)} and whole.collapses == whole.huge_at_end == 1
-    wakes = result.subjects[1].wakes
+    wakes = result.configurations[1].wakes
     assert parts.attempts == {"4": AttemptCounts(*[2 * wakes] * 4)} and parts.refused_collapses == 2 * wakes
     assert parts.collapses == parts.huge_at_end == 0 and parts.faults == 2
 
@@ -64,7 +64,7 @@ class Parts(Policy):
 
 
 def _replayed(policy, rows, rules="7.2"):
-    return replay(trace(rows, ("process",)), [Subject.of(rules, policy=policy)]).subjects[0].total
+    return replay(trace(rows, ("process",)), [Configuration.of(rules, policy=policy)]).configurations[0].total
 
 
 #: Block 0: two pages in one 64 KiB part, one in another; block 1: all but one page.
@@ -111,10 +111,10 @@ def test_refused_attempts_are_told_by_visit_wake_up_and_block():
     rows = [(1, 0, 0, page, GW) for page in range(32)] + [(25, 0, 0, 0, GW)]
     sizes = Sizes(kb64="always")
     config = HostConfig(thp_enabled="always", sizes=sizes, knobs=Knobs(max_ptes_none=511))
-    result = replay(trace(rows, ("vm",)), [Subject.of("7.2", config=config, fill=False)], channels=True)
-    subject, data = result.subjects[0], result.data[0]
+    result = replay(trace(rows, ("vm",)), [Configuration.of("7.2", config=config, fill=False)], channels=True)
+    configuration, data = result.configurations[0], result.data[0]
     visits = data.visits.columns()
-    refused = subject.total.refused_collapses
-    assert visits["refused"].sum() == refused == subject.series.refused[-1]
+    refused = configuration.total.refused_collapses
+    assert visits["refused"].sum() == refused == configuration.series.refused[-1]
     assert np.sum(data.channels.refused) == refused
     assert ((visits["order"] == -1) == ((visits["isolate"] < 0) & (visits["refused"] == 0))).all()

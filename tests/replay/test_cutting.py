@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from secondsight.mm.config import HostConfig
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.policy.registry import make
-from secondsight.replay import HOST, Subject, engine, lane, replay
+from secondsight.replay import HOST, Configuration, engine, lane, replay
 from secondsight.replay.tlb import TlbConfig
 from secondsight.scenario import run as scenario_run
 from secondsight.scenario import verbs
@@ -66,31 +66,35 @@ def told(result):
         [d.blocks.accesses_huge.tolist(), d.blocks.populated.tolist(), d.blocks.first_huge.tolist()]
         for d in result.data
     ]
-    return result.subjects, columns, channels, blocks
+    return result.configurations, columns, channels, blocks
 
 
 SUBJECTS = [
-    Subject.of("6.1"),
-    Subject.of("7.2"),
-    Subject("2.6.38 ept", Subject.of("2.6.38").rules, HostConfig(mmu="ept", thp_enabled="always")),
-    Subject(
+    Configuration.of("6.1"),
+    Configuration.of("7.2"),
+    Configuration(
+        "2.6.38 ept", Configuration.of("2.6.38").rules, HostConfig(mmu="ept", thp_enabled="always")
+    ),
+    Configuration(
         "6.12 noad empty",
-        Subject.of("6.12").rules,
+        Configuration.of("6.12").rules,
         HostConfig(mmu="ept-noad", thp_enabled="always"),
         fill=False,
     ),
-    Subject("6.1 tlb", Subject.of("6.1").rules, HOST, tlb=TlbConfig(2, 1, 1, 1, 4, 2)),
-    Subject(
+    Configuration("6.1 tlb", Configuration.of("6.1").rules, HOST, tlb=TlbConfig(2, 1, 1, 1, 4, 2)),
+    Configuration(
         "7.2 shadow faults",
-        Subject.of("7.2").rules,
+        Configuration.of("7.2").rules,
         HostConfig(mmu="shadow", thp_enabled="always"),
         fill=False,
         faults="huge",
         budget=4,
     ),
-    Subject("6.1 madv_collapse", Subject.of("6.1").rules, policy=lambda: make("madv_collapse")),
-    Subject(
-        "7.2 thp_shrinker", Subject.of("7.2").rules, policy=lambda: make("thp_shrinker,max_ptes_none=100")
+    Configuration("6.1 madv_collapse", Configuration.of("6.1").rules, policy=lambda: make("madv_collapse")),
+    Configuration(
+        "7.2 thp_shrinker",
+        Configuration.of("7.2").rules,
+        policy=lambda: make("thp_shrinker,max_ptes_none=100"),
     ),
 ]
 
@@ -119,10 +123,10 @@ def test_a_subject_does_not_know_of_the_others(events):
     # The third is filled as the first was, by copying it.
     chosen = [SUBJECTS[0], SUBJECTS[2], SUBJECTS[-2], SUBJECTS[-1]]
     together = replay(trace(events, SPACES), chosen, channels=True)
-    for i, subject in enumerate(chosen):
-        alone = replay(trace(events, SPACES), [subject], channels=True)
-        subjects, *rest = told(together)
-        assert told(alone) == ([subjects[i]], *([part[i]] for part in rest))
+    for i, configuration in enumerate(chosen):
+        alone = replay(trace(events, SPACES), [configuration], channels=True)
+        configurations, *rest = told(together)
+        assert told(alone) == ([configurations[i]], *([part[i]] for part in rest))
 
 
 @settings(max_examples=20, deadline=None)
@@ -131,7 +135,7 @@ def test_a_tlb_changes_no_verdict_unless_bits_are_cleared_behind_it(events, gues
     # What a hit leaves unset is set already, since the walk that brought the entry; only clear_refs clears bits and flushes nothing.
     events = [row for row in events if row[4] != Verb.CLEAR_REFS]
     tlb = TlbConfig(guest_huge=guest_huge)
-    behind = [Subject(s.name, s.rules, s.config, fill=s.fill, tlb=tlb) for s in SUBJECTS[:4]]
+    behind = [Configuration(s.name, s.rules, s.config, fill=s.fill, tlb=tlb) for s in SUBJECTS[:4]]
     without = told(replay(trace(events, SPACES), SUBJECTS[:4], channels=True))
     found = told(replay(trace(events, SPACES), behind, channels=True))
     assert found[1:] == without[1:]
@@ -217,7 +221,7 @@ def by_scenario(events, rules):
     ]
 )
 def test_the_verdicts_are_those_of_a_scenario(rules, events):
-    result = replay(trace(events, SPACES), [Subject.of(rules, fill=False)])
+    result = replay(trace(events, SPACES), [Configuration.of(rules, fill=False)])
     seen = result.data[0].visits
     found = [
         (t // 10**10, f"s{s}", b, c, r, i)

@@ -7,15 +7,15 @@ import pytest
 from secondsight.errors import InputError, UsageError
 from secondsight.mm.config import Knobs
 from secondsight.policy import find, make
-from secondsight.replay import HOST, Subject, replay
+from secondsight.replay import HOST, Configuration, replay
 from secondsight.replay.clock import KhugepagedClock
 from secondsight.trace.kinds import Kind, Verb
 from support.events import CR, CW, GR, GW, trace, visits
 
 
 def one(rows, rules="7.2", spaces=("process",), scale=1.0, **fields):
-    result = replay(trace(rows, spaces), [Subject.of(rules, **fields)], time_scale=scale)
-    return result, result.subjects[0].total
+    result = replay(trace(rows, spaces), [Configuration.of(rules, **fields)], time_scale=scale)
+    return result, result.configurations[0].total
 
 
 def test_a_process_by_hand():
@@ -36,8 +36,8 @@ def test_a_process_by_hand():
     # Pages 0 and 1 of block 3 by writing, 4 and 5 of block 9 by reading; 5 after a page table was there.
     assert total.faults == 4
     assert total.refused == {"exceed_none_pte": 1}
-    assert result.subjects[0].series.huge_blocks == [1, 1]
-    assert result.subjects[0].series.accesses == [3, 10]
+    assert result.configurations[0].series.huge_blocks == [1, 1]
+    assert result.configurations[0].series.accesses == [3, 10]
     assert result.data[0].blocks.first_huge.tolist() == [10_000_000_000, -1]
     assert result.data[0].blocks.number.tolist() == [3, 9]
 
@@ -57,14 +57,14 @@ def test_the_time_scale():
     rows = [(0, 0, 0, 0, CW), (1, 0, 0, 0, CW, 2), (2, 0, 0, 0, CW, 4)]
     # One second stands for ten: the second and third row lie at the first and second wake-up.
     result, total = one(rows, scale=10)
-    assert result.subjects[0].wakes == 3
+    assert result.configurations[0].wakes == 3
     assert (total.accesses, total.accesses_huge) == (7, 6)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 5e-324, 0.3])
 def test_a_scale_too_small_for_a_second_wake_up(scale):
     result, total = one([(0, 0, 0, 0, CW), (33, 0, 0, 0, CW, 2)], scale=scale)
-    assert (result.subjects[0].wakes, total.accesses, total.collapses) == (1, 3, 1)
+    assert (result.configurations[0].wakes, total.accesses, total.collapses) == (1, 3, 1)
 
 
 def test_a_scale_is_the_number_that_was_written():
@@ -99,24 +99,29 @@ def test_more_wake_ups_than_a_replay_makes():
         one(rows, scale=1e10, config=msgspec.structs.replace(HOST, knobs=rare))
     # One moment is one wake-up, whatever the scale.
     result, _ = one([(3, 0, 0, 0, CW)], scale=1e308)
-    assert result.subjects[0].wakes == 1
+    assert result.configurations[0].wakes == 1
     assert result.provenance.time_scale == 1e308
 
 
 def test_the_last_wake_ups_are_one_for_each_however_their_intervals_differ():
     rare = msgspec.structs.replace(HOST, knobs=Knobs(scan_sleep_millisecs=(1 << 32) - 1))
-    subjects = [Subject("rare", Subject.of("7.2").rules, config=rare), Subject.of("7.2")]
-    subjects.append(Subject("often", subjects[0].rules, policy=lambda: make("madv_collapse,every=0.001")))
-    result = replay(trace([(0, 0, 0, 0, CW), (10, 0, 0, 0, CW)]), subjects)
-    assert [s.wakes for s in result.subjects] == [1, 2, 10_002]
+    configurations = [
+        Configuration("rare", Configuration.of("7.2").rules, config=rare),
+        Configuration.of("7.2"),
+    ]
+    configurations.append(
+        Configuration("often", configurations[0].rules, policy=lambda: make("madv_collapse,every=0.001"))
+    )
+    result = replay(trace([(0, 0, 0, 0, CW), (10, 0, 0, 0, CW)]), configurations)
+    assert [s.wakes for s in result.configurations] == [1, 2, 10_002]
 
 
 def test_a_guest_alone_before_the_patch_with_it_and_since_the_zap_forgets():
     # The VM's memory was written and aged before; then the guest touches page 1 every 5 s up to 25 s.
     rows = [(s, 0, 0, 1, GR) for s in range(0, 30, 5)]
     source = trace(rows, ["vm"])
-    result = replay(source, [Subject.of(r) for r in ("thp-base", "6.1", "7.2")])
-    base, patched, newest = (s.total for s in result.subjects)
+    result = replay(source, [Configuration.of(r) for r in ("thp-base", "6.1", "7.2")])
+    base, patched, newest = (s.total for s in result.configurations)
     assert base.refused == {"lack_referenced_page": 1}
     assert (base.collapses, base.test_young) == (0, 0)
     assert [v[3:] for v in visits(result, 1)] == [("succeeded", "succeeded")] + [
@@ -129,7 +134,9 @@ def test_a_guest_alone_before_the_patch_with_it_and_since_the_zap_forgets():
     assert visits(result, 2)[0][3:] == ("succeeded", "lack_referenced_page")
     assert newest.wasted >= 1
     assert newest.guest_faults >= 1
-    assert result.subjects[2].notifier_calls["invalidate_range_start"] == newest.wasted + newest.collapses
+    assert (
+        result.configurations[2].notifier_calls["invalidate_range_start"] == newest.wasted + newest.collapses
+    )
 
 
 def test_refusals_tell_which_look_refused():
@@ -140,8 +147,8 @@ def test_refusals_tell_which_look_refused():
 
 def test_several_spaces_are_counted_apart_and_together():
     rows = [(0, 0, 5, 0, CW, 3), (0, 1, 5, 0, GW, 5), (12, 0, 5, 0, CW, 4), (12, 1, 5, 0, GW, 1)]
-    result = replay(trace(rows, ["process", "vm"]), [Subject.of("6.1")])
-    told = result.subjects[0]
+    result = replay(trace(rows, ["process", "vm"]), [Configuration.of("6.1")])
+    told = result.configurations[0]
     process, vm = told.spaces
     assert (told.backing, told.start) == ("mixed", "filled")
     assert (process.accesses, process.accesses_huge, vm.accesses, vm.accesses_huge) == (7, 4, 6, 1)
@@ -153,15 +160,15 @@ def test_several_spaces_are_counted_apart_and_together():
 def test_two_vms_on_one_host_do_not_know_each_other():
     alone = [(s, 0, 2, p, GW) for s in range(0, 40, 3) for p in range(s % 5)]
     beside = sorted(alone + [(s, 1, 2, p + 9, GR) for s, _, _, p, _ in alone], key=lambda r: r[0])
-    one_vm = replay(trace(alone, ["vm"]), [Subject.of("6.1")]).subjects[0].spaces[0]
-    both = replay(trace(beside, ["vm", "vm"]), [Subject.of("6.1")]).subjects[0]
+    one_vm = replay(trace(alone, ["vm"]), [Configuration.of("6.1")]).configurations[0].spaces[0]
+    both = replay(trace(beside, ["vm", "vm"]), [Configuration.of("6.1")]).configurations[0]
     assert both.spaces[0] == one_vm
     assert both.total.blocks == 2
 
 
 def test_a_program_as_a_vm():
     result, total = one([(0, 0, 7, 0, CW), (15, 0, 7, 0, CR)], "thp-base", backing="vm")
-    assert result.subjects[0].backing == "vm"
+    assert result.configurations[0].backing == "vm"
     assert total.refused == {"lack_referenced_page": 1}
     result, total = one([(0, 0, 7, 0, CW), (15, 0, 7, 0, CR)], "thp-base", backing="process")
     assert total.collapses == 1
@@ -225,7 +232,7 @@ def test_khugepageds_knobs():
 
 def test_what_the_channels_said():
     rows = [(0, 0, 0, 0, GW), (0, 0, 0, 1, GW), (12, 0, 0, 0, GR)]
-    result = replay(trace(rows, ["vm"]), [Subject.of("7.2")], channels=True)
+    result = replay(trace(rows, ["vm"]), [Configuration.of("7.2")], channels=True)
     kept = result.data[0].channels
     at = {
         name: np.array(getattr(kept, name))[:, 0].tolist() for name in ("primary", "referenced", "secondary")
@@ -240,15 +247,17 @@ def test_a_host_without_notifiers_does_not_know():
     import msgspec
 
     config = msgspec.structs.replace(HOST, mmu_notifier=False)
-    result = replay(trace([(0, 0, 0, 0, GW)], ["vm"]), [Subject.of("7.2", config=config)], channels=True)
+    result = replay(
+        trace([(0, 0, 0, 0, GW)], ["vm"]), [Configuration.of("7.2", config=config)], channels=True
+    )
     assert result.data[0].channels.secondary[0].tolist() == [-1]
-    assert result.subjects[0].total.test_young == 0
+    assert result.configurations[0].total.test_young == 0
 
 
 def test_figures_do_not_know_of_what_was_before_the_trace():
     result, total = one([(0, 0, 0, p, GR) for p in range(100)], "thp-base", ["vm"])
     assert (total.faults, total.guest_faults) == (0, 0)
-    assert result.subjects[0].notifier_calls == {}
+    assert result.configurations[0].notifier_calls == {}
 
 
 @pytest.mark.parametrize(
@@ -260,14 +269,14 @@ def test_figures_do_not_know_of_what_was_before_the_trace():
         ([(0, 0, 0, 0, CW)], {"time_scale": float("inf")}, "time scale inf"),
         ([(0, 0, 0, 0, CW)], {"time_scale": 10**400}, "time scale inf"),
         ([(0, 0, 0, 0, CW)], {"time_scale": "1"}, "time scale 1"),
-        ([(0, 0, 0, 0, CW)], {"subjects": []}, "needs subjects"),
-        ([(0, 0, 0, 0, CW)], {"subjects": [Subject.of("6.1")] * 2}, "a name of its own"),
+        ([(0, 0, 0, 0, CW)], {"configurations": []}, "needs configurations"),
+        ([(0, 0, 0, 0, CW)], {"configurations": [Configuration.of("6.1")] * 2}, "a name of its own"),
     ],
 )
 def test_bad_requests(rows, kwargs, error):
-    subjects = kwargs.pop("subjects", [Subject.of("7.2")])
+    configurations = kwargs.pop("configurations", [Configuration.of("7.2")])
     with pytest.raises(UsageError, match=error):
-        replay(trace(rows), subjects, **kwargs)
+        replay(trace(rows), configurations, **kwargs)
 
 
 def test_bad_traces(tmp_path):
@@ -277,4 +286,4 @@ def test_bad_traces(tmp_path):
         trace([(1, 3, 0, 0, CW)])
     (tmp_path / "t").write_bytes(b"PAR1 not at all")
     with pytest.raises(InputError, match="not a whole Parquet file"):
-        replay(tmp_path / "t", [Subject.of("7.2")])
+        replay(tmp_path / "t", [Configuration.of("7.2")])

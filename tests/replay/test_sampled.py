@@ -7,9 +7,9 @@ from secondsight.errors import UsageError
 from secondsight.geometry import PMD_SHIFT
 from secondsight.mm.config import Knobs
 from secondsight.policy.kernel import Never
-from secondsight.replay import Subject, replay
+from secondsight.replay import Configuration, replay
+from secondsight.replay.configuration import HOST
 from secondsight.replay.sampled import SampledEvents
-from secondsight.replay.subject import HOST
 from secondsight.trace.samples import Samples
 from secondsight.whatif.sampled import compare_samples
 from support.samples import BASE, BLOCK, provenance, write
@@ -138,11 +138,11 @@ def test_the_population_is_there_and_counts_nothing(tmp_path):
         for block, present, swapped in ((0, 512, 0), (1, 100, 0), (5, 30, 20))
     ]
     events = SampledEvents(Samples.open(write(tmp_path / "s.parquet", rows)), "least")
-    result = replay(events, [Subject.of("7.2")])
+    result = replay(events, [Configuration.of("7.2")])
     assert result.data[0].blocks.populated.tolist() == [512, 100, 30]
     assert result.data[0].blocks.number.tolist() == [(BASE >> PMD_SHIFT) + n for n in (0, 1, 5)]
-    total = result.subjects[0].total
-    assert (total.accesses, total.faults, total.fault_huge) == (0, 0, 0) and result.subjects[
+    total = result.configurations[0].total
+    assert (total.accesses, total.faults, total.fault_huge) == (0, 0, 0) and result.configurations[
         0
     ].start == "population"
 
@@ -162,7 +162,7 @@ def test_what_comes_and_goes_follows_the_counts(tmp_path):
     for upto, wanted in ((2, {0: 30, 1: 512, 2: 25}), (3, {0: 5, 1: 0, 2: 40, 3: 7})):
         short = write(tmp_path / "part.parquet", [row for row in rows if row["time"] < upto])
         events = SampledEvents(Samples.open(short), "least")
-        blocks = replay(events, [Subject.of("7.2", policy=Never)]).data[0].blocks
+        blocks = replay(events, [Configuration.of("7.2", policy=Never)]).data[0].blocks
         assert (
             dict(zip((blocks.number - (BASE >> PMD_SHIFT)).tolist(), blocks.populated.tolist(), strict=True))
             == wanted
@@ -237,7 +237,7 @@ def test_what_samples_cannot_feed_is_refused(tmp_path):
     from secondsight.replay.tlb import TlbConfig
 
     with pytest.raises(UsageError, match="no TLB"):
-        replay(SampledEvents(samples, "least"), [Subject.of("7.2", tlb=TlbConfig())])
+        replay(SampledEvents(samples, "least"), [Configuration.of("7.2", tlb=TlbConfig())])
     one = Samples.open(write(tmp_path / "one.parquet", rows[:1]))
     with pytest.raises(UsageError, match="longer than an interval"):
         compare_samples(one, ["never"], ["7.2"])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secondsight.errors import UsageError
-from secondsight.replay import HOST, Subject, replay
+from secondsight.replay import HOST, Configuration, replay
 from secondsight.replay.tlb import CLEAN, DIRTY, MISS, TlbConfig, empty, flush, use
 from secondsight.trace.kinds import Verb
 from support.events import CR, CW, GR, GW, trace, visits
@@ -95,8 +95,8 @@ def test_impossible_ones_are_refused(wrong):
 
 
 def one(rows, rules="6.1", spaces=("process",), tlb=None, **fields):
-    result = replay(trace(rows, spaces), [Subject.of(rules, tlb=tlb or TlbConfig(), **fields)])
-    return result, result.subjects[0].total
+    result = replay(trace(rows, spaces), [Configuration.of(rules, tlb=tlb or TlbConfig(), **fields)])
+    return result, result.configurations[0].total
 
 
 def test_walks_by_hand():
@@ -143,7 +143,7 @@ def test_clear_refs_flushes_no_tlb():
     result, total = one(rows)
     assert visits(result) == [(10, 0, 0, "lack_referenced_page", None)]
     assert total.walks == 1
-    assert visits(replay(trace(rows), [Subject.of("6.1")]))[0][3] == "succeeded"
+    assert visits(replay(trace(rows), [Configuration.of("6.1")]))[0][3] == "succeeded"
     # A page that fell out of the TLB meanwhile walks, and is young.
     result, total = one([*rows[:2], (4, 0, 0, 1, CR), *rows[2:]], tlb=TlbConfig(1, 1, 1, 1, 1, 1))
     assert visits(result)[0][3] == "succeeded"
@@ -169,4 +169,4 @@ def test_pins_and_budgets_stop_the_loop_and_go_on():
 def test_an_aggregated_trace_says_so():
     result, total = one([(0, 0, 0, 0, CW, 50)])
     assert total.walks == 1
-    assert any("aggregated" in note for note in result.subjects[0].notes)
+    assert any("aggregated" in note for note in result.configurations[0].notes)

@@ -24,11 +24,11 @@ def trace(rows, spaces=("process",), batch=1 << 20):
     )
 
 
-def visits(result, subject=0):
+def visits(result, configuration=0):
     """What was answered: (second, space, block, scan, isolate) of each visit, codes in the kernel's words."""
     from secondsight.mm.khugepaged.result import ScanResult as Scan
 
-    seen = result.data[subject].visits
+    seen = result.data[configuration].visits
     return [
         (t // SECOND, s, b, str(Scan(c)), None if i < 0 else str(Scan(i)))
         for t, s, b, c, i in zip(seen.time, seen.space, seen.block, seen.scan, seen.isolate, strict=True)

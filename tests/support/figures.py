@@ -27,8 +27,8 @@ from secondsight.mm.pgtable import GUEST_FAULTS, pfn_of
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.policy.protocol import UNLIMITED, Decision, Policy
 from secondsight.replay.clock import alarms
+from secondsight.replay.configuration import H_DEVICE, H_PIN, Configuration, ConfigurationHost
 from secondsight.replay.layout import discover
-from secondsight.replay.subject import H_DEVICE, H_PIN, Subject, SubjectHost
 from secondsight.trace.kinds import Kind, Origin, Verb
 from secondsight.whatif.costs import CostModel
 from support.tlb import Lists
@@ -57,8 +57,10 @@ class Plain:
     def __init__(self, events, rows, policy, rules, tlb=None, budget=None, fill=None):
         self.found = found = discover(events)
         limit = UNLIMITED if budget is None else budget
-        subject = Subject("plain", Subject.of(rules).rules, policy=policy, budget=limit, fill=fill)
-        self.machine = SubjectHost(subject, found)
+        configuration = Configuration(
+            "plain", Configuration.of(rules).rules, policy=policy, budget=limit, fill=fill
+        )
+        self.machine = ConfigurationHost(configuration, found)
         self.machine.fill()
         self.host = self.machine.host
         self.host.khugepaged.on_visit = self.visited

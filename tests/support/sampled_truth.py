@@ -10,7 +10,7 @@ import numpy as np
 
 from secondsight.mm.profiles import profile
 from secondsight.policy import make
-from secondsight.replay import Subject, replay
+from secondsight.replay import Configuration, replay
 from secondsight.replay.events import Events
 from secondsight.scenario.pages import parse
 from secondsight.trace import Kind, Space, TraceWriter, Verb
@@ -102,10 +102,11 @@ def beside(name, told, path, policies, rules, scale):
     sampled = np.array([0 if at is None else found.hot.uses[at][0] for at in places])
     ours, theirs = {(address - base) >> 21 for address in found.hot.blocks}, hot(truth)
     trace = full_trace(name, base, look_times(samples))
-    subjects = [
-        Subject(row.label, profile(rules), policy=partial(make, row.policy), fill=False) for row in found.rows
+    configurations = [
+        Configuration(row.label, profile(rules), policy=partial(make, row.policy), fill=False)
+        for row in found.rows
     ]
-    result = replay(trace, subjects, time_scale=scale)
+    result = replay(trace, configurations, time_scale=scale)
     decisions = {}
     for row, data in zip(found.rows, result.data, strict=True):
         huge = {(number << 21) for number in data.blocks.number[data.blocks.huge].tolist()}

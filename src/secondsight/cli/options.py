@@ -16,7 +16,7 @@ from secondsight.cli.plain import PlainOption
 
 if TYPE_CHECKING:
     from secondsight.mm.config import HostConfig
-    from secondsight.replay.subject import Backing
+    from secondsight.replay.configuration import Backing
 
 # -- of a running process --------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from secondsight.replay import Result, SubjectResult
+    from secondsight.replay import ConfigurationResult, Result
 
 app = typer.Typer(add_completion=False)
 
@@ -75,7 +75,7 @@ def replay(
     from secondsight import atomicfile
     from secondsight.cli.sampled import print_comparison, refuse
     from secondsight.errors import UsageError
-    from secondsight.replay import Subject
+    from secondsight.replay import Configuration
     from secondsight.replay import replay as run
     from secondsight.replay.tlb import TlbConfig
     from secondsight.trace.samples import Samples, is_samples
@@ -99,20 +99,20 @@ def replay(
         else:
             print_comparison(samples, comparison, heat is None, picture)
         return
-    subjects = [
-        Subject.of(
+    configurations = [
+        Configuration.of(
             r, config=config, backing=behind, fill=False if empty else None, tlb=TlbConfig() if tlb else None
         )
         for r in dict.fromkeys(rules or DEFAULT)
     ]
-    names = [s.name for s in subjects]
+    names = [s.name for s in configurations]
     if heat is not None and heat not in [*names, "none"]:
         raise UsageError(f"--map {heat}: one of {', '.join(names)}, or none")
     shown = None if heat == "none" or json else heat or names[-1]
     with Progress("replayed", compiles=True) as progress:
         result = run(
             trace,
-            subjects,
+            configurations,
             time_scale=time_scale,
             channels=picture is not None or shown is not None,
             progress=progress,
@@ -134,24 +134,24 @@ def _print(result: Result, trace: str, shown: str | None) -> None:
 
     told = Console()
     # A pipe has no width of its own: lines are not folded there.
-    console = told if told.is_terminal else Console(width=max(100, 34 + 15 * len(result.subjects)))
-    first, span = result.subjects[0], result.provenance.span
+    console = told if told.is_terminal else Console(width=max(100, 34 + 15 * len(result.configurations)))
+    first, span = result.configurations[0], result.provenance.span
     clock = (span[1] - span[0]) / 1e9 * result.provenance.time_scale
     console.print(f"[bold]{markup(trace)}[/]", highlight=False)
     console.print(_what(first, clock, result.provenance.time_scale), highlight=False)
     console.print()
-    columns = [title(s.name).replace(" (unasked)", " unasked") for s in result.subjects]
+    columns = [title(s.name).replace(" (unasked)", " unasked") for s in result.configurations]
     console.print(side_by_side(columns, _rows(result)))
     console.print()
     _meanings(result, console)
-    for subject in result.subjects:
-        if subject.name == shown:
-            _map(result, subject, console)
+    for configuration in result.configurations:
+        if configuration.name == shown:
+            _map(result, configuration, console)
     for note in _notes(result, clock):
         console.print(f"note: {markup(note)}", highlight=False)
 
 
-def _what(one: SubjectResult, clock: float, scale: float) -> str:
+def _what(one: ConfigurationResult, clock: float, scale: float) -> str:
     """In words: what was replayed, as what, and on which clock."""
     as_what = {
         "vm": f"a VM's memory (KVM, {one.mmu})",
@@ -182,10 +182,10 @@ _CHANNELS = {
 
 
 def _rows(result: Result) -> list[tuple[str, str, list[float | None]]]:
-    """The table: (title, form, a value for each subject); a title that begins with a space is part of the one above."""
+    """The table: (title, form, a value for each configuration); a title that begins with a space is part of the one above."""
     from secondsight.report.metrics import METRICS
 
-    subjects, totals = result.subjects, [s.total for s in result.subjects]
+    configurations, totals = result.configurations, [s.total for s in result.configurations]
 
     def known(key: str, values: list[Any]) -> tuple[str, str, list[float | None]]:
         return METRICS[key].title, METRICS[key].form, values
@@ -207,10 +207,10 @@ def _rows(result: Result) -> list[tuple[str, str, list[float | None]]]:
         known("wasted_passes", each("wasted")),
         *_attempts(totals, known),
         known("pages_scanned", each("pages_scanned")),
-        known("notifier_calls", [sum(s.notifier_calls.values()) for s in subjects]),
+        known("notifier_calls", [sum(s.notifier_calls.values()) for s in configurations]),
     ]
-    ops = dict.fromkeys(op for s in subjects for op in s.notifier_calls)
-    rows += [(f" {op}", "count", [s.notifier_calls.get(op, 0) for s in subjects]) for op in ops]
+    ops = dict.fromkeys(op for s in configurations for op in s.notifier_calls)
+    rows += [(f" {op}", "count", [s.notifier_calls.get(op, 0) for s in configurations]) for op in ops]
     if any(each("guest_faults")):
         rows.append(known("guest_faults", each("guest_faults")))
     if any(each("splits")):
@@ -218,7 +218,7 @@ def _rows(result: Result) -> list[tuple[str, str, list[float | None]]]:
     if totals[0].walks is not None:
         rows.append(("page walks", "count", each("walks")))
         rows.append(("walk references", "count", each("walk_references")))
-    rows.append(("full scans", "count", [s.full_scans for s in subjects]))
+    rows.append(("full scans", "count", [s.full_scans for s in configurations]))
     return rows
 
 
@@ -246,21 +246,21 @@ def _meanings(result: Result, console: Console) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
-    for subject in result.subjects:
-        if subject.rules in ABOUT:
-            table.add_row(title(subject.rules), ABOUT[subject.rules])
-    for code in dict.fromkeys(code for s in result.subjects for code in s.total.refused):
+    for configuration in result.configurations:
+        if configuration.rules in ABOUT:
+            table.add_row(title(configuration.rules), ABOUT[configuration.rules])
+    for code in dict.fromkeys(code for s in result.configurations for code in s.total.refused):
         table.add_row(code, rule(code).meaning)
     for key in _FIGURES:
-        if key != "guest_faults" or any(s.total.guest_faults for s in result.subjects):
+        if key != "guest_faults" or any(s.total.guest_faults for s in result.configurations):
             table.add_row(METRICS[key].title, METRICS[key].definition.split(". ")[0].rstrip(".") + ".")
     console.print(table)
 
 
 def _notes(result: Result, clock: float) -> list[str]:
-    """Notes of all subjects, each once; and whether khugepaged had time to do anything."""
-    notes = dict.fromkeys(note for s in result.subjects for note in s.notes)
-    wakes = min(s.wakes for s in result.subjects)
+    """Notes of all configurations, each once; and whether khugepaged had time to do anything."""
+    notes = dict.fromkeys(note for s in result.configurations for note in s.notes)
+    wakes = min(s.wakes for s in result.configurations)
     if not clock:
         notes[
             "every access stands at one moment, which no --time-scale spreads: only what happens at faults can be seen"
@@ -277,7 +277,7 @@ def _notes(result: Result, clock: float) -> list[str]:
 
 
 def _panels(result: Result, index: int) -> list[Any]:
-    """PRIMARY, REFERENCED, SECONDARY and what was huge, of subject *index*."""
+    """PRIMARY, REFERENCED, SECONDARY and what was huge, of configuration *index*."""
     import numpy as np
 
     from secondsight.report.heatmap import Panel
@@ -287,7 +287,7 @@ def _panels(result: Result, index: int) -> list[Any]:
     out = []
     for name in ("primary", "referenced", "secondary"):
         pages = np.array(getattr(channels, name), np.float32).T
-        if name != "secondary" or result.subjects[index].backing != "process":
+        if name != "secondary" or result.configurations[index].backing != "process":
             out.append(
                 Panel(name.upper(), np.where(pages < 0, np.nan, pages / HPAGE_PMD_NR).astype(np.float32))
             )
@@ -305,20 +305,20 @@ def _labels(result: Result) -> list[str]:
 
 
 def _end(result: Result, index: int) -> str:
-    seconds = result.subjects[index].series.time[-1] / 1e9
+    seconds = result.configurations[index].series.time[-1] / 1e9
     return f"{seconds / 60:.0f} min" if seconds >= 180 else f"{seconds:.0f} s"
 
 
-def _map(result: Result, subject: SubjectResult, console: Console) -> None:
-    """The terminal's heat map of one subject."""
+def _map(result: Result, configuration: ConfigurationResult, console: Console) -> None:
+    """The terminal's heat map of one configuration."""
     from secondsight.mm.profiles import title
     from secondsight.report.heatmap import legend, terminal
 
-    index = result.subjects.index(subject)
+    index = result.configurations.index(configuration)
     colour = console.is_terminal and console.color_system in ("256", "truecolor")
     console.print()
     console.print(
-        f"[bold]{markup(title(subject.name))}[/]: which channel saw use, by address and time",
+        f"[bold]{markup(title(configuration.name))}[/]: which channel saw use, by address and time",
         highlight=False,
     )
     console.print(
@@ -340,12 +340,12 @@ def _map(result: Result, subject: SubjectResult, console: Console) -> None:
 
 
 def _draw(result: Result, path: Path, title: str) -> None:
-    """Every subject's panels, as SVG or a page."""
+    """Every configuration's panels, as SVG or a page."""
     from secondsight.mm.profiles import title as titled
     from secondsight.report.heatmap import page, svg
     from secondsight.report.table import whole
 
-    rows = [(titled(s.name), _panels(result, i)) for i, s in enumerate(result.subjects)]
+    rows = [(titled(s.name), _panels(result, i)) for i, s in enumerate(result.configurations)]
     heading = f"{title}: which channel saw use, and what was huge"
     drawing = svg(rows, _labels(result), title=heading, end=_end(result, 0))
     whole(path, (page(drawing, heading) if path.suffix == ".html" else drawing).encode())

@@ -30,8 +30,8 @@ from secondsight.mm.view import BlockView
 from secondsight.mm.vma import allowed
 from secondsight.policy.protocol import UNLIMITED, Decision, Look, Policy
 from secondsight.replay.clock import Alarm
+from secondsight.replay.configuration import ConfigurationHost, ReplayedSpace
 from secondsight.replay.layout import HPAGE, Layout
-from secondsight.replay.subject import ReplayedSpace, SubjectHost
 from secondsight.replay.summary import Ints, summarise
 
 #: One block's scan: the numbers that hold it, its index there, and the view that was scanned.
@@ -43,7 +43,7 @@ _AT_ONCE = 64
 class Deciding(Protocol):
     """A run as a policy's decision needs it (``run.Run``); columns are int64 over the rows of all spaces."""
 
-    machine: SubjectHost
+    machine: ConfigurationHost
     host: Host
     found: Layout
     since: int

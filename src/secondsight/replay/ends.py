@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.replay.subject import ReplayedSpace
+from secondsight.replay.configuration import ReplayedSpace
 from secondsight.replay.summary import Ints, summarise
 
 Bools = npt.NDArray[np.bool_]

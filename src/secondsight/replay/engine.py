@@ -1,9 +1,9 @@
-"""A trace through the model: one reading drives every subject.
+"""A trace through the model: one reading drives every configuration.
 
-    events ──mark──▶ settled touches: a bit a page, shared by all subjects ─────────────────────────┐
-                 └─▶ the others, in order ──▶ each subject: cpu_access, guest_access, pin ──▶ settle │
-    at each wake-up, and before each verb:  every subject folds the noted bits in ◀─────────────────┘
-                                            the subjects whose alarm it is act; blocks they changed are unsettled
+    events ──mark──▶ settled touches: a bit a page, shared by all configurations ─────────────────────────┐
+                 └─▶ the others, in order ──▶ each configuration: cpu_access, guest_access, pin ──▶ settle │
+    at each wake-up, and before each verb:  every configuration folds the noted bits in ◀─────────────────┘
+                                            the configurations whose alarm it is act; blocks they changed are unsettled
 
 A batch may be cut anywhere: nothing depends on where it ends.
 """
@@ -23,12 +23,12 @@ from secondsight.errors import UsageError
 from secondsight.geometry import PMD_ORDER
 from secondsight.replay import tally, touch
 from secondsight.replay.clock import Alarm, KhugepagedClock, bound, scale_of
+from secondsight.replay.configuration import Configuration, ConfigurationHost
 from secondsight.replay.events import EventBatch, EventSource, PopulatedSource
 from secondsight.replay.lane import Lane
 from secondsight.replay.layout import HPAGE, EventColumns, discover, lean_columns
 from secondsight.replay.metrics import SCHEMA, ReplaySource, Result
-from secondsight.replay.run import SubjectReplay
-from secondsight.replay.subject import Subject, SubjectHost
+from secondsight.replay.run import ConfigurationReplay
 from secondsight.replay.summary import Ints
 from secondsight.trace import Trace
 from secondsight.trace.kinds import FIRST_VERB, Verb
@@ -41,29 +41,29 @@ Progress = Callable[[int, int], None]
 
 def replay(
     trace: EventSource | str | os.PathLike[str],
-    subjects: Sequence[Subject],
+    configurations: Sequence[Configuration],
     *,
     time_scale: float = 1.0,
     channels: bool = False,
     progress: Progress | None = None,
 ) -> Result:
-    """Replay *trace* under every subject.
+    """Replay *trace* under every configuration.
 
     :param time_scale: ns of khugepaged's clock that pass for one ns of the trace's.
     :param channels: keep what each channel said of each block at each wake-up.
     :param progress: called with (rows done, rows of the trace) now and then.
-    :raises UsageError: no subject, two of one name, a time scale that is not positive or means more than :data:`MOST_WAKES` wake-ups, an
-        empty trace.
+    :raises UsageError: no configuration, two of one name, a time scale that is not positive or means more than :data:`MOST_WAKES`
+        wake-ups, an empty trace.
     :raises InputError: the trace is damaged.
 
     Wake-ups come from the trace's first event on, up to the first behind its last event; at each, everything before it has been applied.
     """
     scale = scale_of(time_scale)
-    names = [subject.name for subject in subjects]
-    if not subjects or len(set(names)) < len(names):
-        raise UsageError("a replay needs subjects, each with a name of its own")
+    names = [configuration.name for configuration in configurations]
+    if not configurations or len(set(names)) < len(names):
+        raise UsageError("a replay needs configurations, each with a name of its own")
     source: EventSource = Trace.open(trace) if isinstance(trace, (str, os.PathLike)) else trace
-    engine = Engine(source, subjects, scale, channels)
+    engine = Engine(source, configurations, scale, channels)
     engine.run(progress)
     return engine.result()
 
@@ -73,7 +73,7 @@ def _tell(progress: Progress | None, before: int, total: int, rows: int) -> None
         progress(before + rows, total)
 
 
-def _begin(run: SubjectReplay) -> None:
+def _begin(run: ConfigurationReplay) -> None:
     """Behind a population that was there at the start: nothing of it was counted, and what is huge was so from the first ns on."""
     run.populated = True
     run.machine.begin()
@@ -85,30 +85,35 @@ class Engine:
     """One replay; see :func:`replay`."""
 
     def __init__(
-        self, source: EventSource, subjects: Sequence[Subject], time_scale: float, channels: bool
+        self, source: EventSource, configurations: Sequence[Configuration], time_scale: float, channels: bool
     ) -> None:
         """Lay the trace out and fill what is filled before it begins."""
         self.source = source
         self.start, self.end = source.span
-        bound(time_scale, source.span, ((s.policy() if s.policy else None, s.config) for s in subjects))
+        bound(time_scale, source.span, ((s.policy() if s.policy else None, s.config) for s in configurations))
         self.clock = KhugepagedClock(time_scale, self.start)
         self.found = discover(source)
         if isinstance(source, PopulatedSource):
-            if any(subject.tlb is not None for subject in subjects):
+            if any(configuration.tlb is not None for configuration in configurations):
                 raise UsageError(
                     "samples tell how many pages were used and not in what order: no TLB can be modelled"
                 )
-            subjects = [replace(subject, fill=False) for subject in subjects]
-        self.runs = [SubjectReplay(subject, self.found, channels=channels) for subject in subjects]
-        filled: dict[Hashable, SubjectHost] = {}
+            configurations = [replace(configuration, fill=False) for configuration in configurations]
+        self.runs = [
+            ConfigurationReplay(configuration, self.found, channels=channels)
+            for configuration in configurations
+        ]
+        filled: dict[Hashable, ConfigurationHost] = {}
         for machine in (run.machine for run in self.runs):
             twin = filled.setdefault(machine.filling(), machine)
             if twin is machine:
                 machine.fill()
             else:
                 machine.fill_like(twin)
-        # Subjects with a TLB see each access; the others share the notes of all.
-        self.lanes = {id(run): Lane(run, self.found) for run in self.runs if run.subject.tlb is not None}
+        # Configurations with a TLB see each access; the others share the notes of all.
+        self.lanes = {
+            id(run): Lane(run, self.found) for run in self.runs if run.configuration.tlb is not None
+        }
         self.shared = [run for run in self.runs if id(run) not in self.lanes]
         # A byte for each cell (the layout's, who needs it no more after this), and the accesses of each 512 since they were folded in.
         self.state = self.found.touched
@@ -141,7 +146,7 @@ class Engine:
             _begin(run)
 
     def _settle(self) -> None:
-        """No touch is noted yet; what was filled in every subject is settled from the first touch on."""
+        """No touch is noted yet; what was filled in every configuration is settled from the first touch on."""
         if not all(any(map(run.machine.fills, run.machine.spaces)) for run in self.shared):
             self.state[:] = 0
             return
@@ -152,7 +157,7 @@ class Engine:
             self._settle_pages(pages)
 
     def _settle_pages(self, pages: Ints) -> None:
-        """Record which touches of *pages* (rising) are settled in every subject."""
+        """Record which touches of *pages* (rising) are settled in every configuration."""
         bits = np.full(len(pages), 15, np.uint8)
         for run in self.shared:
             run.settle(pages, bits)
@@ -172,8 +177,8 @@ class Engine:
 
     # -- time ----------------------------------------------------------------------------------------------------
 
-    def _next(self) -> tuple[int, list[tuple[SubjectReplay, Alarm]]]:
-        """The next wake-ups: their time on khugepaged's clock, and whose they are (in the subjects' order)."""
+    def _next(self) -> tuple[int, list[tuple[ConfigurationReplay, Alarm]]]:
+        """The next wake-ups: their time on khugepaged's clock, and whose they are (in the configurations' order)."""
         soonest = min((a.time for run in self.runs for a in run.alarms), default=None)
         if soonest is None:
             return 1 << 62, []
@@ -216,10 +221,10 @@ class Engine:
                     self._wake(run, alarm)
             told(start)
 
-    def _wake(self, run: SubjectReplay, alarm: Alarm) -> None:
+    def _wake(self, run: ConfigurationReplay, alarm: Alarm) -> None:
         self._changed(run, run.wake(alarm))
 
-    def _changed(self, run: SubjectReplay, rows: Ints, *, flushes: bool = True) -> None:
+    def _changed(self, run: ConfigurationReplay, rows: Ints, *, flushes: bool = True) -> None:
         """The mappings of *rows* may have changed in *run*."""
         if not len(rows):
             return
@@ -271,7 +276,7 @@ class Engine:
             start = end
 
     def _verbs_of(self, columns: EventColumns, plain: bool, index: Ints, end: int) -> None:
-        """The accesses *index*, which are not settled, through every subject's verbs; all up to *end* are counted already."""
+        """The accesses *index*, which are not settled, through every configuration's verbs; all up to *end* are counted already."""
         address, kind, space, _ = columns
         pages = touch.locate(address, space, index, self.found.lookup)
         kinds = kind[index]
@@ -284,7 +289,9 @@ class Engine:
         touch.settle(self.state, self.found.cells, pages, bits)
         self._settle_fresh(pages)
 
-    def _landed(self, run: SubjectReplay, columns: EventColumns, plain: bool, index: Ints, end: int) -> None:
+    def _landed(
+        self, run: ConfigurationReplay, columns: EventColumns, plain: bool, index: Ints, end: int
+    ) -> None:
         """An access of *index* split a huge mapping in *run*: how many accesses landed there before it."""
         rows = np.array(list(run.cuts), np.int64)
         at = index[list(run.cuts.values())]
@@ -298,7 +305,7 @@ class Engine:
         run.split(rows, self.accesses[self.found.cells[rows] // HPAGE] - since)
 
     def close(self) -> None:
-        """Before anyone looks: every subject folds what was noted, and the accesses are counted."""
+        """Before anyone looks: every configuration folds what was noted, and the accesses are counted."""
         at = self.found.cells // HPAGE
         accesses = self.accesses[at]
         rows = np.flatnonzero(accesses)
@@ -313,7 +320,7 @@ class Engine:
             lane.close()
 
     def result(self) -> Result:
-        """What every subject counted."""
+        """What every configuration counted."""
         results = [tally.result(run) for run in self.runs]
         origin = getattr(self.source, "provenance", None)
         told = {}
@@ -331,6 +338,6 @@ class Engine:
                 rows=self.found.events,
                 span=(self.start, self.end),
             ),
-            subjects=[r for r, _ in results],
+            configurations=[r for r, _ in results],
             data=[d for _, d in results],
         )

@@ -1,4 +1,4 @@
-"""A subject with a TLB: every access is looked up in order, and only those that walk reach the page tables.
+"""A configuration with a TLB: every access is looked up in order, and only those that walk reach the page tables.
 
     access --hit--> counted, nothing more
            --miss--> walk: settled touch? --yes--> noted          (touch.py: folded in before anyone looks)
@@ -34,8 +34,8 @@ from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, drop, empty, 
 from secondsight.replay.touch import BITS, H_GUEST_READ, H_GUEST_WRITE, settled_bits
 
 if TYPE_CHECKING:
-    from secondsight.replay.run import SubjectReplay
-    from secondsight.replay.subject import ReplayedSpace
+    from secondsight.replay.configuration import ReplayedSpace
+    from secondsight.replay.run import ConfigurationReplay
     from secondsight.replay.summary import Ints
 
 # Why the loop stopped.
@@ -253,12 +253,12 @@ def references(walks: npt.NDArray[np.int64], *, nested: bool, guest_huge: bool) 
 class Lane:
     """The TLB of one run, and the notes between it and the page tables."""
 
-    def __init__(self, run: SubjectReplay, found: Layout) -> None:
+    def __init__(self, run: ConfigurationReplay, found: Layout) -> None:
         """An empty TLB; what the fill mapped is settled. To be made before the layout's ``touched`` is used for anything else.
 
         :raises UsageError: more blocks than tags can tell apart.
         """
-        config = run.subject.tlb
+        config = run.configuration.tlb
         assert config is not None
         if 2 * found.rows * HPAGE >= MOST_PAGES:
             raise UsageError(

@@ -1,6 +1,6 @@
 """What a replay measured, exactly as docs/metrics.md defines it.
 
-Result --> SubjectResult (one a subject) --> SpaceResult (one a space)      counts, as JSON
+Result --> ConfigurationResult (one a configuration) --> SpaceResult (one a space)      counts, as JSON
                                          --> series   one value a wake-up
                                          --> blocks   one value a block     (columns; not in the JSON)
                                          --> visits   one value a visit of khugepaged
@@ -18,11 +18,11 @@ import numpy.typing as npt
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.replay.attempts import AttemptCounts
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One space under one subject. Sizes in bytes; every count is over the whole replay."""
+    """One space under one configuration. Sizes in bytes; every count is over the whole replay."""
 
     name: str
     blocks: int
@@ -118,8 +118,8 @@ class Visits:
         return {name: np.array(getattr(self, name), np.int64) for name in self.__slots__}
 
 
-class SubjectResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One subject: its totals over all spaces, each space, and the series."""
+class ConfigurationResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One configuration: its totals over all spaces, each space, and the series."""
 
     name: str
     rules: str
@@ -138,8 +138,8 @@ class SubjectResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(slots=True)
-class SubjectData:
-    """What goes with a SubjectResult and is too large for its JSON."""
+class ConfigurationData:
+    """What goes with a ConfigurationResult and is too large for its JSON."""
 
     blocks: BlockFigures
     visits: Visits
@@ -172,21 +172,21 @@ class ReplaySource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """A replay of one trace under several subjects. ``data[i]`` goes with ``subjects[i]`` and is left out of the JSON."""
+    """A replay of one trace under several configurations. ``data[i]`` goes with ``configurations[i]`` and is left out of the JSON."""
 
     schema: int
     provenance: ReplaySource
-    subjects: list[SubjectResult]
-    data: list[SubjectData]
+    configurations: list[ConfigurationResult]
+    data: list[ConfigurationData]
 
     def json(self) -> bytes:
         """Everything but ``data``, as JSON."""
-        fields = {name: getattr(self, name) for name in ("schema", "provenance", "subjects")}
+        fields = {name: getattr(self, name) for name in ("schema", "provenance", "configurations")}
         return msgspec.json.format(msgspec.json.encode(fields), indent=2)
 
-    def __getitem__(self, name: str) -> SubjectResult:
-        """The subject called *name*."""
-        return next(s for s in self.subjects if s.name == name)
+    def __getitem__(self, name: str) -> ConfigurationResult:
+        """The configuration called *name*."""
+        return next(s for s in self.configurations if s.name == name)
 
 
 #: Added to the code of an answer that is the second look's.

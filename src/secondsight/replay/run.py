@@ -1,4 +1,4 @@
-"""A subject under way: what it does at each wake-up, and what is counted about it.
+"""A configuration under way: what it does at each wake-up, and what is counted about it.
 
 between two looks    touch (what is not settled, in order) ... fold (what was noted)      engine
 a wake-up            count the accesses since --> khugepaged or the policy acts --> which blocks lost their mappings
@@ -21,11 +21,11 @@ from secondsight.mm.vmscan import swap_out
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay.attempts import AttemptColumns
 from secondsight.replay.clock import Alarm, alarms
+from secondsight.replay.configuration import H_DEVICE, H_PIN, Configuration, ConfigurationHost, ReplayedSpace
 from secondsight.replay.decide import decide
 from secondsight.replay.ends import BlocksAtEnd, stands
 from secondsight.replay.layout import HPAGE, Layout
 from secondsight.replay.metrics import SECOND, ChannelAnswers, Visits, WakeValues
-from secondsight.replay.subject import H_DEVICE, H_PIN, ReplayedSpace, Subject, SubjectHost
 from secondsight.replay.summary import Ints, secondary, summarise, zero_filled
 from secondsight.replay.touch import BITS, fold, settled
 from secondsight.trace.kinds import Verb
@@ -33,13 +33,13 @@ from secondsight.trace.kinds import Verb
 _MAPPED = int(ScanResult.PMD_MAPPED)
 
 
-class SubjectReplay:
-    """One subject's machine, its alarms and its counters."""
+class ConfigurationReplay:
+    """One configuration's machine, its alarms and its counters."""
 
-    def __init__(self, subject: Subject, found: Layout, *, channels: bool) -> None:
+    def __init__(self, configuration: Configuration, found: Layout, *, channels: bool) -> None:
         """*channels*: keep what each channel said at every wake-up (for the picture)."""
-        self.subject, self.found = subject, found
-        self.machine = SubjectHost(subject, found)
+        self.configuration, self.found = configuration, found
+        self.machine = ConfigurationHost(configuration, found)
         self.host = self.machine.host
         rows = found.rows
         self.accesses = np.zeros(rows, np.int64)
@@ -86,7 +86,7 @@ class SubjectReplay:
         self.unreplayed: dict[str, int] = {}
         self.host.khugepaged.on_visit = self.visited
         self.host.khugepaged.on_quiet = self.passed_by
-        if subject.budget < UNLIMITED:
+        if configuration.budget < UNLIMITED:
             self.host.khugepaged.huge_pages_left = lambda: self.machine.budget
         self.alarms = alarms(self.machine.policy, self.host.config)
 
@@ -105,7 +105,7 @@ class SubjectReplay:
     ) -> None:
         """Accesses that are not settled, in order: *pages* in all spaces' numbering, *spaces* empty where there is only one.
 
-        ``settled_bits`` (uint8, 15 where nobody objected yet) loses the touches that this subject does not settle.
+        ``settled_bits`` (uint8, 15 where nobody objected yet) loses the touches that this configuration does not settle.
         """
         steady = True
         for start, stop, index in _runs(spaces, len(pages), self.machine.spaces[0].index):
@@ -115,7 +115,7 @@ class SubjectReplay:
             bits = np.full(stop - start, 15, np.uint8)
             self._settled(space, local, bits)
             if (bits & BITS[kinds[start:stop]]).all():
-                # Settled here, if not in every subject: nothing is mapped or allocated, and what is settled stays so.
+                # Settled here, if not in every configuration: nothing is mapped or allocated, and what is settled stays so.
                 space.steady(local, how)
                 settled_bits[start:stop] &= bits
                 continue

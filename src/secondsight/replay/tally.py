@@ -9,17 +9,24 @@ import numpy as np
 from secondsight.geometry import PAGE_SIZE
 from secondsight.mm.pgtable import FAULTS, GUEST_FAULTS, HUGE_FAULTS
 from secondsight.policy.protocol import UNLIMITED
+from secondsight.replay.configuration import ReplayedSpace
 from secondsight.replay.ends import BlocksAtEnd, at_end
 from secondsight.replay.lane import references
 from secondsight.replay.layout import HPAGE
-from secondsight.replay.metrics import SECOND, BlockFigures, SpaceResult, SubjectData, SubjectResult, answers
-from secondsight.replay.subject import ReplayedSpace
+from secondsight.replay.metrics import (
+    SECOND,
+    BlockFigures,
+    ConfigurationData,
+    ConfigurationResult,
+    SpaceResult,
+    answers,
+)
 
 if TYPE_CHECKING:
-    from secondsight.replay.run import SubjectReplay
+    from secondsight.replay.run import ConfigurationReplay
 
 
-def result(run: SubjectReplay) -> tuple[SubjectResult, SubjectData]:
+def result(run: ConfigurationReplay) -> tuple[ConfigurationResult, ConfigurationData]:
     """Everything *run* counted."""
     found, machine = run.found, run.machine
     ends = at_end(run.ended, ((space.index, run.stands(space)) for space in machine.spaces))
@@ -34,9 +41,9 @@ def result(run: SubjectReplay) -> tuple[SubjectResult, SubjectData]:
     if run.asked.any():
         calls["test_young"] = int(run.asked.sum())
     kvms = [space.kvm is not None for space in machine.spaces]
-    told = SubjectResult(
-        name=run.subject.name,
-        rules=run.subject.rules.name,
+    told = ConfigurationResult(
+        name=run.configuration.name,
+        rules=run.configuration.rules.name,
         driver=machine.policy.name if machine.policy else "khugepaged",
         mmu=run.host.config.mmu,
         backing="vm" if all(kvms) else "process" if not any(kvms) else "mixed",
@@ -51,7 +58,7 @@ def result(run: SubjectReplay) -> tuple[SubjectResult, SubjectData]:
         notifier_calls=calls,
         full_scans=run.host.khugepaged.full_scans,
         wakes=run.wakes,
-        budget_left=machine.budget if run.subject.budget < UNLIMITED else None,
+        budget_left=machine.budget if run.configuration.budget < UNLIMITED else None,
         series=run.series,
     )
     walks = None if run.walks is None else run.walks.sum(axis=0)
@@ -65,10 +72,10 @@ def result(run: SubjectReplay) -> tuple[SubjectResult, SubjectData]:
         ends.huge,
         run.first_huge,
     )
-    return told, SubjectData(blocks, run.visits, run.channels)
+    return told, ConfigurationData(blocks, run.visits, run.channels)
 
 
-def _notes(run: SubjectReplay) -> list[str]:
+def _notes(run: ConfigurationReplay) -> list[str]:
     notes = [f"{number} {verb} events are not replayed" for verb, number in run.unreplayed.items()]
     policy = run.machine.policy
     if policy is not None and "walks" in policy.needs and run.walks is None:
@@ -80,16 +87,16 @@ def _notes(run: SubjectReplay) -> list[str]:
     return notes
 
 
-def _references(run: SubjectReplay, rows: slice) -> int:
+def _references(run: ConfigurationReplay, rows: slice) -> int:
     """Memory references of the page walks of *rows*."""
     assert run.walks is not None
-    assert run.subject.tlb is not None
-    nested, huge = run.host.config.mmu != "shadow", run.subject.tlb.guest_huge
+    assert run.configuration.tlb is not None
+    nested, huge = run.host.config.mmu != "shadow", run.configuration.tlb.guest_huge
     return int(references(run.walks[:, rows], nested=nested, guest_huge=huge).sum())
 
 
 def _over(
-    run: SubjectReplay, rows: slice, name: str, ends: BlocksAtEnd, spaces: list[ReplayedSpace]
+    run: ConfigurationReplay, rows: slice, name: str, ends: BlocksAtEnd, spaces: list[ReplayedSpace]
 ) -> SpaceResult:
     """The counts of *rows*, which are *spaces*."""
     last = run.last_answer[rows]

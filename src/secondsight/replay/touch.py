@@ -4,8 +4,8 @@
                       GW GR CW CR  GW GR CW CR        C: by the CPU, G: by a guest; R: read or fetched, W: written
                       settled      touched since the last fold
 
-*Settled*: that kind of touch would change nothing but an accessed or dirty bit, in every subject; so between two looks of khugepaged such
-touches commute, and it is enough to note them. Every other touch goes, in order, through the model's verbs (``access_runs``), after
+*Settled*: that kind of touch would change nothing but an accessed or dirty bit, in every configuration; so between two looks of khugepaged
+such touches commute, and it is enough to note them. Every other touch goes, in order, through the model's verbs (``access_runs``), after
 which its page may be settled. Before anything looks at the bits, ``fold`` sets what the noted touches would have set. A page whose
 mapping is taken away by khugepaged, a policy or a verb of the trace is unsettled.
 """
@@ -30,7 +30,7 @@ CPU_READ, CPU_WRITE, GUEST_READ, GUEST_WRITE = 1, 2, 4, 8
 #: Kinds that are never settled: a device's access and a pin.
 ALWAYS = 16
 
-# How one access is made in a subject (codes of ``access_runs``).
+# How one access is made in a configuration (codes of ``access_runs``).
 H_CPU_READ, H_CPU_WRITE, H_GUEST_READ, H_GUEST_WRITE = range(4)
 
 
@@ -289,7 +289,7 @@ def fold(f, m, guest, state, cells, rows, first_row, ways):  # type: ignore[no-u
 
 @native
 def forget(state, cells, rows):  # type: ignore[no-untyped-def]
-    """The noted touches of *rows* are folded in every subject."""
+    """The noted touches of *rows* are folded in every configuration."""
     for row in rows:
         cell = np.uint64(cells[row])
         for i in range(np.uint64(HPAGE_PMD_NR)):
@@ -307,7 +307,7 @@ def clear(state, cells, rows):  # type: ignore[no-untyped-def]
 
 @native
 def unsettle(state, cells, rows):  # type: ignore[no-untyped-def]
-    """The mappings of *rows* may have changed in some subject: their next touches go through the verbs."""
+    """The mappings of *rows* may have changed in some configuration: their next touches go through the verbs."""
     for row in rows:
         cell = np.uint64(cells[row])
         for i in range(np.uint64(HPAGE_PMD_NR)):

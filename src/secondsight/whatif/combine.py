@@ -17,7 +17,7 @@ from secondsight.mm.config import HostConfig, Knobs, Sizes
 from secondsight.mm.profiles import profile
 from secondsight.mm.rules import Rules
 from secondsight.policy import UNLIMITED, Policy, check, describe, make
-from secondsight.replay.subject import HOST
+from secondsight.replay.configuration import HOST
 
 #: A policy's text (``hawkeye,alpha=0.4``), or what makes one.
 PolicyLike = str | Callable[[], Policy]

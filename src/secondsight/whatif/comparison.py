@@ -22,10 +22,10 @@ from secondsight.mm.rules import Rules
 from secondsight.policy import UNLIMITED, make
 from secondsight.replay import tally
 from secondsight.replay.clock import bound, scale_of
+from secondsight.replay.configuration import HOST, Backing, Configuration
 from secondsight.replay.engine import Engine, Progress
 from secondsight.replay.events import EventSource
 from secondsight.replay.layout import discover
-from secondsight.replay.subject import HOST, Backing, Subject
 from secondsight.replay.tlb import TlbConfig
 from secondsight.report.answer import answer
 from secondsight.report.metrics import METRICS
@@ -42,7 +42,7 @@ from secondsight.whatif.predicted import PredictionBasis, predicting
 
 class Setting(TypedDict, total=False):
     """How a trace is replayed, whatever is compared. config: the host, where a combination has none of its own; time_scale: ns of
-    khugepaged's clock for one of the trace's; backing, fill: as a ``Subject``'s; tlb: model a TLB, which figures of misses, walks and
+    khugepaged's clock for one of the trace's; backing, fill: as a ``Configuration``'s; tlb: model a TLB, which figures of misses, walks and
     overhead need; costs: prices; predict: predict run times where the trace carries them, a note says why not; command: for the
     provenance."""
 
@@ -117,7 +117,7 @@ def run(
     provenance."""
     config, time_scale, tlb = told.get("config", HOST), told.get("time_scale", 1.0), told.get("tlb")
     prices = told.get("costs") or CostModel()
-    subjects = _subjects(source, chosen, told)
+    configurations = _subjects(source, chosen, told)
     floor = next((i for i, c in enumerate(chosen) if c.policy == "never"), None)
     if tlb is not None and floor is None:
         # Misses with every page small are what the policies are measured by.
@@ -126,16 +126,16 @@ def run(
             "fill": told.get("fill"),
             "tlb": tlb,
         }
-        subjects.append(
-            Subject("floor", chosen[0].rules, config=config, policy=lambda: make("never"), **common)
+        configurations.append(
+            Configuration("floor", chosen[0].rules, config=config, policy=lambda: make("never"), **common)
         )
         floor = len(chosen)
     backing = told.get("backing", "trace")
     times = predicting(told.get("predict"), source, chosen, config, backing)
     if times.extra is not None:
-        times.today = len(subjects)
-        subjects.append(
-            Subject(
+        times.today = len(configurations)
+        configurations.append(
+            Configuration(
                 "today",
                 times.extra.rules,
                 config=config,
@@ -145,7 +145,7 @@ def run(
             )
         )
     counting = Counting(times.reads)
-    engine = Engine(counting, subjects, scale_of(time_scale), channels)
+    engine = Engine(counting, configurations, scale_of(time_scale), channels)
     counting.start(engine.found)
     times.start(engine)
     engine.run(progress)
@@ -197,7 +197,7 @@ def _subjects(
     source: EventSource,
     chosen: Sequence[Combination],
     told: Setting,
-) -> list[Subject]:
+) -> list[Configuration]:
     backing, fill, tlb = told.get("backing", "trace"), told.get("fill"), told.get("tlb")
     footprint: int | None = None
     out = []
@@ -208,7 +208,7 @@ def _subjects(
                 # Read only where a budget is a share of it.
                 footprint = discover(source).rows if str(one.budget).strip().endswith("%") else 0
             limit = parse_budget(one.budget, footprint)
-        out.append(Subject(
+        out.append(Configuration(
             one.label, one.rules, config=one.config, policy=one.make, backing=backing, fill=fill, budget=limit, tlb=tlb
         ))  # fmt: skip
     return out

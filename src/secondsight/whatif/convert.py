@@ -1,6 +1,6 @@
 """From what a replay counted to the results a report shows.
 
-SubjectResult + SubjectData --figures--> metrics        (measure, costs)
+ConfigurationResult + ConfigurationData --figures--> metrics        (measure, costs)
                             --visits---> events         (equal answers in a row become one)
                             --channels-> C columns      (the most young pages in each equal part of the run)
 """
@@ -16,8 +16,8 @@ import numpy.typing as npt
 from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_ORDER
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.replay import tally
-from secondsight.replay.metrics import ChannelAnswers, SubjectData, SubjectResult
-from secondsight.replay.run import SubjectReplay
+from secondsight.replay.metrics import ChannelAnswers, ConfigurationData, ConfigurationResult
+from secondsight.replay.run import ConfigurationReplay
 from secondsight.report.metrics import METRICS
 from secondsight.report.schema import (
     CHANNELS,
@@ -59,7 +59,7 @@ def columns_for(blocks: int, rows: int) -> int:
 
 
 def figures(
-    result: SubjectResult, data: SubjectData, run: SubjectReplay, facts: SharedFigures
+    result: ConfigurationResult, data: ConfigurationData, run: ConfigurationReplay, facts: SharedFigures
 ) -> dict[str, float | None]:
     """Every figure by its key; None where it is not known."""
     total, blocks, costs = result.total, data.blocks, facts.costs
@@ -122,7 +122,7 @@ class Verdicts:
         return self._number[code]
 
 
-def _codes(data: SubjectData, daemon: bool, verdicts: Verdicts) -> Ints:
+def _codes(data: ConfigurationData, daemon: bool, verdicts: Verdicts) -> Ints:
     """The verdict index of each visit: the isolate's answer where it was reached, and what a success means here."""
     seen = data.visits.columns()
     scan, isolate = seen["scan"], seen["isolate"]
@@ -139,7 +139,7 @@ def _codes(data: SubjectData, daemon: bool, verdicts: Verdicts) -> Ints:
 
 
 def events(
-    data: SubjectData, row_of: dict[tuple[int, int], int], daemon: bool, verdicts: Verdicts
+    data: ConfigurationData, row_of: dict[tuple[int, int], int], daemon: bool, verdicts: Verdicts
 ) -> DecisionColumns:
     """What was decided about each block, by block, then time. *row_of*: (space, number) to block; *daemon*: khugepaged decided."""
     seen = data.visits.columns()
@@ -246,7 +246,7 @@ def split_times(channels: ChannelAnswers) -> npt.NDArray[np.float64]:
 
 
 def row(
-    run: SubjectReplay,
+    run: ConfigurationReplay,
     facts: SharedFigures,
     verdicts: Verdicts,
     *,
@@ -299,7 +299,7 @@ def row_not_run(combination: Combination) -> Row:
     )  # fmt: skip
 
 
-def hot_huge(hot: Bools, data: SubjectData, time: Ints) -> Ints:
+def hot_huge(hot: Bools, data: ConfigurationData, time: Ints) -> Ints:
     """Blocks with a hot page that had been made huge by each of *time*."""
     when = data.blocks.first_huge[hot.reshape(-1, HPAGE_PMD_NR).any(axis=1)]
     return np.searchsorted(np.sort(when[when >= 0]), time, side="right")

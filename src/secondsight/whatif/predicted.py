@@ -20,10 +20,10 @@ from secondsight.predict.calibration import Calibration, find
 from secondsight.predict.runtime import ReplayedRow, RunTime, too_few
 from secondsight.predict.walks import Walking, recorded, touched_mib
 from secondsight.replay import tally
+from secondsight.replay.configuration import Backing
 from secondsight.replay.engine import Engine
 from secondsight.replay.events import EventSource
-from secondsight.replay.run import SubjectReplay
-from secondsight.replay.subject import Backing
+from secondsight.replay.run import ConfigurationReplay
 from secondsight.report.schema import Row
 from secondsight.whatif.combine import Combination, combinations
 
@@ -181,7 +181,7 @@ def predicting(
     return out
 
 
-def _layout(run: SubjectReplay) -> ReplayedRow:
+def _layout(run: ConfigurationReplay) -> ReplayedRow:
     total = tally.result(run)[0].total
     share = np.divide(
         run.accesses_huge, run.accesses, out=np.zeros(len(run.accesses)), where=run.accesses > 0

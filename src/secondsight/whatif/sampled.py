@@ -21,11 +21,11 @@ from secondsight.mm.rules import Rules
 from secondsight.plural import pluralize
 from secondsight.policy import UNLIMITED
 from secondsight.replay.clock import alarms, configured
+from secondsight.replay.configuration import HOST, Backing, Configuration
 from secondsight.replay.engine import Progress, replay
 from secondsight.replay.layout import discover
 from secondsight.replay.metrics import BlockFigures, Result
 from secondsight.replay.sampled import Reading, SampledEvents
-from secondsight.replay.subject import HOST, Backing, Subject
 from secondsight.trace.sampled import SampleProvenance
 from secondsight.trace.samples import Samples
 from secondsight.whatif.combine import Combination, PolicyLike, combinations, parse_budget
@@ -136,7 +136,7 @@ def compare_samples(
     span = sources["least"].span
     first = found["least"].data[0].blocks
     address = first.number << PMD_SHIFT
-    uses = Span(*(float(found[reading].subjects[0].total.accesses) for reading in ("least", "most")))
+    uses = Span(*(float(found[reading].configurations[0].total.accesses) for reading in ("least", "most")))
     return SampledComparison(
         tool=f"secondsight {__version__}",
         samples=str(samples.path),
@@ -170,10 +170,10 @@ def _half(progress: Progress, turn: int) -> Progress:
     return lambda done, total: progress(turn * total + done, 2 * total)
 
 
-def _subjects(source: SampledEvents, chosen: Sequence[Combination], backing: Backing) -> list[Subject]:
+def _subjects(source: SampledEvents, chosen: Sequence[Combination], backing: Backing) -> list[Configuration]:
     footprint = discover(source).rows if any(one.budget is not None for one in chosen) else 0
     return [
-        Subject(
+        Configuration(
             one.label, one.rules, config=one.config, policy=one.make, backing=backing,
             budget=UNLIMITED if one.budget is None else parse_budget(one.budget, footprint),
         )
@@ -203,7 +203,7 @@ def coverage(least: BlockFigures, most: BlockFigures) -> Span | None:
 
 def _row(one: Combination, found: dict[Reading, Result], index: int) -> SampledRow:
     least, most = (found[reading].data[index].blocks for reading in ("least", "most"))
-    totals = [found[reading].subjects[index].total for reading in ("least", "most")]
+    totals = [found[reading].configurations[index].total for reading in ("least", "most")]
     same = least.huge == most.huge
     words = np.where(same, np.where(least.huge, "huge", "small"), "open")
     return SampledRow(
@@ -280,7 +280,7 @@ def _coarse(samples: Samples, chosen: Sequence[Combination], time_scale: float) 
 
 def _idle(result: Result, chosen: Sequence[Combination]) -> list[str]:
     """Whether khugepaged had time to do anything."""
-    wakes = [s.wakes for one, s in zip(chosen, result.subjects, strict=True) if one.make().khugepaged]
+    wakes = [s.wakes for one, s in zip(chosen, result.configurations, strict=True) if one.make().khugepaged]
     if not wakes or min(wakes) >= _WAKES:
         return []
     return [

@@ -24,7 +24,7 @@ from secondsight.mm.config import HostConfig, Mmu
 from secondsight.mm.profiles import profile
 from secondsight.policy import describe, make
 from secondsight.replay.clock import bound, scale_of
-from secondsight.replay.subject import HOST, Backing
+from secondsight.replay.configuration import HOST, Backing
 from secondsight.trace import Trace
 from secondsight.whatif.combine import Combination, Range, combinations, grid, parse_budget
 

@@ -1,4 +1,5 @@
-"""One subject of a replay: a kernel's rules on a host, who decides which blocks become huge, and what stands behind the trace's spaces.
+"""One configuration of a replay: a kernel's rules on a host, who decides which blocks become huge, and what is
+behind the trace's spaces.
 
 trace's space ──process──▶ Mm                       CPU (and GUEST) accesses go through the primary page table
               ──vm───────▶ Mm + Kvm, slot 0 over all of it: GUEST accesses are the guest's, CPU accesses qemu's own;
@@ -34,7 +35,7 @@ from secondsight.trace.kinds import Access, Kind, Origin
 
 Backing = Literal["trace", "process", "vm"]
 
-#: Every area may be huge; what a first touch maps is the subject's ``faults``.
+#: Every area may be huge; what a first touch maps is the configuration's ``faults``.
 HOST = HostConfig(thp_enabled="always")
 
 # How a kind of access is made, beside the H_ codes of ``touch``.
@@ -42,7 +43,7 @@ H_DEVICE, H_PIN = 4, 6
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Configuration:
     """What one column of the comparison is.
 
     name: as results call it; rules: a profile's name or a value; config: the host; policy: makes the policy that decides (anew for each
@@ -63,15 +64,15 @@ class Subject:
     tlb: TlbConfig | None = None
 
     @classmethod
-    def of(cls, rules: str | Rules, **fields: object) -> Subject:
-        """A subject named after its *rules* (a profile, ``profile+field=value``, or a value)."""
+    def of(cls, rules: str | Rules, **fields: object) -> Configuration:
+        """A configuration named after its *rules* (a profile, ``profile+field=value``, or a value)."""
         value = profile(rules) if isinstance(rules, str) else rules
         return cls(**{"name": value.name, "rules": value, **fields})  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)
 class ReplayedSpace:
-    """One of the trace's spaces in a subject."""
+    """One of the trace's spaces in a configuration."""
 
     index: int
     mm: Mm
@@ -120,27 +121,27 @@ class ReplayedSpace:
         )  # fmt: skip
 
 
-class SubjectHost:
-    """The host of one subject, with the trace's spaces on it."""
+class ConfigurationHost:
+    """The host of one configuration, with the trace's spaces on it."""
 
-    def __init__(self, subject: Subject, found: Layout) -> None:
+    def __init__(self, configuration: Configuration, found: Layout) -> None:
         """Nothing is mapped yet; :meth:`fill` is the caller's to call."""
-        self.subject = subject
-        self.policy = subject.policy() if subject.policy else None
-        self.host = Host(subject.rules, configured(self.policy, subject.config))
+        self.configuration = configuration
+        self.policy = configuration.policy() if configuration.policy else None
+        self.host = Host(configuration.rules, configured(self.policy, configuration.config))
         self.daemon = self.policy.khugepaged if self.policy else True
-        self.faults: Faults = self.policy.faults if self.policy else subject.faults
-        self.budget = subject.budget
+        self.faults: Faults = self.policy.faults if self.policy else configuration.faults
+        self.budget = configuration.budget
         self.found = found
         touched = np.flatnonzero(np.diff(found.first)).tolist()
         self.spaces = [self._space(i) for i in touched]
         self.at = {space.index: space for space in self.spaces}
 
     def _space(self, index: int) -> ReplayedSpace:
-        found, subject = self.found, self.subject
+        found, configuration = self.found, self.configuration
         told = found.spaces[index]
         blocks = int(found.first[index + 1] - found.first[index])
-        vm = subject.backing == "vm" or (subject.backing == "trace" and told.type == "vm")
+        vm = configuration.backing == "vm" or (configuration.backing == "trace" and told.type == "vm")
         # A VM's memory is one area of its process, whatever the guest leaves untouched.
         numbers = None if vm else found.numbers[found.part(index)]
         mm = self.host.mm(f"{index}:{told.name}", blocks, numbers=numbers)
@@ -168,7 +169,7 @@ class SubjectHost:
 
     def fills(self, space: ReplayedSpace) -> bool:
         """Is *space* filled before the trace begins?"""
-        return space.kvm is not None if self.subject.fill is None else self.subject.fill
+        return space.kvm is not None if self.configuration.fill is None else self.configuration.fill
 
     def fill(self) -> None:
         """What was before the trace: every page it touches written once, then aged; PTEs and SPTEs are there, and old."""
@@ -196,9 +197,9 @@ class SubjectHost:
         """What :meth:`fill` depends on: machines of which it is equal are filled alike."""
         huge = self.faults == "huge" and self.budget > 0
         config = msgspec.structs.replace(self.host.config, knobs=HOST.knobs)
-        return self.subject.rules, config, huge, self.subject.backing, self.subject.fill
+        return self.configuration.rules, config, huge, self.configuration.backing, self.configuration.fill
 
-    def fill_like(self, other: SubjectHost) -> None:
+    def fill_like(self, other: ConfigurationHost) -> None:
         """:meth:`fill`, by copying what it made in *other*, which has done nothing since."""
         self.host.frames.take(other.host.frames)
         twins = {id(space.mm): mine.mm for space, mine in zip(other.spaces, self.spaces, strict=True)}
@@ -225,7 +226,7 @@ class SubjectHost:
 
     def begin(self) -> None:
         """Behind the population: the budget is whole, and first touches map what they do in the run; nothing was counted."""
-        self.budget = self.subject.budget
+        self.budget = self.configuration.budget
         for space in self.spaces:
             assert space.mm.fault_huge is not None
             space.mm.fault_huge[:] = self.faults == "huge" and self.budget > 0
