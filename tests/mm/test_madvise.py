@@ -9,9 +9,11 @@ from secondsight.bits.pte import PRESENT
 from secondsight.bits.swap import EntryKind, kinds
 from secondsight.mm.config import Sizes
 from secondsight.mm.fork import exit_mm, fork
+from secondsight.mm.huge_memory import split_block_pmd
 from secondsight.mm.madvise import GUARD, madvise
 from secondsight.mm.mlock import mlock
-from support.model import holds, pages, vm
+from secondsight.mm.page import SWAPBACKED
+from support.model import flags, holds, pages, vm
 
 LATER = ["6.18", "7.2", "7.3"]
 
@@ -163,3 +165,16 @@ def test_advising_again_registers_nobody_since_7_2(rules: str, registered: bool)
     assert (mm in host.khugepaged.slots) == registered
     assert madvise(mm, 0, 512, "nohugepage") is None and madvise(mm, 0, 512, "hugepage") is None
     assert mm in host.khugepaged.slots
+
+
+@pytest.mark.parametrize(("rules", "freed"), [("5.10", True), ("6.1", False), ("7.3", True)])
+def test_the_last_page_of_a_huge_page_whose_first_is_gone(rules, freed) -> None:
+    """After a child's copies one page of it is left: 6.1.192 asks its first page, which nobody maps, and leaves it (seed 20265)."""
+    host, mm, _ = vm(rules, 1, thp_enabled="always")
+    mm.cpu_access(pages(0, [0]), write=True)
+    split_block_pmd(mm, 0)
+    exit_mm(fork(mm, "c"))
+    mm.cpu_access(pages(0, range(511)), write=True)
+    madvise(mm, 0, 512, "free")
+    assert bool(flags(mm, 511) & SWAPBACKED) is not freed
+    holds(host)

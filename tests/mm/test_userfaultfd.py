@@ -125,3 +125,15 @@ def test_a_huge_page_is_not_write_protected_and_2_6_38_has_no_userfaultfd() -> N
         register(mm, 0, 512, "wp")
     _, old, _ = vm("2.6.38", 1)
     assert register(old, 0, 512, "missing") == "ENOSYS"
+
+
+@pytest.mark.parametrize(("rules", "errno"), [("6.1", "ENOENT"), ("6.12", None), ("7.3", None)])
+def test_write_protection_of_several_areas(rules, errno) -> None:
+    """6.1.192 answers ENOENT, and protects nothing (seed 20265)."""
+    host, mm, _ = populated(rules)
+    madvise(mm, 8, 9, "nohugepage")
+    assert register(mm, 0, 16, "wp") == errno
+    assert [bool(mm.arrays.pte[page] & x86.UFFD_WP) for page in (0, 8, 15, 16)] == [errno is None] * 3 + [
+        False
+    ]
+    holds(host)

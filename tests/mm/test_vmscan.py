@@ -107,3 +107,14 @@ def test_unmapping_tells_that_a_guest_could_have_stored() -> None:
     assert swap_out(mm, np.array([1, 2])).gone.tolist() == [2]
     assert flags(mm, 1) & SWAPBACKED and not kvm.sptes(1)
     holds(host)
+
+
+@pytest.mark.parametrize("rules", ["6.1", "6.12", "7.3"])
+def test_a_lazily_freed_huge_page_that_is_pinned_stays(rules) -> None:
+    """7.3.4 splits its PMD and takes nothing (seed 20261)."""
+    host, mm, _ = huge(rules, split=False)
+    mm.pin(pages(0, range(3)), "dma", write=False)
+    madvise(mm, 0, 512, "free")
+    out = swap_out(mm, np.arange(512))
+    assert not len(out.gone) and all(mm.pfn(page) >= 0 for page in (0, 5, 511))
+    holds(host)

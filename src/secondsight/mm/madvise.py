@@ -226,14 +226,16 @@ def _batch(mm: Mm, page: int, end: int) -> int:
     return n
 
 
-def _maybe_shared(mm: Mm, page: int) -> bool:
+def _maybe_shared(mm: Mm, page: int, *, free: bool) -> bool:
     """Is the large folio behind *page* taken to be another process's too? Before 6.8 its page's mapcount says, then folio_mapped_shared's
-    guess from the first page's, since 6.15 who maps it (folio_maybe_mapped_shared)."""
+    guess from the first page's, since 6.15 who maps it (folio_maybe_mapped_shared). MADV_*FREE* may ask otherwise."""
     f, head = mm.host.frames.arrays, mm.folio(page)
+    entire = int(f.refcount[head + 1])
+    if free and mm.host.rules.free_asks_first_page:
+        return bool(f.mapcount[head] + entire != 1)
     maps = int(folio_mapcount(f, head))
     if maps <= 1:
         return False
-    entire = int(f.refcount[head + 1])
     how = mm.host.rules.large_mapped_shared
     if how == "page":
         return bool(f.mapcount[mm.pfn(page)] + entire > 1)
@@ -244,7 +246,7 @@ def _maybe_shared(mm: Mm, page: int) -> bool:
     return here != maps
 
 
-def ranges_without_large(mm: Mm, start: int, end: int) -> list[tuple[int, int]]:
+def ranges_without_large(mm: Mm, start: int, end: int, *, free: bool = False) -> list[tuple[int, int]]:
     """What madvise_cold_or_pageout_pte_range and madvise_free_pte_range make of huge pages on their way over pages *start* to *end*.
 
     A huge page covered in part is split, one that cannot be (pinned, shared) is left alone; how far the walk then goes on in its block
@@ -272,7 +274,7 @@ def ranges_without_large(mm: Mm, start: int, end: int) -> list[tuple[int, int]]:
             if batch == whole and not mm.host.rules.advice_splits_whole:
                 page += batch
                 continue
-            if not _maybe_shared(mm, page) and split_folio(mm, page):
+            if not _maybe_shared(mm, page, free=free) and split_folio(mm, page):
                 continue
             # Left whole: earlier kernels end the walk of this block here, later ones step over what is mapped of it.
             if mm.host.rules.advice_splits_whole:
@@ -345,7 +347,7 @@ def _free(mm: Mm, start: int, end: int) -> None:
     f = host.frames.reserve(0, 0, 2048)
     lru_add_drain(f, host.r)
     mm.notifiers.invalidate_range(start, end)
-    for low, high in ranges_without_large(mm, start, end):
+    for low, high in ranges_without_large(mm, start, end, free=True):
         _lazyfree(host.frames.arrays, host.r, mm.arrays, low, high)
 
 

@@ -43,10 +43,11 @@ def register(mm: Mm, start: int, end: int, mode: Mode) -> str | None:
         )
     mm.change_areas(start, end, lambda flags: flags | VmFlags.UFFD_ARMED | _FLAG[mode])
     if mode == "wp":
-        for vma in list(mm.vmas.areas):
-            low, high = max(start, vma.start), min(end, vma.end)
-            if low < high:
-                _write_protect(mm, low, high, vma.flags)
+        inside = [vma for vma in mm.vmas.areas if max(start, vma.start) < min(end, vma.end)]
+        if len(inside) > 1 and not mm.host.rules.uffd_wp_many_areas:
+            return "ENOENT"
+        for vma in inside:
+            _write_protect(mm, max(start, vma.start), min(end, vma.end), vma.flags)
     return None
 
 

@@ -281,7 +281,10 @@ class _Reclaim:
                 self._lazily_freed_pmd(block, head, pinned)
             else:
                 split_block_pmd(mm, block)
-                self._lazily_freed(page, head)
+                if pinned:
+                    self._lazily_freed_and_held(page, head, HPAGE)
+                else:
+                    self._lazily_freed(page, head)
 
     # -- what becomes of it ----------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ SERIES = Series(
     changes={
         "spte_era": "tracked",
         "tdp_mmu": True,
+        "free_asks_first_page": True,
         "slots_by_gfn": False,
         "prefetch_ends_group": True,
         "release_marks_accessed": True,

@@ -27,6 +27,8 @@ SERIES = Series(
         "large_mapped_shared": "first",
         "has_sizes": True,
         "has_droppable": True,
+        "uffd_wp_many_areas": True,
+        "free_asks_first_page": False,
         "anon_before_shared": True,
         "has_change_pte": False,
         "direct_io_pins": True,

@@ -37,6 +37,12 @@ class MemoryRules:
         "userfaultfd(2) is known, write protection of anonymous memory included; else ENOSYS",
         "fs/userfaultfd.c (4.3); 63b2d4174c4a (5.7: UFFDIO_WRITEPROTECT)",
     )
+    uffd_wp_many_areas: bool = rule(
+        False,
+        "UFFDIO_WRITEPROTECT takes a range of several areas; else ENOENT, and nothing is protected",
+        'mm/userfaultfd.c mwriteprotect_range: find_dst_vma, then for_each_vma_range ("mm/userfaultfd: support WP on multiple VMAs", 6.4)',
+        "booted",
+    )
     has_droppable: bool = rule(
         False,
         "MAP_DROPPABLE is known: pages that are never swap-backed, that reclaim drops dirty or not, and that a child does not get",
@@ -55,6 +61,12 @@ class MemoryRules:
         "mm/memory.c alloc_swap_folio (242d12c98174, 6.12); thp_swapin_suitable_orders, swapin_sync (7.2)",
         "booted",
         compiled=True,
+    )
+    free_asks_first_page: bool = rule(
+        False,
+        "MADV_FREE leaves a large folio alone, and what follows it, unless its first page is mapped once, by whomever",
+        "mm/madvise.c madvise_free_pte_range: folio_estimated_sharers(folio) != 1 (6.1.192); page_mapcount(page) != 1 in 5.10",
+        "booted",
     )
     lazyfree_held_stays: bool = rule(
         False,
