@@ -171,7 +171,7 @@ def test_advising_again_registers_nobody_since_7_2(rules: str, registered: bool)
 def test_the_last_page_of_a_huge_page_whose_first_is_gone(rules, freed) -> None:
     """After a child's copies one page of it is left: 6.1.192 asks its first page, which nobody maps, and leaves it (seed 20265)."""
     host, mm, _ = vm(rules, 1, thp_enabled="always")
-    mm.cpu_access(pages(0, [0]), write=True)
+    mm.cpu_access(pages(0, 0), write=True)
     split_block_pmd(mm, 0)
     exit_mm(fork(mm, "c"))
     mm.cpu_access(pages(0, range(511)), write=True)

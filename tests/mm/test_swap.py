@@ -10,6 +10,7 @@ from secondsight.mm.config import Sizes
 from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.madvise import madvise
+from secondsight.mm.mlock import mlock
 from secondsight.mm.page import ACTIVE, EXCLUSIVE, REFERENCED, SWAPCACHE, folio_order
 from secondsight.mm.swap import CACHED, COUNT
 from secondsight.mm.vmscan import swap_out
@@ -221,4 +222,34 @@ def test_a_large_folio_leaves_the_swap_cache_at_the_first_store_when_nobody_else
     exit_mm(child)
     mm.cpu_access(pages(0, 2), write=True)
     assert mm.folio(2) == before and not flags(mm, 2) & SWAPCACHE
+    holds(host)
+
+
+@pytest.mark.parametrize(("rules", "marked"), [("6.12", True), ("7.3", False)])
+def test_a_guests_store_to_a_slot_that_a_child_names_makes_its_own_fault_stale(rules, marked) -> None:
+    """The copy tells the notifiers though no MMU maps the page; KVM lets it go and faults again (6.12.118, seed 20266)."""
+    host, mm, kvm = vm(rules, 1)
+    mm.cpu_access(pages(0, 5), write=True)
+    host.drain()
+    swap_out(mm, np.array([5]), np.array([5]), np.array([40], np.int64))
+    fork(mm, "c")
+    kvm.access(pages(0, 5), write=True)
+    assert bool(flags(mm, 5) & REFERENCED) is marked
+    holds(host)
+
+
+@pytest.mark.parametrize("rules", ["6.1", "6.12", "7.3"])
+def test_what_another_has_read_in_is_mlocked_at_once_when_a_locked_area_maps_it(rules) -> None:
+    """mlock populates by stores: the child's page is mapped, mlocked and copied, and is no longer active (7.3.4, seed 20262)."""
+    host, mm, _ = vm(rules, 1)
+    mm.cpu_access(pages(0, 5), write=True)
+    host.drain()
+    swap_out(mm, np.array([5]), np.array([5]), np.array([40], np.int64))
+    child = fork(mm, "c")
+    child.cpu_access(pages(0, 5), write=False)
+    host.drain()
+    assert flags(child, 5) & ACTIVE
+    mlock(mm, 5, 6)
+    host.drain()
+    assert mm.pfn(5) != child.pfn(5) and not flags(child, 5) & ACTIVE
     holds(host)

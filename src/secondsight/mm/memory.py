@@ -364,7 +364,9 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
         if not swap_in(f, r, m, page, write, True):
             return ACCESS_DENIED
         if write and not m.pte[page] & RW:
-            # Nobody has the page that was read in but the process: no secondary MMU maps it here.
+            # No secondary MMU maps the page here yet, but a copy tells them all the same, which makes a fault of KVM's stale.
+            if not told and not _can_reuse(f, r, m, page, pfn_of(m.pte[page])):
+                return ACCESS_NOTIFY
             _do_wp_page(f, r, m, page)
     else:
         # A write to a present read-only page.

@@ -21,6 +21,7 @@ from secondsight.mm.huge_memory import cut_area
 from secondsight.mm.mmu_notifier import MmuNotifiers
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.page import (
+    EXCLUSIVE,
     HEAD,
     HPAGE,
     HUGE_ZERO_PFN,
@@ -294,9 +295,13 @@ class Mm:
                 told = not self.notifiers or (notified and i == start)
                 if unshare and not write:
                     before = self.pfn(page)
+                    alone = before >= 0 and bool(f.flags[before] & EXCLUSIVE)
                     if memory.unshare_page(f, host.r, self.arrays, page, told) == memory.ACCESS_NOTIFY:
                         return i
-                    missed = self.pfn(page) != before
+                    # Made the process's own in place, it was no page for the fast path either (gup_must_unshare).
+                    missed = self.pfn(page) != before or (
+                        before >= 0 and not alone and bool(f.flags[before] & EXCLUSIVE)
+                    )
                 else:
                     missed = longterm and i > 0 and bool(slow[i - 1]) and page == int(pages[i - 1]) + 1
                 pfn = (

@@ -63,7 +63,7 @@ class LruRules:
     swapin_mlocks: bool = rule(
         False,
         "a page swapped in to a locked area is mlocked at once; else only when reclaim or mlock meets it",
-        "mm/memory.c do_swap_page: page_add_anon_rmap; folio_add_new_anon_rmap since 6.11",
+        "mm/memory.c do_swap_page: page_add_anon_rmap; of what is new folio_add_new_anon_rmap since 6.11",
         "booted",
         compiled=True,
     )
