@@ -288,8 +288,9 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
         for i in range(count):
             if m.swap[COUNT, base + i] == 0:
                 m.swap[CONTENT, base + i] = 0
-    # A small page that is anonymous already, another's, is mlocked at once in every kernel (folio_add_anon_rmap_ptes).
-    if bits & V_LOCKED and (r.swapin_mlocks or (cached != 0 and not f.flags[head] & HEAD)):
+    # A small page that is anonymous already, another's, is mlocked at once in every kernel since 5.18 (folio_add_anon_rmap_ptes).
+    known = cached != 0 and r.mlock_batched and not f.flags[head] & HEAD
+    if bits & V_LOCKED and (r.swapin_mlocks or known):
         mlock_folio(f, r, head)
     prot = PROT
     if entry & SWP_UFFD_WP:
