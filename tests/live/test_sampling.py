@@ -99,17 +99,28 @@ def test_through_procfs_what_appeared_was_used_and_the_rest_is_unknown(tmp_path)
 
 
 def test_with_clear_mappings_that_rested_are_unused_and_those_used_whole_used(tmp_path):
-    with Child() as child:
-        child.write(0, 0, 2048)
-        child.write(1, 0, 2048)
-        at_look = {1: lambda: child.write(0, 0, 2048)}
-        found, told = record(tmp_path / "s.parquet", child, at_look, looks=3, clear=True)
-    assert told.cleared[0] == "1"
-    for block in range(4):
-        busy, idle = found[1, 0, block], found[1, 1, block]
-        assert (busy["primary_used"], busy["primary_unused"]) == (512, 0)
-        assert (idle["primary_used"], idle["primary_unused"]) == (0, 512)
-        assert (found[2, 0, block]["primary_used"], found[2, 0, block]["primary_unused"]) == (0, 512)
+    """Another's DAMON may take a page's accessed bit between two looks: then use is unknown, and never wrong."""
+    known = []
+    for n in range(5):
+        with Child() as child:
+            child.write(0, 0, 2048)
+            child.write(1, 0, 2048)
+            at_look = {1: lambda child=child: child.write(0, 0, 2048)}
+            found, told = record(tmp_path / f"{n}.parquet", child, at_look, looks=3, clear=True)
+        assert told.cleared[0] == "1"
+        rows = [
+            [
+                (row["primary_used"], row["primary_unused"])
+                for row in (found[1, 0, b], found[1, 1, b], found[2, 0, b])
+            ]
+            for b in range(4)
+        ]
+        for busy, idle, rested in rows:
+            assert busy in ((512, 0), (0, 0)) and idle in ((0, 512), (0, 0)) and rested in ((0, 512), (0, 0))
+        known.append(rows == [[(512, 0), (0, 512), (0, 512)]] * 4)
+        if known[-1]:
+            return
+    raise AssertionError("in none of five recordings was all use known")
 
 
 def test_with_clear_a_mapping_used_in_part_stays_unknown(tmp_path):
