@@ -61,12 +61,20 @@ class TestHotcold:
     def samples(self, answer, tmp_path, way) -> Samples:
         return as_samples(tmp_path / "s.parquet", answer["hotcold"][way])
 
-    @pytest.mark.parametrize("way", ["clear", "damon"])
-    def test_where_a_channel_shows_it_the_hot_memory_is_found(self, answer, tmp_path, way):
-        told = compared(self.samples(answer, tmp_path, way))
+    def test_where_accessed_bits_are_cleared_the_hot_memory_is_found(self, answer, tmp_path):
+        told = compared(self.samples(answer, tmp_path, "clear"))
         found = set(told.hot.blocks)
         assert len(found & self.HOT) >= 0.9 * len(found) and len(found & self.HOT) >= 0.9 * len(self.HOT)
         assert len(told.blocks) == 64 and told.rows[0].coverage is not None
+
+    def test_damon_finds_all_of_it_and_once_its_regions_are_split_nothing_else(self, answer, tmp_path):
+        samples = self.samples(answer, tmp_path, "damon")
+        told = compared(samples)
+        assert set(told.hot.blocks) >= self.HOT
+        assert len(told.blocks) == 64 and told.rows[0].coverage is not None
+        last = list(samples.looks())[-1]
+        used = set(last["address"][last["damon_used"] > 0].tolist())
+        assert len(used & self.HOT) >= 0.9 * len(used) and len(used & self.HOT) >= 0.9 * len(self.HOT)
 
     @pytest.mark.parametrize("way", ["sticky", "procfs"])
     def test_elsewhere_use_is_unknown_and_no_coverage_is_made(self, answer, tmp_path, way):

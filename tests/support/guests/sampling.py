@@ -102,7 +102,7 @@ def main():
         "sticky": {"looks": 4, "interval": 1, "kernel_memory": True, "damon": False, "clear": False},
         "procfs": {"looks": 4, "interval": 1, "kernel_memory": False, "damon": False, "clear": False},
         "damon": {
-            "looks": 8,
+            "looks": 12,
             "interval": 2,
             "kernel_memory": False,
             "damon": True if KDAMONDS.exists() else None,

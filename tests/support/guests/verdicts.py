@@ -54,7 +54,7 @@ class Captured(ScenarioRunner):
     def note(self, step):
         self.at = step
 
-    def _scan(self, step):
+    def _scan(self, step, pages):
         for space in self.spaces.values():
             within = (libc.AREA, libc.AREA + space.blocks * libc.BLOCK_BYTES)
             with Process.open(space.pid) as process:
@@ -65,7 +65,7 @@ class Captured(ScenarioRunner):
                 "space": space.name, "snapshot": base64.b64encode(FILE.read_bytes()).decode(),
                 "moved": moved(taken.columns, again),
             })  # fmt: skip
-        super()._scan(step)
+        super()._scan(step, pages)
 
 
 def main():
