@@ -291,7 +291,7 @@ class Daemon:
         first, last = -(-start // HPAGE_PMD_NR), end // HPAGE_PMD_NR
         if first > last:
             # Less than a block, and across a boundary: the count of blocks before 6.18 is -1, which none collapsed is not.
-            return None if self.host.rules.madv_collapse == "6.18" else "EINVAL"
+            return None if self.host.rules.collapse_of_no_block else "EINVAL"
         self.host.drain()
         huge, failed = 0, ScanResult.FAIL
         for block in range(first, last):

@@ -136,6 +136,12 @@ class KhugepagedRules:
         "mm/huge_memory.c 2.6.38 page_add_new_anon_rmap; later lru_cache_add_inactive_or_unevictable",
         "source",
     )
+    collapse_of_no_block: bool = rule(
+        False,
+        "MADV_COLLAPSE of less than a block, across a boundary, succeeds; else EINVAL",
+        "mm/khugepaged.c madvise_collapse: the count of blocks is -1, which none collapsed is not (6.17.13); 0 in 6.18",
+        "booted",
+    )
     madv_collapse: Literal["none", "6.1", "6.18"] = rule(
         "none",
         "MADV_COLLAPSE: absent / EXCEED_NONE_PTE is EINVAL / it is EBUSY",
