@@ -17,9 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from test_convert import SAMPLES
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from secondsight.errors import SecondSightError
 from secondsight.trace import Provenance, Recording, Space, Trace, TraceWriter, recover
 from secondsight.trace.intake import Intake
@@ -27,6 +25,7 @@ from secondsight.trace.read.convert import FORMATS
 from secondsight.trace.read.text import ByteStream
 from secondsight.trace.sampled import SAMPLE_COLUMNS, SIZES, SampleProvenance
 from secondsight.trace.samples import Samples, is_samples
+from support.foreign_traces import SAMPLES
 
 PIECES = [
     b"\n",

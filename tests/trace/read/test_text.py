@@ -1,0 +1,43 @@
+"""Bytes in: compressed or not, one member or several, line ends, marks and encodings."""
+
+import gzip
+import lzma
+
+import pytest
+import zstandard
+
+from secondsight.errors import InputError
+from support.foreign_traces import (
+    LACKEY,
+    SAMPLES,
+    run,
+)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, zstandard.compress])
+def test_compressed_input_is_transparent_and_its_tear_is_named(tmp_path, compress):
+    assert run(tmp_path, compress(LACKEY))[1] == run(tmp_path, LACKEY)[1]
+    with pytest.raises(InputError, match="damaged or torn"):
+        run(tmp_path, compress(LACKEY * 999)[:-20], format="lackey")
+
+
+def test_several_members_are_one_input(tmp_path):
+    halves = LACKEY[:100], LACKEY[100:]
+    for compress in (gzip.compress, lzma.compress, zstandard.compress):
+        assert len(run(tmp_path, b"".join(map(compress, halves)))[1]) == 9
+
+
+def test_utf16_is_refused_with_the_way_out(tmp_path):
+    with pytest.raises(InputError, match="UTF-16 text; make it UTF-8"):
+        run(tmp_path, LACKEY.decode().encode("utf-16"))
+
+
+@pytest.mark.parametrize(
+    "name", ["perf", "drmemtrace", "damo-perf", "damo-raw", "pinatrace", "csv", "lackey"]
+)
+def test_crlf_a_byte_order_mark_and_an_empty_last_line_change_nothing(tmp_path, name):
+    plain = run(tmp_path, SAMPLES[name])[1]
+    assert (
+        run(tmp_path, b"\xef\xbb\xbf" + SAMPLES[name].replace(b"\n", b"\r\n") + b"\r\n", format=name)[1]
+        == plain
+    )
