@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secondsight.cli import import_numpy
-from secondsight.cli.plain import PlainOption, number
+from secondsight.cli.plain import OF_A_PROCESS, PlainOption, number
 from secondsight.geometry import PMD_ORDER, kb_of_order
 from secondsight.plural import pluralize
 from secondsight.terminal import printable
@@ -40,19 +40,14 @@ def _one(word: str) -> list[str]:
     return [word]
 
 
-_KERNEL_MEMORY = "Insist on kernel memory, or do without (default: if it can be read)."
 #: The options, by the words that set them; "" is the file.
 OPTIONS: dict[str, PlainOption] = {
     "": PlainOption("file", Path, Path | None, "A snapshot; or name a running process with --pid."),
     "--pid": PlainOption("pid", number, int | None, "A running process."),
-    "--range": PlainOption("within", str, str | None, "Only these addresses: START-END in hexadecimal."),
     "--all": PlainOption("everything", True, bool, "Every block, not only the notable ones."),
     "--json": PlainOption("json", True, bool, "The whole answer as JSON."),
     "--report": PlainOption("report", Path, Path | None, "Write a self-contained HTML page as well."),
-    "--kernel-memory": PlainOption("kernel_memory", True, bool | None, _KERNEL_MEMORY),
-    "--procfs": PlainOption("kernel_memory", False, bool | None, _KERNEL_MEMORY),
-    "--vmcore": PlainOption("vmcore", Path, Path | None, "The process is in this crash dump."),
-    "--qmp": PlainOption("qmp", Path, Path | None, "The process is in the guest behind this QMP socket of QEMU."),
+    **OF_A_PROCESS,
     "--if": PlainOption(
         "supposed", _one, list[str] | None, "Judge as if a switch or limit were so: enabled=always; repeatable."
     ),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from secondsight.cli.plain import PlainOption
+from secondsight.cli.plain import OF_A_PROCESS, PlainOption
 
 if TYPE_CHECKING:
     from secondsight.mm.config import HostConfig
@@ -20,20 +20,12 @@ if TYPE_CHECKING:
 
 # -- of a running process --------------------------------------------------------------------------------------------
 
-RangeOption = Annotated[
-    str | None, typer.Option("--range", help="Only these addresses: START-END in hexadecimal.")
-]
+RangeOption = Annotated[str | None, typer.Option("--range", help=OF_A_PROCESS["--range"].help)]
 KernelMemoryOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--kernel-memory/--procfs",
-        help="Insist on kernel memory, or do without (default: if it can be read).",
-    ),
+    bool | None, typer.Option("--kernel-memory/--procfs", help=OF_A_PROCESS["--procfs"].help)
 ]
-VmcoreOption = Annotated[Path | None, typer.Option(help="The process is in this crash dump.")]
-QmpOption = Annotated[
-    Path | None, typer.Option(help="The process is in the guest behind this QMP socket of QEMU.")
-]
+VmcoreOption = Annotated[Path | None, typer.Option(help=OF_A_PROCESS["--vmcore"].help)]
+QmpOption = Annotated[Path | None, typer.Option(help=OF_A_PROCESS["--qmp"].help)]
 
 
 def command_of(function: Callable[..., None], options: Mapping[str, PlainOption]) -> Callable[..., None]:

@@ -7,6 +7,7 @@ else (a wrong word, two of a kind, ``--pid=1``, ``--help``) is left to Typer, wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -34,6 +35,19 @@ def number(word: str) -> int:
     if not (word.isascii() and word.isdigit()):
         raise ValueError(word)
     return int(word)
+
+
+_KERNEL_MEMORY = "Insist on kernel memory, or do without (default: if it can be read)."
+#: Options that other commands over a running process have too (``options.py``).
+OF_A_PROCESS: dict[str, PlainOption] = {
+    "--range": PlainOption("within", str, str | None, "Only these addresses: START-END in hexadecimal."),
+    "--kernel-memory": PlainOption("kernel_memory", True, bool | None, _KERNEL_MEMORY),
+    "--procfs": PlainOption("kernel_memory", False, bool | None, _KERNEL_MEMORY),
+    "--vmcore": PlainOption("vmcore", Path, Path | None, "The process is in this crash dump."),
+    "--qmp": PlainOption(
+        "qmp", Path, Path | None, "The process is in the guest behind this QMP socket of QEMU."
+    ),
+}
 
 
 def read(words: list[str], options: Mapping[str, PlainOption]) -> dict[str, Any] | None:

@@ -85,7 +85,7 @@ class ConfigurationReplay:
         self._place_of = {id(space.mm): (space.index, space.first_row) for space in self.machine.spaces}
         self.unreplayed: dict[str, int] = {}
         self.host.khugepaged.on_visit = self.visited
-        self.host.khugepaged.on_quiet = self.passed_by
+        self.host.khugepaged.on_quiet = self.skipped
         if configuration.budget < UNLIMITED:
             self.host.khugepaged.huge_pages_left = lambda: self.machine.budget
         self.alarms = alarms(self.machine.policy, self.host.config)
@@ -304,7 +304,7 @@ class ConfigurationReplay:
                 self.copied[row] += self._collapsed[row]
                 self.machine.budget -= 1
 
-    def passed_by(self, mm: MmLike, blocks: Ints, found: ScanNumbers) -> None:
+    def skipped(self, mm: MmLike, blocks: Ints, found: ScanNumbers) -> None:
         """Record khugepaged's visits to *blocks* of *mm*, the first of *found*, which it left as they were."""
         n = len(blocks)
         index, first = self._place_of[id(mm)]

@@ -221,8 +221,8 @@ class SampledEvents(PopulatedSource):
         before = 0
         for number, look in enumerate(self.samples.looks()):
             if number == 0:
-                at = held.take_in(*_by_block(look)[1:])
-                order = _by_block(look)[0]
+                order, block, space = _by_block(look)
+                at = held.take_in(block, space)
                 held.pages[at], held.swapped[at] = self.populated(look)[order], look["swapped"][order]
             else:
                 yield from self._interval(look, held, before + 1)

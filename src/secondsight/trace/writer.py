@@ -58,7 +58,7 @@ DAMAGE: Final = (
     OSError,
     ValueError,
     KeyError,
-    NotImplementedError,
+    NotImplementedError,  # an encoding or a codec that this Arrow was built without
     MemoryError,
     OverflowError,
 )

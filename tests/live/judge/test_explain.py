@@ -135,7 +135,7 @@ def test_pins_are_unknown_from_procfs():
     (("nh",), "always", "MADV_NOHUGEPAGE"), ((), "madvise", "not advised"), (("hg",), "never", "switched off"),
     (("hg", "io"), "always", "device"), (("de", "ht"), "always", "hugetlb"),
 ])  # fmt: skip
-def test_mappings_that_are_passed_by(flags, enabled, why):
+def test_mappings_that_are_skipped(flags, enabled, why):
     answer = explain(snapshot(columns(1), flags=flags, enabled=enabled))
     assert answer.blocks[0].status == "ineligible" and why in answer.blocks[0].reason
     assert answer.totals.eligible_blocks == 0 and answer.totals.coverage is None
