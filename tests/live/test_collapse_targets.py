@@ -12,9 +12,10 @@ import pytest
 
 from secondsight.errors import TargetGone, UsageError
 from secondsight.live.act import collapse, madvise
-from secondsight.live.act.candidates import Beside, Wanted, select
+from secondsight.live.act.candidates import Wanted, select
 from secondsight.live.act.collapse import Collapser, Throttle
 from secondsight.live.act.guard import Guard, Guarding
+from secondsight.live.act.unfit import Beside
 from secondsight.live.read import capture
 from secondsight.live.read.page_cache import PageCache
 from secondsight.live.read.process import Process

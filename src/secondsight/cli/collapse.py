@@ -198,7 +198,7 @@ class Rounds:
     def _round(self, stopping: Stopping) -> Round | None:
         """One round, printed; None where nothing was to be changed."""
         from secondsight.cli import collapsed
-        from secondsight.live.act import candidates, heat
+        from secondsight.live.act import candidates, heat, unfit
         from secondsight.live.act import collapse as live
         from secondsight.live.act.guard import Guard
         from secondsight.live.read import capture, sysfs
@@ -216,8 +216,8 @@ class Rounds:
             taken = capture.take(process, self.kernel, self.missing, within, self.facts)
             whole = parse_maps(process.read_file("maps"), f"/proc/{process.pid}/maps")
             with PageCache(process, whole) as cache:
-                beside = candidates.Beside(
-                    candidates.thp_enabled(process.read_file("status")), sysfs.shmem_enabled(), cache, found
+                beside = unfit.Beside(
+                    unfit.thp_enabled(process.read_file("status")), sysfs.shmem_enabled(), cache, found
                 )
                 selection = candidates.select(taken, self.policy, self.wanted, beside)
                 if self.dry_run:

@@ -9,7 +9,8 @@ import pytest
 from secondsight.bits import pte as bits
 from secondsight.bits import swap
 from secondsight.errors import UsageError
-from secondsight.live.act.candidates import PRCTL, Beside, Wanted, check_policy, select, thp_enabled
+from secondsight.live.act.candidates import Wanted, check_policy, select
+from secondsight.live.act.unfit import PRCTL, Beside, thp_enabled
 from secondsight.policy.registry import make
 from support.snapshots import BLOCK, START, columns, snapshot, with_vm
 

@@ -8,8 +8,9 @@ import pytest
 from secondsight.bits import pte as bits
 from secondsight.errors import MissingDependency
 from secondsight.live.act import heat
-from secondsight.live.act.candidates import Beside, Wanted, select
+from secondsight.live.act.candidates import Wanted, select
 from secondsight.live.act.heat import Heat, used_bits, weigh
+from secondsight.live.act.unfit import Beside
 from secondsight.policy.registry import make
 from secondsight.trace.read.damo import DamonRegion
 from support.snapshots import BLOCK, START, columns, snapshot, with_vm

@@ -16,9 +16,10 @@ import msgspec
 from secondsight.lab import wire
 from secondsight.lab.agent import knobs
 from secondsight.live.act import heat
-from secondsight.live.act.candidates import Beside, Wanted, select
+from secondsight.live.act.candidates import Wanted, select
 from secondsight.live.act.collapse import Collapser, Throttle
 from secondsight.live.act.guard import Guard, Guarding
+from secondsight.live.act.unfit import Beside
 from secondsight.live.read import capture
 from secondsight.live.read.kmem import KernelMemory
 from secondsight.live.read.process import Process

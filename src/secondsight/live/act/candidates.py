@@ -27,14 +27,13 @@ from secondsight.bits import pte as bits
 from secondsight.bits.swap import FAILING
 from secondsight.errors import UsageError
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, PMD_SHIFT
+from secondsight.live.act.unfit import ALONE, Beside, unfit
 from secondsight.live.judge import reasons
 from secondsight.live.judge.choose_profiles import choose_profiles
 from secondsight.live.judge.page_counts import PageCounts
 from secondsight.live.judge.view import to_view
 from secondsight.live.read import eligible
 from secondsight.live.read.capture import Snapshot
-from secondsight.live.read.page_cache import CachedFile, PageCache
-from secondsight.live.read.switches import Switches
 from secondsight.live.read.vma import Vma
 from secondsight.mm.config import Knobs
 from secondsight.mm.khugepaged.result import ScanResult as Scan
@@ -43,7 +42,7 @@ from secondsight.plural import pluralize
 from secondsight.policy.protocol import Look, Policy
 
 if TYPE_CHECKING:
-    from secondsight.live.act.heat import Heat
+    pass
 
 I64 = npt.NDArray[np.int64]
 
@@ -54,7 +53,6 @@ _CANNOT = {
     "future": "needs the accesses still to come",
 }
 OVERRIDE = "--override collapses it all the same"
-PRCTL = "prctl PR_SET_THP_DISABLE: the kernel refuses MADV_COLLAPSE as well"
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -82,20 +80,6 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     within: tuple[int, int] | None = None
 
 
-class Beside(NamedTuple):
-    """What is known beside a snapshot. *thp_enabled*: what ``/proc/PID/status`` says, None where it does not; *shmem_enabled*: the switch,
-    empty where it was not read; *cache*: the shared memory, None where it was not opened; *heat*: what was watched, None if nothing was."""
-
-    thp_enabled: bool | None = None
-    shmem_enabled: str = ""
-    cache: PageCache | None = None
-    heat: Heat | None = None
-
-
-#: nothing known beside the snapshot
-ALONE = Beside()
-
-
 class Selection(NamedTuple):
     """*chosen* in order; *left*: blocks left alone by reason; *considered*: blocks that hold anything; *vmas*: the mappings that may be
     collapsed; *order*: what the order is, in words."""
@@ -121,45 +105,6 @@ def check_policy(policy: Policy) -> None:
         raise UsageError(
             f"policy {policy.name}: decides about faults, not about memory that is there; use khugepaged or madv_collapse"
         )
-
-
-def unfit(vma: Vma, enabled: str, beside: Beside, switches: Switches | None = None) -> tuple[str, str]:
-    """(why *vma* cannot be collapsed at all, why the administrator would not have it); each empty if it is not so."""
-    if beside.cache is not None and (file := beside.cache.of(vma)) is not None:
-        hard, soft = _unfit_shared(vma, file, beside.shmem_enabled)
-    else:
-        hard = eligible.ineligible(msgspec.structs.replace(vma, eligible=None), "always", switches)
-        soft = eligible.ineligible(vma, enabled, switches)
-    if not hard and beside.thp_enabled is False:
-        hard = PRCTL
-    return hard, "" if hard else soft
-
-
-def _unfit_shared(vma: Vma, file: CachedFile, switch: str) -> tuple[str, str]:
-    """The same of shared memory (``shmem_allowable_huge_orders``, mm/shmem.c): only ``deny`` binds MADV_COLLAPSE."""
-    # What decides before the kind of memory does, eligible.py says of the same mapping as if it were private.
-    private = msgspec.structs.replace(vma, inode=0, perms=vma.perms[:3] + "p", eligible=None)
-    if hard := eligible.ineligible(private, "always"):
-        return hard, ""
-    if not file.aligned:
-        return (
-            "misaligned against its file: no PMD can map it here (map it at an address that agrees with the offset)",
-            "",
-        )
-    if switch == "deny":
-        return "shmem_enabled=deny: the kernel refuses MADV_COLLAPSE as well", ""
-    if vma.eligible or (vma.eligible is None and switch in ("always", "force", "within_size")):
-        return "", ""
-    advice = ", no MADV_HUGEPAGE" if switch == "advise" and "hg" not in vma.flags else ""
-    return "", f"the kernel would not by itself (shmem_enabled={switch or 'unknown'}{advice})"
-
-
-def thp_enabled(status: bytes) -> bool | None:
-    """``THP_enabled`` of ``/proc/PID/status``: False under PR_SET_THP_DISABLE; None where the kernel does not print it (before 5.0)."""
-    for line in status.splitlines():
-        if line.startswith(b"THP_enabled:"):
-            return line.split()[1:] != [b"0"]
-    return None
 
 
 class _CandidateRows(NamedTuple):
