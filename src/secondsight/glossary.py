@@ -62,13 +62,14 @@ _TERMS: Final = (
     Term(
         "lack_referenced_page",
         "no page was used since the bits were last cleared (or too few, with swapped ones)",
-        "In the scan: no channel called any page young, or pages are swapped out and fewer than 256 were young.",
+        "In the scan: no channel saw any page in use (young), or pages are swapped out and fewer than 256 were in use.",
         SCAN,
     ),
     Term(
         "lack_referenced_page@isolate",
         "",
-        "The scan passed, a huge page was allocated and the block unmapped from the guest; then no page was young any more. Since 6.13 "
+        "The scan passed, a huge page was allocated and the block unmapped from the guest; then no page was seen in use any more. "
+        "Since 6.13 "
         "the zap no longer carries the guest's accessed bit to the page, so a block that only a guest uses fails here until it is touched "
         "again.",
         f"{ISOLATE}; 66bc627e7fee (6.13)",

@@ -45,7 +45,7 @@ def test_the_table_has_a_column_for_each_rules(recorded, capsys):
     assert re.search(r"^blocks left small +2 +0 +1$", out, re.M)
     assert re.search(r"^ lack_referenced_page +2 +0 +1$", out, re.M)
     assert "Debian 12's kernel" in out
-    assert "no channel called any page young" in out
+    assert "no channel saw any page in use" in out
 
 
 def test_the_map_of_the_last_rules(recorded, capsys):

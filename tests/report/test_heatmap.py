@@ -1,6 +1,7 @@
 """Heat maps: what a cell says."""
 
 import io
+import re
 import zlib
 
 import numpy as np
@@ -84,3 +85,14 @@ def test_names_are_escaped():
     drawing = heatmap.svg([("<b>", [Panel("A&B", values([0]))])], ["0"], title="<t>", end="1 s")
     assert "<b>" not in drawing
     assert "A&amp;B" in drawing
+
+
+def test_a_panel_that_only_later_rows_have_is_named_and_long_names_have_their_room():
+    two, three = (
+        [Panel(name, values([0, 1])) for name in "AB"],
+        [Panel(name, values([0, 1])) for name in "ABC"],
+    )
+    drawn = heatmap.svg([("6.1", two), ("thp-base (unasked)", three)], ["0 MiB"], title="t", end="9 s")
+    titles = {found[2]: int(found[1]) for found in re.finditer(r'<text x="(\d+)" y="52"[^>]*>(\w)<', drawn)}
+    assert list(titles) == ["A", "B", "C"] and titles["A"] >= 8 + 7 * len("thp-base (unasked)")
+    assert int(re.search(r'viewBox="0 0 (\d+) ', drawn)[1]) > titles["C"] + heatmap.WIDTH

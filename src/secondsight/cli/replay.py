@@ -171,13 +171,15 @@ def _what(one: ConfigurationResult, clock: float, scale: float) -> str:
 
 #: The figures of the table that are told below it.
 _FIGURES = (
-    "coverage", "bloat", "wasted_passes", "refused_collapses", "pages_scanned", "notifier_calls", "guest_faults",
+    "collapses", "coverage", "bloat", "wasted_passes", "refused_collapses", "pages_scanned", "notifier_calls", "guest_faults",
 )  # fmt: skip
 #: What each panel of the map is.
 _CHANNELS = {
     "PRIMARY": "the accessed bit in the process's own page table",
     "REFERENCED": "the page's flag, set by system calls and by what clears accessed bits",
     "SECONDARY": "the page tables by which a guest or a device reaches the memory",
+    "huge": "blocks that a huge page maps",
+    "refused": "collapses that were begun and refused",
 }
 
 

@@ -173,6 +173,7 @@ def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 WIDTH, HEIGHT, LEFT, TOP, GAP, FOOT = 240, 150, 130, 60, 16, 24
+_LETTER = 8  # the width of one of a row's name
 #: The marks of a picture's key: shares of a band's pages, and what they are called; NaN for what is not known.
 _KEY = (
     (0.0, "none"),
@@ -185,9 +186,10 @@ _KEY = (
 
 
 def svg(rows: Sequence[tuple[str, Sequence[Panel]]], labels: Sequence[str], *, title: str, end: str) -> str:
-    """Rows of panels as one SVG: *rows* (name, panels), at most 512 bands by 512 parts of time each."""
-    across = max(len(panels) for _, panels in rows)
-    wide = LEFT + across * (WIDTH + GAP)
+    """Rows of panels as one SVG: *rows* (name, panels), at most 512 bands by 512 parts of time each; a row may end early."""
+    titles = [panel.title for panel in max((panels for _, panels in rows), key=len)]
+    left = max(LEFT, 16 + _LETTER * max(len(name) for name, _ in rows))
+    wide = left + len(titles) * (WIDTH + GAP)
     high = TOP + len(rows) * (HEIGHT + FOOT) + 40
     text = html.escape
     out = [
@@ -196,9 +198,9 @@ def svg(rows: Sequence[tuple[str, Sequence[Panel]]], labels: Sequence[str], *, t
         f'<rect width="{wide}" height="{high}" fill="#fff"/>',
         f'<text x="8" y="20" font-size="15">{text(title)}</text>',
     ]
-    for i, panel in enumerate(rows[0][1]):
+    for i, panel_title in enumerate(titles):
         out.append(
-            f'<text x="{LEFT + i * (WIDTH + GAP)}" y="{TOP - 8}" font-weight="bold">{text(panel.title)}</text>'
+            f'<text x="{left + i * (WIDTH + GAP)}" y="{TOP - 8}" font-weight="bold">{text(panel_title)}</text>'
         )
     for r, (name, panels) in enumerate(rows):
         y = TOP + r * (HEIGHT + FOOT)
@@ -206,10 +208,10 @@ def svg(rows: Sequence[tuple[str, Sequence[Panel]]], labels: Sequence[str], *, t
         # The first address stands below the row's name.
         for at, label in ((30, labels[0]), (HEIGHT - 4, labels[-1])):
             out.append(
-                f'<text x="{LEFT - 6}" y="{y + at}" text-anchor="end" fill="#666">{text(label)}</text>'
+                f'<text x="{left - 6}" y="{y + at}" text-anchor="end" fill="#666">{text(label)}</text>'
             )
         for i, panel in enumerate(panels):
-            x = LEFT + i * (WIDTH + GAP)
+            x = left + i * (WIDTH + GAP)
             image = base64.b64encode(
                 _png(_colours(level(shrink(panel.values, _EMBEDDED, _EMBEDDED))))
             ).decode()
@@ -245,4 +247,7 @@ def _key(y: int) -> str:
 
 def page(drawing: str, title: str) -> str:
     """*drawing* (SVG) as a page of its own."""
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><body>{drawing}</body></html>\n'
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>svg{{max-width:100%;height:auto}}</style><body>{drawing}</body></html>\n"
+    )
