@@ -290,7 +290,7 @@ class Daemon:
             return "EINVAL"
         first, last = -(-start // HPAGE_PMD_NR), end // HPAGE_PMD_NR
         if first > last:
-            # Less than a block, and across a boundary: the count of blocks before 6.18 is -1, which none collapsed is not.
+            # Less than a block, and across a boundary: the count of blocks before 7.2 is -1, which none collapsed is not.
             return None if self.host.rules.collapse_of_no_block else "EINVAL"
         self.host.drain()
         huge, failed = 0, ScanResult.FAIL

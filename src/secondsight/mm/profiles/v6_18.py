@@ -8,7 +8,6 @@ SERIES = Series(
     about="writable pages are no condition any more",
     asked=(Asked("6.18.15-1~bpo13+1", "npt", 60, 77), Asked("6.18.15-1~bpo13+1", "shadow", 60, 181)),
     changes={
-        "collapse_of_no_block": True,
         "writable": "none",
         "trace_writable": False,
         "split_pmd_munlocks": False,

@@ -8,6 +8,7 @@ SERIES = Series(
     about="Debian sid's kernel",
     asked=(Asked("7.2.13-1", "npt", 2000, 8004), Asked("7.2.13-1", "ept", 300, 8012)),
     changes={
+        "collapse_of_no_block": True,
         "mthp_collapse": True,
         "mglru_fault_marks": True,
         "pmd_modify_drops_dirty": False,

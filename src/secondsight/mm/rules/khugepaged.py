@@ -139,7 +139,7 @@ class KhugepagedRules:
     collapse_of_no_block: bool = rule(
         False,
         "MADV_COLLAPSE of less than a block, across a boundary, succeeds; else EINVAL",
-        "mm/khugepaged.c madvise_collapse: the count of blocks is -1, which none collapsed is not (6.17.13); 0 in 6.18",
+        "mm/khugepaged.c madvise_collapse: hstart >= hend (7.2); before, the count of blocks is -1, which none collapsed is not (7.1.13)",
         "booted",
     )
     madv_collapse: Literal["none", "6.1", "6.18"] = rule(
