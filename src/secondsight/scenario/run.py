@@ -12,9 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import ACCESSED, MAPPED, PRESENT, PSE
 from secondsight.errors import UsageError
-from secondsight.geometry import PAGE_SHIFT, PMD_ORDER
 from secondsight.mm import (
     fork,
     huge_memory,
@@ -30,28 +28,22 @@ from secondsight.mm import (
 )
 from secondsight.mm.config import HPAGE_PMD_NR
 from secondsight.mm.host import Host
-from secondsight.mm.khugepaged.attempt import Attempt
-from secondsight.mm.khugepaged.result import ScanResult
-from secondsight.mm.khugepaged.walk import Visit
 from secondsight.mm.mm_struct import Mm
-from secondsight.mm.page import HEAD, OWN_BITS, REFERENCED, TAIL, heads_of
 from secondsight.mm.rules import Rules
 from secondsight.mmu.gru import GruContext
 from secondsight.mmu.kvm import Kvm
 from secondsight.scenario import pages as page_text
 from secondsight.scenario import states, verbs
+from secondsight.scenario.observed import observed
+from secondsight.scenario.refused import refuse_unmodelled, refuse_waiting
 from secondsight.scenario.results import (
-    AttemptEvent,
     BlockPass,
     FilePass,
-    IsolateEvent,
     PageState,
     Run,
     StepAnswer,
-    SwapinEvent,
 )
-from secondsight.scenario.shared import file_pass, refuse_unmodelled
-from secondsight.scenario.waiting import refuse_waiting
+from secondsight.scenario.tracepoints import block_pass, file_pass
 
 __all__ = ["Runner", "run"]
 
@@ -325,148 +317,26 @@ class Runner:
         self._observe("observe", 0)
 
     def _observe(self, at: Literal["observe", "before", "after"], pass_: int) -> None:
-        f = self.host.frames.arrays
+        when = states.When(self.step, at, pass_)
         for name, mm in self.host.mms.items():
-            a = mm.arrays
-            table = np.where(a.pmd[:, None] == 0, np.uint64(0), a.pte.reshape(-1, HPAGE_PMD_NR))
-            entries = states.per_page(a.pmd, table)
-            pfns = ((entries >> np.uint64(PAGE_SHIFT)) & np.uint64((1 << 40) - 1)).astype(np.int64)
-            pfns[(entries & MAPPED) == 0] = 0
-            sptes = {kvm.name: _sptes(kvm) for kvm in self.kvms.get(name, {}).values()}
-            self.states.append(
-                states.page_state(
-                    states.When(self.step, at, pass_), name, pmd=a.pmd, table=table,
-                    flags=_kpf(f, pfns), mapcount=_mapcounts(f, pfns), sptes=sptes,
-                )
-            )  # fmt: skip
+            self.states.append(observed(mm, self.kvms.get(name, {}).values(), when))
 
     def _do_scan(self, step: verbs.Scan) -> None:
         for _ in range(step.passes):
             self.passes += 1
             if self.keep_states:
                 self._observe("before", self.passes)
-            self.host.khugepaged.on_visit = self._visited
-            self.host.khugepaged.on_file_visit = lambda visit: self.files.append(
-                file_pass(visit, self.passes)
-            )
+            khugepaged = self.host.khugepaged
+            khugepaged.on_visit = lambda visit: self.blocks.append(block_pass(visit, self.passes))
+            khugepaged.on_file_visit = lambda visit: self.files.append(file_pass(visit, self.passes))
             if step.pages is None:
-                self.host.khugepaged.full_scan()
+                khugepaged.full_scan()
             else:
-                self.host.khugepaged.wake_up(step.pages)
-            self.host.khugepaged.on_visit = self.host.khugepaged.on_file_visit = None
+                khugepaged.wake_up(step.pages)
+            khugepaged.on_visit = khugepaged.on_file_visit = None
             self.host.drain()
             if self.keep_states:
                 self._observe("after", self.passes)
-
-    def _visited(self, visit: Visit) -> None:
-        found, i = visit.scan, visit.row
-        tried = [self._attempted(visit, attempt) for attempt in visit.attempts]
-        first = tried[0] if tried else None
-        self.blocks.append(
-            BlockPass(
-                pass_=self.passes,
-                space=visit.mm.name,
-                block=visit.block,
-                status=self._printed(visit),
-                referenced=int(found.referenced[i]),
-                none_or_zero=int(found.none_or_zero[i]),
-                unmapped=int(found.unmapped[i]),
-                writable=int(found.writable[i]) if self.host.rules.trace_writable else None,
-                swapin=first.swapin if first else None,
-                isolate=first.isolate if first else None,
-                collapse=first.status if first else None,
-                young=_young(visit),
-                test_young_calls=int(found.asked[i]) + sum(int(each.asked[0]) for each in visit.isolates),
-                order=first.order if first else PMD_ORDER,
-                further=tuple(tried[1:]),
-            )
-        )
-
-    def _attempted(self, visit: Visit, attempt: Attempt) -> AttemptEvent:
-        """One candidate as the tracepoints tell it: swap-in is told wherever the scan met swapped pages, isolate where it was reached."""
-        swapin = isolate = None
-        if attempt.swapped_in is not None:
-            referenced = int(visit.scan.referenced[visit.row])
-            # Only what swap-in itself ends an attempt with: isolate has not begun.
-            ended = attempt.isolate is None and attempt.status in (
-                ScanResult.EXCEED_SWAP_PTE,
-                ScanResult.FAIL,
-            )
-            succeeded = not ended
-            swapin = SwapinEvent(swapped_in=attempt.swapped_in, referenced=referenced, ret=int(succeeded))
-        if attempt.isolate is not None:
-            isolate = IsolateEvent(
-                status=str(attempt.status),
-                referenced=int(attempt.isolate.referenced[0]),
-                none_or_zero=int(attempt.isolate.none_or_zero[0]),
-                writable=int(attempt.isolate.writable[0]) if self.host.rules.trace_writable else None,
-            )
-        told = attempt.status
-        if isolate is not None and told != ScanResult.SUCCEED and not self.host.rules.collapse_says_why:
-            told = ScanResult.FAIL
-        return AttemptEvent(str(told), attempt.order, swapin, isolate)
-
-    def _printed(self, visit: Visit) -> str:
-        """The scan's answer as the tracepoint prints it: earlier kernels tell no collapse's, and mm_find_pmd finds no table under a huge
-        PMD either."""
-        rules = self.host.rules
-        if visit.attempts and not rules.collapse_says_why:
-            return str(ScanResult.SUCCEED)
-        if rules.no_table_code == "pmd_null" and visit.status in (ScanResult.PMD_MAPPED, ScanResult.PMD_NONE):
-            return str(ScanResult.PMD_NULL)
-        return str(visit.status)
-
-
-def _young(visit: Visit) -> tuple[int, int, int]:
-    """Pages young by PRIMARY, REFERENCED, SECONDARY when the block was scanned."""
-    seen, i = visit.seen, visit.row
-    assert seen is not None
-    if seen.pmd[i] & PSE:
-        return (0, 0, 0)
-    pte = seen.pte[i]
-    mapped = ((pte & PRESENT) != 0) & (seen.folio[i] >= 0)
-    return (
-        int((mapped & ((pte & ACCESSED) != 0)).sum()),
-        int((mapped & ((seen.flags[i] & REFERENCED) != 0)).sum()),
-        int(seen[i].merged().sum()),
-    )
-
-
-def _kpf(f: Any, pfns: Pages) -> npt.NDArray[np.uint32]:
-    """Each page's flags as /proc/kpageflags shows them: a tail has its folio's, and its own compound bits."""
-    own = f.flags[pfns]
-    tail = (own & TAIL) != 0
-    head = heads_of(own, pfns)
-    shown = np.where(tail, (f.flags[head] & ~HEAD) | TAIL, own)
-    return np.asarray(shown & ~OWN_BITS, dtype=np.uint32)
-
-
-def _mapcounts(f: Any, pfns: Pages) -> npt.NDArray[np.int32]:
-    """Each page's mapcount as /proc/kpagecount shows it: its own PTE mappings and its folio's PMD mappings."""
-    own = f.flags[pfns]
-    large = (own & (HEAD | TAIL)) != 0
-    entire = np.where(large, f.refcount[np.where(large, heads_of(own, pfns) + 1, 0)], 0)
-    return np.asarray(f.mapcount[pfns] + entire, dtype=np.int32)
-
-
-def _sptes(kvm: Kvm) -> list[str]:
-    """The text of every page's SPTEs."""
-    from secondsight.bits import spte
-
-    pages: list[int] = []
-    entries: list[int] = []
-    for slot in kvm.slots.values():
-        for table in slot.tables.values():
-            big = np.repeat(table.smd, HPAGE_PMD_NR)
-            leaf = np.where(spte.is_present(big, kvm.layout), big, table.spte)
-            at = np.flatnonzero(spte.is_present(leaf, kvm.layout))
-            pages.extend((at + table.first).tolist())
-            entries.extend(leaf[at].tolist())
-    values = np.array(entries, dtype=np.uint64)
-    return states.spte_texts(
-        kvm.mm.npages, np.array(pages, dtype=np.int64), values, spte.is_accessed(values, kvm.layout),
-        spte.is_large(values, kvm.layout), kvm.layout,
-    )  # fmt: skip
 
 
 _VERBS: dict[type[Any], Callable[[Runner, Any], None]] = {

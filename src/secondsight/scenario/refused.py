@@ -1,4 +1,4 @@
-"""Steps that would wait for a userfaultfd's handler, of which there is none, are refused before they are taken."""
+"""Steps that are refused before they are taken: they would wait for ever, or the model does not know them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,33 @@ from collections.abc import Mapping
 
 from secondsight.errors import UsageError
 from secondsight.mm.mm_struct import Mm
+from secondsight.mm.protocols import MmLike
 from secondsight.mm.userfaultfd import waits
 from secondsight.mm.vma import VmFlags
 from secondsight.scenario import pages as page_text
 from secondsight.scenario import verbs
 
-__all__ = ["refuse_waiting"]
+__all__ = ["refuse_unmodelled", "refuse_waiting"]
+
+#: Not modelled over shared memory, each with what it would have to know.
+_UNMODELLED: dict[type[verbs.Verb], str] = {
+    verbs.Mlock: "mlock over the page cache",
+    verbs.Munlock: "mlock over the page cache",
+    verbs.Mprotect: "protection of shared mappings",
+    verbs.Uffd: "userfaultfd over shared memory",
+}
+_ADVICE = ("cold", "mergeable", "unmergeable", "guard_install", "guard_remove")
+
+
+def refuse_unmodelled(mm: MmLike | None, step: verbs.Verb) -> None:
+    """:raises UsageError: *mm* is shared memory, and *step* is one that the model does not know there."""
+    if mm is None or mm.memory is None:
+        return
+    what = _UNMODELLED.get(type(step))
+    if isinstance(step, verbs.Madvise) and step.advice in _ADVICE:
+        what = f"madvise {step.advice} over shared memory"
+    if what is not None:
+        raise UsageError(f"space {mm.name!r} is shared memory: {what} is not modelled")
 
 
 def refuse_waiting(mms: Mapping[str, Mm], step: verbs.Verb) -> None:
