@@ -107,14 +107,27 @@ def _thread() -> Path | None:
     return None
 
 
+def _asleep(thread: Path) -> bool:
+    """Does khugepaged sleep, so that whatever wakes it would (S), or with nothing to do (I)?"""
+    return thread.read_text().rpartition(")")[2].split()[0] in "SI"
+
+
+def _wait(done: Callable[[], bool], what: str, patience: float, longest: float) -> None:
+    """Ask *done* again and again, up to *longest* seconds apart; TraceError: khugepaged has not *what* in *patience* seconds."""
+    deadline = time.monotonic() + patience
+    pause = 0.002
+    while not done():
+        if time.monotonic() > deadline:
+            raise TraceError(f"khugepaged has not {what} in {patience:.0f} s")
+        time.sleep(pause)
+        pause = min(pause * 1.5, longest)
+
+
 def rest(patience: float = 30.0) -> None:
     """Wait until khugepaged sleeps: each write to one of its ``*_sleep_millisecs`` wakes it for a pass (__sleep_millisecs_store)."""
     thread = _thread()
-    deadline = time.monotonic() + patience
-    while thread is not None and thread.read_text().rpartition(")")[2].split()[0] not in "SI":
-        if time.monotonic() > deadline:
-            raise TraceError(f"khugepaged has not gone to sleep in {patience:.0f} s")
-        time.sleep(0.002)
+    if thread is not None:
+        _wait(lambda: _asleep(thread), "gone to sleep", patience, 0.002)
 
 
 def one_pass(patience: float = 120.0) -> None:
@@ -124,16 +137,7 @@ def one_pass(patience: float = 120.0) -> None:
         return
     wanted = _full_scans() + 1
     knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
-    deadline = time.monotonic() + patience
-    pause = 0.002
-    while True:
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.1)
-        state = thread.read_text().rpartition(")")[2].split()[0]
-        if _full_scans() >= wanted and state in "SI":
-            break
-        if time.monotonic() > deadline:
-            raise TraceError(f"khugepaged has not finished in {patience:.0f} s")
+    _wait(lambda: _full_scans() >= wanted and _asleep(thread), "finished", patience, 0.1)
     if _full_scans() != wanted:
         raise TraceError(f"khugepaged made {_full_scans() - wanted + 1} full scans instead of one")
 
@@ -157,8 +161,7 @@ def wake_up(pages: int, patience: float = 30.0) -> None:
     # It also waits for the LRU's drain on the way, but then as a task that no signal wakes (D).
     while quiet < 5:
         time.sleep(0.02)
-        asleep = thread.read_text().rpartition(")")[2].split()[0] in "SI"
-        quiet = quiet + 1 if asleep and _switches(thread) > before else 0
+        quiet = quiet + 1 if _asleep(thread) and _switches(thread) > before else 0
         if time.monotonic() > deadline:
             raise TraceError(f"khugepaged has not gone to sleep in {patience:.0f} s")
     knobs.khugepaged("pages_to_scan", 0xFFFF_FFFF)
@@ -171,9 +174,5 @@ def finish_pass(patience: float = 30.0) -> None:
         return
     wanted = _full_scans() + 1
     knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
-    deadline = time.monotonic() + patience
-    while _full_scans() < wanted:
-        time.sleep(0.005)
-        if time.monotonic() > deadline:
-            raise TraceError(f"khugepaged has not finished in {patience:.0f} s")
+    _wait(lambda: _full_scans() >= wanted, "finished", patience, 0.005)
     rest()
