@@ -9,8 +9,9 @@ from secondsight.bits.pte import PRESENT
 from secondsight.bits.swap import EntryKind, kinds
 from secondsight.mm.config import Sizes
 from secondsight.mm.fork import exit_mm, fork
+from secondsight.mm.guard import GUARD
 from secondsight.mm.huge_memory import split_block_pmd
-from secondsight.mm.madvise import GUARD, madvise
+from secondsight.mm.madvise import madvise
 from secondsight.mm.mlock import mlock
 from secondsight.mm.page import SWAPBACKED
 from support.model import flags, holds, pages, vm

@@ -20,11 +20,12 @@ from secondsight.mm.khugepaged.attempt import collapse_huge_page
 from secondsight.mm.khugepaged.result import ScanResult
 from secondsight.mm.khugepaged.scan import scan
 from secondsight.mm.khugepaged.walk import Visit
-from secondsight.mm.madvise import madvise, unmap
+from secondsight.mm.madvise import madvise
 from secondsight.mm.observe import of_model
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN
 from secondsight.mm.pgtable import GUEST_FAULTS, pfn_of
 from secondsight.mm.task_mmu import clear_refs
+from secondsight.mm.unmap import unmap
 from secondsight.policy.protocol import UNLIMITED, Decision, Policy
 from secondsight.replay.clock import alarms
 from secondsight.replay.configuration import H_DEVICE, H_PIN, Configuration, ConfigurationHost

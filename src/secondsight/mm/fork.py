@@ -29,8 +29,8 @@ from secondsight.bits.pte import (
 )
 from secondsight.bits.swap import SWP_UFFD_WP
 from secondsight.geometry import PMD_ORDER
-from secondsight.mm.madvise import unmap
-from secondsight.mm.memory import install, new_anon, split_pmd
+from secondsight.mm.anonymous import install, new_anon
+from secondsight.mm.huge_memory import split_pmd
 from secondsight.mm.page import (
     EXCLUSIVE,
     HPAGE,
@@ -43,6 +43,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.pgtable import DROPPABLE, PROT, pfn_of
 from secondsight.mm.swap import COUNT, is_swap, slot_of
+from secondsight.mm.unmap import unmap
 from secondsight.mm.vma import LOCKED_MASK, UFFD_FLAGS, VmFlags
 from secondsight.native import native
 

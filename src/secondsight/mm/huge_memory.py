@@ -8,10 +8,23 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import ACCESSED, DIRTY, DIRTY_BITS, MAPPED, PFN_MASK, PRESENT, PROTNONE, PSE
+from secondsight.bits.pte import (
+    ACCESSED,
+    DIRTY,
+    DIRTY_BITS,
+    MAPPED,
+    NX,
+    PFN_MASK,
+    PRESENT,
+    PROTNONE,
+    PSE,
+    RW,
+    TABLE,
+    USER,
+)
 from secondsight.errors import UsageError
 from secondsight.mm.filemap import split_shared_pmd
-from secondsight.mm.memory import split_pmd
+from secondsight.mm.lru import clear_page_mlock, munlock_huge
 from secondsight.mm.page import (
     ACTIVE,
     ANON,
@@ -36,11 +49,13 @@ from secondsight.mm.page import (
     ZERO_FILLED,
     folio_mapcount,
     folio_nr_pages,
+    map_pte,
     mlock_page,
+    unmap_pmd,
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.pgtable import PFN_SHIFT, ZERO_PTE, pfn_of
+from secondsight.mm.pgtable import PFN_SHIFT, V_LOCKED, ZERO_PTE, pfn_of, vma_bits
 from secondsight.mm.protocols import MmLike, SharedMemoryLike
 from secondsight.mm.shmem import try_to_unmap
 from secondsight.mm.vma import VmFlags
@@ -60,6 +75,34 @@ def cut_area(mm: MmLike, edge: int) -> None:
         split_block_pmd(mm, block)
     elif mm.arrays.pmd[block] and mm.host.rules.area_cut_invalidates:
         mm.notifiers.invalidate_range(block * HPAGE, (block + 1) * HPAGE)
+
+
+@native
+def split_pmd(f, r, m, block, frozen):  # type: ignore[no-untyped-def]
+    """__split_huge_pmd: PTEs in place of a huge PMD, with its bits; the folio stays whole. *frozen*: by way of migration entries."""
+    pmd = m.pmd[block]
+    first = block * HPAGE
+    if pfn_of(pmd) == HUGE_ZERO_PFN:
+        for i in range(HPAGE):
+            m.pte[first + i] = ZERO_PTE
+    else:
+        head = pfn_of(pmd)
+        if pmd & DIRTY:
+            f.flags[head] |= PAGE_DIRTY
+        exclusive = f.flags[head] & EXCLUSIVE
+        keep = pmd & (ACCESSED | DIRTY | RW | USER | PRESENT | NX | PROTNONE)
+        if not r.split_pmd_keeps_dirty and not frozen:
+            keep &= ~DIRTY
+        for i in range(HPAGE):
+            map_pte(f, head + i)
+            f.flags[head + i] = (f.flags[head + i] & ~EXCLUSIVE) | exclusive
+            m.pte[first + i] = (np.uint64(head + i) << PFN_SHIFT) | keep
+        if r.split_pmd_munlocks and not r.mlock_batched:
+            clear_page_mlock(f, r, head)
+        elif vma_bits(m, first) & V_LOCKED and (frozen or r.split_pmd_munlocks):
+            munlock_huge(f, r, head)
+        unmap_pmd(f, head)
+    m.pmd[block] = TABLE
 
 
 def split_block_pmd(mm: MmLike, block: int, *, frozen: bool = False) -> None:

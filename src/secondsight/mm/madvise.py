@@ -1,4 +1,4 @@
-"""madvise(2) (mm/madvise.c), and the unmapping it shares with exit (zap_pte_range in mm/memory.c).
+"""madvise(2) (mm/madvise.c).
 
 hugepage, nohugepage    the area's advice; hugepage may register the mm with khugepaged
 dontneed                notifiers, then the PTEs go; a huge PMD cut in part is split first
@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from secondsight.bits.pageflags import DIRTY as PAGE_DIRTY
-from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE, TABLE
-from secondsight.bits.swap import MARKER_GUARD, MARKER_TYPE, swp_entry
+from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE
 from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
-from secondsight.mm.filemap import zap_shared
-from secondsight.mm.huge_memory import is_large, split_block_pmd, split_folio
-from secondsight.mm.lru import lru_add_drain, munlock_folio, munlock_huge
+from secondsight.mm.guard import guard_install, guard_remove
+from secondsight.mm.huge_memory import is_large, split_folio
+from secondsight.mm.lru import lru_add_drain
 from secondsight.mm.page import (
     ACTIVE,
     ANON,
@@ -41,10 +40,10 @@ from secondsight.mm.page import (
     folio_mapcount,
     folio_nr_pages,
     head_of,
-    unmap_pmd,
 )
-from secondsight.mm.pgtable import DROPPABLE, V_LOCKED, pfn_of, vma_bits
-from secondsight.mm.swap import folio_free_swap, free_swap_entry, is_swap, unmap_anon
+from secondsight.mm.pgtable import DROPPABLE, pfn_of
+from secondsight.mm.swap import folio_free_swap, free_swap_entry, is_swap
+from secondsight.mm.unmap import unmap
 from secondsight.mm.vma import VmFlags
 from secondsight.native import allocating, native
 
@@ -54,61 +53,6 @@ if TYPE_CHECKING:
 Advice = Literal[
     "hugepage", "nohugepage", "dontneed", "free", "cold", "mergeable", "unmergeable", "guard_install", "guard_remove", "collapse",
 ]  # fmt: skip
-#: make_pte_marker(PTE_MARKER_GUARD).
-GUARD = swp_entry(np.full(1, MARKER_TYPE, np.uint64), np.full(1, MARKER_GUARD, np.uint64))[0]
-
-
-@native
-def zap_page_range(f, r, m, start, end, drops_markers):  # type: ignore[no-untyped-def]
-    """Unmap pages *start* to *end*; a huge PMD lies wholly inside (the caller split others). Page tables stay, and markers without
-    *drops_markers*."""
-    page = start
-    while page < end:
-        block = page >> PMD_ORDER
-        pmd = m.pmd[block]
-        if pmd & PSE:
-            if pfn_of(pmd) != HUGE_ZERO_PFN:
-                if vma_bits(m, page) & V_LOCKED:
-                    munlock_huge(f, r, pfn_of(pmd))
-                unmap_pmd(f, pfn_of(pmd))
-            m.pmd[block] = 0
-            page = (block + 1) * HPAGE
-            continue
-        entry = m.pte[page]
-        if pmd and entry:
-            if not entry & MAPPED:
-                # A marker stays unless the area goes (zap_drop_markers).
-                if not is_swap(entry) and not drops_markers:
-                    page += 1
-                    continue
-                free_swap_entry(f, m, entry)
-            elif pfn_of(entry) != ZERO_PFN:
-                if vma_bits(m, page) & V_LOCKED and r.mlock_batched:
-                    munlock_folio(f, r, pfn_of(entry))
-                unmap_anon(f, m, pfn_of(entry))
-            m.pte[page] = 0
-        page += 1
-
-
-def split_edges(mm: Mm, start: int, end: int) -> None:
-    """Split the huge PMDs that pages *start* to *end* cut in part."""
-    for edge in (start, end):
-        if edge % HPAGE and edge < mm.npages:
-            split_block_pmd(mm, edge // HPAGE)
-
-
-def unmap(mm: Mm, start: int, end: int, *, drops_markers: bool = True) -> None:
-    """zap_page_range_single: drain the LRU, tell the notifiers, unmap; markers too, if *drops_markers*."""
-    split_edges(mm, start, end)
-    host = mm.host
-    f = host.frames.reserve(0, 0, end - start + 1024)
-    lru_add_drain(f, host.r)
-    mm.notifiers.invalidate_range(start, end)
-    f = host.frames.reserve(0, 0, end - start + 1024)
-    if mm.memory is not None:
-        zap_shared(f, host.r, mm.arrays, start, end)
-    else:
-        zap_page_range(f, host.r, mm.arrays, start, end, drops_markers)
 
 
 @native
@@ -351,30 +295,6 @@ def _free(mm: Mm, start: int, end: int) -> None:
         _lazyfree(host.frames.arrays, host.r, mm.arrays, low, high)
 
 
-def _guard_install(mm: Mm, start: int, end: int) -> None:
-    """madvise_guard_install: pages *start* to *end*, all of one area, become guards.
-
-    Whatever but guards is mapped or swapped out there is zapped first, in one go over the whole range; an area gets its anon_vma.
-    """
-    vma = mm.vmas.at(start)
-    if not vma.anon_vma:
-        mm.vmas.set_anon(vma)
-    a = mm.arrays
-    blocks = np.arange(start, end) // HPAGE
-    here = np.where(a.pmd[blocks] == 0, np.uint64(0), a.pte[start:end])
-    if bool(((a.pmd[blocks] & PSE) != 0).any()) or bool(((here != 0) & (here != GUARD)).any()):
-        unmap(mm, start, end, drops_markers=False)
-    tables = np.unique(blocks)
-    a.pmd[tables[a.pmd[tables] == 0]] = TABLE
-    a.pte[start:end] = GUARD
-
-
-def _guard_remove(mm: Mm, start: int, end: int) -> None:
-    """madvise_guard_remove: guards go, everything else stays."""
-    pte = mm.arrays.pte[start:end]
-    pte[pte == GUARD] = 0
-
-
 def _make_cold(mm: Mm, start: int, end: int) -> None:
     """madvise_cold."""
     mm.host.drain()
@@ -403,8 +323,8 @@ _ADVICE: dict[str, Callable[[Mm, int, int], None]] = {
     "dontneed": _dontneed,
     "free": _free,
     "cold": _make_cold,
-    "guard_install": _guard_install,
-    "guard_remove": _guard_remove,
+    "guard_install": guard_install,
+    "guard_remove": guard_remove,
     "mergeable": _mergeable,
     "unmergeable": _unmergeable,
 }

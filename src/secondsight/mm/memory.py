@@ -22,22 +22,17 @@ from secondsight.bits.pte import (
     ACCESSED,
     DIRTY,
     MAPPED,
-    NX,
     PRESENT,
-    PROTNONE,
     PSE,
     RW,
     TABLE,
-    USER,
 )
-from secondsight.geometry import BLOCK_MASK, MIN_ANON_ORDER, PMD_ORDER
-from secondsight.mm import page as pg
+from secondsight.geometry import BLOCK_MASK, PMD_ORDER
+from secondsight.mm.anonymous import do_anonymous_page, huge_fault, install, new_anon
 from secondsight.mm.filemap import shared_fault
+from secondsight.mm.huge_memory import split_pmd
 from secondsight.mm.lru import (
-    clear_page_mlock,
-    folio_add_lru,
     lru_add_drain,
-    mlock_new_folio,
     munlock_folio,
     munlock_huge,
 )
@@ -48,37 +43,20 @@ from secondsight.mm.page import (
     HUGE_ZERO_PFN,
     KSM,
     LRU,
-    NEW_ANON,
-    SWAPBACKED,
     SWAPCACHE,
     ZERO_FILLED,
     ZERO_PFN,
-    alloc_folio,
-    alloc_huge,
-    alloc_page,
     folio_mapcount,
     head_of,
-    map_pmd,
-    map_pte,
-    put_page,
     unmap_pmd,
 )
 from secondsight.mm.pgtable import (
-    DROPPABLE,
     FAULTS,
-    HUGE_FAULTS,
-    HUGE_ZERO_PMD,
-    PFN_SHIFT,
     PROT,
-    V_ADVISED,
     V_HUGE,
     V_LOCKED,
-    V_MIXED,
-    V_NEVER_HUGE,
     V_READ,
-    V_START,
     V_WRITE,
-    ZERO_PTE,
     pfn_of,
     vma_bits,
 )
@@ -91,56 +69,6 @@ NOT_PERMITTED = -1
 ACCESS_DONE, ACCESS_NOTIFY, ACCESS_DENIED = 0, 1, 2
 
 
-@merged
-def new_anon(f, r, bits, in_fault):  # type: ignore[no-untyped-def]
-    """A new anonymous page on its way to the LRU (folio_add_new_anon_rmap, folio_add_lru_vma); refcount 1, not yet mapped."""
-    pfn = alloc_page(f)
-    flags = NEW_ANON
-    if r.new_anon_active:
-        flags |= pg.ACTIVE
-    if bits & V_LOCKED:
-        f.flags[pfn] = flags & ~pg.ACTIVE
-        mlock_new_folio(f, r, pfn)
-    else:
-        f.flags[pfn] = flags
-        folio_add_lru(f, r, pfn, in_fault)
-    return pfn
-
-
-@native
-def set_backing(f, m, pfn):  # type: ignore[no-untyped-def]
-    """folio_add_new_anon_rmap (6.11): the new folio at *pfn* is swap-backed, unless its area is droppable."""
-    if m.n[DROPPABLE]:
-        f.flags[pfn] &= ~SWAPBACKED
-
-
-@native
-def install(f, m, page, pfn, prot):  # type: ignore[no-untyped-def]
-    """Map a new page whose one reference the caller holds: the reference becomes the mapping's."""
-    set_backing(f, m, pfn)
-    f.mapcount[pfn] += 1
-    m.pte[page] = (np.uint64(pfn) << PFN_SHIFT) | prot
-
-
-@native
-def huge_fault(f, r, m, block, write):  # type: ignore[no-untyped-def]
-    """do_huge_pmd_anonymous_page: the huge zero page for a read, a new zeroed huge page for a write."""
-    m.n[HUGE_FAULTS] += 1
-    if not write and r.use_zero_page:
-        m.pmd[block] = HUGE_ZERO_PMD
-        return
-    head = alloc_huge(f)
-    new_large(f, r, head, m.vma[block], True)
-    set_backing(f, m, head)
-    for i in range(head, head + HPAGE):
-        f.flags[i] |= ZERO_FILLED
-    map_pmd(f, head)
-    put_page(f, head)
-    m.pmd[block] = (np.uint64(head) << PFN_SHIFT) | PROT | PSE | DIRTY
-    if write or m.vma[block] & V_WRITE:
-        m.pmd[block] |= RW
-
-
 @native
 def _copy_huge(f, r, m, block, old):  # type: ignore[no-untyped-def]
     """do_huge_pmd_wp_page before 5.8 (3917c80280c9): all 2 MiB of a shared huge page are copied."""
@@ -151,107 +79,6 @@ def _copy_huge(f, r, m, block, old):  # type: ignore[no-untyped-def]
     if vma_bits(m, block * HPAGE) & V_LOCKED:
         munlock_huge(f, r, old)
     unmap_pmd(f, old)
-
-
-@native
-def new_large(f, r, head, bits, in_fault):  # type: ignore[no-untyped-def]
-    """Flags and LRU of a new large anonymous folio (refcount 1 held by the caller)."""
-    f.flags[head] |= NEW_ANON
-    if r.new_anon_active:
-        f.flags[head] |= pg.ACTIVE
-    if bits & V_LOCKED:
-        f.flags[head] &= ~pg.ACTIVE
-        mlock_new_folio(f, r, head)
-    else:
-        folio_add_lru(f, r, head, in_fault)
-
-
-@native
-def split_pmd(f, r, m, block, frozen):  # type: ignore[no-untyped-def]
-    """__split_huge_pmd: PTEs in place of a huge PMD, with its bits; the folio stays whole. *frozen*: by way of migration entries."""
-    pmd = m.pmd[block]
-    first = block * HPAGE
-    if pfn_of(pmd) == HUGE_ZERO_PFN:
-        for i in range(HPAGE):
-            m.pte[first + i] = ZERO_PTE
-    else:
-        head = pfn_of(pmd)
-        if pmd & DIRTY:
-            f.flags[head] |= pg.DIRTY
-        exclusive = f.flags[head] & EXCLUSIVE
-        keep = pmd & (ACCESSED | DIRTY | RW | USER | PRESENT | NX | PROTNONE)
-        if not r.split_pmd_keeps_dirty and not frozen:
-            keep &= ~DIRTY
-        for i in range(HPAGE):
-            map_pte(f, head + i)
-            f.flags[head + i] = (f.flags[head + i] & ~EXCLUSIVE) | exclusive
-            m.pte[first + i] = (np.uint64(head + i) << PFN_SHIFT) | keep
-        if r.split_pmd_munlocks and not r.mlock_batched:
-            clear_page_mlock(f, r, head)
-        elif vma_bits(m, first) & V_LOCKED and (frozen or r.split_pmd_munlocks):
-            munlock_huge(f, r, head)
-        unmap_pmd(f, head)
-    m.pmd[block] = TABLE
-
-
-@native
-def _anonymous(f, r, m, page, write):  # type: ignore[no-untyped-def]
-    """do_anonymous_page: nothing mapped here."""
-    m.n[FAULTS] += 1
-    bits = vma_bits(m, page)
-    if not write:
-        m.pte[page] = ZERO_PTE
-        return
-    order = fault_order(r, m, page, bits)
-    if order:
-        map_new_large(f, r, m, (page >> order) << order, order, True)
-        return
-    pfn = new_anon(f, r, bits, True)
-    install(f, m, page, pfn, PROT | DIRTY | RW)
-
-
-@native
-def fault_order(r, m, page, bits):  # type: ignore[no-untyped-def]
-    """alloc_anon_folio: the largest enabled order below the PMD's whose aligned range round *page* lies in its area and is empty; 0: none.
-
-    Memory is assumed to be there for the first that fits.
-    """
-    orders = r.orders_advised if bits & V_ADVISED else r.orders_plain
-    if not orders or bits & V_NEVER_HUGE:
-        return 0
-    mixed = m.vma[page >> PMD_ORDER] & V_MIXED
-    for order in range(PMD_ORDER - 1, MIN_ANON_ORDER - 1, -1):
-        if not orders >> order & 1:
-            continue
-        first = (page >> order) << order
-        fits = True
-        for other in range(first, first + (1 << order)):
-            if m.pte[other] != 0 or (mixed and other > first and m.vma_page[other] & V_START):
-                fits = False
-                break
-        if fits:
-            return order
-    return 0
-
-
-@native
-def map_new_large(f, r, m, first, order, in_fault):  # type: ignore[no-untyped-def]
-    """map_anon_folio_pte_pf, map_anon_folio_pte_nopf: a new folio of *order*, mapped from page *first* on; all its PTEs are alike.
-
-    Returns its head. Its pages are zero-filled until somebody stores.
-    """
-    head = alloc_folio(f, order)
-    bits = vma_bits(m, first)
-    new_large(f, r, head, bits, in_fault)
-    set_backing(f, m, head)
-    prot = PROT | DIRTY if bits & V_WRITE else PROT
-    prot |= RW if bits & V_WRITE else np.uint64(0)
-    for i in range(1 << order):
-        f.flags[head + i] |= ZERO_FILLED | EXCLUSIVE
-        map_pte(f, head + i)
-        m.pte[first + i] = (np.uint64(head + i) << PFN_SHIFT) | prot
-    put_page(f, head)
-    return head
 
 
 @native
@@ -358,7 +185,7 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
             return ACCESS_DONE
         m.pmd[block] = TABLE
     if pte == 0:
-        _anonymous(f, r, m, page, write)
+        do_anonymous_page(f, r, m, page, write)
     elif not pte & PRESENT:
         m.n[FAULTS] += 1
         if not swap_in(f, r, m, page, write, True):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from secondsight.errors import UsageError
 from secondsight.mm.huge_memory import cut_area
 from secondsight.mm.ksm import unmerge
-from secondsight.mm.madvise import split_edges
 from secondsight.mm.page import HPAGE
+from secondsight.mm.unmap import split_edges
 from secondsight.mm.vma import VmFlags
 
 if TYPE_CHECKING:

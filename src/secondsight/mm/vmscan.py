@@ -19,7 +19,7 @@ import numpy.typing as npt
 from secondsight.bits.pte import ACCESSED, DIRTY, PSE, RW, SWP_EXCLUSIVE, UFFD_WP
 from secondsight.bits.swap import SWP_UFFD_WP, swp_entry
 from secondsight.mm.huge_memory import split_block_pmd, split_folio
-from secondsight.mm.madvise import ranges_without_large, unmap
+from secondsight.mm.madvise import ranges_without_large
 from secondsight.mm.page import (
     ACTIVE,
     EXCLUSIVE,
@@ -45,6 +45,7 @@ from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.pgtable import DROPPABLE, pfn_of
 from secondsight.mm.shmem import Reclaimed, swap_out_shared
 from secondsight.mm.swap import CACHED, CONTENT, CONTENT_ZERO, MUCH_USED, ZEROMAP
+from secondsight.mm.unmap import unmap
 from secondsight.mm.vma import VmFlags
 from secondsight.native import native
 

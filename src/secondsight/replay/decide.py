@@ -23,9 +23,9 @@ from secondsight.mm.khugepaged.attempt import Attempt, collapse_huge_page
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
 from secondsight.mm.khugepaged.scan import present_pages, scan
 from secondsight.mm.khugepaged.walk import Visit
-from secondsight.mm.madvise import unmap
 from secondsight.mm.observe import of_model
 from secondsight.mm.page import ZERO_FILLED
+from secondsight.mm.unmap import unmap
 from secondsight.mm.view import BlockView
 from secondsight.mm.vma import allowed
 from secondsight.policy.protocol import UNLIMITED, Decision, Look, Policy

@@ -13,10 +13,11 @@ from secondsight.bits.pte import PFN_MASK, PSE
 from secondsight.geometry import PAGE_SIZE, PMD_ORDER
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
 from secondsight.mm.khugepaged.walk import Visit
-from secondsight.mm.madvise import Advice, madvise, unmap
+from secondsight.mm.madvise import Advice, madvise
 from secondsight.mm.pgtable import GUEST_FAULTS, HUGE_ZERO_PMD, V_HUGE
 from secondsight.mm.protocols import MmLike
 from secondsight.mm.task_mmu import clear_refs
+from secondsight.mm.unmap import unmap
 from secondsight.mm.vmscan import swap_out
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay.attempts import AttemptColumns

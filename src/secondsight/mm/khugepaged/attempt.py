@@ -18,11 +18,11 @@ import numpy as np
 
 from secondsight.bits.pte import DIRTY, MAPPED, PRESENT, PROTNONE, PSE, RW, USER
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
+from secondsight.mm.anonymous import map_new_large, new_large, set_backing
 from secondsight.mm.khugepaged.isolate import isolate
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
 from secondsight.mm.khugepaged.swapin import first_not_present, swap_in_block
 from secondsight.mm.lru import folio_add_lru, munlock_folio
-from secondsight.mm.memory import map_new_large, new_large, set_backing
 from secondsight.mm.observe import UnderClearedPmd
 from secondsight.mm.page import (
     ACTIVE,
