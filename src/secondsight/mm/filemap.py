@@ -20,6 +20,7 @@ import numpy as np
 from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE, RW, TABLE
 from secondsight.geometry import PMD_ORDER
 from secondsight.mm import page as pg
+from secondsight.mm.internal import USE, folio_pte_batch
 from secondsight.mm.lru import folio_add_lru, mark_page_accessed
 from secondsight.mm.page import (
     HEAD,
@@ -95,7 +96,7 @@ def swap_order(entry):  # type: ignore[no-untyped-def]
 def swap_in_shared(f, r, cache, index, in_fault):  # type: ignore[no-untyped-def]
     """shmem_swapin_folio of the entry at *index*: its folio, on its way to the LRU, held by the cache alone; returns the page's pfn.
 
-    What went as one comes back as one, or else (up to 6.14) its entry falls into small ones first (shmem_split_large_entry).
+    What went as one comes back as one, or else (6.12) its entry falls into small ones first (shmem_split_large_entry).
     """
     order = swap_order(cache[index])
     much_used = (-1 - cache[index]) & 1
@@ -269,20 +270,12 @@ def zap_shared(f, r, m, start, end):  # type: ignore[no-untyped-def]
             page += 1
             continue
         pfn = pfn_of(entry)
-        count = 1
-        young, dirty = entry & ACCESSED, entry & DIRTY
-        if r.zap_batches and f.flags[head_of(f, pfn)] & HEAD:
-            left = head_of(f, pfn) + folio_nr_pages(f, head_of(f, pfn)) - pfn
-            while count < left and page + count < end and (page + count) >> PMD_ORDER == block:
-                after = m.pte[page + count]
-                if not after & MAPPED or pfn_of(after) != pfn + count or (after ^ entry) & RW:
-                    break
-                young |= after & ACCESSED
-                dirty |= after & DIRTY
-                count += 1
-        if dirty:
+        count, used = 1, entry
+        if r.zap_batches:
+            count, used = folio_pte_batch(f, m, page, end, USE)
+        if used & DIRTY:
             f.flags[head_of(f, pfn)] |= pg.DIRTY
-        if young:
+        if used & ACCESSED:
             mark_page_accessed(f, r, pfn)
         for i in range(count):
             m.pte[page + i] = 0

@@ -23,6 +23,7 @@ from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.guard import guard_install, guard_remove
 from secondsight.mm.huge_memory import is_large, split_folio
+from secondsight.mm.internal import USE_AND_WRITE, folio_pte_batch, maybe_mapped_shared
 from secondsight.mm.lru import lru_add_drain
 from secondsight.mm.page import (
     ACTIVE,
@@ -159,35 +160,16 @@ def _deactivate(f, r, pfn):  # type: ignore[no-untyped-def]
         f.flags[pfn] &= ~ACTIVE
 
 
-def _batch(mm: Mm, page: int, end: int) -> int:
-    """madvise_folio_pte_batch: how many PTEs from *page* on, before *end*, map the pages of its folio that follow."""
-    f, head, first = mm.host.frames.arrays, mm.folio(page), mm.pfn(page)
-    n = 1
-    while (
-        page + n < end and mm.pfn(page + n) == first + n and first + n < head + int(folio_nr_pages(f, head))
-    ):
-        n += 1
-    return n
-
-
 def _maybe_shared(mm: Mm, page: int, *, free: bool) -> bool:
     """Is the large folio behind *page* taken to be another process's too? Before 6.8 its page's mapcount says, then folio_mapped_shared's
     guess from the first page's, since 6.15 who maps it (folio_maybe_mapped_shared). MADV_*FREE* may ask otherwise."""
-    f, head = mm.host.frames.arrays, mm.folio(page)
+    f, head, rules = mm.host.frames.arrays, mm.folio(page), mm.host.rules
     entire = int(f.refcount[head + 1])
-    if free and mm.host.rules.free_asks_first_page:
+    if free and rules.free_asks_first_page:
         return bool(f.mapcount[head] + entire != 1)
-    maps = int(folio_mapcount(f, head))
-    if maps <= 1:
-        return False
-    how = mm.host.rules.large_mapped_shared
-    if how == "page":
+    if rules.large_mapped_shared == "page":
         return bool(f.mapcount[mm.pfn(page)] + entire > 1)
-    if how == "first":
-        return bool(entire > 0 or maps > int(folio_nr_pages(f, head)) or f.mapcount[head] > 1)
-    start = page - (mm.pfn(page) - head)
-    here = sum(1 for p in range(start, start + int(folio_nr_pages(f, head))) if mm.folio(p) == head)
-    return here != maps
+    return bool(maybe_mapped_shared(f, mm.arrays, page, rules.large_mapped_shared == "mm"))
 
 
 def ranges_without_large(mm: Mm, start: int, end: int, *, free: bool = False) -> list[tuple[int, int]]:
@@ -214,7 +196,7 @@ def ranges_without_large(mm: Mm, start: int, end: int, *, free: bool = False) ->
                 continue
             head = mm.folio(page)
             whole = int(folio_nr_pages(mm.host.frames.arrays, head))
-            batch = _batch(mm, page, high)
+            batch = int(folio_pte_batch(mm.host.frames.arrays, mm.arrays, page, high, USE_AND_WRITE)[0])
             if batch == whole and not mm.host.rules.advice_splits_whole:
                 page += batch
                 continue

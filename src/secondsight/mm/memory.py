@@ -31,6 +31,7 @@ from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.anonymous import do_anonymous_page, huge_fault, install, new_anon
 from secondsight.mm.filemap import shared_fault
 from secondsight.mm.huge_memory import split_pmd
+from secondsight.mm.internal import ptes_of_folio
 from secondsight.mm.lru import (
     lru_add_drain,
     munlock_folio,
@@ -83,15 +84,8 @@ def _copy_huge(f, r, m, block, old):  # type: ignore[no-untyped-def]
 
 @native
 def _only_here(f, m, page, head):  # type: ignore[no-untyped-def]
-    """Is every reference to the folio a PTE of this process, more than one (__wp_can_reuse_large_anon_folio)?
-
-    It maps each of the folio's pages once at most, all in one block.
-    """
-    here = 0
-    first = (page >> PMD_ORDER) << PMD_ORDER
-    for i in range(first, first + HPAGE):
-        if m.pte[i] & MAPPED and head_of(f, pfn_of(m.pte[i])) == head:
-            here += 1
+    """Is every reference to the folio a PTE of this process, more than one (__wp_can_reuse_large_anon_folio)?"""
+    here = ptes_of_folio(f, m, page)
     if here <= 1 or here != folio_mapcount(f, head):
         return False
     # Out of the swap cache, unless an entry still names one of its slots.

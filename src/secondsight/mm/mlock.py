@@ -10,6 +10,7 @@ from secondsight.bits.pte import MAPPED, PRESENT, PSE, RW
 from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.gup import NOT_PERMITTED, NOTIFY, populate
+from secondsight.mm.internal import USE_AND_WRITE, folio_pte_batch
 from secondsight.mm.lru import lru_add_drain, mlock_populated, munlock_folio
 from secondsight.mm.page import (
     HEAD,
@@ -30,16 +31,6 @@ if TYPE_CHECKING:
 
 
 @native
-def _whole(f, m, page, end, pfn):  # type: ignore[no-untyped-def]
-    """Do the PTEs from *page* on, all before *end*, map the whole folio at *pfn* in order?"""
-    i = 0
-    pages = folio_nr_pages(f, pfn)
-    while i < pages and page + i < end and m.pte[page + i] & MAPPED and pfn_of(m.pte[page + i]) == pfn + i:
-        i += 1
-    return i == pages
-
-
-@native
 def _mark_locked(f, r, m, start, end, lock):  # type: ignore[no-untyped-def]
     """mlock_pte_range over pages already there."""
     for page in range(start, end):
@@ -53,7 +44,10 @@ def _mark_locked(f, r, m, start, end, lock):  # type: ignore[no-untyped-def]
             continue
         pfn = head_of(f, pfn_of(entry))
         by_ptes = f.flags[pfn] & HEAD and not pmd & PSE
-        if by_ptes and (not r.mlock_counts_large or (lock and not _whole(f, m, page, end, pfn))):
+        if by_ptes and not r.mlock_counts_large:
+            continue
+        # All of it must be in the range, from its first page on (allow_mlock_munlock).
+        if by_ptes and lock and folio_pte_batch(f, m, page, end, USE_AND_WRITE)[0] != folio_nr_pages(f, pfn):
             continue
         if lock:
             mlock_page(f, pfn)

@@ -21,8 +21,9 @@ from secondsight.bits.pte import (
 )
 from secondsight.errors import UsageError
 from secondsight.geometry import PMD_ORDER
+from secondsight.mm.internal import USE, folio_pte_batch
 from secondsight.mm.mlock import populate_area
-from secondsight.mm.page import EXCLUSIVE, HEAD, HPAGE, HUGE_ZERO_PFN, TAIL, ZERO_PFN, head_of
+from secondsight.mm.page import EXCLUSIVE, HPAGE, HUGE_ZERO_PFN, ZERO_PFN
 from secondsight.mm.pgtable import pfn_of
 from secondsight.mm.vma import LOCKED_MASK, VmFlags
 from secondsight.native import native
@@ -31,29 +32,6 @@ if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
 
 _KEPT = PFN_MASK | ACCESSED | DIRTY | SPECIAL | PSE | NX | UFFD_WP
-
-
-@native
-def _batch(f, m, page, end):  # type: ignore[no-untyped-def]
-    """folio_pte_batch_flags: how many PTEs from *page* on, in its page table and before *end*, map the following pages of its large
-    folio with equal rights, and the accessed and dirty bits of them all."""
-    entry = m.pte[page]
-    used = entry & (ACCESSED | DIRTY)
-    pfn = pfn_of(entry)
-    n = 1
-    if not f.flags[pfn] & (HEAD | TAIL):
-        return n, used
-    head = head_of(f, pfn)
-    expected = entry & ~(ACCESSED | DIRTY | PFN_MASK)
-    while page + n < min(end, ((page >> PMD_ORDER) + 1) << PMD_ORDER):
-        entry = m.pte[page + n]
-        if entry & ~(ACCESSED | DIRTY | PFN_MASK) != expected or pfn_of(entry) != pfn + n:
-            break
-        if head_of(f, pfn_of(entry)) != head:
-            break
-        used |= entry & (ACCESSED | DIRTY)
-        n += 1
-    return n, used
 
 
 @native
@@ -74,7 +52,7 @@ def change_protection(f, r, m, start, end, none, writable):  # type: ignore[no-u
             pfn = pfn_of(entry)
             if r.mprotect_batches and step == 1:
                 if page >= batched:
-                    n, used = _batch(f, m, page, end)
+                    n, used = folio_pte_batch(f, m, page, end, USE)
                     batched = page + n
                 entry |= used
             new = entry & _KEPT

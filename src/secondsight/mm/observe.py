@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from secondsight.bits.pte import MAPPED, PSE
 from secondsight.geometry import HPAGE_PMD_NR, PMD_SHIFT
+from secondsight.mm.internal import maybe_mapped_shared
 from secondsight.mm.page import (
     HEAD,
     N_ACTIVATE,
@@ -17,7 +18,6 @@ from secondsight.mm.page import (
     TAIL,
     ZERO_PFN,
     folio_mapcount,
-    folio_nr_pages,
     folio_order,
     head_of,
 )
@@ -40,26 +40,6 @@ class Gathered(NamedTuple):
     shared: npt.NDArray[np.bool_]
     folio: npt.NDArray[np.int64]
     order: npt.NDArray[np.uint8]
-
-
-@native
-def _maybe_mapped_shared(f, m, page, by_mm):  # type: ignore[no-untyped-def]
-    """Does the large folio that *page* maps by a PTE count as shared?
-
-    folio_likely_mapped_shared (6.10): its first page speaks for it; *by_mm*: folio_maybe_mapped_shared (6.15), some of its mappings are
-    not this process's. A single mapping is exclusive in both.
-    """
-    pfn = pfn_of(m.pte[page])
-    head = head_of(f, pfn)
-    maps, pages = folio_mapcount(f, head), folio_nr_pages(f, head)
-    if not by_mm:
-        return maps > 1 and (f.refcount[head + 1] > 0 or maps > pages or f.mapcount[head] > 1)
-    here = 0
-    start = page - (pfn - head)
-    for other in range(start, start + pages):
-        if m.pte[other] & MAPPED and pfn_of(m.pte[other]) == head + other - start:
-            here += 1
-    return maps > 1 and here != maps
 
 
 @native
@@ -92,7 +72,7 @@ def _gather(f, m, rows, pages, by_mm, out):  # type: ignore[no-untyped-def]
             if f.flags[head] & HEAD:
                 if head != shared_head:
                     shared_head = head
-                    shared = _maybe_mapped_shared(f, m, block * HPAGE_PMD_NR + j, by_mm)
+                    shared = maybe_mapped_shared(f, m, block * HPAGE_PMD_NR + j, by_mm)
                 out.shared[i, j] = shared
             else:
                 out.shared[i, j] = maps > 1
