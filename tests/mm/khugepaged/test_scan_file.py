@@ -89,6 +89,18 @@ def test_a_collapse_takes_the_cache_and_every_table_and_the_next_fault_maps_the_
     holds(host)
 
 
+@pytest.mark.parametrize(
+    ("rules", "names"), [("6.1", True), ("6.12", False), ("6.12.43", True), ("6.16", True), ("7.1", True), ("7.2", True), ("7.3", False)]
+)  # fmt: skip
+def test_the_tracepoint_names_a_page_where_an_entry_is_taken_for_one(rules, names) -> None:
+    host, (a,) = shared(rules, "a", max_ptes_swap=0)
+    a.cpu_access(pages(0, range(64)), write=True)
+    host.drain()
+    swap_out(a, pages(0, range(16)))
+    found = scanned(host, a)
+    assert (found.result, found.swap, found.names_page) == (R.EXCEED_SWAP_PTE, 1, names)
+
+
 @pytest.mark.parametrize("rules", KERNELS)
 def test_the_limits(rules) -> None:
     host, (a,) = shared(rules, "a", max_ptes_none=100, max_ptes_swap=5)
@@ -100,7 +112,6 @@ def test_the_limits(rules) -> None:
     assert (found.result, found.present, found.swap, found.names_page) == (R.EXCEED_NONE_PTE, 411, 5, False)
     swap_out(a, pages(0, 9))
     found = scanned(host, a)
-    # 6.1 takes the entry for a page, and names it.
     assert (found.result, found.present, found.swap) == (R.EXCEED_SWAP_PTE, 4, 6)
     assert found.names_page == (rules == "6.1")
     # MADV_COLLAPSE has no limits. In 6.1 what has come from swap is in a batch, and cannot be isolated.

@@ -450,3 +450,17 @@ def test_madv_collapse_stops_at_a_missing_table_until_7_2(rules, goes_on) -> Non
     host.drain()
     assert madvise(mm, 0, 1024, "collapse") == "EINVAL"
     assert bool(mm.arrays.pmd[1] & x86.PSE) == goes_on
+
+
+@pytest.mark.parametrize(
+    ("rules", "errno"), [("6.1", "EINVAL"), ("6.16", "EINVAL"), ("6.18", "EINVAL"), ("7.1", "EINVAL"), ("7.2", None), ("7.3", None)]
+)  # fmt: skip
+def test_madv_collapse_of_part_of_one_block_is_an_error_until_7_2_and_across_a_boundary_none(
+    rules, errno
+) -> None:
+    host = Host(rules)
+    mm = small(host, blocks=2)
+    host.drain()
+    assert madvise(mm, 100, 200, "collapse") == errno
+    assert madvise(mm, 300, 600, "collapse") is None
+    assert not any(mm.arrays.pmd & x86.PSE)

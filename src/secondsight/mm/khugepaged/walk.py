@@ -156,8 +156,7 @@ class Daemon:
 
         A smaller ``pages_to_scan`` would end some wake-up in the middle, and the next would go on past the head.
         """
-        self._at, self._block = None, 0
-        self.do_scan(_EVERY_PAGE)
+        self.wake_up(_EVERY_PAGE)
 
     def wake_up(self, pages: int) -> None:
         """One wake-up that is good for *pages*, from the list's head."""
@@ -290,7 +289,7 @@ class Daemon:
             return "EINVAL"
         first, last = -(-start // HPAGE_PMD_NR), end // HPAGE_PMD_NR
         if first > last:
-            # Less than a block, and across a boundary: the count of blocks before 7.2 is -1, which none collapsed is not.
+            # Part of one block: up to 7.1 the count of blocks is -1, which none collapsed is not.
             return None if self.host.rules.collapse_of_no_block else "EINVAL"
         self.host.drain()
         huge, failed = 0, ScanResult.FAIL

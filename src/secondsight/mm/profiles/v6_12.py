@@ -16,6 +16,7 @@ SERIES = Series(
                 "mglru_add_clears_referenced": False,
                 "pmd_modify_drops_dirty": True,
                 "advice_enters_late": False,
+                "file_scan_names_entry": True,
             },
             asked=(Asked("6.12.43-1~bpo12+1", "npt", 60, 431),),
             points=range(44),

@@ -31,5 +31,6 @@ SERIES = Series(
         "fault_maps_dirty": True,
         "shmem_swapin_large": True,
         "advice_enters_late": False,
+        "file_scan_names_entry": True,
     },
 )

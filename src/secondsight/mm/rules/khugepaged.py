@@ -101,7 +101,7 @@ class KhugepagedRules:
     no_table_code: Literal["pmd_null", "pmd_none", "no_pte_table"] = rule(
         "pmd_none",
         "the name of the answer for a block without a page table; pmd_null: for a huge page too",
-        "mm/khugepaged.c SCAN_NO_PTE_TABLE (7.x), before SCAN_PMD_NONE / SCAN_PMD_NULL; mm_find_pmd up to 6.0 (50722804423e)",
+        "mm/khugepaged.c SCAN_NO_PTE_TABLE (7.x), before SCAN_PMD_NONE / SCAN_PMD_NULL; mm_find_pmd up to 6.0 (507228044236)",
         "booted",
     )
     expected_refcount: Literal["one", "mapcount"] = rule(
@@ -138,7 +138,7 @@ class KhugepagedRules:
     )
     collapse_of_no_block: bool = rule(
         False,
-        "MADV_COLLAPSE of less than a block, across a boundary, succeeds; else EINVAL",
+        "MADV_COLLAPSE of a part of one block succeeds; else EINVAL",
         "mm/khugepaged.c madvise_collapse: hstart >= hend (7.2); before, the count of blocks is -1, which none collapsed is not (7.1.13)",
         "booted",
     )

@@ -49,7 +49,7 @@ class SecondaryRules:
     slots_by_gfn: bool = rule(
         False,
         "an address is looked up in the memslots from the highest guest frame down; else as they were made",
-        "include/linux/kvm_host.h kvm_for_each_memslot: an array sorted so (0e60b0799fed, 4.0); trees since a54d806688fe (5.17)",
+        "include/linux/kvm_host.h search_memslots (5.10): slots are sorted from the highest GFN down; trees since a54d806688fe (5.17)",
         "booted",
     )
     zap_transfers_accessed: bool = rule(

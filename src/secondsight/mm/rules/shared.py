@@ -48,7 +48,7 @@ class SharedRules:
     file_scan_names_entry: bool = rule(
         True,
         "the scan's tracepoint names a page at a swap entry that was one too many",
-        "mm/khugepaged.c hpage_collapse_scan_file (6.1): the entry is taken for a page; failed_pfn later",
+        "mm/khugepaged.c collapse_scan_file: the entry is taken for a page (6.1 to 7.2); failed_pfn (6.12.118, 7.3)",
         "booted",
     )
     file_progress: Literal["block", "ptes"] = rule(
@@ -59,7 +59,7 @@ class SharedRules:
     trace_collapse_file: bool = rule(
         False,
         "the collapse of a file has a tracepoint",
-        "include/trace/events/huge_memory.h mm_khugepaged_collapse_file (6.4; 6.1 has a TODO in its place)",
+        "include/trace/events/huge_memory.h mm_khugepaged_collapse_file (6.4; in 6.1 collapse_file says that tracepoints are to come)",
         "booted",
     )
     set_pmd_makes_table: bool = rule(
@@ -92,14 +92,14 @@ class SharedRules:
     around_maps_folio: bool = rule(
         False,
         "faulting around maps a large folio whole; else the pages of it in the window of 16",
-        "mm/filemap.c filemap_map_folio_range (19773df031bc, 6.18)",
+        "mm/filemap.c filemap_map_folio_range (357b92761d94, 6.18)",
         "booted",
         compiled=True,
     )
     shmem_swaps_whole: bool = rule(
         False,
         "a huge page goes to swap in one piece, as one entry of the cache; else it is split before",
-        'mm/shmem.c shmem_writepage ("mm: shmem: support large folio swap out", 6.12); before mm/vmscan.c: Split shmem folio',
+        'mm/shmem.c shmem_writepage (809bc86517cc, 6.12); before mm/vmscan.c shrink_folio_list: "Split shmem folio"',
         "booted",
     )
     shmem_swapin_large: bool = rule(
