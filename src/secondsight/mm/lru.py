@@ -244,3 +244,12 @@ def folio_add_lru(f, r, page, in_fault):  # type: ignore[no-untyped-def]
     f.n[N_ADD] += 1
     if f.n[N_ADD] >= r.lru_batch or f.flags[page] & HEAD:
         _drain_add(f, r)
+
+
+@native
+def activate_locked(f, r, head):  # type: ignore[no-untyped-def]
+    """What reclaim does not take goes back active (mm/vmscan.c shrink_folio_list). MGLRU keeps no PG_active on its lists."""
+    if not r.mglru:
+        f.flags[head] |= ACTIVE
+    elif r.mglru_add_clears_referenced:
+        f.flags[head] &= ~REFERENCED

@@ -45,7 +45,7 @@ from secondsight.mm.page import (
 from secondsight.mm.pgtable import DROPPABLE, pfn_of
 from secondsight.mm.swap import folio_free_swap, free_swap_entry, is_swap
 from secondsight.mm.unmap import unmap
-from secondsight.mm.vma import VmFlags
+from secondsight.mm.vma import VmArea, VmFlags
 from secondsight.native import allocating, native
 
 if TYPE_CHECKING:
@@ -218,8 +218,7 @@ def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
 
     :raises UsageError: the range is empty or outside the space, or the advice unknown.
     """
-    if not 0 <= start < end <= mm.npages:
-        raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
+    mm.check_range(start, end)
     if advice not in _ADVICE and advice != "collapse":
         raise UsageError(f"no advice is called {advice!r}; there are {', '.join(_ADVICE)}, collapse")
     rules = mm.host.rules
@@ -230,28 +229,29 @@ def madvise(mm: Mm, start: int, end: int, advice: Advice) -> str | None:
     if mm.memory is not None and advice == "free":
         # madvise_free_single_vma: anonymous memory alone.
         return "EINVAL"
-    for vma in list(mm.vmas.areas):
-        low, high = max(start, vma.start), min(end, vma.end)
-        if low < high:
-            if vma.flags & VmFlags.LOCKED and advice in ("dontneed", "free", "cold", "guard_install"):
-                return "EINVAL"
-            if advice == "collapse":
-                errno = mm.host.khugepaged.madvise_collapse(mm, vma, low, high)
-                if errno:
-                    return errno
-                continue
-            _ADVICE[advice](mm, low, high)
-            if advice == "hugepage":
-                # Registration looks at the area as it was, before it is cut, and for shmem at its old advice; later at what it became, if
-                # the advice changed it (madvise_update_vma returns before it where the flags are the same).
-                if rules.advice_enters_late and _huge(vma.flags) == vma.flags:
-                    continue
-                if rules.advice_enters_late:
-                    seen = mm.vmas.at(low)
-                else:
-                    seen = vma if vma.shared else replace(vma, flags=_huge(vma.flags))
-                mm.host.khugepaged.enter_vma(mm, seen)
+    for vma, low, high in mm.vmas.within(start, end):
+        if vma.flags & VmFlags.LOCKED and advice in ("dontneed", "free", "cold", "guard_install"):
+            return "EINVAL"
+        if advice == "collapse":
+            errno = mm.host.khugepaged.madvise_collapse(mm, vma, low, high)
+            if errno:
+                return errno
+            continue
+        _ADVICE[advice](mm, low, high)
+        if advice == "hugepage":
+            _enter_advised(mm, vma, low)
     return None
+
+
+def _enter_advised(mm: Mm, before: VmArea, page: int) -> None:
+    """khugepaged_enter_vma of MADV_HUGEPAGE: the area as it was *before*, uncut, and for shmem with its old advice; later as it is now, at
+    *page*, if the advice changed it (madvise_update_vma returns where the flags are the same)."""
+    if not mm.host.rules.advice_enters_late:
+        mm.host.khugepaged.enter_vma(
+            mm, before if before.shared else replace(before, flags=_huge(before.flags))
+        )
+    elif _huge(before.flags) != before.flags:
+        mm.host.khugepaged.enter_vma(mm, mm.vmas.at(page))
 
 
 def _huge(flags: VmFlags) -> VmFlags:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondsight.bits.pte import MAPPED, PRESENT, PSE, RW
-from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.gup import NOT_PERMITTED, NOTIFY, populate
 from secondsight.mm.internal import USE_AND_WRITE, folio_pte_batch
@@ -82,13 +81,12 @@ def mlock(mm: Mm, start: int, end: int, *, onfault: bool = False) -> str | None:
     Returns ENOMEM where population meets an inaccessible area, or a page that cannot be faulted in (a guard): it stops there
     (mm/gup.c __mm_populate; EFAULT becomes ENOMEM in mm/mlock.c __mlock_posix_error_return), the rest stays locked but absent.
     """
-    _range(mm, start, end)
+    mm.check_range(start, end)
     if not mm.host.rules.mlock_by_populate:
         mm.host.drain()
-    _fix_up(mm, start, end, VmFlags.LOCKED | VmFlags.LOCKONFAULT if onfault else VmFlags.LOCKED)
-    for vma in list(mm.vmas.areas):
-        low, high = max(start, vma.start), min(end, vma.end)
-        if low >= high or (vma.flags & VmFlags.LOCKONFAULT and not mm.host.rules.mlock_by_populate):
+    _fix_up(mm, start, end, LOCKED_MASK if onfault else VmFlags.LOCKED)
+    for vma, low, high in mm.vmas.within(start, end):
+        if vma.flags & VmFlags.LOCKONFAULT and not mm.host.rules.mlock_by_populate:
             # populate_vma_page_range: VM_LOCKONFAULT has no work to do there.
             continue
         if not vma.flags & (VmFlags.READ | VmFlags.WRITE):
@@ -100,7 +98,7 @@ def mlock(mm: Mm, start: int, end: int, *, onfault: bool = False) -> str | None:
 
 def munlock(mm: Mm, start: int, end: int) -> None:
     """munlock pages *start* to *end*: back to the evictable lists, inactive."""
-    _range(mm, start, end)
+    mm.check_range(start, end)
     if not mm.host.rules.mlock_by_populate:
         mm.host.drain()
     _fix_up(mm, start, end, VmFlags(0))
@@ -113,13 +111,11 @@ def _fix_up(mm: Mm, start: int, end: int, locks: VmFlags) -> None:
         # vma_supports_mlock: it is not locked, and nobody is told.
         return
     now = [
-        (max(start, a.start), min(end, a.end))
-        for a in mm.vmas.areas
-        if bool(a.flags & VmFlags.LOCKED) != lock
+        (low, high) for a, low, high in mm.vmas.within(start, end) if bool(a.flags & VmFlags.LOCKED) != lock
     ]
     mm.change_areas(start, end, lambda flags: (flags & ~LOCKED_MASK) | locks)
     for low, high in now:
-        if low < high and not (lock and mm.host.rules.mlock_by_populate):
+        if not (lock and mm.host.rules.mlock_by_populate):
             _mark_locked(mm.host.frames.arrays, mm.host.r, mm.arrays, low, high, lock)
 
 
@@ -160,8 +156,3 @@ def populate_area(mm: Mm, low: int, high: int, write: bool) -> bool:
     if not host.rules.mlock_by_populate:
         host.drain()
     return whole
-
-
-def _range(mm: Mm, start: int, end: int) -> None:
-    if not 0 <= start < end <= mm.npages:
-        raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")

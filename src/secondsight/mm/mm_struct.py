@@ -116,6 +116,13 @@ class Mm:
 
     # -- areas ---------------------------------------------------------------------------------------------------
 
+    def check_range(self, start: int, end: int) -> None:
+        """:raises UsageError: pages *start* to *end* (exclusive) are none, or not all of the space."""
+        if not 0 <= start < end <= self.npages:
+            raise UsageError(
+                f"pages {start} to {end} are no range of space {self.name!r} of {self.npages} pages"
+            )
+
     def refresh(self) -> None:
         """Carry areas, sysfs and swap over to what compiled code reads.
 

@@ -19,7 +19,6 @@ from secondsight.bits.pte import (
     UFFD_WP,
     USER,
 )
-from secondsight.errors import UsageError
 from secondsight.geometry import PMD_ORDER
 from secondsight.mm.internal import USE, folio_pte_batch
 from secondsight.mm.mlock import populate_area
@@ -79,13 +78,11 @@ def mprotect(mm: Mm, start: int, end: int, prot: Literal["none", "r", "rw"]) -> 
 
     :raises UsageError: the range is empty or outside the space.
     """
-    if not 0 <= start < end <= mm.npages:
-        raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
+    mm.check_range(start, end)
     flags = {"none": VmFlags(0), "r": VmFlags.READ, "rw": VmFlags.READ | VmFlags.WRITE}[prot]
-    for vma in list(mm.vmas.areas):
-        low, high = max(start, vma.start), min(end, vma.end)
+    for vma, low, high in mm.vmas.within(start, end):
         # mprotect_fixup leaves an area alone that is so protected already.
-        if low < high and vma.flags & (VmFlags.READ | VmFlags.WRITE) != flags:
+        if vma.flags & (VmFlags.READ | VmFlags.WRITE) != flags:
             mm.change_areas(low, high, lambda old: (old & ~(VmFlags.READ | VmFlags.WRITE)) | flags)
             mm.notifiers.invalidate_range(low, high)
             change_protection(

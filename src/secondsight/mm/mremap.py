@@ -26,15 +26,13 @@ def there_and_back(mm: Mm, start: int, end: int) -> str | None:
 
     :raises UsageError: the range is empty or outside the space, which is shared memory.
     """
-    if not 0 <= start < end <= mm.npages:
-        raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
+    mm.check_range(start, end)
     if mm.memory is not None:
         raise UsageError(f"space {mm.name!r} maps shared memory: mremap is modelled for private memory")
-    inside = [vma for vma in mm.vmas.areas if vma.start < end and start < vma.end]
+    inside = mm.vmas.within(start, end)
     if len(inside) > 1 and not mm.host.rules.mremap_moves_many:
         return "EFAULT"
-    for vma in inside:
-        low, high = max(start, vma.start), min(end, vma.end)
+    for vma, low, high in inside:
         if vma.flags & VmFlags.MERGEABLE and vma.anon_vma:
             unmerge(mm, low, high)
         split_edges(mm, low, high)

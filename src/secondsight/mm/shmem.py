@@ -15,6 +15,7 @@ import numpy.typing as npt
 from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PSE
 from secondsight.errors import UsageError
 from secondsight.mm.filemap import ABSENT, drop_cache, split_shared_pmd, swap_entry
+from secondsight.mm.lru import activate_locked
 from secondsight.mm.page import (
     ACTIVE,
     HPAGE,
@@ -31,7 +32,7 @@ from secondsight.mm.page import (
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.protocols import HostLike, MmLike, SharedMemoryLike
+from secondsight.mm.protocols import MmLike, SharedMemoryLike
 
 
 class SharedMapping(NamedTuple):
@@ -123,19 +124,10 @@ def swap_out_shared(
         if head >= 0 and _isolated(mm, page, head, mappings) and (known.took is None or page in known.took):
             unmapped = _to_swap(mm, memory, page, head, pages)
             if unmapped and head in known.pinned:
-                _activate(mm.host, head)
+                activate_locked(mm.host.frames.arrays, mm.host.r, head)
             gone += unmapped
         page += pages
     return gone
-
-
-def _activate(host: HostLike, head: int) -> None:
-    """shrink_folio_list's activate_locked. MGLRU keeps no PG_active on its lists."""
-    f = host.frames.arrays
-    if not host.config.mglru:
-        f.flags[head] |= ACTIVE
-    elif host.rules.mglru_add_clears_referenced:
-        f.flags[head] &= ~REFERENCED
 
 
 def _isolated(mm: MmLike, page: int, head: int, mappings: int) -> bool:

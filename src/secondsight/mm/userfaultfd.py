@@ -32,8 +32,7 @@ def register(mm: Mm, start: int, end: int, mode: Mode) -> str | None:
 
     :raises UsageError: the range is empty or outside the space, or (wp) a huge page is mapped there.
     """
-    if not 0 <= start < end <= mm.npages:
-        raise UsageError(f"pages {start} to {end} are no range of space {mm.name!r} of {mm.npages} pages")
+    mm.check_range(start, end)
     if not mm.host.rules.has_userfaultfd:
         return "ENOSYS"
     blocks = np.arange(start // HPAGE, -(-end // HPAGE))
@@ -43,11 +42,11 @@ def register(mm: Mm, start: int, end: int, mode: Mode) -> str | None:
         )
     mm.change_areas(start, end, lambda flags: flags | VmFlags.UFFD_ARMED | _FLAG[mode])
     if mode == "wp":
-        inside = [vma for vma in mm.vmas.areas if max(start, vma.start) < min(end, vma.end)]
+        inside = mm.vmas.within(start, end)
         if len(inside) > 1 and not mm.host.rules.uffd_wp_many_areas:
             return "ENOENT"
-        for vma in inside:
-            _write_protect(mm, max(start, vma.start), min(end, vma.end), vma.flags)
+        for vma, low, high in inside:
+            _write_protect(mm, low, high, vma.flags)
     return None
 
 

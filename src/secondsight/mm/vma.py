@@ -147,6 +147,11 @@ class VmaList:
                 return vma
         raise UsageError(f"page {page} lies in no mapping")
 
+    def within(self, start: int, end: int) -> list[tuple[VmArea, int, int]]:
+        """The areas as they are now that hold any of the pages *start* to *end* (exclusive), each with the first such page and the end."""
+        parts = ((vma, max(start, vma.start), min(end, vma.end)) for vma in self.areas)
+        return [(vma, low, high) for vma, low, high in parts if low < high]
+
     def update(
         self, start: int, end: int, change: Callable[[VmFlags], VmFlags], *, merges_unfaulted: bool = True
     ) -> list[VmArea]:
@@ -224,17 +229,12 @@ class VmaList:
 
     def inherited(self, change: Callable[[VmFlags], VmFlags]) -> VmaList:
         """A child's areas (anon_vma_fork): each that has anonymous pages gets an anon_vma of its own, unless it is wiped."""
-        return VmaList(
-            [
-                replace(
-                    v,
-                    flags=change(v.flags),
-                    anon_vma=next(_NUMBERS) if v.anon_vma and not v.flags & VmFlags.DROPPABLE else 0,
-                    forked=bool(v.anon_vma) and not v.flags & VmFlags.DROPPABLE,
-                )
-                for v in self.areas
-            ]
-        )
+        areas: list[VmArea] = []
+        for vma in self.areas:
+            has_pages = vma.anon_vma != 0 and not vma.flags & VmFlags.DROPPABLE
+            anon_vma = next(_NUMBERS) if has_pages else 0
+            areas.append(replace(vma, flags=change(vma.flags), anon_vma=anon_vma, forked=has_pages))
+        return VmaList(areas)
 
     def encode(self, bits: np.ndarray, pages: np.ndarray, config: HostConfig) -> np.ndarray:
         """Write the V_ bits of every block into *bits* (uint8[blocks]) and, where areas share a block, of every page into

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from secondsight.bits.pte import ACCESSED, DIRTY, PSE, RW, SWP_EXCLUSIVE, UFFD_WP
 from secondsight.bits.swap import SWP_UFFD_WP, swp_entry
 from secondsight.mm.huge_memory import split_block_pmd, split_folio
+from secondsight.mm.lru import activate_locked
 from secondsight.mm.madvise import ranges_without_large
 from secondsight.mm.page import (
     ACTIVE,
@@ -88,10 +89,7 @@ def swap_out(mm: Mm, pages: Pages, took: Pages | None = None, slots: Pages | Non
     reclaim = _Reclaim(mm, recorded, placed)
     errno: str | None = None
     for start, end in _runs(pages):
-        for vma in list(mm.vmas.areas):
-            low, high = max(start, vma.start), min(end, vma.end)
-            if low >= high:
-                continue
+        for vma, low, high in mm.vmas.within(start, end):
             if vma.flags & VmFlags.LOCKED:
                 errno = "EINVAL"
                 break
@@ -296,13 +294,11 @@ class _Reclaim:
         flags[head] &= ~(LRU | REFERENCED | YOUNG | ACTIVE)
 
     def _put_back(self, head: int, *, active: bool = False, referenced: bool = False) -> None:
-        """folio_putback_lru; *active*: shrink_folio_list's activate_locked. MGLRU keeps no PG_active on its lists."""
+        """folio_putback_lru; *active*: shrink_folio_list's activate_locked."""
         flags, host = self.mm.host.frames.arrays.flags, self.mm.host
         flags[head] |= LRU | (REFERENCED if referenced else np.uint32(0))
-        if active and not host.r.mglru:
-            flags[head] |= ACTIVE
-        elif active and self.rules.mglru_add_clears_referenced:
-            flags[head] &= ~REFERENCED
+        if active:
+            activate_locked(host.frames.arrays, host.r, head)
 
     def _lazily_freed(self, page: int, head: int) -> None:
         f = self.mm.host.frames.arrays

@@ -118,8 +118,7 @@ class SharedGenerator(Generator):
         r = self.rng
         if name == "vm" and s.vm and not s.deleted_slot0 and r.random() < 0.5:
             verb = v.GuestRead if r.random() < 0.4 else v.GuestWrite
-            view = r.choice([0, 0, 0, 1, 2]) if self.mmu == "shadow" else r.choice([0, 0, 0, 0, 1])
-            s.steps.append(verb(name, self._part(s, name), view=view))
+            s.steps.append(verb(name, self._part(s, name), view=self.view()))
         elif r.random() < 0.45:
             s.steps.append(v.CpuRead(name, self._part(s, name)))
         else:
