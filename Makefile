@@ -2,6 +2,7 @@
 #
 #   make demo       replay the recorded trace that comes with the repository, and show what each kernel would do
 #   make test       the fast tier: no root, no emulator, no network
+#   make hold       the kept answers of booted kernels, held against the model
 #   make lint       style, types, the packages' import arrows
 #   make bench      benchmarks, beside the peers they are measured against
 #   make kernel     the tier that boots real kernels (needs QEMU, Bochs; see docs/lab.md)
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test lint bench kernel compare browser wheel prometheus software clean
+.PHONY: demo test hold lint bench kernel compare browser wheel prometheus software clean
 
 # A VM that boots, fills a redis and serves it, recorded in 7.6 s of its instructions; each stands for 100, khugepaged wakes every 10 s.
 RULES := 6.1 6.12 6.18 7.3 2.6.38 thp-base
@@ -26,7 +27,11 @@ demo: $(VENV)/.plain
 	@echo "The same for each kernel profile, as a picture: out/redis-vm.html"
 
 test: $(VENV)/.dev
-	$(PYTEST) -n 2
+	$(PYTEST) -n 2 --dist loadgroup
+
+# Every kept answer of a booted kernel against the model: whoever changes src/secondsight/mm/ runs it. No boot; two minutes.
+hold: $(VENV)/.dev
+	@printf '%s\n' examples/answers/*.json.zst | xargs -P 2 -n 8 $(BIN)/secondsight lab hold
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from hypothesis import settings
 
 # A shell starts what it puts into the background with SIGINT ignored, and so would every program be that a test starts and interrupts.
@@ -11,3 +12,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # A loaded machine is no failure: no example has a deadline. A failure prints how to see it again.
 settings.register_profile("project", deadline=None, print_blob=True)
 settings.load_profile("project")
+
+#: What compiles the replay, which takes half a minute where nothing is kept: one worker does it, while the others test the rest.
+REPLAYS = ("replay/", "whatif/", "predict/", "docs/", "report/", "cli/test_compare", "cli/test_replay", "cli/test_predict", "cli/test_main")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under ``--dist loadgroup``."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(REPLAYS):
+            item.add_marker(pytest.mark.xdist_group("replays"))

@@ -12,6 +12,7 @@ from secondsight.errors import InputError, UsageError
 from secondsight.lab.answers import Kept, held, read, write
 from secondsight.lab.run import blocks_of
 from secondsight.mm.profiles import for_kernel, profile
+from secondsight.scenario import batch
 from secondsight.scenario.results import Run
 from support.as_kernel import answers
 from support.observable import SHOWN
@@ -111,8 +112,20 @@ def test_what_is_no_such_file_is_refused(tmp_path, damage):
 
 @pytest.mark.parametrize("path", HERE, ids=lambda p: p.name.removesuffix(".json.zst"))
 def test_the_model_answers_as_the_kernels_did(path):
-    """Every kept campaign's random scenarios, every field of every page, under the kernel's own profile."""
+    """Of every kept campaign the shortest batch, every field of every page, under the kernel's own profile; `make hold` holds them whole."""
     campaign = read(path)
     assert for_kernel(campaign.release).asked, "a kernel whose answers are here was asked"
-    found = held(campaign)
-    assert found.differences == [] and found.scenarios == len(campaign.scenarios) - len(campaign.unsteady) > 0
+    found = held(shortest(campaign))
+    assert found.differences == [] and found.scenarios > 0
+
+
+def shortest(campaign: Kept) -> Kept:
+    """The batch with the fewest scenarios, as a campaign of its own."""
+    steady = set(range(len(campaign.scenarios))) - set(campaign.unsteady)
+    members = min((b for b in batch.plan(campaign.scenarios, campaign.size) if steady.intersection(b)), key=len)
+    return msgspec.structs.replace(
+        campaign,
+        scenarios=tuple(campaign.scenarios[i] for i in members),
+        answers=tuple(campaign.answers[i] for i in members),
+        unsteady=tuple(n for n, i in enumerate(members) if i not in steady),
+    )

@@ -33,6 +33,7 @@ SECURITY = ("bullseye-security", "bookworm-security", "trixie-security")
 SUITE = re.compile(
     r"(?:bullseye|bookworm|trixie|forky|duke|sid|oldoldstable|oldstable|stable|testing|unstable|experimental)(-security)?$"
 )
+RETRIES = 3  # of a download that failed; apt waits longer before each
 _HELPER = "/usr/lib/apt/apt-helper"
 _SPEED = 5e6  # bytes a second, until a download was timed
 
@@ -151,7 +152,7 @@ class Archive:
             "APT::Architectures": "amd64",
             "APT::Sandbox::User": "",  # the cache is the user's: apt's own user could not write there
             "Acquire::Languages": "none",
-            "Acquire::Retries": "3",
+            "Acquire::Retries": str(RETRIES),
             "quiet": "2",
         }
         self._options = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
