@@ -112,7 +112,7 @@ def test_what_is_no_such_file_is_refused(tmp_path, damage):
 
 @pytest.mark.parametrize("path", HERE, ids=lambda p: p.name.removesuffix(".json.zst"))
 def test_the_model_answers_as_the_kernels_did(path):
-    """Of every kept campaign the shortest batch, every field of every page, under the kernel's own profile; `make hold` holds them whole."""
+    """The shortest batch of every kept campaign, every field of every page, under the kernel's own profile; `make hold`: all of them."""
     campaign = read(path)
     assert for_kernel(campaign.release).asked, "a kernel whose answers are here was asked"
     found = held(shortest(campaign))
