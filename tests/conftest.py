@@ -14,7 +14,17 @@ settings.register_profile("project", deadline=None, print_blob=True)
 settings.load_profile("project")
 
 #: What compiles the replay, which takes half a minute where nothing is kept: one worker does it, while the others test the rest.
-REPLAYS = ("replay/", "whatif/", "predict/", "docs/", "report/", "cli/test_compare", "cli/test_replay", "cli/test_predict", "cli/test_main")
+REPLAYS = (
+    "replay/",
+    "whatif/",
+    "predict/",
+    "docs/",
+    "report/",
+    "cli/test_compare",
+    "cli/test_replay",
+    "cli/test_predict",
+    "cli/test_main",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

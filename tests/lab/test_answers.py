@@ -122,7 +122,9 @@ def test_the_model_answers_as_the_kernels_did(path):
 def shortest(campaign: Kept) -> Kept:
     """The batch with the fewest scenarios, as a campaign of its own."""
     steady = set(range(len(campaign.scenarios))) - set(campaign.unsteady)
-    members = min((b for b in batch.plan(campaign.scenarios, campaign.size) if steady.intersection(b)), key=len)
+    members = min(
+        (b for b in batch.plan(campaign.scenarios, campaign.size) if steady.intersection(b)), key=len
+    )
     return msgspec.structs.replace(
         campaign,
         scenarios=tuple(campaign.scenarios[i] for i in members),
