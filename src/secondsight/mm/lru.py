@@ -179,23 +179,31 @@ def lru_add_drain(f, r):  # type: ignore[no-untyped-def]
 
 
 @merged
+def marked_first(r, flags):  # type: ignore[no-untyped-def]
+    """The flags of a folio that was not referenced, after folio_mark_accessed. Nothing else of it changes, and no other folio."""
+    if r.mglru:
+        # lru_gen_inc_refs returns before PG_idle is cleared.
+        return flags if flags & UNEVICTABLE else (flags & ~LRU_REFS) | REFERENCED
+    return (flags | REFERENCED) & ~IDLE
+
+
+@merged
 def mark_page_accessed(f, r, pfn):  # type: ignore[no-untyped-def]
     """folio_mark_accessed on the folio of *pfn*."""
     page = head_of(f, pfn)
     flags = f.flags[page]
+    if not flags & REFERENCED:
+        f.flags[page] = marked_first(r, flags)
+        return
     if r.mglru:
-        # lru_gen_inc_refs: referenced first, then a count of three, then PG_workingset; returns before clearing PG_idle.
+        # lru_gen_inc_refs: referenced first, then a count of three, then PG_workingset.
         if not flags & UNEVICTABLE:
-            if not flags & REFERENCED:
-                f.flags[page] = (flags & ~LRU_REFS) | REFERENCED
-            elif flags & LRU_REFS == LRU_REFS:
+            if flags & LRU_REFS == LRU_REFS:
                 f.flags[page] = flags | WORKINGSET
             else:
                 f.flags[page] = flags + (np.uint32(1) << LRU_REFS_SHIFT)
         return
-    if not flags & REFERENCED:
-        f.flags[page] |= REFERENCED
-    elif flags & UNEVICTABLE:
+    if flags & UNEVICTABLE:
         pass
     elif not flags & ACTIVE:
         if r.mark_needs_lru:

@@ -96,7 +96,10 @@ def checks_of(rules: Rules) -> Checks:
 
 
 class ViewColumns(NamedTuple):
-    """A view's columns (``BlockView``'s, by name), as compiled code takes them; *secondary* is the channel merged over all notifiers."""
+    """A view's columns (``BlockView``'s, by name), as compiled code takes them; *secondary* is the channel merged over all notifiers.
+
+    *every_known*: all of *pte_known* and *page_known* is true. Compiled in where there are many blocks, it spares the two questions.
+    """
 
     pmd: npt.NDArray[np.uint64]
     pte: npt.NDArray[np.uint64]
@@ -113,6 +116,22 @@ class ViewColumns(NamedTuple):
     pte_known: npt.NDArray[np.bool_]
     page_known: npt.NDArray[np.bool_]
     secondary: npt.NDArray[np.bool_]
+    every_known: int
+
+
+@merged
+def with_known(c, every_known):  # type: ignore[no-untyped-def]
+    """*c* with *every_known*, which is a constant where this is compiled."""
+    return ViewColumns(
+        c.pmd, c.pte, c.flags, c.mapcount, c.folio_mapcount, c.refcount, c.shared, c.folio, c.order, c.orders, c.uffd, c.droppable,
+        c.pte_known, c.page_known, c.secondary, every_known,
+    )  # fmt: skip
+
+
+@merged
+def is_page_known(c, b, i):  # type: ignore[no-untyped-def]
+    """Could the page's columns be read?"""
+    return c.every_known or c.page_known[b, i]
 
 
 @merged
@@ -171,9 +190,9 @@ def is_referenced(rules, c, b, i, assume):  # type: ignore[no-untyped-def]
     pte_young, folio_test_young, folio_test_referenced (7.3 folio_pte_referenced asks the folio first, which changes no answer). What
     is not known counts as *assume*.
     """
-    if (c.pte[b, i] & ACCESSED) != 0 if c.pte_known[b, i] else assume:
+    if (c.pte[b, i] & ACCESSED) != 0 if c.every_known or c.pte_known[b, i] else assume:
         return True
-    if not c.page_known[b, i]:
+    if not is_page_known(c, b, i):
         return assume
     flags = c.flags[b, i]
     return (rules.asks_page_young and flags & YOUNG != 0) or (

@@ -30,8 +30,10 @@ from secondsight.mm.khugepaged.checks import (
     checks_of,
     expected_ref_count,
     is_lazyfree,
+    is_page_known,
     is_referenced,
     is_shared,
+    with_known,
 )
 from secondsight.mm.khugepaged.limits import (
     CollapseControl,
@@ -144,7 +146,7 @@ def collapse_huge_page_isolate(rules, cc, c, at, assume, held, found):  # type: 
             result = ScanResult.PAGE_RO
             stopped = i
             break
-        if c.page_known[b, i]:
+        if is_page_known(c, b, i):
             # Lazily freed and clean: reclaim will have it. folio_test_lazyfree (7.2; 7.3 line 735).
             if is_lazyfree(rules, cc, c, b, i):
                 result = ScanResult.PAGE_LAZYFREE
@@ -223,15 +225,18 @@ def _isolate_blocks(rules, cc, c, asked, assume, found):  # type: ignore[no-unty
 
 
 @functools.cache
-def _isolate_blocks_of(rules: Checks, is_khugepaged: int, assume: bool) -> Callable[..., None]:
+def _isolate_blocks_of(
+    rules: Checks, is_khugepaged: int, assume: bool, every_known: int
+) -> Callable[..., None]:
     """``_isolate_blocks`` of whole blocks, compiled for one kernel's rules: what it never asks costs nothing."""
 
     @native
     def isolate_blocks(cc, c, asked, found):  # type: ignore[no-untyped-def]
         who = CollapseControl(is_khugepaged, cc.max_ptes_none, cc.max_ptes_swap, cc.max_ptes_shared)
+        known = with_known(c, every_known)
         for b in range(len(c.pmd)):
             if asked.chosen[b]:
-                collapse_huge_page_isolate(rules, who, c, (b, 0, PMD_ORDER), assume, asked.held, found)
+                collapse_huge_page_isolate(rules, who, known, (b, 0, PMD_ORDER), assume, asked.held, found)
 
     return isolate_blocks
 
@@ -259,7 +264,7 @@ def isolate(
     asked = _PartRequest(offset, order, chosen, np.full((_HELD, 2), -1, np.int64))
     columns, checks = columns_of(view, assume), checks_of(rules)
     if len(view) >= MANY_BLOCKS and order == PMD_ORDER:
-        _isolate_blocks_of(checks, cc.is_khugepaged, assume)(cc, columns, asked, found)
+        _isolate_blocks_of(checks, cc.is_khugepaged, assume, columns.every_known)(cc, columns, asked, found)
     else:
         _isolate_blocks(checks, cc, columns, asked, assume, found)
     return found

@@ -31,9 +31,11 @@ from secondsight.mm.khugepaged.checks import (
     checks_of,
     expected_ref_count,
     is_lazyfree,
+    is_page_known,
     is_referenced,
     is_shared,
     is_uffd_wp_entry,
+    with_known,
 )
 from secondsight.mm.khugepaged.limits import (
     CollapseControl,
@@ -187,7 +189,7 @@ def collapse_scan_pmd(rules, cc, c, b, assume, found):  # type: ignore[no-untype
             result = ScanResult.PAGE_RO
             stopped = i
             break
-        if c.page_known[b, i]:
+        if is_page_known(c, b, i):
             # Lazily freed and clean: reclaim will have it. folio_test_lazyfree (7.2; 7.3 line 1708).
             if is_lazyfree(rules, cc, c, b, i):
                 result = ScanResult.PAGE_LAZYFREE
@@ -250,14 +252,15 @@ def _scan_blocks(rules, cc, c, assume, found):  # type: ignore[no-untyped-def]
 
 
 @functools.cache
-def _scan_blocks_of(rules: Checks, is_khugepaged: int, assume: bool) -> Callable[..., None]:
+def _scan_blocks_of(rules: Checks, is_khugepaged: int, assume: bool, every_known: int) -> Callable[..., None]:
     """``_scan_blocks``, compiled for one kernel's rules: what it never asks costs nothing."""
 
     @native
     def scan_blocks(cc, c, found):  # type: ignore[no-untyped-def]
         who = CollapseControl(is_khugepaged, cc.max_ptes_none, cc.max_ptes_swap, cc.max_ptes_shared)
+        known = with_known(c, every_known)
         for b in range(len(c.pmd)):
-            collapse_scan_pmd(rules, who, c, b, assume, found)
+            collapse_scan_pmd(rules, who, known, b, assume, found)
 
     return scan_blocks
 
@@ -268,6 +271,7 @@ def columns_of(view: BlockView, assume: bool) -> ViewColumns:
         view.pmd, view.pte, view.flags, view.mapcount, view.folio_mapcount, view.refcount, view.shared, view.folio, view.order,
         view.orders,
         view.uffd, view.droppable, view.pte_known, view.page_known, view.merged(assume),
+        int(view.pte_known.all() and view.page_known.all()),
     )  # fmt: skip
 
 
@@ -279,7 +283,7 @@ def scan(
     cc = collapse_control(limits, khugepaged=khugepaged)
     columns, checks = columns_of(view, assume), checks_of(rules)
     if len(view) >= MANY_BLOCKS:
-        _scan_blocks_of(checks, cc.is_khugepaged, assume)(cc, columns, found)
+        _scan_blocks_of(checks, cc.is_khugepaged, assume, columns.every_known)(cc, columns, found)
     else:
         _scan_blocks(checks, cc, columns, assume, found)
     return found

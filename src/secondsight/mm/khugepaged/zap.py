@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PMD_ORDER
-from secondsight.mm.lru import mark_page_accessed
+from secondsight.mm.lru import mark_page_accessed, marked_first
 from secondsight.mm.page import (
     BATCH_ACTIVATE,
     HEAD,
     N_ACTIVATE,
     OWN_BITS,
+    REFERENCED,
     TAIL,
     Frames,
 )
@@ -41,8 +42,46 @@ class _Marked(NamedTuple):
 
     folio: npt.NDArray[np.int64]
     mapcount: npt.NDArray[np.int32]
+    refcount: npt.NDArray[np.int32]
+    flags: npt.NDArray[np.uint32]
     order: npt.NDArray[np.uint8]
     marks: npt.NDArray[np.uint8]
+
+
+@merged
+def _marked_at_most_once(columns, b):  # type: ignore[no-untyped-def]
+    """Is each page of block *b* a folio of its own, and marked for the first time if at all?
+
+    A loop for each width of columns, without a branch: LLVM makes vectors of each.
+    """
+    every = True
+    for i in range(HPAGE_PMD_NR):
+        every &= (columns.marks[b, i] <= 1) & (columns.order[b, i] == 0)
+    for i in range(HPAGE_PMD_NR):
+        first = (columns.refcount[b, i] > 0) & (columns.flags[b, i] & REFERENCED == 0)
+        every &= (columns.mapcount[b, i] <= 1) & ((columns.marks[b, i] == 0) | first)
+    for i in range(HPAGE_PMD_NR):
+        every &= (columns.marks[b, i] == 0) | (columns.folio[b, i] >= 0)
+    return every
+
+
+@native
+def _mark_first(r, columns, candidate, flags, done):  # type: ignore[no-untyped-def]
+    """Into *flags* uint32[N, 512] what marking leaves of the blocks in which no page is marked twice, and nothing is activated: most.
+
+    *done* bool[N] says which; the others' flags are copied. Returns whether all are done.
+    """
+    first, end = candidate
+    every = True
+    for b in range(len(columns.marks)):
+        once = _marked_at_most_once(columns, b)
+        for i in range(HPAGE_PMD_NR):
+            before = columns.flags[b, i]
+            mark = once & (columns.marks[b, i] != 0) & (i >= first) & (i < end)
+            flags[b, i] = marked_first(r, before) if mark else before
+        done[b] = once
+        every &= once
+    return every
 
 
 @merged
@@ -92,8 +131,8 @@ def _mark(r, f, columns, b, i, page):  # type: ignore[no-untyped-def]
 
 
 @native
-def _zap_blocks(r, f, columns, pending, candidate, row, seen):  # type: ignore[no-untyped-def]
-    """Mark the pages *candidate* = (first, end) of each block, *pending* others being in the batch.
+def _zap_blocks(r, f, columns, done, pending, candidate, row, seen):  # type: ignore[no-untyped-def]
+    """Mark the pages *candidate* = (first, end) of each block that is not *done*, *pending* others being in the batch.
 
     The pages are frames of *f*, block after block: a folio's flags and references are its first page's there, and all of its pages' again
     when the block is done. Behind them are stand-ins for the others.
@@ -101,6 +140,8 @@ def _zap_blocks(r, f, columns, pending, candidate, row, seen):  # type: ignore[n
     first, end = candidate
     others = len(columns.marks) * HPAGE_PMD_NR
     for b in range(len(columns.marks)):
+        if done[b]:
+            continue
         last = end
         while last > first and columns.marks[b, last - 1] == 0:
             last -= 1
@@ -172,15 +213,18 @@ def zap(
     r = _Rules(
         rules.lru_batch, int(rules.activate_batched), int(rules.mark_needs_lru), int(mglru and rules.mglru_available)
     )  # fmt: skip
+    columns = _Marked(view.folio, view.mapcount, view.refcount, view.flags, view.order, marks)
     # One block more: the stand-ins, which have references to spare.
     page = (len(view) + 1, HPAGE_PMD_NR)
-    flags, refcount = np.empty(page, np.uint32), np.empty(page, np.int32)
-    flags[:-1], refcount[:-1] = view.flags, view.refcount
+    flags, done = np.empty(page, np.uint32), np.empty(len(view), np.bool_)
+    if _mark_first(r, columns, (first, end), flags, done):
+        return replace(view, flags=flags[:-1], secondary=gone, zap_marks=left)
+    refcount = np.empty(page, np.int32)
+    refcount[:-1] = view.refcount
     flags[-1], refcount[-1] = 0, 2
     frames = Frames().arrays._replace(flags=flags.reshape(-1), refcount=refcount.reshape(-1))
-    columns = _Marked(view.folio, view.mapcount, view.order, marks)
     row, seen = np.zeros(HPAGE_PMD_NR, np.int64), np.full(2 * HPAGE_PMD_NR, -1, np.int64)
-    _zap_blocks(r, frames, columns, view.activate_pending, (first, end), row, seen)
+    _zap_blocks(r, frames, columns, done, view.activate_pending, (first, end), row, seen)
     if view.order.any():
         _restore_compound(frames.flags, view.flags)
     # How often MGLRU has seen a page marked no view shows.
