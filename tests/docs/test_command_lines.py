@@ -8,7 +8,12 @@ from support import command_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SHOWN = [(page, number, words) for page in PAGES for number, words in command_lines.lines_of(page)]
+SHOWN = [
+    (page, number, words)
+    for page in PAGES
+    for lines in (command_lines.lines_of, command_lines.inline_of)
+    for number, words in lines(page)
+]
 
 
 def test_there_are_some():

@@ -13,19 +13,40 @@ from secondsight.cli import group
 
 #: What stands for a number in an example.
 NUMBERS = {"PID": "4711", "N": "8", "SECONDS": "10"}
+_OURS = re.compile(r"\s*(?:\$ )?(?:sudo )?(?:\.venv/bin/)?secondsight (.+)")
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(number, words) of every command line of ours in the code blocks of Markdown *path*; number: its line's."""
+    for number, line in code_of(path):
+        if ours := _OURS.match(line):
+            yield number, words_of(ours[1])
+
+
+def others_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(number, line) of the command lines in code blocks that are not ours: make, pytest, the benchmarks, this environment's programs."""
+    for number, line in code_of(path):
+        if re.match(r"\s*(?:[A-Z_]+=\S+ )?(?:make|pytest|python|\.venv/bin/\S+) ", line):
+            yield number, line.split("  ")[0].strip() if line.strip() == line else line.strip()
+
+
+def inline_of(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(number, words) of the command lines of ours within sentences of Markdown *path*; a verb that is only named is none."""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        for command in re.findall(r"`secondsight ([^`]+)`", line):
+            words = words_of(command)
+            if len(words) > (2 if words[0] in ("lab", "trace", "scenario", "record") else 1):
+                yield number, words
+
+
+def code_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(number, line) of every line in the code blocks of Markdown *path*; one that ``\\`` continues is one."""
     text = re.sub(r"\\\n *", " ", path.read_text())
     fenced = False
     for number, line in enumerate(text.splitlines(), 1):
         fenced ^= line.startswith("```")
-        if not (fenced or line.startswith("    ")):
-            continue
-        found = re.match(r"\s*(?:\$ )?(?:sudo )?(?:\.venv/bin/)?secondsight (.+)", line)
-        if found:
-            yield number, words_of(found[1])
+        if fenced or line.startswith("    "):
+            yield number, line
 
 
 def words_of(line: str) -> list[str]:
