@@ -1,6 +1,9 @@
 """Settings of every tier."""
 
+import os
 import signal
+import stat
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -32,3 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.removeprefix("tests/").startswith(REPLAYS):
             item.add_marker(pytest.mark.xdist_group("replays"))
+
+
+@pytest.fixture
+def full_device(tmp_path: Path) -> Path:
+    """A device of the test's own that takes nothing, as /dev/full: whoever removes or replaces it harms nobody."""
+    path = tmp_path / "full"
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+        path.open("wb").close()
+    except OSError as error:
+        pytest.skip(f"mknod: {error.strerror}; it takes root, and a file system that has devices")
+    return path

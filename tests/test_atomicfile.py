@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 import pytest
 
 from secondsight import atomicfile
-from secondsight.errors import UsageError
+from secondsight.errors import SecondSightError, UsageError
 
 
 def test_nothing_appears_until_the_end_and_what_was_there_stays_after_an_error(tmp_path) -> None:
@@ -48,6 +49,16 @@ def test_a_pipe_is_written_to_and_never_replaced(tmp_path) -> None:
     with pytest.raises(RuntimeError), atomicfile.open_atomic(path):
         raise RuntimeError
     assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_full_disk_is_a_failure_and_no_wrong_request(tmp_path) -> None:
+    path = tmp_path / "t"
+    path.write_text("before")
+    for number, code in ((errno.ENOSPC, 1), (errno.EIO, 1), (errno.EACCES, 2)):
+        with pytest.raises(SecondSightError, match=os.strerror(number)) as told, atomicfile.open_atomic(path):
+            raise OSError(number, os.strerror(number))
+        assert told.value.exit_code == code
+    assert path.read_text() == "before"
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path) -> None:

@@ -9,14 +9,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from secondsight.errors import UsageError
+from secondsight.errors import SecondSightError, UsageError
 
 Name = str | os.PathLike[str]
+#: what befalls a right name while it is written: a failure, not a wrong request
+_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def temporary_path(path: Name) -> Path:
@@ -59,14 +62,18 @@ def discard(written: Path, path: Name) -> None:
 def open_atomic(path: Name) -> Iterator[Path]:
     """A name to write to within the block; *path* is that file once the block ends without an error, else as it was.
 
-    :raises UsageError: *path* cannot be written; so does an OSError within the block.
+    What writes to the name must not remove it when it fails, as pyarrow's ``write_table`` does: the name can be a device. Give it the
+    opened file.
+
+    :raises UsageError: *path* cannot be written; so does an OSError within the block. :raises SecondSightError: the disk is full or failed.
     """
     written = temporary_path(path)
     try:
         yield written
         commit(written, path)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+        told = SecondSightError if error.errno in _FAILURES else UsageError
+        raise told(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         discard(written, path)
 

@@ -1,11 +1,13 @@
 """Passes that are kept: whole after each, bounded, and no other file is taken for one."""
 
+import stat
+
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from secondsight.errors import InputError, UsageError
+from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.host import marks
 from secondsight.host.history import HostRecording, passes, read
 from secondsight.host.marks import Mark
@@ -96,6 +98,15 @@ def test_metadata_of_another_form_is_told(tmp_path, marks_text):
 def test_a_place_that_cannot_be_written_is_told_before_a_pass(tmp_path):
     with pytest.raises(UsageError, match="cannot be written"):
         HostRecording(tmp_path / "nowhere" / "host.parquet")
+
+
+def test_a_device_that_takes_nothing_stays_and_is_a_failure(full_device):
+    """A full disk under a recording, told as that; and what is no file is not removed with it."""
+    recording = HostRecording(full_device)
+    with pytest.raises(SecondSightError, match="No space left on device") as told:
+        recording.add(view([row("a")]), [row("a")])
+    assert told.value.exit_code == 1
+    assert stat.S_ISCHR(full_device.stat().st_mode)
 
 
 def test_a_mark_beside_the_file_is_taken_in_once_and_read_after_the_end(tmp_path):

@@ -245,5 +245,5 @@ class _DecisionFile:
         table = table.replace_schema_metadata(
             {"secondsight.kind": "khugepaged-decisions", "secondsight.version": __version__}
         )
-        with atomicfile.open_atomic(self._path) as part:
-            pq.write_table(table, part, compression="zstd")
+        with atomicfile.open_atomic(self._path) as part, part.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")

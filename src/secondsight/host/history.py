@@ -104,7 +104,7 @@ class HostRecording:
         """Keep *rows* of *view*, and write the file.
 
         Raises:
-            UsageError: it cannot be written; the last whole file stays.
+            SecondSightError: it cannot be written; the last whole file stays.
         """
         columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         for by, row in [*((view.by, row) for row in rows), *([(TOTAL, view.total)] if view.total else [])]:
@@ -135,8 +135,8 @@ class HostRecording:
         table = pa.concat_tables(self._passes).replace_schema_metadata(
             {f"secondsight.{key}": value for key, value in told.items()}
         )
-        with atomicfile.open_atomic(self._path) as part:
-            pq.write_table(table, part, compression="zstd")
+        with atomicfile.open_atomic(self._path) as part, part.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
 
 
 def _counters(supply: Supply) -> dict[str, float]:
