@@ -58,6 +58,28 @@ def test_a_process_that_went_is_passed_over():
     assert seen == [None]
 
 
+def test_a_process_that_may_not_be_read_does_not_keep_the_others_waiting(capsys, monkeypatch):
+    own = read_tasks([os.getpid()], sums=False)[0][0]
+    other = type(own)(os.getppid(), "closed\n", 0, 1, "", (), {})
+    monkeypatch.setattr(
+        collapse_many, "_unreadable", lambda process: "not yours" if process.pid == other.pid else ""
+    )
+    seen = []
+    code = collapse_many.run(
+        lambda: [other, own], lambda process: Pretended(1, 2, seen), Waiting(), interval=1.0, follow=False
+    )
+    assert (code, seen) == (1, [None])
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "left alone: not yours" in told and str(other.pid) in told
+
+
+@pytest.mark.parametrize("words", [("--cgroup", ""), ("--vm", "")])
+def test_an_empty_name_is_not_the_whole_host(capsys, words):
+    with pytest.raises(SystemExit) as end:
+        main(["collapse", *words, "--dry-run"])
+    assert end.value.code == 2 and "take a name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [(), ("--pid", "1", "--cgroup", "/"), ("--vm", "x", "--cgroup", "/")])
 def test_exactly_one_target(capsys, words):
     with pytest.raises(SystemExit) as end:

@@ -102,6 +102,9 @@ def collapse(
 
     if sum(each is not None for each in (pid, cgroup, vm)) != 1:
         raise UsageError("say which process: one of --pid PID, --cgroup PATH, --vm NAME")
+    if cgroup == "" or vm == "":
+        # A variable that is not set: not the whole host.
+        raise UsageError("--cgroup and --vm take a name; / is the cgroup of the whole host")
     bounds = capture.parse_range(within) if within else None
     wanted = candidates.Wanted(
         advised=advised, certain=certain, override=override, min_populated=min_populated, within=bounds

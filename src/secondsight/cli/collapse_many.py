@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -24,22 +25,43 @@ def run(
 ) -> int:
     """Collapse in each process that *find* names; its exit code: 1 where one did not end as asked.
 
+    Those whose memory may not be read are told on standard error and left alone; the others are as they were.
+
     They come one after the other, so that a pace of bytes a second is one over all; what one adds is taken off what the next may. With
     *follow* they are found anew every *interval* seconds: those that came are among them, those that went are not missed.
     """
     from secondsight.errors import UsageError
 
+    closed: set[tuple[int, int]] = set()
     while True:
-        code = _once(find, make, stopping)
+        code = _once(find, make, stopping, closed)
         if code or not follow or stopping.wait(interval):
-            return code
+            return code or int(bool(closed))
         try:
             find()
         except UsageError as none:
             print(f"{none}; waiting", flush=True)
 
 
-def _once(find: Callable[[], list[Task]], make: Callable[[Process], Rounds], stopping: Stopping) -> int:
+def _unreadable(process: Process) -> str:
+    """Why the memory of *process* may not be read; empty if it may."""
+    from secondsight.errors import MissingDependency
+    from secondsight.live.read.procfs import Pagemap
+
+    try:
+        with Pagemap(process):
+            return ""
+    except MissingDependency as missing:
+        return str(missing)
+
+
+def _once(
+    find: Callable[[], list[Task]],
+    make: Callable[[Process], Rounds],
+    stopping: Stopping,
+    closed: set[tuple[int, int]],
+) -> int:
+    """One round over all; *closed* takes in those that may not be read (PID, start time), each told once."""
     from secondsight.errors import TargetGone, UsageError
     from secondsight.live.read.process import Process
     from secondsight.terminal import printable
@@ -52,6 +74,15 @@ def _once(find: Callable[[], list[Task]], make: Callable[[Process], Rounds], sto
             break
         try:
             with Process.open(task.pid) as process:
+                if why := _unreadable(process):
+                    if (task.pid, task.start_time) not in closed:
+                        print(
+                            f"process {task.pid} ({printable(task.name)}) left alone: {printable(why)}",
+                            file=sys.stderr,
+                            flush=True,
+                        )
+                    closed.add((task.pid, task.start_time))
+                    continue
                 rounds = make(process)
                 if left is not None:
                     rounds.guarding = msgspec.structs.replace(rounds.guarding, max_added=left)
