@@ -76,6 +76,18 @@ def test_a_recording_that_is_there_is_not_taken_the_place_of(capsys, tmp_path):
     assert run(capsys, "--append")[0] == 2
 
 
+def test_once_is_one_pass_of_a_recording_too(capsys, tmp_path):
+    path = tmp_path / "host.parquet"
+    assert run(capsys, *OWN, "--record", str(path), "--once")[0] == 0
+    assert passes(read(path)[0]) == 1
+
+
+def test_a_process_that_has_ended_beside_one_that_is_there_is_counted(capsys):
+    code, out, _ = run(capsys, *OWN, "--pid", "4194999", "--json")
+    view = json.loads(out)
+    assert code == 0 and len(view["rows"]) == 1 and sum(view["trouble"].values()) == 1
+
+
 def test_explain_defines_every_column(capsys):
     from secondsight.host.columns import COLUMNS
 
@@ -92,6 +104,12 @@ def test_explain_defines_every_column(capsys):
         (("--filter", "x"), "--filter x: write"),
         (("--if", "enabled"), "--if enabled: write NAME=VALUE"),
         (("--json", "--csv"), "choose one"),
+        (("--record", "x.parquet", "--json"), "--record: keeps the rows and prints none"),
+        (("--seconds", "1"), "--seconds: ends a recording"),
+        (("--pid", "0"), "--pid 0: a process number is positive"),
+        (("--pid", "4194999"), "--pid 4194999: there is no such process"),
+        (("--pid", "4194999", "--pid", "9" * 30), "none of the 2 processes is there"),
+        (("--interval", "inf"), "--interval"),
     ],
 )
 def test_wrong_words_are_one_line(capsys, words, problem):

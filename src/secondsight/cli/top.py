@@ -72,9 +72,12 @@ def top(
     ] = 2.0,
     full: Annotated[bool, typer.Option("--full", help="Read every block, however long it takes.")] = False,
     interval: Annotated[
-        float, typer.Option(help="Seconds between passes of the live view and of --record.", min=0.2)
+        float,
+        typer.Option(help="Seconds between passes of the live view and of --record.", min=0.2, max=86400.0),
     ] = 5.0,
-    once: Annotated[bool, typer.Option("--once", help="One pass, on a terminal too.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="One pass, on a terminal and with --record too.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="The whole pass as one JSON object.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="The rows as CSV.")] = False,
     record: Annotated[
@@ -124,8 +127,12 @@ def top(
         return
     if json and csv:
         raise UsageError("--json and --csv: choose one")
-    if append and record is None:
-        raise UsageError("--append: goes on with a recording; name it by --record FILE")
+    if record is None and (append or seconds is not None):
+        word, does = ("--append", "goes on with") if append else ("--seconds", "ends")
+        raise UsageError(f"{word}: {does} a recording; name it by --record FILE")
+    if record is not None and (json or csv):
+        raise UsageError("--record: keeps the rows and prints none; --json and --csv go without it")
+    _check_there(pids)
     if mark is not None:
         _mark(record, mark)
         return
@@ -141,7 +148,7 @@ def top(
     blocks = (json and columns is None) or any(defined.COLUMNS[name].blocks for name in asked)
     look = looker(by, switches, None if full else budget, blocks, pids, kernel_memory)
     if record is not None:
-        _record(look, shown, record, interval, seconds, append=append)
+        _record(look, shown, record, interval, 0.0 if once else seconds, append=append)
         return
     if json or csv or once or not (sys.stdout.isatty() and sys.stdin.isatty()):
         _print(look(), shown, json=json, csv=csv)
@@ -153,6 +160,23 @@ def top(
         _print(look(), shown, json=False, csv=False)
         return
     topview.run(look, shown, interval)
+
+
+def _check_there(pids: list[int] | None) -> None:
+    """Refuse numbers that no process can have; one of them at least must be there: others may have ended since they were listed."""
+    import os
+
+    from secondsight.errors import UsageError
+
+    for pid in pids or ():
+        if pid < 1:
+            raise UsageError(f"--pid {pid}: a process number is positive")
+    if pids and not any(os.path.exists(f"/proc/{pid}") for pid in pids):  # noqa: PTH110 - a number may be too long for a path's stat
+        raise UsageError(
+            f"--pid {' '.join(map(str, pids))}: there is no such process"
+            if len(pids) == 1
+            else f"--pid: none of the {len(pids)} processes is there"
+        )
 
 
 def looker(
