@@ -191,6 +191,9 @@ def test_doctor_answers_with_any_rights(capsys):
         (("collapse", "--pid", "1", "--max-pressure", "10"), "--max-pressure 10: write a percentage"),
         (("snapshot", "--pid", "99999999", "-o", "x.npz"), "there is no such process"),
         (("watch", "--pid", "99999999"), "there is no such process"),
+        (("verify", "--pid", "99999999", "--save", "x.json"), "there is no such process"),
+        (("verify", "--pid", "1", "--save", "x.json", "--work", " "), "--work: name a command"),
+        (("host", "--interval", "inf"), "--interval"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(argv, says, capsys):

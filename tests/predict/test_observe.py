@@ -8,7 +8,7 @@ import os
 import msgspec
 import pytest
 
-from secondsight.errors import InputError, SecondSightError, UsageError
+from secondsight.errors import InputError, MissingDependency, SecondSightError, UsageError
 from secondsight.predict import observe as seen
 
 BEFORE = seen.Observed(what="p", seconds=10, cpu=8, faults=1000, anon=1 << 30, huge=0, work=400)
@@ -88,13 +88,20 @@ def test_a_cgroup_by_its_files(tmp_path):
     assert seen.of_cgroup(tmp_path) == seen.Reading(2.5, 7, 4096, 2048)
     with pytest.raises(UsageError, match="no directory of a cgroup"):
         seen.of_cgroup(tmp_path / "x")
+    (tmp_path / "memory.stat").write_text("anon 4096\n")
+    with pytest.raises(MissingDependency, match=r"do not say: no pgfault; name a process by --pid"):
+        seen.of_cgroup(tmp_path)
+    (tmp_path / "cpu.stat").unlink()
+    with pytest.raises(MissingDependency, match=r"do not say: No such file or directory;"):
+        seen.of_cgroup(tmp_path)
 
 
 def test_no_work_done_is_an_error():
     with pytest.raises(SecondSightError, match="no work was done"):
         seen.observe("p", lambda: seen.Reading(1, 1, 1, 1), 0.001, "echo 5")
-    with pytest.raises(UsageError, match="must print a number"):
-        seen.work_of("echo many")
+    for word in ("many", "nan", "inf", ""):
+        with pytest.raises(UsageError, match="must print a number"):
+            seen.work_of(f"echo {word}")
 
 
 def test_what_is_no_observation():

@@ -1,6 +1,7 @@
 """Writing and reading: what went in comes out, damage is named, nothing appears by half."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -310,6 +311,15 @@ def test_a_batch_with_nulls_is_where_a_recording_is_torn(tmp_path):
         stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=head))
     recover(recording, tmp_path / "t.parquet")
     assert Trace.open(tmp_path / "t.parquet").rows == 4
+
+
+def test_a_pipe_takes_no_recording_and_nothing_is_left_beside_it(tmp_path, full_device):
+    """A trace's file is written in more than one place; that is said before the work, not after it."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", full_device):
+        with pytest.raises(UsageError, match="a pipe or a device takes no trace"):
+            Recording(path, PROVENANCE)
+    assert {each.name for each in tmp_path.iterdir()} == {"pipe", "full"}
 
 
 def test_what_is_no_recording_is_refused(tmp_path):

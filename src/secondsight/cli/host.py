@@ -19,7 +19,8 @@ app = typer.Typer(help="The host's supply of huge pages, its counters as rates, 
 @app.command()
 def host(
     interval: Annotated[
-        float, typer.Option(help="Seconds between the two readings that rates are made of.", min=0.0)
+        float,
+        typer.Option(help="Seconds between the two readings that rates are made of.", min=0.0, max=86400.0),
     ] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

@@ -40,6 +40,7 @@ def verify(
     from secondsight import atomicfile
     from secondsight.errors import UsageError
     from secondsight.live.act.amounts import parse_duration
+    from secondsight.live.read.process import Process
     from secondsight.predict import observe as seen
 
     if (pid is None) == (cgroup is None):
@@ -52,8 +53,11 @@ def verify(
     atomicfile.check_writable(save, *(path for path in (before, predicted) if path is not None))
     old = seen.decode(_bytes(before), str(before)) if before is not None else None
     told = _row(predicted, row) if predicted is not None else None
+    if work is not None and not work.strip():
+        raise UsageError("--work: name a command that prints how much work was done so far")
     if pid is not None:
-        number = pid
+        with Process.open(pid):
+            number = pid
         now = seen.observe(
             f"process {pid}", lambda: seen.of_process(number), seconds, work, name=seen.name_of(number)
         )

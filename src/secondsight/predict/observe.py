@@ -9,6 +9,7 @@ CPU time for each unit of work compares whatever the load was; CPU time alone sa
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import subprocess
@@ -102,7 +103,8 @@ def of_cgroup(path: Path) -> Reading:
         return Reading(cpu, memory["pgfault"], memory["anon"], memory["anon_thp"])
     except (OSError, KeyError) as error:
         raise MissingDependency(
-            f"{path}: its cpu.stat and memory.stat (cgroup v2) do not say {error}; name a process by --pid"
+            f"{path}: its cpu.stat and memory.stat (cgroup v2) do not say: "
+            f"{error.strerror if isinstance(error, OSError) else f'no {error.args[0]}'}; name a process by --pid"
         ) from None
 
 
@@ -118,6 +120,8 @@ def work_of(command: str) -> float:
     try:
         done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False, timeout=60)
         value = float(done.stdout.split()[0])
+        if not math.isfinite(value):
+            raise ValueError
     except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
         raise UsageError(
             f"--work {command!r}: must print a number that says how much was done so far"

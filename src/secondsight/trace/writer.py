@@ -261,6 +261,11 @@ class Recording(_Sink):
         :raises UsageError: *path* cannot be written, or an unfinished recording is there.
         """
         atomicfile.check_writable(path)
+        target = Path(path)
+        if target.exists() and not target.is_file() and os.fspath(path) != os.devnull:
+            raise UsageError(
+                f"{path}: cannot be written: a pipe or a device takes no trace, which is written in more than one place; name a file"
+            )
         stream = Path(f"{os.fspath(path)}.recording")
         if stream.exists():
             raise UsageError(
