@@ -89,7 +89,7 @@ def _never(vma: Vma, kind: Backing) -> str:
         return (
             f"misaligned against the file: address and offset differ by {(vma.start - vma.offset) % PMD_SIZE >> 10:,} KiB modulo 2 MiB, "
             "so that no PMD can map its huge pages, and MADV_COLLAPSE is EINVAL; map it at an address that is aligned as its offset is "
-            "(QEMU: share=on with align=2M, or a newer QEMU)"
+            "(QEMU: memory-backend-file on a tmpfs, share=on,align=2M; its memory-backend-memfd takes no align)"
         )
     if "nh" in vma.flags:
         return "MADV_NOHUGEPAGE"
