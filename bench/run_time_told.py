@@ -17,6 +17,7 @@ def predictions(work: Path, calibration: Path | None, part: str) -> list[dict[st
     *part*: ``user``, CPU time in user mode, which walks alone change; ``all``, with the system's, in which the faults are.
     """
     from secondsight.predict.calibration import find
+    from secondsight.predict.prices import Waits
     from secondsight.predict.runtime import ReplayedRow, RunTime
     from secondsight.predict.walks import Profile
     from secondsight.trace import Trace
@@ -51,7 +52,7 @@ def predictions(work: Path, calibration: Path | None, part: str) -> list[dict[st
         predictor = RunTime(
             found,
             profile,
-            ReplayedRow(np.zeros(blocks), round(faults), 0),
+            ReplayedRow(np.zeros(blocks), Waits(round(faults))),
             seconds=seconds,
             footprint=anon / 2**20,
             guest=False,
@@ -60,7 +61,7 @@ def predictions(work: Path, calibration: Path | None, part: str) -> list[dict[st
             share = float(np.median([line[i]["huge"] for line in rounds]))
             small = round(faults - share * anon / 4096)
             counts = (round(faults), 0) if part == "user" else (small, round(share * anon / (2 << 20)))
-            told = predictor.of(ReplayedRow(np.full(blocks, share), *counts))
+            told = predictor.of(ReplayedRow(np.full(blocks, share), Waits(*counts)))
             out.append({
                 "program": name, "share": share, "seconds": seconds, "measured": float(measured_ratio), "spread": float(spread[i]),
                 "predicted": told.seconds / seconds, "low": told.low / seconds, "high": told.high / seconds, "rounds": len(rounds),

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from secondsight.predict.prices import Waits
 from secondsight.predict.runtime import PROGRAMS, ReplayedRow, RunTime, too_few
 from secondsight.predict.walks import Profile
 from support.predict import law, made
@@ -16,33 +17,33 @@ NONE, ALL = np.zeros(2), np.ones(2)
 def predictor(today=NONE, seconds=1.0, guest=False, faults=(0, 0)):
     profile = Profile(np.array([3e6, 1e6]), np.array([0.0, 1e6]), 10**8, 10**6)
     return RunTime(
-        made(), profile, ReplayedRow(today, *faults), seconds=seconds, footprint=256.0, guest=guest
+        made(), profile, ReplayedRow(today, Waits(*faults)), seconds=seconds, footprint=256.0, guest=guest
     )
 
 
 def test_walks_that_go_are_saved():
     """4 M walks in 1 s: 250 ns each. All huge leaves 1 M of three quarters' cost: 3.25 M are saved."""
-    told = predictor().of(ReplayedRow(ALL, 0, 0))
+    told = predictor().of(ReplayedRow(ALL, Waits(0, 0)))
     saved = PROGRAMS * 3.25e6 * law(250, 256) * 1e-9
     assert told.seconds == pytest.approx(1 - saved, abs=0.02)
     assert told.low < told.seconds < told.high
 
 
 def test_today_is_what_was_measured():
-    assert predictor().of(ReplayedRow(NONE, 0, 0)) == (1.0, 1.0, 1.0)
+    assert predictor().of(ReplayedRow(NONE, Waits(0, 0))) == (1.0, 1.0, 1.0)
 
 
 def test_there_and_back():
     """From huge to small costs what from small to huge saves."""
-    fast = predictor().of(ReplayedRow(ALL, 0, 0)).seconds
-    assert predictor(today=ALL, seconds=fast).of(ReplayedRow(NONE, 0, 0)).seconds == pytest.approx(
+    fast = predictor().of(ReplayedRow(ALL, Waits(0, 0))).seconds
+    assert predictor(today=ALL, seconds=fast).of(ReplayedRow(NONE, Waits(0, 0))).seconds == pytest.approx(
         1.0, rel=1e-3
     )
 
 
 def test_faults_have_their_price():
     """1,024 faults of 1 µs become two of 100 µs."""
-    told = predictor(faults=(1024, 0)).of(ReplayedRow(NONE, 0, 2))
+    told = predictor(faults=(1024, 0)).of(ReplayedRow(NONE, Waits(0, 2)))
     assert told.seconds == pytest.approx(1 - 1024e-6 + 200e-6)
 
 
@@ -52,22 +53,22 @@ def test_memory_that_a_hypervisor_must_give_first_widens_the_interval_alone():
         calibration.prices,
         fault_huge_cold=msgspec.structs.replace(calibration.prices.fault_huge, seconds=5.1e-3),
     )
-    warm = predictor().of(ReplayedRow(ALL, 0, 10))
+    warm = predictor().of(ReplayedRow(ALL, Waits(0, 10)))
     one = predictor()
     one.calibration = msgspec.structs.replace(calibration, prices=prices)
-    cold = one.of(ReplayedRow(ALL, 0, 10))
+    cold = one.of(ReplayedRow(ALL, Waits(0, 10)))
     assert (cold.seconds, cold.low) == (warm.seconds, warm.low)
     assert cold.high - warm.high == pytest.approx(10 * 5e-3)
 
 
 def test_a_guests_entries_stay_small():
     """The host's huge pages shorten its walks, 19 references for 24; none of them goes."""
-    told = predictor(guest=True).of(ReplayedRow(ALL, 0, 0))
+    told = predictor(guest=True).of(ReplayedRow(ALL, Waits(0, 0)))
     assert 1 - told.seconds == pytest.approx(PROGRAMS * 4e6 * 5 / 24 * law(250, 256) * 1e-9, rel=0.15)
 
 
 def test_the_interval_is_no_narrower_than_the_suites_errors():
-    told = predictor().of(ReplayedRow(ALL, 0, 0))
+    told = predictor().of(ReplayedRow(ALL, Waits(0, 0)))
     model = made().model
     assert told.high - told.seconds >= model.within(1 - told.seconds) - 1e-12
 

@@ -132,7 +132,11 @@ VERBS = (Verb.CLEAR_REFS, Verb.MADV_DONTNEED, Verb.UNPIN, Verb.EXIT)
 @st.composite
 def traces(draw):
     """(types of the spaces, rows): up to 40 events in 50 s; some traces of loads and stores alone, as most real ones are."""
-    types = draw(st.sampled_from([("process",), ("process",), ("vm",), ("vm", "process")]))
+    types = draw(
+        st.sampled_from(
+            [("process",), ("process",), ("vm",), ("vm", "process"), ("process",) * 2, ("process",) * 3]
+        )
+    )
     plain = draw(st.booleans())
     out = []
     for second in sorted(draw(st.lists(st.integers(0, 45), min_size=1, max_size=12))):
@@ -141,14 +145,29 @@ def traces(draw):
             page, count = draw(st.sampled_from(PAGES)), draw(st.sampled_from([1, 1, 2, 30]))
             if not plain and draw(st.integers(0, 9)) == 0:
                 verb = draw(st.sampled_from(VERBS))
+                child = draw(st.integers(0, len(types) - 1))
+                if child != space and draw(st.booleans()):
+                    out.append((second, space, 0, 0, Verb.FORK, child))
+                    continue
                 whole = verb is Verb.MADV_DONTNEED
                 out.append((second, space, block, 0 if whole else page, verb, 512 if whole else 1))
                 continue
             kinds = KINDS[types[space]][: 4 if plain else None]
             out.append((second, space, block, page, draw(st.sampled_from(kinds)), count))
+    # A space that is to be forked has nothing before.
+    unborn = {row[5] for row in out if row[4] == Verb.FORK and draw(st.booleans())}
     first = [
-        (out[0][0], s, b, 7, CR if t == "process" else GR, 1) for s, t in enumerate(types) for b in range(3)
+        (out[0][0], s, b, 7, CR if t == "process" else GR, 1)
+        for s, t in enumerate(types)
+        for b in range(3)
+        if s not in unborn
     ]
+    born = set(range(len(types))) - unborn
+    for row in list(out):
+        if row[4] == Verb.FORK:
+            born |= {row[5]}
+        elif row[1] not in born:
+            out.remove(row)
     return types, first + out
 
 

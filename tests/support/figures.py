@@ -15,6 +15,7 @@ import numpy as np
 
 from secondsight.bits.pte import PRESENT, PSE
 from secondsight.geometry import PMD_ORDER
+from secondsight.mm.fork import dup_mmap
 from secondsight.mm.huge_memory import split_huge
 from secondsight.mm.khugepaged.attempt import collapse_huge_page
 from secondsight.mm.khugepaged.result import ScanResult
@@ -120,13 +121,32 @@ class Plain:
             pmd = space.mm.arrays.pmd[row - space.first_row]
             if pmd & PSE:
                 self.ever.add(row)
-            if not pmd & PSE or pfn_of(pmd) == HUGE_ZERO_PFN:
+            if not pmd & PSE or pfn_of(pmd) == HUGE_ZERO_PFN or self.has_before(space, row):
                 self.backed.discard(row)
             elif row not in self.backed:
                 self.backed.add(row)
                 written = sum(p >> 9 == row for p in self.content)
                 self.held[row] = self.collapsed.get(row, written)
         self.collapsed = {}
+
+    def all_huge(self):
+        return {row for row in range(self.found.rows) if self.is_huge(row)}
+
+    def has_before(self, space, row):
+        """Does a space before *space* have the huge page of *row* too, by a huge mapping?"""
+        here, pages = self.translation(space, (row - space.first_row) * 512, False), set()
+        for other in self.machine.spaces[: self.machine.spaces.index(space)]:
+            every = (self.translation(other, page, False) for page in range(0, other.mm.npages, 512))
+            pages |= {t for t in every if t is not None and t[1]}
+        return here in pages
+
+    def huge_rows(self, space):
+        return {row for row in range(space.rows.start, space.rows.stop) if self.is_huge(row)}
+
+    def frames(self, space):
+        """The frames that hold something of the space."""
+        every = ((self.translation(space, page, False), page) for page in range(space.mm.npages))
+        return {t[0] for t, page in every if t and t[0] != ZERO_PFN and t[0] - page % 512 != HUGE_ZERO_PFN}
 
     # -- what happens --------------------------------------------------------------------------------------------
 
@@ -138,8 +158,14 @@ class Plain:
             if kind == Verb.CLEAR_REFS:
                 clear_refs(space.mm)
                 return
+            if kind == Verb.FORK:
+                self.fork(space, self.machine.at.get(count))
+                self.look()
+                return
             if kind == Verb.EXIT:
-                self.ended[space.index] = self.standing(space)
+                self.ended[space.index] = self.standing(
+                    space, [s for s in self.machine.spaces if s is not space]
+                )
                 unmap(space.mm, 0, space.mm.npages)
                 self.host.khugepaged.exit(space.mm)
                 self.content -= set(range(space.rows.start * 512, space.rows.stop * 512))
@@ -164,6 +190,7 @@ class Plain:
             self.replaced(row, whole, host_before, self.translation(space, page, False))
         else:
             self.through_tlb(space, row, page, way, host_before)
+        self.copied(page, host_before, self.translation(space, page, False))
         if Kind(kind).access == 1 and Kind(kind).origin is not Origin.PIN:
             self.content.add(whole)
         huge = self.is_huge(row)
@@ -172,6 +199,26 @@ class Plain:
         if huge or self.was_huge(host_before):
             self.ever.add(row)
         self.huge_accesses[row] += count * huge
+
+    def fork(self, space, child):
+        if child is None or space.kvm or child.kvm or self.frames(child) or self.huge_rows(child):
+            return
+        child.mm.arrays.pmd[:] = 0
+        dup_mmap(space.mm, child.mm)
+        self.ended.pop(child.index, None)
+        self.flush([*range(space.rows.start, space.rows.stop), *range(child.rows.start, child.rows.stop)])
+        for row in range(space.rows.start, space.rows.stop):
+            twin = int(np.flatnonzero(self.found.numbers[child.rows] == self.found.numbers[row])[0])
+            shift = (child.first_row + twin - row) * 512
+            self.content |= {page + shift for page in self.content if page >> 9 == row}
+
+    def copied(self, page, before, after):
+        """An access that found memory, and no zero page, and leaves other memory: what it took."""
+        if before is None or before[0] == ZERO_PFN or before[0] - page % 512 == HUGE_ZERO_PFN:
+            return
+        self.n["copy_splits"] += before[1] and not after[1]
+        if before[0] != after[0]:
+            self.n["copied_huge" if after[1] else "copied_pages"] += 1
 
     @staticmethod
     def was_huge(translation):
@@ -245,12 +292,14 @@ class Plain:
 
     def wake(self, alarm):
         self.look()
-        policy = self.machine.policy
+        policy, before = self.machine.policy, self.all_huge()
         if not alarm.policy:
             self.host.khugepaged.do_scan()
         elif not policy.passive:
             self.host.drain()
             self.decide(alarm.time, policy)
+        # A folio is split for everyone who has it.
+        self.flush(before - self.all_huge())
         self.look()
         alarm.time += alarm.interval
 
@@ -299,17 +348,26 @@ class Plain:
 
     # -- the figures -----------------------------------------------------------------------------------------------
 
-    def standing(self, space):
-        """What a space holds now: huge blocks, populated pages, and of the huge pages those of bloat and of zeros."""
+    def standing(self, space, others):
+        """What a space holds now: huge blocks, populated pages, and of the huge pages those of bloat and of zeros; what
+        *others* have too is theirs, huge pages that they map by parts not."""
+        theirs = set().union(*(self.frames(other) for other in others))
+        huge_theirs = {
+            self.translation(other, block * 512, False)
+            for other in others
+            for block in range(other.mm.blocks)
+        }
         n = Counter(huge=0)
         for row in range(space.rows.start, space.rows.stop):
             n["huge"] += self.is_huge(row)
-            if row in self.backed:
+            here = self.translation(space, (row - space.first_row) * 512, False)
+            if row in self.backed and here not in huge_theirs:
                 n["bloat"] += 512 - self.held[row]
                 n["zero"] += 512 - sum(p >> 9 == row for p in self.content)
         for page in range(space.mm.npages):
             t = self.translation(space, page, False)
-            n["populated"] += t is not None and t[0] != ZERO_PFN and t[0] - page % 512 != HUGE_ZERO_PFN
+            own = t is not None and t[0] not in theirs
+            n["populated"] += own and t[0] != ZERO_PFN and t[0] - page % 512 != HUGE_ZERO_PFN
         return n
 
     def figures(self, misses=None):
@@ -321,8 +379,8 @@ class Plain:
             accesses[page >> 9] += count
         total = sum(accesses.values())
         end = Counter()
-        for space in self.machine.spaces:
-            now = self.standing(space)
+        for i, space in enumerate(self.machine.spaces):
+            now = self.standing(space, self.machine.spaces[:i])
             has_memory = now["populated"] or now["huge"]
             end.update(now if has_memory else self.ended.get(space.index, now))
         f["huge_blocks"] = end["huge"]
@@ -347,12 +405,16 @@ class Plain:
         shares = []
         for space in self.machine.spaces:
             mine = range(space.rows.start, space.rows.stop)
+            if not any(accesses[r] for r in mine):
+                continue
             shares.append(Fraction(sum(self.huge_accesses[r] for r in mine), sum(accesses[r] for r in mine)))
         squares = sum(x * x for x in shares)
         f["fairness"] = float(sum(shares) ** 2 / (len(shares) * squares)) if squares else 1.0
         f |= dict.fromkeys(TRANSLATION)
         # Nobody asks for predictions here.
-        f |= dict.fromkeys(("run_time", "run_time_low", "run_time_high", "run_time_change", "longest_stall"))
+        f |= dict.fromkeys(
+            ("run_time", "run_time_low", "run_time_high", "run_time_change", "longest_stall", "mean_stall")
+        )
         if self.tlb is not None:
             ends = Counter()
             for (_, large), number in self.walks.items():
@@ -382,6 +444,9 @@ NAMES = {
     "refused_allocations": "allocated",
     "refused_invalidations": "invalidated",
     "splits": "splits",
+    "copied_pages": "copied_pages",
+    "copied_huge": "copied_huge",
+    "copy_splits": "copy_splits",
     "pages_scanned": "scanned",
 }
 TRANSLATION = [

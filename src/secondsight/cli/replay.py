@@ -24,6 +24,9 @@ app = typer.Typer(add_completion=False)
 #: What is replayed where nothing else is asked for: before the heuristic, as posted, and the long-term kernels.
 DEFAULT = ("thp-base", "2.6.38", "6.1", "6.18", "7.2")
 
+#: What copies of shared memory took, as results and figures call it.
+_COPIES = {"copied": "copied_pages", "copied_huge": "copied_huge", "copy_splits": "copy_splits"}
+
 
 @app.command()
 def replay(
@@ -217,6 +220,9 @@ def _rows(result: Result) -> list[tuple[str, str, list[float | None]]]:
         rows.append(known("guest_faults", each("guest_faults")))
     if any(each("splits")):
         rows.append(known("splits", each("splits")))
+    for name, key in _COPIES.items():
+        if any(each(name)):
+            rows.append(known(key, each(name)))
     if totals[0].walks is not None:
         rows.append(("page walks", "count", each("walks")))
         rows.append(("walk references", "count", each("walk_references")))

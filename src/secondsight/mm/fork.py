@@ -113,15 +113,21 @@ def _copy(f, r, parent, child, area, pinned, prot, copies):  # type: ignore[no-u
 
 def fork(mm: Mm, child_name: str) -> Mm:
     """The child of *mm*: the same area, shared copy-on-write, no notifier; registered with khugepaged if the parent is."""
-    host = mm.host
     droppable = bool(mm.arrays.n[DROPPABLE])
-    child = host.mm(child_name, mm.blocks, numbers=mm.numbers, droppable=droppable)
+    child = mm.host.mm(child_name, mm.blocks, numbers=mm.numbers, droppable=droppable)
+    dup_mmap(mm, child)
+    return child
+
+
+def dup_mmap(mm: Mm, child: Mm) -> None:
+    """Make *child*, which has as many blocks as *mm* and nothing mapped, what :func:`fork` makes."""
+    host = mm.host
     if mm.memory is not None:
         child.share(mm.memory, mm.memory_block)
     child.vmas = mm.vmas.inherited(lambda flags: flags & ~(LOCKED_MASK | UFFD_FLAGS))
     child.refresh()
-    child.huge_ever = mm.huge_ever
-    if mm in host.khugepaged.slots:
+    child.huge_ever |= mm.huge_ever
+    if mm in host.khugepaged.slots and child not in host.khugepaged.slots:
         host.khugepaged.slots.append(child)
     pinned = mm.dma_pinned() if host.rules.fork_copies_pinned else np.zeros(0, np.int64)
     copies = np.full(mm.npages if len(pinned) else 0, -1, np.int64)
@@ -139,7 +145,6 @@ def fork(mm: Mm, child_name: str) -> Mm:
             host.content.pop(int(copies[page]), None)
         else:
             host.content[int(copies[page])] = value
-    return child
 
 
 def exit_mm(mm: Mm) -> None:

@@ -52,6 +52,9 @@ from secondsight.mm.page import (
     unmap_pmd,
 )
 from secondsight.mm.pgtable import (
+    COPIED,
+    COPIED_HUGE,
+    COPY_SPLITS,
     FAULTS,
     PROT,
     V_HUGE,
@@ -80,6 +83,7 @@ def _copy_huge(f, r, m, block, old):  # type: ignore[no-untyped-def]
     if vma_bits(m, block * HPAGE) & V_LOCKED:
         munlock_huge(f, r, old)
     unmap_pmd(f, old)
+    m.n[COPIED_HUGE] += 1
 
 
 @native
@@ -157,6 +161,7 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
         if not zero and r.cow_copies_huge:
             _copy_huge(f, r, m, block, pfn_of(pmd))
             return ACCESS_DONE
+        m.n[COPY_SPLITS] += not zero
         split_pmd(f, r, m, block, False)
         pmd = m.pmd[block]
     pte = m.pte[page] if pmd else np.uint64(0)
@@ -211,6 +216,7 @@ def _do_wp_page(f, r, m, page):  # type: ignore[no-untyped-def]
     bits = vma_bits(m, page)
     pfn = new_anon(f, r, bits, True)
     if old != ZERO_PFN:
+        m.n[COPIED] += 1
         if bits & V_LOCKED:
             munlock_folio(f, r, old)
         unmap_anon(f, m, old)
@@ -238,6 +244,7 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
             return ACCESS_DONE
         if not told:
             return ACCESS_NOTIFY
+        m.n[COPY_SPLITS] += 1
         split_pmd(f, r, m, block, False)
         pmd = m.pmd[block]
     pte = m.pte[page] if pmd else np.uint64(0)
@@ -256,6 +263,7 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
     if not told:
         return ACCESS_NOTIFY
     m.n[FAULTS] += 1
+    m.n[COPIED] += 1
     bits = vma_bits(m, page)
     pfn = new_anon(f, r, bits, True)
     if bits & V_LOCKED:

@@ -92,7 +92,7 @@ class Mm:
             vma=np.zeros(blocks, np.uint8),
             vma_page=np.zeros(0, np.uint8),
             swap=host.slots,
-            n=np.zeros(8, np.int64),
+            n=np.zeros(pgtable.COUNTERS, np.int64),
             cache=np.zeros(0, np.int64),
         )
         self.arrays.n[pgtable.DROPPABLE] = droppable

@@ -30,8 +30,9 @@ class MmArrays(NamedTuple):
     """One mm_struct's page tables, as compiled code takes them.
 
     pmd uint64[blocks]; pte uint64[blocks * 512], valid where the block's pmd is a table; vma uint8[blocks] and vma_page uint8[pages or
-    0]: the V_ bits; n int64[8]: [stopped page's reason, next swap slot's hint, huge faults, page faults, a guest's faults,
-    whether all of it is droppable].
+    0]: the V_ bits; n int64[COUNTERS]: [stopped page's reason, next swap slot's hint, huge faults, page faults, a guest's faults,
+    whether all of it is droppable; and what stores to memory that somebody else has too (after a fork) took: pages of 4 KiB that were
+    copied, huge pages that were copied whole, huge mappings that were split].
 
     swap int32[3, slots], the host's: how many entries name each swap slot, the page of it that is in the swap cache (its pfn; 0: none),
     and what its content is (``swap.CONTENT_ZERO``, ``ZEROMAP``).
@@ -48,7 +49,8 @@ class MmArrays(NamedTuple):
     cache: npt.NDArray[np.int64]
 
 
-HUGE_FAULTS, FAULTS, GUEST_FAULTS, DROPPABLE = 2, 3, 4, 5
+HUGE_FAULTS, FAULTS, GUEST_FAULTS, DROPPABLE, COPIED, COPIED_HUGE, COPY_SPLITS = 2, 3, 4, 5, 6, 7, 8
+COUNTERS = COPY_SPLITS + 1
 
 
 @inlined

@@ -13,6 +13,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,6 +37,17 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     times: int
 
 
+class Waits(NamedTuple):
+    """How often a program waited for the kernel: faults of 4 KiB and of 2 MiB; after a fork, 4 KiB copied, 2 MiB copied whole, huge
+    mappings split (each with a copy of 4 KiB, which does not count among *copied*)."""
+
+    faults: int = 0
+    huge_faults: int = 0
+    copied: int = 0
+    copied_huge: int = 0
+    copy_splits: int = 0
+
+
 class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """fault, fault_huge: a first store to a page, to a block that may be huge, zeroing included, in memory that was free a moment
     ago; fault_huge_cold: to a block whose memory has been free for COLD seconds, which a hypervisor may have taken back and must give
@@ -55,17 +67,54 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     copy_huge: Price
     copy_huge_is: str
 
-    def stall(self, *, huge_faults: bool, collapses: bool, forks: bool) -> tuple[float, str]:
+    @property
+    def split(self) -> Price:
+        """A fork's first store to a huge page where the kernel splits it; as a small page's where no such kernel was measured."""
+        return self.copy_huge if self.copy_huge_is == "split" else self.copy
+
+    @property
+    def whole(self) -> Price:
+        """The same where the kernel copies 2 MiB. Of a kernel that splits, what a huge fault takes beside clearing, and what a collapse
+        takes to copy 512 pages, which is dearer than 2 MiB at once by what each page takes beside."""
+        if self.copy_huge_is == "whole":
+            return self.copy_huge
+        copying = max(self.collapse_full.seconds - self.collapse.seconds - self.zero_huge.seconds, 0.0)
+        return Price(
+            seconds=self.fault_huge.seconds + copying,
+            longest=self.fault_huge.longest + copying,
+            times=self.fault_huge.times,
+        )
+
+    def each(self, events: Waits) -> list[tuple[int, Price, str]]:
+        """How often a thread waits by itself, what one takes, and what it is."""
+        return [
+            (events.faults, self.fault, "a fault of one page"),
+            (events.huge_faults, self.fault_huge, "a fault that clears 2 MiB"),
+            (events.copied, self.copy, "the first store to a page after a fork"),
+            (
+                events.copied_huge,
+                self.whole,
+                "the first store to a huge page after a fork, which copies 2 MiB",
+            ),
+            (events.copy_splits, self.split, "the first store to a huge page after a fork"),
+        ]
+
+    def took(self, events: Waits) -> float:
+        """CPU seconds of *events*."""
+        return sum(number * price.seconds for number, price, _ in self.each(events))
+
+    def mean(self, events: Waits) -> float | None:
+        """CPU seconds of one of *events*; None where there are none."""
+        return self.took(events) / sum(events) if sum(events) else None
+
+    def stall(self, events: Waits, *, collapses: bool) -> tuple[float, str]:
         """The longest stall that a request could meet, seconds, and what it would be."""
-        met = [(self.fault.longest, "a fault of one page")]
-        if huge_faults:
-            met.append((self.fault_huge.longest, "a fault that clears 2 MiB"))
+        met = [(price.longest, what) for number, price, what in self.each(events) if number]
+        if events.huge_faults:
             met.append((self.fault_huge_cold.longest, "a fault of 2 MiB that the hypervisor must give first"))
         if collapses:
             met.append((self.collapse_full.longest, "waiting for a collapse that copies 2 MiB"))
-        if forks:
-            met.append((self.copy_huge.longest, "the first store to a huge page after a fork"))
-        return max(met)
+        return max(met, default=(0.0, "nothing"))
 
 
 def _each(steps: int, work: Callable[[int], object]) -> Price:

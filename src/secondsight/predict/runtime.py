@@ -1,7 +1,7 @@
 """The run time that a layout means: today's CPU time, and what walks and faults would be more or less.
 
     share huge of each block's accesses (replay) ──▶ walks = sum over blocks of small * (1 - share) + HUGE * huge * share
-    faults (replay) x prices                     ──▶ time  = today + cost * (walks - today's) + faults' price - today's
+    faults, a fork's copies (replay) x prices    ──▶ time  = today + cost * (walks - today's) + faults' price - today's
 
 The interval is what the suite's patterns that were left out, and real programs, support: :meth:`Model.within`, no less than PROGRAMS_*;
 and the price of huge pages that a hypervisor must give first, where today has fewer.
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from secondsight.predict.calibration import Calibration
 from secondsight.predict.model import HUGE_NESTED
+from secondsight.predict.prices import Waits
 from secondsight.predict.walks import FEWEST, Profile
 
 #: Of what the suite says that a walk costs, what it costs in real programs, which have other work to hide it behind: nine of them, each
@@ -28,12 +29,11 @@ FAULTS_OFF = 0.3
 
 
 class ReplayedRow(NamedTuple):
-    """What a replay says of one row. share float64[rows]: of each block's accesses, those that landed in a huge page; faults: small,
-    huge."""
+    """What a replay says of one row. share float64[rows]: of each block's accesses, those that landed in a huge page; events: its faults
+    and a fork's copies."""
 
     share: npt.NDArray[np.float64]
-    small_faults: int
-    huge_faults: int
+    events: Waits
 
 
 class Predicted(NamedTuple):
@@ -88,8 +88,7 @@ class RunTime:
             self.profile, layout.share, self.huge
         )
         by_walks = self.cost * fewer
-        by_faults = prices.fault.seconds * (self.today.small_faults - layout.small_faults)
-        by_faults += prices.fault_huge.seconds * (self.today.huge_faults - layout.huge_faults)
+        by_faults = prices.took(self.today.events) - prices.took(layout.events)
         if fewer == 0 and by_faults == 0:
             return Predicted(self.seconds, self.seconds, self.seconds)
         saving, model = by_walks / self.seconds, self.calibration.model
@@ -100,7 +99,7 @@ class RunTime:
         time = max(self.seconds - by_walks - by_faults, 0.0)
         # Whether a hypervisor has the memory ready nobody here can know.
         cold = max(prices.fault_huge_cold.seconds - prices.fault_huge.seconds, 0.0) * (
-            layout.huge_faults - self.today.huge_faults
+            layout.events.huge_faults - self.today.events.huge_faults
         )
         return Predicted(time, max(time - off + min(cold, 0.0), 0.0), time + off + max(cold, 0.0))
 

@@ -38,6 +38,16 @@ Backing = Literal["trace", "process", "vm"]
 #: Every area may be huge; what a first touch maps is the configuration's ``faults``.
 HOST = HostConfig(thp_enabled="always")
 
+# Of an mm's numbers those that are counted from the trace's first event on.
+_COUNTED = [
+    pgtable.HUGE_FAULTS,
+    pgtable.FAULTS,
+    pgtable.GUEST_FAULTS,
+    pgtable.COPIED,
+    pgtable.COPIED_HUGE,
+    pgtable.COPY_SPLITS,
+]
+
 # How a kind of access is made, beside the H_ codes of ``touch``.
 H_DEVICE, H_PIN = 4, 6
 
@@ -168,7 +178,9 @@ class ConfigurationHost:
         )  # fmt: skip
 
     def fills(self, space: ReplayedSpace) -> bool:
-        """Is *space* filled before the trace begins?"""
+        """Is *space* filled before the trace begins? A process that begins by a fork has what its parent has then."""
+        if space.kvm is None and space.index in self.found.born:
+            return False
         return space.kvm is not None if self.configuration.fill is None else self.configuration.fill
 
     def fill(self) -> None:
@@ -176,7 +188,7 @@ class ConfigurationHost:
         for space in self.spaces:
             if not self.fills(space):
                 continue
-            touched = int(np.count_nonzero(self.found.touched))
+            touched = int(np.count_nonzero(self.found.touched & 1))
             # And a little for what is collapsed later, before all must be copied to make room.
             self.host.frames.reserve(touched + touched // 16)
             code = (H_GUEST_READ if space.kvm else H_CPU_READ) + 1
@@ -191,7 +203,7 @@ class ConfigurationHost:
                 self.age(space)
                 # What is counted begins with the trace.
                 space.mm.notifiers.calls.clear()
-                space.mm.arrays.n[[pgtable.HUGE_FAULTS, pgtable.FAULTS, pgtable.GUEST_FAULTS]] = 0
+                space.mm.arrays.n[_COUNTED] = 0
 
     def filling(self) -> Hashable:
         """What :meth:`fill` depends on: machines of which it is equal are filled alike."""
@@ -232,7 +244,7 @@ class ConfigurationHost:
             space.mm.fault_huge[:] = self.faults == "huge" and self.budget > 0
             space.mm.refresh()
             space.mm.notifiers.calls.clear()
-            space.mm.arrays.n[[pgtable.HUGE_FAULTS, pgtable.FAULTS, pgtable.GUEST_FAULTS]] = 0
+            space.mm.arrays.n[_COUNTED] = 0
 
     # -- huge pages at a first touch -------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ from secondsight.replay.summary import Ints, summarise
 
 #: One block's scan: the numbers that hold it, its index there, and the view that was scanned.
 Scanned = tuple[ScanNumbers, int, BlockView]
-#: Blocks that are scanned together.
+#: Blocks that are scanned together, where none shares a folio with another.
 _AT_ONCE = 64
 
 
@@ -186,11 +186,13 @@ def _carry_out(run: Deciding, decision: Decision, told: Look, at: Ints) -> list[
         )
     there = (told.populated[wanted] > 0) | (told.swapped[wanted] > 0)
     scans: dict[int, Scanned] = {}
+    # Only blocks that a fork has copied share folios; of others collapsing one changes nothing that the scan of another looks at.
+    at_once = 1 if run.found.born else _AT_ONCE
     for i, row in enumerate(at[wanted].tolist()):
         if run.machine.budget <= 0:
             break
-        if i % _AT_ONCE == 0:
-            scans = _scan(run, at[wanted[i : i + _AT_ONCE]][there[i : i + _AT_ONCE]])
+        if i % at_once == 0:
+            scans = _scan(run, at[wanted[i : i + at_once]][there[i : i + at_once]])
         space, block = _where(run, row)
         if there[i]:
             # A row that is named again is looked at again.
@@ -204,8 +206,7 @@ def _carry_out(run: Deciding, decision: Decision, told: Look, at: Ints) -> list[
 
 
 def _scan(run: Deciding, rows: Ints) -> dict[int, Scanned]:
-    """MADV_COLLAPSE's scan of each of *rows* (all spaces' numbering). Blocks of a replay share no folio, so that collapsing one
-    changes nothing that the scan of another looks at: many are scanned at once."""
+    """MADV_COLLAPSE's scan of each of *rows* (all spaces' numbering)."""
     host, out = run.host, dict[int, Scanned]()
     host.drain()
     for space in run.machine.spaces:

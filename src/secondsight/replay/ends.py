@@ -2,19 +2,21 @@
 
     wake-ups ──▶ exit of a space: kept here, then unmapped ──▶ ... ──▶ end of the trace: the spaces that are left
 
-A process unmaps everything as it exits (``exit_mmap``), so that a count after it finds nothing of any policy's doing.
+A process unmaps everything as it exits (``exit_mmap``), so that a count after it finds nothing of any policy's doing. Memory that a fork
+has shared is counted once: for the first of the spaces that have it, and for none that exits while another has it still.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from secondsight.replay.configuration import ReplayedSpace
-from secondsight.replay.summary import Ints, summarise
+from secondsight.replay.layout import HPAGE, Layout
+from secondsight.replay.summary import Ints, frames, huge_frames, summarise
 
 Bools = npt.NDArray[np.bool_]
 
@@ -30,11 +32,33 @@ class BlocksAtEnd(NamedTuple):
     zero_filled: Ints
 
 
-def stands(space: ReplayedSpace, huge: Bools, backed: Bools, held: Ints) -> BlocksAtEnd:
-    """What stands in *space* now, of which *huge*, *backed* and *held* were noticed (one value a row of all spaces)."""
+def relatives(space: ReplayedSpace, spaces: Iterable[ReplayedSpace], found: Layout) -> list[ReplayedSpace]:
+    """The others of *spaces* that may share memory with *space* since a fork."""
+    if not found.born:
+        return []
+    family = found.family
+    return [other for other in spaces if other is not space and family[other.index] == family[space.index]]
+
+
+def stands(
+    space: ReplayedSpace, huge: Bools, backed: Bools, held: Ints, others: Sequence[ReplayedSpace] = ()
+) -> BlocksAtEnd:
+    """What stands in *space* now, of which *huge*, *backed* and *held* were noticed (one value a row of all spaces).
+
+    *others*: the spaces for which memory is counted that they and *space* have.
+    """
     columns, rows = summarise(space.mm), space.rows
-    zero = np.where(columns.huge != 0, columns.zero_filled, 0)
-    return BlocksAtEnd(huge[rows].copy(), backed[rows].copy(), held[rows].copy(), columns.populated, zero)
+    populated, of_its_own = columns.populated, backed[rows].copy()
+    twice = np.zeros(space.mm.npages if others else 0, np.bool_)
+    for other in others:
+        # A fork keeps addresses, so a page that both have is the same page of both.
+        mine = frames(space.mm)
+        twice |= (mine >= 0) & (mine == frames(other.mm))
+        of_its_own &= huge_frames(space.mm) != huge_frames(other.mm)
+    if others:
+        populated = populated - twice.reshape(-1, HPAGE).sum(axis=1)
+    zero = np.where(of_its_own, columns.zero_filled, 0)
+    return BlocksAtEnd(huge[rows].copy(), of_its_own, held[rows].copy(), populated, zero)
 
 
 def at_end(ended: Mapping[int, BlocksAtEnd], standing: Iterable[tuple[int, BlocksAtEnd]]) -> BlocksAtEnd:

@@ -237,4 +237,20 @@ class Events:
             yield _EventSlice(self, start, min(n, start + step))
 
 
-__all__ = ["EventBatch", "EventSource", "Events", "PopulatedSource", "WatchedSource", "WholeSource"]
+def runs_of(spaces: npt.NDArray[np.uint16], n: int, only: int) -> list[tuple[int, int, int]]:
+    """(start, stop, space) of each run of equal spaces."""
+    if not len(spaces):
+        return [(0, n, only)]
+    edges = [0, *(np.flatnonzero(spaces[1:] != spaces[:-1]) + 1).tolist(), n]
+    return [(a, b, int(spaces[a])) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+__all__ = [
+    "EventBatch",
+    "EventSource",
+    "Events",
+    "PopulatedSource",
+    "WatchedSource",
+    "WholeSource",
+    "runs_of",
+]

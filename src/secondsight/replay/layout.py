@@ -8,24 +8,27 @@
                       leaves[leaf, block in GiB] = row           rows of all spaces, one after another: row r is block
                                     page = row * 512 + page      numbers[r] of its space, and pages r*512 .. r*512+511
 
+A process and those that it forks have the same blocks, whichever of them touches one: a fork's child begins with its parent's memory, at
+the same addresses.
+
 The first reading of a trace finds the blocks and the pages it touches. Unsigned indices: for signed ones Numba tests for a negative one
 each time, which costs a third of the speed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.errors import UsageError
+from secondsight.errors import InputError, UsageError
 from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.native import allocating
 from secondsight.replay.ahead import AHEAD, prefetch
 from secondsight.replay.events import EventBatch, EventSource, PopulatedSource, WholeSource
-from secondsight.trace.kinds import FIRST_VERB
+from secondsight.trace.kinds import FIRST_VERB, Verb
 from secondsight.trace.provenance import Space
 
 HPAGE = HPAGE_PMD_NR
@@ -36,6 +39,9 @@ CELL_SHIFT = GIB_SHIFT - PAGE_SHIFT
 CELLS = LEAF * HPAGE
 #: GiBs that a trace may touch something in: 16 GiB for the cells, of which only those touched need memory.
 MOST_LEAVES = 1 << 16
+_TOO_WIDE = (
+    f"the trace touches memory in more than {MOST_LEAVES:,} different GiB; cut it (secondsight trace cut)"
+)
 _FEW = 4096
 
 
@@ -74,8 +80,9 @@ class Layout:
 
     spaces: as in the trace; first int64[spaces + 1]: rows of each space; numbers int64[rows]: true block numbers, rising in each space;
     total int64[rows]: accesses in the whole trace; cells int64[rows]: each row's first cell; touched uint8[cells]: which pages are
-    accessed at all, until an engine uses it for its own notes; origins: for each space the bits ``1 << origin`` of its accesses;
-    has_verbs; lookup.
+    accessed at all (bit 0), until an engine uses it for its own notes; origins: for each space the bits ``1 << origin`` of its accesses;
+    has_verbs; lookup; family int64[spaces]: which spaces come from each other by forks, a number for each such group; born: the spaces
+    that begin by a fork.
     """
 
     spaces: list[Space]
@@ -88,6 +95,8 @@ class Layout:
     has_verbs: bool
     events: int
     lookup: Lookup
+    family: npt.NDArray[np.int64]
+    born: frozenset[int]
 
     @property
     def rows(self) -> int:
@@ -124,7 +133,7 @@ def _touched_pages(touched, cells, first, end):  # type: ignore[no-untyped-def]
         cell = np.uint64(cells[row])
         for i in range(np.uint64(HPAGE)):
             out[n] = row * HPAGE + np.int64(i)
-            n += np.uint64(touched[cell + i] != 0)
+            n += np.uint64(touched[cell + i] & 1)
     return out[:n]
 
 
@@ -172,7 +181,7 @@ def discover(source: EventSource) -> Layout:
     if isinstance(source, PopulatedSource):
         source = WholeSource(source)
     spaces = list(source.spaces)
-    low, high, has_verbs, rows = _bounds(source, len(spaces))
+    low, high, has_verbs, rows, forks = _bounds(source, len(spaces))
     if not rows:
         raise UsageError("the trace holds no accesses: there is nothing to replay")
     if not spaces:
@@ -198,11 +207,12 @@ def discover(source: EventSource) -> Layout:
             if start == n:
                 break
             if int(used[0]) >= MOST_LEAVES:
-                raise UsageError(
-                    f"the trace touches memory in more than {MOST_LEAVES:,} different GiB; cut it (secondsight trace cut)"
-                )
+                raise UsageError(_TOO_WIDE)
             seen, touched = _doubled(seen), _doubled(touched)
-    return _compact(spaces, look, seen, touched, int(used[0]), origins, has_verbs, rows)
+    family = _families(forks, len(spaces))
+    seen, touched = _shared_blocks(family, look, _Notes(seen, used, touched, origins))
+    found = _compact(spaces, look, _Notes(seen, used, touched, origins), has_verbs, rows)
+    return replace(found, family=family, born=frozenset(child for _, child in forks))
 
 
 def columns(batch: EventBatch, many_spaces: bool) -> EventColumns:
@@ -228,15 +238,71 @@ def _doubled(array: npt.NDArray) -> npt.NDArray:  # type: ignore[type-arg]
     return out
 
 
-def _bounds(source: EventSource, spaces: int) -> tuple[int, int, bool, int]:
-    """Lowest and highest address, whether there are verbs, and the number of rows; from statistics where there are some."""
+def _bounds(source: EventSource, spaces: int) -> tuple[int, int, bool, int, list[tuple[int, int]]]:
+    """Lowest and highest address, whether there are verbs, the number of rows; from statistics where there are some; the forks (parent,
+    child).
+
+    :raises InputError: a fork's child is no space of the trace, or its own parent.
+    """
     low, high, verbs, rows = (1 << 64) - 1, 0, False, 0
+    forks: list[tuple[int, int]] = []
     for batch in source.batches(()):
-        rows += len(batch)
         limits = batch.limits("address") or _decoded(batch, "address")
         low, high = min(low, limits[0]), max(high, limits[1])
-        verbs |= (batch.limits("kind") or _decoded(batch, "kind"))[1] >= FIRST_VERB
-    return low, high, verbs, rows
+        if (batch.limits("kind") or _decoded(batch, "kind"))[1] >= FIRST_VERB:
+            verbs = True
+            at = np.flatnonzero(batch["kind"] == Verb.FORK)
+            for row, parent, child in zip(
+                (rows + at).tolist(), batch["space"][at].tolist(), batch["count"][at].tolist(), strict=True
+            ):
+                if child >= spaces or child == parent:
+                    raise InputError(
+                        "the trace",
+                        f"row {row}",
+                        f"space {parent} forks space {child}, and the trace has spaces 0 to {spaces - 1}"
+                        if child != parent
+                        else f"space {parent} forks itself",
+                    )
+                forks.append((parent, child))
+        rows += len(batch)
+    return low, high, verbs, rows, forks
+
+
+def _families(forks: list[tuple[int, int]], spaces: int) -> npt.NDArray[np.int64]:
+    """int64[spaces]: equal where *forks* (parent, child) connect two spaces."""
+    family = np.arange(spaces)
+    for parent, child in forks:
+        family[family == family[child]] = family[parent]
+    return family
+
+
+def _shared_blocks(
+    family: npt.NDArray[np.int64], look: Lookup, notes: _Notes
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Give each space the blocks of its *family*: bit 1 of a cell where it touches nothing itself. The notes' ``seen`` and ``touched``,
+    which may have grown.
+
+    :raises UsageError: more GiBs than :data:`MOST_LEAVES`.
+    """
+    seen, touched, used = notes.seen, notes.touched, notes.used
+    gibs = len(look.directory) // len(family)
+    directory = look.directory.reshape(len(family), gibs)
+    for one in np.unique(family):
+        members = np.flatnonzero(family == one)
+        for gib in np.flatnonzero(directory[members].any(axis=0)).tolist() if len(members) > 1 else ():
+            for space in members[directory[members, gib] == 0].tolist():
+                if int(used[0]) >= MOST_LEAVES:
+                    raise UsageError(_TOO_WIDE)
+                if int(used[0]) == len(touched) // CELLS:
+                    seen, touched = _doubled(seen), _doubled(touched)
+                directory[space, gib] = used[0]
+                used[0] += 1
+            leaves = directory[members, gib].tolist()
+            parts = [touched[leaf * CELLS : (leaf + 1) * CELLS].reshape(LEAF, HPAGE) for leaf in leaves]
+            whole = np.any([part.any(axis=1) for part in parts], axis=0)
+            for part in parts:
+                part[whole, 0] |= 2
+    return seen, touched
 
 
 def _decoded(batch: EventBatch, name: str) -> tuple[int, int]:
@@ -247,15 +313,13 @@ def _decoded(batch: EventBatch, name: str) -> tuple[int, int]:
 def _compact(
     spaces: list[Space],
     look: Lookup,
-    seen: npt.NDArray[np.int64],
-    touched: npt.NDArray[np.uint8],
-    used: int,
-    origins: npt.NDArray[np.uint8],
+    notes: _Notes,
     has_verbs: bool,
     events: int,
 ) -> Layout:
     """Leaves in order of first touch become rows in order of address."""
-    touched = touched[: used * CELLS]
+    used = int(notes.used[0])
+    touched = notes.touched[: used * CELLS]
     found = np.logical_or.reduceat(touched.view(np.uint64), np.arange(0, len(touched) // 8, HPAGE // 8))
     numbers: list[npt.NDArray[np.int64]] = []
     old: list[npt.NDArray[np.int64]] = []
@@ -279,11 +343,13 @@ def _compact(
         spaces=spaces,
         first=np.array(starts, np.int64),
         numbers=np.concatenate(numbers).astype(np.int64),
-        total=seen[at],
+        total=notes.seen[at],
         cells=at * HPAGE,
         touched=touched,
-        origins=[int(sum(1 << o for o in np.flatnonzero(line))) for line in origins],
+        origins=[int(sum(1 << o for o in np.flatnonzero(line))) for line in notes.origins],
         has_verbs=has_verbs,
         events=events,
         lookup=look._replace(leaves=leaves),
+        family=np.arange(len(spaces)),
+        born=frozenset(),
     )

@@ -51,6 +51,11 @@ class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):
     walks_huge: int | None
     walk_references: int | None
     """Memory references of these walks, nested for a guest under nested paging."""
+    copied: int = 0
+    """What stores to memory that somebody else had too (after a fork, or pinned) took: 4 KiB pages copied, huge pages copied whole, huge
+    mappings split."""
+    copied_huge: int = 0
+    copy_splits: int = 0
     attempts: dict[str, AttemptCounts] = {}
     """Attempts to collapse a block or a part of it, by order (in figures): begun, refused, and what they cost."""
 

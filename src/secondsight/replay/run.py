@@ -9,26 +9,24 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import PFN_MASK, PSE
+from secondsight.bits.pte import PFN_MASK, PSE, RW
 from secondsight.geometry import PAGE_SIZE, PMD_ORDER
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult
 from secondsight.mm.khugepaged.walk import Visit
-from secondsight.mm.madvise import Advice, madvise
 from secondsight.mm.pgtable import GUEST_FAULTS, HUGE_ZERO_PMD, V_HUGE
 from secondsight.mm.protocols import MmLike
-from secondsight.mm.task_mmu import clear_refs
-from secondsight.mm.unmap import unmap
-from secondsight.mm.vmscan import swap_out
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay.attempts import AttemptColumns
 from secondsight.replay.clock import Alarm, alarms
 from secondsight.replay.configuration import H_DEVICE, H_PIN, Configuration, ConfigurationHost, ReplayedSpace
 from secondsight.replay.decide import decide
-from secondsight.replay.ends import BlocksAtEnd, stands
+from secondsight.replay.ends import BlocksAtEnd, relatives, stands
+from secondsight.replay.events import runs_of
 from secondsight.replay.layout import HPAGE, Layout
 from secondsight.replay.metrics import SECOND, ChannelAnswers, Visits, WakeValues
-from secondsight.replay.summary import Ints, secondary, summarise, zero_filled
+from secondsight.replay.summary import Ints, huge_frames, pages_young, summarise, zero_filled
 from secondsight.replay.touch import BITS, fold, settled
+from secondsight.replay.verbs import WHOLE, carry_out, fork, rows_of
 from secondsight.trace.kinds import Verb
 
 _MAPPED = int(ScanResult.PMD_MAPPED)
@@ -83,8 +81,18 @@ class ConfigurationReplay:
         self._collapsed: dict[int, int] = {}
         rules, config = self.host.rules, self.host.config
         self._splits = config.use_zero_page and not rules.huge_zero_wp_allocates
+        # Whether stores to what a fork shared split huge mappings.
+        self._copies = bool(found.born) and not rules.cow_copies_huge
         self._place_of = {id(space.mm): (space.index, space.first_row) for space in self.machine.spaces}
         self.unreplayed: dict[str, int] = {}
+        # The other spaces that each may share memory with since a fork, and of them those before it.
+        self._relatives = {
+            space.index: relatives(space, self.machine.spaces, found) for space in self.machine.spaces
+        }
+        self._earlier = {
+            index: [other for other in others if other.index < index]
+            for index, others in self._relatives.items()
+        }
         self.host.khugepaged.on_visit = self.visited
         self.host.khugepaged.on_quiet = self.skipped
         if configuration.budget < UNLIMITED:
@@ -109,7 +117,7 @@ class ConfigurationReplay:
         ``settled_bits`` (uint8, 15 where nobody objected yet) loses the touches that this configuration does not settle.
         """
         steady = True
-        for start, stop, index in _runs(spaces, len(pages), self.machine.spaces[0].index):
+        for start, stop, index in runs_of(spaces, len(pages), self.machine.spaces[0].index):
             space = self.machine.at[index]
             local = pages[start:stop] - space.first_row * HPAGE
             how = space.how[kinds[start:stop]]
@@ -138,7 +146,7 @@ class ConfigurationReplay:
         if steady:
             return
         # Only now: an access may have changed what an earlier one of the batch mapped.
-        for start, stop, index in _runs(spaces, len(pages), self.machine.spaces[0].index):
+        for start, stop, index in runs_of(spaces, len(pages), self.machine.spaces[0].index):
             space = self.machine.at[index]
             self._settled(space, pages[start:stop] - space.first_row * HPAGE, settled_bits[start:stop])
 
@@ -151,8 +159,8 @@ class ConfigurationReplay:
     def _pieces(
         self, space: ReplayedSpace, pages: Ints, how: npt.NDArray[np.uint8], limited: bool
     ) -> list[tuple[int, int]]:
-        """Where to cut: around each pin and device access, and around the first store to a block that may split the huge zero page;
-        with a budget, behind each page that may get a huge page by its fault."""
+        """Where to cut: around each pin and device access, and around the first store to a block that may split the huge zero page
+        or what a fork shared; with a budget, behind each page that may get a huge page by its fault."""
         single = np.flatnonzero(how >= H_DEVICE)
         cuts = {0, len(pages), *single.tolist(), *(single + 1).tolist()}
         blocks = pages >> PMD_ORDER
@@ -162,6 +170,11 @@ class ConfigurationReplay:
             may |= (pmd == 0) & ((space.mm.arrays.vma[blocks] & V_HUGE) != 0)
             _, first = np.unique(blocks[may & (how % 2 != 0)], return_index=True)
             stores = np.flatnonzero(may & (how % 2 != 0))[first]
+            cuts.update(stores.tolist(), (stores + 1).tolist())
+        if self._copies:
+            pmd = space.mm.arrays.pmd[blocks]
+            stores = np.flatnonzero((pmd & PSE != 0) & (pmd & RW == 0) & (how % 2 != 0))
+            stores = stores[np.unique(blocks[stores], return_index=True)[1]]
             cuts.update(stores.tolist(), (stores + 1).tolist())
         if limited:
             may = (space.mm.arrays.pmd[blocks] == 0) & ((space.mm.arrays.vma[blocks] & V_HUGE) != 0)
@@ -213,9 +226,11 @@ class ConfigurationReplay:
         """Which blocks are huge; *populated*: what collapsed blocks held. Others that are new were made by a fault."""
         collapsed = populated or {}
         for space in self.machine.spaces:
-            pmd = space.mm.arrays.pmd
-            now = (pmd & PSE) != 0
-            backed = now & (pmd & PFN_MASK != HUGE_ZERO_PMD & PFN_MASK)
+            heads = huge_frames(space.mm)
+            now = (space.mm.arrays.pmd & PSE) != 0
+            backed = heads >= 0
+            for other in self._earlier[space.index]:
+                backed &= heads != huge_frames(other.mm)
             rows = np.flatnonzero(now & ~self.huge[space.rows]) + space.first_row
             self.fault_huge[[row for row in rows.tolist() if row not in collapsed]] += 1
             self.first_huge[rows[self.first_huge[rows] < 0]] = self.now
@@ -227,8 +242,8 @@ class ConfigurationReplay:
             self.huge[space.rows], self.backed[space.rows] = now, backed
 
     def stands(self, space: ReplayedSpace) -> BlocksAtEnd:
-        """The blocks of *space* as they stand now."""
-        return stands(space, self.huge, self.backed, self.held)
+        """The blocks of *space* as they stand now, without the memory that a space before it has too."""
+        return stands(space, self.huge, self.backed, self.held, self._earlier[space.index])
 
     # -- a wake-up ---------------------------------------------------------------------------------------------
 
@@ -238,6 +253,7 @@ class ConfigurationReplay:
         self.wakes += 1
         self._changed = []
         self._collapsed = {}
+        before = self.huge.copy() if self.found.born else None
         if self.channels is not None:
             self._keep_channels()
         if alarm.policy:
@@ -245,6 +261,9 @@ class ConfigurationReplay:
         else:
             self.host.khugepaged.do_scan()
         self._notice_huge(self._collapsed)
+        if before is not None:
+            # A folio that is split is split for everyone who maps it.
+            self._changed.extend(np.flatnonzero(before & ~self.huge).tolist())
         total, in_huge = int(self.accesses.sum()), int(self.accesses_huge.sum())
         series = self.series
         series.time.append(self.now)
@@ -333,69 +352,47 @@ class ConfigurationReplay:
     def verb(self, index: int, verb: Verb, address: int, argument: int) -> Ints:
         """A rarer event of the trace; returns the rows whose touches are no longer settled."""
         space = self.machine.at.get(index)
-        whole = verb in (Verb.CLEAR_REFS, Verb.EXIT)
         if space is None or verb is Verb.MMAP:
             return np.zeros(0, np.int64)
-        mm = space.mm
-        first, end = (0, mm.npages) if whole else self.found.pages(index, address, argument)
+        if verb is Verb.FORK:
+            return self._fork(space, argument)
+        first, end = (0, space.mm.npages) if verb in WHOLE else self.found.pages(index, address, argument)
         if verb is Verb.EXIT:
-            self.ended[index] = self.stands(space)
-        if first < end:
-            self._verb(space, verb, first, end)
+            self.ended[index] = stands(space, self.huge, self.backed, self.held, self._relatives[index])
+        if first < end and not carry_out(space.mm, verb, first, end):
+            self._not_replayed(verb)
         before = self.huge[space.rows].copy()
         self._notice_huge()
         if (lost := before & ~self.huge[space.rows]).any():
-            self._gave_back[space.rows] |= lost & (summarise(mm).populated == 0)
-        return np.arange(space.rows.start, space.rows.stop, dtype=np.int64)
+            self._gave_back[space.rows] |= lost & (summarise(space.mm).populated == 0)
+        # Reclaim unmaps from everyone.
+        return rows_of([space, *(self._relatives[index] if verb is Verb.SWAP_OUT else [])])
 
-    def _verb(self, space: ReplayedSpace, verb: Verb, first: int, end: int) -> None:
-        mm = space.mm
-        advice: dict[Verb, Advice] = {
-            Verb.MADV_HUGEPAGE: "hugepage",
-            Verb.MADV_NOHUGEPAGE: "nohugepage",
-            Verb.MADV_DONTNEED: "dontneed",
-        }
-        if verb in advice:
-            madvise(mm, first, end, advice[verb])
-        elif verb is Verb.MUNMAP:
-            unmap(mm, first, end)
-        elif verb is Verb.EXIT:
-            unmap(mm, first, end)
-            self.host.khugepaged.exit(mm)
-        elif verb is Verb.CLEAR_REFS:
-            clear_refs(mm)
-        elif verb is Verb.SWAP_OUT:
-            swap_out(mm, np.arange(first, end, dtype=np.int64))
-        elif verb is Verb.UNPIN:
-            for page in range(first, end):
-                if f"{page}" in mm.pins:
-                    mm.unpin(f"{page}")
-        else:
-            self.unreplayed[verb.name.lower()] = self.unreplayed.get(verb.name.lower(), 0) + 1
+    def _fork(self, space: ReplayedSpace, index: int) -> Ints:
+        """*space* forks space *index*, whose memory begins as its own."""
+        child = self.machine.at.get(index)
+        if child is None or not fork(space, child):
+            self._not_replayed(Verb.FORK)
+            return np.zeros(0, np.int64)
+        self.ended.pop(index, None)
+        # What it inherits huge is no fault of its own.
+        self.huge[child.rows] = huge = (child.mm.arrays.pmd & PSE) != 0
+        rows = np.flatnonzero(huge) + child.first_row
+        self.first_huge[rows[self.first_huge[rows] < 0]] = self.now
+        self._notice_huge()
+        return rows_of([space, child])
+
+    def _not_replayed(self, verb: Verb) -> None:
+        self.unreplayed[verb.name.lower()] = self.unreplayed.get(verb.name.lower(), 0) + 1
 
     # -- the picture ------------------------------------------------------------------------------------------
 
     def _keep_channels(self) -> None:
         assert self.channels is not None
-        rows = self.found.rows
-        kept = {name: np.full(rows, -1, np.int16) for name in ("primary", "referenced", "secondary")}
-        for space in self.machine.spaces:
-            known = space.kvm is None or bool(space.mm.notifiers)
-            columns = summarise(space.mm, secondary(space.mm) if space.kvm else None)._asdict()
-            for name, column in kept.items():
-                if name != "secondary" or known:
-                    column[space.rows] = columns[name]
+        kept = pages_young(self.machine.spaces, self.found.rows)
         self.channels.time.append(self.now)
         for name, column in kept.items():
             getattr(self.channels, name).append(column)
         self.channels.huge.append(self.huge.copy())
         self.channels.gave_back.append(self._gave_back.copy())
         self._gave_back[:] = False
-
-
-def _runs(spaces: npt.NDArray[np.uint16], n: int, only: int) -> list[tuple[int, int, int]]:
-    """(start, stop, space) of each run of equal spaces."""
-    if not len(spaces):
-        return [(0, n, only)]
-    edges = [0, *(np.flatnonzero(spaces[1:] != spaces[:-1]) + 1).tolist(), n]
-    return [(a, b, int(spaces[a])) for a, b in zip(edges, edges[1:], strict=False)]

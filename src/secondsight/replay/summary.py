@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import ACCESSED, PRESENT, PSE
+from secondsight.bits.pte import ACCESSED, PFN_MASK, PRESENT, PSE
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.page import (
     HPAGE,
@@ -19,8 +20,9 @@ from secondsight.mm.page import (
     folio_mapcount,
     head_of,
 )
-from secondsight.mm.pgtable import pfn_of
+from secondsight.mm.pgtable import PFN_SHIFT, pfn_of
 from secondsight.native import native
+from secondsight.replay.configuration import ReplayedSpace
 
 Ints = npt.NDArray[np.int64]
 
@@ -115,6 +117,44 @@ def secondary(mm: Mm) -> npt.NDArray[np.bool_]:
             if test is not None:
                 young |= test(0, mm.npages, ask)
     return young
+
+
+@native
+def _frames(m, out):  # type: ignore[no-untyped-def]
+    for block in range(len(m.pmd)):
+        pmd = m.pmd[block]
+        if not pmd & PRESENT:
+            continue
+        for page in range(block * HPAGE, block * HPAGE + HPAGE):
+            if pmd & PSE:
+                out[page] = pfn_of(pmd) + page % HPAGE if pfn_of(pmd) != HUGE_ZERO_PFN else -1
+            elif m.pte[page] & np.uint64(257) and pfn_of(m.pte[page]) != ZERO_PFN:
+                out[page] = pfn_of(m.pte[page])
+
+
+def huge_frames(mm: Mm) -> Ints:
+    """The first frame of the huge page that each block of *mm* is mapped by, int64[blocks]; -1: none, or the huge zero page."""
+    heads = ((mm.arrays.pmd & PFN_MASK) >> PFN_SHIFT).astype(np.int64)
+    return np.where((mm.arrays.pmd & PSE != 0) & (heads != HUGE_ZERO_PFN), heads, -1)
+
+
+def frames(mm: Mm) -> Ints:
+    """The frame behind each page of *mm*, int64[npages]; -1 where there is none of its own (nothing, swap, a zero page)."""
+    out = np.full(mm.npages, -1, np.int64)
+    _frames(mm.arrays, out)
+    return out
+
+
+def pages_young(spaces: Iterable[ReplayedSpace], rows: int) -> dict[str, npt.NDArray[np.int16]]:
+    """Pages of each of *rows* blocks that each channel calls young, int16[rows]; -1: unknown."""
+    kept = {name: np.full(rows, -1, np.int16) for name in ("primary", "referenced", "secondary")}
+    for space in spaces:
+        known = space.kvm is None or bool(space.mm.notifiers)
+        columns = summarise(space.mm, secondary(space.mm) if space.kvm else None)._asdict()
+        for name, column in kept.items():
+            if name != "secondary" or known:
+                column[space.rows] = columns[name]
+    return kept
 
 
 @native

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondsight.geometry import PAGE_SIZE
-from secondsight.mm.pgtable import FAULTS, GUEST_FAULTS, HUGE_FAULTS
+from secondsight.mm.pgtable import COPIED, COPIED_HUGE, COPY_SPLITS, FAULTS, GUEST_FAULTS, HUGE_FAULTS
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay.configuration import ReplayedSpace
 from secondsight.replay.ends import BlocksAtEnd, at_end
@@ -126,6 +126,9 @@ def _over(
         attempts=run.attempts.of(rows),
         faults=int(n[FAULTS] + n[HUGE_FAULTS]),
         guest_faults=int(n[GUEST_FAULTS]),
+        copied=int(n[COPIED]),
+        copied_huge=int(n[COPIED_HUGE]),
+        copy_splits=int(n[COPY_SPLITS]),
         walks=None if run.walks is None else int(run.walks[:, rows].sum()),
         walks_huge=None if run.walks is None else int(run.walks[1::2, rows].sum()),
         walk_references=None if run.walks is None else _references(run, rows),

@@ -153,6 +153,9 @@ def _cpu_settled(m, page, alone):  # type: ignore[no-untyped-def]
     entry = m.pmd[page >> PMD_ORDER]
     if not entry & PSE:
         entry = m.pte[page] if entry else np.uint64(0)
+    elif not entry & RW and pfn_of(entry) != HUGE_ZERO_PFN:
+        # Shared since a fork: another page's store may split it, whose entries are then all as old as this one.
+        return 0
     if not entry & PRESENT:
         return 0
     if entry & RW:

@@ -19,7 +19,8 @@ _ALL: Final = (
     ),
     Metric(
         "huge_share", "footprint huge", "share", "neither",
-        "Huge blocks at the end (of the trace, or just before the process exits), of all blocks the trace touches.",
+        "Huge blocks at the end (of the trace, or just before the process exits), of all blocks the trace touches; of a process that forks "
+        "or is forked, those that any of its family touches.",
     ),
     Metric(
         "run_time", "predicted run time", "seconds", "less",
@@ -44,7 +45,11 @@ _ALL: Final = (
         "longest_stall", "longest stall", "seconds", "less",
         "What one request could wait for at the longest: a fault that clears a page of 4 KiB or 2 MiB, a collapse that "
         "holds the page, the first "
-        "store to a huge page after a fork; the longest that calibrating met of those which this row has.",
+        "store to a page or a huge page after a fork; the longest that calibrating met of those which this row has.",
+    ),
+    Metric(
+        "mean_stall", "mean stall", "seconds", "less",
+        "What one fault or copy of this row takes on the mean: each kind at the median (of small pages the mean) that calibrating met.",
     ),
     Metric(
         "coverage", "coverage", "share", "more",
@@ -56,8 +61,8 @@ _ALL: Final = (
         "precision",
         "share",
         "more",
-        "Of the blocks that were ever made huge, the share that holds a hot page. Hot: the fewest 4 KiB pages that together take 90 % "
-        "of the accesses (ties: all of them).",
+        "Of the blocks that were ever made huge (by a fork: inherited so), the share that holds a hot page. Hot: the fewest 4 KiB pages "
+        "that together take 90 % of the accesses (ties: all of them).",
     ),
     Metric(
         "precision_pages",
@@ -83,11 +88,13 @@ _ALL: Final = (
         "bloat", "bloat", "bytes", "less",
         "Memory that huge pages occupy and the program had not asked for: sum of (512 − pages populated when the block got its huge page) "
         "× 4 KiB over the blocks that are huge at the end (of the trace, or just before the process exits). Of a huge page that a fault "
-        "mapped, the pages written by the next wake-up or verb of the trace count as populated; the huge zero page occupies nothing.",
+        "mapped, the pages written by the next wake-up or verb of the trace count as populated; the huge zero page occupies nothing. "
+        "A huge page that several processes have since a fork counts once.",
     ),
     Metric(
         "bloat_share", "bloat share", "share", "less",
-        "Bloat, of the memory that is populated at the end (of the trace, or just before the process exits; touched or not).",
+        "Bloat, of the memory that is populated at the end (of the trace, or just before the process exits; touched or not; what processes "
+        "share since a fork once).",
     ),
     Metric(
         "zero_filled", "zero-filled", "bytes", "less",
@@ -140,6 +147,20 @@ _ALL: Final = (
         "Huge blocks that were made small again by the policy.",
     ),
     Metric(
+        "copied_pages", "pages copied", "count", "less",
+        "Pages of 4 KiB that a store copied since somebody else had them too: the other side of a fork, or a pin.",
+    ),
+    Metric(
+        "copied_huge", "huge pages copied", "count", "less",
+        "Huge pages that a store to one page copied whole, 2 MiB, since the other side of a fork had them too. Kernels before 5.8; "
+        "later ones split.",
+    ),
+    Metric(
+        "copy_splits", "splits by copies", "count", "less",
+        "Huge mappings that a store split, to copy one page of 4 KiB, since the other side of a fork had the huge page too. Linux 5.8 "
+        "and later.",
+    ),
+    Metric(
         "guest_faults",
         "guest faults",
         "count",
@@ -163,8 +184,8 @@ _ALL: Final = (
     ),
     Metric(
         "fairness", "fairness", "index", "more",
-        "Jain's index over the spaces' coverage, (sum x)² / (n × sum x²): 1 when every VM or process has the same share of its accesses "
-        "in huge mappings, 1/n when one has all. 1 if none has any.",
+        "Jain's index over the coverage of the spaces that access anything, (sum x)² / (n × sum x²): 1 when every VM or process has the "
+        "same share of its accesses in huge mappings, 1/n when one has all. 1 if none has any.",
     ),
 )  # fmt: skip
 
@@ -178,6 +199,7 @@ SHOWN: Final = (
     "run_time_high",
     "run_time_change",
     "longest_stall",
+    "mean_stall",
     "huge_blocks",
     "coverage",
     "precision",

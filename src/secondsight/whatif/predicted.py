@@ -1,7 +1,7 @@
 """Predicted run times in a comparison: whether the trace carries them, today's layout, and the figures of each row.
 
 asked + provenance --> a reason why not, or: today's row, the calibration, who counts the walks
-after the replay   --> run_time, run_time_low, run_time_high, run_time_change, longest_stall of each row
+after the replay   --> run_time, run_time_low, run_time_high, run_time_change, longest_stall, mean_stall of each row
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import numpy.typing as npt
 from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig
 from secondsight.predict.calibration import Calibration, find
+from secondsight.predict.prices import Waits
 from secondsight.predict.runtime import ReplayedRow, RunTime, too_few
 from secondsight.predict.walks import Walking, recorded, touched_mib
 from secondsight.replay import tally
 from secondsight.replay.configuration import Backing
 from secondsight.replay.engine import Engine
 from secondsight.replay.events import EventSource
+from secondsight.replay.metrics import SpaceResult
 from secondsight.replay.run import ConfigurationReplay
 from secondsight.report.schema import Row
 from secondsight.whatif.combine import Combination, combinations
@@ -96,14 +98,11 @@ class Predicting:
         for row, run in zip(rows, runs, strict=False):
             told = predictor.of(_layout(run))
             counted = tally.result(run)[0].total
-            stall, _ = self.calibration.prices.stall(
-                huge_faults=counted.fault_huge > 0,
-                collapses=counted.collapses > 0,
-                forks=counted.huge_at_end > 0 and _forks(engine),
-            )
+            prices, events = self.calibration.prices, _events(counted)
+            stall, _ = prices.stall(events, collapses=counted.collapses > 0)
             figures = {
                 "run_time": told.seconds, "run_time_low": told.low, "run_time_high": told.high,
-                "run_time_change": told.seconds / self.seconds - 1, "longest_stall": stall,
+                "run_time_change": told.seconds / self.seconds - 1, "longest_stall": stall, "mean_stall": prices.mean(events),
             }  # fmt: skip
             out.append(msgspec.structs.replace(row, metrics=dict(row.metrics) | figures))
         kind = "nested" if self.calibration.machine.virtualised else "native"
@@ -186,9 +185,15 @@ def _layout(run: ConfigurationReplay) -> ReplayedRow:
     share = np.divide(
         run.accesses_huge, run.accesses, out=np.zeros(len(run.accesses)), where=run.accesses > 0
     )
-    return ReplayedRow(share, total.faults - total.fault_huge, total.fault_huge)
+    return ReplayedRow(share, _events(total))
 
 
-def _forks(engine: Engine) -> bool:
-    """Whether one of the trace's processes is another's child."""
-    return any(space.parent is not None for space in engine.found.spaces)
+def _events(total: SpaceResult) -> Waits:
+    """What the kernel counted as faults, apart by what each did."""
+    return Waits(
+        faults=total.faults - total.fault_huge - total.copied - total.copied_huge,
+        huge_faults=total.fault_huge,
+        copied=total.copied - total.copy_splits,
+        copied_huge=total.copied_huge,
+        copy_splits=total.copy_splits,
+    )

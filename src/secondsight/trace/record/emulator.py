@@ -206,6 +206,10 @@ def _follow(listener: socket.socket, process: subprocess.Popen[bytes], streams: 
                     continue
                 rows = np.frombuffer(data, ROW, len(data) // ROW.itemsize)
                 if rows[0]["kind"] == _HELLO:
+                    above = last_of.get(int(rows[0]["address"]) & 0xFFFFFFFF)
+                    if above is not None:
+                        # What its parent sent before it forked comes first.
+                        _drain(*open_[above], streams)
                     pid = streams.hello(rows[0])
                     open_[key.fd], last_of[pid] = (one, pid), key.fd
                     silent.discard(pid)
@@ -215,6 +219,18 @@ def _follow(listener: socket.socket, process: subprocess.Popen[bytes], streams: 
                         "a process sent rows before it said who it is: its stream is damaged"
                     )
                 streams.rows(pid, rows)
+
+
+def _drain(one: socket.socket, pid: int, streams: _Streams) -> None:
+    """Read what process *pid* has sent so far over *one*."""
+    while True:
+        try:
+            data = one.recv(_MESSAGE, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        if not data:
+            return  # its end is read again by whoever waits for it
+        streams.rows(pid, np.frombuffer(data, ROW, len(data) // ROW.itemsize))
 
 
 def _left(pid: int, group: int) -> bool:

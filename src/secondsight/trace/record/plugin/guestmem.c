@@ -784,7 +784,9 @@ static void before_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t
                            uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
     (void)id, (void)vcpu, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
-    if (number == 62 || number == 200 || number == 234) { /* kill, tkill, tgkill: perhaps itself */
+    /* kill, tkill, tgkill: perhaps itself; fork, vfork, clone and clone3 but for a thread: what a child begins with is told before it. */
+    bool forks = number == 57 || number == 58 || number == 435 || (number == 56 && !(a1 & 0x10000));
+    if (number == 62 || number == 200 || number == 234 || forks) {
         acquire();
         end_quantum(true);
         release();
