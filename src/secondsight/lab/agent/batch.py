@@ -42,6 +42,7 @@ class Boot:
         self.device = os.open("/dev/ram1", os.O_RDWR | os.O_DIRECT)
         _fill_page_cache()
         libc.disable_thp(True)
+        libc.refuse_huge_pages()
         knobs.thp_enabled("madvise")
         knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
         self.keeper = start_keeper()

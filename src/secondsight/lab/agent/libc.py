@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from pathlib import Path
 
 from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE
 
@@ -167,6 +168,19 @@ def madvise(address: int, length: int, advice: str) -> str | None:
 def disable_thp(disabled: bool) -> None:
     """PR_SET_THP_DISABLE of this process: khugepaged does not come to know it, nor then those it forks (khugepaged_fork)."""
     check(lib.prctl(_PR_SET_THP_DISABLE, int(disabled), 0, 0, 0), "PR_SET_THP_DISABLE")
+
+
+def refuse_huge_pages() -> None:
+    """MADV_NOHUGEPAGE on all private writable memory of this process, and so of those it forks.
+
+    Where a size below 2 MiB is ``always`` no advice is needed: khugepaged would collapse parts of the heap, and put pages of it into the
+    LRU's batches between those of a scenario.
+    """
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, permissions = line.split()[:2]
+        if permissions[1] == "w" and permissions[3] == "p":
+            start, end = (int(side, 16) for side in span.split("-"))
+            madvise(start, end - start, "nohugepage")
 
 
 def drain() -> None:

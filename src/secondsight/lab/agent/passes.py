@@ -107,6 +107,13 @@ def _thread() -> Path | None:
     return None
 
 
+def _awaken(thread: Path) -> None:
+    """Wake khugepaged for a pass, before everyone else on its processor for as long as it does not wait: nobody's pages come between
+    those that a refused attempt puts back into the LRU's batch."""
+    os.sched_setscheduler(int(thread.parent.name), os.SCHED_FIFO, os.sched_param(1))
+    knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
+
+
 def _asleep(thread: Path) -> bool:
     """Does khugepaged sleep, so that whatever wakes it would (S), or with nothing to do (I)?"""
     return thread.read_text().rpartition(")")[2].split()[0] in "SI"
@@ -136,7 +143,7 @@ def one_pass(patience: float = 120.0) -> None:
     if thread is None:
         return
     wanted = _full_scans() + 1
-    knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
+    _awaken(thread)
     _wait(lambda: _full_scans() >= wanted and _asleep(thread), "finished", patience, 0.1)
     if _full_scans() != wanted:
         raise TraceError(f"khugepaged made {_full_scans() - wanted + 1} full scans instead of one")
@@ -155,7 +162,7 @@ def wake_up(pages: int, patience: float = 30.0) -> None:
         return
     knobs.khugepaged("pages_to_scan", pages)
     before = _switches(thread)
-    knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
+    _awaken(thread)
     deadline = time.monotonic() + patience
     quiet = 0
     # It also waits for the LRU's drain on the way, but then as a task that no signal wakes (D).
@@ -173,6 +180,6 @@ def finish_pass(patience: float = 30.0) -> None:
     if thread is None:
         return
     wanted = _full_scans() + 1
-    knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
+    _awaken(thread)
     _wait(lambda: _full_scans() >= wanted, "finished", patience, 0.005)
     rest()

@@ -1,7 +1,8 @@
 """One process of a scenario: its area, its VM, its pins. Forked from the agent, told over a socket what to do.
 
-The process's own memory never becomes eligible for khugepaged (``enabled=madvise``, and no advice outside the area), and only
-verbs touch the area's pages. A message is a length (uint32) and msgpack: a request is ``{"do": verb}`` with the scenario's own record,
+The process's own memory never becomes eligible for khugepaged (``libc.refuse_huge_pages``), and only verbs touch the area's pages.
+
+A message is a length (uint32) and msgpack: a request is ``{"do": verb}`` with the scenario's own record,
 an answer ``{"errno": name or None, "took": pages or None}``, or ``{"error": text}`` when the agent is at fault.
 """
 
