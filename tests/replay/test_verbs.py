@@ -1,13 +1,17 @@
 """Forks in a replay: what a child begins with, what stores then copy or split, and what is counted once."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from secondsight.errors import InputError
 from secondsight.policy.protocol import Decision, Policy
+from secondsight.policy.registry import make
 from secondsight.replay import Configuration, replay
 from secondsight.replay.tlb import TlbConfig
-from secondsight.trace.kinds import Verb
+from secondsight.trace import Trace
+from secondsight.trace.kinds import Kind, Verb
 from secondsight.whatif import compare
 from support.events import CR, CW, trace
 
@@ -163,3 +167,39 @@ def test_cutting_the_trace_anywhere_changes_nothing(rules, policy):
     ]
     assert told[0] == told[1] == told[2]
     assert told[0]["copied_pages"] > 0
+
+
+REDIS = Path(__file__).parents[2] / "examples" / "traces" / "redis-fork.parquet"
+
+
+def test_what_redis_copies_while_it_saves_is_what_sets_of_pages_say():
+    """With small pages alone each page that was written before the fork is copied once: by the first who stores to it while both live."""
+    trace = Trace.open(REDIS)
+    batches = list(trace.batches(("space", "address", "kind")))
+    space, address, kind = (
+        np.concatenate([batch[name] for batch in batches]) for name in ("space", "address", "kind")
+    )
+    fork = int(np.flatnonzero(kind == Verb.FORK)[0])
+    end = int(np.flatnonzero((kind == Verb.EXIT) & (space == 1))[0])
+    stored = [
+        set((address[low:high][kind[low:high] == Kind.CPU_WRITE] >> np.uint64(12)).tolist())
+        for low, high in ((0, fork), (fork, end))
+    ]
+    result = replay(
+        trace, [Configuration.of(rules, policy=lambda: make("never")) for rules in ("6.1", "7.2")]
+    )
+    for told in result.configurations:
+        assert told.total.copied == len(stored[0] & stored[1]) > 1000
+        assert (told.total.copied_huge, told.total.copy_splits, told.notes) == (0, 0, [])
+
+
+def test_redis_with_huge_pages_copies_them_whole_or_splits_them():
+    huge = [
+        Configuration.of(rules, policy=lambda: make("always,khugepaged=false")) for rules in ("2.6.38", "7.2")
+    ]
+    old, new = (told.total for told in replay(REDIS, huge).configurations)
+    # Each huge page that both had is copied whole once at the most; since 5.8 each side splits its own mapping.
+    assert (old.copy_splits, new.copied_huge) == (0, 0)
+    assert 20 < old.copied_huge <= old.blocks // 2
+    assert old.copied_huge <= new.copy_splits <= 2 * old.copied_huge
+    assert new.copied >= new.copy_splits
