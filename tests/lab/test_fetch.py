@@ -59,7 +59,7 @@ def test_a_kernel_comes_from_whichever_suite_has_it(
     assert kernel.module("kvm-amd") == module("kvm_amd") and kernel.module("sound") is None
     manifest = kernels.installed()[name]
     assert sorted(manifest.suites) == sorted(suites)
-    assert manifest.builtin == ([] if release[0] == "7" else ["irqbypass"])
+    assert manifest.builtin == ([] if release[0] == "7" else ["ext4", "irqbypass"])
     assert (kernel.vmlinuz.parent / "config").read_text() == "CONFIG_KVM=m\n"
     # How much, how long and where, before anything comes.
     told = next(i for i, line in enumerate(said) if "MB to download" in line)

@@ -298,6 +298,9 @@ def compare_command(
     shared: Annotated[
         bool, typer.Option("--shared", help="The random scenarios are of shared memory (memfd, MAP_SHARED).")
     ] = False,
+    on_files: Annotated[
+        bool, typer.Option("--files", help="The random scenarios are of regular files (7.3).")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask a booted kernel and the model the same scenarios; compare every field of every answer.
@@ -317,6 +320,7 @@ def compare_command(
     from secondsight.mm.profiles import for_kernel, profile
     from secondsight.scenario import files as scenario_files
     from secondsight.scenario import random as chance
+    from secondsight.scenario.random_files import file_scenarios
     from secondsight.scenario.random_shared import shared_scenarios
 
     if not files and random < 1:
@@ -332,8 +336,9 @@ def compare_command(
     if random:
         profile_of = given or for_kernel(chosen.release)
         has_sizes = profile_of.has_sizes
-        if shared:
-            made, generator = shared_scenarios(random, seed, chance.mmu_of(mmu))
+        if shared or on_files:
+            of_kind = file_scenarios if on_files else shared_scenarios
+            made, generator = of_kind(random, seed, chance.mmu_of(mmu))
         else:
             made, generator = chance.scenarios(
                 random,

@@ -42,7 +42,7 @@ __all__ = ["PACKAGES", "PYTHON", "build", "overlay", "package_sources", "program
 PACKAGES = ("numpy", "drgn", "msgspec")
 """The distributions that the guest's Python can import, besides its standard library."""
 
-MODULES = ("kvm-amd", "kvm-intel", "brd", "zram", "qemu_fw_cfg", "virtio_console", "virtio_pci")
+MODULES = ("kvm-amd", "kvm-intel", "brd", "zram", "ext4", "qemu_fw_cfg", "virtio_console", "virtio_pci")
 
 PYTHON = {
     "PATH": "/bin:/usr/bin",

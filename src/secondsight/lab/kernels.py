@@ -25,6 +25,7 @@ MODULES = (
     "irqbypass", "kvm", "ccp", "kvm-amd", "kvm-intel",  # the secondary MMUs
     "brd", "zram", "zsmalloc", "842_compress", "842_decompress", "lz4_compress", "lz4hc_compress",  # swap
     "rng-core",  # which ccp needs in 5.10
+    "ext4", "jbd2", "mbcache", "crc16", "crc32c-generic", "crc32c-intel", "libcrc32c",  # files on a disk
     "qemu_fw_cfg",  # the note that lets a host-side drgn find the kernel
     "virtio", "virtio_ring", "virtio_pci", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_console",
 )  # fmt: skip

@@ -73,7 +73,7 @@ MACHINES = [
         "AMD nested paging (QEMU TCG, kvm_amd npt=1)",
         Qemu(),
         cpu=CPU,
-        modules={"kvm-amd": "npt=1", "brd": "rd_nr=2 rd_size=524288"},
+        modules={"kvm-amd": "npt=1", "brd": "rd_nr=3 rd_size=524288"},
         check={"/sys/module/kvm_amd/parameters/npt": "Y"},
     ),
     Machine(
@@ -81,7 +81,7 @@ MACHINES = [
         "shadow paging (QEMU TCG, kvm_amd npt=0)",
         Qemu(),
         cpu=CPU,
-        modules={"kvm-amd": "npt=0", "brd": "rd_nr=2 rd_size=524288"},
+        modules={"kvm-amd": "npt=0", "brd": "rd_nr=3 rd_size=524288"},
         check={"/sys/module/kvm_amd/parameters/npt": "N"},
     ),
 ]

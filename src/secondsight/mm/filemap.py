@@ -9,8 +9,11 @@
     write fault  the cache's page, or one from swap, or a new one: small, or huge where shmem's switch says so and the block is empty
     either way   a huge page is mapped by a PMD where there is no page table yet and the area holds it all; else by PTEs
 
-A PTE of a shared mapping is as writable as its area from the first; nothing is copied, and no zero page is mapped. Unmapping a young
+A PTE of shared memory is as writable as its area from the first; nothing is copied, and no zero page is mapped. Unmapping a young
 entry marks its page accessed, which anonymous memory's unmapping does not.
+
+A regular file's PTE is read-only until somebody writes: the page becomes dirty then, and gets buffer heads (page_mkwrite). A page that
+the cache has not is read alone, or, where the area is advised to be huge, with its block and the next (``readahead``).
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from secondsight.mm.lru import folio_add_lru, mark_page_accessed
 from secondsight.mm.page import (
     HEAD,
     HPAGE,
+    PRIVATE,
     REFERENCED,
     SWAPBACKED,
     UPTODATE,
@@ -43,6 +47,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.pgtable import (
     FAULTS,
+    FILE_FIRST,
     HUGE_FAULTS,
     PFN_SHIFT,
     PROT,
@@ -54,6 +59,7 @@ from secondsight.mm.pgtable import (
     pfn_of,
     vma_bits,
 )
+from secondsight.mm.readahead import forced_readahead, is_empty, read_folio
 from secondsight.native import inlined, native
 
 ABSENT = 0
@@ -63,9 +69,25 @@ NEW_SHMEM = SWAPBACKED | UPTODATE
 
 
 @native
-def _prot(bits):  # type: ignore[no-untyped-def]
-    """vm_page_prot of a shared mapping."""
-    return PROT | RW if bits & V_WRITE else PROT
+def _prot(m, bits, write):  # type: ignore[no-untyped-def]
+    """The bits of a new entry: vm_page_prot, which lets nobody write to a regular file unseen (vma_wants_writenotify)."""
+    return PROT | RW if bits & V_WRITE and (write or not len(m.file)) else PROT
+
+
+@native
+def page_mkwrite(f, m, head):  # type: ignore[no-untyped-def]
+    """ext4_page_mkwrite, fault_dirty_shared_page: the folio at *head* is dirty; a regular file's has buffer heads from now on."""
+    f.flags[head] |= pg.DIRTY
+    if len(m.file):
+        make_private(f, head)
+
+
+@native
+def make_private(f, head):  # type: ignore[no-untyped-def]
+    """create_empty_buffers: folio_attach_private, if they are not there yet."""
+    if not f.flags[head] & PRIVATE:
+        f.flags[head] |= PRIVATE
+        f.refcount[head] += 1
 
 
 @native
@@ -120,15 +142,6 @@ def swap_in_shared(f, r, cache, index, in_fault):  # type: ignore[no-untyped-def
 
 
 @native
-def _empty(cache, first):  # type: ignore[no-untyped-def]
-    """Is nothing at all in the block of *cache* that starts at index *first*?"""
-    here = 0
-    for index in range(first, first + HPAGE):
-        here += cache[index] != ABSENT
-    return here == 0
-
-
-@native
 def _shmem_get(f, r, m, page):  # type: ignore[no-untyped-def]
     """shmem_get_folio_gfp (SGP_CACHE) of a fault at *page*: its pfn, held by the cache alone."""
     entry = m.cache[page]
@@ -139,7 +152,11 @@ def _shmem_get(f, r, m, page):  # type: ignore[no-untyped-def]
     bits = vma_bits(m, page)
     block = page >> PMD_ORDER
     huge = (r.shmem_advised if bits & V_ADVISED else r.shmem_plain) and not bits & V_NEVER_HUGE
-    if huge and not (r.shmem_fits_area and m.vma[block] & V_MIXED) and _empty(m.cache, block * HPAGE):
+    if (
+        huge
+        and not (r.shmem_fits_area and m.vma[block] & V_MIXED)
+        and is_empty(m.cache, block * HPAGE, HPAGE)
+    ):
         m.n[HUGE_FAULTS] += 1
         return add_huge(f, r, m.cache, block * HPAGE, True) + page - block * HPAGE
     pfn = alloc_page(f)
@@ -150,13 +167,25 @@ def _shmem_get(f, r, m, page):  # type: ignore[no-untyped-def]
 
 
 @native
+def _filemap_get(f, r, m, page):  # type: ignore[no-untyped-def]
+    """filemap_fault at *page* of a regular file that the cache has not: read alone, or by force (do_sync_mmap_readahead; nobody reads
+    ahead here else). True: by force, and the fault begins anew."""
+    index = m.n[FILE_FIRST] + page
+    if vma_bits(m, page) & V_ADVISED:
+        forced_readahead(f, r, m.file, index)
+        return True
+    read_folio(f, r, m.file, index, True)
+    return False
+
+
+@native
 def set_pmd(f, r, m, block, head, write):  # type: ignore[no-untyped-def]
     """do_set_pmd: map the huge folio at *head* by a PMD, where there is no page table and the area allows it; False: it does not."""
     bits = m.vma[block]
     if m.pmd[block] != 0 or bits & V_MIXED or (r.set_pmd_asks_advice and bits & V_NEVER_HUGE):
         return False
     map_pmd(f, head)
-    m.pmd[block] = (np.uint64(head) << PFN_SHIFT) | _prot(bits) | PSE
+    m.pmd[block] = (np.uint64(head) << PFN_SHIFT) | _prot(m, bits, write) | PSE
     if write:
         m.pmd[block] |= DIRTY
     return True
@@ -193,20 +222,25 @@ def _fault_around(f, r, m, page):  # type: ignore[no-untyped-def]
             if m.vma_page[at] & V_START:
                 last = at - 1
                 break
-    prot = _prot(vma_bits(m, page))
+    prot = _prot(m, vma_bits(m, page), False)
     at = first
+    # filemap_map_pages counts a regular file's last page as beyond its end.
+    end = len(m.file) - m.n[FILE_FIRST] if len(m.file) else np.int64(-1)
     while at <= last:
         pfn = m.cache[at]
         if pfn <= 0:
             at += 1
             continue
         head = head_of(f, pfn)
+        start = at - (pfn - head)
+        is_last = start + folio_nr_pages(f, head) == end
         if m.pmd[block] == 0:
+            if is_last:
+                return False
             if is_huge(f, head) and set_pmd(f, r, m, block, head, 0):
                 return True
             m.pmd[block] = TABLE
-        if f.flags[head] & HEAD and r.around_maps_folio and not m.vma[block] & V_MIXED:
-            start = at - (pfn - head)
+        if f.flags[head] & HEAD and r.around_maps_folio and not m.vma[block] & V_MIXED and not is_last:
             _set_ptes(f, r, m, start, start + folio_nr_pages(f, head), head, prot)
             at = start + folio_nr_pages(f, head)
         else:
@@ -221,20 +255,27 @@ def shared_fault(f, r, m, page, write):  # type: ignore[no-untyped-def]
     m.n[FAULTS] += 1
     if not write and _fault_around(f, r, m, page):
         return
+    if len(m.file):
+        if (
+            m.cache[page] == ABSENT
+            and _filemap_get(f, r, m, page)
+            and not write
+            and _fault_around(f, r, m, page)
+        ):
+            return
+        pfn = np.int64(m.cache[page])
+    else:
+        pfn = np.int64(_shmem_get(f, r, m, page))
     block = page >> PMD_ORDER
-    pfn = np.int64(_shmem_get(f, r, m, page))
     head = np.int64(head_of(f, pfn))
+    if write:
+        page_mkwrite(f, m, head)
     if m.pmd[block] == 0:
         if is_huge(f, head) and set_pmd(f, r, m, block, head, write):
-            if write:
-                f.flags[head] |= pg.DIRTY
             return
         m.pmd[block] = TABLE
-    bits = vma_bits(m, page)
-    prot = _prot(bits)
+    prot = _prot(m, vma_bits(m, page), write)
     if write:
-        # fault_dirty_shared_page
-        f.flags[head] |= pg.DIRTY
         prot |= DIRTY
     if f.flags[head] & HEAD and r.fault_maps_folio and not m.vma[block] & V_MIXED:
         # finish_fault: all of the folio, unless an entry is there already; then the page alone.

@@ -64,10 +64,32 @@ class Host:
             self.memories[name] = memory
         return memory
 
-    def shared_mm(self, name: str, blocks: int, memory: SharedMemory, block: int = 0) -> Mm:
-        """A new process called *name* that maps *blocks* blocks of *memory* from *block* on (MAP_SHARED)."""
+    def regular_file(self, name: str, blocks: int) -> SharedMemory:
+        """A regular file called *name* of *blocks* blocks, at most two, on a file system whose folios may be huge (ext4).
+
+        :raises UsageError: there is memory of that name; the kernel collapses no regular files; or it is longer than that.
+        """
+        if not self.rules.file_collapse:
+            raise UsageError(
+                f"{self.rules.name}: regular files are modelled for 7.3 alone; khugepaged collapses none up to 7.1 unless the kernel was "
+                "built with CONFIG_READ_ONLY_THP_FOR_FS, which Debian's are not"
+            )
+        if blocks > 2:
+            raise UsageError(
+                f"file {name!r} has {blocks} blocks: readahead is modelled in files of at most two"
+            )
+        if name in self.memories:
+            raise UsageError(f"there is shared memory called {name!r} already")
+        self.memories[name] = SharedMemory(name, blocks, is_shmem=False)
+        return self.memories[name]
+
+    def shared_mm(
+        self, name: str, blocks: int, memory: SharedMemory, block: int = 0, *, writable: bool = True
+    ) -> Mm:
+        """A new process called *name* that maps *blocks* blocks of *memory* from *block* on: MAP_SHARED, and if not *writable* (a file's)
+        without PROT_WRITE, be it MAP_PRIVATE or MAP_SHARED."""
         mm = self.mm(name, blocks)
-        mm.share(memory, block)
+        mm.share(memory, block, writable=writable)
         # mmap_region: khugepaged_enter_vma.
         self.khugepaged.enter_vma(mm, mm.vmas.areas[0])
         return mm

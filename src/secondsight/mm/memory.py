@@ -29,7 +29,7 @@ from secondsight.bits.pte import (
 )
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.anonymous import do_anonymous_page, huge_fault, install, new_anon
-from secondsight.mm.filemap import shared_fault
+from secondsight.mm.filemap import page_mkwrite, shared_fault, split_shared_pmd
 from secondsight.mm.huge_memory import split_pmd
 from secondsight.mm.internal import ptes_of_folio
 from secondsight.mm.lru import (
@@ -147,6 +147,13 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
         if not write or pmd & RW:
             m.pmd[block] = pmd | ACCESSED | (DIRTY if write else np.uint64(0))
             return ACCESS_DONE
+        if len(m.file):
+            # wp_huge_pmd: who wants to know of writes knows PTEs alone; the fault then begins anew.
+            if not told:
+                return ACCESS_NOTIFY
+            split_shared_pmd(f, m, block)
+            shared_fault(f, r, m, page, write)
+            return ACCESS_DONE
         zero = pfn_of(pmd) == HUGE_ZERO_PFN
         if not zero and _can_reuse_huge(f, r, m, pfn_of(pmd)):
             f.flags[pfn_of(pmd)] |= EXCLUSIVE
@@ -177,6 +184,12 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
         return ACCESS_DENIED
     if len(m.cache) and pte == 0:
         shared_fault(f, r, m, page, write)
+        return ACCESS_DONE
+    if len(m.file):
+        # wp_page_shared
+        m.n[FAULTS] += 1
+        page_mkwrite(f, m, head_of(f, pfn_of(pte)))
+        m.pte[page] = pte | RW | ACCESSED | DIRTY
         return ACCESS_DONE
     if not pmd:
         if bits & V_HUGE:

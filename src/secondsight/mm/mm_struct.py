@@ -94,6 +94,7 @@ class Mm:
             swap=host.slots,
             n=np.zeros(pgtable.COUNTERS, np.int64),
             cache=np.zeros(0, np.int64),
+            file=np.zeros(0, np.int64),
         )
         self.arrays.n[pgtable.DROPPABLE] = droppable
         #: What the area maps, and from which block of it on, where it is a shared mapping.
@@ -104,14 +105,20 @@ class Mm:
         self.fault_huge: npt.NDArray[np.bool_] | None = None
         self.refresh()
 
-    def share(self, memory: SharedMemoryLike, block: int) -> None:
-        """The area is a shared mapping of *memory* from *block* on, in place of private memory; nothing has been accessed yet.
+    def share(self, memory: SharedMemoryLike, block: int, *, writable: bool = True) -> None:
+        """The area is a mapping of *memory* from *block* on, shared, or (a file's) not *writable*; nothing has been accessed yet.
 
         :raises UsageError: the memory is not as long as that.
         """
         self.arrays = self.arrays._replace(cache=memory.map(self, block))
         self.memory, self.memory_block = memory, block
-        self.vmas = VmaList([replace(vma, shared=True) for vma in self.vmas.areas])
+        if not memory.is_shmem:
+            self.arrays = self.arrays._replace(file=memory.cache)
+            self.arrays.n[pgtable.FILE_FIRST] = block * HPAGE
+        flags = VmFlags.READ | (VmFlags.WRITE if writable else VmFlags(0))
+        self.vmas = VmaList(
+            [replace(vma, shared=True, regular=not memory.is_shmem, flags=flags) for vma in self.vmas.areas]
+        )
         self.refresh()
 
     # -- areas ---------------------------------------------------------------------------------------------------
@@ -183,9 +190,11 @@ class Mm:
             raise UsageError(f"space {self.name!r} has exited: {who} cannot access it")
         huge = self.huge_faults(pages)
         parts = self._large_faults(pages)
+        # What a forced readahead brings beside them.
+        ahead = len(self.arrays.file)
         at, notified = 0, False
         while at < len(pages):
-            self.host.frames.reserve(len(pages) - at, huge, 1024, parts)
+            self.host.frames.reserve(len(pages) - at + ahead, huge + ahead // HPAGE, 1024, parts)
             at = step(at, notified)
             if at == len(pages):
                 break
@@ -318,17 +327,9 @@ class Mm:
                 )
                 if pfn == gup.MISS:
                     slow[i] = True
+                    told = notified and i == start
                     pfn = int(
-                        gup.gup_slow(
-                            f,
-                            host.r,
-                            self.arrays,
-                            page,
-                            write,
-                            notified and i == start,
-                            bool(self.notifiers),
-                            touch,
-                        )
+                        gup.gup_slow(f, host.r, self.arrays, page, write, told, bool(self.notifiers), touch)
                     )
                 if pfn == gup.NOTIFY:
                     return i
@@ -375,11 +376,8 @@ class Mm:
         """Become what *other* is: an mm of as many blocks, on a host whose frames were taken over too, where nothing is pinned."""
         self.vmas.areas = list(other.vmas.areas)
         self.huge_ever, self.denied = other.huge_ever, other.denied
-        self.arrays.pmd[:], self.arrays.pte[:], self.arrays.n[:] = (
-            other.arrays.pmd,
-            other.arrays.pte,
-            other.arrays.n,
-        )
+        mine, theirs = self.arrays, other.arrays
+        mine.pmd[:], mine.pte[:], mine.n[:] = theirs.pmd, theirs.pte, theirs.n
 
     # -- looking -----------------------------------------------------------------------------------------------
 

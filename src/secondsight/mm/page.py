@@ -8,7 +8,7 @@
 
 Twelve bytes a page. The head and the tails of a large folio carry its order in the flag bits ``ORDER`` (7 to 10: slab, writeback,
 reclaim and buddy, which no page here ever is); it starts at a pfn that is a multiple of its pages, so its head is found by a mask.
-Anonymous memory has no folio of order 1 (THP_ORDERS_ALL_ANON), so there is always a head+2. ``mapcount``
+Anonymous memory has no folio of order 1 (THP_ORDERS_ALL_ANON); a file's has no head+2, and its pages' counts are added. ``mapcount``
 counts mappings from zero (the kernel's ``_mapcount`` counts from -1). A page whose refcount falls to zero is
 freed at once and its pfn used again. The kernel's own assertions (VM_BUG_ON_PAGE in include/linux/mm.h) are
 :func:`check` here.
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits import pageflags as kpf
-from secondsight.geometry import HPAGE_PMD_NR, MIN_ANON_ORDER, PMD_ORDER
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 from secondsight.native import allocating, inlined, native
 
 ZERO_PFN = 0
@@ -56,8 +56,10 @@ _PMD_ORDER_BITS = np.uint32(PMD_ORDER) << ORDER_SHIFT
 LRU_REFS_SHIFT = np.uint32(19)
 LRU_REFS = np.uint32(3) << LRU_REFS_SHIFT
 WORKINGSET = kpf.PGTABLE
+#: The folio has buffer heads, which hold a reference (PG_private): in the bit of hugetlb, which no page here ever is.
+PRIVATE = kpf.HUGE
 #: What a frame's flags hold that /proc/kpageflags does not.
-OWN_BITS = ORDER | LRU_REFS | WORKINGSET
+OWN_BITS = ORDER | LRU_REFS | WORKINGSET | PRIVATE
 NEW_ANON = ANON | SWAPBACKED | UPTODATE | MMAP | EXCLUSIVE
 
 
@@ -130,7 +132,7 @@ def alloc_page(f):  # type: ignore[no-untyped-def]
 
 @native
 def alloc_folio(f, order):  # type: ignore[no-untyped-def]
-    """A free folio of *order*, 2 or more (its head's pfn): flags of head and tails set, refcount 1, unmapped."""
+    """A free folio of *order*, 1 or more (its head's pfn): flags of head and tails set, refcount 1, unmapped."""
     pages = np.int64(1) << order
     at = N_LARGE + order
     if f.n[at] > 0:
@@ -187,6 +189,8 @@ def put_page(f, pfn):  # type: ignore[no-untyped-def]
 def folio_mapcount(f, head):  # type: ignore[no-untyped-def]
     """Every mapping of the folio, PMD mappings and PTE mappings of all its pages (total_mapcount)."""
     if f.flags[head] & HEAD:
+        if folio_order(f, head) == 1:
+            return np.int64(f.mapcount[head]) + np.int64(f.mapcount[head + 1])
         return np.int64(f.refcount[head + 1]) + np.int64(f.refcount[head + 2])
     return np.int64(f.mapcount[head])
 
@@ -197,7 +201,7 @@ def map_pte(f, pfn):  # type: ignore[no-untyped-def]
     head = head_of(f, pfn)
     f.mapcount[pfn] += 1
     f.refcount[head] += 1
-    if f.flags[head] & HEAD:
+    if f.flags[head] & HEAD and folio_order(f, head) > 1:
         f.refcount[head + 2] += 1
 
 
@@ -206,7 +210,7 @@ def unmap_pte(f, pfn):  # type: ignore[no-untyped-def]
     """A PTE no longer maps *pfn* (page_remove_rmap and put_page)."""
     head = head_of(f, pfn)
     f.mapcount[pfn] -= 1
-    if f.flags[head] & HEAD:
+    if f.flags[head] & HEAD and folio_order(f, head) > 1:
         f.refcount[head + 2] -= 1
     put_page(f, pfn)
 
@@ -359,7 +363,7 @@ def check(frames: Frames) -> None:
         "active and unevictable (VM_BUG_ON_FOLIO in folio_add_lru)": (flags & (ACTIVE | UNEVICTABLE))
         == (ACTIVE | UNEVICTABLE),
         "head not aligned": heads & ((np.arange(top) & ((1 << order) - 1)) != 0),
-        "large without an order": (heads | tails) & (order < MIN_ANON_ORDER),
+        "large without an order": (heads | tails) & (order < 1),
         "small with an order": plain & (order != 0),
         "both head and tail": heads & tails,
         "KSM page not anonymous": ((flags & KSM) != 0) & ((flags & ANON) == 0),

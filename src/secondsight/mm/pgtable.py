@@ -32,12 +32,13 @@ class MmArrays(NamedTuple):
     pmd uint64[blocks]; pte uint64[blocks * 512], valid where the block's pmd is a table; vma uint8[blocks] and vma_page uint8[pages or
     0]: the V_ bits; n int64[COUNTERS]: [stopped page's reason, next swap slot's hint, huge faults, page faults, a guest's faults,
     whether all of it is droppable; and what stores to memory that somebody else has too (after a fork) took: pages of 4 KiB that were
-    copied, huge pages that were copied whole, huge mappings that were split].
+    copied, huge pages that were copied whole, huge mappings that were split; FILE_FIRST].
 
     swap int32[3, slots], the host's: how many entries name each swap slot, the page of it that is in the swap cache (its pfn; 0: none),
     and what its content is (``swap.CONTENT_ZERO``, ``ZEROMAP``).
 
-    cache int64[pages] where the area is a shared mapping: what the page cache has at each page's index (``filemap``); else empty.
+    cache int64[pages] where the area is a mapping of the page cache: what that has at each page's index (``filemap``); else empty.
+    file int64[...] where it maps a regular file: all of the file's cache, of which *cache* begins at index n[FILE_FIRST].
     """
 
     pmd: npt.NDArray[np.uint64]
@@ -47,10 +48,11 @@ class MmArrays(NamedTuple):
     swap: npt.NDArray[np.int32]
     n: npt.NDArray[np.int64]
     cache: npt.NDArray[np.int64]
+    file: npt.NDArray[np.int64]
 
 
-HUGE_FAULTS, FAULTS, GUEST_FAULTS, DROPPABLE, COPIED, COPIED_HUGE, COPY_SPLITS = 2, 3, 4, 5, 6, 7, 8
-COUNTERS = COPY_SPLITS + 1
+HUGE_FAULTS, FAULTS, GUEST_FAULTS, DROPPABLE, COPIED, COPIED_HUGE, COPY_SPLITS, FILE_FIRST = range(2, 10)
+COUNTERS = FILE_FIRST + 1
 
 
 @inlined

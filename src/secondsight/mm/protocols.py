@@ -73,6 +73,7 @@ class SharedMemoryLike(Protocol):
 
     name: str
     cache: npt.NDArray[np.int64]
+    is_shmem: bool
 
     @property
     def file(self) -> str:
@@ -83,6 +84,10 @@ class SharedMemoryLike(Protocol):
 
     def unmap(self, mm: MmLike) -> None:
         """*mm* is gone."""
+
+    @property
+    def open_for_write(self) -> bool:
+        """inode_is_open_for_write."""
 
     def mapped_at(self, index: int) -> list[tuple[MmLike, int]]:
         """Who has the page at *index* in an area, and as which page."""

@@ -1,8 +1,9 @@
-"""Shared memory: a memfd, or MAP_SHARED | MAP_ANONYMOUS, and who maps it (mm/shmem.c; struct address_space and its i_mmap).
+"""What has a page cache: a memfd, MAP_SHARED | MAP_ANONYMOUS or a regular file, and who maps it (struct address_space and its i_mmap);
+how shmem goes to swap (mm/shmem.c).
 
     SharedMemory   cache: an entry a page (``filemap``)      mappings: (mm, first block of the memory that it maps), (mm, …)
 
-A memfd is held open, and keeps its pages without a mapping; anonymous shared memory goes with its last one.
+A memfd is held open, and keeps its pages without a mapping, as a file does; anonymous shared memory goes with its last one.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.protocols import MmLike, SharedMemoryLike
+from secondsight.mm.vma import VmFlags
 
 
 class SharedMapping(NamedTuple):
@@ -43,18 +45,25 @@ class SharedMapping(NamedTuple):
 
 
 class SharedMemory:
-    """One shmem inode: *name* (a memfd's; empty: MAP_SHARED | MAP_ANONYMOUS) and its page cache."""
+    """One inode: *name* (a memfd's; empty: MAP_SHARED | MAP_ANONYMOUS; or a regular file's) and its page cache."""
 
-    def __init__(self, name: str, blocks: int) -> None:
-        """*blocks* blocks of 2 MiB, all absent."""
-        self.name = name
+    def __init__(self, name: str, blocks: int, *, is_shmem: bool = True) -> None:
+        """*blocks* blocks of 2 MiB, all absent; not *is_shmem*: a regular file of a disk's file system, of which every block is there."""
+        self.name, self.is_shmem = name, is_shmem
         self.cache = np.zeros(blocks * HPAGE, np.int64)
         self.mappings: list[SharedMapping] = []
 
     @property
     def file(self) -> str:
         """What the kernel calls the file (d_iname)."""
+        if not self.is_shmem:
+            return self.name
         return f"memfd:{self.name}" if self.name else "dev/zero"
+
+    @property
+    def open_for_write(self) -> bool:
+        """inode_is_open_for_write: a mapping that may be written to keeps the file open so; write(2) does only while it lasts."""
+        return any(vma.flags & VmFlags.WRITE for each in self.mappings for vma in each.mm.vmas.areas)
 
     def map(self, mm: MmLike, block: int) -> npt.NDArray[np.int64]:
         """mmap(MAP_SHARED): *mm* maps all its blocks, from *block* of the memory on; the part of the cache that it sees.
@@ -64,7 +73,7 @@ class SharedMemory:
         first, end = block * HPAGE, (block + mm.blocks) * HPAGE
         if block < 0 or end > len(self.cache):
             raise UsageError(
-                f"space {mm.name!r}: shared memory {self.name!r} has {len(self.cache) // HPAGE} blocks, not {block + mm.blocks}"
+                f"space {mm.name!r}: {self.file!r} has {len(self.cache) // HPAGE} blocks, not {block + mm.blocks}"
             )
         self.mappings.append(SharedMapping(mm, block))
         return self.cache[first:end]

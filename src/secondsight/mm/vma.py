@@ -68,8 +68,8 @@ UFFD_FLAGS = VmFlags.UFFD_ARMED | VmFlags.UFFD_MISSING | VmFlags.UFFD_WP
 @dataclass(frozen=True, slots=True)
 class VmArea:
     """Pages *start* to *end* (exclusive); *anon_vma*: 0 until an anonymous page is faulted in, then which one its pages hang off;
-    *forked*: inherited from the parent (anon_vma_chain not singular); *shared*: a shared mapping of shmem (VM_SHARED), whose offset in the
-    memory is a whole number of blocks."""
+    *forked*: inherited from the parent (anon_vma_chain not singular); *shared*: a mapping of the page cache, shmem's (VM_SHARED) or a
+    *regular* file's, whose offset in there is a whole number of blocks."""
 
     start: int
     end: int
@@ -77,6 +77,7 @@ class VmArea:
     anon_vma: int = 0
     forked: bool = False
     shared: bool = False
+    regular: bool = False
 
 
 # VM_ACCESS_FLAGS: what anon_vma_compatible leaves out of account.
@@ -125,11 +126,15 @@ def collapse_possible_orders(vma: VmArea, config: HostConfig, *, mthp_collapse: 
 def shared_orders(vma: VmArea, config: HostConfig, *, forced: bool = False) -> int:
     """The orders that shared memory may be collapsed to through *vma*, as a mask: the PMD's or none; *forced*: MADV_COLLAPSE.
 
-    mm/huge_memory.c hugepage_vma_check (6.1), __thp_vma_allowable_orders: not forbidden by advice, a whole block in it, shmem's switch.
+    mm/huge_memory.c hugepage_vma_check (6.1), __thp_vma_allowable_orders: not forbidden by advice, a whole block in it, shmem's switch; of
+    a regular file vma_can_map_huge_file (7.3): the global switch, which MADV_COLLAPSE does not ask.
     """
     if vma.flags & _NEVER_HUGE or not has_block(vma):
         return 0
     advised = bool(vma.flags & VmFlags.HUGEPAGE)
+    if vma.regular:
+        allowed = forced or config.thp_enabled == "always" or (advised and config.thp_enabled == "madvise")
+        return int(allowed) << PMD_ORDER
     return int(config.shmem_allowed(advised=advised, forced=forced)) << PMD_ORDER
 
 

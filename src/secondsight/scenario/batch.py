@@ -173,7 +173,9 @@ def split(merged: Merged, run: Run) -> list[Run]:
         ]
         files = [
             msgspec.structs.replace(
-                f, space=f.space[len(prefix) :], file=f.file.replace(f"memfd:{prefix}", "memfd:")
+                f,
+                space=f.space[len(prefix) :],
+                file=f.file.replace(f"memfd:{prefix}", "memfd:").removeprefix(prefix),
             )
             for f in run.files
             if f.space.startswith(prefix) and f.pass_ <= merged.passes[k]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 
 import msgspec
 
@@ -17,7 +18,7 @@ from secondsight.mm.madvise import Advice
 from secondsight.scenario import verbs as v
 from secondsight.scenario.random import GROUP, Generator
 
-__all__ = ["SharedGenerator", "shared_scenarios"]
+__all__ = ["SharedGenerator", "random_pages", "shared_scenarios"]
 
 #: How often each value of shmem_enabled is drawn.
 _SWITCHES: dict[ShmemEnabled, int] = {
@@ -26,6 +27,20 @@ _SWITCHES: dict[ShmemEnabled, int] = {
 _ADVICE: tuple[Advice, ...] = (
     "dontneed", "dontneed", "dontneed", "hugepage", "hugepage", "nohugepage", "free",
 )  # fmt: skip
+
+
+def random_pages(r: Random, most: int) -> str:
+    """At most *most* pages of a block, as text: one, some here and there, a run, or every so many."""
+    kind = r.random()
+    if kind < 0.3:
+        return str(r.randrange(HPAGE_PMD_NR))
+    if kind < 0.5:
+        return ",".join(map(str, sorted(r.sample(range(HPAGE_PMD_NR), r.randint(2, min(24, most))))))
+    if kind < 0.85:
+        first = r.randrange(HPAGE_PMD_NR)
+        return f"{first}-{min(HPAGE_PMD_NR - 1, first + r.randint(1, min(most, 300)) - 1)}"
+    step = r.choice([2, 3, 7, 8, 16, 17])
+    return ",".join(map(str, list(range(r.randrange(step), HPAGE_PMD_NR, step))[:most]))
 
 
 @dataclass
@@ -88,21 +103,7 @@ class SharedGenerator(Generator):
         block = self.rng.randrange(s.blocks[name])
         if most == HPAGE_PMD_NR and self.rng.random() < 0.1:
             return str(block)
-        text = self._pages_of_block(most)
-        return f"{block}:{text}"
-
-    def _pages_of_block(self, most: int) -> str:
-        r = self.rng
-        kind = r.random()
-        if kind < 0.3:
-            return str(r.randrange(HPAGE_PMD_NR))
-        if kind < 0.5:
-            return ",".join(map(str, sorted(r.sample(range(HPAGE_PMD_NR), r.randint(2, min(24, most))))))
-        if kind < 0.85:
-            first = r.randrange(HPAGE_PMD_NR)
-            return f"{first}-{min(HPAGE_PMD_NR - 1, first + r.randint(1, min(most, 300)) - 1)}"
-        step = r.choice([2, 3, 7, 8, 16, 17])
-        return ",".join(map(str, list(range(r.randrange(step), HPAGE_PMD_NR, step))[:most]))
+        return f"{block}:{random_pages(self.rng, most)}"
 
     def _fill(self, s: _Sharing) -> None:
         r = self.rng

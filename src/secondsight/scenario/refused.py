@@ -12,7 +12,7 @@ from secondsight.mm.vma import VmFlags
 from secondsight.scenario import pages as page_text
 from secondsight.scenario import verbs
 
-__all__ = ["refuse_unmodelled", "refuse_waiting"]
+__all__ = ["refuse_space", "refuse_unmodelled", "refuse_waiting"]
 
 #: Not modelled over shared memory, each with what it would have to know.
 _UNMODELLED: dict[type[verbs.Verb], str] = {
@@ -21,18 +21,49 @@ _UNMODELLED: dict[type[verbs.Verb], str] = {
     verbs.Mprotect: "protection of shared mappings",
     verbs.Uffd: "userfaultfd over shared memory",
 }
+#: The same over a regular file.
+_UNMODELLED_FILE: dict[type[verbs.Verb], str] = {
+    verbs.SwapOut: "reclaim of a file's pages",
+    verbs.SplitHuge: "splitting a file's huge page",
+    verbs.IoZeroCopy: "direct I/O to a file's pages",
+}
+_FILE_VERBS = (verbs.FileRead, verbs.FileWrite, verbs.FileSync, verbs.FileDrop)
 _ADVICE = ("cold", "mergeable", "unmergeable", "guard_install", "guard_remove")
 
 
 def refuse_unmodelled(mm: MmLike | None, step: verbs.Verb) -> None:
     """:raises UsageError: *mm* is shared memory, and *step* is one that the model does not know there."""
-    if mm is None or mm.memory is None:
+    if mm is None:
+        return
+    if isinstance(step, _FILE_VERBS) and (mm.memory is None or mm.memory.is_shmem):
+        raise UsageError(
+            f"space {mm.name!r} maps no regular file, which {step.__struct_config__.tag} is about"
+        )
+    if mm.memory is None:
         return
     what = _UNMODELLED.get(type(step))
+    if not mm.memory.is_shmem:
+        what = what or _UNMODELLED_FILE.get(type(step))
+        if isinstance(step, verbs.Pin) and step.write:
+            what = "a long-term pin for writing, which the kernel refuses there,"
+        if what is not None:
+            raise UsageError(f"space {mm.name!r} maps a regular file: {what} is not modelled")
     if isinstance(step, verbs.Madvise) and step.advice in _ADVICE:
         what = f"madvise {step.advice} over shared memory"
     if what is not None:
         raise UsageError(f"space {mm.name!r} is shared memory: {what} is not modelled")
+
+
+def refuse_space(space: verbs.SpaceSpec) -> None:
+    """:raises UsageError: a space that maps a regular file without a name, or has a VM, whose faults there the model does not know."""
+    if space.shared is None or not space.shared.file:
+        return
+    if not space.shared.memory:
+        raise UsageError(f"space {space.name!r} maps a regular file: shared.memory is to name it")
+    if space.vm is not None or space.vm2 is not None or space.gru is not None:
+        raise UsageError(
+            f"space {space.name!r} maps a regular file: a VM or a device over one is not modelled"
+        )
 
 
 def refuse_waiting(mms: Mapping[str, Mm], step: verbs.Verb) -> None:

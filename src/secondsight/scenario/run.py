@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from secondsight.errors import UsageError
 from secondsight.mm import (
+    file_io,
     fork,
     huge_memory,
     ksm,
@@ -35,7 +36,7 @@ from secondsight.mmu.kvm import Kvm
 from secondsight.scenario import pages as page_text
 from secondsight.scenario import states, verbs
 from secondsight.scenario.observed import observed
-from secondsight.scenario.refused import refuse_unmodelled, refuse_waiting
+from secondsight.scenario.refused import refuse_space, refuse_unmodelled, refuse_waiting
 from secondsight.scenario.results import (
     BlockPass,
     FilePass,
@@ -97,11 +98,14 @@ class Runner:
         shared = space.shared
         if shared is None:
             return self.host.mm(space.name, space.blocks, droppable=space.droppable)
+        refuse_space(space)
         if shared.memory in self.host.memories:
             memory = self.host.memories[shared.memory]
         else:
-            memory = self.host.shared_memory(shared.memory, verbs.memory_blocks(self.scenario, space))
-        return self.host.shared_mm(space.name, space.blocks, memory, shared.block)
+            make = self.host.regular_file if shared.file else self.host.shared_memory
+            memory = make(shared.memory, verbs.memory_blocks(self.scenario, space))
+        writable = shared.file != "private"
+        return self.host.shared_mm(space.name, space.blocks, memory, shared.block, writable=writable)
 
     def finish(self) -> Run:
         """Take every step and give the answer."""
@@ -268,6 +272,24 @@ class Runner:
         self.kvms.pop(step.space, None)
         self.gru.pop(step.space, None)
 
+    def _do_file(self, step: verbs.FileRead | verbs.FileWrite | verbs.FileDrop) -> None:
+        mm = self._mm(step)
+        assert mm.memory is not None
+        offset = mm.memory_block * HPAGE_PMD_NR
+        for start, end in spans(self._pages(step)):
+            if isinstance(step, verbs.FileDrop):
+                file_io.file_drop(self.host, mm.memory, offset + start, offset + end)
+                continue
+            access = file_io.file_read if isinstance(step, verbs.FileRead) else file_io.file_write
+            for first, stop in file_io.calls(offset + start, offset + end):
+                access(self.host, mm.memory, first, stop)
+                self.host.drain()
+
+    def _do_file_sync(self, step: verbs.FileSync) -> None:
+        mm = self._mm(step)
+        assert mm.memory is not None
+        file_io.file_sync(self.host, mm.memory)
+
     def _do_slot_add(self, step: verbs.SlotAdd) -> None:
         self._slot_add(self._vm(step), step.slot)
 
@@ -347,6 +369,8 @@ _VERBS: dict[type[Any], Callable[[Runner, Any], None]] = {
     verbs.Mremap: Runner._do_mremap,
     verbs.Mlock: Runner._do_mlock, verbs.Munlock: Runner._do_munlock, verbs.SwapOut: Runner._do_swap_out, verbs.Age: Runner._do_age,
     verbs.Uffd: Runner._do_uffd,
+    verbs.FileRead: Runner._do_file, verbs.FileWrite: Runner._do_file, verbs.FileDrop: Runner._do_file,
+    verbs.FileSync: Runner._do_file_sync,
     verbs.Fork: Runner._do_fork, verbs.Exit: Runner._do_exit, verbs.SlotAdd: Runner._do_slot_add, verbs.SlotDelete: Runner._do_slot_delete,
     verbs.KsmMerge: Runner._do_ksm_merge, verbs.SplitPmd: Runner._do_split_pmd, verbs.SplitHuge: Runner._do_split_huge,
     verbs.SetKnobs: Runner._do_knobs, verbs.Drain: Runner._do_drain, verbs.Observe: Runner._do_observe, verbs.Scan: Runner._do_scan,

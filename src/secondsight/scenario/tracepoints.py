@@ -104,7 +104,10 @@ def file_pass(visit: FileVisit, number: int) -> FilePass:
     collapse = None
     if found.collapse is not None and rules.trace_collapse_file:
         collapse = CollapseFileEvent(
-            result=str(found.collapse.result), index=found.collapse.ended_at, nr=HPAGE_PMD_NR, is_shmem=1
+            result=str(found.collapse.result),
+            index=found.collapse.ended_at,
+            nr=HPAGE_PMD_NR,
+            is_shmem=int(memory.is_shmem),
         )
     return FilePass(
         pass_=number, space=visit.mm.name, block=visit.block, file=memory.file, result=str(found.result),

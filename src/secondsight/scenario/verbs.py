@@ -53,10 +53,11 @@ class Gru(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Shared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The area is shared memory in place of private: a memfd called *memory*, from its block *block* on, which every space that names it
     maps; without a name MAP_SHARED | MAP_ANONYMOUS, which only a child shares. A memfd is as long as the farthest mapping of it, and stays
-    when nobody maps it."""
+    when nobody maps it. *file*: not a memfd but a regular file on ext4, mapped MAP_PRIVATE and read-only, or MAP_SHARED and writable."""
 
     memory: str = ""
     block: int = 0
+    file: Literal["", "private", "shared"] = ""
 
 
 class SpaceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -261,6 +262,34 @@ class Exit(_Verb, frozen=True, tag="exit"):
     space: str
 
 
+class FileRead(_Verb, frozen=True, tag="file_read"):
+    """``pread(2)`` of each run of pages of the regular file that the space maps, cut where a block ends, each through a descriptor of its
+    own."""
+
+    space: str
+    pages: str
+
+
+class FileWrite(_Verb, frozen=True, tag="file_write"):
+    """``pwrite(2)`` of each run of pages; see ``file_read``."""
+
+    space: str
+    pages: str
+
+
+class FileSync(_Verb, frozen=True, tag="file_sync"):
+    """``fsync(2)`` of the file."""
+
+    space: str
+
+
+class FileDrop(_Verb, frozen=True, tag="file_drop"):
+    """``posix_fadvise(2)``, POSIX_FADV_DONTNEED, of each run of pages: what nobody uses leaves the page cache."""
+
+    space: str
+    pages: str
+
+
 class SlotAdd(_Verb, frozen=True, tag="slot_add"):
     """KVM_SET_USER_MEMORY_REGION: a further memslot of the first VM (*vm* 0) or the second."""
 
@@ -330,37 +359,10 @@ class Scan(_Verb, frozen=True, tag="scan"):
 
 
 Verb = (
-    CpuRead
-    | CpuWrite
-    | GuestRead
-    | GuestWrite
-    | DeviceRead
-    | DeviceWrite
-    | IoCopied
-    | IoZeroCopy
-    | Pin
-    | Unpin
-    | ClearRefs
-    | Madvise
-    | Mprotect
-    | Mremap
-    | Mlock
-    | Munlock
-    | SwapOut
-    | Uffd
-    | Age
-    | Fork
-    | Exit
-    | SlotAdd
-    | SlotDelete
-    | KsmMerge
-    | SplitPmd
-    | SplitHuge
-    | SetKnobs
-    | Drain
-    | Observe
-    | Scan
-)
+    CpuRead | CpuWrite | GuestRead | GuestWrite | DeviceRead | DeviceWrite | IoCopied | IoZeroCopy | Pin | Unpin | ClearRefs
+    | Madvise | Mprotect | Mremap | Mlock | Munlock | SwapOut | Uffd | Age | Fork | Exit | FileRead | FileWrite | FileSync
+    | FileDrop | SlotAdd | SlotDelete | KsmMerge | SplitPmd | SplitHuge | SetKnobs | Drain | Observe | Scan
+)  # fmt: skip
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -376,7 +378,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def memory_blocks(scenario: Scenario, space: SpaceSpec) -> int:
-    """How many blocks the shared memory has that *space* maps: up to the end of the farthest mapping of it."""
+    """How many blocks the shared memory or the file has that *space* maps: up to the end of the farthest mapping of it."""
     if space.shared is None:
         return 0
     if not space.shared.memory:

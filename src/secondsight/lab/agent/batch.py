@@ -18,6 +18,7 @@ import numpy as np
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab.agent import knobs, libc, worker
 from secondsight.lab.agent.ageing import age
+from secondsight.lab.agent.disk import Disk
 from secondsight.lab.agent.events import TracedSpace, TraceError, attribute
 from secondsight.lab.agent.file_events import attribute_files
 from secondsight.lab.agent.passes import Tracer, finish_pass, one_pass, rest, start_keeper, wake_up
@@ -48,6 +49,13 @@ class Boot:
         self.keeper = start_keeper()
         self.tracer = Tracer()
         self._eyes: Eyes | None = None
+        self._disk: Disk | None = None
+
+    def disk(self) -> Disk:
+        """The file system for regular files; made when first asked for."""
+        if self._disk is None:
+            self._disk = Disk()
+        return self._disk
 
     @property
     def eyes(self) -> Eyes:
@@ -81,6 +89,8 @@ def _file(space: v.SpaceSpec) -> str:
     """What the kernel calls the file behind the area of *space* (d_iname); empty: it is private."""
     if space.shared is None:
         return ""
+    if space.shared.file:
+        return space.shared.memory
     return f"memfd:{space.shared.memory}" if space.shared.memory else "dev/zero"
 
 
@@ -159,6 +169,8 @@ class ScenarioRunner:
         for memory in self.memories.values():
             os.close(memory)
         self.memories.clear()
+        if any(space.shared is not None and space.shared.file for space in self.scenario.spaces):
+            self.host.disk().clear()
         while True:
             try:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -194,6 +206,9 @@ class ScenarioRunner:
                 95, f"space {space.name}: nothing in this kernel tells which file block is scanned"
             )
         name = space.shared.memory
+        if space.shared.file:
+            self.host.disk().create(name, v.memory_blocks(self.scenario, space))
+            return -1
         if not name:
             return -1
         if name not in self.memories:

@@ -3,6 +3,7 @@
 0x2000_0000_0000  the area: blocks * 2 MiB, nothing mapped on either side of it, so no VMA ever merges with it
 0x2100_0000_0000  the VM's private memory (2 MiB)
 0x2200_0000_0000  scratch: never populated (draining), and the TLB flush's pages
+0x2400_0000_0000  what a file is read into and written from (2 MiB)
 0x2300_0000_0000  where mremap moves the area's pages, as far into a block, and back from
 """
 
@@ -20,13 +21,17 @@ __all__ = [
     "AREA",
     "ASIDE",
     "BLOCK_BYTES",
+    "BUFFER",
     "MLOCK_ONFAULT",
     "MREMAP_FIXED",
     "MREMAP_MAYMOVE",
+    "MS_NOATIME",
     "PAGE",
     "PRIVATE_AREA",
     "PROT",
     "SCRATCH",
+    "SYS_FADVISE64",
+    "SYS_FSYNC",
     "SYS_IO_URING_REGISTER",
     "SYS_IO_URING_SETUP",
     "SYS_MADVISE",
@@ -35,7 +40,9 @@ __all__ = [
     "SYS_MPROTECT",
     "SYS_MREMAP",
     "SYS_MUNLOCK",
+    "SYS_PREAD64",
     "SYS_PREADV",
+    "SYS_PWRITE64",
     "SYS_PWRITEV",
     "SYS_READV",
     "SYS_USERFAULTFD",
@@ -50,9 +57,12 @@ __all__ = [
     "drain",
     "failed",
     "lib",
+    "load_module",
     "madvise",
+    "mmap_file",
     "mmap_fixed",
     "mmap_shared",
+    "mount",
     "munmap",
     "runs",
 ]
@@ -61,6 +71,7 @@ AREA = 0x2000_0000_0000
 PRIVATE_AREA = 0x2100_0000_0000
 SCRATCH = 0x2200_0000_0000
 ASIDE = 0x2300_0000_0000
+BUFFER = 0x2400_0000_0000
 PAGE = PAGE_SIZE
 BLOCK_BYTES = HPAGE_PMD_NR * PAGE
 
@@ -89,8 +100,10 @@ SYS_MREMAP = 25
 SYS_MPROTECT, SYS_READV, SYS_WRITEV, SYS_MADVISE, SYS_MLOCK, SYS_MUNLOCK = 10, 19, 20, 28, 149, 150
 SYS_VMSPLICE, SYS_PREADV, SYS_PWRITEV, SYS_IO_URING_SETUP, SYS_IO_URING_REGISTER = 278, 295, 296, 425, 427
 
+SYS_PREAD64, SYS_PWRITE64, SYS_FSYNC, SYS_FADVISE64, SYS_FINIT_MODULE = 17, 18, 74, 221, 313
 SYS_USERFAULTFD = 323
 SYS_MLOCK2 = 325
+MS_NOATIME = 1024
 MLOCK_ONFAULT = 1  # include/uapi/asm-generic/mman-common.h
 # include/uapi/linux/userfaultfd.h: _IOWR(0xAA, 0x3f, 24 bytes), (0x00, 32), (0x06, 24)
 UFFDIO_API, UFFDIO_REGISTER, UFFDIO_WRITEPROTECT = 0xC018AA3F, 0xC020AA00, 0xC018AA06
@@ -153,6 +166,26 @@ def mmap_shared(address: int, length: int, memory: int, offset: int) -> int:
     if got != address:
         raise SysError(ctypes.get_errno(), f"mmap at {address:#x}: {os.strerror(ctypes.get_errno())}")
     return address
+
+
+def mmap_file(address: int, length: int, descriptor: int, offset: int, *, shared: bool) -> None:
+    """The file at *address*: *shared* and writable, or private and read-only."""
+    flags = (_MAP_SHARED if shared else _MAP_PRIVATE) | _MAP_FIXED_NOREPLACE
+    got = lib.mmap(address, length, PROT["rw" if shared else "r"], flags, descriptor, offset)
+    if got != address:
+        raise SysError(ctypes.get_errno(), f"mmap at {address:#x}: {os.strerror(ctypes.get_errno())}")
+
+
+def load_module(path: str) -> None:
+    """finit_module(2); nothing, where it is loaded already."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        if failed(lib.syscall(SYS_FINIT_MODULE, file.fileno(), b"", 0)) not in (None, "EEXIST"):
+            check(-1, f"loading {path}")
+
+
+def mount(device: str, where: str, kind: str, flags: int) -> None:
+    """mount(2)."""
+    check(lib.mount(device.encode(), where.encode(), kind.encode(), flags, None), f"mount {device}")
 
 
 def munmap(address: int, length: int) -> None:

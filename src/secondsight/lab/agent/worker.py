@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab.agent import code, libc
+from secondsight.lab.agent.disk import FileCalls
 from secondsight.lab.agent.pins import Pins, copied, zero_copy
 from secondsight.lab.agent.routines import Routines
 from secondsight.lab.agent.vm import AreaVm
@@ -96,7 +97,11 @@ class _ScenarioProcess:
         self.pins = Pins(self.routines)
         self.set_uid(uid)
         length = space.blocks * libc.BLOCK_BYTES
-        if space.shared:
+        self.file: FileCalls | None = None
+        if space.shared and space.shared.file:
+            self.file = FileCalls(self.routines, space.shared.memory, space.shared.block * libc.BLOCK_BYTES)
+            self.file.map(libc.AREA, length, shared=space.shared.file == "shared")
+        elif space.shared:
             libc.mmap_shared(libc.AREA, length, memory, space.shared.block * libc.BLOCK_BYTES)
         else:
             libc.mmap_fixed(libc.AREA, length, droppable=space.droppable)
@@ -164,6 +169,11 @@ class _ScenarioProcess:
             raise libc.SysError(22, f"this space has no VM {number}")
         return self.vms[number]
 
+    def the_file(self) -> FileCalls:
+        if self.file is None:
+            raise libc.SysError(22, "this space maps no regular file")
+        return self.file
+
     def do(self, verb: v.Verb) -> dict[str, Any]:
         """Carry out *verb*."""
         errno: str | None = None
@@ -226,6 +236,14 @@ class _ScenarioProcess:
                         or libc.madvise(at, libc.PAGE, "dofork")
                         or errno
                     )
+            case v.FileRead():
+                errno = self.the_file().read(self.number(verb.pages))
+            case v.FileWrite():
+                errno = self.the_file().write(self.number(verb.pages))
+            case v.FileDrop():
+                errno = self.the_file().drop(self.number(verb.pages))
+            case v.FileSync():
+                errno = self.the_file().sync()
             case v.SlotAdd():
                 self.the_vm(verb.vm).add(verb.slot.id, verb.slot.gfn_block, verb.slot.block, verb.slot.blocks)
             case v.SlotDelete():

@@ -18,7 +18,7 @@ from secondsight.mm.filemap import ABSENT, swap_order
 from secondsight.mm.khugepaged.collapse_file import CollapseFile, collapse_file
 from secondsight.mm.khugepaged.limits import CollapseControl, collapse_max_ptes_none, collapse_max_ptes_swap
 from secondsight.mm.khugepaged.result import ScanResult
-from secondsight.mm.page import HEAD, LRU, folio_mapcount, folio_nr_pages, folio_order, head_of
+from secondsight.mm.page import HEAD, LRU, PRIVATE, folio_mapcount, folio_nr_pages, folio_order, head_of
 from secondsight.mm.protocols import MmLike
 
 
@@ -58,17 +58,20 @@ def scan_file(mm: MmLike, block: int, cc: CollapseControl) -> ScanFile:
                 return ScanFile(ScanResult.EXCEED_SWAP_PTE, present, swap, rules.file_scan_names_entry, None)
             continue
         head = int(head_of(f, pfn))
+        pages = int(folio_nr_pages(f, head))
         # Huge already, maybe PMD-mapped: the caller sees to the page table (7.3 line 2727).
         if f.flags[head] & HEAD and folio_order(f, head) == PMD_ORDER:
             return ScanFile(ScanResult.PTE_MAPPED_HUGEPAGE, present, swap, True, None)
         # Off the LRU: it waits in a batch, or somebody has isolated it. folio_test_lru (7.3 line 2747).
         if not f.flags[head] & LRU:
             return ScanFile(ScanResult.PAGE_LRU, present, swap, True, None)
-        # Somebody beside the cache and its mappings holds it. folio_expected_ref_count (7.3 line 2754).
-        if int(f.refcount[head]) != int(folio_mapcount(f, head)) + int(folio_nr_pages(f, head)):
+        # Somebody beside the cache, its mappings and a file's buffer heads holds it. folio_expected_ref_count (7.3 line 2754).
+        expected = int(folio_mapcount(f, head)) + pages + bool(f.flags[head] & PRIVATE)
+        if int(f.refcount[head]) != expected:
             return ScanFile(ScanResult.PAGE_COUNT, present, swap, True, None)
         # Here the anonymous scan asks whether the page is in use. This one does not (7.3 lines 2762-2767).
-        present += int(folio_nr_pages(f, head))
+        present += pages
+        index += pages - 1
     # Too many pages that are not in memory: what is in swap counts too. max_ptes_none (7.3 line 2783).
     if present < HPAGE_PMD_NR - collapse_max_ptes_none(cc, False, PMD_ORDER):
         return ScanFile(ScanResult.EXCEED_NONE_PTE, present, swap, False, None)

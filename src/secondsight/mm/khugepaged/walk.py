@@ -333,6 +333,7 @@ class Daemon:
             ScanResult.PAGE_LOCK,
             ScanResult.PAGE_LRU,
             ScanResult.DEL_PAGE_LRU,
+            ScanResult.PAGE_DIRTY_OR_WRITEBACK,
         ):
             return "EAGAIN"
         return "EINVAL"

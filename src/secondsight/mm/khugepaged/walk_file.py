@@ -15,6 +15,7 @@ from secondsight.mm.khugepaged.result import ScanResult
 from secondsight.mm.khugepaged.retract import collapse_pte_mapped, find_pmd, queue_pte_mapped
 from secondsight.mm.khugepaged.scan_file import ScanFile, scan_file
 from secondsight.mm.protocols import MmLike
+from secondsight.mm.writeback import write_and_wait
 
 
 class FileVisit(NamedTuple):
@@ -57,7 +58,14 @@ def cost(found: ScanFile, progress: str) -> int:
 
 def collapse_now(mm: MmLike, block: int, knobs: Knobs) -> ScanResult:
     """MADV_COLLAPSE of one block: SUCCEED, PMD_MAPPED, or why not."""
-    status = scan_file(mm, block, collapse_control(knobs, khugepaged=False)).result
+    memory, cc = mm.memory, collapse_control(knobs, khugepaged=False)
+    assert memory is not None
+    status = scan_file(mm, block, cc).result
+    if status == ScanResult.PAGE_DIRTY_OR_WRITEBACK:
+        # The block is written, and the collapse tried once more (collapse_single_pmd, 7.3 line 2834).
+        first = (mm.memory_block + block) * HPAGE_PMD_NR
+        write_and_wait(mm.host, memory, first, first + HPAGE_PMD_NR)
+        status = scan_file(mm, block, cc).result
     if status == ScanResult.PTE_MAPPED_HUGEPAGE:
         status = collapse_pte_mapped(mm, block, install_pmd=True)
     return status

@@ -7,5 +7,10 @@ SERIES = Series(
     version=(7, 3),
     about="Debian 13's newest backport",
     asked=(Asked("7.3.4-1~bpo13+1", "npt", 240, 7303), Asked("7.3.4-1~bpo13+1", "shadow", 64, 7304)),
-    changes={"clear_refs_ages_huge_zero": False, "lazyfree_keeps_pmd": False, "file_scan_names_entry": False},
+    changes={
+        "clear_refs_ages_huge_zero": False,
+        "lazyfree_keeps_pmd": False,
+        "file_scan_names_entry": False,
+        "file_collapse": True,
+    },
 )

@@ -18,6 +18,14 @@ class SharedRules:
         "mm/shmem.c shmem_enabled (5a6e75f8110c, 4.8); mm/khugepaged.c collapse_shmem (f3f0e1d2150b, 4.8)",
     )
 
+    file_collapse: bool = rule(
+        False,
+        "regular files may be huge wherever their file system makes folios of that size, dirty and open for writing or not (a dirty page "
+        "waits for its writeback); else only unwritten ones, and only under CONFIG_READ_ONLY_THP_FOR_FS, which is taken to be off",
+        "mm/huge_memory.c file_thp_enabled: mapping_pmd_folio_support (7.3; not in 7.1); mm/khugepaged.c collapse_file",
+        "booted",
+    )
+
     advice_enters_late: bool = rule(
         False,
         "MADV_HUGEPAGE makes a process known to khugepaged by the area as it then is, if the advice changed it; else always, by the area "
