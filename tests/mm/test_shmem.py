@@ -8,12 +8,13 @@ import pytest
 from secondsight.bits import pte as x86
 from secondsight.errors import UsageError
 from secondsight.mm import page as pg
-from secondsight.mm.config import HostConfig
+from secondsight.mm.config import HostConfig, ShmemSizes
 from secondsight.mm.filemap import swap_order
 from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.host import Host
 from secondsight.mm.huge_memory import split_huge
 from secondsight.mm.madvise import madvise
+from secondsight.mm.page import folio_order
 from secondsight.mm.vmscan import swap_out
 from secondsight.mmu.kvm import Kvm
 from support.model import holds, pages
@@ -214,3 +215,65 @@ def test_what_cannot_be_is_one_line() -> None:
         UsageError, match=r"2\.6\.38: shared memory that may be huge is modelled from 6\.1 on"
     ):
         Host("2.6.38", HostConfig(shmem_enabled="advise"))
+
+
+def test_a_fault_makes_the_largest_size_that_area_and_cache_allow() -> None:
+    for rules in ("6.12", "7.3"):
+        host, a, b = two(rules, shmem_sizes=ShmemSizes(kb64="always", kb256="advise"))
+        a.cpu_access(pages(0, 20), write=True)
+        assert mapped(a) == [*range(16, 32)] and host.frames.arrays.refcount[a.folio(20)] == 32
+        madvise(b, 0, 512, "hugepage")
+        # 256 KiB round page 40 have the small folio in them: 64 KiB. The next 256 KiB are free.
+        b.cpu_access(pages(0, 40, 70), write=True)
+        assert (
+            folio_order(host.frames.arrays, b.folio(40)) == 4
+            and folio_order(host.frames.arrays, b.folio(70)) == 6
+        )
+        # An area that ends at page 200 has no room for 192 to 207.
+        madvise(a, 200, 512, "nohugepage")
+        a.cpu_access(pages(0, 199, 210), write=True)
+        assert (
+            not host.frames.arrays.flags[a.pfn(199)] & pg.HEAD
+            and folio_order(host.frames.arrays, a.folio(199)) == 0
+        )
+        assert folio_order(host.frames.arrays, a.folio(210)) == 0, "advice against it"
+        host.drain()
+        holds(host)
+
+
+def test_folios_of_any_size_become_one() -> None:
+    host, a, _ = two("7.3", shmem_enabled="advise", shmem_sizes=ShmemSizes(kb64="always"))
+    a.cpu_access(pages(0, 20, 300), write=True)
+    host.drain()
+    madvise(a, 0, 512, "hugepage")
+    results = []
+    host.khugepaged.on_file_visit = lambda visit: results.append((str(visit.scan.result), visit.scan.present))
+    host.khugepaged.full_scan()
+    assert results == [("succeeded", 32)]
+    assert (a.memory.cache > 0).all() and not mapped(a)
+    holds(host)
+
+
+def test_any_size_makes_shared_memory_khugepageds_up_to_6_16() -> None:
+    for rules, known in (("6.12", True), ("6.16", True), ("6.17", False), ("7.3", False)):
+        host, a, _ = two(rules, shmem_sizes=ShmemSizes(kb64="always"))
+        assert (a in host.khugepaged.slots) == known
+
+
+def test_sizes_are_refused_where_sysfs_refuses_them_or_has_none() -> None:
+    with pytest.raises(UsageError, match='shmem_enabled="force" wants'):
+        HostConfig(shmem_enabled="force", shmem_sizes=ShmemSizes(kb64="inherit"))
+    with pytest.raises(UsageError, match=r"6\.1 has no hugepages-\*kB/shmem_enabled"):
+        Host("6.1", HostConfig(shmem_sizes=ShmemSizes(kb64="always")))
+
+
+@pytest.mark.parametrize(
+    ("whole", "advised", "orders"),
+    [
+        ("deny", True, 0), ("never", False, 1 << 5), ("never", True, 1 << 5 | 1 << 6), ("advise", False, 1 << 5),
+        ("advise", True, 1 << 5 | 1 << 6 | 1 << 4 | 1 << 9), ("always", False, 1 << 5 | 1 << 4 | 1 << 9),
+    ],
+)  # fmt: skip
+def test_the_switch_of_each_size(whole, advised, orders) -> None:
+    sizes = ShmemSizes(kb64="inherit", kb128="within_size", kb256="advise")
+    assert HostConfig(shmem_enabled=whole, shmem_sizes=sizes).shmem_orders(advised=advised) == orders

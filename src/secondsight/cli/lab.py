@@ -273,8 +273,7 @@ def compare_command(
     mmu: MmuOption = "npt",
     modules: ModulesOption = None,
     rules: Annotated[
-        str | None,
-        typer.Option("--rules", "-r", help="Profile to compare with the kernel (default: its own)."),
+        str | None, typer.Option("--rules", "-r", help="Rules to hold against the kernel (default: its own).")
     ] = None,
     states: Annotated[
         bool, typer.Option(help="Also compare every page's PTE, flags, mapcount and SPTEs around each pass.")
@@ -284,7 +283,7 @@ def compare_command(
         Path | None, typer.Option(help="Folder for the shrunk scenarios, ready to be examples.")
     ] = None,
     allow: Annotated[
-        int, typer.Option(min=0, help="Differing scenarios that are reported and shrunk, but are no failure.")
+        int, typer.Option(min=0, help="Differing scenarios that are told and shrunk, but are no failure.")
     ] = 0,
     keep: Annotated[
         Path | None, typer.Option(help="Write questions and answers here, for `lab hold` (with --states).")
@@ -293,7 +292,8 @@ def compare_command(
         bool | None,
         typer.Option(
             "--sizes/--no-sizes",
-            help="Draw hugepages-*kB/enabled at random too (default: where the kernel has them).",
+            help="Draw hugepages-*kB/enabled at random too (default: where the kernel has them); with --shared their shmem_enabled "
+            "(default: no).",
         ),
     ] = None,
     shared: Annotated[
@@ -337,9 +337,10 @@ def compare_command(
     if random:
         profile_of = given or for_kernel(chosen.release)
         has_sizes = profile_of.has_sizes
-        if shared or on_files:
-            of_kind = file_scenarios if on_files else shared_scenarios
-            made, generator = of_kind(random, seed, chance.mmu_of(mmu))
+        if on_files:
+            made, generator = file_scenarios(random, seed, chance.mmu_of(mmu))
+        elif shared:
+            made, generator = shared_scenarios(random, seed, chance.mmu_of(mmu), sizes=bool(sizes))
         else:
             made, generator = chance.scenarios(
                 random,

@@ -10,7 +10,7 @@ from typing import Any
 
 from secondsight.errors import UsageError
 from secondsight.geometry import PMD_ORDER
-from secondsight.mm.config import HostConfig, Sizes
+from secondsight.mm.config import HostConfig, ShmemSizes, Sizes
 from secondsight.mm.rules import Rules, compiled_names
 
 #: The orders below the PMD's.
@@ -40,6 +40,10 @@ def compile_rules(rules: Rules, host: HostConfig) -> Any:
         raise UsageError(
             f"{rules.name}: shared memory that may be huge is modelled from 6.1 on; leave out host.shmem_enabled"
         )
+    if host.shmem_sizes != ShmemSizes() and not rules.has_shmem_sizes:
+        raise UsageError(
+            f"{rules.name} has no hugepages-*kB/shmem_enabled (they came in 6.11): leave out host.shmem_sizes"
+        )
     mglru = host.mglru and rules.mglru_available
     of_rules = {
         name: int(getattr(rules, name)) if mglru or not name.startswith("mglru_") else 0
@@ -50,7 +54,7 @@ def compile_rules(rules: Rules, host: HostConfig) -> Any:
         int(host.use_zero_page and rules.has_huge_zero_page),
         host.orders(advised=False) & _PARTS,
         host.orders(advised=True) & _PARTS,
-        int(rules.shmem_huge and host.shmem_allowed(advised=False)),
-        int(rules.shmem_huge and host.shmem_allowed(advised=True)),
+        host.shmem_orders(advised=False) if rules.shmem_huge else 0,
+        host.shmem_orders(advised=True) if rules.shmem_huge else 0,
     )
     return R(**of_rules, **dict(zip(_HOST, of_host, strict=True)))

@@ -29,6 +29,8 @@ __all__ = [
     "Knobs",
     "Mmu",
     "ShmemEnabled",
+    "ShmemSizeEnabled",
+    "ShmemSizes",
     "SizeEnabled",
     "Sizes",
     "ThpEnabled",
@@ -40,6 +42,7 @@ Mmu = Literal["npt", "shadow", "ept", "ept-noad"]
 ThpEnabled = Literal["always", "madvise", "never"]
 SizeEnabled = Literal["always", "madvise", "inherit", "never"]
 ShmemEnabled = Literal["always", "within_size", "advise", "never", "deny", "force"]
+ShmemSizeEnabled = Literal["always", "within_size", "advise", "inherit", "never"]
 
 
 class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,12 +110,38 @@ class Sizes(
         return any(self.of(order) != "never" for order in ANON_ORDERS[:-1])
 
 
+class ShmemSizes(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    rename=lambda name: f"{name.removeprefix('kb')}kB",
+):
+    """``/sys/kernel/mm/transparent_hugepage/hugepages-*kB/shmem_enabled``, with the kernel's defaults (e7a2ab7b3bb5, 6.11).
+
+    ``inherit`` is what the global ``shmem_enabled`` says. hugepages-8kB, which shared memory alone has, stays off.
+    """
+
+    kb16: ShmemSizeEnabled = "never"
+    kb32: ShmemSizeEnabled = "never"
+    kb64: ShmemSizeEnabled = "never"
+    kb128: ShmemSizeEnabled = "never"
+    kb256: ShmemSizeEnabled = "never"
+    kb512: ShmemSizeEnabled = "never"
+    kb1024: ShmemSizeEnabled = "never"
+    kb2048: ShmemSizeEnabled = "inherit"
+
+    def mask(self, *modes: ShmemSizeEnabled) -> int:
+        """The orders whose switch is one of *modes*, as bits."""
+        return sum(1 << order for order in ANON_ORDERS if getattr(self, f"kb{kb_of_order(order)}") in modes)
+
+
 class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One machine's set-up.
 
     ``mmu`` names the table format KVM uses: ``npt`` (AMD nested), ``shadow`` (``npt=0``/``ept=0``), ``ept``
     (accessed/dirty bits on) or ``ept-noad`` (``eptad=0``). ``mmu_notifier`` is CONFIG_MMU_NOTIFIER. ``shmem_enabled`` is the file of
-    that name, for shared memory; hugepages-*kB/shmem_enabled (6.11) are as the kernel starts with them: 2 MiB inherits, no other size is.
+    that name, for shared memory, and ``shmem_sizes`` the files of that name for each size (6.11).
     """
 
     mmu: Mmu = "npt"
@@ -124,6 +153,14 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     knobs: Knobs = Knobs()
     sizes: Sizes = Sizes()
     shmem_enabled: ShmemEnabled = "never"
+    shmem_sizes: ShmemSizes = ShmemSizes()
+
+    def __post_init__(self) -> None:
+        """Refuse what sysfs refuses: under ``force`` 2 MiB alone inherits (shmem_enabled_store, thpsize_shmem_enabled_store)."""
+        if self.shmem_enabled == "force" and self.shmem_sizes.mask("inherit") != 1 << PMD_ORDER:
+            raise UsageError(
+                'shmem_enabled="force" wants shmem_sizes to inherit at 2048kB and nowhere else, as in sysfs'
+            )
 
     def note(self, *, mthp_collapse: bool) -> str | None:
         """What the kernel would warn of once about this set-up, or None. *mthp_collapse*: the rule, collapse below 2 MiB.
@@ -136,17 +173,26 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return None
         return f"max_ptes_none={none} counts as 0 below 2 MiB: the kernel knows 0 and {KHUGEPAGED_MAX_PTES_LIMIT} alone there"
 
-    def shmem_allowed(self, *, advised: bool, forced: bool = False) -> bool:
-        """May shared memory (memfd, MAP_SHARED | MAP_ANONYMOUS) be huge? *advised*: the area has VM_HUGEPAGE; *forced*: MADV_COLLAPSE asks.
+    def shmem_orders(self, *, advised: bool, forced: bool = False) -> int:
+        """The orders that shared memory (memfd, MAP_SHARED | MAP_ANONYMOUS) may have, as a mask. *advised*: its area has VM_HUGEPAGE;
+        *forced*: MADV_COLLAPSE asks, about the PMD's alone.
 
         mm/shmem.c shmem_is_huge (6.1), shmem_huge_global_enabled and shmem_allowable_huge_orders: ``deny`` refuses even MADV_COLLAPSE, as
         nothing else does. Memory here is whole blocks long, so that ``within_size`` always is within it.
         """
+        sizes = self.shmem_sizes
         if self.shmem_enabled == "deny":
-            return False
-        if forced or self.shmem_enabled in ("force", "always", "within_size"):
-            return True
-        return self.shmem_enabled == "advise" and advised
+            return 0
+        if forced:
+            return 1 << PMD_ORDER
+        if self.shmem_enabled == "force":
+            return sizes.mask("inherit")
+        inherited = self.shmem_enabled in ("always", "within_size") or (
+            self.shmem_enabled == "advise" and advised
+        )
+        mask = sizes.mask("always", "within_size")
+        mask |= sizes.mask("advise") if advised else 0
+        return mask | (sizes.mask("inherit") if inherited else 0)
 
     def orders(self, *, advised: bool) -> int:
         """The orders that anonymous memory may have, as a mask (bit 9: 2 MiB); *advised*: the area has VM_HUGEPAGE.

@@ -34,7 +34,6 @@ from secondsight.mm.page import (
     UPTODATE,
     WORKINGSET,
     alloc_folio,
-    alloc_huge,
     alloc_page,
     folio_nr_pages,
     head_of,
@@ -91,12 +90,12 @@ def make_private(f, head):  # type: ignore[no-untyped-def]
 
 
 @native
-def add_huge(f, r, cache, first, in_fault):  # type: ignore[no-untyped-def]
-    """A new huge folio for the empty block of *cache* that starts at index *first*; returns its head, held by the cache alone."""
-    head = alloc_huge(f)
+def add_large(f, r, cache, first, order, in_fault):  # type: ignore[no-untyped-def]
+    """A new folio of *order* for the empty range of *cache* that starts at index *first*; returns its head, held by the cache alone."""
+    head = alloc_folio(f, order)
     f.flags[head] |= NEW_SHMEM if in_fault else NEW_SHMEM | pg.DIRTY
-    f.refcount[head] = HPAGE
-    for i in range(HPAGE):
+    f.refcount[head] = 1 << order
+    for i in range(1 << order):
         cache[first + i] = head + i
     folio_add_lru(f, r, head, in_fault)
     return head
@@ -142,6 +141,22 @@ def swap_in_shared(f, r, cache, index, in_fault):  # type: ignore[no-untyped-def
 
 
 @native
+def _suitable_order(r, m, page, orders):  # type: ignore[no-untyped-def]
+    """shmem_suitable_orders: the largest of *orders* (a mask) whose folio round *page* fits into the area and is all absent; 0: none."""
+    for order in range(PMD_ORDER, 0, -1):
+        if not orders >> order & 1:
+            continue
+        first = (page >> order) << order
+        inside = True
+        if r.shmem_fits_area and m.vma[page >> PMD_ORDER] & V_MIXED:
+            for at in range(first + 1, first + (1 << order)):
+                inside = inside and not m.vma_page[at] & V_START
+        if inside and is_empty(m.cache, first, 1 << order):
+            return np.int64(order)
+    return np.int64(0)
+
+
+@native
 def _shmem_get(f, r, m, page):  # type: ignore[no-untyped-def]
     """shmem_get_folio_gfp (SGP_CACHE) of a fault at *page*: its pfn, held by the cache alone."""
     entry = m.cache[page]
@@ -150,15 +165,12 @@ def _shmem_get(f, r, m, page):  # type: ignore[no-untyped-def]
     if entry != ABSENT:
         return swap_in_shared(f, r, m.cache, page, True)
     bits = vma_bits(m, page)
-    block = page >> PMD_ORDER
-    huge = (r.shmem_advised if bits & V_ADVISED else r.shmem_plain) and not bits & V_NEVER_HUGE
-    if (
-        huge
-        and not (r.shmem_fits_area and m.vma[block] & V_MIXED)
-        and is_empty(m.cache, block * HPAGE, HPAGE)
-    ):
-        m.n[HUGE_FAULTS] += 1
-        return add_huge(f, r, m.cache, block * HPAGE, True) + page - block * HPAGE
+    orders = r.shmem_advised if bits & V_ADVISED else r.shmem_plain
+    order = np.int64(0) if bits & V_NEVER_HUGE else _suitable_order(r, m, page, orders)
+    if order:
+        m.n[HUGE_FAULTS] += order == PMD_ORDER
+        first = (page >> order) << order
+        return add_large(f, r, m.cache, first, order, True) + page - first
     pfn = alloc_page(f)
     f.flags[pfn] = NEW_SHMEM
     m.cache[page] = pfn

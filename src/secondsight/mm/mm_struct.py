@@ -231,7 +231,10 @@ class Mm:
         """At most how many pages accesses to *pages* allocate in large folios below the PMD's order."""
         r = self.host.r
         # A block's pages may be allocated anew twice: a folio that comes back from swap may be too large to be written in place.
-        return 2 * len(np.unique(pages // HPAGE)) * HPAGE if r.orders_plain | r.orders_advised else 0
+        parts = r.orders_plain | r.orders_advised
+        if self.memory is not None:
+            parts = (r.shmem_plain | r.shmem_advised) & (HPAGE - 1)
+        return 2 * len(np.unique(pages // HPAGE)) * HPAGE if parts else 0
 
     def cpu_access(self, pages: Pages, *, write: bool, value: int | None = None) -> None:
         """The process loads or stores *pages* (int64, any order, repetition allowed) through the primary page table.

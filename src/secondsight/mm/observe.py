@@ -124,7 +124,7 @@ def of_model(
     columns["address"] = (mm.numbers[rows].astype(np.uint64)) << np.uint64(PMD_SHIFT)
     for vma in mm.vmas.areas:
         inside = (vma.start <= rows * HPAGE_PMD_NR) & ((rows + 1) * HPAGE_PMD_NR <= vma.end)
-        possible = collapse_possible_orders(vma, mm.host.config, mthp_collapse=mm.host.rules.mthp_collapse)
+        possible = collapse_possible_orders(vma, mm.host.config, mm.host.rules)
         if possible:
             columns["eligible"] |= inside
             columns["orders"][inside] = possible

@@ -35,6 +35,8 @@ from secondsight.mm.pgtable import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from secondsight.mm.rules import Rules
+
 
 class VmFlags(enum.IntFlag):
     """vm_flags, by the kernel's names (include/linux/mm.h); only what decides something here."""
@@ -101,18 +103,18 @@ def has_block(vma: VmArea) -> bool:
     return -(-vma.start // HPAGE_PMD_NR) * HPAGE_PMD_NR + HPAGE_PMD_NR <= vma.end
 
 
-def collapse_possible_orders(vma: VmArea, config: HostConfig, *, mthp_collapse: bool) -> int:
+def collapse_possible_orders(vma: VmArea, config: HostConfig, rules: Rules) -> int:
     """The orders that khugepaged may collapse parts of *vma* to, as a mask; 0: it leaves the area alone.
 
     mm/khugepaged.c collapse_possible_orders, mm/huge_memory.c __thp_vma_allowable_orders: from the largest down to the first of which a
-    folio fits before the area's end; those below are not tried for size. *mthp_collapse* False: the PMD order is all there is.
+    folio fits before the area's end; those below are not tried for size. Without the rule ``mthp_collapse`` the PMD order is all there is.
     """
     if vma.shared:
-        return shared_orders(vma, config)
+        return shared_orders(vma, config, any_size=rules.shmem_any_size)
     if not vma.anon_vma:
         return 0
     mask = orders(vma.flags, config)
-    if not mthp_collapse:
+    if not rules.mthp_collapse:
         mask &= 1 << PMD_ORDER
     while mask:
         order = mask.bit_length() - 1
@@ -123,8 +125,9 @@ def collapse_possible_orders(vma: VmArea, config: HostConfig, *, mthp_collapse: 
     return 0
 
 
-def shared_orders(vma: VmArea, config: HostConfig, *, forced: bool = False) -> int:
-    """The orders that shared memory may be collapsed to through *vma*, as a mask: the PMD's or none; *forced*: MADV_COLLAPSE.
+def shared_orders(vma: VmArea, config: HostConfig, *, forced: bool = False, any_size: bool = False) -> int:
+    """The orders that shared memory may be collapsed to through *vma*, as a mask: the PMD's or none; *forced*: MADV_COLLAPSE; *any_size*:
+    the rule ``shmem_any_size``.
 
     mm/huge_memory.c hugepage_vma_check (6.1), __thp_vma_allowable_orders: not forbidden by advice, a whole block in it, shmem's switch; of
     a regular file vma_can_map_huge_file (7.3): the global switch, which MADV_COLLAPSE does not ask.
@@ -135,7 +138,8 @@ def shared_orders(vma: VmArea, config: HostConfig, *, forced: bool = False) -> i
     if vma.regular:
         allowed = forced or config.thp_enabled == "always" or (advised and config.thp_enabled == "madvise")
         return int(allowed) << PMD_ORDER
-    return int(config.shmem_allowed(advised=advised, forced=forced)) << PMD_ORDER
+    mask = config.shmem_orders(advised=advised, forced=forced)
+    return int(bool(mask) if any_size else bool(mask >> PMD_ORDER & 1)) << PMD_ORDER
 
 
 class VmaList:

@@ -12,11 +12,11 @@ from random import Random
 
 import msgspec
 
-from secondsight.geometry import HPAGE_PMD_NR
-from secondsight.mm.config import HostConfig, Mmu, ShmemEnabled
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, kb_of_order
+from secondsight.mm.config import HostConfig, Mmu, ShmemEnabled, ShmemSizeEnabled, ShmemSizes
 from secondsight.mm.madvise import Advice
 from secondsight.scenario import verbs as v
-from secondsight.scenario.random import GROUP, Generator
+from secondsight.scenario.random import GROUP, PARTS, Generator
 
 __all__ = ["SharedGenerator", "random_pages", "shared_scenarios"]
 
@@ -59,9 +59,27 @@ class SharedGenerator(Generator):
     """Scenarios of shared memory from one seed."""
 
     def host(self) -> HostConfig:
-        """One group's host: as for private memory, and a value of shmem_enabled."""
+        """One group's host: as for private memory, and a value of shmem_enabled; with sizes, each size's own."""
         chosen = self.rng.choices(list(_SWITCHES), list(_SWITCHES.values()))[0]
-        return msgspec.structs.replace(super().host(), shmem_enabled=chosen)
+        sizes = self.sizes
+        # Those of private memory are nothing to shared memory.
+        self.sizes = False
+        host = msgspec.structs.replace(super().host(), shmem_enabled=chosen)
+        self.sizes = sizes
+        return msgspec.structs.replace(host, shmem_sizes=self._shmem_sizes(chosen)) if sizes else host
+
+    def _shmem_sizes(self, whole: ShmemEnabled) -> ShmemSizes:
+        """Which sizes are on, and how; under force none below 2 MiB may inherit."""
+        r = self.rng
+        modes: list[ShmemSizeEnabled] = ["always", "within_size", "advise", "advise"]
+        if whole != "force":
+            modes.append("inherit")
+        orders = r.sample(PARTS, r.choice([1, 1, 2, 3, len(PARTS)]))
+        chosen: dict[str, ShmemSizeEnabled] = {f"kb{kb_of_order(order)}": r.choice(modes) for order in orders}
+        if whole != "force" and r.random() < 0.4:
+            own: list[ShmemSizeEnabled] = ["always", "advise", "advise", "never"]
+            chosen[f"kb{kb_of_order(PMD_ORDER)}"] = r.choice(own)
+        return ShmemSizes(**chosen)
 
     def scenario(self, host: HostConfig) -> v.Scenario:
         """One scenario for *host*."""
@@ -221,10 +239,10 @@ _DO: dict[str, Callable[[SharedGenerator, _Sharing, str], bool]] = {
 
 
 def shared_scenarios(
-    count: int, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None
+    count: int, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None, sizes: bool = False
 ) -> tuple[list[v.Scenario], Generator]:
-    """*count* scenarios from *seed*, in groups that share a host; and the generator."""
-    generator = SharedGenerator(seed, mmu, mglru=mglru)
+    """*count* scenarios from *seed*, in groups that share a host; and the generator. *sizes*: hugepages-*kB/shmem_enabled are drawn too."""
+    generator = SharedGenerator(seed, mmu, mglru=mglru, sizes=sizes)
     out: list[v.Scenario] = []
     while len(out) < count:
         host = generator.host()

@@ -9,7 +9,9 @@ import re
 import time
 from pathlib import Path
 
-from secondsight.geometry import ANON_ORDERS, kb_of_order
+import msgspec
+
+from secondsight.geometry import ANON_ORDERS, PMD_ORDER, kb_of_order
 from secondsight.lab.agent import libc
 from secondsight.mm.config import HostConfig
 
@@ -76,14 +78,30 @@ def sizes(host: HostConfig) -> None:
             put(path, wanted)
 
 
+def shmem(host: HostConfig) -> None:
+    """shmem_enabled, and hugepages-*kB/shmem_enabled where they are; while the first says force, no size but 2 MiB may inherit."""
+    whole = THP / "shmem_enabled"
+    if not whole.exists():
+        return
+    sizes = msgspec.to_builtins(host.shmem_sizes)
+    for path in sorted(THP.glob("hugepages-*kB/shmem_enabled")):
+        size = path.parent.name.removeprefix("hugepages-")
+        wanted = sizes.get(size, "inherit" if size == f"{kb_of_order(PMD_ORDER)}kB" else "never")
+        if read(path) != wanted:
+            if read(whole) == "force":
+                put(whole, "never")
+            put(path, wanted)
+    if read(whole) != host.shmem_enabled:
+        put(whole, host.shmem_enabled)
+
+
 def settle(host: HostConfig) -> None:
     """Set the machine to *host* (``mmu`` and ``mmu_notifier`` are the machine's and the kernel's own)."""
     thp_enabled(host.thp_enabled)
     put(KHUGEPAGED / "defrag", int(host.khugepaged_defrag))
     put(THP / "use_zero_page", int(host.use_zero_page))
     sizes(host)
-    if (THP / "shmem_enabled").exists() and read(THP / "shmem_enabled") != host.shmem_enabled:
-        put(THP / "shmem_enabled", host.shmem_enabled)
+    shmem(host)
     knobs = host.knobs
     for name in ("max_ptes_none", "max_ptes_swap", "max_ptes_shared"):
         khugepaged(name, getattr(knobs, name))

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
-from secondsight.mm.filemap import ABSENT, add_huge, swap_in_shared
+from secondsight.mm.filemap import ABSENT, add_large, swap_in_shared
 from secondsight.mm.khugepaged.attempt import release_pte_folio
 from secondsight.mm.khugepaged.limits import CollapseControl
 from secondsight.mm.khugepaged.result import ScanResult
@@ -72,7 +72,7 @@ def collapse_file(mm: MmLike, block: int, cc: CollapseControl) -> CollapseFile:
     old = [int(cache[index]) for index in taken]
     f = host.frames.reserve(0, 2, 4 * HPAGE_PMD_NR)
     if memory.is_shmem:
-        add_huge(f, host.r, cache, start, False)
+        add_large(f, host.r, cache, start, PMD_ORDER, False)
     else:
         add_folio(f, host.r, cache, start, PMD_ORDER, False)
     result = retract_page_tables(mm, block, cc)

@@ -95,7 +95,7 @@ class Daemon:
 
     def _possible(self, vma: VmArea) -> int:
         """collapse_possible_orders of *vma*."""
-        return collapse_possible_orders(vma, self.host.config, mthp_collapse=self.host.rules.mthp_collapse)
+        return collapse_possible_orders(vma, self.host.config, self.host.rules)
 
     def enter_by_fault(self, mm: MmLike, vma: VmArea) -> None:
         """do_huge_pmd_anonymous_page registers too: called after accesses that gave *vma* its first anonymous page.

@@ -27,6 +27,8 @@ SERIES = Series(
         "shared": "folio",
         "large_mapped_shared": "first",
         "has_sizes": True,
+        "has_shmem_sizes": True,
+        "shmem_any_size": True,
         "has_droppable": True,
         "uffd_wp_many_areas": True,
         "free_asks_first_page": False,

@@ -10,5 +10,6 @@ SERIES = Series(
     changes={
         "mprotect_batches": True,
         "mremap_moves_many": True,
+        "shmem_any_size": False,
     },
 )

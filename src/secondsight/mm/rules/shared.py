@@ -18,6 +18,18 @@ class SharedRules:
         "mm/shmem.c shmem_enabled (5a6e75f8110c, 4.8); mm/khugepaged.c collapse_shmem (f3f0e1d2150b, 4.8)",
     )
 
+    has_shmem_sizes: bool = rule(
+        False,
+        "hugepages-*kB/shmem_enabled is there, and a fault makes a folio of the largest enabled order that its area and the cache allow",
+        "mm/shmem.c shmem_allowable_huge_orders, shmem_suitable_orders (e7a2ab7b3bb5, 6.11)",
+        "booted",
+    )
+    shmem_any_size: bool = rule(
+        False,
+        "shared memory for which any size is enabled is khugepaged's, which makes it 2 MiB; else 2 MiB must be enabled for it",
+        "mm/huge_memory.c __thp_vma_allowable_orders: shmem_allowable_huge_orders without the orders asked about (6.11 to 6.16)",
+        "booted",
+    )
     file_collapse: bool = rule(
         False,
         "regular files may be huge wherever their file system makes folios of that size, dirty and open for writing or not (a dirty page "
