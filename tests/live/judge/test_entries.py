@@ -264,3 +264,66 @@ def test_shared_memory_by_the_scan_of_the_page_cache():
     answer = explain(shared())
     assert answer.totals.coverage == 0.0 and answer.mappings[0].backing == "memfd"
     assert answer.mappings[0].cached == BLOCK and answer.mappings[0].by == "shmem_enabled=advise"
+
+
+def regular(eligible=True, flags=("hg",), **how):
+    """The same of a regular file on 7.3: no page is shmem's."""
+    taken = shared(**how)
+    taken.columns.flags[:] &= ~kpf.SWAPBACKED
+    vma = msgspec.structs.replace(
+        taken.header.mappings[0], name="/data/table", device="fd:01", flags=frozenset(flags), eligible=eligible,
+        offset=taken.header.mappings[0].start % (2 << 20),
+    )  # fmt: skip
+    header = msgspec.structs.replace(
+        taken.header, mappings=(vma,), facts=msgspec.structs.replace(taken.header.facts, release="7.3.4+deb13-amd64"),
+        switches=msgspec.structs.replace(taken.header.switches, enabled="madvise"),
+    )  # fmt: skip
+    return dataclasses.replace(taken, header=header)
+
+
+def test_a_regular_file_on_7_3_by_its_dirty_pages():
+    (clean,) = explain(regular()).blocks
+    assert (clean.status, clean.known) == ("succeeded", True)
+    written = regular()
+    written.columns.flags[0, 7:9] |= kpf.DIRTY
+    (block,) = explain(written).blocks
+    assert (block.status, block.known) == ("page_dirty_or_writeback", True)
+    assert block.reason.startswith("2 pages are not yet written to the file")
+    # Not all of what the page cache has is mapped here: the others may be dirty, or held.
+    (block,) = explain(regular(here=3)).blocks
+    assert block.status == "succeeded" and set(block.others) == {
+        "page_dirty_or_writeback",
+        "not_suitable_page_count",
+    }
+
+
+def test_a_files_page_with_buffer_heads_is_not_taken_for_pinned():
+    held = regular()
+    held.columns.refcount[0, 5] = 3
+    (block,) = explain(held).blocks
+    assert (block.status, block.others, block.unread) == ("succeeded", ("not_suitable_page_count",), (PINS,))
+    held.columns.refcount[0, 5] = 4
+    (block,) = explain(held).blocks
+    assert (block.status, block.known) == ("not_suitable_page_count", True)
+
+
+def test_pages_that_reclaim_dropped_may_count_as_swapped_out():
+    (block,) = explain(regular(pages=440, here=440)).blocks
+    assert block.status == "succeeded" and block.others == ("exceed_swap_pte",), (
+        "72 are missing, max_ptes_swap is 64"
+    )
+    (block,) = explain(regular(pages=448, here=448)).blocks
+    assert (block.status, block.known) == ("succeeded", True)
+
+
+def test_a_file_that_nobody_advised_is_madv_collapses_on_7_3_and_nobodys_before():
+    (mapping,) = explain(regular(eligible=False, flags=())).mappings
+    assert "not allowed (enabled=madvise, no MADV_HUGEPAGE); MADV_COLLAPSE would" in mapping.refused
+    (mapping,) = explain(regular(eligible=False)).mappings
+    assert "its file system makes no folios of 2 MiB" in mapping.refused
+    older = regular(eligible=False, flags=())
+    facts = msgspec.structs.replace(older.header.facts, release="6.12.118+deb13-amd64")
+    (mapping,) = explain(
+        dataclasses.replace(older, header=msgspec.structs.replace(older.header, facts=facts))
+    ).mappings
+    assert "this kernel collapses none of them" in mapping.refused

@@ -119,6 +119,36 @@ def test_a_file_is_what_the_kernel_says_it_is(eligible, refused, offset):
     assert bool(found.refused) == refused and found.backing is Backing.FILE
 
 
+@pytest.mark.parametrize(
+    ("more", "refused", "forced"),
+    [
+        ({"eligible": True}, "", ""),
+        ({"eligible": False}, "no MADV_HUGEPAGE", ""),
+        ({"eligible": False, "flags": ("hg",)}, "makes no folios of 2 MiB", "makes no folios of 2 MiB"),
+        ({"eligible": None, "flags": ("hg",)}, "was not read", "was not read"),
+        ({"eligible": False, "offset": 0x3000}, "differ modulo 2 MiB", "differ modulo 2 MiB"),
+        ({"eligible": False, "flags": ("nh",)}, "MADV_NOHUGEPAGE", "MADV_NOHUGEPAGE"),
+    ],
+)
+def test_a_file_where_the_kernel_collapses_files(more, refused, forced):
+    """7.3: the global switch decides for khugepaged, and MADV_COLLAPSE does not ask it."""
+    found = judge(
+        vma("/usr/bin/python", "fd:01", "r-xp", **{"flags": (), **more}), "madvise", HERE, files=True
+    )
+    assert (refused in found.refused, bool(found.refused)) == (True, bool(refused))
+    assert (forced in found.forced, bool(found.forced)) == (True, bool(forced))
+
+
+@pytest.mark.parametrize(
+    ("eligible", "any_size", "refused"), [(True, True, False), (True, False, True), (False, True, True)]
+)
+def test_a_smaller_size_is_enough_for_shared_memory_up_to_6_16(eligible, any_size, refused):
+    """Booted, 6.12.118: hugepages-64kB/shmem_enabled alone, and khugepaged makes 2 MiB of it."""
+    off = msgspec.structs.replace(HERE, shmem_enabled="never")
+    found = judge(vma(flags=(), eligible=eligible), "madvise", off, any_size=any_size)
+    assert bool(found.refused) == refused
+
+
 def test_the_kernels_no_has_the_last_word():
     assert "THPeligible: 0" in judge(vma(eligible=False), "madvise", HERE).refused
     assert judge(vma(flags=("nh",)), "madvise", HERE).refused == "MADV_NOHUGEPAGE"

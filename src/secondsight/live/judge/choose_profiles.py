@@ -51,6 +51,8 @@ def choose_profiles(facts: Facts, has_vm: bool = True) -> PossibleProfiles:
         series = for_kernel(facts.release)
         changes["mglru_fault_marks"] = series.mglru_fault_marks
         changes["mthp_collapse"] = series.mthp_collapse
+        changes["file_collapse"] = series.file_collapse
+        changes["shmem_any_size"] = series.shmem_any_size
     if facts.zap_transfers is not None:
         changes["zap_transfers_accessed"] = facts.zap_transfers
     elif has_vm:

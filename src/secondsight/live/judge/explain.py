@@ -44,8 +44,19 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
     vmas = list(header.mappings)
     candidates = choose_profiles(header.facts, has_vm=bool(columns.secondary))
     facts = PageCounts(snapshot)
-    parts = candidates.rules[0].mthp_collapse
-    judges = {id(vma): eligible.judge(vma, header.enabled, header.switches, parts=parts) for vma in vmas}
+    rules = candidates.rules[0]
+    parts = rules.mthp_collapse
+    judges = {
+        id(vma): eligible.judge(
+            vma,
+            header.enabled,
+            header.switches,
+            parts=parts,
+            files=rules.file_collapse,
+            any_size=rules.shmem_any_size,
+        )
+        for vma in vmas
+    }
     holders = eligible.mappings_of(columns.address, vmas)
     refused = ["the mapping has gone" if vma is None else judges[id(vma)].refused for vma in holders]
     may = np.array([not why for why in refused], np.bool_)

@@ -7,6 +7,7 @@
       one page of 2 MiB already                       pte_mapped_hugepage: its page table is retracted, a touch maps it whole
       off the LRU, held by more than cache and maps   page_not_in_lru, not_suitable_page_count
       present < 512 - max_ptes_none                   exceed_none_pte
+      of a regular file, dirty                        page_dirty_or_writeback: written now, if nobody may write; the next visit collapses
       else collapse_file                              succeeded: huge in the page cache; a PMD maps it at the next touch
 
 No page needs to have been used: this scan asks for no reference, the reverse of the other one.
@@ -18,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits import pageflags as kpf
+from secondsight.bits import pte as bits
 from secondsight.geometry import HPAGE_PMD_NR
-from secondsight.live.judge.open_verdict import PAGE_CACHE, PINS, SHMEM_SWAP, BlockAnswer
+from secondsight.live.judge.open_verdict import PAGE_CACHE, PAGE_FLAGS, PINS, SHMEM_SWAP, BlockAnswer
 from secondsight.live.judge.page_counts import PageCounts
+from secondsight.live.read.backing import Backing, backing
 from secondsight.live.read.capture import Snapshot
 from secondsight.live.read.vma import Vma
 from secondsight.plural import pluralize
@@ -28,6 +31,10 @@ from secondsight.plural import pluralize
 _HUGE_IN_CACHE = (
     "is huge in the page cache, but small pages map it here: at khugepaged's next visit, or by MADV_COLLAPSE, its page table goes, and a "
     "touch maps it whole"
+)
+_DIRTY = (
+    "not yet written to the file: khugepaged has it written now, if nobody has it open for writing, and collapses the block when it next "
+    "comes by; MADV_COLLAPSE writes and collapses at once"
 )
 _WILL = "will become one huge page in the page cache (no page needs to have been used); a touch maps it whole"
 
@@ -50,7 +57,8 @@ class FileVerdicts:
         """The answer about the block *row*, which *vma* holds."""
         if self._huge[row]:
             return BlockAnswer("pte_mapped_hugepage", _HUGE_IN_CACHE)
-        limits = self._snapshot.header.limits
+        limits, switches = self._snapshot.header.limits, self._snapshot.header.switches
+        regular = vma is not None and backing(vma, switches) is Backing.FILE
         cached = int(self._snapshot.columns.cached[row])
         here = int(self._counts.populated[row])
         least = HPAGE_PMD_NR - limits.max_ptes_none
@@ -68,19 +76,43 @@ class FileVerdicts:
             )
         else:
             answer = BlockAnswer("succeeded", _WILL)
-            pinned = self._pinned(row, cached)
+            pinned = self._pinned(row, cached, regular)
             if pinned is None:
                 others.add("not_suitable_page_count")
                 unread.append(PINS)
             elif pinned:
                 held = pluralize(pinned, "page is held by more than its", "pages are held by more than their")
                 answer = BlockAnswer("not_suitable_page_count", f"{held} mappings and the page cache")
-        if vma is None or vma.kb.get("Swap") != 0:
+            if regular and not pinned:
+                if dirty := self._dirty(row):
+                    answer = BlockAnswer(
+                        "page_dirty_or_writeback", f"{pluralize(dirty, 'page is', 'pages are')} {_DIRTY}"
+                    )
+                elif not self._all_seen(row, cached):
+                    others.add("page_dirty_or_writeback")
+                    unread.append(PAGE_FLAGS)
+        if regular:
+            # What reclaim has dropped leaves an entry in the page cache, which the scan counts as swapped out.
+            if cached < 0 or HPAGE_PMD_NR - cached > limits.max_ptes_swap:
+                others.add("exceed_swap_pte")
+                unread.append(PAGE_CACHE)
+        elif vma is None or vma.kb.get("Swap") != 0:
             others.add("exceed_swap_pte")
             unread.append(SHMEM_SWAP)
-        return answer._replace(others=tuple(sorted(others)), unread=tuple(unread))
+        return answer._replace(others=tuple(sorted(others)), unread=tuple(dict.fromkeys(unread)))
 
-    def _pinned(self, row: int, cached: int) -> int | None:
+    def _dirty(self, row: int) -> int:
+        """The mapped pages of the block *row* that are known to be dirty (PG_dirty)."""
+        columns = self._snapshot.columns
+        seen = columns.page_known[row] & bits.pte_present(columns.pte[row])
+        return int(np.count_nonzero((columns.flags[row] & kpf.DIRTY)[seen]))
+
+    def _all_seen(self, row: int, cached: int) -> bool:
+        """Whether the flags of every page that the page cache has of the block *row* were read."""
+        columns = self._snapshot.columns
+        return int((columns.page_known[row] & bits.pte_present(columns.pte[row])).sum()) == cached
+
+    def _pinned(self, row: int, cached: int, regular: bool) -> int | None:
         """Pages with references beyond mappings and page cache; None unless all are mapped here and were read from kernel memory."""
         columns = self._snapshot.columns
         if not self._counts.pins_known or cached < 0 or int(self._counts.populated[row]) != cached:
@@ -88,5 +120,8 @@ class FileVerdicts:
         mapped = columns.mapcount[row] > 0
         if (columns.flags[row][mapped] & (kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL)).any():
             return None  # a large folio's references are its pages' together
-        # The page cache's own reference, and one a mapping.
-        return int((columns.refcount[row] > columns.folio_mapcount[row] + 1)[mapped].sum())
+        # The page cache's own reference, and one a mapping; a regular file's page may have one more, for its buffer heads.
+        more = (columns.refcount[row] - columns.folio_mapcount[row] - 1)[mapped]
+        if regular and bool((more == 1).any()) and not bool((more > 1).any()):
+            return None
+        return int((more > int(regular)).sum())

@@ -39,9 +39,12 @@ class Eligibility(NamedTuple):
     forced: str = ""
 
 
-def judge(vma: Vma, enabled: str, switches: Switches | None = None, *, parts: bool = False) -> Eligibility:
+def judge(
+    vma: Vma, enabled: str, switches: Switches | None = None, *, parts: bool = False, files: bool = False, any_size: bool = False
+) -> Eligibility:  # fmt: skip
     """Whether *vma* may become huge; *enabled*: the effective switch for anonymous 2 MiB pages; *parts*: this kernel collapses parts of a
-    block to smaller sizes too (the rule ``mthp_collapse``), so that one size that is allowed is enough."""
+    block to smaller sizes too (the rule ``mthp_collapse``), so that one size that is allowed is enough; *files*: it collapses regular
+    files (``file_collapse``); *any_size*: shared memory for which any size is enabled it makes 2 MiB (``shmem_any_size``)."""
     switches = switches or Switches()
     kind = backing(vma, switches)
     hard = _never(vma, kind)
@@ -55,8 +58,13 @@ def judge(vma: Vma, enabled: str, switches: Switches | None = None, *, parts: bo
             return Eligibility(kind, "", f"hugepages-{size}kB/enabled={switches.sizes[size]}")
         return Eligibility(kind, refused, by)
     if kind.shmem:
-        return _shmem(vma, kind, enabled, switches)
-    return _file(vma, kind)
+        found = _shmem(vma, kind, enabled, switches)
+        if any_size and found.refused and not found.forced and vma.eligible:
+            return Eligibility(
+                kind, "", "hugepages-*kB/shmem_enabled of a smaller size (6.11 to 6.16: THPeligible: 1)"
+            )
+        return found
+    return _file(vma, kind, switches.enabled or enabled, files)
 
 
 def collapse_orders(vma: Vma, enabled: str, switches: Switches | None, *, parts: bool) -> int:
@@ -143,14 +151,29 @@ def _policy(word: str, advised: bool) -> bool:
     return word in ("always", "within_size") or (word in ("advise", "madvise") and advised)
 
 
-def _file(vma: Vma, kind: Backing) -> Eligibility:
+def _file(vma: Vma, kind: Backing, enabled: str, files: bool) -> Eligibility:
+    """``vma_can_map_huge_file`` (7.3): the global switch, which MADV_COLLAPSE does not ask, then the file system."""
     if vma.eligible:
         return Eligibility(kind, "", "the file system and the build (THPeligible: 1)")
-    return Eligibility(
-        kind,
-        "a file's pages: this kernel collapses none of them here (THPeligible is not 1)",
-        forced="a file's pages",
-    )
+    if not files:
+        why = "a file's pages: this kernel collapses none of them here (THPeligible is not 1)"
+        return Eligibility(kind, why, forced="a file's pages")
+    if (vma.start - vma.offset) % PMD_SIZE:
+        why = "a file's pages: address and offset differ modulo 2 MiB, so that no PMD can map them"
+        return Eligibility(kind, why, forced=why)
+    by = f"enabled={enabled}"
+    if enabled == "never" or (enabled == "madvise" and "hg" not in vma.flags):
+        lacks = "switched off" if enabled == "never" else "no MADV_HUGEPAGE"
+        # THPeligible is 0 for that reason alone: what the file system can do it does not say.
+        return Eligibility(
+            kind,
+            f"a file's pages: not allowed ({by}, {lacks}); MADV_COLLAPSE would, if its file system makes folios of 2 MiB",
+            by,
+        )
+    why = "a file's pages: its file system makes no folios of 2 MiB (THPeligible: 0)"
+    if vma.eligible is None:
+        why = "a file's pages: whether its file system makes folios of 2 MiB was not read"
+    return Eligibility(kind, why, by, why)
 
 
 def mappings_of(blocks: npt.NDArray[np.uint64], vmas: list[Vma]) -> list[Vma | None]:
