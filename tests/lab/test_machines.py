@@ -37,7 +37,7 @@ paths = {name: Path("/sys/module") / name for name in names}
 Port().send({
     "release": platform.release(), "exit_reason": struct.unpack_from("<I", run, 8)[0],
     "parameters": {name: path.read_text().strip() for name, path in paths.items() if path.exists()},
-    "swap": Path("/proc/swaps").read_text(), "traces": os.path.exists("/sys/kernel/tracing/events/huge_memory"),
+    "cpus": os.cpu_count(), "swap": Path("/proc/swaps").read_text(), "traces": os.path.exists("/sys/kernel/tracing/events/huge_memory"),
 })
 """
 HALTED = 5  # KVM_EXIT_HLT
@@ -62,7 +62,8 @@ def test_a_vm_runs_on_the_promised_mmu(mmu: str, name: str) -> None:
         assert guest.receive(30) is None
     assert answer["release"] == kernel(name).release
     assert answer["exit_reason"] == HALTED
-    assert answer["parameters"] == PROMISED[mmu]
+    assert answer["parameters"] == PROMISED[machine(mmu).mmu]
+    assert answer["cpus"] == machine(mmu).cpus
     assert "/dev/ram0" in answer["swap"] and answer["traces"]
 
 

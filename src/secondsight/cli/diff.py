@@ -79,10 +79,11 @@ def diff_command(
 
 
 def _scenarios(files: list[str], count: int, seed: int, mmu: str, *, sizes: bool) -> list[Scenario]:
+    from secondsight.lab.machines import machine
     from secondsight.scenario import random as chance
     from secondsight.scenario.files import read
 
-    drawn = chance.scenarios(count, seed, chance.mmu_of(mmu), sizes=sizes)[0] if count else []
+    drawn = chance.scenarios(count, seed, machine(mmu).mmu, sizes=sizes)[0] if count else []
     return [read(path) for path in files] + drawn
 
 

@@ -43,9 +43,10 @@ def _say(text: str) -> None:
 
 
 def _random(count: int, seed: int, mmu: str) -> list[Scenario]:
+    from secondsight.lab.machines import machine
     from secondsight.scenario import random as chance
 
-    return chance.scenarios(count, seed, chance.mmu_of(mmu))[0]
+    return chance.scenarios(count, seed, machine(mmu).mmu)[0]
 
 
 def _json(value: dict[str, Any]) -> None:

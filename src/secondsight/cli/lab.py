@@ -235,6 +235,7 @@ def run_command(
 
     from secondsight.errors import SecondSightError
     from secondsight.lab import kernels
+    from secondsight.lab.machines import machine
     from secondsight.lab.run import Failure, run
     from secondsight.scenario.expect import write
     from secondsight.scenario.files import read
@@ -255,7 +256,7 @@ def run_command(
         else:
             table(scenario, answer)
         if record and not isinstance(answer, Failure):
-            write(path, {**scenario.expect, f"{chosen.release}/{mmu}": lines(answer)})
+            write(path, {**scenario.expect, f"{chosen.release}/{machine(mmu).mmu}": lines(answer)})
     if lost := sum(isinstance(answer, Failure) for answer in answers):
         raise SecondSightError(
             f"{lost} of {pluralize(len(files), 'scenario')} without an answer; the others have one"
@@ -318,6 +319,7 @@ def compare_command(
     from secondsight.lab import answers, kernels
     from secondsight.lab.compare import FIELDS, compare
     from secondsight.lab.compare import shrink as shrunk
+    from secondsight.lab.machines import machine
     from secondsight.mm.profiles import for_kernel, profile
     from secondsight.scenario import files as scenario_files
     from secondsight.scenario import random as chance
@@ -338,14 +340,14 @@ def compare_command(
         profile_of = given or for_kernel(chosen.release)
         has_sizes = profile_of.has_sizes
         if on_files:
-            made, generator = file_scenarios(random, seed, chance.mmu_of(mmu))
+            made, generator = file_scenarios(random, seed, machine(mmu).mmu)
         elif shared:
-            made, generator = shared_scenarios(random, seed, chance.mmu_of(mmu), sizes=bool(sizes))
+            made, generator = shared_scenarios(random, seed, machine(mmu).mmu, sizes=bool(sizes))
         else:
             made, generator = chance.scenarios(
                 random,
                 seed,
-                chance.mmu_of(mmu),
+                machine(mmu).mmu,
                 sizes=has_sizes if sizes is None else sizes,
                 guards=profile_of.has_guard,
                 parts=profile_of.mthp_collapse,

@@ -16,7 +16,7 @@ from secondsight import atomicfile
 from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.lab.compare import Difference, Say, by_batch
 from secondsight.lab.kernels import Kernel
-from secondsight.lab.machines import machine
+from secondsight.lab.machines import machine, on_machine
 from secondsight.lab.run import Failure, blocks_of, run
 from secondsight.mm.profiles import for_kernel
 from secondsight.mm.rules import Rules
@@ -74,7 +74,7 @@ def ask(
     :raises SecondSightError: a scenario got no answer: those merged with it cannot be told apart again.
     """
     size = size or blocks_of(mmu)
-    scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
+    scenarios = on_machine(scenarios, mmu)
     answers = run(scenarios, kernel, mmu, states=True, size=size, say=say)
     if lost := [i for i, answer in enumerate(answers) if isinstance(answer, Failure)]:
         raise SecondSightError(

@@ -21,6 +21,7 @@ import msgspec
 
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab import coverage, kernels
+from secondsight.lab.machines import on_machine
 from secondsight.lab.run import Failure, blocks_of, run
 from secondsight.mm.profiles import for_kernel, has_profile, newest
 from secondsight.mm.rules import Rules
@@ -102,7 +103,7 @@ def compare(
         rules = for_kernel(booted.release)
         if not has_profile(booted.release):
             say(f"{booted.release} has no profile of its own; it is compared under that of {rules.name}")
-    scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
+    scenarios = on_machine(scenarios, mmu)
     answers = run(scenarios, booted, mmu, states=states, size=size, say=say)
     report = Comparison(booted.release, mmu, rules.title, len(scenarios))
     for i, answer in enumerate(answers):
@@ -163,7 +164,7 @@ def by_batch(
 
     A part of a batch cannot be asked alone: its scenarios share passes, and with them the LRU's batches.
     """
-    scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
+    scenarios = on_machine(scenarios, mmu)
     for members in batch.plan(scenarios, size or blocks_of(mmu)):
         yield members, _judge(scenarios, members, answers, rules, states)
 

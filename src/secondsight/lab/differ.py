@@ -6,11 +6,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from secondsight.lab.compare import Say
 from secondsight.lab.diff import Kinds, kinds, of_scenario, steady
 from secondsight.lab.kernels import Kernel
+from secondsight.lab.machines import on_machine
 from secondsight.lab.run import Failure, run
 from secondsight.lab.shorter import shorten
 from secondsight.mm.profiles import for_kernel
@@ -30,7 +29,7 @@ def differ(
     What differs is asked a second time, on a fresh boot of both and in other company; what is then otherwise is no difference of theirs.
     Raises as :func:`secondsight.lab.run.run`.
     """
-    scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
+    scenarios = on_machine(scenarios, mmu)
     before, after = for_kernel(first.release), for_kernel(second.release)
     answers = [run(scenarios, kernel, mmu, states=True, say=say) for kernel in (first, second)]
     found = kinds(scenarios, answers[0], answers[1], before, after)

@@ -14,6 +14,7 @@ files, so even a run that is killed leaves nothing but an empty folder behind.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import shutil
 import socket
@@ -27,6 +28,7 @@ from secondsight.errors import MissingDependency
 from secondsight.lab import initramfs
 from secondsight.lab.guest import INIT_FAILED, Guest, GuestDied
 from secondsight.lab.kernels import Kernel, Say, cache_dir
+from secondsight.mm.config import Mmu
 
 COMMAND_LINE = (
     "console=ttyS0,115200 quiet loglevel=4 panic=-1 oops=panic "  # an oops ends the run
@@ -110,18 +112,30 @@ class Limits(NamedTuple):
 class Machine:
     """An emulator, a CPU and the parameters that give KVM one kind of secondary MMU.
 
-    *name* is what ``--mmu`` says; *about* one line for people; *modules* maps each module to load,
-    dependencies left out, to its parameters; *check* maps files of the guest's sysfs to what they must hold,
-    so that a kernel which ignores a parameter cannot pass for another machine.
+    *name* is what ``--mmu`` says, *mmu* the model's word for what KVM has there, *about* one line for people. *modules* maps each module
+    to load, dependencies left out, to its parameters; *check* maps files of the guest's sysfs to what they must hold, so that a kernel
+    which ignores a parameter cannot pass for another machine. *cpus*: its processors.
     """
 
     def __init__(
-        self, name: str, about: str, emulator: Emulator, *, cpu: str, modules: Mapping[str, str],
+        self, name: Mmu, about: str, emulator: Emulator, *, cpu: str, modules: Mapping[str, str],
         check: Mapping[str, str], append: str = "", limits: Limits | None = None,
     ) -> None:  # fmt: skip
-        self.name, self.about, self.emulator, self.cpu = name, about, emulator, cpu
+        self.name: str = name
+        self.about, self.emulator, self.cpu = about, emulator, cpu
         self.modules, self.check, self.append = dict(modules), dict(check), append
         self.slow, self.most_mib = limits or Limits()
+        self.mmu, self.cpus = name, 1
+
+    def with_cpus(self, cpus: int) -> Machine:
+        """The same machine with *cpus* processors, as ``NAME-Ncpu``."""
+        other = copy.copy(self)
+        other.name, other.about, other.cpus = (
+            f"{self.name}-{cpus}cpu",
+            f"{self.about}, {cpus} processors",
+            cpus,
+        )
+        return other
 
     def ready(self) -> None:
         """Raise MissingDependency when the emulator or a part of the guest's root is not installed."""

@@ -1,7 +1,7 @@
 """QEMU's software emulation (TCG) of an AMD machine: SVM with nested paging, or KVM's shadow paging.
 
 TCG needs no right and no hardware, sets accessed bits in second-level tables as hardware does, and has no
-VMX: for EPT see ``bochs``. One CPU, so that what the guest does has one order.
+VMX: for EPT see ``bochs``. One CPU, so that what the guest does has one order; with two they take turns in one thread.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class Qemu:
 
     def command(self, launch: Launch, machine: Machine) -> list[str]:
         """QEMU with two serial ports (console, line) and nothing else that is not asked for."""
+        accelerator = "tcg" if machine.cpus == 1 else "tcg,thread=single"
         words = [
-            "qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", machine.cpu,
+            "qemu-system-x86_64", "-M", "q35", "-accel", accelerator, "-smp", str(machine.cpus), "-cpu", machine.cpu,
             "-m", f"{launch.memory_mib}M", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-chardev", f"file,id=console,path={launch.console}", "-serial", "chardev:console",
             "-chardev", f"socket,id=lab,path={launch.listener.getsockname()},server=off",
@@ -67,7 +68,7 @@ def _bootable(launch: Launch) -> Path:
 # No AVX: saving its registers around a VM of KVM's is not to be relied on (NumPy sorted wrongly after one had run).
 CPU = "max,la57=off,avx=off"
 
-MACHINES = [
+_ONE_CPU = [
     Machine(
         "npt",
         "AMD nested paging (QEMU TCG, kvm_amd npt=1)",
@@ -85,3 +86,5 @@ MACHINES = [
         check={"/sys/module/kvm_amd/parameters/npt": "N"},
     ),
 ]
+
+MACHINES = [*_ONE_CPU, *(machine.with_cpus(2) for machine in _ONE_CPU)]

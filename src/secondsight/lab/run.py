@@ -22,7 +22,7 @@ from secondsight.errors import SecondSightError
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.guest import Guest, GuestDied
 from secondsight.lab.machine import Machine
-from secondsight.lab.machines import machine
+from secondsight.lab.machines import machine, on_machine
 from secondsight.plural import pluralize
 from secondsight.scenario import batch, results, verbs
 
@@ -110,7 +110,7 @@ def run(
     """
     where = machine(mmu)
     booted = kernels.resolve(kernel, cache=cache) if isinstance(kernel, str) else kernel
-    scenarios = [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]
+    scenarios = on_machine(scenarios, mmu)
     kept = folder or _folder(cache or kernels.cache_dir(), booted, mmu)
     kept.mkdir(parents=True, exist_ok=True)
     out: dict[int, results.Run | Failure] = {}

@@ -24,7 +24,7 @@ from secondsight.mm.config import HostConfig, Knobs, Mmu, SizeEnabled, Sizes
 from secondsight.scenario import verbs as v
 from secondsight.scenario.lives import EXCLUSIONS, Life, Lives
 
-__all__ = ["EXCLUSIONS", "GROUP", "Generator", "mmu_of", "scenarios"]
+__all__ = ["EXCLUSIONS", "GROUP", "Generator", "scenarios"]
 
 #: Scenarios that share one host (its knobs and MGLRU), so that one pass serves them all.
 GROUP = 64
@@ -192,12 +192,6 @@ class Generator(Lives):
             s.steps.append(v.CpuRead("vm", self.some(s)))
         if r.random() < 0.3:
             s.steps.append(v.CpuRead("vm", self.some(s)))
-
-
-def mmu_of(machine: str) -> Mmu:
-    """The table format of a lab machine's name; machines beyond the four are asked with NPT's scenarios."""
-    known: tuple[Mmu, ...] = ("npt", "shadow", "ept", "ept-noad")
-    return next((m for m in known if m == machine), "npt")
 
 
 def scenarios(

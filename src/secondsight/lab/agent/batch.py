@@ -42,6 +42,7 @@ class Boot:
         self.listener.settimeout(30)
         self.device = os.open("/dev/ram1", os.O_RDWR | os.O_DIRECT)
         _fill_page_cache()
+        libc.run_on(0)
         libc.disable_thp(True)
         libc.refuse_huge_pages()
         knobs.thp_enabled("madvise")

@@ -73,6 +73,8 @@ SCRATCH = 0x2200_0000_0000
 ASIDE = 0x2300_0000_0000
 BUFFER = 0x2400_0000_0000
 PAGE = PAGE_SIZE
+CPUS = os.sched_getaffinity(0)
+"""The machine's processors."""
 BLOCK_BYTES = HPAGE_PMD_NR * PAGE
 
 # include/uapi/asm-generic/mman-common.h
@@ -217,11 +219,22 @@ def refuse_huge_pages() -> None:
 
 
 def drain() -> None:
-    """Empty the LRU batches of the only CPU: MADV_COLD calls lru_add_drain() before it looks for pages, and at SCRATCH there are none.
+    """Empty every CPU's LRU batches: MADV_COLD calls lru_add_drain() before it looks for pages, and at SCRATCH there are none.
 
-    What puts pages of the area into them does the same by itself (``routines``).
+    What puts pages of the area into them does the same by itself, on its own CPU (``routines``).
     """
+    here = os.sched_getaffinity(0)
+    for cpu in sorted(CPUS - here):
+        run_on(cpu)
+        lib.madvise(SCRATCH, PAGE, 20)
+    if here != CPUS:
+        os.sched_setaffinity(0, here)
     lib.madvise(SCRATCH, PAGE, 20)
+
+
+def run_on(cpu: int, pid: int = 0) -> None:
+    """Process *pid* (0: this one) runs on *cpu* alone, counted modulo how many there are."""
+    os.sched_setaffinity(pid, {sorted(CPUS)[cpu % len(CPUS)]})
 
 
 def runs(pages: list[int]) -> list[tuple[int, int]]:

@@ -110,7 +110,9 @@ def _thread() -> Path | None:
 def _awaken(thread: Path) -> None:
     """Wake khugepaged for a pass, before everyone else on its processor for as long as it does not wait: nobody's pages come between
     those that a refused attempt puts back into the LRU's batch."""
-    os.sched_setscheduler(int(thread.parent.name), os.SCHED_FIFO, os.sched_param(1))
+    pid = int(thread.parent.name)
+    libc.run_on(0, pid)
+    os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
     knobs.khugepaged("scan_sleep_millisecs", knobs.FOREVER)
 
 

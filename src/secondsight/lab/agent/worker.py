@@ -113,6 +113,8 @@ class _ScenarioProcess:
                     self.vms[number].add(slot.id, slot.gfn_block, slot.block, slot.blocks)
 
     def set_uid(self, uid: int) -> None:
+        # Neighbours on different processors, the first not on khugepaged's.
+        libc.run_on(uid)
         # Bit 31 keeps the stamp of page 0 of the first space from being zero.
         self.stamp = 1 << 31 | uid << 16
 
