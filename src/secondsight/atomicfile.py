@@ -19,7 +19,7 @@ from secondsight.errors import SecondSightError, UsageError
 
 Name = str | os.PathLike[str]
 #: what befalls a right name while it is written: a failure, not a wrong request
-_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def temporary_path(path: Name) -> Path:
@@ -72,7 +72,7 @@ def open_atomic(path: Name) -> Iterator[Path]:
         yield written
         commit(written, path)
     except OSError as error:
-        told = SecondSightError if error.errno in _FAILURES else UsageError
+        told = SecondSightError if error.errno in FAILURES else UsageError
         raise told(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         discard(written, path)

@@ -421,8 +421,18 @@ def test_a_disk_that_fills_leaves_nothing_that_holds_nothing(tmp_path, monkeypat
         raise full
 
     monkeypatch.setattr(writer.pq, "ParquetWriter", made)
-    with pytest.raises(UsageError, match="No space left"):
+    with pytest.raises(SecondSightError, match="No space left") as told:
         TraceWriter(tmp_path / "t", PROVENANCE)
+    assert told.value.exit_code == 1 and list(tmp_path.iterdir()) == []
+
+    # Full by the time that the trace is made of the recording: the rows stay, and where they are is said.
+    kept = pytest.raises(SecondSightError, match=r"`secondsight trace recover \S*r.recording` makes a trace")
+    with kept, Recording(tmp_path / "r", PROVENANCE) as out:
+        out.append(**some(3))
+    none = pytest.raises(SecondSightError, match=r"r2: cannot be written: No space left on device$")
+    with none, Recording(tmp_path / "r2", PROVENANCE):
+        pass
+    (tmp_path / "r.recording").unlink()
     assert list(tmp_path.iterdir()) == []
 
     class Full:

@@ -22,7 +22,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from secondsight.errors import UsageError
+from secondsight import atomicfile
+from secondsight.errors import SecondSightError, UsageError
 
 #: what a recording of the host says that it is
 KIND = "secondsight.host"
@@ -49,6 +50,7 @@ def add(recording: Path, text: str) -> Mark:
 
     Raises:
         UsageError: there is no such recording, the text is too long, or the line cannot be written.
+        SecondSightError: the disk is full.
     """
     if len(text) > LONGEST:
         raise UsageError(f"--mark: {len(text)} letters; at most {LONGEST} fit")
@@ -71,9 +73,10 @@ def add(recording: Path, text: str) -> Mark:
         finally:
             os.close(fd)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+        told = SecondSightError if error.errno in atomicfile.FAILURES else UsageError
+        raise told(f"{path}: cannot be written: {error.strerror}") from None
     if written < len(line):
-        raise UsageError(f"{path}: cannot be written: no space left")
+        raise SecondSightError(f"{path}: cannot be written: no space left")
     return mark
 
 

@@ -11,12 +11,11 @@ Rows are a trace's events, or samples where the provenance is that of samples.
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import hashlib
 import os
 import time as clock
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -24,13 +23,13 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import ArrayLike, NDArray
 
 from secondsight import atomicfile
 from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.trace.provenance import Provenance, encode, with_fields
-from secondsight.trace.rowform import EVENTS, SAMPLES, RowForm
+from secondsight.trace.rowform import EVENTS, SAMPLES
 from secondsight.trace.sampled import SAMPLES_KEY
+from secondsight.trace.sink import CannotBeWritten, Sink, cause, told
 
 ROW_GROUP: Final = 1 << 20
 Profile = Literal["fast", "compact"]
@@ -62,82 +61,9 @@ DAMAGE: Final = (
     MemoryError,
     OverflowError,
 )
-Columns = dict[str, NDArray[Any]]
 
 
-def _cause(error: OSError) -> str:
-    """Why in words: Arrow's own are long, and name the temporary file."""
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """An OSError as the line that names *path*."""
-    try:
-        yield
-    except OSError as error:
-        raise SecondSightError(f"{path}: cannot be written: {_cause(error)}") from None
-
-
-class _Sink(abc.ABC):
-    """Collects appended rows and hands them on in blocks of at most ``_limit`` rows, the clock held from running back."""
-
-    def __init__(self, path: str | os.PathLike[str], provenance: Provenance, limit: int) -> None:
-        self.path = Path(path)
-        self.provenance = provenance
-        self.form = RowForm.of(provenance)
-        self.rows = 0
-        self._limit = limit
-        self._pending: list[Columns] = []
-        self._pending_rows = 0
-        self._latest = np.uint64(0)
-        self._held = 0
-
-    def append(
-        self, time: ArrayLike, space: ArrayLike, address: ArrayLike, kind: ArrayLike, count: ArrayLike = 1
-    ) -> None:
-        """Add rows. *time* gives their number; the others are arrays of as many, or one value for all.
-
-        A time below the latest one written is held at the latest, and counted in the provenance as ``clock_held``.
-        Raises ValueError if the shapes differ.
-        """
-        self.put(time, {"space": space, "address": address, "kind": kind, "count": count})
-
-    def put(self, time: ArrayLike, others: Mapping[str, ArrayLike]) -> None:
-        """Add rows of any form: *time*, and the *others* by name; as :meth:`append`."""
-        t = np.atleast_1d(np.asarray(time, dtype=np.uint64))
-        if t.size == 0:
-            return
-        held = np.maximum.accumulate(np.maximum(t, self._latest))
-        self._held += int(np.count_nonzero(held != t))
-        self._latest = held[-1]
-        given = {"time": held, **others}
-        columns = {
-            # A copy: readers reuse their buffers.
-            name: np.array(np.broadcast_to(np.asarray(given[name], dtype=dtype), t.shape))
-            for name, dtype in self.form.columns.items()
-        }
-        self.rows += t.size
-        start = 0
-        while start < t.size:
-            stop = min(t.size, start + self._limit - self._pending_rows)
-            self._pending.append({name: column[start:stop] for name, column in columns.items()})
-            self._pending_rows += stop - start
-            start = stop
-            if self._pending_rows == self._limit:
-                self._hand_on()
-
-    def _take(self) -> Columns:
-        """The pending rows as one block of columns."""
-        parts, self._pending, self._pending_rows = self._pending, [], 0
-        return {name: np.concatenate([part[name] for part in parts]) for name in self.form.columns}
-
-    @abc.abstractmethod
-    def _hand_on(self) -> None:
-        """Take the pending rows, and write them."""
-
-
-class TraceWriter(_Sink):
+class TraceWriter(Sink):
     """Writes the trace *path*; it appears, whole, when :meth:`close` returns, and not at all after an error.
 
     *profile* ``fast`` decodes quickest; ``compact`` is for shipping. Memory is bounded by one row group of
@@ -165,7 +91,9 @@ class TraceWriter(_Sink):
             )
         except OSError as error:
             atomicfile.discard(self._temporary, self.path)
-            raise UsageError(f"{self.path}: cannot be written: {_cause(error)}") from None
+            if error.errno in atomicfile.FAILURES:
+                raise CannotBeWritten(self.path, error) from None
+            raise UsageError(f"{self.path}: cannot be written: {cause(error)}") from None
 
     def _hand_on(self) -> None:
         assert self._writer is not None
@@ -174,7 +102,7 @@ class TraceWriter(_Sink):
             self._digests[name].update(column.view(np.uint8).data)
         form = self.form
         table = pa.Table.from_arrays([pa.array(columns[name]) for name in form.columns], schema=form.schema)
-        with _told(self.path):
+        with told(self.path):
             self._writer.write_table(table, row_group_size=ROW_GROUP)
 
     def close(self, provenance: Provenance | None = None) -> Provenance:
@@ -185,7 +113,7 @@ class TraceWriter(_Sink):
         final = provenance or self.provenance
         digest = hashlib.sha256(b"".join(d.digest() for d in self._digests.values()))
         final = with_fields(final, content_hash=digest.hexdigest(), clock_held=final.clock_held + self._held)
-        with _told(self.path):
+        with told(self.path):
             self._writer.add_key_value_metadata({self.form.key.decode(): encode(final).decode()})
             self._writer.close()
             self._writer = None
@@ -217,7 +145,7 @@ class TraceWriter(_Sink):
                 raise
 
 
-class Recording(_Sink):
+class Recording(Sink):
     """Keeps what arrives in ``PATH.recording``, an Arrow IPC stream; :meth:`close` makes the trace of it.
 
     After a kill :func:`recover` makes a trace of the stream up to the tear; until then a new recording of that
@@ -233,6 +161,7 @@ class Recording(_Sink):
         self.stream_path = self.check(self.path)
         self._profile: Profile = profile
         self._announced: Provenance | None = None
+        self._whole = False  # a batch of rows is in the stream
         self._last_flush = clock.monotonic()
         try:
             self._file = self.stream_path.open("wb")
@@ -252,7 +181,7 @@ class Recording(_Sink):
             with contextlib.suppress(OSError):
                 self._file.close()
             self.stream_path.unlink(missing_ok=True)
-            raise UsageError(f"{self.path}: cannot be written: {_cause(error)}") from None
+            raise UsageError(f"{self.path}: cannot be written: {cause(error)}") from None
 
     @staticmethod
     def check(path: str | os.PathLike[str]) -> Path:
@@ -285,11 +214,24 @@ class Recording(_Sink):
             self._stream.write_batch(batch, custom_metadata=news)
             self._file.flush()
         except OSError as error:
-            raise SecondSightError(
-                f"{self.stream_path}: cannot be written: {_cause(error)}; `secondsight trace recover` makes a trace of what is in it"
-            ) from None
+            raise self._failed(self.stream_path, cause(error)) from None
+        self._whole = True
         self._announced = self.provenance
         self._last_flush = clock.monotonic()
+
+    def _failed(self, path: Path, cause: str) -> SecondSightError:
+        """That *path* cannot be written, and where what was recorded is; a stream that holds no row does not stay."""
+        if self._whole:
+            kept = f"; `secondsight trace recover {self.stream_path}` makes a trace of what is kept"
+            return SecondSightError(f"{path}: cannot be written: {cause}{kept}")
+        self._drop()
+        return SecondSightError(f"{self.path}: cannot be written: {cause}")
+
+    def _drop(self) -> None:
+        """Remove the stream: nothing could be recovered of it, and it would be in the next recording's way."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self.stream_path.unlink(missing_ok=True)
 
     @property
     def due(self) -> bool:
@@ -307,9 +249,14 @@ class Recording(_Sink):
         final = with_fields(final, clock_held=final.clock_held + self._held)
         if self._pending_rows:
             self._hand_on()
-        self._stream.close()
-        self._file.close()
-        final = recover(self.stream_path, self.path, provenance=final, profile=self._profile)
+        try:
+            self._stream.close()
+            self._file.close()
+            final = recover(self.stream_path, self.path, provenance=final, profile=self._profile)
+        except OSError as error:
+            raise self._failed(self.stream_path, cause(error)) from None
+        except CannotBeWritten as error:
+            raise self._failed(self.path, error.cause) from None
         self.stream_path.unlink()
         return final
 
@@ -328,8 +275,8 @@ class Recording(_Sink):
                         self._hand_on()
                 with contextlib.suppress(OSError):
                     self._file.close()
-                if not self.rows or not self.stream_path.stat().st_size:
-                    self.stream_path.unlink()
+        if kind is not None and not self._whole:
+            self._drop()
 
 
 def _own(metadata: Any, key: bytes) -> bytes | None:
