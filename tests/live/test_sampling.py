@@ -178,6 +178,23 @@ def test_a_process_that_exits_ends_its_recording(tmp_path):
     assert "the process exited while it was recorded" in told.notes
 
 
+def test_a_process_that_execs_ends_its_recording(tmp_path):
+    """The program that it is now has other memory at these addresses: no row is of it, and the end is told."""
+    with (
+        operated("plain") as child,
+        LiveChannels.open(child.pid, 0.05, kernel_memory=False, damon=False) as channels,
+    ):
+        told = record_samples(
+            tmp_path / "t.parquet", channels, interval=0.05, duration=20,
+            report=lambda looks, blocks: child.tell("exec") if looks == 2 else None,
+        )  # fmt: skip
+        assert child.child.poll() is None
+    assert told.cost.looks == 2 and told.cost.seconds < 15
+    assert any("called exec while it was recorded" in note for note in told.notes)
+    for look in Samples.open(tmp_path / "t.parquet").looks():
+        assert ((look["address"] >= child.start) & (look["address"] < child.end)).sum() == 32
+
+
 def test_requests_that_cannot_be(tmp_path):
     with LiveChannels.open(os.getpid(), 1, kernel_memory=False, damon=False) as channels:
         with pytest.raises(UsageError, match="interval"):

@@ -81,6 +81,17 @@ def test_this_process_is_seen():
     assert last.cpu >= first.cpu > 0
 
 
+def test_a_process_whose_name_is_no_text_is_seen(tmp_path):
+    (tmp_path / "7").mkdir()
+    fields = b"7 (\xff) R 1 (\x1b) S " + b" ".join(b"%d" % number for number in range(4, 60))
+    (tmp_path / "7/stat").write_bytes(fields)
+    (tmp_path / "7/smaps_rollup").write_text("0-1 ---p [rollup]\nAnonymous: 8 kB\nAnonHugePages: 4 kB\n")
+    found = seen.of_process(7, tmp_path)
+    # Fields 10, 14 and 15 of proc_pid_stat(5), counted from the last parenthesis.
+    assert (found.faults, found.anon, found.huge) == (10, 8192, 4096)
+    assert found.cpu == (14 + 15) / os.sysconf("SC_CLK_TCK")
+
+
 def test_a_cgroup_by_its_files(tmp_path):
     (tmp_path / "cgroup.procs").write_text("")
     (tmp_path / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")

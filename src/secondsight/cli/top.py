@@ -264,7 +264,11 @@ def _print(view: HostView, shown: Shown, *, json: bool, csv: bool) -> None:
         print(printing.to_json(view, rows))
         return
     if csv:
-        print(printing.to_csv(rows, shown.names), end="")
+        text = printing.to_csv(rows, shown.names)
+        if sys.stdout.isatty():
+            # Here people read it: names keep their control characters for programs alone.
+            text = "\n".join(map(printable, text.split("\n")))
+        print(text, end="")
         return
     width = _width()
     body = [*printing.head(view, len(rows), width), ""]

@@ -213,6 +213,7 @@ def _follow(
         while True:
             meter.begin()
             now = time.monotonic_ns() - began
+            target.require_memory()
             regions, samples = channels.regions(), channels.damon_taken()
             hits = weigh_exactly(regions)
             blocks = 0
@@ -237,7 +238,7 @@ def _follow(
     except TargetGone:
         if not meter.looks:
             raise
-        notes.append("the process exited while it was recorded")
+        notes.append(target.ending())
     except KeyboardInterrupt:
         notes.append("interrupted; holds what was recorded until then")
     return notes

@@ -69,7 +69,7 @@ def of_process(pid: int, proc: Path = Path("/proc")) -> Reading:
     """
     where = proc / str(pid)
     try:
-        stat = (where / "stat").read_text().rpartition(")")[2].split()
+        stat = (where / "stat").read_text(errors="replace").rpartition(")")[2].split()
         rollup = (where / "smaps_rollup").read_text()
     except PermissionError:
         raise MissingDependency(

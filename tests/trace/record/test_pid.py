@@ -80,6 +80,29 @@ def test_a_process_that_exits_ends_the_recording(tmp_path):
     assert any("exited" in note for note in provenance.notes)
 
 
+def test_a_process_that_execs_ends_the_recording(tmp_path):
+    program = (
+        "import os; print(1, flush=True); os.read(0, 1); os.execlp('sh', 'sh', '-c', 'echo 2; read line')"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True) as child:
+        child.stdout.readline()
+
+        def exec_now(pages, rows, looks):
+            if looks == 2:
+                child.stdin.write("x")
+                child.stdin.flush()
+                child.stdout.readline()
+
+        provenance = record_pid(
+            tmp_path / "t.parquet", child.pid, interval=0.05, duration=20, report=exec_now
+        )
+        assert child.poll() is None
+        child.stdin.close()
+    assert provenance.notes[-2:] == [
+        "the process called exec while it was recorded; the program that it is now was not looked at", "2 looks",
+    ]  # fmt: skip
+
+
 def test_a_process_that_nobody_waited_for_has_exited_too(tmp_path):
     child = subprocess.Popen(["sleep", "0.3"])
     provenance = record_pid(tmp_path / "t.parquet", child.pid, interval=0.05, duration=20)

@@ -244,7 +244,7 @@ def _left(pid: int, group: int) -> bool:
 def _gone(pid: int) -> bool:
     """Whether process *pid* has ended, waited for or not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
 

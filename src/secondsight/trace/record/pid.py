@@ -145,6 +145,7 @@ def _follow(
     try:
         while True:
             now = time.monotonic_ns() - began
+            target.require_memory()
             for space, pages, kinds in looker.look():
                 intake.append(
                     np.full(pages.size, now, np.uint64), space, pages << np.uint64(PAGE_SHIFT), kinds
@@ -164,7 +165,7 @@ def _follow(
     except TargetGone:
         if not looks:
             raise
-        notes.append("the process exited while it was recorded")
+        notes.append(target.ending())
     except KeyboardInterrupt:
         notes.append("interrupted; holds what was recorded until then")
     for reason, number in looker.left_out.items():

@@ -138,6 +138,23 @@ class ProcessDirectory:
             raise TargetGone(f"process {self.pid} has exited ({error.strerror})") from None
         return np.frombuffer(data, np.uint64, len(data) // 8)
 
+    def require_memory(self) -> None:
+        """Raise :class:`TargetGone` once the address space that was opened has gone: pagemap is empty after an exit and after an exec."""
+        if not self.words(0, 1).size:
+            raise TargetGone(f"process {self.pid} has exited or called exec")
+
+    def ending(self) -> str:
+        """How the recording of an address space that has gone is to be understood, in words."""
+        try:
+            lives = self.text("stat").rpartition(")")[2].split()[0] not in "ZX"
+        except (TargetGone, MissingDependency, IndexError):
+            lives = False
+        if lives:
+            return (
+                "the process called exec while it was recorded; the program that it is now was not looked at"
+            )
+        return "the process exited while it was recorded"
+
     def close(self) -> None:
         """Let go of the process."""
         os.close(self._directory)
