@@ -41,7 +41,7 @@ class CannotBeWritten(SecondSightError):
         super().__init__(f"{path}: cannot be written: {self.cause}")
 
 
-class Sink(abc.ABC):
+class RowSink(abc.ABC):
     """Collects appended rows and hands them on in blocks of at most *limit* rows, the clock held from running back."""
 
     def __init__(self, path: str | os.PathLike[str], provenance: Provenance, limit: int) -> None:

@@ -63,7 +63,7 @@ DAMAGE: Final = (
 )
 
 
-class TraceWriter(Sink):
+class TraceWriter(RowSink):
     """Writes the trace *path*; it appears, whole, when :meth:`close` returns, and not at all after an error.
 
     *profile* ``fast`` decodes quickest; ``compact`` is for shipping. Memory is bounded by one row group of
@@ -145,7 +145,7 @@ class TraceWriter(Sink):
                 raise
 
 
-class Recording(Sink):
+class Recording(RowSink):
     """Keeps what arrives in ``PATH.recording``, an Arrow IPC stream; :meth:`close` makes the trace of it.
 
     After a kill :func:`recover` makes a trace of the stream up to the tear; until then a new recording of that
