@@ -29,7 +29,7 @@ from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.trace.provenance import Provenance, encode, with_fields
 from secondsight.trace.rowform import EVENTS, SAMPLES
 from secondsight.trace.sampled import SAMPLES_KEY
-from secondsight.trace.sink import CannotBeWritten, Sink, cause, told
+from secondsight.trace.sink import CannotBeWritten, RowSink, cause, told
 
 ROW_GROUP: Final = 1 << 20
 Profile = Literal["fast", "compact"]
