@@ -38,7 +38,7 @@ def mapped(mm) -> list[int]:
 
 
 def test_a_kernel_that_collapses_no_file_and_one_that_is_too_long_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"^6\.12: regular files are modelled for 7\.3 alone.*READ_ONLY_THP"):
+    with pytest.raises(UsageError, match=r"^6\.12: regular files are modelled from 7\.2 on.*READ_ONLY_THP"):
         Host("6.12").regular_file("data", 1)
     with pytest.raises(UsageError, match="at most two"):
         Host("7.3").regular_file("data", 3)

@@ -37,7 +37,7 @@ def test_a_vm_over_a_file_and_a_file_without_a_name_are_refused() -> None:
 
 
 def test_a_kernel_that_collapses_no_files_says_so() -> None:
-    with pytest.raises(UsageError, match=r"modelled for 7\.3 alone"):
+    with pytest.raises(UsageError, match=r"modelled from 7\.2 on"):
         run(scenario(), "6.18")
 
 

@@ -301,7 +301,7 @@ def compare_command(
         bool, typer.Option("--shared", help="The random scenarios are of shared memory (memfd, MAP_SHARED).")
     ] = False,
     on_files: Annotated[
-        bool, typer.Option("--files", help="The random scenarios are of regular files (7.3).")
+        bool, typer.Option("--files", help="The random scenarios are of regular files (7.2 on).")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

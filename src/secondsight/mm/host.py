@@ -71,7 +71,7 @@ class Host:
         """
         if not self.rules.file_collapse:
             raise UsageError(
-                f"{self.rules.name}: regular files are modelled for 7.3 alone; khugepaged collapses none up to 7.1 unless the kernel was "
+                f"{self.rules.name}: regular files are modelled from 7.2 on; khugepaged collapses none up to 7.1 unless the kernel was "
                 "built with CONFIG_READ_ONLY_THP_FOR_FS, which Debian's are not"
             )
         if blocks > 2:

@@ -5,7 +5,7 @@
     anonymous           no file                                              scan of the page table   (collapse_scan_pmd)
     private /dev/zero   a file, but anonymous memory (mmap_zero)             scan of the page table
     memfd, shared anonymous, System V segment, tmpfs                         scan of the page cache   (collapse_scan_file)
-    regular file        7.3: file systems with large folios; before: builds with CONFIG_READ_ONLY_THP_FOR_FS, code alone
+    regular file        7.2: file systems with large folios; before: builds with CONFIG_READ_ONLY_THP_FOR_FS, code alone
     hugetlb, device, guest_memfd, the kernel's own pages                     none
 
 A private mapping of /dev/zero keeps its file, and its line in maps an inode (drivers/char/mem.c: ``vma_set_anonymous``). A name proves

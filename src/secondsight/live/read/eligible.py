@@ -152,7 +152,7 @@ def _policy(word: str, advised: bool) -> bool:
 
 
 def _file(vma: Vma, kind: Backing, enabled: str, files: bool) -> Eligibility:
-    """``vma_can_map_huge_file`` (7.3): the global switch, which MADV_COLLAPSE does not ask, then the file system."""
+    """``vma_can_map_huge_file`` (7.2): the global switch, which MADV_COLLAPSE does not ask, then the file system."""
     if vma.eligible:
         return Eligibility(kind, "", "the file system and the build (THPeligible: 1)")
     if not files:

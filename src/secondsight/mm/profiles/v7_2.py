@@ -13,5 +13,6 @@ SERIES = Series(
         "mglru_fault_marks": True,
         "pmd_modify_drops_dirty": False,
         "advice_enters_late": True,
+        "file_collapse": True,
     },
 )

@@ -11,6 +11,5 @@ SERIES = Series(
         "clear_refs_ages_huge_zero": False,
         "lazyfree_keeps_pmd": False,
         "file_scan_names_entry": False,
-        "file_collapse": True,
     },
 )

@@ -34,7 +34,7 @@ class SharedRules:
         False,
         "regular files may be huge wherever their file system makes folios of that size, dirty and open for writing or not (a dirty page "
         "waits for its writeback); else only unwritten ones, and only under CONFIG_READ_ONLY_THP_FOR_FS, which is taken to be off",
-        "mm/huge_memory.c file_thp_enabled: mapping_pmd_folio_support (7.3; not in 7.1); mm/khugepaged.c collapse_file",
+        "mm/huge_memory.c file_thp_enabled: mapping_pmd_folio_support (7.2; not in 7.1); mm/khugepaged.c collapse_file",
         "booted",
     )
 
