@@ -281,7 +281,7 @@ def regular(eligible=True, flags=("hg",), **how):
     return dataclasses.replace(taken, header=header)
 
 
-def test_a_regular_file_on_7_3_by_its_dirty_pages():
+def test_a_regular_file_by_its_dirty_pages():
     (clean,) = explain(regular()).blocks
     assert (clean.status, clean.known) == ("succeeded", True)
     written = regular()
@@ -307,6 +307,13 @@ def test_a_files_page_with_buffer_heads_is_not_taken_for_pinned():
     assert (block.status, block.known) == ("not_suitable_page_count", True)
 
 
+def test_what_is_mapped_whole_is_in_the_page_cache_whether_that_was_asked_or_not():
+    unasked = regular()
+    unasked.columns.cached[0] = -1
+    (block,) = explain(unasked).blocks
+    assert (block.status, block.known, block.pinned) == ("succeeded", True, 0)
+
+
 def test_pages_that_reclaim_dropped_may_count_as_swapped_out():
     (block,) = explain(regular(pages=440, here=440)).blocks
     assert block.status == "succeeded" and block.others == ("exceed_swap_pte",), (
@@ -316,7 +323,7 @@ def test_pages_that_reclaim_dropped_may_count_as_swapped_out():
     assert (block.status, block.known) == ("succeeded", True)
 
 
-def test_a_file_that_nobody_advised_is_madv_collapses_on_7_3_and_nobodys_before():
+def test_a_file_that_nobody_advised_is_madv_collapses_from_7_2_and_nobodys_before():
     (mapping,) = explain(regular(eligible=False, flags=())).mappings
     assert "not allowed (enabled=madvise, no MADV_HUGEPAGE); MADV_COLLAPSE would" in mapping.refused
     (mapping,) = explain(regular(eligible=False)).mappings

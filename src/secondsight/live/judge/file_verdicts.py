@@ -61,6 +61,9 @@ class FileVerdicts:
         regular = vma is not None and backing(vma, switches) is Backing.FILE
         cached = int(self._snapshot.columns.cached[row])
         here = int(self._counts.populated[row])
+        if cached < 0 and here == HPAGE_PMD_NR:
+            # What is mapped is in the page cache, whether that was asked or not.
+            cached = here
         least = HPAGE_PMD_NR - limits.max_ptes_none
         others, unread = set(), []
         if cached >= 0 and cached < least:

@@ -54,10 +54,11 @@ class PageCounts:
         self.shared: Counts = np.where(
             self.huge, HPAGE_PMD_NR * columns.shared[:, 0], _count(mapped & columns.shared)
         )
-        # folio_expected_ref_count: the swap cache holds a reference for each page of the folio.
-        expected = columns.folio_mapcount + np.where(
-            (columns.flags & kpf.SWAPCACHE) != 0, 1 << columns.order.astype(np.int32), 0
-        )
+        # folio_expected_ref_count: the swap cache, or the page cache, holds a reference for each page of the folio.
+        in_cache = ((columns.flags & kpf.SWAPCACHE) != 0) | ((columns.flags & (kpf.ANON | kpf.KSM)) == 0)
+        expected = columns.folio_mapcount + np.where(in_cache, 1 << columns.order.astype(np.int32), 0)
+        # A regular file's page may be held by its buffer heads too: one reference more is no sign of a pin.
+        expected += (columns.flags & (kpf.ANON | kpf.KSM | kpf.SWAPBACKED)) == 0
         self.pins_known = columns.counts_known
         self.pinned: Counts = _count(mapped & columns.page_known & (columns.refcount > expected))
         self._mapped, self._columns = mapped, columns
