@@ -72,7 +72,7 @@ def test_a_killed_worker_costs_no_cell_and_changes_no_result(tmp_path, dask):
             # More cells than there are threads are under way: one is being worked on here.
             os.kill(first.pid, signal.SIGKILL)
 
-    state = sweep(specs.read(path), tmp_path, tmp_path / "out", scheduler=address, told=kill)
+    state = sweep(specs.read(path), tmp_path, tmp_path / "out", scheduler=address, after_cell=kill)
     assert (state.run, state.failed) == (3 * sweeps.CELLS, {})
     assert first.wait(10) == -signal.SIGKILL
     assert seen[0] == (0, None)

@@ -50,7 +50,7 @@ def test_interrupted_and_taken_up_again_it_gives_the_same_bytes(done, tmp_path):
             raise Enough
 
     with pytest.raises(Enough):
-        again(done, tmp_path / "out", jobs=1, told=stop)
+        again(done, tmp_path / "out", jobs=1, after_cell=stop)
     assert len(Dataset(tmp_path / "out").files()) == 4
     state = again(done, tmp_path / "out", jobs=1)
     assert (state.before, state.run) == (4, TOTAL - 4)

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point: run a command; turn our errors, and a command line that cannot be read, into one line and their exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     _streams()
-    before, told = _terminate_as_interrupt(), sys.unraisablehook
+    before, hook_before = _terminate_as_interrupt(), sys.unraisablehook
     sys.unraisablehook = _once_more
     try:
         _run(words)
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             _no_reader()
         raise
     finally:
-        sys.unraisablehook = told
+        sys.unraisablehook = hook_before
         if before is not None:
             signal.signal(signal.SIGTERM, before)
 

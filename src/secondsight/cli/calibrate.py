@@ -46,24 +46,23 @@ def calibrate(
     from secondsight.predict.calibrate import calibrate as measure
 
     with Progress("measured") as progress:
-        found = measure(nested=nested, progress=progress)
-    file.save(found, path)
-    _print(found)
+        calibration = measure(nested=nested, progress=progress)
+    file.save(calibration, path)
+    _print(calibration)
     print(f"kept in {path}")
 
 
-def _print(found: Calibration) -> None:
+def _print(calibration: Calibration) -> None:
     from secondsight.report.metrics import text
 
-    model, prices = found.model, found.prices
-    print(
-        f"{found.machine.title}, {found.machine.memory / 2**30:.1f} GiB; measured {found.made} in {found.seconds:.0f} s"
-    )
+    model, prices = calibration.model, calibration.prices
+    machine = f"{calibration.machine.title}, {calibration.machine.memory / 2**30:.1f} GiB"
+    print(f"{machine}; measured {calibration.made} in {calibration.seconds:.0f} s")
     for waits, nanoseconds in (("waits for each", 2000.0), ("overlaps some", 200.0), ("overlaps many", 20.0)):
         costs = (model.cost(nanoseconds * 1e-9, 1, mib) for mib in (64, 256, 1024))
-        told = ", ".join(f"{1e9 * cost:.1f}" for cost in costs)
+        walk_prices = ", ".join(f"{1e9 * cost:.1f}" for cost in costs)
         print(
-            f"  a walk where the program {waits} ({nanoseconds:.0f} ns a walk): {told} ns over 64, 256, 1024 MiB"
+            f"  a walk where the program {waits} ({nanoseconds:.0f} ns a walk): {walk_prices} ns over 64, 256, 1024 MiB"
         )
     print(
         f"  predicted times of patterns left out: off by {model.error:.1%} (median), {model.worst:.1%} (worst); "
@@ -81,5 +80,5 @@ def _print(found: Calibration) -> None:
         (f"first store to a huge page after a fork ({prices.copy_huge_is})", prices.copy_huge),
     ):  # fmt: skip
         print(f"  {title}: {text(price.seconds, 'seconds')}, at the longest {text(price.longest, 'seconds')}")
-    for note in found.notes:
+    for note in calibration.notes:
         print(f"note: {note}")

@@ -213,14 +213,14 @@ class Rounds:
         with Pagemap(process) as memory:
             # One for all rounds: half of what is left, again and again, would be all of it.
             guard = self.guard = self.guard or Guard(process, self.guarding)
-            found = None
+            heat_seen = None
             if self.watch:
-                found = heat.watch(process, self.kernel, self.watch, stopping.wait, within, self.missing)
+                heat_seen = heat.watch(process, self.kernel, self.watch, stopping.wait, within, self.missing)
             taken = capture.take(process, self.kernel, self.missing, within, self.facts)
             whole = parse_maps(process.read_file("maps"), f"/proc/{process.pid}/maps")
             with PageCache(process, whole) as cache:
                 beside = unfit.Beside(
-                    unfit.thp_enabled(process.read_file("status")), sysfs.shmem_enabled(), cache, found
+                    unfit.thp_enabled(process.read_file("status")), sysfs.shmem_enabled(), cache, heat_seen
                 )
                 selection = candidates.select(taken, self.policy, self.wanted, beside)
                 if self.dry_run:

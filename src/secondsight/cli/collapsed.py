@@ -40,12 +40,12 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
     if len(chosen) < len(selection.chosen):
         left[guard.no_room()] = len(selection.chosen) - len(chosen)
     if json:
-        told = {
+        document = {
             "order": selection.order, "considered": selection.considered, "chosen": chosen, "left": left,
             "overridden": overridden, "allowance": guard.allowance,
             "limit": describe(guard.start) if guard.start is not None else "",
         }  # fmt: skip
-        print(msgspec.json.encode(told).decode())
+        print(msgspec.json.encode(document).decode())
         return
     added = sum(choice.added for choice in chosen) * PAGE_SIZE
     print(printable(selection.order))

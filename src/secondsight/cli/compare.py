@@ -171,13 +171,13 @@ def _samples(
 
     samples = Samples.open(trace)
     with Progress("replayed") as progress:
-        found = compare_samples(
+        comparison = compare_samples(
             samples, policy or ["never", "khugepaged", "always"], rules or ["7.2"], config=config, budget=budget,
             time_scale=time_scale, backing=backing, progress=progress,
         )  # fmt: skip
     if json:
-        whole(json, msgspec.json.encode(found))
-    print_comparison(samples, found, False, None)
+        whole(json, msgspec.json.encode(comparison))
+    print_comparison(samples, comparison, False, None)
 
 
 def _explain(name: str) -> None:
@@ -205,8 +205,8 @@ def _policies() -> None:
         within = ranges(policy)
         for key, (kind, default) in options(policy).items():
             words = ("true", "false") if kind is bool else get_args(kind)
-            told = f"{key}={str(default).lower() if isinstance(default, bool) else default}"
-            print(f"  {told:26} {within[key] if key in within else ' or '.join(words)}".rstrip())
+            option = f"{key}={str(default).lower() if isinstance(default, bool) else default}"
+            print(f"  {option:26} {within[key] if key in within else ' or '.join(words)}".rstrip())
 
 
 def _run(

@@ -22,7 +22,7 @@ def convert(
         str | None,
         typer.Option(
             "--format",
-            help="lackey, damo, damo-perf, damo-raw, drmemtrace, perf, pinatrace, champsim, csv, parquet or arrow; else told by content.",
+            help="lackey, damo, damo-perf, damo-raw, drmemtrace, perf, pinatrace, champsim, csv, parquet or arrow; else by content.",
         ),
     ] = None,
     columns: Annotated[
@@ -74,9 +74,9 @@ def convert(
             ),
         )
     seconds = max(time.monotonic() - start, 1e-9)
-    told = "" if rows == accesses else f" in {pluralize(rows, 'row')}"
+    in_rows = "" if rows == accesses else f" in {pluralize(rows, 'row')}"
     console.print(
-        f"{output}: {pluralize(accesses, 'access', 'accesses')}{told} from {provenance.source} in {seconds:.1f} s "
+        f"{output}: {pluralize(accesses, 'access', 'accesses')}{in_rows} from {provenance.source} in {seconds:.1f} s "
         f"({rows / seconds / 1e6:.2f} M rows/s), {output.stat().st_size / 1e6:.2f} MB",
         highlight=False,
         markup=False,

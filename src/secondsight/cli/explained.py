@@ -212,7 +212,7 @@ def _print_guest_ram(answer: Explanation) -> None:
         "nothing is resident" if ram.coverage is None else f"{100 * ram.coverage:.1f} % of that is huge"
     )
     print(
-        f"\nguest RAM: {_size(ram.size)} in {pluralize(ram.mappings, 'mapping')} ({', '.join(ram.backing)}; told by {ram.told_by}), "
+        f"\nguest RAM: {_size(ram.size)} in {pluralize(ram.mappings, 'mapping')} ({', '.join(ram.backing)}; known by {ram.told_by}), "
         f"{_size(ram.resident)} resident; {coverage}"
     )
     if ram.levels:
@@ -252,13 +252,13 @@ def _print_totals(answer: Explanation) -> None:
 
         print(attempts_in_words(totals.attempts))
     if totals.sizes:
-        told = ", ".join(f"{name} {_size(amount)}" for name, amount in totals.sizes.items())
-        print(f"sizes in use (whole 2 MiB blocks): {told}")
+        sizes = ", ".join(f"{name} {_size(amount)}" for name, amount in totals.sizes.items())
+        print(f"sizes in use (whole 2 MiB blocks): {sizes}")
     uncertain = Counter(block.status for block in answer.blocks if not block.known)
     for status, count in totals.by_status.items():
         doubt = uncertain[status]
-        told = "" if not doubt else " (uncertain)" if doubt == count else f" ({doubt} of them uncertain)"
-        print(f"  {count:8} {status}{told}")
+        in_doubt = "" if not doubt else " (uncertain)" if doubt == count else f" ({doubt} of them uncertain)"
+        print(f"  {count:8} {status}{in_doubt}")
 
 
 def _print_mappings(answer: Explanation, everything: bool) -> None:
@@ -312,14 +312,14 @@ def _groups(answer: Explanation) -> list[list[Block]]:
 
     Within a group by the memory that a collapse would add, the most first.
     """
-    found: dict[tuple[str, bool, bool, str], list[Block]] = {}
+    by_kind: dict[tuple[str, bool, bool, str], list[Block]] = {}
     for block in answer.blocks:
         if block.status != "page_pmd_mapped":
             # Other reasons hold numbers of the block's own.
             why = block.reason if block.status == "ineligible" else ""
-            found.setdefault((block.status, block.known, block.wasted, why), []).append(block)
+            by_kind.setdefault((block.status, block.known, block.wasted, why), []).append(block)
     groups = sorted(
-        found.values(),
+        by_kind.values(),
         key=lambda g: (not g[0].wasted, g[0].status != "succeeded", g[0].status == "ineligible", -len(g)),
     )
     return [sorted(group, key=lambda b: (-b.bloat, b.address)) for group in groups]

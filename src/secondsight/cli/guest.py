@@ -45,8 +45,8 @@ def write_initramfs(path: Path, command: Sequence[str], files: Sequence[str]) ->
     inside = {"/bin/busybox": Path(busybox)}
     for name in (command[0], *files):
         host, colon, guest = name.partition(":")
-        found = shutil.which(host)
-        source = Path(host) if colon else Path(found or "")
+        program = shutil.which(host)
+        source = Path(host) if colon else Path(program or "")
         if not source.is_file():
             if name is command[0] and _in_busybox(busybox, name):
                 continue
@@ -75,12 +75,12 @@ def _in_busybox(busybox: str, name: str) -> bool:
 @contextlib.contextmanager
 def machine(kernel: str, command: Sequence[str], files: Sequence[str], memory: str) -> Iterator[list[str]]:
     """QEMU's arguments for a VM of *memory* that boots lab kernel *kernel* and runs *command*; its initramfs lives as long."""
-    found = kernels.resolve(kernel)
+    resolved = kernels.resolve(kernel)
     with tempfile.TemporaryDirectory(prefix="secondsight-") as directory:
         initramfs = Path(directory) / "initramfs"
         write_initramfs(initramfs, command, files)
         yield [
             "qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", memory, "-nodefaults",
-            "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", str(found.vmlinuz), "-initrd", str(initramfs),
+            "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", str(resolved.vmlinuz), "-initrd", str(initramfs),
             "-append", "console=ttyS0 quiet loglevel=4 panic=-1",
         ]  # fmt: skip

@@ -35,25 +35,25 @@ def host(
 
     before = read_counters()
     splits, untold = _splits(interval)
-    found = read_supply()
-    rates = found.counters.rates(before)
+    supply = read_supply()
+    rates = supply.counters.rates(before)
     if json:
-        told = msgspec.to_builtins(found, str_keys=True) | {
+        document = msgspec.to_builtins(supply, str_keys=True) | {
             "rates": rates,
-            "interval": found.counters.at - before.at,
+            "interval": supply.counters.at - before.at,
             "splits": None if splits is None else msgspec.to_builtins(splits),
         }
-        told["missing"] |= {"splits": untold} if untold else {}
-        print(msgspec.json.encode(told).decode())
+        document["missing"] |= {"splits": untold} if untold else {}
+        print(msgspec.json.encode(document).decode())
         return
     print(
         "\n".join(
             [
-                *_supply(found),
+                *_supply(supply),
                 "",
-                *_pace(found, rates),
+                *_pace(supply, rates),
                 "",
-                *_switches(found),
+                *_switches(supply),
                 "",
                 *_rates(rates),
                 "",
@@ -105,46 +105,48 @@ def _split(splits: list[Splitter] | None, untold: str) -> list[str]:
     ]
 
 
-def _supply(found: Supply) -> list[str]:
+def _supply(supply: Supply) -> list[str]:
     from secondsight.geometry import PMD_SIZE
     from secondsight.host.columns import size
 
     lines = ["supply"]
-    memory, huge = found.memory, found.free_huge_bytes
+    memory, huge = supply.memory, supply.free_huge_bytes
     if memory is not None:
-        nodes = ", ".join(f"node {node} {size(free)}" for node, free in sorted(found.free_huge.items()))
+        nodes = ", ".join(f"node {node} {size(free)}" for node, free in sorted(supply.free_huge.items()))
         lines += [
             f"  free                  {size(memory.free)}, available {size(memory.available)} of {size(memory.total)}",
             f"  in huge blocks        {size(huge)} ({huge // PMD_SIZE:,} of 2 MiB): {nodes}",
         ]
-    if found.types is not None:
-        stuck = found.types.free_small.get("Unmovable", 0)
-        blocks = ", ".join(f"{count:,} {kind.lower()}" for kind, count in found.types.blocks.items() if count)
-        gathered = size(found.could_compact or 0)
+    if supply.types is not None:
+        stuck = supply.types.free_small.get("Unmovable", 0)
+        blocks = ", ".join(
+            f"{count:,} {kind.lower()}" for kind, count in supply.types.blocks.items() if count
+        )
+        gathered = size(supply.could_compact or 0)
         lines += [
             f"  compaction, at best   {gathered} more: free in small pieces of movable and reclaimable pageblocks",
             f"  out of its reach      {size(stuck)}: free in small pieces of unmovable pageblocks",
             f"  pageblocks            {blocks}",
         ]
-    if found.stalled is not None:
-        lines.append(f"  stalled for memory    {found.stalled:.1f} s since boot (PSI, some)")
-    return [*lines, *(f"  not read: {why}" for why in found.missing.values())]
+    if supply.stalled is not None:
+        lines.append(f"  stalled for memory    {supply.stalled:.1f} s since boot (PSI, some)")
+    return [*lines, *(f"  not read: {why}" for why in supply.missing.values())]
 
 
-def _pace(found: Supply, rates: dict[str, float]) -> list[str]:
+def _pace(supply: Supply, rates: dict[str, float]) -> list[str]:
     from secondsight.geometry import PAGE_SIZE
     from secondsight.host.columns import size
 
-    if found.limits is None:
+    if supply.limits is None:
         return ["khugepaged: not here"]
-    pace = found.pages_a_second() or 0.0
+    pace = supply.pages_a_second() or 0.0
     speed = (
         "without rest"
         if pace == float("inf")
         else f"{pace:,.0f} pages a second at most ({size(pace * PAGE_SIZE)}/s)"
     )
-    limits = found.limits
-    counted = found.counters
+    limits = supply.limits
+    counted = supply.counters
     return [
         "khugepaged",
         f"  pace                  {limits.pages_to_scan:,} pages every {limits.scan_sleep_millisecs:,} ms: {speed}",
@@ -155,14 +157,14 @@ def _pace(found: Supply, rates: dict[str, float]) -> list[str]:
     ]
 
 
-def _switches(found: Supply) -> list[str]:
+def _switches(supply: Supply) -> list[str]:
     """Every switch; sizes and mounts that say never together on a line."""
     import os
 
     from secondsight.live.read import switches
 
     here = switches.read(os.getpid())
-    lines = ["switches in force", *(f"  {name:<29} {word}" for name, word in found.switches.items())]
+    lines = ["switches in force", *(f"  {name:<29} {word}" for name, word in supply.switches.items())]
     never = [kb for kb, word in here.sizes.items() if word == "never"]
     if never:
         lines.append(f"  {'sizes with enabled=never':<29} {', '.join(map(str, never))} kB")

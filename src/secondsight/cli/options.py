@@ -120,11 +120,11 @@ def host(knobs: list[str], mmu: str, mglru: bool) -> HostConfig:
                 f"--knob {item!r}: write NAME=NUMBER, one of {', '.join(Knobs.__struct_fields__)}; or hugepages-64kB=always"
             )
         changes[name] = int(value)
-    told = msgspec.to_builtins(HOST) | {"mmu": mmu, "mglru": mglru}
-    told["knobs"] |= changes
-    told["sizes"] = told.get("sizes", {}) | sizes
+    settings = msgspec.to_builtins(HOST) | {"mmu": mmu, "mglru": mglru}
+    settings["knobs"] |= changes
+    settings["sizes"] = settings.get("sizes", {}) | sizes
     try:
-        return msgspec.convert(told, HostConfig)
+        return msgspec.convert(settings, HostConfig)
     except msgspec.ValidationError as error:
         raise UsageError(f"host: {error}") from None
 

@@ -135,9 +135,11 @@ def _print(result: Result, trace: str, shown: str | None) -> None:
     from secondsight.mm.profiles import title
     from secondsight.report.table import side_by_side
 
-    told = Console()
+    terminal = Console()
     # A pipe has no width of its own: lines are not folded there.
-    console = told if told.is_terminal else Console(width=max(100, 34 + 15 * len(result.configurations)))
+    console = (
+        terminal if terminal.is_terminal else Console(width=max(100, 34 + 15 * len(result.configurations)))
+    )
     first, span = result.configurations[0], result.provenance.span
     clock = (span[1] - span[0]) / 1e9 * result.provenance.time_scale
     console.print(f"[bold]{markup(trace)}[/]", highlight=False)
@@ -236,10 +238,10 @@ def _attempts(totals: Sequence[Any], known: Callable[[str, list[Any]], Any]) -> 
     rows = [known("refused_collapses", [t.refused_collapses for t in totals])]
     if orders and orders[-1] != PMD_ORDER:
         for order in orders:
-            found = [t.attempts.get(str(order)) for t in totals]
+            counts = [t.attempts.get(str(order)) for t in totals]
             size = f"{kb_of_order(order)} kB"
-            rows.append((f" {size}, begun", "count", [each.begun if each else 0 for each in found]))
-            rows.append((f" {size}, refused", "count", [each.refused if each else 0 for each in found]))
+            rows.append((f" {size}, begun", "count", [each.begun if each else 0 for each in counts]))
+            rows.append((f" {size}, refused", "count", [each.refused if each else 0 for each in counts]))
     return rows
 
 

@@ -38,9 +38,9 @@ def report(
     from secondsight.host.recorded import history
     from secondsight.report import host_page
 
-    found = history(recording, most, shlex.join(["secondsight", *sys.argv[1:]]))
-    size = host_page.write(found, page)
-    print(f"{printable(host_page.answer(found))}\n{printable(page)}: {size / 1000:,.0f} kB")
+    recorded = history(recording, most, shlex.join(["secondsight", *sys.argv[1:]]))
+    size = host_page.write(recorded, page)
+    print(f"{printable(host_page.answer(recorded))}\n{printable(page)}: {size / 1000:,.0f} kB")
 
 
 def check(path: Path) -> None:

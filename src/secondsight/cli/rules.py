@@ -123,9 +123,9 @@ def _rule(console: Console, name: str, value: str) -> None:
 
     from secondsight.mm import rules as model
 
-    told = model.info(name)
-    console.print(f"\n[bold]{name}[/] = {escape(value)}\n  {escape(told['doc'])}\n  [dim]{told['evidence']}: "
-                  f"{escape(told['cite'])}[/]")  # fmt: skip
+    info = model.info(name)
+    console.print(f"\n[bold]{name}[/] = {escape(value)}\n  {escape(info['doc'])}\n  [dim]{info['evidence']}: "
+                  f"{escape(info['cite'])}[/]")  # fmt: skip
 
 
 def _word(value: object) -> str:

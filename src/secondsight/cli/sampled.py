@@ -64,10 +64,10 @@ def print_summary(summary: SampleSummary) -> None:
         )
     )
     for channel in origin.channels:
-        told = summary.channels.get(channel.name)
+        uses = summary.channels.get(channel.name)
         counts = ""
-        if told is not None and channel.seen:
-            counts = f"{told.used:,} page-looks used, {told.unused:,} unused, {told.unknown:,} unknown; "
+        if uses is not None and channel.seen:
+            counts = f"{uses.used:,} page-looks used, {uses.unused:,} unused, {uses.unknown:,} unknown; "
         console.print(
             f"channel  {markup(channel.name)}: {'' if channel.seen else 'not seen: '}{counts}{markup(channel.why)}"
         )
@@ -109,9 +109,9 @@ def print_comparison(
     from rich.console import Console
     from rich.table import Table
 
-    told = Console()
+    terminal = Console()
     # A pipe has no width of its own: lines are not folded there.
-    console = told if told.is_terminal else Console(width=200)
+    console = terminal if terminal.is_terminal else Console(width=200)
     console.print(f"[bold]{markup(comparison.samples)}[/]", highlight=False)
     clock = comparison.seconds * comparison.time_scale
     console.print(
@@ -159,11 +159,11 @@ def _hot(comparison: SampledComparison) -> str:
             runs[-1][1] += PMD_SIZE
         else:
             runs.append([address, address + PMD_SIZE])
-    told = ", ".join(f"0x{first:x}..0x{end:x}" for first, end in runs[:_LISTED])
+    ranges = ", ".join(f"0x{first:x}..0x{end:x}" for first, end in runs[:_LISTED])
     more = f" and {len(runs) - _LISTED} ranges more" if len(runs) > _LISTED else ""
     open_ = len(comparison.blocks) - comparison.hot.known
     return (
-        f"in use: {pluralize(len(hot), 'block')} {'holds' if len(hot) == 1 else 'hold'} 90 % of the known uses: {told}{more}; of "
+        f"in use: {pluralize(len(hot), 'block')} {'holds' if len(hot) == 1 else 'hold'} 90 % of the known uses: {ranges}{more}; of "
         f"{pluralize(open_, 'block')} it is not wholly known"
     )
 

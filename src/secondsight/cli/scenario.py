@@ -33,7 +33,7 @@ def run_command(
         bool, typer.Option("--states", help="With --json: the state of every page around each pass.")
     ] = False,
 ) -> None:
-    """Print, for each khugepaged pass and block, what the kernel's tracepoints print and which channels were young."""
+    """Print, for each khugepaged pass and block, what the kernel's tracepoints print, and in which channels pages were young."""
     import msgspec
 
     from secondsight.mm.profiles import PROFILES, profile

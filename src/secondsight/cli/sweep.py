@@ -46,7 +46,7 @@ def sweep(
         _plan(read, spec.parent, output)
         return
     with Meter() as meter:
-        state = run(read, spec.parent, output, jobs=jobs, scheduler=scheduler, told=meter)
+        state = run(read, spec.parent, output, jobs=jobs, scheduler=scheduler, after_cell=meter)
     print(
         f"{pluralize(state.planned, 'cell')}: {state.before} were finished before, {state.run} run, {len(state.failed)} failed; "
         f"{duration(state.seconds)}. Report: secondsight compare {output} --report report.html"

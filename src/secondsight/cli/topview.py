@@ -49,8 +49,8 @@ class ExplainScreen(ModalScreen[None]):
     def _ask(self) -> None:
         command = [sys.executable, "-m", "secondsight", "explain", "--pid", str(self.pid)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        told = done.stdout or done.stderr
-        self.app.call_from_thread(self.query_one("#text", Static).update, told)
+        explanation = done.stdout or done.stderr
+        self.app.call_from_thread(self.query_one("#text", Static).update, explanation)
 
 
 class TopView(App[None]):
@@ -172,19 +172,19 @@ def _fitting(rows: list[HostRow], names: tuple[str, ...], width: int, sort: str)
 
     def cells(name: str) -> int:
         column = columns.COLUMNS[name]
-        found = [cell_len(printable(columns.text(column.value(row), column.form))) for row in rows]
-        return min(max([len(column.title), *found]), _WIDEST) + 2
+        widths = [cell_len(printable(columns.text(column.value(row), column.form))) for row in rows]
+        return min(max([len(column.title), *widths]), _WIDEST) + 2
 
-    found: list[str] = []
+    fitting: list[str] = []
     for name in names:
-        if found and sum(map(cells, [*found, name])) > width:
+        if fitting and sum(map(cells, [*fitting, name])) > width:
             break
-        found.append(name)
-    if sort in names and sort not in found:
-        while len(found) > 1 and sum(map(cells, [*found, sort])) > width:
-            found.pop()
-        found.append(sort)
-    return found
+        fitting.append(name)
+    if sort in names and sort not in fitting:
+        while len(fitting) > 1 and sum(map(cells, [*fitting, sort])) > width:
+            fitting.pop()
+        fitting.append(sort)
+    return fitting
 
 
 def run(look: Callable[[], HostView], shown: Shown, interval: float) -> None:

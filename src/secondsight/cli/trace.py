@@ -37,11 +37,11 @@ def info(
         from secondsight.cli.sampled import print_summary
         from secondsight.trace.sample_summary import summarise_samples
 
-        told = summarise_samples(Samples.open(trace, verify=verify))
+        sample_summary = summarise_samples(Samples.open(trace, verify=verify))
         if json:
-            print(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+            print(msgspec.json.format(msgspec.json.encode(sample_summary), indent=2).decode())
         else:
-            print_summary(told)
+            print_summary(sample_summary)
         return
     with Progress("counted") as progress:
         summary = summarise(Trace.open(trace, verify=verify), progress)

@@ -52,7 +52,7 @@ def verify(
     seconds = parse_duration(during, "--for")
     atomicfile.check_writable(save, *(path for path in (before, predicted) if path is not None))
     old = seen.decode(_bytes(before), str(before)) if before is not None else None
-    told = _row(predicted, row) if predicted is not None else None
+    interval = _row(predicted, row) if predicted is not None else None
     if work is not None and not work.strip():
         raise UsageError("--work: name a command that prints how much work was done so far")
     if pid is not None:
@@ -73,8 +73,8 @@ def verify(
         return
     difference = seen.change(old, now)
     _changes(old, now, difference)
-    if told is not None:
-        verdict = seen.verdict(told[0], told[1], difference)
+    if interval is not None:
+        verdict = seen.verdict(interval[0], interval[1], difference)
         print(
             f"predicted for {verdict.label}: {verdict.middle:+.1%} of CPU time ({verdict.low:+.1%} to {verdict.high:+.1%})",
             end=": ",
@@ -106,10 +106,10 @@ def _row(path: Path, label: str | None) -> tuple[str, tuple[float, float, float,
     if not rows:
         raise UsageError(f"--row {label}: there are {', '.join(r.label for r in results.rows)}")
     chosen = rows[0] if label is not None else best(rows)
-    told = [
+    interval = [
         chosen.metrics.get(key) for key in ("run_time", "run_time_low", "run_time_high", "run_time_change")
     ]
-    known = [value for value in told if value is not None]
+    known = [value for value in interval if value is not None]
     if len(known) < 4:
         raise InputError(
             str(path), chosen.label, "holds no predicted run time; compare says why in its notes"
@@ -129,16 +129,16 @@ def _print(now: Observed) -> None:
     )
 
 
-def _changes(old: Observed, now: Observed, found: MeasuredChange) -> None:
+def _changes(old: Observed, now: Observed, measured: MeasuredChange) -> None:
     from secondsight.report.metrics import text
 
-    per = "a unit of work" if found.by_work else "a second of the clock"
-    one, two = (old.work, now.work) if found.by_work else (old.seconds, now.seconds)
+    per = "a unit of work" if measured.by_work else "a second of the clock"
+    one, two = (old.work, now.work) if measured.by_work else (old.seconds, now.seconds)
     assert one and two
 
     def line(title: str, was: str, is_: str, change: float | None) -> None:
         print(f"{title}: {was} before, {is_} now" + (f", {change:+.1%}" if change is not None else ""))
 
-    line(f"CPU time for {per}", text(old.cpu / one, "seconds"), text(now.cpu / two, "seconds"), found.cpu)
-    line(f"faults for {per}", f"{old.faults / one:.4g}", f"{now.faults / two:.4g}", found.faults)
+    line(f"CPU time for {per}", text(old.cpu / one, "seconds"), text(now.cpu / two, "seconds"), measured.cpu)
+    line(f"faults for {per}", f"{old.faults / one:.4g}", f"{now.faults / two:.4g}", measured.faults)
     line("anonymous memory huge", text(old.coverage, "share"), text(now.coverage, "share"), None)

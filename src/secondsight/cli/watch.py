@@ -142,12 +142,12 @@ class _Printer:
             else:
                 lines.append(_line(decision, self._json, self._names))
         if self._unnamed and (last or self._clock() >= self._due):
-            told = ", ".join(
+            counts = ", ".join(
                 f"{printable(status)} {count:,}" for status, count in self._unnamed.most_common()
             )
             lines.append(
                 f"{pluralize(sum(self._unnamed.values()), 'decision')} about {pluralize(len(self._spaces), 'address space')} "
-                f"that cannot be named (a process among the largest, or --pid, would be): {told}"
+                f"that cannot be named (a process among the largest, or --pid, would be): {counts}"
             )
             self._unnamed.clear()
             self._spaces.clear()

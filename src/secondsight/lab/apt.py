@@ -55,7 +55,7 @@ class AptSource:
 def machine_sources(etc: Path | None = None) -> list[AptSource]:
     """Every binary source in ``sources.list``, ``*.list`` (one line each) and ``*.sources`` (deb822)."""
     etc = etc or ETC_APT
-    found: list[AptSource] = []
+    sources: list[AptSource] = []
     parts = sorted((etc / "sources.list.d").glob("*")) if (etc / "sources.list.d").is_dir() else []
     for path in [etc / "sources.list", *parts]:
         try:
@@ -63,10 +63,10 @@ def machine_sources(etc: Path | None = None) -> list[AptSource]:
         except OSError:
             continue
         if path.suffix == ".sources":
-            found += _deb822(text)
+            sources += _deb822(text)
         elif path.suffix == ".list":
-            found += _one_line(text)
-    return found
+            sources += _one_line(text)
+    return sources
 
 
 def _one_line(text: str) -> Iterator[AptSource]:
@@ -171,14 +171,16 @@ class Archive:
         Raises SecondSightError when no suite can be read.
         """
         self._update()
-        found = self._run(
+        listing = self._run(
             "apt-cache",
             "search",
             "--names-only",
             r"^linux-(image|base|binary|modules)-[0-9.]+([-+][^ ]*)?-amd64$",
         )
         names = [
-            name for line in found.splitlines() if not re.search(r"-(cloud|rt)-", name := line.split(" ")[0])
+            name
+            for line in listing.splitlines()
+            if not re.search(r"-(cloud|rt)-", name := line.split(" ")[0])
         ]
         if not names:
             return []

@@ -79,18 +79,18 @@ def build(
         patching.touched(patch)
     # Two runs take turns: they would build in one folder.
     with locked(cache / "builds" / ".lock", say):
-        found = (
+        kernel_source = (
             sources.own(Path(source), cache, say)
             if _is_folder(source)
             else sources.debian(source, cache, say)
         )
-        series = sources.check(found.tree)
-        release = f"{re.match(r'[0-9.]+', series)[0]}-lab-{_key(found, patches)}"  # type: ignore[index]
+        series = sources.check(kernel_source.tree)
+        release = f"{re.match(r'[0-9.]+', series)[0]}-lab-{_key(kernel_source, patches)}"  # type: ignore[index]
         called = name or default_name(series, patches)
         folder = cache / "kernels" / release
         if not (folder / "manifest.json").exists():
-            _make(found, patches, release, jobs or os.cpu_count() or 1, say)
-            _keep(found, patches, release, folder, say)
+            _make(kernel_source, patches, release, jobs or os.cpu_count() or 1, say)
+            _keep(kernel_source, patches, release, folder, say)
         with locked(cache / "kernels" / ".lock", say):
             give_name(folder.parent, names_in(folder.parent), called, release, say)
         return cached(called, folder)
@@ -201,7 +201,7 @@ def _run(tree: Path, words: list[str], log: Path, say: Say) -> None:
         for key, value in os.environ.items()
         if key not in ("MAKEFLAGS", "MFLAGS", "CROSS_COMPILE", "KBUILD_OUTPUT")
     }
-    compiled, told = 0, time.monotonic()
+    compiled, last_said = 0, time.monotonic()
     with log.open("a") as out, subprocess.Popen(
         ["make", *words], cwd=tree, env=clean | fixed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         text=True, errors="replace",
@@ -211,10 +211,10 @@ def _run(tree: Path, words: list[str], log: Path, say: Say) -> None:
             for line in process.stdout:
                 out.write(line)
                 compiled += line.startswith(("  CC ", "  AS "))
-                if time.monotonic() - told > 60:
+                if time.monotonic() - last_said > 60:
                     out.flush()
                     say(f"{compiled} files compiled")
-                    told = time.monotonic()
+                    last_said = time.monotonic()
         except BaseException:
             # Only a Ctrl-C on the terminal reaches make by itself; it ends its jobs.
             process.terminate()

@@ -137,8 +137,8 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
         swapped_in = [] if order < PMD_ORDER else [r.SUCCEED]
         out += [(SWAPIN, order, str(each)) for each in swapped_in + ended]
         out += [(ISOLATE, order, str(each)) for each in taken]
-        told = taken + ended if rules.collapse_says_why else [r.SUCCEED, r.FAIL]
-        out += [(COLLAPSE, order, str(each)) for each in told]
+        endings = taken + ended if rules.collapse_says_why else [r.SUCCEED, r.FAIL]
+        out += [(COLLAPSE, order, str(each)) for each in endings]
     return out
 
 
@@ -162,11 +162,11 @@ def rare(
 ) -> list[Seen]:  # fmt: skip
     """What can be reached in *private* and in *shared* memory, and was seen fewer than *few* times, with how often it was."""
     keys = (reachable(rules, orders) if private else []) + (reachable_files(rules) if shared else [])
-    found = [Seen(*key, counted[key]) for key in keys if counted[key] < few]
-    return sorted(found, key=lambda each: (_ORDER.index(each.function), each.order, each.result))
+    seldom = [Seen(*key, counted[key]) for key in keys if counted[key] < few]
+    return sorted(seldom, key=lambda each: (_ORDER.index(each.function), each.order, each.result))
 
 
 def listed(counted: Counter[Key]) -> list[Seen]:
     """Everything that was seen, by function, order and result."""
-    found = [Seen(*key, count) for key, count in counted.items()]
-    return sorted(found, key=lambda each: (_ORDER.index(each.function), each.order, each.result))
+    counts = [Seen(*key, count) for key, count in counted.items()]
+    return sorted(counts, key=lambda each: (_ORDER.index(each.function), each.order, each.result))

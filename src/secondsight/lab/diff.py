@@ -111,7 +111,7 @@ def kinds(
 ) -> Kinds:  # fmt: skip
     """Group what kernels A and B answered otherwise; *before* and *after* are their profiles."""
     out = Kinds()
-    found: dict[str, DifferenceKind] = {}
+    by_name: dict[str, DifferenceKind] = {}
     for i, (a, b) in enumerate(zip(first, second, strict=True)):
         if isinstance(a, Failure) or isinstance(b, Failure):
             out.lost += 1
@@ -127,10 +127,10 @@ def kinds(
         out.differing.append(i)
         why = _explained(scenarios[i], {kind.name for kind in here}, before, after, states)
         for new in here:
-            kind = found.setdefault(new.name, msgspec.structs.replace(new, why={}, follows=[]))
+            kind = by_name.setdefault(new.name, msgspec.structs.replace(new, why={}, follows=[]))
             kind.why[i] = why[new.name]
             kind.follows += [name for name in new.follows if name not in kind.follows]
-    out.kinds = sorted(found.values(), key=lambda kind: -len(kind.scenarios))
+    out.kinds = sorted(by_name.values(), key=lambda kind: -len(kind.scenarios))
     return out
 
 

@@ -178,13 +178,13 @@ def _unpack(work: Path, archive: Archive, offer: Offer, say: Say) -> Path:
     for package in offer.packages:
         archive.unpack(package, work, tree, _is_kept)
     images = sorted(tree.rglob("vmlinuz*"))
-    found = sorted({path.parent for path in tree.glob("**/lib/modules/*/modules.builtin")})
-    if not images or not found:
+    folders = sorted({path.parent for path in tree.glob("**/lib/modules/*/modules.builtin")})
+    if not images or not folders:
         what = "modules" if images else "vmlinuz"
         raise SecondSightError(
             f"linux-image-{offer.release}: no {what} in the packages; the archive's layout has changed"
         )
-    modules, release = found[0], found[0].name
+    modules, release = folders[0], folders[0].name
     kernel = work / "kernel"
     (kernel / "modules").mkdir(parents=True)
     shutil.copy(images[0], kernel / "vmlinuz")

@@ -152,23 +152,23 @@ def program(script: Path, under: str = "/app") -> dict[str, bytes | Path]:
 
 def _imported(source: Path) -> set[str]:
     """The modules of ours, and the packages above them, that the import statements in *source* name."""
-    found = set()
+    imported = set()
     waiting: list[ast.AST] = [ast.parse(source.read_bytes(), source)]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             waiting += node.orelse
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             # What a package gives out is a module of it, or a name in its __init__.
             package = importlib.util.find_spec(node.module) if _is_ours(node.module) else None
             inside = bool(package and package.submodule_search_locations)
             submodules = {f"{node.module}.{alias.name}" for alias in node.names} if inside else set()
-            found |= {node.module} | {name for name in submodules if importlib.util.find_spec(name)}
+            imported |= {node.module} | {name for name in submodules if importlib.util.find_spec(name)}
         else:
             waiting += ast.iter_child_nodes(node)
-    modules = [name.split(".") for name in found if _is_ours(name)]
+    modules = [name.split(".") for name in imported if _is_ours(name)]
     return {".".join(parts[:i]) for parts in modules for i in range(1, len(parts) + 1)}
 
 
@@ -210,14 +210,16 @@ def _unsigned(module: bytes) -> bytes:
 
 
 def _busybox() -> Path:
-    found = shutil.which("busybox")
-    if found is None:
+    busybox = shutil.which("busybox")
+    if busybox is None:
         raise MissingDependency(
             "busybox is not here and the guest boots into it; install the package busybox-static"
         )
-    if elf.needed(Path(found).read_bytes()):
-        raise MissingDependency(f"{found} needs shared libraries; the guest needs the package busybox-static")
-    return Path(found)
+    if elf.needed(Path(busybox).read_bytes()):
+        raise MissingDependency(
+            f"{busybox} needs shared libraries; the guest needs the package busybox-static"
+        )
+    return Path(busybox)
 
 
 def _distribution(name: str) -> importlib.metadata.Distribution:
@@ -361,7 +363,7 @@ def _thin_out(site: Path) -> None:
 
 def _libraries(binaries: list[Path], root: Path) -> list[str]:
     """Shared libraries outside *root* that *binaries* load, the loader among them."""
-    found: dict[str, None] = {}
+    libraries: dict[str, None] = {}
     try:
         for at in range(0, len(binaries), 50):
             text = subprocess.run(
@@ -369,12 +371,12 @@ def _libraries(binaries: list[Path], root: Path) -> list[str]:
             ).stdout
             for hit in re.finditer(r"^\s+(?:\S+ => )?(/\S+) \(0x", text, re.M):
                 if not Path(hit[1]).resolve().is_relative_to(root):
-                    found[hit[1]] = None
+                    libraries[hit[1]] = None
     except FileNotFoundError:
         raise MissingDependency(
             "ldd is not here, and it finds the shared libraries for the guest; install libc-bin"
         ) from None
-    return list(found)
+    return list(libraries)
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

@@ -74,8 +74,8 @@ class Kernel(msgspec.Struct, frozen=True):
             elf = self.module(name)
             if elf is None:
                 return
-            found = re.search(rb"\0depends=([^\0]*)\0", elf)
-            for need in found[1].decode().split(",") if found and found[1] else []:
+            depends = re.search(rb"\0depends=([^\0]*)\0", elf)
+            for need in depends[1].decode().split(",") if depends and depends[1] else []:
                 visit(need, (*above, key))
             order[key] = elf
 

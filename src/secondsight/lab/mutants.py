@@ -68,12 +68,12 @@ class Mutant:
     @property
     def equivalent(self) -> str:
         """Why it answers as the code does; "" where it does not, as far as is known."""
-        found = (
+        compiled = (
             why
             for name, before, why in EQUIVALENT
             if name == self.function and self.before.startswith(before)
         )
-        return next(found, "")
+        return next(compiled, "")
 
     def __str__(self) -> str:
         """One line: where, and what was changed."""

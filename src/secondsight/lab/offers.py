@@ -83,8 +83,8 @@ def is_series(name: str) -> bool:
 
 def series_of(version: str) -> str:
     """The series of a version or release (``6.12.43-1`` → ``6.12``)."""
-    found = re.match(r"\d+\.\d+", version)
-    return found[0] if found else version
+    version_start = re.match(r"\d+\.\d+", version)
+    return version_start[0] if version_start else version
 
 
 def is_candidate(version: str) -> bool:
@@ -121,19 +121,19 @@ def choose(name: str, offers: Sequence[Offer]) -> Offer:
     base, pinned, version = name.partition("=")
     releases = [offer for offer in offers if not is_candidate(offer.version)]
     if name == NEWEST:
-        found = releases
+        matching = releases
     elif pinned:
-        found = [o for o in offers if o.version == version and base in (NEWEST, series_of(o.version))]
+        matching = [o for o in offers if o.version == version and base in (NEWEST, series_of(o.version))]
     elif is_series(name):
         # A series that is not released yet is met by its candidates.
-        found = [o for o in releases if series_of(o.version) == name] or [
+        matching = [o for o in releases if series_of(o.version) == name] or [
             o for o in offers if series_of(o.version) == name
         ]
     else:
-        found = [o for o in offers if name in (o.version, o.release, o.version.split("-")[0])]
-    if not found:
+        matching = [o for o in offers if name in (o.version, o.release, o.version.split("-")[0])]
+    if not matching:
         raise UsageError(f"the archive has no kernel {version if pinned else name}; {_instead(name, offers)}")
-    return max(found, key=lambda offer: version_key(offer.version))
+    return max(matching, key=lambda offer: version_key(offer.version))
 
 
 def _instead(name: str, offers: Iterable[Offer]) -> str:

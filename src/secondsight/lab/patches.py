@@ -29,7 +29,7 @@ def touched(patch: Path) -> list[str]:
         text = patch.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise InputError(str(patch), "", f"cannot be read: {error.strerror}") from None
-    found: dict[str, None] = {}
+    files: dict[str, None] = {}
     for line in text.splitlines():
         hit = re.match(r"(?:---|\+\+\+) ([^\t]+)|rename (?:from|to) (.+)", line)
         name = (hit[1] or f"a/{hit[2]}").strip() if hit else ""
@@ -38,12 +38,12 @@ def touched(patch: Path) -> list[str]:
         path = name.partition("/")[2]
         if name.startswith("/") or ".." in Path(path).parts:
             raise InputError(str(patch), "", f"changes {name}, which is outside the source")
-        found[path] = None
-    if not found:
+        files[path] = None
+    if not files:
         raise InputError(
             str(patch), "", "changes no file; a unified diff is asked for, as `git format-patch` writes it"
         )
-    return list(found)
+    return list(files)
 
 
 def apply(patches: Sequence[Path], tree: Path, kept: Path) -> None:

@@ -109,13 +109,13 @@ def score_kept(
             f"kept answers of one profile are scored together, not of {', '.join(sorted(profiles))}"
         )
     rules = rules or for_kernel(campaigns[0].release)
-    found: dict[tuple[str, bool | int | str], ChangedRule] = {}
+    changed_rules: dict[tuple[str, bool | int | str], ChangedRule] = {}
     disagree = 0
     for k, kept in enumerate(campaigns):
-        left = None if k == 0 else [pair for pair, each in found.items() if each.noticed is None]
+        left = None if k == 0 else [pair for pair, each in changed_rules.items() if each.noticed is None]
         turned, bad = score(
             kept.scenarios, list(kept.answers), kept.mmu, rules, size=kept.size, tried=left, unsteady=kept.unsteady, say=say
         )  # fmt: skip
         disagree += len(bad)
-        found.update({(each.rule, each.value): replace(each, campaign=k) for each in turned})
-    return list(found.values()), disagree
+        changed_rules.update({(each.rule, each.value): replace(each, campaign=k) for each in turned})
+    return list(changed_rules.values()), disagree

@@ -81,9 +81,9 @@ def debian(name: str, cache: Path, say: Say) -> KernelSource:
         say(f"{error}; {here[-1]} is here, and taken")
         return KernelSource(called, here[-1].partition("_")[2], here[-1], builds / here[-1])
     folder = builds / f"{called}_{package.version}"
-    found = KernelSource(called, package.version, folder.name, folder)
-    if found.tree.is_dir():
-        return found
+    source = KernelSource(called, package.version, folder.name, folder)
+    if source.tree.is_dir():
+        return source
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(".unpack-*"):
         shutil.rmtree(old, ignore_errors=True)
@@ -108,8 +108,8 @@ def debian(name: str, cache: Path, say: Say) -> KernelSource:
             said = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
             raise SecondSightError(f"{packed[0].name} does not unpack in {folder}: {said[0]}")
         check(Path(work) / "tree")
-        (Path(work) / "tree").rename(found.tree)
-    return found
+        (Path(work) / "tree").rename(source.tree)
+    return source
 
 
 def own(tree: Path, cache: Path, say: Say) -> KernelSource:
@@ -125,26 +125,26 @@ def own(tree: Path, cache: Path, say: Say) -> KernelSource:
         )
     place = tree.resolve()
     folder = cache / "builds" / f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
-    found = KernelSource(str(tree), version, "", folder)
-    found.tree.mkdir(parents=True, exist_ok=True)
+    source = KernelSource(str(tree), version, "", folder)
+    source.tree.mkdir(parents=True, exist_ok=True)
     say(f"bringing {tree} into the cache")
-    restore(found.tree, folder / "original")
+    restore(source.tree, folder / "original")
     listing = hashlib.sha256()
     wanted: set[str] = set()
     try:
         for at, folders, files in os.walk(place):
             folders[:] = sorted(name for name in folders if name != ".git")
             here, inside = Path(at), Path(at).relative_to(place)
-            (found.tree / inside).mkdir(exist_ok=True)
+            (source.tree / inside).mkdir(exist_ok=True)
             wanted.update(str(inside / name) for name in (*folders, *files))
             for name in sorted(files) + [each for each in folders if (here / each).is_symlink()]:
                 stat = (here / name).lstat()
                 listing.update(f"{inside / name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-                _bring(here / name, found.tree / inside / name)
+                _bring(here / name, source.tree / inside / name)
     except OSError as error:
         raise SecondSightError(f"{tree} cannot be brought into {folder}: {error.strerror or error}") from None
-    _prune(found.tree, wanted)
-    return msgspec.structs.replace(found, identity=listing.hexdigest())
+    _prune(source.tree, wanted)
+    return msgspec.structs.replace(source, identity=listing.hexdigest())
 
 
 def _bring(path: Path, target: Path) -> None:

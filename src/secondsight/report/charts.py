@@ -177,8 +177,8 @@ def _sensitivity(results: Results, knob: str) -> list[Figure]:
         metric = METRICS[key]
         lines = [
             Line(label, points, _look(results, label))
-            for label, told in results.sensitivity[knob].items()
-            if (points := [(x, float(v)) for x, values in told if (v := values.get(key)) is not None])
+            for label, points_of in results.sensitivity[knob].items()
+            if (points := [(x, float(v)) for x, values in points_of if (v := values.get(key)) is not None])
         ]
         # A figure that no value of the knob moves is no picture.
         if any(len({v for _, v in line.points}) > 1 for line in lines):

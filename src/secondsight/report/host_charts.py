@@ -80,8 +80,8 @@ def charts(history: HostHistory) -> str:
         if chosen:
             shown.append(figure(title.split()[-1], title, note, "a second", series(chosen)))
     legend = "".join(f'<li data-row="{i}">{swatch(i)}{said(row.label)}</li>' for i, row in enumerate(rows))
-    told = "; ".join(f"<b>{each.number}</b> {said(each.text) or 'marked'}" for each in history.changes)
-    marked = f'<p class="note">Marked: {told}.</p>' if told else ""
+    mark_list = "; ".join(f"<b>{each.number}</b> {said(each.text) or 'marked'}" for each in history.changes)
+    marked = f'<p class="note">Marked: {mark_list}.</p>' if mark_list else ""
     return f'{marked}<ul class="legend">{legend}</ul><div class="charts">{"".join(each.html() for each in shown)}</div>'
 
 

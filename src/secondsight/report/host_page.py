@@ -109,13 +109,13 @@ def answer(history: HostHistory) -> str:
     if total is not None and total.refused and total.refused[0].last:
         top = total.refused[0]
         out.append(f"Most memory, {text(top.last, 'bytes')}, stayed small for: {top.words or top.status}.")
-    told = [
+    moved = [
         change
         for change in history.changes
         if change.rows and not change.rows[0].note and _by(change.rows[0])
     ]
-    if told:
-        last = max(told, key=lambda change: abs(_by(change.rows[0])))
+    if moved:
+        last = max(moved, key=lambda change: abs(_by(change.rows[0])))
         row = last.rows[0]
         out.append(
             f"After {_called(last)} huge memory of {row.label} went from {text(row.huge[0], 'bytes')} to {text(row.huge[1], 'bytes')}."
@@ -159,8 +159,8 @@ def _table(history: HostHistory) -> str:
             style = ""
             if column.form == "share" and number is not None:
                 style = f' style="background:linear-gradient(90deg,var(--bar) {100 * min(number, 1):.1f}%,transparent 0)"'
-            told = "" if number is None else repr(float(number))
-            out.append(f'<td data-v="{told}"{_hidden(column)}{style}>{_told(value, column)}</td>')
+            sort_key = "" if number is None else repr(float(number))
+            out.append(f'<td data-v="{sort_key}"{_hidden(column)}{style}>{_told(value, column)}</td>')
         out.append("</tr>")
     return "".join([*out, "</tbody></table>"])
 
@@ -171,10 +171,10 @@ def _note(note: str) -> str:
 
 def _left_out(history: HostHistory) -> str:
     """What the table does not show."""
-    told = [f"{history.others:,} more that moved less are not shown."] if history.others else []
+    sentences = [f"{history.others:,} more that moved less are not shown."] if history.others else []
     if history.empty:
-        told.append(f"{history.empty:,} without any memory in any pass are left out.")
-    return f'<p class="note">{" ".join(told)}</p>' if told else ""
+        sentences.append(f"{history.empty:,} without any memory in any pass are left out.")
+    return f'<p class="note">{" ".join(sentences)}</p>' if sentences else ""
 
 
 def _hidden(column: _Column) -> str:
@@ -255,8 +255,12 @@ def _times(series: Timeline) -> float:
 
 
 def _reason(status: str, words: str) -> str:
-    told = html.escape(status)
-    return told if not words or words == status else f'{told}<span class="cite">: {html.escape(words)}</span>'
+    escaped = html.escape(status)
+    return (
+        escaped
+        if not words or words == status
+        else f'{escaped}<span class="cite">: {html.escape(words)}</span>'
+    )
 
 
 def _changes(history: HostHistory) -> str:

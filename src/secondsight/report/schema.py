@@ -219,9 +219,9 @@ def decode(raw: bytes, source: str) -> Results:
     """
     try:
         head = msgspec.json.decode(raw, type=dict[str, Any])
-        if (found := head.get("schema")) != SCHEMA:
+        if (version := head.get("schema")) != SCHEMA:
             raise InputError(
-                source, "schema", f"results of schema version {found!r}; this reads version {SCHEMA}"
+                source, "schema", f"results of schema version {version!r}; this reads version {SCHEMA}"
             )
         results = msgspec.json.decode(raw, type=Results)
     except (msgspec.MsgspecError, RecursionError) as error:

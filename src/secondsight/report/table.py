@@ -140,10 +140,10 @@ def by_pass(results: Results) -> list[Table]:
 def sensitivity(results: Results) -> list[Table]:
     """A table for each varied knob and each figure that it moves: rows as lines, the knob's values as columns."""
     out: list[Table] = []
-    for knob, told in results.sensitivity.items():
-        values, before = sorted({x for points in told.values() for x, _ in points}), len(out)
+    for knob, curves in results.sensitivity.items():
+        values, before = sorted({x for points in curves.values() for x, _ in points}), len(out)
         for key in SENSITIVE:
-            lines = {label: {x: f.get(key) for x, f in points} for label, points in told.items()}
+            lines = {label: {x: f.get(key) for x, f in points} for label, points in curves.items()}
             if not any(len({v for v in line.values() if v is not None}) > 1 for line in lines.values()):
                 continue
             table = Table(box=None, pad_edge=False, header_style="bold")
@@ -167,8 +167,8 @@ def records(results: Results) -> list[dict[str, Any]]:
     """
     out = [_record(r.label, r.policy, r.options, r.rules, r.knobs, r.metrics) for r in results.rows]
     by_label = {row.label: row for row in results.rows}
-    for knob, told in results.sensitivity.items():
-        for label, points in told.items():
+    for knob, curves in results.sensitivity.items():
+        for label, points in curves.items():
             row = by_label.get(label)
             policy, _, rules = label.rpartition(" under ")
             options = row.options if row else {}

@@ -15,10 +15,10 @@ VERDICTS: Final = {
 
 
 def rule(code: str) -> VerdictRule:
-    """The rule behind *code*; ``code@isolate`` falls back to ``code`` where the second look says nothing of its own."""
-    found = VERDICTS.get(code) or VERDICTS.get(code.partition("@")[0])
-    if found is None:
+    """The rule behind *code*; ``code@isolate`` falls back to ``code`` where isolate has no meaning of its own."""
+    verdict = VERDICTS.get(code) or VERDICTS.get(code.partition("@")[0])
+    if verdict is None:
         return VerdictRule(code, "The kernel's answer, as its tracepoint prints it.", SCAN)
-    if found.code == code:
-        return found
-    return VerdictRule(code, f"In the second look: {found.meaning}", ISOLATE, found.good)
+    if verdict.code == code:
+        return verdict
+    return VerdictRule(code, f"In isolate: {verdict.meaning}", ISOLATE, verdict.good)

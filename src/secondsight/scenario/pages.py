@@ -37,8 +37,8 @@ def parse(text: str, blocks: int) -> npt.NDArray[np.int64]:
     """
     out: list[npt.NDArray[np.int64]] = []
     for part in text.split():
-        found = _PART.fullmatch(part)
-        if not found:
+        match = _PART.fullmatch(part)
+        if not match:
             raise UsageError(f"{part!r} names no pages: write 2, 0-3 or 2:0-7,9")
         block_text, _, inner = part.partition(":")
         which = _range(block_text, blocks, "block")

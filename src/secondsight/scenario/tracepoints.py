@@ -23,7 +23,7 @@ __all__ = ["block_pass", "file_pass"]
 
 def block_pass(visit: Visit, number: int) -> BlockPass:
     """*visit*, in pass *number*, in the tracepoints' words."""
-    rules, found, i = visit.mm.host.rules, visit.scan, visit.row
+    rules, scan, i = visit.mm.host.rules, visit.scan, visit.row
     tried = [_attempted(visit, attempt) for attempt in visit.attempts]
     first = tried[0] if tried else None
     return BlockPass(
@@ -31,15 +31,15 @@ def block_pass(visit: Visit, number: int) -> BlockPass:
         space=visit.mm.name,
         block=visit.block,
         status=_printed(visit),
-        referenced=int(found.referenced[i]),
-        none_or_zero=int(found.none_or_zero[i]),
-        unmapped=int(found.unmapped[i]),
-        writable=int(found.writable[i]) if rules.trace_writable else None,
+        referenced=int(scan.referenced[i]),
+        none_or_zero=int(scan.none_or_zero[i]),
+        unmapped=int(scan.unmapped[i]),
+        writable=int(scan.writable[i]) if rules.trace_writable else None,
         swapin=first.swapin if first else None,
         isolate=first.isolate if first else None,
         collapse=first.status if first else None,
         young=_young(visit),
-        test_young_calls=int(found.asked[i]) + sum(int(each.asked[0]) for each in visit.isolates),
+        test_young_calls=int(scan.asked[i]) + sum(int(each.asked[0]) for each in visit.isolates),
         order=first.order if first else PMD_ORDER,
         further=tuple(tried[1:]),
     )
@@ -64,10 +64,10 @@ def _attempted(visit: Visit, attempt: Attempt) -> AttemptEvent:
             none_or_zero=int(attempt.isolate.none_or_zero[0]),
             writable=int(attempt.isolate.writable[0]) if rules.trace_writable else None,
         )
-    told = attempt.status
-    if isolate is not None and told != ScanResult.SUCCEED and not rules.collapse_says_why:
-        told = ScanResult.FAIL
-    return AttemptEvent(str(told), attempt.order, swapin, isolate)
+    status = attempt.status
+    if isolate is not None and status != ScanResult.SUCCEED and not rules.collapse_says_why:
+        status = ScanResult.FAIL
+    return AttemptEvent(str(status), attempt.order, swapin, isolate)
 
 
 def _printed(visit: Visit) -> str:
@@ -100,16 +100,16 @@ def file_pass(visit: FileVisit, number: int) -> FilePass:
     """*visit*, in pass *number*, in the tracepoints' words."""
     memory, rules = visit.mm.memory, visit.mm.host.rules
     assert memory is not None
-    found = visit.scan
+    scan = visit.scan
     collapse = None
-    if found.collapse is not None and rules.trace_collapse_file:
+    if scan.collapse is not None and rules.trace_collapse_file:
         collapse = CollapseFileEvent(
-            result=str(found.collapse.result),
-            index=found.collapse.ended_at,
+            result=str(scan.collapse.result),
+            index=scan.collapse.ended_at,
             nr=HPAGE_PMD_NR,
             is_shmem=int(memory.is_shmem),
         )
     return FilePass(
-        pass_=number, space=visit.mm.name, block=visit.block, file=memory.file, result=str(found.result),
-        present=found.present, swap=found.swap, names_page=found.names_page, collapse=collapse,
+        pass_=number, space=visit.mm.name, block=visit.block, file=memory.file, result=str(scan.result),
+        present=scan.present, swap=scan.swap, names_page=scan.names_page, collapse=collapse,
     )  # fmt: skip

@@ -88,20 +88,20 @@ def replay(cell: Cell) -> Results:
 
 def table(cell: Cell, results: Results) -> bytes:
     """The cell's Parquet file; the same results make the same bytes."""
-    told = results.provenance
+    provenance = results.provenance
     lines: list[dict[str, Any]] = []
     for entry, row in zip(cell.entries, results.rows, strict=True):
         policy = entry.combination().make()
         knobs = msgspec.to_builtins(entry.config.knobs) | dict(policy.knobs)
         lines.append({
-            "id": entry.id, "cell": cell.id, "trace": cell.trace, "trace_hash": told.trace_hash, "label": row.label, "policy": row.policy,
-            "options": msgspec.json.encode(row.options, order="deterministic").decode(), "rules": row.rules,
+            "id": entry.id, "cell": cell.id, "trace": cell.trace, "trace_hash": provenance.trace_hash, "label": row.label,
+            "policy": row.policy, "options": msgspec.json.encode(row.options, order="deterministic").decode(), "rules": row.rules,
             "knobs": msgspec.json.encode(entry.knobs, order="deterministic").decode(), "mmu": entry.config.mmu,
-            "mglru": entry.config.mglru, "budget": "" if entry.budget is None else str(entry.budget), "accesses": told.accesses,
-            "blocks": results.blocks.space.shape[0], "time_scale": told.time_scale, "trace_seconds": told.seconds,
+            "mglru": entry.config.mglru, "budget": "" if entry.budget is None else str(entry.budget), "accesses": provenance.accesses,
+            "blocks": results.blocks.space.shape[0], "time_scale": provenance.time_scale, "trace_seconds": provenance.seconds,
             **knobs, **row.metrics,
         })  # fmt: skip
-    about = msgspec.json.encode({"schema": SCHEMA, "provenance": told}, order="deterministic")
+    about = msgspec.json.encode({"schema": SCHEMA, "provenance": provenance}, order="deterministic")
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(lines, COLUMNS.with_metadata({KEY: about})), sink)
     return sink.getvalue()

@@ -75,11 +75,11 @@ def combinations(
     out: dict[str, Combination] = {}
     for given in policies:
         maker = _maker(given)
-        told = maker()
-        check(told)
-        text = describe(told)
+        policy_made = maker()
+        check(policy_made)
+        text = describe(policy_made)
         under = [Combination(maker, text, value, config, budget) for value in values]
-        if told.name in BOUNDS:
+        if policy_made.name in BOUNDS:
             # The first that the host can be.
             under = [next((one for one in under if not one.not_run), under[0])]
         for one in under:

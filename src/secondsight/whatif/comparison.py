@@ -65,18 +65,18 @@ def compare(
     vary: Range | Sequence[Range] = (),
     channels: bool = True,
     progress: Progress | None = None,
-    **told: Unpack[Setting],
+    **setting: Unpack[Setting],
 ) -> Results:
     """Replay *trace* under every combination and say what each would bring and cost.
 
     :param policies: names with options (``hawkeye,alpha=0.4``), or callables that make a policy (a class will do).
     :param budget: blocks that may become huge in the run: a number, or a share of the footprint (``"25%"``).
-    :param told: :class:`Setting`, by name.
+    :param setting: :class:`Setting`, by name.
     :param vary: run everything again for each value of a knob, one knob at a time, for the sensitivity curves.
     :param channels: keep what each channel said over time, for the map; without, the results are small.
     :raises UsageError: what is asked for does not exist or makes no sense; :raises InputError: the trace is damaged.
     """
-    config, time_scale = told.get("config", HOST), told.get("time_scale", 1.0)
+    config, time_scale = setting.get("config", HOST), setting.get("time_scale", 1.0)
     wanted = combinations(policies, rules, config, budget)
     chosen = [one for one in wanted if not one.not_run]
     if not chosen:
@@ -92,13 +92,13 @@ def compare(
     name = Path(trace).name if isinstance(trace, (str, os.PathLike)) else "events in memory"
     again = sum(map(bool, changed.values()))
     results, facts = run(
-        source, chosen, name=name, channels=channels, progress=_part(progress, 0, 1 + again), **told
+        source, chosen, name=name, channels=channels, progress=_part(progress, 0, 1 + again), **setting
     )
     if len(chosen) < len(wanted):
         results = _with_those_not_run(results, wanted)
     curves: dict[str, Sensitivity] = {}
     for turn, (knob, combos) in enumerate(changed.items(), 1):
-        engine = Engine(source, _subjects(source, combos, told), scale_of(time_scale), channels=False)
+        engine = Engine(source, _subjects(source, combos, setting), scale_of(time_scale), channels=False)
         engine.run(_part(progress, turn, 1 + again))
         curves[knob] = _sensitivity(knob, combos, engine, facts)
     return msgspec.structs.replace(results, sensitivity=curves) if curves else results
@@ -111,27 +111,27 @@ def run(
     name: str,
     channels: bool = True,
     progress: Progress | None = None,
-    **told: Unpack[Setting],
+    **setting: Unpack[Setting],
 ) -> tuple[Results, convert.SharedFigures]:
-    """Replay *source* under *chosen*, each with its own host and budget, in one reading; the config of *told* and *name* are for the
+    """Replay *source* under *chosen*, each with its own host and budget, in one reading; the config of *setting* and *name* are for the
     provenance."""
-    config, time_scale, tlb = told.get("config", HOST), told.get("time_scale", 1.0), told.get("tlb")
-    prices = told.get("costs") or CostModel()
-    configurations = _subjects(source, chosen, told)
+    config, time_scale, tlb = setting.get("config", HOST), setting.get("time_scale", 1.0), setting.get("tlb")
+    prices = setting.get("costs") or CostModel()
+    configurations = _subjects(source, chosen, setting)
     floor = next((i for i, c in enumerate(chosen) if c.policy == "never"), None)
     if tlb is not None and floor is None:
         # Misses with every page small are what the policies are measured by.
         common: dict[str, Any] = {
-            "backing": told.get("backing", "trace"),
-            "fill": told.get("fill"),
+            "backing": setting.get("backing", "trace"),
+            "fill": setting.get("fill"),
             "tlb": tlb,
         }
         configurations.append(
             Configuration("floor", chosen[0].rules, config=config, policy=lambda: make("never"), **common)
         )
         floor = len(chosen)
-    backing = told.get("backing", "trace")
-    times = predicting(told.get("predict"), source, chosen, config, backing)
+    backing = setting.get("backing", "trace")
+    times = predicting(setting.get("predict"), source, chosen, config, backing)
     if times.extra is not None:
         times.today = len(configurations)
         configurations.append(
@@ -141,7 +141,7 @@ def run(
                 config=config,
                 policy=times.extra.make,
                 backing=backing,
-                fill=told.get("fill"),
+                fill=setting.get("fill"),
             )
         )
     counting = Counting(times.reads)
@@ -174,9 +174,9 @@ def run(
             time_scale,
             config,
             prices,
-            told.get("command", ""),
+            setting.get("command", ""),
             chosen,
-            [*without_a_pass(engine, chosen), *(times.notes if told.get("predict") else [])],
+            [*without_a_pass(engine, chosen), *(times.notes if setting.get("predict") else [])],
         ),
         metrics=list(METRICS.values()),
         spaces=[space.name for space in engine.found.spaces],
@@ -196,9 +196,9 @@ def run(
 def _subjects(
     source: EventSource,
     chosen: Sequence[Combination],
-    told: Setting,
+    setting: Setting,
 ) -> list[Configuration]:
-    backing, fill, tlb = told.get("backing", "trace"), told.get("fill"), told.get("tlb")
+    backing, fill, tlb = setting.get("backing", "trace"), setting.get("fill"), setting.get("tlb")
     footprint: int | None = None
     out = []
     for one in chosen:
@@ -254,12 +254,12 @@ def _provenance(
 ) -> ResultsOrigin:
     origin = getattr(engine.source, "provenance", None)
     notes = [*said, *(note for run in engine.runs for note in tally.result(run)[0].notes)]
-    told: dict[str, Any] = msgspec.to_builtins(config)
-    told |= {f"khugepaged {k}": v for k, v in told.pop("knobs").items()}
-    told |= {f"cost {k}": v for k, v in msgspec.to_builtins(costs).items()}
+    settings: dict[str, Any] = msgspec.to_builtins(config)
+    settings |= {f"khugepaged {k}": v for k, v in settings.pop("knobs").items()}
+    settings |= {f"cost {k}": v for k, v in msgspec.to_builtins(costs).items()}
     budgets = {c.budget for c in chosen}
     if len(budgets) == 1 and (budget := budgets.pop()) is not None:
-        told["budget"] = f"{parse_budget(budget, engine.found.rows)} blocks"
+        settings["budget"] = f"{parse_budget(budget, engine.found.rows)} blocks"
     return ResultsOrigin(
         tool=f"secondsight {__version__}",
         command=command,
@@ -271,6 +271,6 @@ def _provenance(
         rows=engine.found.events,
         seconds=(engine.end - engine.start) / 1e9,
         time_scale=float(time_scale),
-        config=told,
+        config=settings,
         notes=sorted(set(notes)),
     )

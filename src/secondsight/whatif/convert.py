@@ -176,19 +176,19 @@ def events(
         tried, refused = tried[in_time], refused[in_time]
         said = {name: column[in_time] for name, column in said.items()}
     # Visits that end alike at another order are told apart.
-    order, found = measure.runs(visited, code * (PMD_ORDER + 2) + tried + 1)
-    first, last = order[found.first], order[found.last]
+    order, starts = measure.runs(visited, code * (PMD_ORDER + 2) + tried + 1)
+    first, last = order[starts.first], order[starts.last]
     return DecisionColumns(
         block=pack(visited[first], "i4"),
         first=pack(time[first] / 1e9, "f4"),
         last=pack(time[last] / 1e9, "f4"),
-        count=pack(found.count, "i4"),
+        count=pack(starts.count, "i4"),
         verdict=pack(code[first], "u1"),
         primary=pack(said["primary"][first], "i2"),
         referenced=pack(said["referenced"][first], "i2"),
         secondary=pack(said["secondary"][first], "i2"),
         order=pack(tried[first], "i2"),
-        refused=pack(np.add.reduceat(refused[order], found.first) if len(first) else refused, "i4"),
+        refused=pack(np.add.reduceat(refused[order], starts.first) if len(first) else refused, "i4"),
     )
 
 

@@ -127,12 +127,12 @@ class Dataset:
         :raises InputError: a damaged file.
         """
         wanted = {row: i for i, (row, _, _) in enumerate(plan.rows)}
-        found = pa.concat_tables(
+        joined = pa.concat_tables(
             [COLUMNS.empty_table(), *(self._read(path, COLUMNS.names) for path in self.files().values())]
         )
-        place = [wanted.get(str(row), -1) for row in found.column("id").to_pylist()]
+        place = [wanted.get(str(row), -1) for row in joined.column("id").to_pylist()]
         first = {at: i for i, at in reversed(list(enumerate(place))) if at >= 0}
-        return found.take(pa.array([first[at] for at in sorted(first)], pa.int64()))
+        return joined.take(pa.array([first[at] for at in sorted(first)], pa.int64()))
 
     def whole(self, cell: str) -> Results:
         """Everything about one finished cell.
@@ -151,8 +151,8 @@ class Dataset:
 
     def _read(self, path: Path, columns: list[str]) -> pa.Table:
         try:
-            found = pq.ParquetFile(path).read(columns)
-            return found.replace_schema_metadata(None).cast(
+            cell_rows = pq.ParquetFile(path).read(columns)
+            return cell_rows.replace_schema_metadata(None).cast(
                 pa.schema([COLUMNS.field(name) for name in columns])
             )
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:

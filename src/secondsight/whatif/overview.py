@@ -59,13 +59,13 @@ def results(where: str | Path, trace: str | None = None, command: str = "") -> R
 
 def _named(plan: Plan, name: str, where: str) -> str:
     exact = [t for t in plan.traces if t == name]
-    found = exact or [t for t in plan.traces if t.endswith(name) or Path(t).stem == name]
-    if len(found) != 1:
-        said = "several traces end so" if found else "no such trace"
+    matching = exact or [t for t in plan.traces if t.endswith(name) or Path(t).stem == name]
+    if len(matching) != 1:
+        said = "several traces end so" if matching else "no such trace"
         raise UsageError(
             f"{where}: --trace {name}: {said}; there are {', '.join(plan.traces[:12])}{' …' * (len(plan.traces) > 12)}"
         )
-    return found[0]
+    return matching[0]
 
 
 # -- one trace ------------------------------------------------------------------------------------------------------
@@ -113,11 +113,11 @@ def sensitivities(rows: Sequence[Row]) -> dict[str, Sensitivity]:
                 curves.setdefault(row.label.replace(f" {name}={value:g}", ""), []).append(
                     (value, row.metrics)
                 )
-        told = {
+        in_order = {
             label: sorted(points, key=lambda p: p[0]) for label, points in curves.items() if len(points) > 1
         }
-        if told:
-            out[name] = told
+        if in_order:
+            out[name] = in_order
     return out
 
 
@@ -153,8 +153,8 @@ def _over_all(plan: Plan, table: pa.Table, where: str, notes: list[str], command
             points = [(i / len(values), v) for i, v in enumerate(values.tolist())]
             curve[label] = measure.evenly([*points, (1.0, points[-1][1])]) if points else []
     per_trace: dict[str, tuple[int, float]] = {}
-    for told in table.select(["trace", "accesses", "trace_seconds"]).to_pylist():
-        per_trace[told["trace"]] = (told["accesses"], told["trace_seconds"])
+    for record in table.select(["trace", "accesses", "trace_seconds"]).to_pylist():
+        per_trace[record["trace"]] = (record["accesses"], record["trace_seconds"])
     scales = sorted({float(scale) for scale in table.column("time_scale").to_pylist() if scale is not None})
     empty = BlockColumns(pack([], "i4"), pack([], "f8"), pack([], "f8"), pack([], "i4"))
     notes.append(
@@ -170,7 +170,7 @@ def _over_all(plan: Plan, table: pa.Table, where: str, notes: list[str], command
             config={k: v for k, v in msgspec.to_builtins(plan.spec).items() if v not in ({}, None) and k != "traces"}, notes=notes,
         ),
         metrics=list(METRICS.values()), spaces=[], rows=rows, blocks=empty, sensitivity=sensitivities(rows),
-        spread={key: told for key, told in spread.items() if any(map(bool, told.values()))},
+        spread={key: shares for key, shares in spread.items() if any(map(bool, shares.values()))},
     )  # fmt: skip
 
 

@@ -84,8 +84,8 @@ class Predicting:
         if self.reason or self.calibration is None:
             self.notes.append(f"no run time is predicted: {self.reason}")
             return rows
-        found, provenance = engine.found, getattr(self.source, "provenance", None)
-        profile = self.walking.profile() if self.walking is not None else recorded(provenance, found)  # type: ignore[arg-type]
+        layout, provenance = engine.found, getattr(self.source, "provenance", None)
+        profile = self.walking.profile() if self.walking is not None else recorded(provenance, layout)  # type: ignore[arg-type]
         assert profile is not None
         if reason := too_few(profile):
             self.notes.append(f"no run time is predicted: {reason}")
@@ -96,13 +96,13 @@ class Predicting:
         )  # fmt: skip
         out = []
         for row, run in zip(rows, runs, strict=False):
-            told = predictor.of(_layout(run))
+            predicted_time = predictor.of(_layout(run))
             counted = tally.result(run)[0].total
             prices, events = self.calibration.prices, _events(counted)
             stall, _ = prices.stall(events, collapses=counted.collapses > 0)
             figures = {
-                "run_time": told.seconds, "run_time_low": told.low, "run_time_high": told.high,
-                "run_time_change": told.seconds / self.seconds - 1, "longest_stall": stall, "mean_stall": prices.mean(events),
+                "run_time": predicted_time.seconds, "run_time_low": predicted_time.low, "run_time_high": predicted_time.high,
+                "run_time_change": predicted_time.seconds / self.seconds - 1, "longest_stall": stall, "mean_stall": prices.mean(events),
             }  # fmt: skip
             out.append(msgspec.structs.replace(row, metrics=dict(row.metrics) | figures))
         kind = "nested" if self.calibration.machine.virtualised else "native"
@@ -155,8 +155,8 @@ def predicting(
         )
     if not out.reason:
         try:
-            out.calibration, told = find(asked.calibration)
-            out.notes.extend(told)
+            out.calibration, calibration_notes = find(asked.calibration)
+            out.notes.extend(calibration_notes)
         except UsageError as error:
             out.reason = str(error)
     if out.calibration is not None and kinds == {"vm"} and not out.calibration.machine.virtualised:

@@ -121,22 +121,22 @@ def compare_samples(
             raise UsageError(
                 f"policy {one.policy} asks for {_REFUSED[need]}, which samples do not hold; record accesses (`record run`, `record vm`)"
             )
-    found: dict[Reading, Result] = {}
+    results: dict[Reading, Result] = {}
     sources: dict[Reading, SampledEvents] = {
         "least": SampledEvents(samples, "least"),
         "most": SampledEvents(samples, "most"),
     }
     for turn, (reading, source) in enumerate(sources.items()):
-        found[reading] = replay(
+        results[reading] = replay(
             source,
             _subjects(source, chosen, backing),
             time_scale=time_scale,
             progress=None if progress is None else _half(progress, turn),
         )
     span = sources["least"].span
-    first = found["least"].data[0].blocks
+    first = results["least"].data[0].blocks
     address = first.number << PMD_SHIFT
-    uses = Span(*(float(found[reading].configurations[0].total.accesses) for reading in ("least", "most")))
+    uses = Span(*(float(results[reading].configurations[0].total.accesses) for reading in ("least", "most")))
     return SampledComparison(
         tool=f"secondsight {__version__}",
         samples=str(samples.path),
@@ -144,10 +144,14 @@ def compare_samples(
         seconds=(span[1] - span[0]) / 1e9,
         provenance=samples.provenance,
         uses=uses,
-        hot=_hot(found["least"].data[0].blocks, found["most"].data[0].blocks),
+        hot=_hot(results["least"].data[0].blocks, results["most"].data[0].blocks),
         blocks=list(zip(first.space.tolist(), address.tolist(), strict=True)),
-        rows=[_row(one, found, i) for i, one in enumerate(chosen)],
-        notes=[*_notes(samples, uses), *_coarse(samples, chosen, time_scale), *_idle(found["least"], chosen)],
+        rows=[_row(one, results, i) for i, one in enumerate(chosen)],
+        notes=[
+            *_notes(samples, uses),
+            *_coarse(samples, chosen, time_scale),
+            *_idle(results["least"], chosen),
+        ],
     )
 
 
@@ -201,9 +205,9 @@ def coverage(least: BlockFigures, most: BlockFigures) -> Span | None:
     )
 
 
-def _row(one: Combination, found: dict[Reading, Result], index: int) -> SampledRow:
-    least, most = (found[reading].data[index].blocks for reading in ("least", "most"))
-    totals = [found[reading].configurations[index].total for reading in ("least", "most")]
+def _row(one: Combination, results: dict[Reading, Result], index: int) -> SampledRow:
+    least, most = (results[reading].data[index].blocks for reading in ("least", "most"))
+    totals = [results[reading].configurations[index].total for reading in ("least", "most")]
     same = least.huge == most.huge
     words = np.where(same, np.where(least.huge, "huge", "small"), "open")
     return SampledRow(

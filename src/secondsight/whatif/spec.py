@@ -140,9 +140,9 @@ def _hosts(spec: Spec) -> Iterator[tuple[HostConfig, int | str | None, dict[str,
     }
     for mmu, mglru, budget in itertools.product(*axes.values()):
         parse_budget(budget, 0)
-        told = {"mmu": mmu, "mglru": str(mglru).lower(), "budget": str(budget)}
+        axis_values = {"mmu": mmu, "mglru": str(mglru).lower(), "budget": str(budget)}
         config = msgspec.structs.replace(HOST, mmu=mmu, mglru=mglru)
-        yield config, budget, {k: told[k] for k, values in axes.items() if len(values) > 1}
+        yield config, budget, {k: axis_values[k] for k, values in axes.items() if len(values) > 1}
 
 
 def rows(spec: Spec) -> list[Combination]:
@@ -152,9 +152,9 @@ def rows(spec: Spec) -> list[Combination]:
     """
     out: list[Combination] = []
     ranges = _ranges(spec)
-    for config, budget, told in _hosts(spec):
+    for config, budget, axis_values in _hosts(spec):
         chosen = combinations(spec.policies, spec.rules, config, budget)
-        out.extend(grid([replace(c, knobs=told) for c in chosen], ranges))
+        out.extend(grid([replace(c, knobs=axis_values) for c in chosen], ranges))
     return list({c.label: c for c in out}.values())
 
 
@@ -185,11 +185,11 @@ def identify(path: Path) -> tuple[str, int, tuple[int, int]]:
     :raises InputError: no trace.
     """
     trace = Trace.open(path)
-    told = trace.provenance.content_hash
-    if told is None:
+    content = trace.provenance.content_hash
+    if content is None:
         with path.open("rb") as raw:
-            told = hashlib.file_digest(raw, "sha256").hexdigest()
-    return told, trace.rows, trace.span
+            content = hashlib.file_digest(raw, "sha256").hexdigest()
+    return content, trace.rows, trace.span
 
 
 def _id(*parts: Any) -> str:
@@ -240,9 +240,10 @@ def plan(spec: Spec, base: Path) -> tuple[list[Cell], dict[str, str]]:
                 bound(scale, span, hosts)
             except UsageError as error:
                 raise UsageError(f"{name}: {error}") from None
-            told = {"time_scale": scale} if len(scales) > 1 else {}
+            scaled = {"time_scale": scale} if len(scales) > 1 else {}
             entries = [
-                _entry(replace(c, knobs={**c.knobs, **told}), name, content, settings, scale) for c in combos
+                _entry(replace(c, knobs={**c.knobs, **scaled}), name, content, settings, scale)
+                for c in combos
             ]
             cells.extend(
                 Cell(

@@ -56,13 +56,13 @@ def sweep(
     *,
     jobs: int | None = None,
     scheduler: str | None = None,
-    told: Told | None = None,
+    after_cell: Told | None = None,
 ) -> State:
     """Run what of *spec* is not yet in the directory *where*; relative traces are looked for in *base*.
 
     :param jobs: local processes; as many as this process may use processors, unless said.
     :param scheduler: a Dask scheduler's address, instead of local processes.
-    :param told: called after each cell.
+    :param after_cell: called after each cell.
     :raises UsageError: the spec asks for what does not exist, or another sweep is at work in *where*.
     """
     if jobs is not None and not 1 <= jobs <= 4096:
@@ -74,8 +74,8 @@ def sweep(
         todo, state = missing(cells, dataset), State(planned=len(cells), failed=dict(damaged))
         state.before = len(cells) - len(todo)
         state.weight = sum(cell.weight for cell in todo)
-        if told:
-            told(state)
+        if after_cell:
+            after_cell(state)
         for cell, outcome, tries in _run(todo, jobs, scheduler):
             state.done += cell.weight
             if outcome.error:
@@ -87,8 +87,8 @@ def sweep(
                 state.cpu += outcome.cpu
             dataset.log(cell=cell.id, trace=cell.trace, rows=len(cell.entries), seconds=round(outcome.seconds, 3), worker=outcome.worker,
                         cpu=round(outcome.cpu, 3), tries=tries, error=outcome.error)  # fmt: skip
-            if told:
-                told(state)
+            if after_cell:
+                after_cell(state)
     return state
 
 

@@ -101,7 +101,7 @@ def test_fail_under(share, code, tmp_path, capsys):
     assert (left.value.code or 0) == code, told.err
     if code < 2:
         assert (
-            "guest RAM: 16.0 MiB in 1 mapping (anonymous; told by KVM's memslots), 16.0 MiB resident; 50.0 %"
+            "guest RAM: 16.0 MiB in 1 mapping (anonymous; known by KVM's memslots), 16.0 MiB resident; 50.0 %"
             in told.out
         )
     assert told.err.count("\n") == (code != 0)

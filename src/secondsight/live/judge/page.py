@@ -126,7 +126,7 @@ def _guest_ram(ram: GuestRam) -> str:
     levels = ", ".join(f"{name} {amount / 2**20:,.1f} MiB" for name, amount in ram.levels.items())
     small = "; ".join(f"{count:,} small: {why}" for why, count in ram.small_by.items())
     parts = (
-        f"{ram.size / 2**20:,.1f} MiB, told by {ram.told_by}",
+        f"{ram.size / 2**20:,.1f} MiB, known by {ram.told_by}",
         f"{ram.resident / 2**20:,.1f} MiB resident, {coverage}",
         f"{ram.beside / 2**20:,.1f} MiB of small mappings beside it (VGA memory, ROMs) not counted"
         if ram.beside
