@@ -47,7 +47,7 @@ def huge(block: int) -> int:
 def ask(routines: Routines, tracer: Tracer, sizes: tuple[int, ...]) -> str:
     """What one pass does with *sizes* (kB) enabled, in a line."""
     for path in knobs.THP.glob("hugepages-*kB/enabled"):
-        knobs.put(path, "always" if int(re.findall(r"\d+", path.parent.name)[0]) in sizes else "never")
+        knobs.put(path, "madvise" if int(re.findall(r"\d+", path.parent.name)[0]) in sizes else "never")
     for block in range(BLOCKS):  # a VMA each, so that smaps tells them apart
         libc.mmap_fixed(libc.AREA + block * libc.BLOCK_BYTES, libc.BLOCK_BYTES)
         libc.madvise(libc.AREA + block * libc.BLOCK_BYTES, libc.BLOCK_BYTES, "nohugepage")
