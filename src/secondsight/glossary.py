@@ -144,7 +144,7 @@ _TERMS: Final = (
     ),
     Term(
         "pte_non_present",
-        "a page went away between the two looks",
+        "a page went away between scan and isolate",
         "A page went away between the looks.",
         ISOLATE,
     ),

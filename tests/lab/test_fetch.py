@@ -10,7 +10,7 @@ import pytest
 from secondsight.cli import main
 from secondsight.errors import MissingDependency, SecondSightError, UsageError
 from secondsight.lab import apt, kernels
-from secondsight.lab import fetch as room
+from secondsight.lab import fetch as fetching
 from secondsight.lab.fetch import available, drop, fetch
 from support.archive import Mirror, debian, module, needs_apt
 
@@ -111,7 +111,7 @@ def test_a_full_disk_is_said_before_and_in_the_middle(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patch:
-        patch.setattr(room.shutil, "disk_usage", lambda _: usage(1 << 30, 1 << 30, 5 << 20))
+        patch.setattr(fetching.shutil, "disk_usage", lambda _: usage(1 << 30, 1 << 30, 5 << 20))
         with pytest.raises(
             SecondSightError, match=r"needs 4\d MB in .*, and 5 MB are free; `secondsight lab drop NAME`"
         ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from secondsight.lab import identify as module
-from secondsight.lab.identify import identify, others, telling
+from secondsight.lab.identify import distinguishing, identify, others
 from secondsight.lab.kernels import Kernel
 from secondsight.mm.profiles import profile
 from support.as_kernel import answers
@@ -34,9 +34,9 @@ def booted(monkeypatch):
 
 
 def test_scenarios_that_tell_two_profiles_apart():
-    asked = [POOL[i].title for i in telling(POOL, [profile("6.12"), profile("6.12.43")])]
+    asked = [POOL[i].title for i in distinguishing(POOL, [profile("6.12"), profile("6.12.43")])]
     assert len(asked) == 1 and asked[0] in ("pmd_modify_drops_dirty", "mprotect_keeps_huge_writable")
-    assert telling(POOL, [profile("6.12"), profile("6.12").derive(name="same")]) == []
+    assert distinguishing(POOL, [profile("6.12"), profile("6.12").derive(name="same")]) == []
 
 
 def test_the_profile_whose_answers_they_are(booted):

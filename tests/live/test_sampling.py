@@ -213,6 +213,9 @@ def test_sizes_never_count_more_than_is_present(tmp_path):
         child.write(0, 0, 1500)
         found, _ = record(tmp_path / "s.parquet", child, {}, looks=2)
     assert np.sum([row["present"] for (look, *_), row in found.items() if look == 1]) == 1500
+    for row in found.values():
+        sizes = [count for name, count in row.items() if name.startswith("order_")]
+        assert len(sizes) == 11 and sum(sizes) <= row["present"] <= 512
 
 
 def test_the_operators_hot_memory_is_unknown_through_procfs_and_no_coverage_is_made(tmp_path):

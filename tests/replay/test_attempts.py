@@ -108,13 +108,15 @@ def test_orders_that_cannot_be_are_told():
 
 
 def test_refused_attempts_are_told_by_visit_wake_up_and_block():
-    rows = [(1, 0, 0, page, GW) for page in range(32)] + [(25, 0, 0, 0, GW)]
+    # The memory was aged before, and the guest alone uses two of its 64 KiB parts: at 10 s the block and both of them are refused.
+    rows = [(1, 0, 0, page, GW) for page in range(32)] + [(15, 0, 0, 0, GW)]
     sizes = Sizes(kb64="always")
     config = HostConfig(thp_enabled="always", sizes=sizes, knobs=Knobs(max_ptes_none=511))
-    result = replay(trace(rows, ("vm",)), [Configuration.of("7.2", config=config, fill=False)], channels=True)
+    result = replay(trace(rows, ("vm",)), [Configuration.of("7.2", config=config, fill=True)], channels=True)
     configuration, data = result.configurations[0], result.data[0]
     visits = data.visits.columns()
     refused = configuration.total.refused_collapses
+    assert refused == 3
     assert visits["refused"].sum() == refused == configuration.series.refused[-1]
     assert np.sum(data.channels.refused) == refused
     assert ((visits["order"] == -1) == ((visits["isolate"] < 0) & (visits["refused"] == 0))).all()

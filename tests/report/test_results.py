@@ -126,7 +126,7 @@ def test_every_answer_of_khugepaged_has_its_rule():
     for code in Scan:
         assert str(code) in VERDICTS
     assert "66bc627e7fee" in rule("lack_referenced_page@isolate").cite
-    assert rule("page_locked@isolate").meaning.startswith("In the second look")
+    assert rule("page_locked@isolate").meaning.startswith("In isolate")
 
 
 def test_ticks_have_no_decimal_that_says_nothing():

@@ -40,7 +40,7 @@ def _refusals(rows: Sequence[Row]) -> str:
     sizes = [f"{name} {text(each.refused, 'count')}" for name, each in by_size(worst) if each.refused]
     by = f" ({', '.join(sizes)})" if len(sizes) > 1 or worst.attempts.keys() - {str(PMD_ORDER)} else ""
     return (
-        f" Under {worst.label}, {text(refused, 'count')} collapses are begun and refused{by}, each of which allocates and unmaps first; "
+        f" {worst.label}: {text(refused, 'count')} collapses are begun and refused{by}, each of which allocates and unmaps first; "
         f"{text(_value(worst, 'collapses'), 'count')} succeed."
     )
 

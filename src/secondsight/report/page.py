@@ -106,7 +106,7 @@ def _table(rows: Sequence[Row]) -> str:
         for key, m in METRICS.items()
     }
     known = [key for key in METRICS if any(row.metrics.get(key) is not None for row in rows)]
-    out = ['<table><thead><tr><th scope="col"><button type="button">policy under rules</button></th>']
+    out = ['<table><thead><tr><th scope="col"><button type="button">policy under profile</button></th>']
     for key in known:
         metric = METRICS[key]
         hidden = "" if key in SHOWN else ' class="extra"'
@@ -144,7 +144,7 @@ def _sizes(rows: Sequence[Row]) -> str:
     """What was tried by size, where smaller ones than a block were."""
     if not by_size_matters(rows):
         return ""
-    heads = ("policy under rules", "size", "begun", "refused", "allocations", "invalidations")
+    heads = ("policy under profile", "size", "begun", "refused", "allocations", "invalidations")
     out = ["<h3>Collapses tried, by size</h3><div class='scroll'><table class='sizes'><thead><tr>"]
     out += [f'<th scope="col">{head}</th>' for head in heads]
     out.append("</tr></thead><tbody>")

@@ -30,7 +30,7 @@ KEY = b"secondsight.results"
 def terminal(results: Results, *, everything: bool = False) -> Table:
     """A Rich table of the figures one reads first, or of *everything*; figures unknown in all rows are left out."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("policy under rules", no_wrap=True)
+    table.add_column("policy under profile", no_wrap=True)
     keys = [key for key in METRICS if everything or key in SHOWN]
     keys = [key for key in keys if any(row.metrics.get(key) is not None for row in results.rows)]
     for key in keys:

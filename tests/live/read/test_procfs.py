@@ -63,7 +63,7 @@ def test_without_pagemap_scan_the_words_tell(own):
         assert pagemap.huge_blocks(np.array([block], np.uint64)) is None
 
 
-def test_a_terabyte_of_nothing_is_quick(own):
+def test_one_page_in_a_terabyte_is_one_block(own):
     memory = mmap.mmap(-1, 1 << 40, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)
     memory[(1 << 39) + 5] = 1
     start = np.frombuffer(memory, np.uint8).ctypes.data

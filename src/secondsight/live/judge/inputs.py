@@ -116,7 +116,7 @@ INPUTS = (
     Input(
         "backing",
         "mapping",
-        "anonymous, /dev/zero, shared memory, file, hugetlb: which scan looks at it",
+        "anonymous, /dev/zero, shared memory, file, hugetlb: which scan judges it",
         "all: K C F",
         "maps, map_files, mountinfo",
         "vm_file",
@@ -150,7 +150,7 @@ INPUTS = (
         "4.8: K F; C: deny alone",
         "sysfs",
         "not read from dumps",
-        "its mappings are told as not read",
+        "its mappings are shown as not read",
         _BOOTED_INPUTS,
     ),
     Input(
@@ -230,7 +230,7 @@ INPUTS = (
         "up to 6.17: K C",
         "taken for writable",
         "the entry",
-        "a PROT_READ block may be told wrong up to 6.17",
+        "a PROT_READ block may be judged wrongly up to 6.17",
         _BOOTED,
     ),
     Input(

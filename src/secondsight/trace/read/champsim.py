@@ -87,8 +87,8 @@ def read(stream: ByteStream, intake: Intake) -> None:
     """
     intake.update(clock=Clock(meaning="instructions of the trace, one ns each"), unseen=UNSEEN)
     space = intake.add_space(stream.name)
-    room = 7 * _AT_ONCE
-    columns = np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.uint8)
+    capacity = 7 * _AT_ONCE
+    columns = np.empty(capacity, np.uint64), np.empty(capacity, np.uint64), np.empty(capacity, np.uint8)
     clock, rest = 0, b""
     for data in stream.ahead():
         block = rest + data if rest else data

@@ -60,12 +60,12 @@ def _parse(
     """Parse whole lines of *text* from *start*; returns (status, where it stopped, rows)."""
     n = text.size
     rows = 0
-    room = time.size - 2 * (_MOST_BYTES // PAGE_SIZE + 2)
+    capacity = time.size - 2 * (_MOST_BYTES // PAGE_SIZE + 2)
     clock, lines, accesses, counted = state[0], state[1], state[2], state[3]
     i = start
     status = _OK
     while i < n:
-        if rows >= room:
+        if rows >= capacity:
             status = _FULL
             break
         line = i
