@@ -1,8 +1,11 @@
 """The live view, driven by keys, over a host that nobody has."""
 
 import asyncio
+import html
+import re
 
 import pytest
+from rich.cells import cell_len, set_cell_size
 
 pytest.importorskip("textual")
 
@@ -10,6 +13,47 @@ from secondsight.cli.top import Shown
 from secondsight.cli.topview import TopView
 from secondsight.host.columns import shown
 from support.host_views import NAMES, row, view
+
+
+def lines_of(picture):
+    """The rows of cells of a screenshot, as text: each part at its place, a cell being 12.2 wide (rich's export_svg)."""
+    rows = {}
+    for x, y, text in re.findall(
+        r'<text[^>]* x="([0-9.]+)" y="([0-9.]+)"[^>]*clip-path[^>]*>(.*?)</text>', picture
+    ):
+        line = rows.get(float(y), "")
+        rows[float(y)] = (
+            line
+            + " " * (round(float(x) / 12.2) - cell_len(line))
+            + html.unescape(text).replace("\xa0", " ").rstrip("\n")
+        )
+    return [line.rstrip() for _, line in sorted(rows.items())]
+
+
+@pytest.mark.parametrize(("size", "last"), [((80, 24), "gain"), ((200, 50), "visit")])
+def test_a_picture_of_it(size, last):
+    """What is seen at a terminal's width: no cell beyond it, titles over the ends of their numbers, no control character of a name."""
+    rows = [row(name, float(at + 1), pid=None, resident=(1000 - at) << 20) for at, name in enumerate(NAMES)]
+
+    async def drive():
+        app = TopView(lambda: view(rows), Shown("cgroup", shown("cgroup"), None, (), None), 1000.0)
+        async with app.run_test(size=size) as pilot:
+            await app.workers.wait_for_complete()
+            await pilot.pause()
+            seen = lines_of(app.export_screenshot())
+            await pilot.press("q")
+            return seen
+
+    seen = asyncio.run(drive())
+    assert max(map(cell_len, seen)) <= size[0]
+    assert all(line.isprintable() for line in seen)
+    (at,) = (number for number, line in enumerate(seen) if " resident " in line)
+    titles, *table = seen[at : at + 1 + len(NAMES)]
+    end = titles.index("resident") + len("resident")
+    assert all(re.search(r" [0-9.]+[MG]$", set_cell_size(line, end)) for line in table)
+    assert (
+        last in titles and seen[-1].startswith("q quit") and any(line.startswith("kernel ") for line in seen)
+    )
 
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)])

@@ -56,6 +56,27 @@ def test_filters(condition, expected):
     assert [each.name for each in keep(ROWS, [condition])] == expected
 
 
+def test_cgroups_that_begin_alike_are_told_apart_where_there_is_little_room():
+    names = [
+        f"/kubepods.slice/kubepods-burstable.slice/pod{number}.slice/cri-{number}.scope"
+        for number in range(9)
+    ]
+    shown = printing.lines([row(name) for name in names], ("name", "resident"), 40)[1:]
+    assert len({line.split()[0] for line in shown}) == len(names) and max(map(len, shown)) <= 40
+    assert shown[3].startswith("~") and shown[3].split()[0].endswith("/cri-3.scope")
+
+
+@pytest.mark.parametrize(
+    ("content", "width", "shown"),
+    [
+        ("/a/b", 4, "/a/b"), ("/a/b/c", 4, "~b/c"), ("/日本/語", 4, "~/語"), ("hello", 3, "he~"), ("/ab", 1, "~"), ("日本", 3, "日~"),
+        ("a", 0, ""),
+    ],
+)  # fmt: skip
+def test_what_is_too_long_for_its_column(content, width, shown):
+    assert printing.shorten(content, width) == shown
+
+
 @pytest.mark.parametrize("condition", ["resident", "nothing>1", "name>x", "resident>much", "name~(", ">1"])
 def test_a_wrong_filter_is_told(condition):
     with pytest.raises(UsageError, match="--filter"):

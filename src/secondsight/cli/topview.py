@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from secondsight.host.rows import HostRow
     from secondsight.host.survey import HostView
 
-#: cells of a column at most
+#: cells of a column at most, where there is room
 _WIDEST = 60
 _KEYS = "q quit  s S sort by next, previous column  f freeze  r now  enter explain"
 
@@ -119,7 +119,11 @@ class TopView(App[None]):
         table.clear(columns=True)
         names = _fitting(self.rows, self._shown.names, width, (self._shown.sort or "gain").removeprefix("-"))
         for name in names:
-            table.add_column(columns.COLUMNS[name].title, key=name)
+            column = columns.COLUMNS[name]
+            # A title stands over its numbers, which end at the right.
+            table.add_column(
+                Text(column.title, justify="left" if column.form == "text" else "right"), key=name
+            )
         for row in self.rows:
             cells = [
                 columns.text(columns.COLUMNS[name].value(row), columns.COLUMNS[name].form) for name in names
@@ -127,7 +131,10 @@ class TopView(App[None]):
             worded = [columns.COLUMNS[name].form == "text" for name in names]
             table.add_row(
                 *(
-                    Text(_cut(printable(cell)), justify="left" if words else "right")
+                    Text(
+                        printing.shorten(printable(cell), _widest(width)),
+                        justify="left" if words else "right",
+                    )
                     for cell, words in zip(cells, worded, strict=True)
                 )
             )
@@ -161,9 +168,9 @@ class TopView(App[None]):
         self.show()
 
 
-def _cut(cell: str) -> str:
-    """*cell*, with a sign where there is more of it."""
-    return cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 1]}~"
+def _widest(width: int) -> int:
+    """Cells of a column at most: a long name leaves numbers their place on a narrow terminal."""
+    return min(_WIDEST, max(printing.WORDS, width // 3))
 
 
 def _fitting(rows: list[HostRow], names: tuple[str, ...], width: int, sort: str) -> list[str]:
@@ -173,7 +180,7 @@ def _fitting(rows: list[HostRow], names: tuple[str, ...], width: int, sort: str)
     def cells(name: str) -> int:
         column = columns.COLUMNS[name]
         widths = [cell_len(printable(columns.text(column.value(row), column.form))) for row in rows]
-        return min(max([len(column.title), *widths]), _WIDEST) + 2
+        return min(max([len(column.title), *widths]), _widest(width)) + 2
 
     fitting: list[str] = []
     for name in names:

@@ -19,7 +19,7 @@ from secondsight.plural import pluralize
 from secondsight.terminal import printable
 
 #: the widest that a column of words gets where the width is limited, but for the last
-_WORDS = 24
+WORDS = 24
 
 
 def head(view: HostView, matched: int, width: int | None = None) -> list[str]:
@@ -69,7 +69,7 @@ def lines(rows: Sequence[HostRow], names: Sequence[str], width: int | None) -> l
     widths = [max(map(cell_len, column)) for column in zip(titles, *cells, strict=True)]
     worded = [COLUMNS[name].words for name in names]
     if width is not None:
-        widths = [min(each, _WORDS) if words else each for each, words in zip(widths, worded, strict=True)]
+        widths = [min(each, WORDS) if words else each for each, words in zip(widths, worded, strict=True)]
         kept, taken = 0, -1
         for each in widths:
             if kept and taken + 1 + each > width:
@@ -90,9 +90,22 @@ def lines(rows: Sequence[HostRow], names: Sequence[str], width: int | None) -> l
     ]
 
 
+def shorten(content: str, width: int) -> str:
+    """*content* in at most *width* cells, ``~`` for the rest: of a path its front, since the end tells it from others."""
+    if not width:
+        return ""
+    if cell_len(content) <= width:
+        return content
+    if not content.startswith("/"):
+        return set_cell_size(content, width - 1) + "~"
+    start = len(content)
+    while start and cell_len(content[start - 1 :]) < width:
+        start -= 1
+    return f"~{content[start:]}"
+
+
 def _cell(content: str, width: int, words: bool) -> str:
-    if cell_len(content) > width:
-        content = set_cell_size(content, max(width - 1, 0)) + ("~" if width else "")
+    content = shorten(content, width)
     space = " " * (width - cell_len(content))
     return content + space if words else space + content
 
