@@ -1,4 +1,4 @@
-"""``secondsight compare``: what policies and rules would bring on a recorded trace, and cost."""
+"""``secondsight compare``: what policies and kernel profiles would bring on a recorded trace, and cost."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def compare(
         bool, typer.Option("--policies", help="List the policies and their options, and nothing else.")
     ] = False,
 ) -> None:
-    """Compare policies and rules on one trace: benefit, bloat and cost."""
+    """Compare policies and kernel profiles on one trace: benefit, bloat and cost."""
     from secondsight import atomicfile
     from secondsight.errors import UsageError
     from secondsight.trace.samples import is_samples

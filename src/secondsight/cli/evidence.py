@@ -63,7 +63,7 @@ def hold_command(
     files: Annotated[list[Path], typer.Argument(help="Kept answers (`lab compare --states --keep FILE`).")],
     rules: Annotated[
         str | None,
-        typer.Option("--rules", "-r", help="Rules to hold against them (default: each kernel's own)."),
+        typer.Option("--rules", "-r", help="Profile to compare with them (default: each kernel's own)."),
     ] = None,
     json: JsonOption = False,
 ) -> None:

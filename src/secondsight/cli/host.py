@@ -88,7 +88,7 @@ def _splits(interval: float) -> tuple[list[Splitter] | None, str]:
 def _split(splits: list[Splitter] | None, untold: str) -> list[str]:
     from secondsight.terminal import printable
 
-    lines = [f"  not told: {printable(untold)}"] if untold else []
+    lines = [f"  not known: {printable(untold)}"] if untold else []
     if splits == []:
         lines.append("  nobody, in the interval")
     for each in (splits or [])[:_MOST]:

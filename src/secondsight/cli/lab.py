@@ -274,7 +274,8 @@ def compare_command(
     mmu: MmuOption = "npt",
     modules: ModulesOption = None,
     rules: Annotated[
-        str | None, typer.Option("--rules", "-r", help="Rules to hold against the kernel (default: its own).")
+        str | None,
+        typer.Option("--rules", "-r", help="Profile to compare with the kernel (default: its own)."),
     ] = None,
     states: Annotated[
         bool, typer.Option(help="Also compare every page's PTE, flags, mapcount and SPTEs around each pass.")
@@ -284,7 +285,7 @@ def compare_command(
         Path | None, typer.Option(help="Folder for the shrunk scenarios, ready to be examples.")
     ] = None,
     allow: Annotated[
-        int, typer.Option(min=0, help="Differing scenarios that are told and shrunk, but are no failure.")
+        int, typer.Option(min=0, help="Differing scenarios that are reported and shrunk, but are no failure.")
     ] = 0,
     keep: Annotated[
         Path | None, typer.Option(help="Write questions and answers here, for `lab hold` (with --states).")

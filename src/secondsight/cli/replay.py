@@ -1,4 +1,4 @@
-"""``secondsight replay``: one trace under several kernels' rules, side by side."""
+"""``secondsight replay``: one trace under several kernels' profiles, side by side."""
 
 from __future__ import annotations
 
@@ -68,11 +68,12 @@ def replay(
     heat: Annotated[
         str | None,
         typer.Option(
-            "--map", help="Whose heat map the terminal shows: one of the rules, or none. Default: the last."
+            "--map",
+            help="Whose heat map the terminal shows: one of the profiles, or none. Default: the last.",
         ),
     ] = None,
 ) -> None:
-    """Replay a trace through the model under any number of rules: what khugepaged would make huge, refuse, and why."""
+    """Replay a trace through the model under any number of kernel profiles: what khugepaged would make huge, refuse, and why."""
     import msgspec
 
     from secondsight import atomicfile

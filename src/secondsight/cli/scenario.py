@@ -65,7 +65,7 @@ def check_command(
         bool, typer.Option(help="Write the model's answers into each file (a kernel's, `kernel/mmu`, stay).")
     ] = False,
 ) -> None:
-    """Run each file under the rules it states answers for and compare; exit code 1 if one differs.
+    """Run each file under the profiles it states answers for and compare; exit code 1 if one differs.
 
     An answer of a booted kernel, stated as `kernel/mmu`, is held against the model under that kernel's rules.
     """

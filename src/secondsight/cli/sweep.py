@@ -1,4 +1,4 @@
-"""``secondsight sweep``: many traces, policies, rules and knobs; local processes or a Dask cluster; resumable."""
+"""``secondsight sweep``: many traces, policies, profiles and knobs; local processes or a Dask cluster; resumable."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sweep(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be run, and run nothing.")] = False,
 ) -> None:
-    """Run many traces, policies, rules and knobs. What is finished is never run again; `secondsight compare DIR` reports on it."""
+    """Run many traces, policies, profiles and knobs. What is finished is never run again; `secondsight compare DIR` reports on it."""
     from secondsight.errors import UsageError
     from secondsight.whatif import spec as specs
     from secondsight.whatif.sweep import sweep as run

@@ -116,15 +116,21 @@ def flat(elf: bytes, source: str = "vmlinux") -> tuple[bytes, int]:
     size, count = struct.unpack_from("<HH", elf, 54)
     memory = bytearray()
     for i in range(count):
-        kind, _, offset, _, address, length, room = struct.unpack_from("<IIQQQQQ", elf, table + size * i)
+        kind, _, offset, _, address, length, memory_size = struct.unpack_from(
+            "<IIQQQQQ", elf, table + size * i
+        )
         if kind != 1:
             continue
-        if not KERNEL <= address <= address + room <= SCRATCH or length > room or offset + length > len(elf):
+        if (
+            not KERNEL <= address <= address + memory_size <= SCRATCH
+            or length > memory_size
+            or offset + length > len(elf)
+        ):
             raise InputError(
                 source, f"byte {table + size * i}", f"a segment at {address:#x} is not within 16 to 96 MiB"
             )
         start = address - KERNEL
-        memory.extend(bytes(max(0, start + room - len(memory))))
+        memory.extend(bytes(max(0, start + memory_size - len(memory))))
         memory[start : start + length] = elf[offset : offset + length]
     if not 0 <= entry - KERNEL < len(memory):
         raise InputError(source, "byte 24", f"the entry {entry:#x} is outside of the kernel")

@@ -135,7 +135,7 @@ def _make(source: sources.KernelSource, patches: Sequence[Path], release: str, j
     objects, log = source.folder / "objects", source.folder / "build.log"
     begun, whole = (objects / "vmlinux").exists(), not objects.exists()
     if not begun:
-        sources.room(source.folder, _OBJECTS, f"building {release}")
+        sources.require_space(source.folder, _OBJECTS, f"building {release}")
     objects.mkdir(exist_ok=True)
     _patch(source, patches)
     log.write_text("")

@@ -23,7 +23,7 @@ from secondsight.scenario import batch, verbs
 from secondsight.scenario.results import Run
 from secondsight.scenario.run import run as run_model
 
-__all__ = ["Identity", "identify", "nearest", "others", "telling"]
+__all__ = ["Identity", "distinguishing", "identify", "nearest", "others"]
 
 
 @dataclass
@@ -58,7 +58,9 @@ def others(rules: Rules, name: str) -> list[Any]:
     return sorted({getattr(each, name) for each in PROFILES.values()} - {value})
 
 
-def telling(pool: Sequence[verbs.Scenario], profiles: Sequence[Rules], *, states: bool = True) -> list[int]:
+def distinguishing(
+    pool: Sequence[verbs.Scenario], profiles: Sequence[Rules], *, states: bool = True
+) -> list[int]:
     """The scenarios of *pool* (by index) on which the model tells apart all pairs of *profiles* that any of them tells apart."""
     untold: set[tuple[int, int]] = {(a, b) for b in range(len(profiles)) for a in range(b)}
     parts: list[set[tuple[int, int]]] = []
@@ -88,7 +90,7 @@ def identify(
     """The profile that answers as *kernel* does on *mmu*: asked are the scenarios of *pool* that tell profiles apart, and *size* more."""
     pool = [s for s in pool if _possible(s)]
     known = list(PROFILES.values())
-    asked = telling(pool, known, states=states)
+    asked = distinguishing(pool, known, states=states)
     say(f"{len(asked)} of {len(pool)} scenarios tell {len(known)} profiles apart")
     asked += [i for i in range(len(pool)) if i not in asked][:size]
     scenarios = [pool[i] for i in asked]

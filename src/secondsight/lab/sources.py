@@ -87,7 +87,7 @@ def debian(name: str, cache: Path, say: Say) -> KernelSource:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(".unpack-*"):
         shutil.rmtree(old, ignore_errors=True)
-    room(folder, package.size * 2 + _SIZE, f"the source {called} {package.version}")
+    require_space(folder, package.size * 2 + _SIZE, f"the source {called} {package.version}")
     minutes = package.size / archive.speed / 60
     say(f"{called} {package.version}: {package.size / 1e6:.0f} MB to download, "
         f"{'less than a minute' if minutes < 0.9 else f'about {minutes:.0f} min'}, and about a minute to unpack")  # fmt: skip
@@ -179,7 +179,7 @@ def _prune(tree: Path, wanted: set[str]) -> None:
                 shutil.rmtree(here / name, ignore_errors=True)
 
 
-def room(folder: Path, needed: int, what: str) -> None:
+def require_space(folder: Path, needed: int, what: str) -> None:
     """Raise SecondSightError where the disk of *folder* has fewer than *needed* bytes free for *what*."""
     free = shutil.disk_usage(folder).free
     if free < needed:

@@ -91,7 +91,7 @@ def plan(scenarios: Sequence[v.Scenario], size: int = 96) -> list[list[int]]:
     Order is kept within a batch.
     """
     groups: dict[bytes, list[list[int]]] = {}
-    room: dict[bytes, int] = {}
+    left: dict[bytes, int] = {}
     for i, scenario in enumerate(scenarios):
         key = _key(scenario)
         blocks = {space.name: space.blocks for space in scenario.spaces}
@@ -100,14 +100,14 @@ def plan(scenarios: Sequence[v.Scenario], size: int = 96) -> list[list[int]]:
                 blocks[verb.child] = blocks.get(verb.space, 1)
         need = sum(blocks.values())
         if any(isinstance(verb, v.Scan) and verb.pages is not None for verb in scenario.steps):
-            # What a wake-up reaches hangs on all that is registered: it shares its pass with nobody.
+            # What a wake-up reaches depends on all that is registered: it shares its pass with nobody.
             groups[key + str(i).encode()] = [[i]]
             continue
-        if key not in groups or room[key] < need:
+        if key not in groups or left[key] < need:
             groups.setdefault(key, []).append([])
-            room[key] = size
+            left[key] = size
         groups[key][-1].append(i)
-        room[key] -= need
+        left[key] -= need
     return [batch for batches in groups.values() for batch in batches]
 
 
