@@ -12,6 +12,7 @@ from secondsight.mm.config import HostConfig, Knobs
 from secondsight.mm.file_io import calls, file_drop, file_read, file_sync, file_write
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
+from secondsight.mmu.kvm import Kvm
 from support.model import holds, pages
 
 
@@ -220,4 +221,24 @@ def test_a_page_that_is_held_ends_the_scan_and_its_buffer_heads_do_not() -> None
     a.pin(pages(0, 3), "p")
     host.drain()
     assert madvise(a, 0, 512, "collapse") == "EAGAIN"
+    holds(host)
+
+
+def test_writeback_takes_a_folio_from_the_guest_whole_and_its_next_store_makes_it_dirty_again() -> None:
+    host, memory, a = mapping(writable=True)
+    file_write(host, memory, 0, 4)
+    kvm = Kvm(a)
+    kvm.slot_add(0, 0, 0, a.npages)
+    kvm.access(pages(0, 1, 2, 40), write=True)
+    host.drain()
+    young = [each[2] for each in a.notifiers.test_young(0, 64, np.ones(64, np.bool_))]
+    assert np.flatnonzero(young[0]).tolist() == [1, 2, 40]
+    file_sync(host, memory)
+    young = [each[2] for each in a.notifiers.test_young(0, 64, np.ones(64, np.bool_))]
+    assert not young[0].any(), "nothing of the folio, nor of page 40, is the guest's any more"
+    assert not a.arrays.pte[1] & x86.RW and a.arrays.pte[0] & x86.PRESENT
+    kvm.access(pages(0, 1), write=False)
+    assert not host.frames.arrays.flags[int(memory.cache[0])] & pg.DIRTY, "read again, mapped read-only"
+    kvm.access(pages(0, 1), write=True)
+    assert host.frames.arrays.flags[int(memory.cache[0])] & pg.DIRTY and a.arrays.pte[1] & x86.RW
     holds(host)

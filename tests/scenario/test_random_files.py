@@ -29,9 +29,9 @@ def test_what_is_not_modelled_there_is_refused(step) -> None:
         run(scenario(step), "7.3")
 
 
-def test_a_vm_over_a_file_and_a_file_without_a_name_are_refused() -> None:
-    with pytest.raises(UsageError, match="a VM or a device over one"):
-        run(scenario(vm=verbs.Vm()), "7.3")
+def test_a_second_vm_over_a_file_and_a_file_without_a_name_are_refused() -> None:
+    with pytest.raises(UsageError, match="a second VM or a device over one"):
+        run(scenario(vm=verbs.Vm(), vm2=verbs.Vm()), "7.3")
     with pytest.raises(UsageError, match=r"shared\.memory is to name it"):
         run(scenario(shared=verbs.Shared(file="private")), "7.3")
 

@@ -48,6 +48,7 @@ from secondsight.mm.pgtable import (
     FAULTS,
     FILE_FIRST,
     HUGE_FAULTS,
+    NOWAIT,
     PFN_SHIFT,
     PROT,
     V_ADVISED,
@@ -181,11 +182,11 @@ def _shmem_get(f, r, m, page):  # type: ignore[no-untyped-def]
 @native
 def _filemap_get(f, r, m, page):  # type: ignore[no-untyped-def]
     """filemap_fault at *page* of a regular file that the cache has not: read alone, or by force (do_sync_mmap_readahead; nobody reads
-    ahead here else). True: by force, and the fault begins anew."""
+    ahead here else). True: by force, and the fault begins anew, as one does that may let go of the mmap lock (maybe_unlock_mmap_for_io)."""
     index = m.n[FILE_FIRST] + page
     if vma_bits(m, page) & V_ADVISED:
         forced_readahead(f, r, m.file, index)
-        return True
+        return m.n[NOWAIT] == 0
     read_folio(f, r, m.file, index, True)
     return False
 

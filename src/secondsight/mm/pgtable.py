@@ -32,7 +32,8 @@ class MmArrays(NamedTuple):
     pmd uint64[blocks]; pte uint64[blocks * 512], valid where the block's pmd is a table; vma uint8[blocks] and vma_page uint8[pages or
     0]: the V_ bits; n int64[COUNTERS]: [stopped page's reason, next swap slot's hint, huge faults, page faults, a guest's faults,
     whether all of it is droppable; and what stores to memory that somebody else has too (after a fork) took: pages of 4 KiB that were
-    copied, huge pages that were copied whole, huge mappings that were split; FILE_FIRST].
+    copied, huge pages that were copied whole, huge mappings that were split; FILE_FIRST; NOWAIT: a
+    fault under way does not let go of the mmap lock to wait (FOLL_NOWAIT)].
 
     swap int32[3, slots], the host's: how many entries name each swap slot, the page of it that is in the swap cache (its pfn; 0: none),
     and what its content is (``swap.CONTENT_ZERO``, ``ZEROMAP``).
@@ -51,8 +52,10 @@ class MmArrays(NamedTuple):
     file: npt.NDArray[np.int64]
 
 
-HUGE_FAULTS, FAULTS, GUEST_FAULTS, DROPPABLE, COPIED, COPIED_HUGE, COPY_SPLITS, FILE_FIRST = range(2, 10)
-COUNTERS = FILE_FIRST + 1
+HUGE_FAULTS, FAULTS, GUEST_FAULTS, DROPPABLE, COPIED, COPIED_HUGE, COPY_SPLITS, FILE_FIRST, NOWAIT = range(
+    2, 11
+)
+COUNTERS = NOWAIT + 1
 
 
 @inlined

@@ -10,9 +10,10 @@ from secondsight.bits.pte import DIRTY, MAPPED, PSE, RW
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.mm.lru import lru_add_drain
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.page import folio_nr_pages, head_of
+from secondsight.mm.page import folio_mapcount, folio_nr_pages, head_of
 from secondsight.mm.pgtable import pfn_of
 from secondsight.mm.protocols import HostLike, SharedMemoryLike
+from secondsight.mm.vma import VmFlags
 
 _CLEAN = ~(RW | DIRTY)
 
@@ -32,7 +33,7 @@ def write_and_wait(host: HostLike, memory: SharedMemoryLike, start: int, end: in
         head = int(head_of(f, pfn))
         first, pages = index - (pfn - head), int(folio_nr_pages(f, head))
         if f.flags[head] & PAGE_DIRTY:
-            _mkclean(memory, first, pages, head)
+            _mkclean(host, memory, first, pages, head)
             f.flags[head] &= ~PAGE_DIRTY
             written = True
         index = first + pages
@@ -40,16 +41,20 @@ def write_and_wait(host: HostLike, memory: SharedMemoryLike, start: int, end: in
         lru_add_drain(f, host.r)
 
 
-def _mkclean(memory: SharedMemoryLike, first: int, pages: int, head: int) -> None:
-    """folio_mkclean of the folio at *head*, *pages* pages from index *first* on."""
-    for i in range(pages):
-        for mm, page in memory.mapped_at(first + i):
-            a, block = mm.arrays, page // HPAGE_PMD_NR
-            pmd = a.pmd[block]
-            if pmd & PSE:
-                if pfn_of(pmd) == head and pmd & (RW | DIRTY):
-                    mm.notifiers.invalidate_range(block * HPAGE_PMD_NR, (block + 1) * HPAGE_PMD_NR)
-                    a.pmd[block] = pmd & _CLEAN
-            elif pmd and a.pte[page] & MAPPED and a.pte[page] & (RW | DIRTY):
-                mm.notifiers.invalidate_range(page, page + 1)
-                a.pte[page] &= _CLEAN
+def _mkclean(host: HostLike, memory: SharedMemoryLike, first: int, pages: int, head: int) -> None:
+    """folio_mkclean of the folio at *head*, *pages* pages from index *first* on: in each shared mapping notifiers are told of all of it,
+    whatever is mapped there (page_vma_mkclean_one)."""
+    if not folio_mapcount(host.frames.arrays, head):
+        return
+    for mm, page in memory.mapped_at(first):
+        if not mm.vmas.at(page).flags & VmFlags.WRITE:
+            continue
+        a, block = mm.arrays, page // HPAGE_PMD_NR
+        mm.notifiers.invalidate_range(page, page + pages)
+        pmd = a.pmd[block]
+        if pmd & PSE:
+            if pfn_of(pmd) == head and pmd & (RW | DIRTY):
+                a.pmd[block] = pmd & _CLEAN
+        elif pmd:
+            pte = a.pte[page : page + pages]
+            pte[(pte & MAPPED) != 0] &= _CLEAN

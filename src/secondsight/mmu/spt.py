@@ -23,7 +23,7 @@ from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER
 from secondsight.mm.gup import MISS, NOT_PERMITTED, NOTIFY, gup_fast, gup_slow
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.page import DIRTY, HUGE_ZERO_PFN, ZERO_FILLED, ZERO_PFN, head_of, put_page
-from secondsight.mm.pgtable import GUEST_FAULTS, pfn_of
+from secondsight.mm.pgtable import GUEST_FAULTS, NOWAIT, pfn_of
 from secondsight.native import merged, native
 
 # How the table is filled.
@@ -216,7 +216,10 @@ def guest_access(f, r, m, guest, pages, write, resumed):  # type: ignore[no-unty
         pfn = gup_fast(f, r, m, page, 1)
         writable = pfn != MISS
         if not writable:
+            # hva_to_pfn: FOLL_NOWAIT first, which here never has to wait.
+            m.n[NOWAIT] = 1
             pfn = gup_slow(f, r, m, page, write, notified and i == start, has_notifiers)
+            m.n[NOWAIT] = 0
             if pfn == NOTIFY:
                 return i
             if pfn == NOT_PERMITTED:

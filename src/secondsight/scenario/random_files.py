@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Literal
 
 import msgspec
@@ -37,6 +38,11 @@ class _Mapped:
 class FileGenerator(Generator):
     """Scenarios of regular files from one seed."""
 
+    def __init__(self, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None) -> None:
+        """*mglru* None: either, by group."""
+        super().__init__(seed, mmu, mglru=mglru)
+        self._of_vms = Random(f"{seed} VMs")
+
     def host(self) -> HostConfig:
         """One group's host: as for private memory."""
         return msgspec.structs.replace(super().host(), shmem_enabled="never")
@@ -64,7 +70,22 @@ class FileGenerator(Generator):
                 self._live(s)
             s.steps.append(v.Scan())
         self.steps += len(s.steps)
-        return v.Scenario(spaces=tuple(spaces), steps=tuple(s.steps), host=host)
+        return self._with_vm(v.Scenario(spaces=tuple(spaces), steps=tuple(s.steps), host=host))
+
+    def _with_vm(self, made: v.Scenario) -> v.Scenario:
+        """*made* with a VM in the first space, two times in five, which makes some of its accesses; drawn apart, so that all else stays."""
+        r = self._of_vms
+        if r.random() >= 0.4:
+            return made
+        steps = [self._by_guest(step) if r.random() < 0.5 else step for step in made.steps]
+        first = msgspec.structs.replace(made.spaces[0], vm=v.Vm())
+        return msgspec.structs.replace(made, spaces=(first, *made.spaces[1:]), steps=tuple(steps))
+
+    def _by_guest(self, step: v.Verb) -> v.Verb:
+        if not isinstance(step, v.CpuRead | v.CpuWrite) or step.space != "a":
+            return step
+        verb = v.GuestWrite if isinstance(step, v.CpuWrite) else v.GuestRead
+        return verb(step.space, step.pages, view=self._of_vms.choice([0, 0, 0, 1]))
 
     def _space(self, s: _Mapped, name: str, blocks: int, first: int) -> v.SpaceSpec:
         file: Literal["private", "shared"] = "private" if self.rng.random() < 0.6 else "shared"

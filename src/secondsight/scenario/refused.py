@@ -55,14 +55,14 @@ def refuse_unmodelled(mm: MmLike | None, step: verbs.Verb) -> None:
 
 
 def refuse_space(space: verbs.SpaceSpec) -> None:
-    """:raises UsageError: a space that maps a regular file without a name, or has a VM, whose faults there the model does not know."""
+    """:raises UsageError: a space that maps a regular file without a name, or has a device over it, which the model does not know."""
     if space.shared is None or not space.shared.file:
         return
     if not space.shared.memory:
         raise UsageError(f"space {space.name!r} maps a regular file: shared.memory is to name it")
-    if space.vm is not None or space.vm2 is not None or space.gru is not None:
+    if space.vm2 is not None or space.gru is not None:
         raise UsageError(
-            f"space {space.name!r} maps a regular file: a VM or a device over one is not modelled"
+            f"space {space.name!r} maps a regular file: a second VM or a device over one is not modelled"
         )
 
 
