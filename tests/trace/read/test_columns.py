@@ -90,6 +90,7 @@ def test_arrow_files_and_streams(tmp_path, new):
         (b"addr\n1\n-2\n", "", "row 2, column addr", "'-2'; expected an address"),
         (b"addr\n1\n2f\n", "address=addr:dec", "row 2, column addr", "address=NAME:hex"),
         (b'addr\n1\n""\n', "", "row 2, column addr", "''; expected an address"),
+        (b"addr\n0x10\nzzz\n", "", "row 2, column addr", "'zzz'; expected an address"),
         (b"time,addr\n1,1\nx,1\n", "", "row 2, column time", "'x'; expected a time"),
         (b"time,addr\n1,1\n1\n", "", "the file", "Expected 2 columns, got 1"),
         (b"time,addr,addr\n1,1,1\n", "", "line 1", "called alike"),

@@ -77,7 +77,7 @@ class ColumnValues:
     def _of_text(
         self, column: Any, name: str, expected: str, hexadecimal: bool, scale: int
     ) -> NDArray[np.uint64]:
-        column = pc.utf8_trim_whitespace(column.cast(pa.string(), safe=False))
+        column = given = pc.utf8_trim_whitespace(column.cast(pa.string(), safe=False))
         join: Any = pc.binary_join_element_wise
         try:
             if hexadecimal:
@@ -109,7 +109,7 @@ class ColumnValues:
                 if not hexadecimal and "address" in expected and is_hex(value)
                 else ""
             )
-            raise self.error(name, index, value, expected + hint)
+            raise self.error(name, index, given[index].as_py(), expected + hint)
         # Each by itself can be read, if not all in one way: one by one.
         return np.array(
             [int(v, 16) if hexadecimal else int(float(v) * scale) if scale != 1 or "." in v else int(v) for v in column.to_pylist()],
