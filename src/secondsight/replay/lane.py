@@ -22,15 +22,24 @@ from secondsight.bits.pte import PRESENT, PSE
 from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER, PMD_SHIFT
 from secondsight.mm.memory import cpu_access
-from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mm.pgtable import GUEST_FAULTS, pfn_of
 from secondsight.mmu.spt import GuestTables, Resumed, guest_access
 from secondsight.native import inlined, native
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay import touch
-from secondsight.replay.ahead import prefetch
 from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, HPAGE, EventColumns, Layout
-from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, drop, empty, flush, place, use, use_here
+from secondsight.replay.settled import (
+    BLOCK,
+    GUEST,
+    HELD,
+    WRITE,
+    large,
+    settled_by_both,
+    settled_by_cpu,
+    settled_by_guests,
+    stored,
+)
+from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, drop, empty, flush, use
 from secondsight.replay.touch import BITS, H_GUEST_READ, H_GUEST_WRITE, settled_bits
 
 if TYPE_CHECKING:
@@ -42,16 +51,6 @@ if TYPE_CHECKING:
 END, HOLD, NOTIFY, DENIED, MADE_HUGE, SPLIT, FULL = range(7)
 #: Verbs that are called before the loop stops for more room.
 CHUNK = 1 << 14
-#: Events that are looked up together.
-BLOCK = np.uint64(64)
-# What an access is, beside its touch bits (0..3): made as a store, made by a guest, held beyond the loop.
-WRITE, GUEST, HELD = 16, 32, 64
-
-
-@inlined
-def _large(lay, m, t, block, guest):  # type: ignore[no-untyped-def]
-    """Is *block* mapped by a huge page of the host, for the guest or for the CPU?"""
-    return (t.smd[block] & lay.present) != 0 if guest else (m.pmd[block] & PSE) != 0
 
 
 @inlined
@@ -87,71 +86,6 @@ def _guest_translation(lay, t, page, whole):  # type: ignore[no-untyped-def]
     return (np.uint64(pfn_of(t.spte[page])) + np.uint64(1)) << np.uint64(1)
 
 
-@inlined
-def _stored(f, lay, m, t, block, page, guest):  # type: ignore[no-untyped-def]
-    """A store through an entry of a huge page that was dirty already walks nothing; what it stored is there all the same."""
-    entry = t.smd[block] if guest else m.pmd[block]
-    pfn = np.uint64(pfn_of(entry))
-    if pfn != np.uint64(HUGE_ZERO_PFN):
-        f.flags[pfn + (page & np.uint64(BLOCK_MASK))] &= ~ZERO_FILLED
-
-
-# fmt: off
-@native
-def _settled_through(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
-                     plain, start, stop, codes, state, accesses, walks, first_row, ahead):
-    # fmt: on
-    """Events from *start* on as long as they are settled, as most are; the first that is not. See :func:`accesses_through`.
-
-    Nothing that a settled event does moves another's place: of BLOCK events at a time (fewer behind one that was not settled) all places
-    are looked up, several in one instruction, then the pages' notes are asked for, then each goes through the TLB.
-    """
-    at, most = start, np.uint64(4)
-    while at < stop:
-        n = min(most, stop - at)
-        most = min(BLOCK, most << np.uint64(1))
-        for j in range(n):
-            a = np.uint64(address[at + j])
-            leaf = np.uint64(look.directory[first + (a >> np.uint64(GIB_SHIFT))])
-            cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
-            row = np.uint64(look.leaves[cell >> np.uint64(PMD_ORDER)])
-            page = (row << np.uint64(PMD_ORDER)) | (cell & np.uint64(BLOCK_MASK))
-            code = codes[kind[at + j]]
-            guest = (code & GUEST) != 0
-            big = _large(lay, m, t, row - first_row, guest)
-            entry = place(tlb, page + guest_pages if guest else page, big and (guest_huge or not guest))
-            ahead[j] = cell
-            ahead[BLOCK + j] = np.uint64(code)
-            ahead[np.uint64(2) * BLOCK + j] = (cell >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)
-            ahead[np.uint64(3) * BLOCK + j] = entry[0]
-            ahead[np.uint64(4) * BLOCK + j] = entry[1]
-            ahead[np.uint64(5) * BLOCK + j] = entry[2]
-            ahead[np.uint64(6) * BLOCK + j] = entry[3]
-        for j in range(n):
-            prefetch(state, ahead[j])
-        for j in range(n):
-            cell, code, walk = ahead[j], ahead[BLOCK + j], ahead[np.uint64(2) * BLOCK + j]
-            was = state[cell]
-            touched = np.uint8(code) & (was >> np.uint8(4))
-            if touched == 0:
-                return at + j
-            accesses[cell >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[at + j])
-            write = (code >> np.uint64(4)) & np.uint64(1)
-            found = use_here(
-                tlb, ahead[np.uint64(3) * BLOCK + j], ahead[np.uint64(4) * BLOCK + j], ahead[np.uint64(5) * BLOCK + j],
-                ahead[np.uint64(6) * BLOCK + j], write,
-            )  # fmt: skip
-            # A miss walks, and a store through a clean entry. Which accesses do, no processor can predict: no branch.
-            state[cell] = was | touched * np.uint8(found <= np.int64(write))
-            walks[walk] += np.int64(found == MISS)
-            # Huge, a store, and dirty before: one condition, for to ask first whether it is a store would be a branch.
-            if walk & write & np.uint64(found >> 1):
-                block = np.uint64(look.leaves[cell >> np.uint64(PMD_ORDER)]) - first_row
-                _stored(f, lay, m, t, block, cell, (code & np.uint64(GUEST)) != 0)
-        at += n
-    return stop
-
-
 # fmt: off
 @native
 def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, guest_pages,  # type: ignore[no-untyped-def]
@@ -163,7 +97,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
     *guest_pages*: where the guests' entries are numbered from, in the TLB's pages. *resumed*: 0, or 1 + what was *found* of event *start*,
     which its verb has made meanwhile; the rest of it is still to be done.
     codes uint8[256]: of each kind its touch bits, and WRITE, GUEST, HELD. ways: (as_cpu, as_guest, alone) of the space. walks int64[4 for
-    each 512 cells]: the CPU's to the block's small and huge pages, the guest's likewise. *one* int64[1] and *ahead* uint64[7 * BLOCK] are
+    each 512 cells]: the CPU's to the block's small and huge pages, the guest's likewise. *one* int64[1] and *ahead* uint64[BLOCK] are
     scratch; *new* int64[...] receives the pages (of the space) that a verb was called for, and has room for as many as may be.
     """
     first = np.uint64(look.first[space] - look.low[space])
@@ -171,10 +105,21 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
     i, stop = np.uint64(start), np.uint64(stop)
     while i < stop:
         if not resumed:
-            i = _settled_through(
-                f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
-                codes, state, accesses, walks, np.uint64(first_row), ahead,
-            )  # fmt: skip
+            if ways[0] <= 0 and ways[1] <= 0:
+                i = settled_by_cpu(
+                    f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
+                    codes, state, accesses, walks, np.uint64(first_row), ahead,
+                )  # fmt: skip
+            elif ways[0] != 0 and ways[1] != 0:
+                i = settled_by_guests(
+                    f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
+                    codes, state, accesses, walks, np.uint64(first_row), ahead,
+                )  # fmt: skip
+            else:
+                i = settled_by_both(
+                    f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
+                    codes, state, accesses, walks, np.uint64(first_row), ahead,
+                )  # fmt: skip
             if i == stop:
                 break
         a = np.uint64(address[i])
@@ -189,7 +134,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
         tagged = page + guest_pages if guest else page
         block = row - np.uint64(first_row)
         whole = guest_huge or not guest
-        big = _large(lay, m, t, block, guest)
+        big = large(lay, m, t, block, guest)
         if resumed:
             found = resumed - 1
             resumed = 0
@@ -205,7 +150,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
                 found = use(tlb, tagged, big and whole, write)
                 if found == DIRTY or (found == CLEAN and not write):
                     if write and big:
-                        _stored(f, lay, m, t, block, page, guest)
+                        stored(f, lay, m, t, block, page, guest)
                     i += np.uint64(1)
                     continue
             one[0] = here
@@ -232,7 +177,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
                 return i, MADE_HUGE, called, found
             if was_huge and not m.pmd[block] & PSE:
                 return i, SPLIT, called, found
-            big = _large(lay, m, t, block, guest)
+            big = large(lay, m, t, block, guest)
             if not mapped:
                 use(tlb, tagged, big and whole, write)
         walks[(cell >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(found == MISS)
@@ -274,7 +219,7 @@ class Lane:
         self.walks = np.zeros(len(found.touched) // HPAGE * 4, np.int64)
         run.walks = np.zeros((4, found.rows), np.int64)
         self._one = np.zeros(1, np.int64)
-        self._ahead = np.zeros(7 * int(BLOCK), np.uint64)
+        self._ahead = np.zeros(int(BLOCK), np.uint64)
         self._new = np.zeros(CHUNK, np.int64)
         for row in range(0, found.rows, 1024) if any(map(run.machine.fills, run.machine.spaces)) else ():
             pages = found.touched_pages(row, min(row + 1024, found.rows))

@@ -1,0 +1,125 @@
+"""Settled accesses through a TLB (``lane.py``): nothing changes but the TLB, counters and notes of what walked.
+
+    64 events     address ──▶ cell, whose notes are asked for          a page's cell: touch.py
+    each of them  cell ──▶ row ──▶ its place in the TLB ──▶ use        the first that is not settled ends it
+
+Who accesses is mostly one and the same, the CPU or guests alone. To ask of each access which it is takes a sixth of the time, so
+that the loop is compiled for each of the three cases.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from secondsight.bits.pte import PSE
+from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER
+from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
+from secondsight.mm.pgtable import pfn_of
+from secondsight.native import inlined, merged, native
+from secondsight.replay.ahead import prefetch
+from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT
+from secondsight.replay.tlb import MISS, place, use_here
+
+#: Events whose notes are asked for together.
+BLOCK = np.uint64(64)
+# What an access is, beside its touch bits (0..3): made as a store, made by a guest, held beyond the loop.
+WRITE, GUEST, HELD = 16, 32, 64
+#: Who accesses.
+CPU, GUESTS, BOTH = range(3)
+
+
+@inlined
+def large(lay, m, t, block, guest):  # type: ignore[no-untyped-def]
+    """Is *block* mapped by a huge page of the host, for the guest or for the CPU?"""
+    return (t.smd[block] & lay.present) != 0 if guest else (m.pmd[block] & PSE) != 0
+
+
+@inlined
+def stored(f, lay, m, t, block, page, guest):  # type: ignore[no-untyped-def]
+    """A store through an entry of a huge page that was dirty already walks nothing; what it stored is there all the same."""
+    entry = t.smd[block] if guest else m.pmd[block]
+    pfn = np.uint64(pfn_of(entry))
+    if pfn != np.uint64(HUGE_ZERO_PFN):
+        f.flags[pfn + (page & np.uint64(BLOCK_MASK))] &= ~ZERO_FILLED
+
+
+# fmt: off
+@merged
+def _settled_through(who, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
+                     plain, start, stop, codes, state, accesses, walks, first_row, ahead):
+    # fmt: on
+    """Events from *start* on as long as they are settled, as most are; the first that is not. See ``lane.accesses_through``.
+
+    Nothing that a settled event does moves another's place: of BLOCK events at a time (fewer behind one that was not settled) the pages'
+    notes are asked for, then each goes through the TLB.
+    """
+    at, most = start, np.uint64(4)
+    while at < stop:
+        n = min(most, stop - at)
+        most = min(BLOCK, most << np.uint64(1))
+        for j in range(n):
+            a = np.uint64(address[at + j])
+            leaf = np.uint64(look.directory[first + (a >> np.uint64(GIB_SHIFT))])
+            cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
+            ahead[j] = cell
+            prefetch(state, cell)
+        for j in range(n):
+            cell = ahead[j]
+            row = np.uint64(look.leaves[cell >> np.uint64(PMD_ORDER)])
+            page = (row << np.uint64(PMD_ORDER)) | (cell & np.uint64(BLOCK_MASK))
+            code = np.uint64(codes[kind[at + j]])
+            guest = (code & np.uint64(GUEST)) != 0 if who == BOTH else who == GUESTS
+            big = large(lay, m, t, row - first_row, guest)
+            entry = place(tlb, page + guest_pages if guest else page, big and (guest_huge or not guest))
+            was = state[cell]
+            touched = np.uint8(code) & (was >> np.uint8(4))
+            if touched == 0:
+                return at + j
+            accesses[cell >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[at + j])
+            write = (code >> np.uint64(4)) & np.uint64(1)
+            walk = (cell >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)
+            found = use_here(tlb, entry[0], entry[1], entry[2], entry[3], write)
+            # A miss walks, and a store through a clean entry. Which accesses do, no processor can predict: no branch.
+            state[cell] = was | touched * np.uint8(found <= np.int64(write))
+            walks[walk] += np.int64(found == MISS)
+            # Huge, a store, and dirty before: one condition, for to ask first whether it is a store would be a branch.
+            if walk & write & np.uint64(found >> 1):
+                stored(f, lay, m, t, row - first_row, cell, guest)
+        at += n
+    return stop
+
+
+# fmt: off
+@native
+def settled_by_cpu(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
+                   plain, start, stop, codes, state, accesses, walks, first_row, ahead):
+    # fmt: on
+    """:func:`_settled_through` where the CPU makes every access."""
+    return _settled_through(
+        CPU, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, start, stop,
+        codes, state, accesses, walks, first_row, ahead,
+    )  # fmt: skip
+
+
+# fmt: off
+@native
+def settled_by_guests(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
+                      plain, start, stop, codes, state, accesses, walks, first_row, ahead):
+    # fmt: on
+    """:func:`_settled_through` where guests make every access."""
+    return _settled_through(
+        GUESTS, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, start, stop,
+        codes, state, accesses, walks, first_row, ahead,
+    )  # fmt: skip
+
+
+# fmt: off
+@native
+def settled_by_both(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
+                    plain, start, stop, codes, state, accesses, walks, first_row, ahead):
+    # fmt: on
+    """:func:`_settled_through` where it is asked of each who makes it."""
+    return _settled_through(
+        BOTH, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, start, stop,
+        codes, state, accesses, walks, first_row, ahead,
+    )  # fmt: skip
