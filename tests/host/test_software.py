@@ -262,21 +262,19 @@ def test_each_process_is_its_smaps_rollup(running):
 def test_vms_by_their_names_with_guest_ram_apart(running):
     if "vm" not in running.pids:
         pytest.skip("QEMU is not installed")
-    # Pss of what others map too (QEMU's own program, if somebody runs it here as well) moves as they come and go: what lies between two
-    # readings that agree is compared.
-    for _ in range(20):
+    # Pss of what others map too (QEMU's own program, if somebody runs it here as well) moves as they come and go: it is compared where two
+    # readings around the pass agree; else only the bounds hold, of which the lower is what the VM has for itself.
+    for _ in range(5):
         before = {pid: smaps(pid) for pid in running.pids["vm"]}
         rows = {row["name"]: row for row in top(running, "--by", "vm")["rows"]}
-        if before == {pid: smaps(pid) for pid in running.pids["vm"]}:
+        if still := before == {pid: smaps(pid) for pid in running.pids["vm"]}:
             break
-    else:
-        pytest.skip("other processes that share QEMU's pages come and go all the time")
     assert {"first", "second,one", "(no VM)"} == set(rows)
     for name, pid in zip(("first", "second,one"), running.pids["vm"], strict=True):
         kernel = before[pid]
         assert kernel["Pss_Anon"] + kernel["Pss_Shmem"] <= rows[name]["resident"] <= kernel["Rss"]
-        # The kernel rounds each of the three down to KiB.
-        assert abs(rows[name]["resident"] - kernel["Pss"]) <= 4096
+        # The pass itself maps the C library, and so takes its part of it while it looks.
+        assert not still or abs(rows[name]["resident"] - kernel["Pss"]) < MIB
         assert rows[name]["huge"] == sum(
             kernel[field] for field in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
         )
