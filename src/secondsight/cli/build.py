@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from secondsight.cli.lab_options import say
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to *app*."""
     app.command("build")(build_command)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def build_command(
@@ -41,5 +38,5 @@ def build_command(
     """
     from secondsight.lab.build import build
 
-    kernel = build(source, patch or [], name=name, jobs=jobs, say=_say)
+    kernel = build(source, patch or [], name=name, jobs=jobs, say=say)
     print(f"{kernel.name}: {kernel.version} ({kernel.release})")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secondsight.cli.lab_options import MmuOption, say
 from secondsight.plural import pluralize
 
 if TYPE_CHECKING:
@@ -21,15 +21,11 @@ def register(app: typer.Typer) -> None:
     app.command("diff")(diff_command)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def diff_command(
     first: Annotated[str, typer.Argument(help="A kernel, as --kernel takes it.")],
     second: Annotated[str, typer.Argument(help="The kernel that is held against it.")],
     files: Annotated[list[str] | None, typer.Argument(help="Scenario files to ask, beside the random ones.")] = None,
-    mmu: Annotated[str, typer.Option("--mmu", "-m", help="The machine: which secondary MMU KVM has.")] = "npt",
+    mmu: MmuOption = "npt",
     modules: Annotated[
         list[Path] | None, typer.Option(help="The module tree of a kernel given by its path; repeated for the second."),
     ] = None,
@@ -65,7 +61,7 @@ def diff_command(
     before, after = for_kernel(a.release), for_kernel(b.release)
     both = before.has_sizes and after.has_sizes
     scenarios = _scenarios(files or [], count, seed, mmu, sizes=both if sizes is None else sizes)
-    found = differ(scenarios, a, b, mmu, shrink=shrink, say=_say)
+    found = differ(scenarios, a, b, mmu, shrink=shrink, say=say)
     if json:
         _json(a, b, mmu, seed, found)
     else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secondsight.cli.lab_options import KernelOption, MmuOption, ModulesOption, say
 from secondsight.cli.options import Progress
 from secondsight.plural import pluralize
 from secondsight.terminal import printable
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from secondsight.lab.answers import Kept
     from secondsight.scenario.verbs import Scenario
 
-KernelOption = Annotated[
-    str, typer.Option("--kernel", "-k", help="A name that `lab kernels` lists, a pin, or a path.")
-]
-MmuOption = Annotated[str, typer.Option("--mmu", "-m", help="The machine: which secondary MMU KVM has.")]
-ModulesOption = Annotated[Path | None, typer.Option(help="The module tree of a kernel given by its path.")]
 RandomOption = Annotated[int, typer.Option(min=1, help="How many random scenarios.")]
 SeedOption = Annotated[
     int, typer.Option(help="Their seed: the same scenarios again, whose answers are kept.")
@@ -36,10 +31,6 @@ def register(app: typer.Typer) -> None:
     app.command("hold")(hold_command)
     app.command("identify")(identify_command)
     app.command("score")(score_command)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _random(count: int, seed: int, mmu: str) -> list[Scenario]:
@@ -134,7 +125,7 @@ def identify_command(
 
     if kept is None:
         chosen = kernels.resolve(kernel, modules=modules)
-        found = identify(chosen, mmu, _random(random, seed, mmu), size=more, say=_say)
+        found = identify(chosen, mmu, _random(random, seed, mmu), size=more, say=say)
     else:
         asked = read(kept)
         found = nearest(
@@ -144,7 +135,7 @@ def identify_command(
             asked.mmu,
             blocks=asked.size,
             unsteady=asked.unsteady,
-            say=_say,
+            say=say,
         )
     own = for_kernel(found.kernel).name
     if json:
@@ -207,7 +198,7 @@ def score_command(
         return
     campaigns = [read(each) for each in kept] if kept else [_campaign(kernel, mmu, modules, random, seed)]
     tried = profile(rules) if rules else for_kernel(campaigns[0].release)
-    turned, bad = score_kept(campaigns, tried, say=_say)
+    turned, bad = score_kept(campaigns, tried, say=say)
     noticed = [t for t in turned if t.noticed is not None]
     asked = [
         {"kernel": c.release, "mmu": c.mmu, "scenarios": len(c.scenarios), "seed": c.seed} for c in campaigns
@@ -239,7 +230,7 @@ def _mutants(kept: list[Path], count: int, seed: int, json: bool) -> None:
     """Score a sample of code mutants and print it."""
     from secondsight.lab.score_mutants import score_mutants
 
-    found = score_mutants(kept, count, seed, say=_say)
+    found = score_mutants(kept, count, seed, say=say)
     if json:
         _json({"seed": seed, "pool": found.pool, "unrun": found.unrun, "scored": found.scored})
         return
@@ -259,4 +250,4 @@ def _campaign(kernel: str, mmu: str, modules: Path | None, random: int, seed: in
     from secondsight.lab import kernels
     from secondsight.lab.answers import ask
 
-    return ask(_random(random, seed, mmu), kernels.resolve(kernel, modules=modules), mmu, seed=seed, say=_say)
+    return ask(_random(random, seed, mmu), kernels.resolve(kernel, modules=modules), mmu, seed=seed, say=say)

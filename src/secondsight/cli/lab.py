@@ -8,22 +8,13 @@ from typing import Annotated
 
 import typer
 
-from secondsight.cli import build, diff, evidence
+from secondsight.cli import build, diff, evidence, lab_compare
+from secondsight.cli.lab_options import KernelOption, MmuOption, ModulesOption, say
 from secondsight.plural import pluralize
 
 app = typer.Typer(
     no_args_is_help=True, help="Boot real kernels, run scenarios in them, compare them with the model."
 )
-
-KernelOption = Annotated[
-    str, typer.Option("--kernel", "-k", help="A name that `lab kernels` lists, a pin, or a path.")
-]
-MmuOption = Annotated[str, typer.Option("--mmu", "-m", help="The machine: which secondary MMU KVM has.")]
-ModulesOption = Annotated[Path | None, typer.Option(help="The module tree of a kernel given by its path.")]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @app.command("kernels")
@@ -83,7 +74,7 @@ def _list_available(json: bool) -> None:
     from secondsight.lab.fetch import available
     from secondsight.lab.offers import NEWEST, choose, series_of, version_key
 
-    offers = sorted(available(say=_say), key=lambda offer: version_key(offer.version))
+    offers = sorted(available(say=say), key=lambda offer: version_key(offer.version))
     if json:
         print(msgspec.json.format(msgspec.json.encode(offers)).decode())
         return
@@ -118,7 +109,7 @@ def fetch_command(
     from secondsight.lab.offers import DEFAULT
 
     for name in names or DEFAULT:
-        kernel = fetch(name, refresh=refresh, say=_say)
+        kernel = fetch(name, refresh=refresh, say=say)
         print(f"{name}: {kernel.version} ({kernel.release})")
 
 
@@ -140,7 +131,7 @@ def drop_command(
     if builds:
         print(f"builds: {remove_builds() / 1e6:.0f} MB freed")
     for name in names or []:
-        freed = drop(name, say=_say)
+        freed = drop(name, say=say)
         print(
             f"{name}: {freed / 1e6:.0f} MB freed"
             if freed
@@ -187,7 +178,7 @@ def boot_command(
         files[inside] = Path(host)
     chosen = kernels.resolve(kernel, modules=modules)
     main = ["/app/main.py", *(arguments or [])]
-    with machine(mmu).boot(chosen, files, main=main, memory_mib=memory, append=append, say=_say) as guest:
+    with machine(mmu).boot(chosen, files, main=main, memory_mib=memory, append=append, say=say) as guest:
         guest.on_console = lambda text: print(text, end="", flush=True)
         try:
             while (value := guest.receive(timeout)) is not None:
@@ -245,12 +236,12 @@ def run_command(
     chosen = kernels.resolve(kernel, modules=modules)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if fresh else None
-        answers = run(scenarios, chosen, mmu, states=states, size=size, folder=folder, say=_say)
+        answers = run(scenarios, chosen, mmu, states=states, size=size, folder=folder, say=say)
     for path, scenario, answer in zip(files, scenarios, answers, strict=True):
         if isinstance(answer, Failure):
             # On standard output nothing but answers, so that they stay one to a line.
             tail = "\n".join(f"  | {line}" for line in answer.console.rstrip().splitlines()[-15:])
-            _say(f"{path}: no answer: {answer.why}" + (f"; the console ended with\n{tail}" if tail else ""))
+            say(f"{path}: no answer: {answer.why}" + (f"; the console ended with\n{tail}" if tail else ""))
         elif json:
             sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
         else:
@@ -263,154 +254,7 @@ def run_command(
         )
 
 
-@app.command("compare")
-def compare_command(
-    files: Annotated[list[str] | None, typer.Argument(help="Scenario files to compare on.")] = None,
-    random: Annotated[int, typer.Option(help="How many random scenarios.")] = 0,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the random ones (default: a fresh one, printed).")
-    ] = None,
-    kernel: KernelOption = "6.1",
-    mmu: MmuOption = "npt",
-    modules: ModulesOption = None,
-    rules: Annotated[
-        str | None,
-        typer.Option("--rules", "-r", help="Profile to compare with the kernel (default: its own)."),
-    ] = None,
-    states: Annotated[
-        bool, typer.Option(help="Also compare every page's PTE, flags, mapcount and SPTEs around each pass.")
-    ] = False,
-    shrink: Annotated[int, typer.Option(help="Shrink at most this many differing scenarios.")] = 2,
-    write: Annotated[
-        Path | None, typer.Option(help="Folder for the shrunk scenarios, ready to be examples.")
-    ] = None,
-    allow: Annotated[
-        int, typer.Option(min=0, help="Differing scenarios that are reported and shrunk, but are no failure.")
-    ] = 0,
-    keep: Annotated[
-        Path | None, typer.Option(help="Write questions and answers here, for `lab hold` (with --states).")
-    ] = None,
-    sizes: Annotated[
-        bool | None,
-        typer.Option(
-            "--sizes/--no-sizes",
-            help="Draw hugepages-*kB/enabled at random too (default: where the kernel has them); with --shared their shmem_enabled "
-            "(default: no).",
-        ),
-    ] = None,
-    shared: Annotated[
-        bool, typer.Option("--shared", help="The random scenarios are of shared memory (memfd, MAP_SHARED).")
-    ] = False,
-    on_files: Annotated[
-        bool, typer.Option("--files", help="The random scenarios are of regular files (7.2 on).")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Ask a booted kernel and the model the same scenarios; compare every field of every answer.
-
-    Exit code 1 if they disagree anywhere (in more scenarios than --allow). Each difference is shrunk to the shortest scenario that
-    still shows it.
-    """
-    import secrets
-
-    import msgspec
-
-    from secondsight import atomicfile
-    from secondsight.errors import SecondSightError, UsageError
-    from secondsight.lab import answers, kernels
-    from secondsight.lab.compare import FIELDS, compare
-    from secondsight.lab.compare import shrink as shrunk
-    from secondsight.lab.machines import machine
-    from secondsight.mm.profiles import for_kernel, profile
-    from secondsight.scenario import files as scenario_files
-    from secondsight.scenario import random as chance
-    from secondsight.scenario.random_files import file_scenarios
-    from secondsight.scenario.random_shared import shared_scenarios
-
-    if not files and random < 1:
-        raise UsageError("nothing to compare: name scenario files, or --random N")
-    if keep and not states:
-        raise UsageError("--keep keeps every page's state too: give --states")
-    atomicfile.check_writable(keep)
-    given = profile(rules) if rules else None
-    chosen = kernels.resolve(kernel, modules=modules)
-    seed = secrets.randbelow(1 << 31) if seed is None else seed
-    scenarios = [scenario_files.read(path) for path in files or []]
-    left_out: dict[str, int] = {}
-    if random:
-        profile_of = given or for_kernel(chosen.release)
-        has_sizes = profile_of.has_sizes
-        if on_files:
-            made, generator = file_scenarios(random, seed, machine(mmu).mmu)
-        elif shared:
-            made, generator = shared_scenarios(random, seed, machine(mmu).mmu, sizes=bool(sizes))
-        else:
-            made, generator = chance.scenarios(
-                random,
-                seed,
-                machine(mmu).mmu,
-                sizes=has_sizes if sizes is None else sizes,
-                guards=profile_of.has_guard,
-                parts=profile_of.mthp_collapse,
-                droppables=profile_of.has_droppable,
-            )
-        scenarios += made
-        left_out = dict(generator.excluded)
-        _say(f"{pluralize(random, 'random scenario')} from --seed {seed}")
-    report = compare(scenarios, chosen, mmu, rules=given, states=states, say=_say)
-    if json:
-        print(
-            msgspec.json.encode(
-                {"seed": seed, "excluded": left_out, "fields": FIELDS, "report": report}
-            ).decode()
-        )
-    else:
-        excluded = sum(left_out.values())
-        print(f"kernel {report.kernel} on {report.mmu}, rules {report.rules}, seed {seed if random else '-'}")
-        print(
-            f"{report.agreed} of {pluralize(report.scenarios, 'scenario')} agree: {pluralize(report.visits, 'visit')}, "
-            f"{pluralize(report.states, 'state')} of spaces"
-        )
-        if random:
-            print(
-                f"left out by the generator: {excluded} steps ({100 * excluded / max(1, generator.steps):.1f} %) {left_out or ''}"
-            )
-        if report.unsteady:
-            print(
-                f"unsteady: {len(report.unsteady)} of them agreed only when a second boot was asked: {report.unsteady}"
-            )
-        if random:
-            from secondsight.cli.coverage import show
-
-            show(report.covered, report.rare)
-        for number, why in report.failures:
-            print(f"#{number} no answer: {why}")
-        for difference in report.differences:
-            print(difference)
-    if keep:
-        asked = answers.ask(
-            scenarios, chosen, mmu, seed=seed if random else None, unsteady=report.unsteady, say=_say
-        )
-        answers.write(keep, asked)
-    differing = list(dict.fromkeys(d.scenario for d in report.differences))
-    for number in differing[:shrink]:
-        _say(f"shrinking #{number}")
-        short = shrunk(scenarios[number], chosen, mmu, rules=given, states=states, say=_say)
-        text = msgspec.toml.encode(short).decode()
-        print(f"# the shortest scenario found for #{number}\n{text}")
-        if write:
-            write.mkdir(parents=True, exist_ok=True)
-            scenario_files.write(short, write / f"difference-{seed}-{number}.toml")
-    if len(differing) > allow or report.failures:
-        which = "".join(f" {name}" for name in files or []) + (
-            f" --random {random} --seed {seed}{' --shared' * shared}" if random else ""
-        )
-        raise SecondSightError(
-            f"{len(differing)} of {pluralize(report.scenarios, 'scenario')} differ, {len(report.failures)} got no answer; the same again: "
-            f"secondsight lab compare{which} --kernel {report.kernel} --mmu {mmu}{' --states' * states}"
-        )
-
-
+lab_compare.register(app)
 build.register(app)
 diff.register(app)
 evidence.register(app)
