@@ -130,23 +130,23 @@ VERBS = (Verb.CLEAR_REFS, Verb.MADV_DONTNEED, Verb.UNPIN, Verb.EXIT)
 
 
 @st.composite
-def traces(draw):
-    """(types of the spaces, rows): up to 40 events in 50 s; some traces of loads and stores alone, as most real ones are."""
-    types = draw(
-        st.sampled_from(
-            [("process",), ("process",), ("vm",), ("vm", "process"), ("process",) * 2, ("process",) * 3]
-        )
-    )
-    plain = draw(st.booleans())
+def traces(draw, forks=False):
+    """(types of the spaces, rows): up to 40 events in 50 s; some traces of loads and stores alone, as most real ones are.
+
+    *forks*: of processes that begin by one another's forks.
+    """
+    every = [("process",), ("process",), ("vm",), ("vm", "process")]
+    types = ("process",) * draw(st.integers(2, 3)) if forks else draw(st.sampled_from(every))
+    plain = not forks and draw(st.booleans())
     out = []
     for second in sorted(draw(st.lists(st.integers(0, 45), min_size=1, max_size=12))):
         for _ in range(draw(st.integers(1, 4))):
             space, block = draw(st.integers(0, len(types) - 1)), draw(st.integers(0, 2))
             page, count = draw(st.sampled_from(PAGES)), draw(st.sampled_from([1, 1, 2, 30]))
-            if not plain and draw(st.integers(0, 9)) == 0:
+            if not plain and draw(st.integers(0, 9)) < (3 if forks else 1):
                 verb = draw(st.sampled_from(VERBS))
                 child = draw(st.integers(0, len(types) - 1))
-                if child != space and draw(st.booleans()):
+                if forks and child != space and draw(st.booleans()):
                     out.append((second, space, 0, 0, Verb.FORK, child))
                     continue
                 whole = verb is Verb.MADV_DONTNEED
@@ -154,8 +154,11 @@ def traces(draw):
                 continue
             kinds = KINDS[types[space]][: 4 if plain else None]
             out.append((second, space, block, page, draw(st.sampled_from(kinds)), count))
+    if forks:
+        at = draw(st.integers(0, len(out) // 2))
+        out.insert(at, (out[at][0] if at < len(out) else 45, 0, 0, 0, Verb.FORK, 1))
     # A space that is to be forked has nothing before.
-    unborn = {row[5] for row in out if row[4] == Verb.FORK and draw(st.booleans())}
+    unborn = {row[5] for row in out if row[4] == Verb.FORK and row[5]}
     first = [
         (out[0][0], s, b, 7, CR if t == "process" else GR, 1)
         for s, t in enumerate(types)
@@ -176,7 +179,7 @@ POLICIES = ["never", ALWAYS, "always", "khugepaged", "madv_collapse", Shuffle]
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    traces(),
+    st.one_of(traces(), traces(forks=True)),
     st.sampled_from(POLICIES),
     st.sampled_from(["2.6.38", "6.1", "6.12", "7.2"]),
     st.sampled_from([None, None, TlbConfig(), TlbConfig(2, 1, 1, 1, 4, 2)]),
