@@ -258,14 +258,10 @@ def _made(path: Path, of: str | None) -> Results | None:
 
 
 def _results(path: Path) -> Results:
-    from secondsight.errors import InputError
     from secondsight.report import decode
+    from secondsight.wholefile import read_whole
 
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(str(path), "", f"cannot be read: {error.strerror}") from None
-    return decode(raw, str(path))
+    return decode(read_whole(path, 1 << 30, "what `compare --json` wrote"), str(path))
 
 
 def _write(

@@ -87,12 +87,9 @@ def verify(
 
 
 def _bytes(path: Path) -> bytes:
-    from secondsight.errors import InputError
+    from secondsight.wholefile import read_whole
 
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(str(path), "", f"cannot be read: {error.strerror}") from None
+    return read_whole(path, 1 << 30, "what was written by `compare --json` or `verify --before`")
 
 
 def _row(path: Path, label: str | None) -> tuple[str, tuple[float, float, float, float]]:

@@ -24,11 +24,13 @@ from secondsight.plural import pluralize
 from secondsight.scenario import verbs
 from secondsight.scenario.files import check
 from secondsight.scenario.results import Run
+from secondsight.wholefile import read_whole
 
 __all__ = ["SCHEMA", "Held", "Kept", "ask", "held", "read", "write"]
 
 SCHEMA = 1
 _MOST_BLOCKS = 4096
+_MOST_PACKED = 1 << 28
 _MOST = 1 << 30  # bytes unpacked: far more than any campaign's, and less than harms
 
 
@@ -98,13 +100,9 @@ def write(path: Path, kept: Kept) -> None:
 def read(path: Path) -> Kept:
     """The campaign kept in *path*.
 
-    :raises UsageError: it cannot be read.
-    :raises InputError: it is none, it is torn, or another version wrote it.
+    :raises InputError: it cannot be read, it is none, it is torn, or another version wrote it.
     """
-    try:
-        packed = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    packed = read_whole(path, _MOST_PACKED, "what `lab compare --keep` wrote")
     try:
         text = zstandard.ZstdDecompressor().stream_reader(packed).read(_MOST)
         kept = msgspec.json.decode(text, type=Kept)

@@ -27,6 +27,9 @@ from secondsight.mm.rules import Rules, rule_names
 from secondsight.scenario import verbs
 from secondsight.scenario.results import Run
 from secondsight.scenario.run import run as run_model
+from secondsight.wholefile import read_whole
+
+_LIMIT = 1 << 20  # bytes
 
 __all__ = [
     "DifferenceKind",
@@ -268,8 +271,8 @@ def read(path: Path) -> Expected:
     :raises InputError: it cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_whole(path, _LIMIT, "a list of kinds, as lab diff prints them").decode()
+    except UnicodeDecodeError as error:
         raise InputError(str(path), "", f"cannot be read: {error}") from None
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     for number, line in enumerate(text.splitlines(), 1):

@@ -16,6 +16,9 @@ import msgspec
 
 from secondsight.errors import InputError, SecondSightError
 from secondsight.lab.fetch import write
+from secondsight.wholefile import read_whole
+
+_LIMIT = 1 << 26  # bytes
 
 __all__ = ["apply", "restore", "touched"]
 
@@ -25,10 +28,7 @@ def touched(patch: Path) -> list[str]:
 
     :raises InputError: it cannot be read, names no file, or names one outside the tree.
     """
-    try:
-        text = patch.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(str(patch), "", f"cannot be read: {error.strerror}") from None
+    text = read_whole(patch, _LIMIT, "a patch").decode("utf-8", "replace")
     files: dict[str, None] = {}
     for line in text.splitlines():
         hit = re.match(r"(?:---|\+\+\+) ([^\t]+)|rename (?:from|to) (.+)", line)

@@ -19,6 +19,9 @@ from secondsight.errors import InputError, UsageError
 from secondsight.predict.machine import Hardware, changed, differs, this_machine
 from secondsight.predict.model import Measurement, Model
 from secondsight.predict.prices import Prices
+from secondsight.wholefile import read_whole
+
+_LIMIT = 1 << 20  # bytes
 
 #: Changed whenever a reader of the older one could misread the newer.
 SCHEMA: Final = 1
@@ -84,10 +87,7 @@ def read(path: Path) -> Calibration:
 
     :raises InputError: it cannot be read, or is none.
     """
-    try:
-        return decode(path.read_bytes(), str(path))
-    except OSError as error:
-        raise InputError(str(path), "", f"cannot be read: {error.strerror}") from None
+    return decode(read_whole(path, _LIMIT, "what `calibrate` has kept"), str(path))
 
 
 def shipped() -> Calibration:

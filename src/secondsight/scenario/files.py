@@ -14,6 +14,7 @@ from secondsight import atomicfile
 from secondsight.errors import InputError, UsageError
 from secondsight.mm.config import Sizes
 from secondsight.scenario import pages, verbs
+from secondsight.wholefile import read_whole
 
 __all__ = ["check", "read", "write"]
 
@@ -28,14 +29,7 @@ def read(path: str | Path) -> verbs.Scenario:
     :raises InputError: unreadable, malformed, or a step that names what does not exist.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        text = path.read_bytes() if size <= _LIMIT else b""
-    except OSError as error:
-        raise InputError(str(path), "", f"{error.strerror}; give a scenario file") from None
-    if size > _LIMIT:
-        raise InputError(str(path), "", f"{size} bytes are no scenario file (at most {_LIMIT})")
-    return decode(text, str(path), toml=path.suffix != ".json")
+    return decode(read_whole(path, _LIMIT, "a scenario file"), str(path), toml=path.suffix != ".json")
 
 
 def decode(text: bytes, source: str, *, toml: bool) -> verbs.Scenario:

@@ -27,6 +27,9 @@ from secondsight.replay.clock import bound, scale_of
 from secondsight.replay.configuration import HOST, Backing
 from secondsight.trace import Trace
 from secondsight.whatif.combine import Combination, Range, combinations, grid, parse_budget
+from secondsight.wholefile import read_whole
+
+_LIMIT = 1 << 20  # bytes
 
 #: Changed whenever a reader of the older form could misread the newer.
 VERSION = 1
@@ -97,9 +100,7 @@ def read(path: Path) -> Spec:
     :raises InputError: unreadable, no TOML, an unknown key or a value of another type; the text names the place.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(str(path), "", f"cannot be read: {error.strerror}") from None
+        raw = tomllib.loads(read_whole(path, _LIMIT, "a sweep's spec").decode())
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
         raise InputError(str(path), "", f"not TOML: {error}") from None
     if raw.get("schema", VERSION) != VERSION:
