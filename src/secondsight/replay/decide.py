@@ -175,7 +175,7 @@ def _carry_out(run: Deciding, decision: Decision, told: Look, at: Ints) -> list[
         if split_huge(space.mm, block):
             run.splits[row] += 1
             _give_back(run, space, block)
-        changed.append(row)
+            changed.append(row)
     promised: dict[int, list[int]] = {}
     small = ~told.huge[decision.promote]
     wanted = decision.promote[small]
