@@ -6,7 +6,12 @@ from secondsight.mm.rules import Asked
 SERIES = Series(
     version=(6, 17),
     about="mprotect takes a large folio's entries together",
-    asked=(Asked("6.17.13-1~bpo13+1", "npt", 60, 170), Asked("6.17.13-1~bpo13+1", "shadow", 60, 171)),
+    asked=(
+        Asked("6.17.13-1~bpo13+1", "npt", 60, 170),
+        Asked("6.17.13-1~bpo13+1", "shadow", 60, 171),
+        Asked("6.17.13-1~bpo13+1", "npt", 60, 22291),
+        Asked("6.17.13-1~bpo13+1", "shadow", 60, 22291),
+    ),
     changes={
         "mprotect_batches": True,
         "mremap_moves_many": True,

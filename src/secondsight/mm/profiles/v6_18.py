@@ -6,7 +6,12 @@ from secondsight.mm.rules import Asked
 SERIES = Series(
     version=(6, 18),
     about="writable pages are no condition any more",
-    asked=(Asked("6.18.15-1~bpo13+1", "npt", 60, 77), Asked("6.18.15-1~bpo13+1", "shadow", 60, 181)),
+    asked=(
+        Asked("6.18.15-1~bpo13+1", "npt", 60, 77),
+        Asked("6.18.15-1~bpo13+1", "shadow", 60, 181),
+        Asked("6.18.15-1~bpo13+1", "npt", 60, 22291),
+        Asked("6.18.15-1~bpo13+1", "shadow", 60, 22291),
+    ),
     changes={
         "writable": "none",
         "trace_writable": False,

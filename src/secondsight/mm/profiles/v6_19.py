@@ -6,7 +6,12 @@ from secondsight.mm.rules import Asked
 SERIES = Series(
     version=(6, 19),
     about="a block without a page table has a result of its own",
-    asked=(Asked("6.19.14-1~bpo13+1", "npt", 60, 190), Asked("6.19.14-1~bpo13+1", "shadow", 60, 191)),
+    asked=(
+        Asked("6.19.14-1~bpo13+1", "npt", 60, 190),
+        Asked("6.19.14-1~bpo13+1", "shadow", 60, 191),
+        Asked("6.19.14-1~bpo13+1", "npt", 60, 22291),
+        Asked("6.19.14-1~bpo13+1", "shadow", 60, 22291),
+    ),
     changes={
         "no_table_code": "no_pte_table",
         "set_pmd_makes_table": True,

@@ -6,7 +6,12 @@ from secondsight.mm.rules import Asked
 SERIES = Series(
     version=(7, 1),
     about="lazily freed pages are refused, and a visit costs what was looked at",
-    asked=(Asked("7.1.13-1~bpo13+1", "npt", 60, 710), Asked("7.1.13-1~bpo13+1", "shadow", 60, 711)),
+    asked=(
+        Asked("7.1.13-1~bpo13+1", "npt", 60, 710),
+        Asked("7.1.13-1~bpo13+1", "shadow", 60, 711),
+        Asked("7.1.13-1~bpo13+1", "npt", 60, 22291),
+        Asked("7.1.13-1~bpo13+1", "shadow", 60, 22291),
+    ),
     changes={
         "lazyfree_refused": True,
         "progress": "ptes",

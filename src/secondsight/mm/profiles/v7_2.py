@@ -6,7 +6,12 @@ from secondsight.mm.rules import Asked
 SERIES = Series(
     version=(7, 2),
     about="Debian sid's kernel",
-    asked=(Asked("7.2.13-1", "npt", 2000, 8004), Asked("7.2.13-1", "ept", 300, 8012)),
+    asked=(
+        Asked("7.2.13-1", "npt", 2000, 8004),
+        Asked("7.2.13-1", "ept", 300, 8012),
+        Asked("7.2.13-1", "npt", 60, 22291),
+        Asked("7.2.13-1", "shadow", 60, 22291),
+    ),
     changes={
         "collapse_of_no_block": True,
         "mthp_collapse": True,
