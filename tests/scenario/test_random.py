@@ -7,6 +7,7 @@ import pytest
 from secondsight.scenario import random as chance
 from secondsight.scenario import verbs as v
 from secondsight.scenario.files import check
+from secondsight.scenario.random_files import file_scenarios
 from secondsight.scenario.run import run
 
 
@@ -24,9 +25,12 @@ def test_every_scenario_is_possible_and_every_verb_occurs():
         check(each)
     steps = [step for each in scenarios for step in each.steps]
     missing = {kind for kind in v.Verb.__args__ if not any(isinstance(step, kind) for step in steps)}
-    assert missing == {v.DeviceRead, v.DeviceWrite, v.Drain, v.Observe, v.SetKnobs}, (
+    of_files = {v.FileRead, v.FileWrite, v.FileSync, v.FileDrop}
+    assert missing == of_files | {v.DeviceRead, v.DeviceWrite, v.Drain, v.Observe, v.SetKnobs}, (
         "no machine has a GRU; the rest is the lab's"
     )
+    on_files = [step for each in file_scenarios(60, 1, "npt")[0] for step in each.steps]
+    assert of_files == {kind for kind in of_files if any(isinstance(step, kind) for step in on_files)}
     assert {step.onfault for step in steps if isinstance(step, v.Mlock)} == {False, True}
     assert {step.mode for step in steps if isinstance(step, v.Uffd)} == {"missing", "wp"}
     assert {step.vm for step in steps if isinstance(step, v.GuestRead)} == {0, 1}

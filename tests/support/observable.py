@@ -238,6 +238,18 @@ SHOWN = (
         rules="7.2",
     ),
     Shown(
+        "swapin_drains",
+        # Within one mlock the batch of 31 is full at the 31st new page; after the page of the swap cache it is counted from there.
+        (
+            v.CpuWrite("p", "0:20"), v.Drain(), v.SwapOut("p", "0:20", took="0:20"), v.Mlock("p", "0:0-59"), v.Drain(),
+        ),
+        lambda run: [flag(page, REFERENCED)(run) for page in (31, 51)],
+        (True, [True, False]),
+        (False, [False, True]),
+        rules="7.2",
+        mglru=True,
+    ),
+    Shown(
         "wp_reuses_last",
         (*_huge, v.SplitPmd("p", "0"), v.Fork("p", "child"), v.Exit("child"), v.Drain(), v.CpuWrite("p", "0")),
         flag(511, THP),

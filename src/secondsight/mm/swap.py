@@ -275,7 +275,7 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
         if bits & V_LOCKED or f.flags[head] & MLOCKED:
             free_cached(f, m, head, slot - (cached - head) if cached else base)
     elif f.flags[head] & SWAPCACHE:
-        if r.swapin_bypasses_cache and write and not f.flags[head] & (KSM | LRU):
+        if r.swapin_drains and write and not f.flags[head] & (KSM | LRU):
             lru_add_drain(f, r)
         # should_try_to_free_swap: always since 7.x, where the device is synchronous.
         alone = write and not f.flags[head] & KSM and f.refcount[head] == 1 + folio_nr_pages(f, head)

@@ -10,6 +10,7 @@ SERIES = Series(
     changes={
         "clear_refs_ages_huge_zero": False,
         "lazyfree_keeps_pmd": False,
+        "swapin_drains": False,
         "file_scan_names_entry": False,
     },
 )

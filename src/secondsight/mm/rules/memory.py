@@ -32,6 +32,13 @@ class MemoryRules:
         "booted",
         compiled=True,
     )
+    swapin_drains: bool = rule(
+        True,
+        "a store that brings a page of the swap cache back drains the LRU's batches, if the page waits in one",
+        'mm/memory.c do_swap_page: "Try removing the extra reference from the local LRU caches" (c145e0b47c77, 5.18); not in 7.3.4',
+        "booted",
+        compiled=True,
+    )
     has_userfaultfd: bool = rule(
         False,
         "userfaultfd(2) is known, write protection of anonymous memory included; else ENOSYS",
