@@ -124,6 +124,7 @@ def dup_mmap(mm: Mm, child: Mm) -> None:
     host = mm.host
     if mm.memory is not None:
         child.share(mm.memory, mm.memory_block)
+    mm.has_forked, child.ancestors = True, (*mm.ancestors, mm)
     child.vmas = mm.vmas.inherited(lambda flags: flags & ~(LOCKED_MASK | UFFD_FLAGS))
     child.refresh()
     child.huge_ever |= mm.huge_ever

@@ -57,6 +57,7 @@ from secondsight.mm.page import (
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.pgtable import PFN_SHIFT, V_LOCKED, ZERO_PTE, pfn_of, vma_bits
 from secondsight.mm.protocols import MmLike, SharedMemoryLike
+from secondsight.mm.rmap_walk import invalidate_folio
 from secondsight.mm.shmem import try_to_unmap
 from secondsight.mm.vma import VmFlags
 from secondsight.native import native
@@ -206,7 +207,7 @@ def split_folio(mm: MmLike, page: int, *, remap: bool = True) -> bool:
             # try_to_migrate, before the split: what a secondary MMU tells of its use is still told of the whole folio. Its range is the
             # folio's place in the area, so that pages which have come in place of some of its are unmapped as well.
             if len(_mapped(other, start, head, pages)):
-                other.notifiers.invalidate_range(start, start + pages)
+                invalidate_folio(other, start, pages, head)
     # try_to_migrate_one, in every kernel (5.10: try_to_unmap_one): a dirty PTE that goes makes the folio dirty, and so each of its pages,
     # which MADV_FREE then leaves alone where they are shared.
     if any((other.arrays.pte[_mapped(other, start, head, pages)] & DIRTY_BITS).any() for other in sharing):

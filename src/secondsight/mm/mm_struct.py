@@ -79,6 +79,9 @@ class Mm:
             context=host.context,
         )
         self.exited = False
+        #: Those that it was forked from, the eldest first, and whether it has forked itself.
+        self.ancestors: tuple[Mm, ...] = ()
+        self.has_forked = False
         self.denied = 0
         self.pins: dict[str, list[int]] = {}
         #: Of these, the ones that FOLL_PIN took.

@@ -8,7 +8,7 @@ Slots      khugepaged's list, as faults and advice put an mm on it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,6 +106,12 @@ class MmLike(Protocol):
     fault_huge: npt.NDArray[np.bool_] | None
     memory: SharedMemoryLike | None
     memory_block: int
+    exited: bool
+    has_forked: bool
+
+    @property
+    def ancestors(self) -> Sequence[MmLike]:
+        """Those that it was forked from, the eldest first."""
 
     @property
     def host(self) -> HostLike:

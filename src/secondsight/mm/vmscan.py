@@ -44,6 +44,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.pgtable import DROPPABLE, pfn_of
+from secondsight.mm.rmap_walk import invalidate_folio
 from secondsight.mm.shmem import Reclaimed, swap_out_shared
 from secondsight.mm.swap import CACHED, CONTENT, CONTENT_ZERO, MUCH_USED, ZEROMAP
 from secondsight.mm.unmap import unmap
@@ -216,7 +217,7 @@ class _Reclaim:
         if young:
             self._put_back(pfn, referenced=True)
         elif not flags[pfn] & SWAPBACKED:
-            self.mm.notifiers.invalidate_range(page, page + 1)
+            invalidate_folio(self.mm, page, 1, pfn)
             if self.mm.host.frames.arrays.refcount[pfn] > 1:
                 self._lazily_freed_and_held(page, pfn, 1)
             else:
@@ -238,7 +239,7 @@ class _Reclaim:
         pinned = int(f.refcount[head]) != mapped
         self._isolate(head)
         if not f.flags[head] & SWAPBACKED:
-            self.mm.notifiers.invalidate_range(page, page + pages)
+            invalidate_folio(self.mm, page, pages, head)
             if pinned:
                 self._lazily_freed_and_held(page, head, pages)
             else:
@@ -275,7 +276,7 @@ class _Reclaim:
                 # keep_locked.
                 self._put_back(head)
         else:
-            mm.notifiers.invalidate_range(page, page + HPAGE)
+            invalidate_folio(mm, page, HPAGE, head)
             if self.rules.lazyfree_keeps_pmd:
                 self._lazily_freed_pmd(block, head, pinned)
             else:
@@ -353,7 +354,7 @@ class _Reclaim:
 
     def _swap(self, page: int, count: int) -> None:
         host, f = self.mm.host, self.mm.host.frames.arrays
-        self.mm.notifiers.invalidate_range(page, page + count)
+        invalidate_folio(self.mm, page, count, self.mm.pfn(page))
         wanted = None
         if f.flags[self.mm.folio(page)] & SWAPCACHE:
             # It has its slots still.

@@ -1,0 +1,28 @@
+"""Whose areas a walk over an anonymous folio's mappings visits (mm/rmap.c rmap_walk_anon), as far as notifiers hear of it."""
+
+from __future__ import annotations
+
+from secondsight.mm.page import EXCLUSIVE
+from secondsight.mm.protocols import MmLike
+
+__all__ = ["invalidate_folio"]
+
+
+def invalidate_folio(mm: MmLike, start: int, pages: int, head: int) -> None:
+    """What notifiers hear when the folio at *head*, which *mm* maps at the *pages* pages from *start* on, is unmapped or split.
+
+    try_to_unmap_one and try_to_migrate_one tell of the folio's place in each area that rmap_walk_anon visits, before they look what
+    is mapped there. An inherited folio's anon_vma has the areas of those that it was inherited from too, until a store makes it
+    the process's own (folio_move_anon_rmap). Of a process that has forked itself it is not known here which folios it inherited, nor of
+    kernels without PageAnonExclusive (before 5.19): there nobody else hears.
+    """
+    mm.notifiers.invalidate_range(start, start + pages)
+    if not mm.ancestors or mm.has_forked or not mm.host.rules.anon_exclusive:
+        return
+    if (mm.host.frames.arrays.flags[head : head + pages] & EXCLUSIVE).any():
+        return
+    for other in mm.ancestors:
+        if not other.exited:
+            for vma, low, high in other.vmas.within(start, start + pages):
+                if vma.anon_vma:
+                    other.notifiers.invalidate_range(low, high)
