@@ -72,8 +72,9 @@ class TestHotcold:
         told = compared(samples)
         assert set(told.hot.blocks) >= self.HOT
         assert len(told.blocks) == 64 and told.rows[0].coverage is not None
-        last = list(samples.looks())[-1]
-        used = set(last["address"][last["damon_used"] > 0].tolist())
+        # The last look that DAMON had anything to tell at: on a busy machine an aggregation may not have ended by the very last.
+        looks = [set(each["address"][each["damon_used"] > 0].tolist()) for each in samples.looks()]
+        used = [look for look in looks[1:] if look][-1]
         assert len(used & self.HOT) >= 0.9 * len(used) and len(used & self.HOT) >= 0.9 * len(self.HOT)
 
     @pytest.mark.parametrize("way", ["sticky", "procfs"])

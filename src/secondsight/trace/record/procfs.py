@@ -82,6 +82,9 @@ def parse_smaps(text: str) -> list[SmapsEntry]:
     return [m for m in found if m.start < m.end <= _MOST_USER]
 
 
+_PF_EXITING = 0x4  # include/linux/sched.h; the ninth field of /proc/PID/stat
+
+
 class ProcessDirectory:
     """The procfs directory of a process, held so that a reused pid cannot be mistaken for it."""
 
@@ -146,7 +149,9 @@ class ProcessDirectory:
     def ending(self) -> str:
         """How the recording of an address space that has gone is to be understood, in words."""
         try:
-            lives = self.text("stat").rpartition(")")[2].split()[0] not in "ZX"
+            words = self.text("stat").rpartition(")")[2].split()
+            # On its way out a process has no memory any more and is no zombie yet.
+            lives = words[0] not in "ZX" and not int(words[6]) & _PF_EXITING
         except (TargetGone, MissingDependency, IndexError):
             lives = False
         if lives:
