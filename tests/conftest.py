@@ -16,25 +16,22 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 settings.register_profile("project", deadline=None, print_blob=True)
 settings.load_profile("project")
 
-#: What compiles the replay, which takes half a minute where nothing is kept: one worker does it, while the others test the rest.
-REPLAYS = (
-    "replay/",
-    "whatif/",
-    "predict/",
-    "docs/",
-    "report/",
-    "cli/test_compare",
-    "cli/test_replay",
-    "cli/test_predict",
-    "cli/test_main",
-)
+#: What compiles the replay, which takes a minute where nothing is kept: one worker does it, while the others test the rest; and what uses
+#: it, which is tested last, when it is there.
+COMPILES = ("replay/", "cli/test_compare", "cli/test_replay")
+USES = ("whatif/", "predict/", "docs/", "report/", "cli/test_predict", "cli/test_main", "live/test_sampling")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under ``--dist loadgroup``."""
+    items.sort(key=lambda item: _in(item, USES))
     for item in items:
-        if item.nodeid.removeprefix("tests/").startswith(REPLAYS):
+        if _in(item, COMPILES):
             item.add_marker(pytest.mark.xdist_group("replays"))
+
+
+def _in(item: pytest.Item, places: tuple[str, ...]) -> bool:
+    return item.nodeid.removeprefix("tests/").startswith(places)
 
 
 @pytest.fixture
