@@ -58,12 +58,18 @@ class Attempt(NamedTuple):
 
 
 @native
+def _taken(f, r, head):  # type: ignore[no-untyped-def]
+    """What isolate leaves of the flags of the folio at *head*, which it takes from the LRU (folio_isolate_lru)."""
+    f.flags[head] &= ~LRU
+    if r.mglru and f.flags[head] & SWAPBACKED and not f.flags[head] & UNEVICTABLE:
+        # lru_gen_del_folio: it comes from one of the two youngest generations, where nothing here lets anonymous pages grow old.
+        f.flags[head] |= ACTIVE
+
+
+@native
 def release_pte_folio(f, r, pfn):  # type: ignore[no-untyped-def]
     """What isolate took from the LRU goes back to it, through the batch."""
-    f.flags[pfn] &= ~LRU
-    if r.mglru and f.flags[pfn] & SWAPBACKED and not f.flags[pfn] & UNEVICTABLE:
-        # lru_gen_del_folio: it comes from one of the two youngest generations, where nothing here lets anonymous pages grow old.
-        f.flags[pfn] |= ACTIVE
+    _taken(f, r, pfn)
     folio_add_lru(f, r, pfn, False)
 
 
@@ -93,7 +99,8 @@ def release_pte_pages(f, r, m, first, stopped):  # type: ignore[no-untyped-def]
             continue
         pfn = pfn_of(entry)
         if f.flags[pfn] & (HEAD | TAIL):
-            f.flags[head_of(f, pfn)] &= ~LRU
+            if f.flags[head_of(f, pfn)] & LRU:
+                _taken(f, r, head_of(f, pfn))
         else:
             release_pte_folio(f, r, pfn)
     _putback_large(f, r, m, first, stopped, False)
@@ -119,7 +126,7 @@ def _copy_succeeded(f, r, m, first, pages, empty):  # type: ignore[no-untyped-de
             release_pte_folio(f, r, pfn)
         elif f.flags[head] & LRU:
             # The reference of folio_isolate_lru: unmapping does not free what is yet to be put back.
-            f.flags[head] &= ~LRU
+            _taken(f, r, head)
             f.refcount[head] += 1
         if bits & V_LOCKED and r.mlock_batched:
             munlock_folio(f, r, pfn)
