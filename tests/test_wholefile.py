@@ -6,6 +6,7 @@ import pytest
 
 from secondsight.cli import main
 from secondsight.errors import InputError
+from secondsight.lab.patches import touched
 from secondsight.wholefile import read_whole
 
 
@@ -18,6 +19,11 @@ def test_a_file_of_just_that_length_is_read_and_a_longer_one_refused(tmp_path):
         read_whole(tmp_path / "none", 99, "a letter")
 
 
+def test_nor_is_a_device_a_patch():
+    with pytest.raises(InputError, match=r"^/dev/zero: longer than .*; give a patch$"):
+        touched(Path("/dev/zero"))
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -25,7 +31,6 @@ def test_a_file_of_just_that_length_is_read_and_a_longer_one_refused(tmp_path):
         ["lab", "hold", "/dev/zero"],
         ["calibrate", "--show", "/dev/zero"],
         ["sweep", "/dev/zero", "-o", "OUT"],
-        ["lab", "build", "--source", "linux-source-6.12", "--patch", "/dev/zero"],
     ],
     ids=lambda words: " ".join(words[:2]),
 )
