@@ -1,62 +1,46 @@
 """Random scenarios of shared memory: one memfd (or MAP_SHARED | MAP_ANONYMOUS) that a VM's process and others map.
 
-A generator of its own beside ``random``'s, so that the scenarios which a seed makes there stay as they are. Each process is one that could
-be: fork's child maps what its parent does, a second process a part of the memory, and what only a private area can do is left out.
+Fork's child maps what its parent does, a second process a part of the memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from random import Random
+from typing import ClassVar
 
 import msgspec
 
-from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, kb_of_order
+from secondsight.geometry import PMD_ORDER, kb_of_order
 from secondsight.mm.config import HostConfig, Mmu, ShmemEnabled, ShmemSizeEnabled, ShmemSizes
-from secondsight.mm.madvise import Advice
 from secondsight.scenario import verbs as v
-from secondsight.scenario.random import GROUP, PARTS, Generator
+from secondsight.scenario.random import PARTS, Generator
+from secondsight.scenario.random_cache import CacheGenerator, Mapped, drawn
 
-__all__ = ["SharedGenerator", "random_pages", "shared_scenarios"]
+__all__ = ["SharedGenerator", "shared_scenarios"]
 
 #: How often each value of shmem_enabled is drawn.
 _SWITCHES: dict[ShmemEnabled, int] = {
     "advise": 72, "always": 7, "within_size": 4, "force": 4, "never": 8, "deny": 5,
 }  # fmt: skip
-_ADVICE: tuple[Advice, ...] = (
-    "dontneed", "dontneed", "dontneed", "hugepage", "hugepage", "nohugepage", "free",
-)  # fmt: skip
-
-
-def random_pages(r: Random, most: int) -> str:
-    """At most *most* pages of a block, as text: one, some here and there, a run, or every so many."""
-    kind = r.random()
-    if kind < 0.3:
-        return str(r.randrange(HPAGE_PMD_NR))
-    if kind < 0.5:
-        return ",".join(map(str, sorted(r.sample(range(HPAGE_PMD_NR), r.randint(2, min(24, most))))))
-    if kind < 0.85:
-        first = r.randrange(HPAGE_PMD_NR)
-        return f"{first}-{min(HPAGE_PMD_NR - 1, first + r.randint(1, min(most, 300)) - 1)}"
-    step = r.choice([2, 3, 7, 8, 16, 17])
-    return ",".join(map(str, list(range(r.randrange(step), HPAGE_PMD_NR, step))[:most]))
 
 
 @dataclass
-class _Sharing:
-    """A scenario under way: *blocks* of each space by name; who has a VM, and with which slots; what is pinned."""
+class _Sharing(Mapped):
+    """A scenario under way: whether the first space has a *vm*, and with which slots."""
 
-    blocks: dict[str, int]
-    vm: bool
-    steps: list[v.Verb] = field(default_factory=list)
-    pins: list[tuple[str, str]] = field(default_factory=list)
+    vm: bool = False
     slots: list[v.Slot] = field(default_factory=list)
     deleted_slot0: bool = False
 
 
-class SharedGenerator(Generator):
+class SharedGenerator(CacheGenerator):
     """Scenarios of shared memory from one seed."""
+
+    weights: ClassVar = {
+        "access": 36, "clear_refs": 6, "age": 4, "pin": 9, "io": 4, "advice": 10, "collapse": 6, "swap": 10, "fork": 4, "exit": 3,
+        "slot": 3, "split": 3,
+    }  # fmt: skip
+    writing_pins = 0.4
 
     def host(self) -> HostConfig:
         """One group's host: as for private memory, and a value of shmem_enabled; with sizes, each size's own."""
@@ -95,33 +79,15 @@ class SharedGenerator(Generator):
                 v.SpaceSpec("other", blocks=s.blocks["other"], shared=v.Shared(memory, block=first))
             )
         self._fill(s)
-        for _ in range(r.randint(0, 5)):
-            self._live_shared(s)
+        self._several(s, r.randint(0, 5))
         for name in list(s.blocks):
             if r.random() < (0.9 if name == "vm" else 0.6):
                 # Twice, mostly: once does not make a process known to 6.1 under shmem_enabled=advise.
                 s.steps += [v.Madvise(name, self._all(s, name), "hugepage")] * r.choice([1, 2, 2, 2])
-        for _ in range(r.choice([0, 0, 1, 2])):
-            self._live_shared(s)
-        s.steps.append(v.Scan())
-        for _ in range(r.choice([0, 1, 1, 2])):
-            for _ in range(r.randint(0, 4)):
-                self._live_shared(s)
-            s.steps.append(v.Scan())
-        self.steps += len(s.steps)
+        self._passes(s)
         return v.Scenario(spaces=tuple(spaces), steps=tuple(s.steps), host=host)
 
-    # -- pages -------------------------------------------------------------------------------------------------
-
-    def _all(self, s: _Sharing, name: str) -> str:
-        return "0" if s.blocks[name] == 1 else f"0-{s.blocks[name] - 1}"
-
-    def _part(self, s: _Sharing, name: str, most: int = HPAGE_PMD_NR) -> str:
-        """Some pages of one block of *name*, or all of it."""
-        block = self.rng.randrange(s.blocks[name])
-        if most == HPAGE_PMD_NR and self.rng.random() < 0.1:
-            return str(block)
-        return f"{block}:{random_pages(self.rng, most)}"
+    # -- steps -------------------------------------------------------------------------------------------------
 
     def _fill(self, s: _Sharing) -> None:
         r = self.rng
@@ -143,71 +109,23 @@ class SharedGenerator(Generator):
         else:
             s.steps.append(v.CpuWrite(name, self._part(s, name)))
 
-    # -- life --------------------------------------------------------------------------------------------------
-
-    def _live_shared(self, s: _Sharing) -> None:
-        kinds = list(_WEIGHTS)
-        for _ in range(20):
-            kind = self.rng.choices(kinds, [_WEIGHTS[k] for k in kinds])[0]
-            if _DO[kind](self, s, self.rng.choice(list(s.blocks))):
-                return
-
-    def _shared_access(self, s: _Sharing, name: str) -> bool:
+    def _cache_access(self, s: _Sharing, name: str) -> bool:
         self._access(s, name)
         return True
 
-    def _shared_clear_refs(self, s: _Sharing, name: str) -> bool:
-        s.steps.append(v.ClearRefs(name))
-        return True
-
-    def _shared_age(self, s: _Sharing, name: str) -> bool:
-        s.steps.append(v.Age(name, self._part(s, name)))
-        return True
-
-    def _shared_pin(self, s: _Sharing, name: str) -> bool:
-        if s.pins and self.rng.random() < 0.6:
-            owner, pin = s.pins.pop()
-            s.steps.append(v.Unpin(owner, pin))
-            return True
-        pin = f"p{len(s.steps)}"
-        s.pins.append((name, pin))
-        s.steps.append(v.Pin(name, self._part(s, name, most=32), pin, write=self.rng.random() < 0.4))
-        return True
-
-    def _shared_io(self, s: _Sharing, name: str) -> bool:
+    def _cache_io(self, s: _Sharing, name: str) -> bool:
         verb = v.IoCopied if self.rng.random() < 0.5 else v.IoZeroCopy
         s.steps.append(verb(name, self._part(s, name, most=32), write=self.rng.random() < 0.5))
         return True
 
-    def _shared_advice(self, s: _Sharing, name: str) -> bool:
-        s.steps.append(v.Madvise(name, self._part(s, name), self.rng.choice(_ADVICE)))
-        return True
-
-    def _shared_collapse(self, s: _Sharing, name: str) -> bool:
-        s.steps.append(v.Madvise(name, str(self.rng.randrange(s.blocks[name])), "collapse"))
-        return True
-
-    def _shared_swap(self, s: _Sharing, name: str) -> bool:
+    def _cache_swap(self, s: _Sharing, name: str) -> bool:
         s.steps.append(v.SwapOut(name, self._part(s, name)))
         return True
 
-    def _shared_fork(self, s: _Sharing, name: str) -> bool:
-        if len(s.blocks) > 3:
-            return False
-        child = f"c{len(s.steps)}"
-        s.blocks[child] = s.blocks[name]
-        s.steps.append(v.Fork(name, child))
-        return True
+    def _cache_exit(self, s: Mapped, name: str) -> bool:
+        return name != "vm" and super()._cache_exit(s, name)
 
-    def _shared_exit(self, s: _Sharing, name: str) -> bool:
-        if name == "vm":
-            return False
-        del s.blocks[name]
-        s.pins = [pin for pin in s.pins if pin[0] != name]
-        s.steps.append(v.Exit(name))
-        return True
-
-    def _shared_slot(self, s: _Sharing, name: str) -> bool:
+    def _cache_slot(self, s: _Sharing, name: str) -> bool:
         if not s.vm or s.deleted_slot0:
             return False
         if s.slots and self.rng.random() < 0.5:
@@ -223,28 +141,14 @@ class SharedGenerator(Generator):
             return False
         return True
 
-    def _shared_split(self, s: _Sharing, name: str) -> bool:
+    def _cache_split(self, s: _Sharing, name: str) -> bool:
         verb = v.SplitPmd if self.rng.random() < 0.5 else v.SplitHuge
         s.steps.append(verb(name, str(self.rng.randrange(s.blocks[name]))))
         return True
-
-
-_WEIGHTS = {
-    "access": 36, "clear_refs": 6, "age": 4, "pin": 9, "io": 4, "advice": 10, "collapse": 6, "swap": 10, "fork": 4, "exit": 3,
-    "slot": 3, "split": 3,
-}  # fmt: skip
-_DO: dict[str, Callable[[SharedGenerator, _Sharing, str], bool]] = {
-    name: getattr(SharedGenerator, f"_shared_{name}") for name in _WEIGHTS
-}
 
 
 def shared_scenarios(
     count: int, seed: int, mmu: Mmu = "npt", *, mglru: bool | None = None, sizes: bool = False
 ) -> tuple[list[v.Scenario], Generator]:
     """*count* scenarios from *seed*, in groups that share a host; and the generator. *sizes*: hugepages-*kB/shmem_enabled are drawn too."""
-    generator = SharedGenerator(seed, mmu, mglru=mglru, sizes=sizes)
-    out: list[v.Scenario] = []
-    while len(out) < count:
-        host = generator.host()
-        out.extend(generator.scenario(host) for _ in range(min(GROUP // 2, count - len(out))))
-    return out, generator
+    return drawn(SharedGenerator(seed, mmu, mglru=mglru, sizes=sizes), count)
