@@ -128,6 +128,7 @@ def compare_command(
     from secondsight import atomicfile
     from secondsight.lab import answers, kernels
     from secondsight.lab.compare import FIELDS, compare
+    from secondsight.lab.compare import shrink as shortest
     from secondsight.mm.profiles import for_kernel, profile
     from secondsight.scenario.files import read
 
@@ -159,8 +160,6 @@ def compare_command(
         answers.write(keep, asked)
     differing = list(dict.fromkeys(d.scenario for d in report.differences))
     for number in differing[:shrink]:
-        from secondsight.lab.compare import shrink as shortest
-
         say(f"shrinking #{number}")
         short = shortest(scenarios[number], chosen, mmu, rules=given, states=states, say=say)
         _print_shortest(short, number, write and write / f"difference-{drawing.seed}-{number}.toml")

@@ -25,7 +25,7 @@ def cause(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """An OSError as the line that names *path*."""
     try:
         yield

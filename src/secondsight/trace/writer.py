@@ -29,7 +29,7 @@ from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.trace.provenance import Provenance, encode, with_fields
 from secondsight.trace.rowform import EVENTS, SAMPLES
 from secondsight.trace.sampled import SAMPLES_KEY
-from secondsight.trace.sink import CannotBeWritten, RowSink, cause, told
+from secondsight.trace.sink import CannotBeWritten, RowSink, cause, naming
 
 ROW_GROUP: Final = 1 << 20
 Profile = Literal["fast", "compact"]
@@ -102,7 +102,7 @@ class TraceWriter(RowSink):
             self._digests[name].update(column.view(np.uint8).data)
         form = self.form
         table = pa.Table.from_arrays([pa.array(columns[name]) for name in form.columns], schema=form.schema)
-        with told(self.path):
+        with naming(self.path):
             self._writer.write_table(table, row_group_size=ROW_GROUP)
 
     def close(self, provenance: Provenance | None = None) -> Provenance:
@@ -113,7 +113,7 @@ class TraceWriter(RowSink):
         final = provenance or self.provenance
         digest = hashlib.sha256(b"".join(d.digest() for d in self._digests.values()))
         final = with_fields(final, content_hash=digest.hexdigest(), clock_held=final.clock_held + self._held)
-        with told(self.path):
+        with naming(self.path):
             self._writer.add_key_value_metadata({self.form.key.decode(): encode(final).decode()})
             self._writer.close()
             self._writer = None

@@ -3,8 +3,8 @@
 0x2000_0000_0000  the area: blocks * 2 MiB, nothing mapped on either side of it, so no VMA ever merges with it
 0x2100_0000_0000  the VM's private memory (2 MiB)
 0x2200_0000_0000  scratch: never populated (draining), and the TLB flush's pages
-0x2400_0000_0000  what a file is read into and written from (2 MiB)
 0x2300_0000_0000  where mremap moves the area's pages, as far into a block, and back from
+0x2400_0000_0000  what a file is read into and written from (2 MiB)
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = [
     "ASIDE",
     "BLOCK_BYTES",
     "BUFFER",
+    "CPUS",
     "MLOCK_ONFAULT",
     "MREMAP_FIXED",
     "MREMAP_MAYMOVE",
@@ -64,6 +65,8 @@ __all__ = [
     "mmap_shared",
     "mount",
     "munmap",
+    "refuse_huge_pages",
+    "run_on",
     "runs",
 ]
 
@@ -155,27 +158,26 @@ def mmap_fixed(address: int, length: int, prot: int = 3, *, droppable: bool = Fa
         | _MAP_FIXED_NOREPLACE
         | _MAP_NORESERVE
     )
-    got = lib.mmap(address, length, prot, flags, -1, 0)
-    if got != address:
-        raise SysError(ctypes.get_errno(), f"mmap at {address:#x}: {os.strerror(ctypes.get_errno())}")
-    return address
+    return _mmap(address, length, prot, flags, -1, 0)
 
 
 def mmap_shared(address: int, length: int, memory: int, offset: int) -> int:
     """Shared memory at *address*: the memfd *memory* from *offset* on, or (-1) anonymous."""
     flags = _MAP_SHARED | _MAP_FIXED_NOREPLACE | (_MAP_ANONYMOUS if memory < 0 else 0)
-    got = lib.mmap(address, length, 3, flags, memory, offset if memory >= 0 else 0)
-    if got != address:
-        raise SysError(ctypes.get_errno(), f"mmap at {address:#x}: {os.strerror(ctypes.get_errno())}")
-    return address
+    return _mmap(address, length, PROT["rw"], flags, memory, offset if memory >= 0 else 0)
 
 
 def mmap_file(address: int, length: int, descriptor: int, offset: int, *, shared: bool) -> None:
     """The file at *address*: *shared* and writable, or private and read-only."""
     flags = (_MAP_SHARED if shared else _MAP_PRIVATE) | _MAP_FIXED_NOREPLACE
-    got = lib.mmap(address, length, PROT["rw" if shared else "r"], flags, descriptor, offset)
+    _mmap(address, length, PROT["rw" if shared else "r"], flags, descriptor, offset)
+
+
+def _mmap(address: int, length: int, prot: int, flags: int, descriptor: int, offset: int) -> int:
+    got = lib.mmap(address, length, prot, flags, descriptor, offset)
     if got != address:
         raise SysError(ctypes.get_errno(), f"mmap at {address:#x}: {os.strerror(ctypes.get_errno())}")
+    return address
 
 
 def load_module(path: str) -> None:
