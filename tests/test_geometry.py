@@ -160,12 +160,10 @@ def test_the_numbers_fit_each_other():
 
 #: The loops that every access goes through: what they take does not change while they run, and a tuple costs a load at each use.
 HOTTEST = {
-    ("replay/lane.py", "accesses_through"),
-    ("replay/settled.py", "_settled_through"),
+    ("replay/tlb_path.py", "accesses_through"),
+    ("replay/fast_path.py", "_fast_path_through"),
     # The same, compiled for each of those who may access.
-    ("replay/settled.py", "settled_by_both"),
-    ("replay/settled.py", "settled_by_cpu"),
-    ("replay/settled.py", "settled_by_guests"),
+    ("replay/fast_path.py", "fast_path"),
     ("replay/touch.py", "mark"),
 }
 MOST_PARAMETERS = 8

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from secondsight.mm.config import HostConfig
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.policy.registry import make
-from secondsight.replay import HOST, Configuration, engine, lane, replay
+from secondsight.replay import HOST, Configuration, engine, replay, tlb_path
 from secondsight.replay.tlb import TlbConfig
 from secondsight.scenario import run as scenario_run
 from secondsight.scenario import verbs
@@ -108,12 +108,12 @@ SUBJECTS = [
 )
 def test_cutting_changes_nothing(events, batch, chunk):
     whole = replay(trace(events, SPACES), SUBJECTS, channels=True)
-    before = engine.CHANGED, engine.SMALLEST, engine.LARGEST, lane.CHUNK
-    engine.CHANGED = engine.SMALLEST = engine.LARGEST = lane.CHUNK = chunk
+    before = engine.CHANGED, engine.SMALLEST, engine.LARGEST, tlb_path.CHUNK
+    engine.CHANGED = engine.SMALLEST = engine.LARGEST = tlb_path.CHUNK = chunk
     try:
         cut = replay(trace(events, SPACES, batch=batch), SUBJECTS, channels=True)
     finally:
-        engine.CHANGED, engine.SMALLEST, engine.LARGEST, lane.CHUNK = before
+        engine.CHANGED, engine.SMALLEST, engine.LARGEST, tlb_path.CHUNK = before
     assert told(cut) == told(whole)
 
 

@@ -115,7 +115,7 @@ class ReplayedSpace:
         self.mm.run_faults(pages, step, "the guest" if self.kvm else "the process")
 
     def steady(self, pages: npt.NDArray[np.int64], how: npt.NDArray[np.uint8]) -> None:
-        """:meth:`access`, of touches that are settled here."""
+        """:meth:`access`, of touches that are fast here."""
         done = self._run(pages, how, 0, False)
         assert done == len(pages)
 

@@ -1,9 +1,9 @@
 """A trace through the model: one reading drives every configuration.
 
-    events ──mark──▶ settled touches: a bit a page, shared by all configurations ─────────────────────────┐
-                 └─▶ the others, in order ──▶ each configuration: cpu_access, guest_access, pin ──▶ settle │
+    events ──mark──▶ fast touches: a bit a page, shared by all configurations ────────────────────────────┐
+                 └─▶ the others, in order ──▶ each configuration: cpu_access, guest_access, pin ──▶ fast? │
     at each wake-up, and before each verb:  every configuration folds the noted bits in ◀─────────────────┘
-                                            the configurations whose alarm it is act; blocks they changed are unsettled
+                                            the configurations whose alarm it is act; blocks they changed are fast no more
 
 A batch may be cut anywhere: nothing depends on where it ends.
 """
@@ -25,16 +25,16 @@ from secondsight.replay import tally, touch
 from secondsight.replay.clock import Alarm, KhugepagedClock, bound, scale_of
 from secondsight.replay.configuration import Configuration, ConfigurationHost
 from secondsight.replay.events import EventBatch, EventSource, PopulatedSource
-from secondsight.replay.lane import Lane
 from secondsight.replay.layout import HPAGE, EventColumns, discover, lean_columns
 from secondsight.replay.metrics import SCHEMA, ReplaySource, Result
 from secondsight.replay.run import ConfigurationReplay
 from secondsight.replay.summary import Ints
+from secondsight.replay.tlb_path import TlbPath
 from secondsight.trace import Trace
 from secondsight.trace.kinds import FIRST_VERB, Verb
 
 SMALLEST, LARGEST = 1 << 15, 1 << 18
-#: After a change: one touch of a block may settle all of it, so few are gathered before that is tried.
+#: After a change: one touch of a block may make fast all of it, so few are gathered before that is tried.
 CHANGED = 4096
 Progress = Callable[[int, int], None]
 
@@ -111,21 +111,21 @@ class Engine:
             else:
                 machine.fill_like(twin)
         # Configurations with a TLB see each access; the others share the notes of all.
-        self.lanes = {
-            id(run): Lane(run, self.found) for run in self.runs if run.configuration.tlb is not None
+        self.tlb_paths = {
+            id(run): TlbPath(run, self.found) for run in self.runs if run.configuration.tlb is not None
         }
-        self.shared = [run for run in self.runs if id(run) not in self.lanes]
+        self.shared = [run for run in self.runs if id(run) not in self.tlb_paths]
         # A byte for each cell (the layout's, who needs it no more after this), and the accesses of each 512 since they were folded in.
         self.state = self.found.touched
         self.accesses = np.zeros(len(self.found.touched) // HPAGE, np.int64)
         self._out = np.zeros(LARGEST, np.int64)
         self._chunk = SMALLEST
         self._many = len(self.found.spaces) > 1
-        # Rows unsettled by a change that nobody has touched since.
+        # Rows made slow by a change that nobody has touched since.
         self._fresh = np.zeros(self.found.rows, np.bool_)
         # Of each row, its place in a list of a few: scratch of _landed.
         self._place: npt.NDArray[np.int32] | None = None
-        self._settle()
+        self._begin_fast()
         if isinstance(source, PopulatedSource):
             self._populate(source)
 
@@ -145,8 +145,8 @@ class Engine:
         for run in self.runs:
             _begin(run)
 
-    def _settle(self) -> None:
-        """No touch is noted yet; what was filled in every configuration is settled from the first touch on."""
+    def _begin_fast(self) -> None:
+        """No touch is noted yet; what was filled in every configuration is fast from the first touch on."""
         if not all(any(map(run.machine.fills, run.machine.spaces)) for run in self.shared):
             self.state[:] = 0
             return
@@ -154,16 +154,16 @@ class Engine:
             end = min(row + 128, self.found.rows)
             pages = self.found.touched_pages(row, end)
             touch.clear(self.state, self.found.cells, np.arange(row, end))
-            self._settle_pages(pages)
+            self._find_fast(pages)
 
-    def _settle_pages(self, pages: Ints) -> None:
-        """Record which touches of *pages* (rising) are settled in every configuration."""
+    def _find_fast(self, pages: Ints) -> None:
+        """Record which touches of *pages* (rising) are fast in every configuration."""
         bits = np.full(len(pages), 15, np.uint8)
         for run in self.shared:
-            run.settle(pages, bits)
-        touch.settle(self.state, self.found.cells, pages, bits)
+            run.find_fast(pages, bits)
+        touch.set_fast(self.state, self.found.cells, pages, bits)
 
-    def _settle_fresh(self, pages: Ints) -> None:
+    def _find_fast_fresh(self, pages: Ints) -> None:
         """The first touch of a block since its mappings changed may have mapped it whole: all of it is looked at, once."""
         if not self._fresh.any():
             return
@@ -173,7 +173,7 @@ class Engine:
         self._fresh[rows] = False
         chosen = np.flatnonzero(rows)
         for start in range(0, len(chosen), 1024):
-            self._settle_pages((chosen[start : start + 1024, None] * HPAGE + np.arange(HPAGE)).reshape(-1))
+            self._find_fast((chosen[start : start + 1024, None] * HPAGE + np.arange(HPAGE)).reshape(-1))
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -228,10 +228,10 @@ class Engine:
         """The mappings of *rows* may have changed in *run*."""
         if not len(rows):
             return
-        if id(run) in self.lanes:
-            self.lanes[id(run)].changed(rows, flushes=flushes)
+        if id(run) in self.tlb_paths:
+            self.tlb_paths[id(run)].changed(rows, flushes=flushes)
         else:
-            touch.unsettle(self.state, self.found.cells, rows)
+            touch.clear_fast(self.state, self.found.cells, rows)
             self._fresh[rows] = True
             self._chunk = min(self._chunk, CHANGED)
 
@@ -257,8 +257,8 @@ class Engine:
             return
         columns, plain = lean_columns(batch, self._many)
         address, kind, space, count = columns
-        for lane in self.lanes.values():
-            lane.apply(columns, plain, start, stop)
+        for path in self.tlb_paths.values():
+            path.apply(columns, plain, start, stop)
         while start < stop and self.shared:
             end = min(stop, start + self._chunk)
             n = int(
@@ -276,7 +276,7 @@ class Engine:
             start = end
 
     def _verbs_of(self, columns: EventColumns, plain: bool, index: Ints, end: int) -> None:
-        """The accesses *index*, which are not settled, through every configuration's verbs; all up to *end* are counted already."""
+        """The accesses *index*, which are not fast, through every configuration's verbs; all up to *end* are counted already."""
         address, kind, space, _ = columns
         pages = touch.locate(address, space, index, self.found.lookup)
         kinds = kind[index]
@@ -286,8 +286,8 @@ class Engine:
             run.touch(pages, kinds, spaces, bits)
             if run.cuts:
                 self._landed(run, columns, plain, index, end)
-        touch.settle(self.state, self.found.cells, pages, bits)
-        self._settle_fresh(pages)
+        touch.set_fast(self.state, self.found.cells, pages, bits)
+        self._find_fast_fresh(pages)
 
     def _landed(
         self, run: ConfigurationReplay, columns: EventColumns, plain: bool, index: Ints, end: int
@@ -316,8 +316,8 @@ class Engine:
         for run in self.shared:
             run.count(accesses, rows)
         self.accesses[at] = 0
-        for lane in self.lanes.values():
-            lane.close()
+        for path in self.tlb_paths.values():
+            path.close()
 
     def result(self) -> Result:
         """What every configuration counted."""

@@ -1,6 +1,6 @@
 """A configuration under way: what it does at each wake-up, and what is counted about it.
 
-between two looks    touch (what is not settled, in order) ... fold (what was noted)      engine
+between two looks    touch (what is not fast, in order) ... fold (what was noted)      engine
 a wake-up            count the accesses since --> khugepaged or the policy acts --> which blocks lost their mappings
 """
 
@@ -25,7 +25,7 @@ from secondsight.replay.events import runs_of
 from secondsight.replay.layout import HPAGE, Layout
 from secondsight.replay.metrics import SECOND, ChannelAnswers, Visits, WakeValues
 from secondsight.replay.summary import Ints, huge_frames, pages_young, summarise, zero_filled
-from secondsight.replay.touch import BITS, fold, settled
+from secondsight.replay.touch import BITS, fold, keep_fast
 from secondsight.replay.verbs import WHOLE, carry_out, fork, rows_of
 from secondsight.trace.kinds import Verb
 
@@ -61,7 +61,7 @@ class ConfigurationReplay:
         self.asked = np.zeros(rows, np.int64)
         self.wasted = np.zeros(rows, np.int64)
         self.attempts = AttemptColumns(rows)
-        # With a TLB: lane.py's walks, int64[4, rows].
+        # With a TLB: tlb_path.py's walks, int64[4, rows].
         self.walks: npt.NDArray[np.int64] | None = None
         self.visits = Visits()
         self.visit_rows: list[int] = []
@@ -110,11 +110,11 @@ class ConfigurationReplay:
         pages: Ints,
         kinds: npt.NDArray[np.uint8],
         spaces: npt.NDArray[np.uint16],
-        settled_bits: npt.NDArray[np.uint8],
+        fast_bits: npt.NDArray[np.uint8],
     ) -> None:
-        """Accesses that are not settled, in order: *pages* in all spaces' numbering, *spaces* empty where there is only one.
+        """Accesses that are not fast, in order: *pages* in all spaces' numbering, *spaces* empty where there is only one.
 
-        ``settled_bits`` (uint8, 15 where nobody objected yet) loses the touches that this configuration does not settle.
+        ``fast_bits`` (uint8, 15 where nobody objected yet) loses the touches that this configuration does not make fast.
         """
         steady = True
         for start, stop, index in runs_of(spaces, len(pages), self.machine.spaces[0].index):
@@ -122,11 +122,11 @@ class ConfigurationReplay:
             local = pages[start:stop] - space.first_row * HPAGE
             how = space.how[kinds[start:stop]]
             bits = np.full(stop - start, 15, np.uint8)
-            self._settled(space, local, bits)
+            self._keep_fast(space, local, bits)
             if (bits & BITS[kinds[start:stop]]).all():
-                # Settled here, if not in every configuration: nothing is mapped or allocated, and what is settled stays so.
+                # Fast here, if not in every configuration: nothing is mapped or allocated, and what is fast stays so.
                 space.steady(local, how)
-                settled_bits[start:stop] &= bits
+                fast_bits[start:stop] &= bits
                 continue
             steady = False
             pmd = space.mm.arrays.pmd
@@ -148,11 +148,11 @@ class ConfigurationReplay:
         # Only now: an access may have changed what an earlier one of the batch mapped.
         for start, stop, index in runs_of(spaces, len(pages), self.machine.spaces[0].index):
             space = self.machine.at[index]
-            self._settled(space, pages[start:stop] - space.first_row * HPAGE, settled_bits[start:stop])
+            self._keep_fast(space, pages[start:stop] - space.first_row * HPAGE, fast_bits[start:stop])
 
-    def _settled(self, space: ReplayedSpace, pages: Ints, bits: npt.NDArray[np.uint8]) -> None:
-        """*bits* loses the touches of *pages* (of *space*) that are not settled."""
-        settled(
+    def _keep_fast(self, space: ReplayedSpace, pages: Ints, bits: npt.NDArray[np.uint8]) -> None:
+        """*bits* loses the touches of *pages* (of *space*) that are not fast."""
+        keep_fast(
             space.lay, space.mm.arrays, space.table, pages, space.as_cpu, space.as_guest, space.alone, bits
         )
 
@@ -191,11 +191,11 @@ class ConfigurationReplay:
         else:
             space.mm.direct_io(where, write=how > H_DEVICE)
 
-    def settle(self, pages: Ints, settled_bits: npt.NDArray[np.uint8]) -> None:
-        """Before the trace: ``settled_bits`` (uint8, 15 at first) loses what is not settled of *pages* (rising, all spaces' numbering)."""
+    def find_fast(self, pages: Ints, fast_bits: npt.NDArray[np.uint8]) -> None:
+        """Before the trace: ``fast_bits`` (uint8, 15 at first) loses what is not fast of *pages* (rising, all spaces' numbering)."""
         for space in self.machine.spaces:
             low, high = np.searchsorted(pages, (space.rows.start * HPAGE, space.rows.stop * HPAGE))
-            self._settled(space, pages[low:high] - space.first_row * HPAGE, settled_bits[low:high])
+            self._keep_fast(space, pages[low:high] - space.first_row * HPAGE, fast_bits[low:high])
 
     def fold(self, state: npt.NDArray[np.uint8], rows: Ints) -> None:
         """The noted touches of *rows* become accessed and dirty bits."""
@@ -248,7 +248,7 @@ class ConfigurationReplay:
     # -- a wake-up ---------------------------------------------------------------------------------------------
 
     def wake(self, alarm: Alarm) -> Ints:
-        """Act on *alarm*; returns the rows (int64) whose touches are no longer settled."""
+        """Act on *alarm*; returns the rows (int64) whose touches are no longer fast."""
         self.now = alarm.time
         self.wakes += 1
         self._changed = []
@@ -350,7 +350,7 @@ class ConfigurationReplay:
     # -- the trace's verbs ---------------------------------------------------------------------------------------
 
     def verb(self, index: int, verb: Verb, address: int, argument: int) -> Ints:
-        """A rarer event of the trace; returns the rows whose touches are no longer settled."""
+        """A rarer event of the trace; returns the rows whose touches are no longer fast."""
         space = self.machine.at.get(index)
         if space is None or verb is Verb.MMAP:
             return np.zeros(0, np.int64)

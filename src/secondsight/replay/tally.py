@@ -11,7 +11,6 @@ from secondsight.mm.pgtable import COPIED, COPIED_HUGE, COPY_SPLITS, FAULTS, GUE
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay.configuration import ReplayedSpace
 from secondsight.replay.ends import BlocksAtEnd, at_end
-from secondsight.replay.lane import references
 from secondsight.replay.layout import HPAGE
 from secondsight.replay.metrics import (
     SECOND,
@@ -21,6 +20,7 @@ from secondsight.replay.metrics import (
     SpaceResult,
     answers,
 )
+from secondsight.replay.tlb_path import references
 
 if TYPE_CHECKING:
     from secondsight.replay.run import ConfigurationReplay

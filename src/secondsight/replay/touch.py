@@ -2,12 +2,12 @@
 
     a page's cell     7  6  5  4   3  2  1  0
                       GW GR CW CR  GW GR CW CR        C: by the CPU, G: by a guest; R: read or fetched, W: written
-                      settled      touched since the last fold
+                      fast         touched since the last fold
 
-*Settled*: that kind of touch would change nothing but an accessed or dirty bit, in every configuration; so between two looks of khugepaged
+*Fast*: that kind of touch would change nothing but an accessed or dirty bit, in every configuration; so between two looks of khugepaged
 such touches commute, and it is enough to note them. Every other touch goes, in order, through the model's verbs (``access_runs``), after
-which its page may be settled. Before anything looks at the bits, ``fold`` sets what the noted touches would have set. A page whose
-mapping is taken away by khugepaged, a policy or a verb of the trace is unsettled.
+which its page may be fast. Before anything looks at the bits, ``fold`` sets what the noted touches would have set. A page whose
+mapping is taken away by khugepaged, a policy or a verb of the trace is fast no more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, LEAF
 from secondsight.trace.kinds import Access, Kind, Origin
 
 CPU_READ, CPU_WRITE, GUEST_READ, GUEST_WRITE = 1, 2, 4, 8
-#: Kinds that are never settled: a device's access and a pin.
+#: Kinds that are never fast: a device's access and a pin.
 ALWAYS = 16
 
 # How one access is made in a configuration (codes of ``access_runs``).
@@ -51,7 +51,7 @@ BITS = _bits()
 
 @allocating
 def mark(address, kind, space, count, start, stop, plain, bits, look, state, accesses, out):  # type: ignore[no-untyped-def]
-    """Note the settled touches of events *start* to *stop*; returns how many of them are not, with their indices in *out*.
+    """Note the fast touches of events *start* to *stop*; returns how many of them are not, with their indices in *out*.
 
     *plain*: one space, and every count 1 (*count* may be empty). state uint8[cells], accesses int64[cells / 512], out int64[stop - start].
     """
@@ -148,7 +148,7 @@ def access_runs(f, r, m, guest, pages, how, resumed):  # type: ignore[no-untyped
 
 
 @inlined
-def _cpu_settled(m, page, alone):  # type: ignore[no-untyped-def]
+def _cpu_fast(m, page, alone):  # type: ignore[no-untyped-def]
     """1 reads, 2 writes by the CPU that would only set bits now. *alone*: nobody else reaches this space."""
     entry = m.pmd[page >> PMD_ORDER]
     if not entry & PSE:
@@ -165,7 +165,7 @@ def _cpu_settled(m, page, alone):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _guest_settled(lay, m, t, page, alone):  # type: ignore[no-untyped-def]
+def _guest_fast(lay, m, t, page, alone):  # type: ignore[no-untyped-def]
     index = page - t.first
     big = t.smd[index >> PMD_ORDER]
     large = big & lay.present
@@ -179,33 +179,33 @@ def _guest_settled(lay, m, t, page, alone):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def settled_bits(lay, m, t, page, as_cpu, as_guest, alone):  # type: ignore[no-untyped-def]
-    """The touches of *page* that are settled here.
+def fast_bits(lay, m, t, page, as_cpu, as_guest, alone):  # type: ignore[no-untyped-def]
+    """The touches of *page* that are fast here.
 
     *as_cpu*, *as_guest*: what the trace's CPU and guest accesses are here (0 the CPU's, 1 the guest's, -1: there are none).
     """
     bits = 0
     if as_cpu == 0:
-        bits |= _cpu_settled(m, page, alone)
+        bits |= _cpu_fast(m, page, alone)
     elif as_cpu == 1:
-        bits |= _guest_settled(lay, m, t, page, alone)
+        bits |= _guest_fast(lay, m, t, page, alone)
     if as_guest == 0:
-        bits |= _cpu_settled(m, page, alone) << 2
+        bits |= _cpu_fast(m, page, alone) << 2
     elif as_guest == 1:
-        bits |= _guest_settled(lay, m, t, page, alone) << 2
+        bits |= _guest_fast(lay, m, t, page, alone) << 2
     return bits
 
 
 @native
-def settled(lay, m, t, pages, as_cpu, as_guest, alone, out):  # type: ignore[no-untyped-def]
-    """out[i] &= the touches of ``pages[i]`` that are settled here."""
+def keep_fast(lay, m, t, pages, as_cpu, as_guest, alone, out):  # type: ignore[no-untyped-def]
+    """out[i] &= the touches of ``pages[i]`` that are fast here."""
     for i in range(len(pages)):
-        out[i] &= settled_bits(lay, m, t, pages[i], as_cpu, as_guest, alone)
+        out[i] &= fast_bits(lay, m, t, pages[i], as_cpu, as_guest, alone)
 
 
 @native
-def settle(state, cells, pages, bits):  # type: ignore[no-untyped-def]
-    """Record what :func:`settled` found for *pages* (all spaces' numbering)."""
+def set_fast(state, cells, pages, bits):  # type: ignore[no-untyped-def]
+    """Record what :func:`keep_fast` found for *pages* (all spaces' numbering)."""
     for i in range(len(pages)):
         cell = cells[pages[i] >> PMD_ORDER] + (pages[i] & BLOCK_MASK)
         state[cell] = (state[cell] & np.uint8(15)) | np.uint8(bits[i] << 4)
@@ -277,7 +277,7 @@ def _fold_guest(f, lay, t, first_page, state, cell, shift):  # type: ignore[no-u
 def fold(f, m, guest, state, cells, rows, first_row, ways):  # type: ignore[no-untyped-def]
     """Set the bits that the noted touches of *rows* (all spaces' numbering) would have set; the space begins at *first_row*.
 
-    *ways*: what the trace's CPU and guest accesses are here, as of :func:`settled_bits`.
+    *ways*: what the trace's CPU and guest accesses are here, as of :func:`fast_bits`.
     """
     for row in rows:
         block = row - first_row
@@ -301,7 +301,7 @@ def forget(state, cells, rows):  # type: ignore[no-untyped-def]
 
 @native
 def clear(state, cells, rows):  # type: ignore[no-untyped-def]
-    """Nothing is noted or settled in *rows*."""
+    """Nothing is noted or fast in *rows*."""
     for row in rows:
         cell = np.uint64(cells[row])
         for i in range(np.uint64(HPAGE_PMD_NR)):
@@ -309,7 +309,7 @@ def clear(state, cells, rows):  # type: ignore[no-untyped-def]
 
 
 @native
-def unsettle(state, cells, rows):  # type: ignore[no-untyped-def]
+def clear_fast(state, cells, rows):  # type: ignore[no-untyped-def]
     """The mappings of *rows* may have changed in some configuration: their next touches go through the verbs."""
     for row in rows:
         cell = np.uint64(cells[row])

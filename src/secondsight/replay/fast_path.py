@@ -1,13 +1,15 @@
-"""Settled accesses through a TLB (``lane.py``): nothing changes but the TLB, counters and notes of what walked.
+"""Fast accesses through a TLB (``tlb_path.py``): nothing changes but the TLB, counters and notes of what walked.
 
     64 events     address ──▶ cell, whose notes are asked for          a page's cell: touch.py
-    each of them  cell ──▶ row ──▶ its place in the TLB ──▶ use        the first that is not settled ends it
+    each of them  cell ──▶ row ──▶ its place in the TLB ──▶ use        the first that is not fast ends it
 
 Who accesses is mostly one and the same, the CPU or guests alone. To ask of each access which it is takes a sixth of the time, so
 that the loop is compiled for each of the three cases.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -45,12 +47,12 @@ def stored(f, lay, m, t, block, page, guest):  # type: ignore[no-untyped-def]
 
 # fmt: off
 @merged
-def _settled_through(who, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
+def _fast_path_through(who, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
                      plain, start, stop, codes, state, accesses, walks, first_row, ahead):
     # fmt: on
-    """Events from *start* on as long as they are settled, as most are; the first that is not. See ``lane.accesses_through``.
+    """Events from *start* on as long as they are fast, as most are; the first that is not. See ``tlb_path.accesses_through``.
 
-    Nothing that a settled event does moves another's place: of BLOCK events at a time (fewer behind one that was not settled) the pages'
+    Nothing that a fast event does moves another's place: of BLOCK events at a time (fewer behind one that was not fast) the pages'
     notes are asked for, then each goes through the TLB.
     """
     at, most = start, np.uint64(4)
@@ -89,37 +91,20 @@ def _settled_through(who, f, lay, m, t, tlb, guest_huge, guest_pages, look, firs
     return stop
 
 
-# fmt: off
-@native
-def settled_by_cpu(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
-                   plain, start, stop, codes, state, accesses, walks, first_row, ahead):
-    # fmt: on
-    """:func:`_settled_through` where the CPU makes every access."""
-    return _settled_through(
-        CPU, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, start, stop,
-        codes, state, accesses, walks, first_row, ahead,
-    )  # fmt: skip
+def _of(who: int) -> Any:
+    """:func:`_fast_path_through`, compiled for *who*."""
+
+    # fmt: off
+    @native
+    def fast_path(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
+                  plain, start, stop, codes, state, accesses, walks, first_row, ahead):
+        # fmt: on
+        return _fast_path_through(
+            who, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, start, stop,
+            codes, state, accesses, walks, first_row, ahead,
+        )  # fmt: skip
+
+    return fast_path
 
 
-# fmt: off
-@native
-def settled_by_guests(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
-                      plain, start, stop, codes, state, accesses, walks, first_row, ahead):
-    # fmt: on
-    """:func:`_settled_through` where guests make every access."""
-    return _settled_through(
-        GUESTS, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, start, stop,
-        codes, state, accesses, walks, first_row, ahead,
-    )  # fmt: skip
-
-
-# fmt: off
-@native
-def settled_by_both(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
-                    plain, start, stop, codes, state, accesses, walks, first_row, ahead):
-    # fmt: on
-    """:func:`_settled_through` where it is asked of each who makes it."""
-    return _settled_through(
-        BOTH, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, start, stop,
-        codes, state, accesses, walks, first_row, ahead,
-    )  # fmt: skip
+fast_path_by_cpu, fast_path_by_guests, fast_path_by_both = _of(CPU), _of(GUESTS), _of(BOTH)

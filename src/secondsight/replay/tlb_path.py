@@ -1,8 +1,8 @@
 """A configuration with a TLB: every access is looked up in order, and only those that walk reach the page tables.
 
     access --hit--> counted, nothing more
-           --miss--> walk: settled touch? --yes--> noted          (touch.py: folded in before anyone looks)
-                                          --no--> the model's verb, then perhaps settled
+           --miss--> walk: fast touch? --yes--> noted          (touch.py: folded in before anyone looks)
+                                          --no--> the model's verb, then perhaps fast
                      into the TLB, as large as the mapping is now
 
 Where a verb maps another frame than the entry names, or the same one by another size, the entry is flushed and the access walks again.
@@ -27,20 +27,20 @@ from secondsight.mmu.spt import GuestTables, Resumed, guest_access
 from secondsight.native import inlined, native
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay import touch
-from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, HPAGE, EventColumns, Layout
-from secondsight.replay.settled import (
+from secondsight.replay.fast_path import (
     BLOCK,
     GUEST,
     HELD,
     WRITE,
+    fast_path_by_both,
+    fast_path_by_cpu,
+    fast_path_by_guests,
     large,
-    settled_by_both,
-    settled_by_cpu,
-    settled_by_guests,
     stored,
 )
+from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, HPAGE, EventColumns, Layout
 from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, drop, empty, flush, use
-from secondsight.replay.touch import BITS, H_GUEST_READ, H_GUEST_WRITE, settled_bits
+from secondsight.replay.touch import BITS, H_GUEST_READ, H_GUEST_WRITE, fast_bits
 
 if TYPE_CHECKING:
     from secondsight.replay.configuration import ReplayedSpace
@@ -106,17 +106,17 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
     while i < stop:
         if not resumed:
             if ways[0] <= 0 and ways[1] <= 0:
-                i = settled_by_cpu(
+                i = fast_path_by_cpu(
                     f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
                     codes, state, accesses, walks, np.uint64(first_row), ahead,
                 )  # fmt: skip
             elif ways[0] != 0 and ways[1] != 0:
-                i = settled_by_guests(
+                i = fast_path_by_guests(
                     f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
                     codes, state, accesses, walks, np.uint64(first_row), ahead,
                 )  # fmt: skip
             else:
-                i = settled_by_both(
+                i = fast_path_by_both(
                     f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
                     codes, state, accesses, walks, np.uint64(first_row), ahead,
                 )  # fmt: skip
@@ -166,8 +166,8 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
                 return i, NOTIFY if done == 0 else DENIED, called, found
             new[called] = here
             called += np.uint64(1)
-            settled_now = settled_bits(lay, m, t, np.int64(here), ways[0], ways[1], ways[2])
-            state[cell] = (state[cell] & np.uint8(15)) | np.uint8(settled_now << 4)
+            fast_now = fast_bits(lay, m, t, np.int64(here), ways[0], ways[1], ways[2])
+            state[cell] = (state[cell] & np.uint8(15)) | np.uint8(fast_now << 4)
             now = _guest_translation(lay, t, here, whole) if guest else translation(m, here)
             if mapped and now != was:
                 drop(tlb, tagged, big and whole)
@@ -195,11 +195,11 @@ def references(walks: npt.NDArray[np.int64], *, nested: bool, guest_huge: bool) 
     return np.concatenate(([4, 3], guest)) @ walks
 
 
-class Lane:
+class TlbPath:
     """The TLB of one run, and the notes between it and the page tables."""
 
     def __init__(self, run: ConfigurationReplay, found: Layout) -> None:
-        """An empty TLB; what the fill mapped is settled. To be made before the layout's ``touched`` is used for anything else.
+        """An empty TLB; what the fill mapped is fast. To be made before the layout's ``touched`` is used for anything else.
 
         :raises UsageError: more blocks than tags can tell apart.
         """
@@ -223,9 +223,9 @@ class Lane:
         self._new = np.zeros(CHUNK, np.int64)
         for row in range(0, found.rows, 1024) if any(map(run.machine.fills, run.machine.spaces)) else ():
             pages = found.touched_pages(row, min(row + 1024, found.rows))
-            settled = np.full(len(pages), 15, np.uint8)
-            run.settle(pages, settled)
-            touch.settle(self.state, found.cells, pages, settled)
+            fast = np.full(len(pages), 15, np.uint8)
+            run.find_fast(pages, fast)
+            touch.set_fast(self.state, found.cells, pages, fast)
 
     def apply(self, columns: EventColumns, plain: bool, start: int, stop: int) -> None:
         """The accesses *start* to *stop* of the columns (address, kind, space, count), in order."""
@@ -320,8 +320,8 @@ class Lane:
         return space.first_row + block, block * HPAGE + (address >> PAGE_SHIFT & BLOCK_MASK)
 
     def changed(self, rows: Ints, *, flushes: bool = True) -> None:
-        """The mappings of *rows* may have changed: nothing there is settled, and (*flushes*) no entry of them is left."""
-        touch.unsettle(self.state, self.found.cells, rows)
+        """The mappings of *rows* may have changed: nothing there is fast, and (*flushes*) no entry of them is left."""
+        touch.clear_fast(self.state, self.found.cells, rows)
         if flushes:
             flush(self.tlb, np.concatenate((rows, rows + self._apart)))
 
