@@ -73,8 +73,8 @@ def add(recording: Path, text: str) -> Mark:
         finally:
             os.close(fd)
     except OSError as error:
-        told = SecondSightError if error.errno in atomicfile.FAILURES else UsageError
-        raise told(f"{path}: cannot be written: {error.strerror}") from None
+        kind = SecondSightError if error.errno in atomicfile.FAILURES else UsageError
+        raise kind(f"{path}: cannot be written: {error.strerror}") from None
     if written < len(line):
         raise SecondSightError(f"{path}: cannot be written: no space left")
     return mark

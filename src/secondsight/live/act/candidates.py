@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -40,9 +40,6 @@ from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.mm.khugepaged.scan import scan
 from secondsight.plural import pluralize
 from secondsight.policy.protocol import Look, Policy
-
-if TYPE_CHECKING:
-    pass
 
 I64 = npt.NDArray[np.int64]
 
