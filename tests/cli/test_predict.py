@@ -40,9 +40,11 @@ def test_whose_a_calibration_is_and_what_it_says():
     (["calibrate", "--show", "/nowhere.json"], "cannot be read"),
     (["calibrate", "--out", "/nowhere/c.json"], "cannot be written"),
     (["verify", "--save", "x.json"], "--pid PID or --cgroup"),
-    (["verify", "--pid", "1"], "--save FILE before"),
-    (["verify", "--pid", "1", "--save", "x.json", "--predicted", "r.json"], "needs --before"),
-    (["verify", "--pid", "1", "--save", "/tmp/x.json", "--for", "soon"], "write a time"),
+    (["verify", "--pid", str(os.getpid())], "--save FILE before"),
+    (["verify", "--pid", "99999999"], "there is no such process"),
+    (["verify", "--cgroup", "/nowhere"], "no directory of a cgroup"),
+    (["verify", "--pid", str(os.getpid()), "--save", "x.json", "--predicted", "r.json"], "needs --before"),
+    (["verify", "--pid", str(os.getpid()), "--save", "/tmp/x.json", "--for", "soon"], "write a time"),
 ])  # fmt: skip
 def test_one_line_for_what_is_wrong(argv, said):
     code, _, err = run(*argv)

@@ -122,6 +122,34 @@ def test_a_mark_beside_the_file_is_taken_in_once_and_read_after_the_end(tmp_path
     assert read(path)[1]["marks"] == []
 
 
+def test_a_mark_before_the_first_pass_is_kept(tmp_path):
+    path = tmp_path / "host.parquet"
+    recording = HostRecording(path)
+    with pytest.raises(InputError, match="a recording without a row: its first pass is under way"):
+        read(path)
+    early = marks.add(path, "before the first pass")
+    recording.add(view([row("a")], taken=early.time + 5), [row("a")])
+    recording.discard()
+    assert read(path)[1]["marks"] == [early]
+    gone_on_with = HostRecording(path, append=True)
+    gone_on_with.add(view([row("a")], taken=early.time + 9), [row("a")])
+    assert read(path)[1]["marks"] == [early]
+
+
+def test_a_recording_without_a_pass_is_gone_on_with_or_taken_away(tmp_path):
+    path = tmp_path / "host.parquet"
+    HostRecording(path)  # killed here
+    killed = marks.add(path, "")
+    second = HostRecording(path, append=True)
+    second.add(view([row("a")], taken=killed.time + 1), [row("a")])
+    assert passes(read(path)[0]) == 1 and read(path)[1]["marks"] == [killed]
+    other = tmp_path / "other.parquet"
+    recording = HostRecording(other)
+    marks.add(other, "x")
+    recording.discard()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["host.parquet", "host.parquet.marks"]
+
+
 def test_a_recording_is_gone_on_with(tmp_path):
     path, whole = tmp_path / "host.parquet", tmp_path / "whole.parquet"
     rows = [row(name, float(at)) for at, name in enumerate(NAMES)]

@@ -253,6 +253,8 @@ def _record(
                     break
     finally:
         signal.signal(signal.SIGUSR1, before)
+        if not count:
+            recording.discard()
     print(f"{pluralize(count, 'pass', 'passes')} in {path}, {pluralize(len(recording.marks), 'mark')}")
 
 

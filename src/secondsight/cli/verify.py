@@ -45,6 +45,11 @@ def verify(
 
     if (pid is None) == (cgroup is None):
         raise UsageError("say what to look at: --pid PID or --cgroup DIRECTORY")
+    # Whom to look at comes before what to do with it.
+    if pid is not None:
+        Process.open(pid).close()
+    elif cgroup is not None:
+        seen.of_cgroup(cgroup)
     if save is None and before is None:
         raise UsageError("--save FILE before the change, --before FILE after it")
     if predicted is not None and before is None:
@@ -56,8 +61,7 @@ def verify(
     if work is not None and not work.strip():
         raise UsageError("--work: name a command that prints how much work was done so far")
     if pid is not None:
-        with Process.open(pid):
-            number = pid
+        number = pid
         now = seen.observe(
             f"process {pid}", lambda: seen.of_process(number), seconds, work, name=seen.name_of(number)
         )

@@ -79,6 +79,8 @@ class HostRecording:
         self.marks: list[marks.Mark] = []
         # A signal may come while marks are put together: what it brings has a list of its own.
         self._signalled: list[marks.Mark] = []
+        # A mark may come before the first pass, which takes seconds on a large host.
+        self._begun = time.time()
         #: what a row is in the passes before this one's, empty where there are none
         self.by = ""
         if append and path.is_file():
@@ -86,11 +88,16 @@ class HostRecording:
             return
         # Those beside a recording of the same name that this one takes the place of.
         marks.beside(path).unlink(missing_ok=True)
+        if not path.exists():
+            self._keep(SCHEMA.empty_table(), {"kernel": "", "now": "{}", "then": "{}"})
 
     def _go_on(self) -> None:
         """Take in what the file holds."""
-        table, told = read(self._path)
+        table, told = _read(self._path)
+        self._begun = told["begun"]
         table = table.replace_schema_metadata(None)
+        if not len(table):
+            return
         edges = [0, *(np.flatnonzero(np.diff(table.column("time").to_numpy())) + 1).tolist(), len(table)]
         self._passes = [table.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
         self.marks = told["marks"]
@@ -125,16 +132,27 @@ class HostRecording:
         self._write(view)
 
     def _write(self, view: HostView) -> None:
-        since = self._passes[0].column("time")[0].as_py() if len(self._passes[0]) else 0.0
+        if len(self._passes[0]):
+            self._begun = min(self._begun, self._passes[0].column("time")[0].as_py())
         taken = [self._signalled.pop() for _ in range(len(self._signalled))]
-        self.marks = marks.together([*self.marks, *taken], marks.waiting(self._path), since)
-        told = {
-            "kind": KIND, "version": __version__, "kernel": view.kernel, "marks": msgspec.json.encode(self.marks).decode(),
-            "now": json.dumps(view.now), "then": json.dumps(view.then),
-        }  # fmt: skip
-        table = pa.concat_tables(self._passes).replace_schema_metadata(
-            {f"secondsight.{key}": value for key, value in told.items()}
+        self.marks = marks.together([*self.marks, *taken], marks.waiting(self._path), self._begun)
+        self._keep(
+            pa.concat_tables(self._passes),
+            {"kernel": view.kernel, "now": json.dumps(view.now), "then": json.dumps(view.then)},
         )
+
+    def discard(self) -> None:
+        """Take away what stands for a recording that never had a pass."""
+        if not self._passes:
+            self._path.unlink(missing_ok=True)
+            marks.beside(self._path).unlink(missing_ok=True)
+
+    def _keep(self, table: pa.Table, told: dict[str, str]) -> None:
+        """Write *table*, whole or not at all, with what is *told* of it and of the recording."""
+        told = told | {
+            "kind": KIND, "version": __version__, "begun": repr(self._begun), "marks": msgspec.json.encode(self.marks).decode(),
+        }  # fmt: skip
+        table = table.replace_schema_metadata({f"secondsight.{key}": value for key, value in told.items()})
         with atomicfile.open_atomic(self._path) as part, part.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
 
@@ -164,11 +182,21 @@ def _put(columns: dict[str, list[Any]], name: str, value: Any) -> None:
 
 
 def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    r"""(rows, what is told of them: kind, version, kernel, now, then, and its ``Mark``\ s) of a recording.
+    r"""(rows, what is told of them: kind, version, kernel, now, then, begun, and its ``Mark``\ s) of a recording.
 
     Raises:
-        InputError: it is none, or torn.
+        InputError: it is none, torn, or without a row yet.
     """
+    table, told = _read(path)
+    if not len(table):
+        raise InputError(
+            str(path), "", "a recording without a row: its first pass is under way, or no process was read"
+        )
+    return table, told
+
+
+def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The same, of one that may have no row yet."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
@@ -180,23 +208,29 @@ def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     }
     if told.get("kind") != KIND:
         raise InputError(str(path), "", "no recording of the host; `secondsight top --record` makes one")
-    if not len(table):
-        raise InputError(
-            str(path), "", "a recording without a row: no process was read, or none was asked for"
-        )
     if table.schema.remove_metadata() != SCHEMA:
         raise InputError(str(path), "", "a recording of another version of SecondSight")
     for name in _ALWAYS:
         column = table.column(name)
-        if column.null_count or (name == "time" and not pc.all(pc.is_finite(column)).as_py()):
+        if column.null_count or (name == "time" and pc.all(pc.is_finite(column)).as_py() is False):
             raise InputError(str(path), f"column {name}", "no recording of the host: a value is missing")
-    since = table.column("time")[0].as_py()
     try:
+        # Those of an earlier version do not say when they were begun.
+        since = (
+            float(told["begun"])
+            if "begun" in told
+            else table.column("time")[0].as_py()
+            if len(table)
+            else 0.0
+        )
         kept = msgspec.json.decode(told["marks"], type=list[marks.Mark])
         settings = {key: json.loads(told[key]) for key in ("now", "then")}
     except (KeyError, ValueError, msgspec.MsgspecError) as error:
         raise InputError(str(path), "metadata", f"no recording of the host: {error}") from None
-    return table, told | settings | {"marks": marks.together(kept, marks.waiting(path), since)}
+    return table, told | settings | {
+        "begun": since,
+        "marks": marks.together(kept, marks.waiting(path), since),
+    }
 
 
 def passes(table: pa.Table) -> int:
