@@ -59,14 +59,28 @@ def test_the_states_of_a_file(told):
     assert said == {
         "clean": ("succeeded", True),
         "never_written_open": ("succeeded", True),
-        "part": ("succeeded", False),
-        # What write(2) made dirty has buffer heads, which look like a pin.
-        "dirty": ("page_dirty_or_writeback", False),
-        "dirty_and_open": ("page_dirty_or_writeback", False),
-        "synced": ("succeeded", False),
-        "pinned": ("succeeded", False),
+        "part": ("succeeded", True),
+        "dirty": ("page_dirty_or_writeback", True),
+        "dirty_and_open": ("page_dirty_or_writeback", True),
+        "synced": ("succeeded", True),
+        "pinned": ("not_suitable_page_count", True),
         "unadvised": ("ineligible", True),
+        "unmapped": ("succeeded", True),
+        "half_mapped": ("succeeded", True),
+        "unmapped_dirty": ("page_dirty_or_writeback", True),
     }
+
+
+def test_what_the_page_cache_has_is_told_beside_what_is_mapped_here(told):
+    for case, mapped, cached in (
+        ("clean", 512, 512),
+        ("unmapped", 0, 512),
+        ("half_mapped", 256, 512),
+        ("part", 100, 100),
+    ):
+        block, mapping, _ = told[case]
+        assert (block.populated, block.cached) == (mapped, cached), case
+        assert (mapping.resident, mapping.cached) == (mapped * 4096, cached * 4096), case
 
 
 def test_what_is_called_impossible_is_refused_and_the_rest_is_not(told):

@@ -5,8 +5,8 @@ PGTAB IDLE ZERO THP KSM UNEVI TAIL HEAD  SWBK  SWCH ANON ...    ACT LRU   D  ...
 
 (exact numbers below). The low 27 bits are the kernel's export, the same in every kernel of the last fifteen years, so the model,
 the live reader and the lab's guest speak of one layout. Above them are bits the kernel keeps elsewhere or does not export:
-YOUNG (PG_young), MLOCKED (KPF_MLOCKED is bit 33 there), ZERO_FILLED (the page's content is all zero) and EXCLUSIVE
-(PG_anon_exclusive: no other process can reach this anonymous page).
+PRIVATE (PG_private or PG_private_2: a file's buffer heads most often), YOUNG (PG_young), MLOCKED (KPF_MLOCKED is bit 33 there),
+ZERO_FILLED (the page's content is all zero) and EXCLUSIVE (PG_anon_exclusive: no other process can reach this anonymous page).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ ZERO_PAGE = np.uint32(1 << 24)
 IDLE = np.uint32(1 << 25)
 PGTABLE = np.uint32(1 << 26)
 
+PRIVATE = np.uint32(1 << 27)
 YOUNG = np.uint32(1 << 28)
 MLOCKED = np.uint32(1 << 29)
 ZERO_FILLED = np.uint32(1 << 30)

@@ -126,7 +126,11 @@ def test_a_file_is_what_the_kernel_says_it_is(eligible, refused, offset):
         ({"eligible": False}, "no MADV_HUGEPAGE", ""),
         ({"eligible": False, "flags": ("hg",)}, "makes no folios of 2 MiB", "makes no folios of 2 MiB"),
         ({"eligible": None, "flags": ("hg",)}, "was not read", "was not read"),
-        ({"eligible": False, "offset": 0x3000}, "differ modulo 2 MiB", "differ modulo 2 MiB"),
+        (
+            {"eligible": False, "offset": 0x3000},
+            "2,036 KiB modulo 2 MiB",
+            "map it at an address that is aligned as",
+        ),
         ({"eligible": False, "flags": ("nh",)}, "MADV_NOHUGEPAGE", "MADV_NOHUGEPAGE"),
     ],
 )

@@ -1,10 +1,16 @@
 """What is in the page cache of a process's shared memory, mapped by it or not."""
 
+import mmap
 import os
+import subprocess
+import sys
 
 import pytest
 
-from secondsight.live.read.page_cache import PageCache
+from secondsight.geometry import PAGE_SIZE
+from secondsight.live.read.cached_blocks import CachedBlocks
+from secondsight.live.read.columns import Columns
+from secondsight.live.read.page_cache import CachedFile, PageCache, local_devices
 from secondsight.live.read.process import Process
 from secondsight.live.read.vma import clip, parse_smaps
 from support.operators import BLOCK, MIB, operated
@@ -51,8 +57,6 @@ def test_private_memory_is_none(shared):
 def test_a_file_shorter_than_its_mapping_has_nothing_beyond(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("following a link of map_files takes CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE")
-    import mmap
-
     fd = os.memfd_create("short")
     os.ftruncate(fd, 16 * MIB)
     with mmap.mmap(fd, 16 * MIB, mmap.MAP_SHARED) as ours, Process.open(os.getpid()) as held:
@@ -65,3 +69,74 @@ def test_a_file_shorter_than_its_mapping_has_nothing_beyond(tmp_path):
             assert file is not None
             assert int(file.pages(vma.start, vma.end).sum()) == 2048 + 1
     os.close(fd)
+
+
+@pytest.fixture
+def mapped_file(tmp_path):
+    """A file of 6 MiB on a disk, of which blocks 0 and 1 are in the page cache, mapped private; held, and its aligned mapping."""
+    if os.geteuid() != 0:
+        pytest.skip("following a link of map_files takes CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE")
+    path = tmp_path / "data"
+    path.write_bytes(os.urandom(6 * MIB))
+    fd = os.open(path, os.O_RDWR)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 4 * MIB, 2 * MIB, os.POSIX_FADV_DONTNEED)
+    with mmap.mmap(fd, 6 * MIB, mmap.MAP_PRIVATE, mmap.PROT_READ), Process.open(os.getpid()) as held:
+        (vma,) = [v for v in parse_smaps(held.read_file("smaps")) if v.name == str(path)]
+        if vma.device not in local_devices(held.read_file("mountinfo").decode()):
+            pytest.skip("the temporary folder is on no local file system")
+        # Where mmap put it need not be aligned: judged as if it were.
+        yield fd, held, vma
+    os.close(fd)
+
+
+def test_a_regular_file_is_asked_too(mapped_file):
+    fd, held, vma = mapped_file
+    file = CachedFile.open(held, vma, local_devices(held.read_file("mountinfo").decode()))
+    assert file is not None
+    there = file.pages(vma.start, vma.end)
+    assert there[:1024].all() and not there[1024:].any()
+    told = file.counts(vma.start, vma.end)
+    if told is not None:
+        assert told == (1024, 0, 0)
+        os.pwrite(fd, b"x" * 3 * PAGE_SIZE, 0)
+        cached, dirty, evicted = file.counts(vma.start, vma.start + 2 * MIB)
+        # A large folio is dirty as a whole.
+        assert (cached, evicted) == (512, 0) and 3 <= dirty <= 512
+    file.close()
+
+
+def test_of_a_file_in_columns_each_block_has_what_is_there_and_unwritten(mapped_file):
+    fd, held, vma = mapped_file
+    os.pwrite(fd, b"x" * 5 * PAGE_SIZE, vma.first_block - vma.start)
+    cache = CachedBlocks.of(held, [vma])
+    found = Columns.empty(cache.joined(cache.address[:0]))
+    cache.fill(found)
+    assert found.address.tolist() == cache.address.tolist() and found.address[0] == vma.first_block
+    assert found.cached[0] == 512
+    assert (found.dirty[0], found.evicted[0]) == (-1, -1) or (
+        5 <= found.dirty[0] <= 512 and found.evicted[0] == 0
+    )
+
+
+def test_to_who_neither_owns_nor_may_write_it_nothing_is_told_of_a_file(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user takes root")
+    path = tmp_path / "data"
+    path.write_bytes(b"x" * 2 * MIB)
+    code = (
+        "import os, sys; from secondsight.live.read.page_cache import CachedFile;"
+        f"fd = os.open({str(path)!r}, os.O_RDONLY); first = CachedFile(fd, None).honest(); os.setuid(65534);"
+        "print(first, CachedFile(fd, None).honest())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Before 5.2 mincore tells everybody the truth.
+    assert done.stdout.split() == ["True", "False"]
+
+
+def test_which_devices_are_local():
+    text = (
+        "21 1 254:0 / / rw - ext4 /dev/vda rw\n22 1 0:33 / /net rw - nfs4 a:/ rw\n23 1 0:34 / /f rw - fuse.sshfs x rw\n"
+        "24 1 0:35 / /tmp rw,nosuid shared:3 - tmpfs tmpfs rw,huge=always\n"
+    )
+    assert local_devices(text) == {"fe:00", "00:23"}

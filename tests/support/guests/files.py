@@ -32,7 +32,12 @@ CASES = {
     "pinned": (512, 0, False, False, True, True),
     "unadvised": (512, 0, False, False, False, False),
     "never_written_open": (512, 0, False, True, True, False),
+    "unmapped": (512, 0, False, False, True, False),
+    "half_mapped": (512, 0, False, False, True, False),
+    "unmapped_dirty": (512, 3, False, False, True, False),
 }
+#: of those, cases that touch fewer pages than the page cache has
+TOUCHED = {"unmapped": 0, "half_mapped": 256, "unmapped_dirty": 0}
 
 
 def child(case):
@@ -63,7 +68,7 @@ def live(case, ready, told):
     descriptor = os.open(path_of(case), os.O_RDWR if shared else os.O_RDONLY)
     libc.mmap_file(libc.AREA, libc.BLOCK_BYTES, descriptor, 0, shared=shared)
     os.close(descriptor)
-    for page in range(max(reads, writes)):
+    for page in range(TOUCHED.get(case, max(reads, writes))):
         _ = ctypes.c_ubyte.from_address(libc.AREA + page * libc.PAGE).value
     if pins:
         pipe = os.pipe()

@@ -42,6 +42,7 @@ from secondsight.live.read.capture import Snapshot
 from secondsight.live.read.eligible import no_thp
 from secondsight.live.read.surroundings import UNREGISTERED
 from secondsight.live.read.vma import Vma
+from secondsight.mm.rules import Rules
 from secondsight.plural import pluralize
 
 if TYPE_CHECKING:
@@ -52,13 +53,18 @@ class BlockVerdicts:
     """Verdicts of one snapshot's blocks."""
 
     def __init__(
-        self, snapshot: Snapshot, counts: PageCounts, judged: Judged | None, files: npt.NDArray[np.int64]
+        self,
+        snapshot: Snapshot,
+        counts: PageCounts,
+        judged: Judged | None,
+        files: npt.NDArray[np.int64],
+        rules: Rules,
     ) -> None:
-        """*judged* None: no block needs judging; *files* int64[K]: the blocks of shared memory and files."""
+        """*judged* None: no block needs judging; *files* int64[K]: the blocks of shared memory and files, judged under *rules*."""
         self._snapshot = snapshot
         self._counts = counts
         self._judged = judged
-        self._files = FileVerdicts(snapshot, counts, files)
+        self._files = FileVerdicts(snapshot, counts, files, rules)
 
     def block(self, row: int, vma: Vma | None, refused: str) -> Block:
         """The block *row*, which *vma* holds; *refused* says why khugepaged passes that by, empty if it does not."""

@@ -70,7 +70,7 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
         from secondsight.live.judge.judge_snapshot import Judged
 
         judged = Judged(snapshot, rows, candidates)
-    verdicts = BlockVerdicts(snapshot, facts, judged, np.flatnonzero(files))
+    verdicts = BlockVerdicts(snapshot, facts, judged, np.flatnonzero(files), rules)
     blocks = tuple(
         verdicts.block(row, vma, why) for row, (vma, why) in enumerate(zip(holders, refused, strict=True))
     )
@@ -179,7 +179,11 @@ def _mappings(
         huge = int(facts.huge[low:high].sum())
         judged = judges[id(vma)]
         held = cached[low:high]
-        asked = judged.backing.shmem and (not len(held) or bool((held >= 0).all()))
+        asked = (
+            bool(vma.inode)
+            and not judged.backing.page_table_scan
+            and (not len(held) or bool((held >= 0).all()))
+        )
         found.append(
             Mapping(
                 start=vma.start,

@@ -21,11 +21,21 @@ import numpy.typing as npt
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.geometry import HPAGE_PMD_NR
-from secondsight.live.judge.open_verdict import PAGE_CACHE, PAGE_FLAGS, PINS, SHMEM_SWAP, BlockAnswer
+from secondsight.live.judge.open_verdict import (
+    LRU_BATCH,
+    PAGE_CACHE,
+    PAGE_FLAGS,
+    PINS,
+    SHMEM_SWAP,
+    BlockAnswer,
+)
 from secondsight.live.judge.page_counts import PageCounts
 from secondsight.live.read.backing import Backing, backing
 from secondsight.live.read.capture import Snapshot
+from secondsight.live.read.columns import CachePage
 from secondsight.live.read.vma import Vma
+from secondsight.mm.khugepaged.result import ScanResult
+from secondsight.mm.rules import Rules
 from secondsight.plural import pluralize
 
 _HUGE_IN_CACHE = (
@@ -36,15 +46,24 @@ _DIRTY = (
     "not yet written to the file: khugepaged has it written now, if nobody has it open for writing, and collapses the block when it next "
     "comes by; MADV_COLLAPSE writes and collapses at once"
 )
+_IN_BATCH = (
+    "pages are swapped out: what this kernel reads in waits in a CPU's LRU batch, so that the collapse cannot take it off the LRU, unless "
+    "that batch just filled up"
+)
+_LOCKED = "a page was locked: it is being read, written or moved"
+_OFF_LRU = "a page is off the LRU: it is isolated, or waits in a CPU's batch, which khugepaged empties before it looks"
 _WILL = "will become one huge page in the page cache (no page needs to have been used); a touch maps it whole"
 
 
 class FileVerdicts:
     """Verdicts of the blocks of one snapshot that the page cache holds."""
 
-    def __init__(self, snapshot: Snapshot, counts: PageCounts, rows: npt.NDArray[np.int64]) -> None:
-        """*rows* int64[K]: which blocks those are."""
+    def __init__(
+        self, snapshot: Snapshot, counts: PageCounts, rows: npt.NDArray[np.int64], rules: Rules
+    ) -> None:
+        """*rows* int64[K]: which blocks those are; *rules*: the kernel's, as far as it was told apart."""
         self._snapshot = snapshot
+        self._rules = rules
         self._counts = counts
         huge = counts.huge_in_cache(rows) if len(rows) else np.zeros(0, np.bool_)
         self._huge = dict(zip(rows.tolist(), huge.tolist(), strict=True))
@@ -55,21 +74,65 @@ class FileVerdicts:
 
     def answer(self, row: int, vma: Vma | None) -> BlockAnswer:
         """The answer about the block *row*, which *vma* holds."""
+        regular = vma is not None and backing(vma, self._snapshot.header.switches) is Backing.FILE
+        pages = self._snapshot.columns.cache[row]
+        if not (pages & CachePage.UNREAD).any():
+            return self._answer_read(pages, regular)
         if self._huge[row]:
             return BlockAnswer("pte_mapped_hugepage", _HUGE_IN_CACHE)
-        limits, switches = self._snapshot.header.limits, self._snapshot.header.switches
-        regular = vma is not None and backing(vma, switches) is Backing.FILE
-        cached = int(self._snapshot.columns.cached[row])
-        here = int(self._counts.populated[row])
+        return self._answer_counted(row, vma, regular)
+
+    def _answer_read(self, pages: npt.NDArray[np.uint8], regular: bool) -> BlockAnswer:
+        """The same where each page of the page cache was read: *pages*, ``CachePage`` uint8[512]."""
+        limits = self._snapshot.header.limits
+        gone = (pages & CachePage.SWAPPED) != 0
+        swapped, present = int(gone.sum()), int(((pages & CachePage.PRESENT) != 0).sum())
+        over = np.cumsum(gone) > limits.max_ptes_swap
+        decides = over | ((pages & (CachePage.HUGE | CachePage.OFF_LRU | CachePage.HELD)) != 0)
+        if decides.any():
+            at = int(decides.argmax())
+            return _refused(pages, at, bool(over[at]), swapped, limits.max_ptes_swap)
+        if present < HPAGE_PMD_NR - limits.max_ptes_none:
+            return _too_few(HPAGE_PMD_NR - present, limits.max_ptes_none)
+        if regular and (dirty := int(((pages & CachePage.DIRTY) != 0).sum())):
+            return _unwritten(dirty)
+        if (pages & CachePage.LOCKED).any():
+            # collapse_file tries the lock, and by then it may have been given back.
+            return BlockAnswer("page_locked", _LOCKED, ("succeeded",), (PAGE_FLAGS,))
+        if swapped and not regular and not self._rules.file_swapin_drains:
+            return BlockAnswer(str(ScanResult.DEL_PAGE_LRU), _IN_BATCH, ("succeeded",), (LRU_BATCH,))
+        return BlockAnswer("succeeded", _WILL)
+
+    def _answer_counted(self, row: int, vma: Vma | None, regular: bool) -> BlockAnswer:
+        """The same from what is mapped here and how many pages the page cache has."""
+        limits, columns = self._snapshot.header.limits, self._snapshot.columns
+        cached, evicted = int(columns.cached[row]), int(columns.evicted[row])
+        here = self._of_the_cache(row)
         if cached < 0 and here == HPAGE_PMD_NR:
             # What is mapped is in the page cache, whether that was asked or not.
             cached = here
         least = HPAGE_PMD_NR - limits.max_ptes_none
-        others, unread = set(), []
-        if cached >= 0 and cached < least:
-            missing = HPAGE_PMD_NR - cached
-            reason = f"{pluralize(missing, 'page is', 'pages are')} not in the page cache, max_ptes_none is {limits.max_ptes_none}"
-            answer = BlockAnswer("exceed_none_pte", reason)
+        others: set[str] = set()
+        unread: list[str] = []
+        # A page that is held ends the scan where it lies, before what is counted is held against a limit.
+        pinned = self._pinned(row, cached, regular) if cached else 0
+        if pinned is None:
+            others.add("not_suitable_page_count")
+            unread.append(PINS)
+        if not here and cached == HPAGE_PMD_NR:
+            # Whether they are one huge page the scan asks first, and no page of theirs could be seen.
+            others.add("pte_mapped_hugepage")
+            unread.append(PAGE_FLAGS)
+        if evicted > limits.max_ptes_swap:
+            answer = _too_many_gone(evicted, limits.max_ptes_swap)
+            if pinned:
+                others.add("not_suitable_page_count")  # whichever comes first
+                unread.append(PAGE_CACHE)
+        elif pinned:
+            held = pluralize(pinned, "page is held by more than its", "pages are held by more than their")
+            answer = BlockAnswer("not_suitable_page_count", f"{held} mappings and the page cache")
+        elif cached >= 0 and cached < least:
+            answer = _too_few(HPAGE_PMD_NR - cached, limits.max_ptes_none)
         elif cached < 0 and here < least:
             unread.append(PAGE_CACHE)
             others.add("succeeded")
@@ -79,30 +142,37 @@ class FileVerdicts:
             )
         else:
             answer = BlockAnswer("succeeded", _WILL)
-            pinned = self._pinned(row, cached, regular)
-            if pinned is None:
-                others.add("not_suitable_page_count")
-                unread.append(PINS)
-            elif pinned:
-                held = pluralize(pinned, "page is held by more than its", "pages are held by more than their")
-                answer = BlockAnswer("not_suitable_page_count", f"{held} mappings and the page cache")
-            if regular and not pinned:
-                if dirty := self._dirty(row):
-                    answer = BlockAnswer(
-                        "page_dirty_or_writeback", f"{pluralize(dirty, 'page is', 'pages are')} {_DIRTY}"
-                    )
-                elif not self._all_seen(row, cached):
+            if regular:
+                dirty = max(self._dirty(row), int(columns.dirty[row]))
+                if dirty > 0:
+                    answer = _unwritten(dirty)
+                elif columns.dirty[row] < 0 and not self._all_seen(row, cached):
                     others.add("page_dirty_or_writeback")
                     unread.append(PAGE_FLAGS)
-        if regular:
+        if (
+            evicted > 0
+            and not regular
+            and answer.status == "succeeded"
+            and not self._rules.file_swapin_drains
+        ):
+            others.add(str(ScanResult.DEL_PAGE_LRU))
+            unread.append(LRU_BATCH)
+        if evicted < 0 and regular:
             # What reclaim has dropped leaves an entry in the page cache, which the scan counts as swapped out.
             if cached < 0 or HPAGE_PMD_NR - cached > limits.max_ptes_swap:
                 others.add("exceed_swap_pte")
                 unread.append(PAGE_CACHE)
-        elif vma is None or vma.kb.get("Swap") != 0:
+        elif evicted < 0 and (vma is None or vma.kb.get("Swap") != 0):
             others.add("exceed_swap_pte")
             unread.append(SHMEM_SWAP)
+        others -= {answer.status}
         return answer._replace(others=tuple(sorted(others)), unread=tuple(dict.fromkeys(unread)))
+
+    def _of_the_cache(self, row: int) -> int:
+        """Pages of the block *row* that are mapped here and are the page cache's: not those that a private mapping has copied."""
+        columns = self._snapshot.columns
+        copied = columns.page_known[row] & ((columns.flags[row] & kpf.ANON) != 0)
+        return int(self._counts.populated[row]) - int((bits.pte_present(columns.pte[row]) & copied).sum())
 
     def _dirty(self, row: int) -> int:
         """The mapped pages of the block *row* that are known to be dirty (PG_dirty)."""
@@ -128,3 +198,37 @@ class FileVerdicts:
         if regular and bool((more == 1).any()) and not bool((more > 1).any()):
             return None
         return int((more > int(regular)).sum())
+
+
+def _refused(
+    pages: npt.NDArray[np.uint8], at: int, over: bool, swapped: int, max_ptes_swap: int
+) -> BlockAnswer:
+    """The scan's answer at the page *at* of *pages*, the first that ends it; *over*: by max_ptes_swap."""
+    if over:
+        return _too_many_gone(swapped, max_ptes_swap)
+    if pages[at] & CachePage.HUGE:
+        return BlockAnswer("pte_mapped_hugepage", _HUGE_IN_CACHE)
+    if pages[at] & CachePage.OFF_LRU:
+        return BlockAnswer(
+            "page_not_in_lru", _OFF_LRU, ("not_suitable_page_count", "succeeded"), (LRU_BATCH,)
+        )
+    held = int(((pages & CachePage.HELD) != 0).sum())
+    words = pluralize(held, "page is held by more than its", "pages are held by more than their")
+    return BlockAnswer("not_suitable_page_count", f"{words} mappings and the page cache")
+
+
+def _too_many_gone(evicted: int, max_ptes_swap: int) -> BlockAnswer:
+    gone = pluralize(evicted, "page is", "pages are")
+    return BlockAnswer(
+        "exceed_swap_pte",
+        f"{gone} gone from the page cache (swapped out, or dropped), max_ptes_swap is {max_ptes_swap}",
+    )
+
+
+def _too_few(missing: int, max_ptes_none: int) -> BlockAnswer:
+    reason = f"{pluralize(missing, 'page is', 'pages are')} not in the page cache, max_ptes_none is {max_ptes_none}"
+    return BlockAnswer("exceed_none_pte", reason)
+
+
+def _unwritten(dirty: int) -> BlockAnswer:
+    return BlockAnswer("page_dirty_or_writeback", f"{pluralize(dirty, 'page is', 'pages are')} {_DIRTY}")

@@ -1,4 +1,4 @@
-"""Which blocks of a process's shared memory the page cache holds, whoever maps them."""
+"""Which blocks of a process's shared memory and files the page cache holds, whoever maps them."""
 
 from __future__ import annotations
 
@@ -8,36 +8,53 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.errors import MissingDependency
+from secondsight.geometry import PMD_SIZE
 from secondsight.live.read.columns import Columns
-from secondsight.live.read.page_cache import CachedFile
+from secondsight.live.read.page_cache import CachedFile, local_devices
 from secondsight.live.read.process import Process
 from secondsight.live.read.vma import Vma
 
+_NOTHING = (np.empty(0, np.uint64), np.empty(0, np.int64))
+
 
 class CachedBlocks(NamedTuple):
-    """Of the whole blocks with a page in the page cache: *address* uint64[K], ascending; *pages* int64[K]. *asked*: (start, end) of the
-    mappings that could be asked: what is not named of them is 0."""
+    """Of the whole blocks with a page in the page cache: *address* uint64[K], ascending; *pages* int64[K]; *evicted*, *dirty* int64[K] as
+    cachestat counts them, -1 unknown. *asked*: (start, end, whether cachestat could be asked) of the mappings that could be asked: what is
+    not named of them is 0, but for pages that are gone where the last is False."""
 
     address: npt.NDArray[np.uint64]
     pages: npt.NDArray[np.int64]
-    asked: tuple[tuple[int, int], ...]
+    evicted: npt.NDArray[np.int64]
+    dirty: npt.NDArray[np.int64]
+    asked: tuple[tuple[int, int, bool], ...]
 
     @classmethod
     def of(cls, process: Process, vmas: list[Vma]) -> CachedBlocks:
         """Those of *vmas*, ascending mappings of *process*."""
-        addresses, pages, asked = [], [], []
+        parts, asked = [], []
+        local: frozenset[str] | None = None
         for vma in vmas:
-            file = CachedFile.open(process, vma) if vma.first_block < vma.block_end else None
+            if not vma.inode or vma.first_block >= vma.block_end:
+                continue
+            if local is None:
+                local = _local(process)
+            file = CachedFile.open(process, vma, local)
             if file is None:
                 continue
             with contextlib.closing(file):
-                found, counts = file.blocks(vma.start, vma.end)
-            addresses.append(found)
-            pages.append(counts)
-            asked.append((vma.first_block, vma.block_end))
+                whole = file.counts(vma.first_block, vma.block_end)
+                found, counts = file.blocks(vma.start, vma.end) if whole is None or whole.cached else _NOTHING
+                more = np.full((2, len(found)), -1, np.int64)
+                if whole is not None:
+                    found, counts, more = _counted(file, vma, whole.dirty + whole.evicted, found, counts)
+            parts.append((found, counts, more[0], more[1]))
+            asked.append((vma.first_block, vma.block_end, whole is not None))
         if not asked:
-            return cls(np.empty(0, np.uint64), np.empty(0, np.int64), ())
-        return cls(np.concatenate(addresses), np.concatenate(pages), tuple(asked))
+            none = np.empty(0, np.int64)
+            return cls(np.empty(0, np.uint64), none, none, none, ())
+        address, pages, evicted, dirty = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return cls(address, pages, evicted, dirty, tuple(asked))
 
     def joined(self, blocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         """*blocks* (ascending) with those that only the page cache holds; ascending."""
@@ -48,7 +65,40 @@ class CachedBlocks(NamedTuple):
         """Write the column ``cached``."""
         if not self.asked:
             return
-        for start, end in self.asked:
+        for start, end, counted in self.asked:
             low, high = np.searchsorted(columns.address, np.array([start, end], np.uint64))
             columns.cached[low:high] = 0
-        columns.cached[np.searchsorted(columns.address, self.address)] = self.pages
+            if counted:
+                columns.evicted[low:high] = columns.dirty[low:high] = 0
+        rows = np.searchsorted(columns.address, self.address)
+        columns.cached[rows], columns.evicted[rows], columns.dirty[rows] = (
+            self.pages,
+            self.evicted,
+            self.dirty,
+        )
+
+
+def _local(process: Process) -> frozenset[str]:
+    try:
+        return local_devices(process.read_file("mountinfo").decode("utf-8", "surrogateescape"))
+    except MissingDependency:
+        return frozenset()
+
+
+def _counted(
+    file: CachedFile, vma: Vma, more: int, found: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(addresses, pages, int64[2, K] evicted and dirty) of the blocks of *vma*: those *found*, and those where pages are gone that were
+    there; *more*: whether any is dirty or gone at all."""
+    if not more:
+        return found, counts, np.zeros((2, len(found)), np.int64)
+    cached = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    rows = []
+    for address in range(vma.first_block, vma.block_end, PMD_SIZE):
+        told = file.counts(address, address + PMD_SIZE)
+        # What mincore counts of shared memory has those pages in it that are in the swap cache, which the page cache does not hold.
+        pages, dirty, evicted = (cached.get(address, 0), -1, -1) if told is None else told
+        if pages or evicted > 0:
+            rows.append((address, pages, evicted, dirty))
+    table = np.array(rows, np.int64).reshape(-1, 4)
+    return table[:, 0].astype(np.uint64), table[:, 1], table[:, 2:].T

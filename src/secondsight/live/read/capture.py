@@ -45,7 +45,7 @@ FORMAT = 1
 _COLUMNS = tuple(field.name for field in fields(Columns) if field.name not in ("counts_known", "secondary"))
 
 #: columns that snapshots of earlier versions lack; what they hold then is unknown
-_LATER = frozenset({"cached", "sizes", "spte_level", "order"})
+_LATER = frozenset({"cached", "evicted", "dirty", "cache", "sizes", "spte_level", "order"})
 
 
 class Answerer(msgspec.Struct, frozen=True):
@@ -139,10 +139,12 @@ def take(
 
             kernel_reader = KernelReader(kernel, process)
             columns = kernel_reader.read_blocks(blocks)
+            cache.fill(columns)
+            kernel_reader.read_page_cache(columns, looked)
             surroundings = with_kernel(surroundings, kernel, kernel_reader.mm)
         else:
             columns = reader.read_blocks(blocks)
-        cache.fill(columns)
+            cache.fill(columns)
         surroundings = msgspec.structs.replace(surroundings, vms=reader.vms)
         mappings = mark_zero_devices(process, parse_smaps(process.read_file("smaps"), f"{path}/smaps"))
         if kernel is None:

@@ -16,6 +16,7 @@ small guest does not have (NumPy).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from enum import IntFlag
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,23 @@ from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
+
+
+class CachePage(IntFlag):
+    """What the page cache has at a page of a file, as khugepaged's scan of it asks: nothing (0), or these together.
+
+    SWAPPED: an entry that is no page, of shared memory in swap or of a file's page that reclaim dropped. Of PRESENT ones: HUGE, its
+    folio is of 2 MiB; OFF_LRU; HELD, referred to beyond the cache, its mappings and buffer heads; DIRTY, or being written; LOCKED.
+    UNREAD: not read."""
+
+    PRESENT = 1
+    SWAPPED = 2
+    HUGE = 4
+    OFF_LRU = 8
+    HELD = 16
+    DIRTY = 32
+    LOCKED = 64
+    UNREAD = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +64,9 @@ class Columns:
     folio_mapcount, refcount int32; shared bool; folio int64 (head's frame, -1: none); order uint8, of the folio; pte_known bool: the
     accessed bit is real; page_known bool; zap_marks uint8: accessed SPTEs over the page; all [N, 512]. *counts_known* False: references
     beyond the mappings could not be seen. gfn int64[N]: guest frame of the block's first page (-1: no VM), slot int32[N].
-    cached int32[N]: pages of the block that are in the page cache, whoever maps them; -1: anonymous memory, or not read.
+    cached int32[N]: pages of the block that are in the page cache, whoever maps them; -1: anonymous memory, or not read. evicted, dirty
+    int32[N]: pages that the page cache has an entry in place of, and pages that are not written (cachestat); -1: not read.
+    cache uint8[N, 512]: ``CachePage`` of each page of a file, where kernel memory was read.
     sizes int32[N, 11]: pages by the order of their folio (``folio_sizes.py``); of a block that a PMD maps all 512 at order 9. spte_level
     uint8[N]: the level at which KVM maps the block (1: 4 KiB, 2: 2 MiB, 3: 1 GiB; the lowest of several; 0: not mapped, or not read).
     """
@@ -67,6 +87,9 @@ class Columns:
     gfn: npt.NDArray[np.int64]
     slot: npt.NDArray[np.int32]
     cached: npt.NDArray[np.int32]
+    evicted: npt.NDArray[np.int32]
+    dirty: npt.NDArray[np.int32]
+    cache: npt.NDArray[np.uint8]
     sizes: npt.NDArray[np.int32]
     spte_level: npt.NDArray[np.uint8]
     counts_known: bool = True
@@ -111,6 +134,7 @@ class Columns:
             folio_mapcount=mapcount, refcount=mapcount, shared=shared, folio=folio, order=np.zeros(page, np.uint8), pte_known=pte_known,
             page_known=page_known, zap_marks=zap_marks, gfn=np.full(count, -1, np.int64),
             slot=np.full(count, -1, np.int32), cached=np.full(count, -1, np.int32),
+            evicted=np.full(count, -1, np.int32), dirty=np.full(count, -1, np.int32), cache=np.full(page, CachePage.UNREAD, np.uint8),
             sizes=np.zeros((count, PMD_ORDER + 2), np.int32), spte_level=np.zeros(count, np.uint8), **facts,  # type: ignore[arg-type]
         )  # fmt: skip
 

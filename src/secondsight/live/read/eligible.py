@@ -94,14 +94,17 @@ def _never(vma: Vma, kind: Backing) -> str:
     if vma.first_block >= vma.block_end:
         return "holds no whole aligned 2 MiB"
     if kind.shmem and (vma.start - vma.offset) % PMD_SIZE:
-        return (
-            f"misaligned against the file: address and offset differ by {(vma.start - vma.offset) % PMD_SIZE >> 10:,} KiB modulo 2 MiB, "
-            "so that no PMD can map its huge pages, and MADV_COLLAPSE is EINVAL; map it at an address that is aligned as its offset is "
-            "(QEMU: memory-backend-file on a tmpfs, share=on,align=2M; its memory-backend-memfd takes no align)"
-        )
+        return f"{_misaligned(vma)} (QEMU: memory-backend-file on a tmpfs, share=on,align=2M; its memory-backend-memfd takes no align)"
     if "nh" in vma.flags:
         return "MADV_NOHUGEPAGE"
     return ""
+
+
+def _misaligned(vma: Vma) -> str:
+    return (
+        f"misaligned against the file: address and offset differ by {(vma.start - vma.offset) % PMD_SIZE >> 10:,} KiB modulo 2 MiB, "
+        "so that no PMD can map its huge pages, and MADV_COLLAPSE is EINVAL; map it at an address that is aligned as its offset is"
+    )
 
 
 def _anonymous(vma: Vma, enabled: str, switches: Switches) -> tuple[str, str]:
@@ -159,7 +162,7 @@ def _file(vma: Vma, kind: Backing, enabled: str, files: bool) -> Eligibility:
         why = "a file's pages: this kernel collapses none of them here (THPeligible is not 1)"
         return Eligibility(kind, why, forced="a file's pages")
     if (vma.start - vma.offset) % PMD_SIZE:
-        why = "a file's pages: address and offset differ modulo 2 MiB, so that no PMD can map them"
+        why = f"a file's pages: {_misaligned(vma)}"
         return Eligibility(kind, why, forced=why)
     by = f"enabled={enabled}"
     if enabled == "never" or (enabled == "madvise" and "hg" not in vma.flags):

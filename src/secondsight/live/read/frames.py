@@ -47,6 +47,8 @@ _FLAGS = {
     "PG_idle": kpf.IDLE,
     "PG_young": kpf.YOUNG,
     "PG_mlocked": kpf.MLOCKED,
+    "PG_private": kpf.PRIVATE,
+    "PG_private_2": kpf.PRIVATE,
 }
 
 

@@ -4,6 +4,7 @@
 
     page table (pagetable.py)   ─▶  pte, pmd, PRIMARY
     struct page (frames.py)     ─▶  flags, counts, folio, REFERENCED
+    page cache  (kernel_page_cache.py)  ─▶  what is there of a file's block, whoever maps it
     notifiers   (notifiers.py)  ─▶  SECONDARY: KVM's tables (kvm.py) page by page; any other by whether it tests at all
 """
 
@@ -18,11 +19,13 @@ from secondsight.geometry import HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER
 from secondsight.live.read.columns import U64, Columns, Secondary
 from secondsight.live.read.folio_sizes import sizes_by_order
 from secondsight.live.read.frames import FrameReader
+from secondsight.live.read.kernel_page_cache import KernelPageCache
 from secondsight.live.read.kmem import KernelMemory, Torn
 from secondsight.live.read.kvm import RunningVm
 from secondsight.live.read.notifiers import registered
 from secondsight.live.read.pagetable import PageTable
 from secondsight.live.read.process import Process
+from secondsight.live.read.vma import Vma
 
 
 class KernelReader:
@@ -81,6 +84,10 @@ class KernelReader:
                 f"process {self._process.pid} ({self._process.name}) called exec while it was read"
             )
         return found
+
+    def read_page_cache(self, columns: Columns, vmas: list[Vma]) -> None:
+        """Fill ``cache`` and ``cached`` of *columns*, for the blocks that *vmas* map of files and shared memory."""
+        KernelPageCache(self._kernel, self._frames).fill(self._mm, columns, vmas)
 
     def _secondary(
         self, blocks: U64

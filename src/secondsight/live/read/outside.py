@@ -81,7 +81,9 @@ def take(kernel: KernelMemory, pid: int, within: tuple[int, int] | None = None) 
     table = PageTable(kernel, int(remote.mm.pgd.value_()))
     found = [table.mapped_blocks(v.start, v.end) for v in vmas]
     blocks = np.concatenate(found) if found else np.empty(0, np.uint64)
-    columns = _holding(KernelReader(kernel, cast(Process, remote)).read_blocks(blocks))
+    reader = KernelReader(kernel, cast(Process, remote))
+    columns = _holding(reader.read_blocks(blocks))
+    reader.read_page_cache(columns, vmas)
     header = Header(
         format=FORMAT, version=__version__, taken=time.time(), seconds=time.monotonic() - begun, source=kernel.source, missing="",
         pid=pid, name=remote.name, machine="x86_64", facts=facts(kernel), limits=limits(kernel), enabled=enabled(kernel),

@@ -1,12 +1,17 @@
-"""Pages of shared memory in the page cache, whether or not the process maps them.
+"""Pages of shared memory and files in the page cache, whether or not the process maps them.
 
 ::
 
     /proc/PID/map_files/START-END ─▶ the file itself ─▶ mapped by us, never touched ─▶ mincore: a byte a page, is it in the page cache
+                                                     ─▶ cachestat (6.5): pages not written, entries in place of pages that are gone
 
 A database's shared segment, a VM's RAM on a memfd: what a process has mapped of them says little about what is there. mincore asks
 the page cache where our own page table has nothing (mm/mincore.c, ``mincore_page``); no page is faulted in, and our mapping is gone
 before anything else happens. Following a link of map_files takes CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.
+
+Since 5.2 mincore tells the truth only to who owns the file or may write to it (``can_do_mincore``, 134fca9063ad), to all others that every
+page is there: one far beyond the file's end that "is there" gives it away, and nothing is known then. cachestat looks at the file that was
+opened: of one on overlayfs that is the overlay's, which has no pages, so it is not asked there.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import ctypes
 import mmap
 import os
 import stat
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,21 +34,62 @@ Bools = npt.NDArray[np.bool_]
 
 #: statfs's f_type of tmpfs, memfd, System V segments and shared anonymous memory (include/uapi/linux/magic.h)
 _TMPFS_MAGIC = 0x01021994
+_OVERLAYFS_MAGIC = 0x794C7630
+#: file systems on disks of this machine, whose files may be opened without asking anybody; overlayfs lies on such a one most often
+LOCAL = frozenset(
+    {"ext2", "ext3", "ext4", "xfs", "f2fs", "bcachefs", "erofs", "squashfs", "overlay", "tmpfs"}
+)
 _AT_ONCE = 1 << 30
+#: x86-64 and every newer table (arch/x86/entry/syscalls/syscall_64.tbl)
+_SYS_CACHESTAT = 451
+_BEYOND = 1 << 30
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class CacheCounts(NamedTuple):
+    """Of a range of a file (``struct cachestat``): pages in the page cache, *dirty* or being written ones, and *evicted*: entries in
+    place of pages that are gone. A large folio is dirty as a whole."""
+
+    cached: int
+    dirty: int
+    evicted: int
+
+
+def local_devices(mountinfo: str) -> frozenset[str]:
+    """Device numbers, as maps prints them, of the mounts in *mountinfo* (``/proc/PID/mountinfo``) whose files may be asked about."""
+    found = set()
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if len(fields) >= 5 and kind and kind[0] in LOCAL:
+            major, _, minor = fields[2].partition(":")
+            found.add(f"{int(major):02x}:{int(minor):02x}")
+    return frozenset(found)
 
 
 class CachedFile:
     """The file behind one mapping, open as long as this is."""
 
-    def __init__(self, fd: int, vma: Vma) -> None:
-        self._fd, self.mapping = fd, vma
+    def __init__(self, fd: int, vma: Vma, overlaid: bool = False) -> None:
+        self._fd, self.mapping, self._overlaid = fd, vma, overlaid
 
     @classmethod
-    def open(cls, process: Process, vma: Vma) -> CachedFile | None:
-        """The file of *vma* if it is shared memory that the kernel keeps in the page cache; None if it is not, or may not be opened."""
-        if not vma.inode or not vma.perms.endswith("s") or "ht" in vma.flags:
+    def open(cls, process: Process, vma: Vma, local: frozenset[str] | None = None) -> CachedFile | None:
+        """The file of *vma* if it is shared memory that the kernel keeps in the page cache; None if it is not, or may not be opened.
+
+        *local*, device numbers: private mappings of such memory too, and regular files there, where mincore tells us the truth of them."""
+        if not vma.inode or "ht" in vma.flags or not (vma.perms.endswith("s") or local is not None):
             return None
         try:
             place = process.locate(f"map_files/{vma.start:x}-{vma.end:x}")
@@ -50,9 +97,18 @@ class CachedFile:
             return None
         try:
             # A device is not opened to find out what it is.
-            if not stat.S_ISREG(os.fstat(place).st_mode) or _kind(place) != _TMPFS_MAGIC:
+            if not stat.S_ISREG(os.fstat(place).st_mode):
                 return None
-            return cls(os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC), vma)
+            kind = _kind(place)
+            if kind != _TMPFS_MAGIC and (local is None or vma.device not in local):
+                return None
+            found = cls(
+                os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC), vma, kind == _OVERLAYFS_MAGIC
+            )
+            if kind == _TMPFS_MAGIC or found.honest():
+                return found
+            found.close()
+            return None
         except OSError:
             return None
         finally:
@@ -75,6 +131,21 @@ class CachedFile:
                 first = (at - start) // PAGE_SIZE
                 found[first : first + size // PAGE_SIZE] = _incore(self._fd, offset, size)
         return found
+
+    def honest(self) -> bool:
+        """Whether mincore tells us the truth of this file: that there is nothing far beyond its end."""
+        end = -(-os.fstat(self._fd).st_size // PMD_SIZE) * PMD_SIZE
+        return not _incore(self._fd, end + _BEYOND, PAGE_SIZE).any()
+
+    def counts(self, start: int, end: int) -> CacheCounts | None:
+        """What cachestat says of [start, end), addresses of the mapping; None where it cannot be asked."""
+        if self._overlaid:
+            return None
+        asked = (ctypes.c_uint64 * 2)(start - self.mapping.start + self.mapping.offset, end - start)
+        told = (ctypes.c_uint64 * 5)()
+        if end <= start or _libc.syscall(_SYS_CACHESTAT, self._fd, asked, told, 0):
+            return None
+        return CacheCounts(int(told[0]), int(told[1] + told[2]), int(told[3]))
 
     def blocks(self, start: int, end: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
         """(addresses uint64[N] of the whole blocks in [start, end) with anything in the page cache, how many pages int64[N])."""
@@ -138,16 +209,15 @@ def _kind(fd: int) -> int:
 
 def _incore(fd: int, offset: int, size: int) -> Bools:
     vector = np.zeros(size // PAGE_SIZE, np.uint8)
-    with mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset) as ours:
-        address = np.frombuffer(ours, np.uint8, 1)
-        try:
-            failed = _libc.mincore(
-                ctypes.c_void_p(address.ctypes.data),
-                ctypes.c_size_t(size),
-                vector.ctypes.data_as(ctypes.c_void_p),
-            )
-        finally:
-            del address  # the mapping cannot be closed while an array looks at it
+    # Not by way of Python's mmap, which maps nothing beyond a file's last byte.
+    at = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, offset)
+    if at == _FAILED:
+        return vector.view(np.bool_)
+    try:
+        where = vector.ctypes.data_as(ctypes.c_void_p)
+        failed = _libc.mincore(ctypes.c_void_p(at), ctypes.c_size_t(size), where)
+    finally:
+        _libc.munmap(ctypes.c_void_p(at), ctypes.c_size_t(size))
     if failed:
         vector[:] = 0
     found: Bools = (vector & 1) != 0

@@ -1,0 +1,217 @@
+"""What is said of blocks in the page cache: shared memory, and regular files of 7.2 and later."""
+
+import dataclasses
+
+import msgspec
+import numpy as np
+import pytest
+
+from secondsight.bits import pageflags as kpf
+from secondsight.bits import pte as bits
+from secondsight.live.judge.explain import explain
+from secondsight.live.judge.open_verdict import PINS
+from secondsight.live.read.columns import CachePage
+from secondsight.live.read.switches import Switches
+from support.snapshots import BLOCK, FACTS_61, columns, snapshot
+
+
+def used(blocks=1):
+    found = columns(blocks)
+    found.pte[:] |= bits.ACCESSED
+    return found
+
+
+def shared(pages=512, here=512, **mapping):
+    """A block of a memfd of which *pages* are in the page cache and *here* mapped, each once."""
+    found = used()
+    found.pte[0, here:] = 0
+    found.mapcount[0, here:] = found.folio_mapcount[0, here:] = 0
+    found.refcount[0, :here] = 2
+    found.flags[:] = kpf.LRU | kpf.UPTODATE | kpf.SWAPBACKED
+    found.cached[0] = pages
+    taken = snapshot(found)
+    switches = Switches(
+        shmem_enabled="advise", shmem_size="inherit", sizes={2048: "inherit"}, internal="00:01"
+    )
+    vma = msgspec.structs.replace(
+        taken.header.mappings[0],
+        name="/memfd:ram (deleted)",
+        inode=7,
+        device="00:01",
+        perms="rw-s",
+        **{"kb": {"Swap": 0}, **mapping},
+    )
+    header = msgspec.structs.replace(taken.header, mappings=(vma,), switches=switches)
+    return dataclasses.replace(taken, header=header)
+
+
+def test_shared_memory_by_the_scan_of_the_page_cache():
+    """collapse_scan_file: present pages against max_ptes_none, references against mappings and cache; nobody need have used a page."""
+    (whole,) = explain(shared()).blocks
+    assert (whole.status, whole.known, whole.cached, whole.bloat) == ("succeeded", True, 512, 0)
+    (elsewhere,) = explain(shared(here=3)).blocks
+    assert (elsewhere.status, elsewhere.known, elsewhere.unread) == ("succeeded", False, (PINS,))
+    (empty,) = explain(shared(pages=0, here=0)).blocks
+    assert (empty.status, empty.known) == ("exceed_none_pte", True)
+    pinned = shared()
+    pinned.columns.refcount[0, 5] = 3
+    (block,) = explain(pinned).blocks
+    assert (block.status, block.known) == ("not_suitable_page_count", True)
+    huge = shared()
+    huge.columns.flags[0, 0] |= kpf.COMPOUND_HEAD
+    huge.columns.flags[0, 1:] |= kpf.COMPOUND_TAIL
+    (block,) = explain(huge).blocks
+    assert block.status == "pte_mapped_hugepage" and "huge in the page cache" in block.reason
+    answer = explain(shared())
+    assert answer.totals.coverage == 0.0 and answer.mappings[0].backing == "memfd"
+    assert answer.mappings[0].cached == BLOCK and answer.mappings[0].by == "shmem_enabled=advise"
+
+
+def regular(eligible=True, flags=("hg",), **how):
+    """The same of a regular file on 7.3: no page is shmem's."""
+    taken = shared(**how)
+    taken.columns.flags[:] &= ~kpf.SWAPBACKED
+    vma = msgspec.structs.replace(
+        taken.header.mappings[0], name="/data/table", device="fd:01", flags=frozenset(flags), eligible=eligible,
+        offset=taken.header.mappings[0].start % (2 << 20),
+    )  # fmt: skip
+    header = msgspec.structs.replace(
+        taken.header, mappings=(vma,), facts=msgspec.structs.replace(taken.header.facts, release="7.3.4+deb13-amd64"),
+        switches=msgspec.structs.replace(taken.header.switches, enabled="madvise"),
+    )  # fmt: skip
+    return dataclasses.replace(taken, header=header)
+
+
+def test_a_regular_file_by_its_dirty_pages():
+    (clean,) = explain(regular()).blocks
+    assert (clean.status, clean.known) == ("succeeded", True)
+    written = regular()
+    written.columns.flags[0, 7:9] |= kpf.DIRTY
+    (block,) = explain(written).blocks
+    assert (block.status, block.known) == ("page_dirty_or_writeback", True)
+    assert block.reason.startswith("2 pages are not yet written to the file")
+    # Not all of what the page cache has is mapped here: the others may be dirty, or held.
+    (block,) = explain(regular(here=3)).blocks
+    assert block.status == "succeeded" and set(block.others) == {
+        "page_dirty_or_writeback",
+        "not_suitable_page_count",
+    }
+
+
+def with_cache(taken, states=CachePage.PRESENT):
+    """*taken*, whose page cache was read from kernel memory: *states*, one ``CachePage`` or one a page."""
+    taken.columns.cache[0] = states
+    return taken
+
+
+@pytest.mark.parametrize("make", [shared, lambda **how: regular(**how)])
+@pytest.mark.parametrize("here", [0, 3, 512])
+def test_where_the_page_cache_was_read_who_maps_it_is_no_matter(make, here):
+    (block,) = explain(with_cache(make(here=here))).blocks
+    assert (block.status, block.known) == ("succeeded", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "known"),
+    [
+        ({7: CachePage.PRESENT | CachePage.HELD}, "not_suitable_page_count", True),
+        ({7: CachePage.PRESENT | CachePage.OFF_LRU}, "page_not_in_lru", False),
+        (
+            {7: CachePage.PRESENT | CachePage.OFF_LRU, 3: CachePage.PRESENT | CachePage.HELD},
+            "not_suitable_page_count",
+            True,
+        ),
+        ({7: CachePage.PRESENT | CachePage.LOCKED}, "page_locked", False),
+        ({7: CachePage.PRESENT | CachePage.DIRTY}, "page_dirty_or_writeback", True),
+        (dict.fromkeys(range(512), CachePage.PRESENT | CachePage.HUGE), "pte_mapped_hugepage", True),
+        (dict.fromkeys(range(64), CachePage.SWAPPED), "succeeded", True),
+        (dict.fromkeys(range(65), CachePage.SWAPPED), "exceed_swap_pte", True),
+        # The page that is one too many comes before the one that is held.
+        (
+            {70: CachePage.PRESENT | CachePage.HELD} | dict.fromkeys(range(65), CachePage.SWAPPED),
+            "exceed_swap_pte",
+            True,
+        ),
+        (
+            {7: CachePage.PRESENT | CachePage.HELD} | dict.fromkeys(range(100, 165), CachePage.SWAPPED),
+            "not_suitable_page_count",
+            True,
+        ),
+        (dict.fromkeys(range(512), 0), "exceed_none_pte", True),
+    ],
+)
+def test_the_scan_of_the_page_cache_page_by_page(changes, status, known):
+    """collapse_scan_file's order: entries in swap, huge, the LRU, references; then how many there are; a file's dirty pages last."""
+    states = np.full(512, CachePage.PRESENT, np.uint8)
+    for page, state in changes.items():
+        states[page] = state
+    (block,) = explain(with_cache(regular(here=0), states)).blocks
+    assert (block.status, block.known) == (status, known), block
+
+
+def test_shared_memory_in_swap_where_no_drain_follows_is_open():
+    """Before 6.4 a page that the collapse reads in waits in a CPU's batch, and cannot be isolated."""
+    states = np.full(512, CachePage.PRESENT, np.uint8)
+    states[5] = CachePage.SWAPPED
+    (block,) = explain(with_cache(shared(here=0), states)).blocks
+    assert (block.status, block.known) == ("succeeded", True)
+    old = with_cache(shared(here=0), states)
+    header = msgspec.structs.replace(old.header, facts=FACTS_61)
+    (block,) = explain(dataclasses.replace(old, header=header)).blocks
+    assert (block.status, block.others) == ("could_not_delete_page_from_lru", ("succeeded",))
+
+
+def test_without_kernel_memory_cachestat_says_what_is_dirty_and_gone():
+    taken = regular(here=0)
+    taken.columns.dirty[0], taken.columns.evicted[0] = 3, 0
+    (block,) = explain(taken).blocks
+    assert block.status == "page_dirty_or_writeback" and set(block.others) == {
+        "not_suitable_page_count",
+        "pte_mapped_hugepage",
+    }
+    taken = shared(here=512, kb={"Swap": 4})
+    taken.columns.evicted[0] = 0
+    (block,) = explain(taken).blocks
+    assert (block.status, block.known) == ("succeeded", True)
+    taken.columns.evicted[0] = 65
+    (block,) = explain(taken).blocks
+    assert (block.status, block.known) == ("exceed_swap_pte", True)
+
+
+def test_a_files_page_with_buffer_heads_is_not_taken_for_pinned():
+    held = regular()
+    held.columns.refcount[0, 5] = 3
+    (block,) = explain(held).blocks
+    assert (block.status, block.others, block.unread) == ("succeeded", ("not_suitable_page_count",), (PINS,))
+    held.columns.refcount[0, 5] = 4
+    (block,) = explain(held).blocks
+    assert (block.status, block.known) == ("not_suitable_page_count", True)
+
+
+def test_what_is_mapped_whole_is_in_the_page_cache_whether_that_was_asked_or_not():
+    unasked = regular()
+    unasked.columns.cached[0] = -1
+    (block,) = explain(unasked).blocks
+    assert (block.status, block.known, block.pinned) == ("succeeded", True, 0)
+
+
+def test_pages_that_reclaim_dropped_may_count_as_swapped_out():
+    (block,) = explain(regular(pages=440, here=440)).blocks
+    assert block.status == "succeeded" and block.others == ("exceed_swap_pte",), (
+        "72 are missing, max_ptes_swap is 64"
+    )
+    (block,) = explain(regular(pages=448, here=448)).blocks
+    assert (block.status, block.known) == ("succeeded", True)
+
+
+def test_a_file_that_nobody_advised_is_madv_collapses_from_7_2_and_nobodys_before():
+    (mapping,) = explain(regular(eligible=False, flags=())).mappings
+    assert "not allowed (enabled=madvise, no MADV_HUGEPAGE); MADV_COLLAPSE would" in mapping.refused
+    (mapping,) = explain(regular(eligible=False)).mappings
+    assert "its file system makes no folios of 2 MiB" in mapping.refused
+    older = regular(eligible=False, flags=())
+    facts = msgspec.structs.replace(older.header.facts, release="6.12.118+deb13-amd64")
+    (mapping,) = explain(
+        dataclasses.replace(older, header=msgspec.structs.replace(older.header, facts=facts))
+    ).mappings
+    assert "this kernel collapses none of them" in mapping.refused
