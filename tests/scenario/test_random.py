@@ -39,6 +39,20 @@ def test_every_scenario_is_possible_and_every_verb_occurs():
     )
 
 
+def test_nested_guests_are_drawn_where_they_are_asked_for():
+    drawn = chance.scenarios(100, 2, "npt", nested=True)[0]
+    for each in drawn:
+        check(each)
+        unfinished = any(isinstance(s, v.Scan) and s.pages for s in each.steps)
+        assert unfinished or each.spaces[0].vm is not None
+    of_guests = [s for each in drawn for s in each.steps if isinstance(s, v.GuestRead | v.GuestWrite)]
+    assert {step.nested for step in of_guests} == {0, 1, 2}
+    assert any(step.nested and step.slot for step in of_guests), "through a further slot, too"
+    assert not any(step.nested and step.view for step in of_guests)
+    for each in drawn[:6]:
+        run(each, "7.3", keep_states=True)
+
+
 @pytest.mark.parametrize("rules", ["6.1", "7.3"])
 def test_the_model_takes_every_step(rules: str):
     for scenario in chance.scenarios(32, 11, "npt", guards=rules == "7.3")[0]:

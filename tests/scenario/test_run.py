@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.support.model import holds
 
-from secondsight.errors import InputError
+from secondsight.bits import pageflags
+from secondsight.errors import InputError, UsageError
 from secondsight.mm.config import HostConfig, Knobs
 from secondsight.scenario import verbs as v
 from secondsight.scenario.batch import plan
@@ -53,6 +55,51 @@ def test_a_vm_that_is_not_there_is_told():
         check(v.Scenario(spaces=(v.SpaceSpec("p", 1, v.Vm()),), steps=(v.GuestRead("p", "0:3", vm=1),)))
     with pytest.raises(InputError, match=r"a second VM .vm2. and no first"):
         check(v.Scenario(spaces=(v.SpaceSpec("p", 1, None, v.Vm()),), steps=()))
+
+
+NESTED = (
+    v.CpuWrite("p", "0"), v.GuestRead("p", "0:40"), v.Drain(), v.ClearRefs("p"), v.GuestRead("p", "0:3", nested=1),
+    v.GuestRead("p", "0:3", nested=2), v.Observe(),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("rules", ["6.1", "6.12", "7.3"])
+def test_a_nested_guests_entries_are_beside_the_vms_and_prefetched(rules):
+    scenario = v.Scenario(spaces=(v.SpaceSpec("p", 1, v.Vm()),), steps=NESTED, host=HOST)
+    (seen,) = run(scenario, rules).states
+    # Each of the two guests maps page 3 young, and the rest of its group of eight old; the VM itself only page 40.
+    assert seen.spte["kvm"] == [
+        (3, "PW,PW"), (1, "PWY,PWY"), (4, "PW,PW"), (32, ""), (1, "PWY"), (471, ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rules", "marked"), [("6.1", True), ("7.3", False)])
+def test_a_nested_guests_use_is_carried_over_the_zap_until_6_13(rules, marked):
+    steps = (*NESTED[:-1], v.ClearRefs("p"), v.Mprotect("p", "0", "r"), v.Observe())
+    scenario = v.Scenario(spaces=(v.SpaceSpec("p", 1, v.Vm()),), steps=steps, host=HOST)
+    runner = Runner(scenario, rules)
+    for step in steps[:6]:
+        runner.take(step)
+    asked = runner.host.mms["p"].notifiers.test_young(0, 512, np.ones(512, np.bool_))
+    assert np.flatnonzero(asked[0][2]).tolist() == [3, 40]
+    for step in steps[6:]:
+        runner.take(step)
+    (seen,) = runner.states
+    assert seen.spte["kvm"] == [(512, "")]
+    flags = np.repeat([value for _, value in seen.flags], [count for count, _ in seen.flags])
+    assert np.flatnonzero(flags & pageflags.REFERENCED).tolist() == ([3, 40] if marked else [])
+    holds(runner.host)
+
+
+def test_a_nested_guest_needs_npt_and_has_no_paging_of_its_own():
+    spaces = (v.SpaceSpec("p", 1, v.Vm()),)
+    shadow = v.Scenario(spaces, (v.GuestRead("p", "0:3", nested=1),), host=HostConfig(mmu="shadow"))
+    with pytest.raises(UsageError, match="a nested guest needs the MMU npt"):
+        run(shadow, "6.1")
+    with pytest.raises(InputError, match="leave out view"):
+        check(v.Scenario(spaces, (v.GuestRead("p", "0:3", nested=1, view=1),), host=HOST))
+    with pytest.raises(InputError, match=r"view.*-1: must be 0 to"):
+        check(v.Scenario(spaces, (v.GuestRead("p", "0:3", view=-1),), host=HOST))
 
 
 def _unfinished(pages: int, rules: str) -> list[int]:

@@ -33,18 +33,21 @@ class _Drawing(NamedTuple):
     sizes: bool | None
 
     @classmethod
-    def of(cls, number: int, seed: int | None, sizes: bool | None, *, shared: bool, files: bool) -> _Drawing:
+    def of(
+        cls, number: int, seed: int | None, sizes: bool | None, *, shared: bool, files: bool, nested: bool
+    ) -> _Drawing:
         """As the options say; a fresh seed if none is given.
 
         :raises UsageError: the options exclude each other.
         """
         import secrets
 
-        if shared and files:
+        kinds = [name for name, asked in (("shared", shared), ("files", files), ("nested", nested)) if asked]
+        if len(kinds) > 1:
             raise UsageError(
-                "--shared and --files are scenarios of two kinds: ask for one, then for the other"
+                f"--{kinds[0]} and --{kinds[1]} are scenarios of two kinds: ask for one, then for the other"
             )
-        what = "files" if files else "shared" if shared else "private"
+        what = kinds[0] if kinds else "private"
         return cls(number, secrets.randbelow(1 << 31) if seed is None else seed, what, sizes)
 
     def scenarios(self, mmu: str, rules: Rules) -> tuple[list[Scenario], dict[str, int], int]:
@@ -55,6 +58,8 @@ class _Drawing(NamedTuple):
         from secondsight.scenario.random_shared import shared_scenarios
 
         where = machine(mmu).mmu
+        if self.what == "nested" and where != "npt":
+            raise UsageError(f"--nested: nested guests run on the machines with npt, not on {mmu}")
         if self.what == "files":
             drawn, generator = file_scenarios(self.number, self.seed, where)
         elif self.what == "shared":
@@ -63,6 +68,7 @@ class _Drawing(NamedTuple):
             drawn, generator = chance.scenarios(
                 self.number, self.seed, where, sizes=rules.has_sizes if self.sizes is None else self.sizes,
                 guards=rules.has_guard, parts=rules.mthp_collapse, droppables=rules.has_droppable,
+                nested=self.what == "nested",
             )  # fmt: skip
         return drawn, dict(generator.excluded), generator.steps
 
@@ -116,6 +122,9 @@ def compare_command(
     on_files: Annotated[
         bool, typer.Option("--files", help="The random scenarios are of regular files (7.2 on).")
     ] = False,
+    nested: Annotated[
+        bool, typer.Option("--nested", help="In the random scenarios VMs run guests of their own (npt).")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask a booted kernel and the model the same scenarios; compare every field of every answer.
@@ -137,7 +146,7 @@ def compare_command(
     if keep and not states:
         raise UsageError("--keep keeps every page's state too: give --states")
     atomicfile.check_writable(keep)
-    drawing = _Drawing.of(random, seed, sizes, shared=shared, files=on_files)
+    drawing = _Drawing.of(random, seed, sizes, shared=shared, files=on_files, nested=nested)
     given = profile(rules) if rules else None
     chosen = kernels.resolve(kernel, modules=modules)
     scenarios = [read(path) for path in files or []]

@@ -3,9 +3,10 @@
     slot: guest-physical block g, g+1, ... --> pages of the mm          two slots may map the same pages (aliases)
     TDP (NPT, EPT)      one table a slot
     shadow paging       one table a slot and way of addressing it: paging off (view 0), or each window of the guest's own page tables
-    nested              an L2's tables, beside TDP's: shadow pages hanging off the same rmaps
+    nested              beside TDP's, one table a slot and nested guest: shadow pages hanging off the same rmaps
 
-An HVA is looked up in every slot that holds it; ``test_young`` and ageing OR over slots and SPTEs.
+An HVA is looked up in every slot that holds it; ``test_young`` and ageing OR over slots and SPTEs. Unmapping goes through all rmaps of
+the range, and then through TDP's own tables (kvm_unmap_gfn_range).
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ class Kvm(MmuNotifier):
         self._zap_marks = rules.spte_era == "2010" and self._no_ad
         self._test_zero = rules.test_young_without_ad == "zero" and self._no_ad
         self._age_zaps = rules.age_without_ad == "zap" and self._no_ad
+        # With the TDP MMU what maps the guest itself is in tables that no rmap leads to.
+        self._own_roots = self.mmu != "shadow" and rules.tdp_mmu
         self.slots: dict[int, SlotMapping] = {}
+        self._nested: list[int] = []
         self.faults = 0
         mm.notifiers.register(self)
 
@@ -94,8 +98,7 @@ class Kvm(MmuNotifier):
         An accessed SPTE marks its page where the rules say so.
         """
         self._slot(slot_id)
-        for slot in sorted(self.slots.values(), key=lambda s: s.gfn):
-            self._zap(slot, slot.page, slot.end)
+        self._zap_all()
         del self.slots[slot_id]
 
     def _slot(self, slot_id: int) -> SlotMapping:
@@ -109,6 +112,8 @@ class Kvm(MmuNotifier):
         """The table that serves *view* of *slot*, made on first use, and how it is filled."""
         if view < 0:
             mode, key = spt.SHADOW_PAGED, view
+            if view not in self._nested:
+                self._nested.append(view)
         elif self.mmu == "shadow":
             mode, key = (spt.SHADOW_PAGED if view else spt.SHADOW_DIRECT), view
         else:
@@ -124,10 +129,14 @@ class Kvm(MmuNotifier):
     def access(self, pages: npt.NDArray[np.int64], *, write: bool, view: int = 0, slot: int = 0) -> None:
         """The guest loads or stores *pages* (numbers in the mm) through *slot*, in order.
 
-        *view* 0: the guest's paging is off; k >= 1: through its k-th way of mapping the slot; -k: an L2 guest's.
+        *view* 0: the guest's paging is off; k >= 1: through its k-th way of mapping the slot; -k: not the guest but the k-th that it
+        runs itself, by nested page tables of 4 KiB entries.
 
-        :raises UsageError: pages outside the slot. Accesses that the area denies are counted in ``mm.denied``.
+        :raises UsageError: pages outside the slot; a nested guest where the lab knows none. Accesses that the area denies are counted in
+            ``mm.denied``.
         """
+        if view < 0 and self.mmu != "npt":
+            raise UsageError(f"a nested guest needs the MMU npt, not {self.mmu}")
         chosen = self._slot(slot)
         pages = np.ascontiguousarray(pages, dtype=np.int64)
         if len(pages) and (pages.min() < chosen.page or pages.max() >= chosen.end):
@@ -224,11 +233,26 @@ class Kvm(MmuNotifier):
 
     def release(self) -> None:
         """The process exits: every SPTE goes (kvm_mmu_zap_all)."""
-        for slot in self.slots.values():
+        self._zap_all()
+
+    def _zap_all(self) -> None:
+        """Every slot's: shadow pages root by root as they were made (kvm_zap_obsolete_pages), then TDP's roots."""
+        slots = sorted(self.slots.values(), key=lambda s: s.gfn)
+        for view in self._nested:
+            for slot in slots:
+                if view in slot.tables:
+                    self._zap_tables((slot.tables[view],), slot.page, slot.end)
+        for slot in slots:
             self._zap(slot, slot.page, slot.end)
 
     def _zap(self, slot: SlotMapping, start: int, end: int) -> None:
-        tables = tuple(slot.tables.values())
+        """kvm_unmap_gfn_range of a slot: the rmaps' entries, a nested guest's among them, then those of the TDP MMU."""
+        of_rmaps = tuple(t for view, t in slot.tables.items() if view < 0 or not self._own_roots)
+        self._zap_tables(of_rmaps, start, end)
+        if self._own_roots:
+            self._zap_tables(tuple(t for view, t in slot.tables.items() if view >= 0), start, end)
+
+    def _zap_tables(self, tables: tuple[spt.SpteArrays, ...], start: int, end: int) -> None:
         if tables:
             with self.mm.notifiers.context.hold("mmu_lock", "kvm_unmap_gfn_range"):
                 spt.zap_range(

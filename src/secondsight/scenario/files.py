@@ -21,6 +21,8 @@ __all__ = ["check", "read", "write"]
 _LIMIT = 8 << 20
 #: of one space: 8 GiB
 _MOST_BLOCKS = 4096
+#: Windows of a guest, and guests of its own.
+_MOST_TABLES = 16
 
 
 def read(path: str | Path) -> verbs.Scenario:
@@ -129,6 +131,13 @@ def _check_step(
         case verbs.GuestRead() | verbs.GuestWrite():
             if step.slot not in _slots_of(step, slots, source, where):
                 raise InputError(source, where, f"space {step.space!r} has no memslot {step.slot} here")
+            for field in ("view", "nested"):
+                if not 0 <= getattr(step, field) <= _MOST_TABLES:
+                    raise InputError(
+                        source, f"{where}.{field}", f"{getattr(step, field)}: must be 0 to {_MOST_TABLES}"
+                    )
+            if step.nested and step.view:
+                raise InputError(source, where, "a nested guest's paging is off: leave out view")
         case verbs.Fork():
             if step.child in blocks:
                 raise InputError(source, where, f"there is a space called {step.child!r} already")

@@ -25,6 +25,8 @@ EXCLUSIONS: dict[str, str] = {
     ),
 }
 (_MANY_EQUAL,) = EXCLUSIONS
+#: How many of a guest's accesses are a nested guest's, where there are such.
+_NESTED = 0.5
 
 
 @dataclass
@@ -74,11 +76,12 @@ class Life:
 class Lives:
     """Steps from one seed; ``excluded`` counts what was left out by name."""
 
-    def __init__(self, seed: int, mmu: Mmu, *, guards: bool) -> None:
-        """*guards*: the kernel has guard regions."""
+    def __init__(self, seed: int, mmu: Mmu, *, guards: bool, nested: bool = False) -> None:
+        """*guards*: the kernel has guard regions. *nested*: guests run guests of their own."""
         self.rng = random.Random(seed)
         self.mmu: Mmu = mmu
         self.guards = guards
+        self.nested = nested
         self.excluded: Counter[str] = Counter()
 
     # -- pages -------------------------------------------------------------------------------------------------
@@ -113,6 +116,12 @@ class Lives:
         """A guest-virtual window."""
         return self.rng.choice([0, 0, 0, 1, 2]) if self.mmu == "shadow" else self.rng.choice([0, 0, 0, 0, 1])
 
+    def through(self) -> dict[str, int]:
+        """How a guest comes to a page: itself, by a window of its own or none; or a guest that it runs."""
+        if self.nested and self.rng.random() < _NESTED:
+            return {"nested": self.rng.choice([1, 1, 2])}
+        return {"view": self.view()}
+
     def _block(self, s: Life) -> str:
         return str(self.rng.randrange(s.blocks))
 
@@ -132,7 +141,7 @@ class Lives:
             return False
         verb = v.GuestRead if self.rng.random() < 0.5 else v.GuestWrite
         if s.vm2 and self.rng.random() < 0.5:
-            s.steps.append(verb("vm", self.some(s), view=self.view(), vm=1))
+            s.steps.append(verb("vm", self.some(s), **self.through(), vm=1))
             return True
         choices = list(s.slots)
         if s.deleted_slot0 and not choices:
@@ -142,9 +151,9 @@ class Lives:
             pages = self.some(s)
             if int(pages.split(":")[0]) != slot.block:
                 return False
-            s.steps.append(verb("vm", pages, view=self.view(), slot=slot.id))
+            s.steps.append(verb("vm", pages, **self.through(), slot=slot.id))
             return True
-        s.steps.append(verb("vm", self.some(s), view=self.view()))
+        s.steps.append(verb("vm", self.some(s), **self.through()))
         return True
 
     def _do_cpu(self, s: Life) -> bool:

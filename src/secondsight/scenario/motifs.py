@@ -20,6 +20,8 @@ def motif(g: Lives, s: Life) -> bool:
     chosen = g.rng.choice(_HUGE if g.rng.random() < large else _ANY)
     if s.vm2 and _chance(g, 0.3):
         chosen = _two_vms
+    if g.nested and _chance(g, 0.3):
+        chosen = _nested_guest
     before = len(s.steps)
     chosen(g, s)
     return len(s.steps) > before
@@ -54,7 +56,7 @@ def _freed_then_used(g: Lives, s: Life) -> None:
     s.steps.append(v.Madvise("vm", pages, "free"))
     if s.vm and not s.deleted_slot0 and _chance(g, 0.6):
         verb = v.GuestRead if _chance(g, 0.7) else v.GuestWrite
-        s.steps.append(verb("vm", pages, view=g.view()))
+        s.steps.append(verb("vm", pages, **g.through()))
     if _chance(g, 0.5):
         s.swapped = True
         s.steps.append(v.SwapOut("vm", pages))
@@ -124,9 +126,27 @@ def _two_vms(g: Lives, s: Life) -> None:
         s.steps.append(v.ClearRefs("vm"))
     for vm in g.rng.sample((0, 1), 2):
         verb = v.GuestRead if _chance(g, 0.6) else v.GuestWrite
-        s.steps.append(verb("vm", g.some(s), view=g.view(), vm=vm))
+        s.steps.append(verb("vm", g.some(s), **g.through(), vm=vm))
     if _chance(g, 0.4):
         s.steps.append(v.Age("vm", g.some(s)))
+
+
+def _nested_guest(g: Lives, s: Life) -> None:
+    """What the guest used, what its own guest did: the rmap's entries and the TDP MMU's, each asked, aged and unmapped by itself."""
+    if not s.vm or s.deleted_slot0:
+        return
+    pages = g.some(s)
+    if _chance(g, 0.6):
+        s.steps.append(v.CpuWrite("vm", pages))
+    steps: list[v.Verb] = [
+        (v.GuestRead if _chance(g, 0.6) else v.GuestWrite)("vm", pages, nested=nested)
+        for nested in g.rng.sample((0, 1, 2), g.rng.randint(1, 3))
+    ]
+    aged: v.Verb = v.ClearRefs("vm") if _chance(g, 0.6) else v.Age("vm", g.some(s))
+    steps.insert(g.rng.randint(0, len(steps)), aged)
+    s.steps += steps
+    if _chance(g, 0.3):
+        s.steps.append(v.Madvise("vm", g.some(s), g.rng.choice(["cold", "free", "dontneed"])))
 
 
 def _at_a_limit(g: Lives, s: Life) -> None:
@@ -160,7 +180,7 @@ def _first_pages_alone(g: Lives, s: Life) -> None:
         return
     block = str(g.rng.randrange(s.blocks))
     pages = g.rng.choice([f"{block}:0", f"{block}:1", f"{block}:1-{BLOCK_MASK}"])
-    s.steps += [v.CpuWrite("vm", block), v.ClearRefs("vm"), v.GuestRead("vm", pages, view=g.view())]
+    s.steps += [v.CpuWrite("vm", block), v.ClearRefs("vm"), v.GuestRead("vm", pages, **g.through())]
     if _chance(g, 0.5):
         s.steps.append(v.ClearRefs("vm"))
 

@@ -52,11 +52,12 @@ class Generator(Lives):
         guards: bool = False,
         parts: bool = False,
         droppables: bool = False,
+        nested: bool = False,
     ) -> None:
         """*mglru* None: either, by group. *sizes*: hugepages-*kB/enabled are drawn too, by group. *guards*: the kernel has
         guard regions. *parts*: its khugepaged runs for smaller sizes alone too, and collapses parts of a block. *droppables*: it has
-        droppable mappings."""
-        super().__init__(seed, mmu, guards=guards)
+        droppable mappings. *nested*: every space has a VM whose guests run guests of their own."""
+        super().__init__(seed, mmu, guards=guards, nested=nested)
         self.mglru = mglru
         self.sizes = sizes
         self.parts = parts
@@ -107,6 +108,7 @@ class Generator(Lives):
         if r.random() < _UNFINISHED:
             return self._unfinished(host)
         s = Life(blocks=2 if r.random() < 0.15 else 1, vm=r.random() < 0.75, mmu=self.mmu, knobs=host.knobs)
+        s.vm = s.vm or self.nested
         s.vm2 = s.vm and r.random() < _TWO_VMS
         # Under MGLRU their generation is a file's, which the model does not follow.
         s.droppable = self.droppables and not host.mglru and r.random() < _DROPPABLE
@@ -184,7 +186,7 @@ class Generator(Lives):
             for _ in range(r.randint(1, 4)):
                 s.steps.append(v.CpuWrite("vm", self.some(s)))
         elif kind < 0.91 and s.vm:
-            s.steps.append(v.GuestWrite("vm", self.some(s), view=self.view()))
+            s.steps.append(v.GuestWrite("vm", self.some(s), **self.through()))
             if r.random() < 0.5:
                 s.steps.append(v.CpuWrite("vm", self.some(s)))
         else:
@@ -204,10 +206,11 @@ def scenarios(
     guards: bool = False,
     parts: bool = False,
     droppables: bool = False,
+    nested: bool = False,
 ) -> tuple[list[v.Scenario], Generator]:
     """*count* scenarios from *seed*, in groups that share a host; and the generator, for what it left out."""
     generator = Generator(
-        seed, mmu, mglru=mglru, sizes=sizes, guards=guards, parts=parts, droppables=droppables
+        seed, mmu, mglru=mglru, sizes=sizes, guards=guards, parts=parts, droppables=droppables, nested=nested
     )
     out: list[v.Scenario] = []
     while len(out) < count:

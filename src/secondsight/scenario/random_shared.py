@@ -103,7 +103,7 @@ class SharedGenerator(CacheGenerator):
         r = self.rng
         if name == "vm" and s.vm and not s.deleted_slot0 and r.random() < 0.5:
             verb = v.GuestRead if r.random() < 0.4 else v.GuestWrite
-            s.steps.append(verb(name, self._part(s, name), view=self.view()))
+            s.steps.append(verb(name, self._part(s, name), **self.through()))
         elif r.random() < 0.45:
             s.steps.append(v.CpuRead(name, self._part(s, name)))
         else:

@@ -189,7 +189,10 @@ class Runner:
         mm, pages = self._mm(step), self._pages(step)
         write = isinstance(step, verbs.GuestWrite)
         kvm = self._vm(step)
-        self._guarded(mm, lambda: kvm.access(pages, write=write, view=step.view, slot=step.slot))
+        if step.nested and step.view:
+            raise UsageError("a nested guest's paging is off: leave out view")
+        view = -step.nested or step.view
+        self._guarded(mm, lambda: kvm.access(pages, write=write, view=view, slot=step.slot))
 
     def _do_device(self, step: verbs.DeviceRead | verbs.DeviceWrite) -> None:
         if step.space not in self.gru:

@@ -96,13 +96,15 @@ class CpuWrite(_Verb, frozen=True, tag="cpu_write"):
 class GuestRead(_Verb, frozen=True, tag="guest_read"):
     """The VM's vCPU loads from each page. *view* 0: guest paging off; k >= 1: paging on, through the guest-virtual
     window k (each window maps the same guest-physical memory: under shadow paging each has SPTEs of its own).
-    *slot*: through which memslot's guest-physical addresses; *vm*: the process's first VM (0) or its second (1)."""
+    *slot*: through which memslot's guest-physical addresses; *vm*: the process's first VM (0) or its second (1).
+    *nested* k >= 1: not the VM itself but a guest that it runs, the k-th, by nested page tables of its own (on ``npt``; paging off)."""
 
     space: str
     pages: str
     view: int = 0
     slot: int = 0
     vm: int = 0
+    nested: int = 0
 
 
 class GuestWrite(_Verb, frozen=True, tag="guest_write"):
@@ -113,6 +115,7 @@ class GuestWrite(_Verb, frozen=True, tag="guest_write"):
     view: int = 0
     slot: int = 0
     vm: int = 0
+    nested: int = 0
 
 
 class DeviceRead(_Verb, frozen=True, tag="device_read"):

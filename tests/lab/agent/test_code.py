@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secondsight.lab.agent import code, libc
+from secondsight.lab.agent import code, libc, vmcb
 from secondsight.lab.agent.routines import Routines
 
 native = pytest.mark.skipif(platform.machine() != "x86_64", reason="the machine code is x86-64")
@@ -117,6 +117,28 @@ def test_the_guest_program_disassembles_as_listed(
     assert code_at[next_].startswith("add") and code_at[next_].endswith(",0x10")
     assert [c for c in code_at.values() if c == "hlt"]
     assert code_at[max(code_at)].split() == ["jmp", "0x0"]
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump reads the guest's programs")
+def test_the_vm_that_has_a_guest_runs_it_from_its_start_until_it_halts(tmp_path: Path) -> None:
+    file = tmp_path / "code"
+    file.write_bytes(code.NESTING)
+    text = subprocess.run(
+        ["objdump", "-D", "-b", "binary", "-m", "i386:x86-64", "-M", "intel", str(file)],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    lines = [line.split("\t") for line in text.splitlines() if "\t" in line]
+    said = [" ".join(parts[2].split("#")[0].split()) for parts in lines if len(parts) > 2]
+    assert said == [
+        f"mov eax,0x{code.VMCB:x}",
+        f"mov DWORD PTR [rax+0x{vmcb.RIP:x}],0x{code.PRIVATE:x}",
+        "vmrun",
+        f"cmp DWORD PTR [rax+0x{vmcb.EXIT_CODE:x}],0x78",
+        "jne 0x1b",
+        "hlt",
+        "jmp 0x0",
+        "ud2",
+    ]
 
 
 def _a_system_call_keeps_its_arguments_through_the_drain() -> bool:

@@ -28,12 +28,14 @@ __all__ = [
     "HANDLER",
     "HOST",
     "MAILBOX",
+    "NESTING",
     "NEXT32",
     "NEXT64",
     "PRIVATE",
     "READ",
     "RUN",
     "SYSCALL",
+    "VMCB",
     "WRITE",
 ]
 
@@ -41,6 +43,9 @@ PRIVATE = 0xC000_0000
 """Guest-physical address of the VM's private slot: code, page tables and mailbox, far above any area."""
 
 MAILBOX = PRIVATE + 0x10000
+
+VMCB = PRIVATE + 0x10_0000
+"""Where the VM keeps what it runs a guest of its own by; its code names the address."""
 
 READ, WRITE, FILL, HANDLER, DENIED, DRAIN, SYSCALL, RUN = 0x00, 0x40, 0x80, 0xC0, 0x100, 0x140, 0x180, 0x1C0
 """Offsets in HOST: read(base, pages, n), write(base, pages, n, stamp), fill(base, pages, n, value), the SIGSEGV handler, its count,
@@ -219,6 +224,18 @@ _GUEST64 = """
     eb d6               jmp   start
 """
 
+# The L1 guest: its own guest begins where the 32-bit code does and ends at a HLT, which comes here (SVM_EXIT_HLT); anything else stops us.
+_NESTING = """
+    b8 00 00 10 c0      start: mov eax, VMCB
+    c7 80 78 05 00 00 00 00 00 c0  mov dword [rax+0x578], PRIVATE  ; save.rip
+    0f 01 d8            vmrun rax
+    83 78 70 78         cmp   dword [rax+0x70], 0x78   ; exit_code
+    75 03               jne   wrong
+    f4                  hlt
+    eb e5               jmp   start
+    0f 0b               wrong: ud2
+"""
+
 
 def _bytes(listing: str) -> bytes:
     """The hexadecimal column of a listing."""
@@ -251,7 +268,7 @@ HOST = _page(
 )
 """One page's worth: goes to the start of a page that is writable and executable (the handler counts in it)."""
 
-GUEST32, GUEST64 = _bytes(_GUEST32), _bytes(_GUEST64)
+GUEST32, GUEST64, NESTING = _bytes(_GUEST32), _bytes(_GUEST64), _bytes(_NESTING)
 
 NEXT32, NEXT64 = 0x1E, 0x21
 """Offset of ``on``: where a vCPU goes on when the host has denied an access."""

@@ -191,7 +191,7 @@ class _ScenarioProcess:
             case v.GuestRead() | v.GuestWrite():
                 stamp = self.stamp if isinstance(verb, v.GuestWrite) else None
                 errno = self.the_vm(verb.vm).touch(
-                    self.number(verb.pages), slot=verb.slot, view=verb.view, stamp=stamp
+                    self.number(verb.pages), slot=verb.slot, view=verb.view, nested=verb.nested, stamp=stamp
                 )
             case v.IoCopied():
                 errno = copied(self.routines, self.number(verb.pages), verb.write, self.stamp)
