@@ -83,6 +83,7 @@ EXAMPLES: dict[str, str] = {
     "convert": "secondsight convert lackey.txt.zst -o t.parquet",
     "trace info": "secondsight trace info t.parquet",
     "trace cut": "secondsight trace cut t.parquet -o part.parquet --time 10s..20s",
+    "trace merge": "secondsight trace merge vm1.parquet vm2.parquet -o host.parquet",
     "trace recover": "secondsight trace recover torn.parquet -o whole.parquet",
     "compare": "secondsight compare t.parquet -p khugepaged -p oracle -r 6.1 -r 7.3 --report out.html",
     "replay": "secondsight replay t.parquet -r 6.12 -r 7.3",

@@ -147,6 +147,13 @@ def vm(
         bool,
         typer.Option("--virtual", help="Guest-virtual addresses, all processes mixed, not guest-physical."),
     ] = False,
+    clock: Annotated[
+        str,
+        typer.Option(
+            metavar="instructions|wall",
+            help="What the trace's time counts: instructions, one ns each, or time that passes, while the VM is halted too.",
+        ),
+    ] = "instructions",
     kernel: Annotated[
         str | None,
         typer.Option(help="Boot this kernel of the lab (6.1, 6.12, newest or a vmlinuz) for a command."),
@@ -159,7 +166,8 @@ def vm(
 ) -> None:
     """Record every memory access of a VM under QEMU's TCG, through a plugin built on first use.
 
-    The clock is the number of instructions, one ns each. Ctrl-C ends the VM and keeps what was recorded.
+    The clock is the number of instructions, one ns each; with --clock wall a VM can be recorded as it lives, hours of mostly waiting, and
+    replayed at a time scale of 1. Ctrl-C ends the VM and keeps what was recorded.
     """
     import contextlib
 
@@ -186,7 +194,7 @@ def vm(
             told = ["vm", "--kernel", kernel, "--memory", memory, "--", *arguments]
             arguments = stack.enter_context(machine(kernel, arguments, file or [], memory))
         provenance, code = record_vm(
-            output, arguments, quantum=quantum, virtual=virtual, report=report, told=told
+            output, arguments, quantum=quantum, clock=clock, virtual=virtual, report=report, told=told
         )
     ticker.done(output, seen)
     for reason, number in provenance.dropped.items():

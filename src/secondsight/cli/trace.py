@@ -1,4 +1,4 @@
-"""``secondsight trace``: look into a trace, cut it, recover a torn one."""
+"""``secondsight trace``: look into a trace, cut it, merge several, recover a torn one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from secondsight.trace.provenance import Provenance
     from secondsight.trace.summary import Summary
 
-app = typer.Typer(no_args_is_help=True, help="Look into a trace, cut it, recover a torn recording.")
+app = typer.Typer(
+    no_args_is_help=True, help="Look into a trace, cut it, merge several, recover a torn recording."
+)
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")]
 
@@ -164,6 +166,25 @@ def cut(
             progress=progress,
         )
     print(f"{printable(output)}: {Trace.open(output).rows:,} of {pluralize(opened.rows, 'row')}")
+
+
+@app.command()
+def merge(
+    traces: Annotated[list[Path], typer.Argument(help="The traces, recorded side by side on one clock.")],
+    output: Output,
+) -> None:
+    """Write several traces as one: each one's processes or VMs become spaces of one host, in the order of time."""
+    from secondsight import atomicfile as output_file
+    from secondsight.trace import Trace
+    from secondsight.trace.merge import merge as run
+
+    for each in traces:
+        output_file.check_writable(output, each)
+    opened = [Trace.open(each) for each in traces]
+    with Progress("merged") as progress:
+        spaces = len(run(opened, output, progress=progress).spaces)
+    rows = sum(each.rows for each in opened)
+    print(f"{printable(output)}: {pluralize(rows, 'row')} of {pluralize(spaces, 'space')}")
 
 
 @app.command()

@@ -58,7 +58,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a reader must know about a trace to judge what is concluded from it."""
 
     version: int = VERSION
-    source: str  # lackey, perf, drmemtrace, damo, record-run, record-vm, record-pid, synthetic, cut
+    source: str  # lackey, perf, drmemtrace, damo, record-run, record-vm, record-pid, synthetic, cut, merged
     command: list[str] = []  # of the program or VM that was recorded
     clock: Clock = Clock()
     spaces: list[Space] = []

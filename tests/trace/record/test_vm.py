@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -36,6 +37,8 @@ def test_requests_that_cannot_be(tmp_path):
             record_vm(tmp_path / "t.parquet", accelerator)
     with pytest.raises(UsageError, match="quantum"):
         record_vm(tmp_path / "t.parquet", [], quantum=1 << 31)
+    with pytest.raises(UsageError, match="--clock sun: there are instructions and wall"):
+        record_vm(tmp_path / "t.parquet", [], clock="sun")
     with pytest.raises(MissingDependency, match="needs no-such-qemu"):
         record_vm(tmp_path / "t.parquet", ["no-such-qemu"])
     with pytest.raises(MissingDependency, match="does not say that it is a QEMU"):
@@ -133,6 +136,41 @@ def test_a_firmwares_boot_agrees_with_the_plugins_totals(tmp_path, quantum):
     columns = Trace.open(tmp_path / "t.parquet").read()
     assert set(columns["kind"].tolist()) == {Kind.GUEST_READ, Kind.GUEST_WRITE, Kind.GUEST_FETCH}
     assert int(columns["address"].max()) < 64 << 20
+    assert columns["count"].sum() > 1_000_000
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no QEMU")
+def test_by_the_wall_clock_halted_time_passes(tmp_path):
+    # The firmware's boot menu waits two seconds, halted most of the time.
+    arguments = [
+        "-M",
+        "pc",
+        "-m",
+        "64M",
+        "-display",
+        "none",
+        "-nodefaults",
+        "-no-reboot",
+        "-boot",
+        "reboot-timeout=2000",
+    ]
+    begun = time.monotonic_ns()
+    provenance, code = record_vm(
+        tmp_path / "t.parquet",
+        arguments,
+        quantum=100_000_000,
+        clock="wall",
+        stdin=os.open(os.devnull, os.O_RDONLY),
+    )
+    took = time.monotonic_ns() - begun
+    assert code == 0
+    assert not any("lost" in reason for reason in provenance.dropped)
+    assert "halted time passes" in provenance.clock.meaning
+    columns = Trace.open(tmp_path / "t.parquet").read()
+    time_of = columns["time"].astype(np.int64)
+    assert (np.diff(time_of) >= 0).all()
+    assert 2_000_000_000 <= time_of[-1] <= took
     assert columns["count"].sum() > 1_000_000
 
 

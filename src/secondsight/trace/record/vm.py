@@ -29,10 +29,16 @@ from secondsight.trace.provenance import Clock, Provenance
 from secondsight.trace.record.child import ends_with_us
 from secondsight.trace.writer import Profile, Recording
 
-CLOCK: Final = "instructions retired by all vCPUs together, one ns each; halted time does not pass"
+#: What each clock counts.
+CLOCKS: Final[dict[str, str]] = {
+    "instructions": "instructions retired by all vCPUs together, one ns each; halted time does not pass",
+    "wall": "time on the machine that recorded, from the VM's first instruction on; halted time passes",
+}
 UNSEEN: Final = ["page walks", "DMA and other accesses of devices"]
 DEFAULT_QEMU: Final = "qemu-system-x86_64"
-MOST_QUANTUM: Final = 1 << 31  # so that a count of 32 bits cannot overflow
+MOST_QUANTUM: Final = (
+    1 << 31
+)  # of instructions, so that a count of 32 bits cannot overflow; by the wall clock the plugin sees to that
 ROW: Final = np.dtype(
     [("time", "<u8"), ("address", "<u8"), ("count", "<u4"), ("kind", "u1"), ("pad", "u1", 3)]
 )
@@ -138,6 +144,7 @@ def record_vm(
     arguments: Sequence[str],
     *,
     quantum: int = 0,
+    clock: str = "instructions",
     virtual: bool = False,
     profile: Profile = "compact",
     report: Report | None = None,
@@ -146,13 +153,15 @@ def record_vm(
 ) -> tuple[Provenance, int]:
     """Run QEMU with *arguments* and write the trace *path*; returns its provenance and QEMU's exit code.
 
-    *arguments* may begin with the QEMU program. *quantum* in ns of the clock, that is instructions; 0: every access.
+    *arguments* may begin with the QEMU program. *quantum* in ns of the *clock*, that is instructions or real ones; 0: every access.
     *told*: the command that the provenance names, where *arguments* hold paths of this machine.
     *virtual*: guest-virtual addresses, of all the guest's processes mixed, instead of guest-physical ones. Ctrl-C ends
     the VM and keeps what was recorded. Raises :class:`MissingDependency`, :class:`UsageError`, :class:`SecondSightError`.
     """
-    if not 0 <= quantum < MOST_QUANTUM:
-        raise UsageError(f"a quantum of {quantum} ns: expected 0 to {MOST_QUANTUM - 1}")
+    if clock not in CLOCKS:
+        raise UsageError(f"--clock {clock}: there are {' and '.join(CLOCKS)}")
+    if quantum < 0 or (clock == "instructions" and quantum >= MOST_QUANTUM):
+        raise UsageError(f"a quantum of {quantum} ns: expected 0 to {MOST_QUANTUM - 1}, or --clock wall")
     Recording.check(path)
     program, rest = _checked(arguments)
     version = qemu_version(program)
@@ -162,7 +171,7 @@ def record_vm(
     start = Provenance(
         source="record-vm",
         command=list(told or (program, *rest)),
-        clock=Clock(meaning=CLOCK),
+        clock=Clock(meaning=CLOCKS[clock]),
         unseen=list(UNSEEN),
         quantum=quantum,
     )
@@ -175,7 +184,7 @@ def record_vm(
         intake.add_space("vm", "vm")
     ours, theirs = os.pipe()
     fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _READ)
-    settings = f"fd={theirs},quantum={quantum},ram={ram},high={int(high)},virtual={int(virtual)}"
+    settings = f"fd={theirs},quantum={quantum},ram={ram},high={int(high)},virtual={int(virtual)},wall={int(clock == 'wall')}"
     command = [program, *rest, "-plugin", f"file={plugin},{settings}"]
     with recording:
         process = subprocess.Popen(ends_with_us(command), pass_fds=[theirs], stdin=stdin)

@@ -7,8 +7,8 @@
  *                                                 ▼ quantum = 0: one row per access and page
  *                                              rows ── write(2), blocking ──▶ fd
  *
- * The clock is the number of instructions of all vCPUs, one ns each. Rows of a quantum stand in the order of first
- * touch. Writing blocks when the reader is slow, so nothing is dropped while it lives; what cannot be written is
+ * The clock is the number of instructions of all vCPUs, one ns each, or (wall=1) the time that passes on the machine that records, while
+ * the guest is halted too. Rows of a quantum stand in the order of first touch. Writing blocks when the reader is slow, so nothing is dropped while it lives; what cannot be written is
  * counted. The last row (kind 0xff) carries the totals, against which the reader checks its own.
  *
  * A system emulator gets a pipe: fd=N ram=BYTES high=0|1 virtual=0|1. A user-mode emulator gets a socket: socket=PATH self=PATH [exec=1].
@@ -37,6 +37,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 /* What is used of QEMU's plugin API (docs/devel/tcg-plugins.rst); distributions do not package its header. */
@@ -106,7 +107,8 @@ static uint64_t quantum, ram;
 static bool high, virtual_addresses, several;
 static volatile int lock_word;
 
-static uint64_t now;                      /* instructions so far */
+static uint64_t now;                      /* instructions so far, or ns */
+static bool wall;
 static uint64_t quantum_end;
 static uint64_t seen, unwritten, elsewhere, io; /* accesses: in rows, lost to a failed write, not RAM, device registers */
 static bool fetches_lost, dead;
@@ -529,6 +531,45 @@ static void executed(unsigned vcpu, void *data)
     release();
 }
 
+/* The same by the wall clock, which is read once in LOOK_EVERY blocks; a quantum ends early before a row's count could overflow. */
+#define LOOK_EVERY 64u
+#define MOST_IN_A_QUANTUM (1ull << 31)
+
+static uint64_t monotonic(void)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return (uint64_t)at.tv_sec * 1000000000ull + (uint64_t)at.tv_nsec;
+}
+
+static void executed_by_wall(unsigned vcpu, void *data)
+{
+    static uint64_t started, instructions;
+    static uint32_t blocks;
+    (void)vcpu;
+    struct block *b = data;
+    acquire();
+    if (blocks++ % LOOK_EVERY == 0) {
+        uint64_t at = monotonic();
+        if (!started)
+            started = at;
+        now = at - started;
+    }
+    if (quantum && (now >= quantum_end || instructions >= MOST_IN_A_QUANTUM)) {
+        quantum_end = now - now % quantum + quantum;
+        instructions = 0;
+        end_quantum(false);
+    }
+    instructions += b->n[0] + b->n[1];
+    if (b->turn == turn)
+        b->row->count += b->n[0];
+    else
+        fetched(b);
+    if (b->n[1] && b->page[1] != NOWHERE)
+        touch(b->page[1], FETCH, b->n[1]);
+    release();
+}
+
 static uint64_t ram_start, ram_end; /* the host mapping of the guest's RAM, once found */
 
 static bool find_ram(uint64_t host)
@@ -587,7 +628,7 @@ static void translated(plugin_id id, struct qemu_plugin_tb *tb)
     }
     b->whole = !b->n[1];
     release();
-    qemu_plugin_register_vcpu_tb_exec_cb(tb, executed, CB_NO_REGS, b);
+    qemu_plugin_register_vcpu_tb_exec_cb(tb, wall ? executed_by_wall : executed, CB_NO_REGS, b);
 }
 
 /* All translated blocks are gone: nothing points into the arenas any more. */
@@ -815,14 +856,14 @@ static bool argument(const char *text, const char *name, uint64_t *value)
 
 EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int argc, char **argv)
 {
-    uint64_t fd = 0, is_high = 0, is_virtual = 0, is_exec = 0;
+    uint64_t fd = 0, is_high = 0, is_virtual = 0, is_exec = 0, is_wall = 0;
     for (int i = 0; i < argc; i++)
         if (!strncmp(argv[i], "socket=", 7))
             socket_path = strdup(argv[i] + 7);
         else if (!strncmp(argv[i], "self=", 5))
             self_path = strdup(argv[i] + 5);
         else if (!argument(argv[i], "exec", &is_exec) && !argument(argv[i], "fd", &fd) && !argument(argv[i], "quantum", &quantum) && !argument(argv[i], "ram", &ram) &&
-            !argument(argv[i], "high", &is_high) && !argument(argv[i], "virtual", &is_virtual)) {
+            !argument(argv[i], "high", &is_high) && !argument(argv[i], "virtual", &is_virtual) && !argument(argv[i], "wall", &is_wall)) {
             fprintf(stderr, "guestmem: unknown argument %s\n", argv[i]);
             return -1;
         }
@@ -845,6 +886,7 @@ EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int argc, 
         out_fd = (int)fd;
     high = is_high;
     virtual_addresses = is_virtual;
+    wall = is_wall;
     several = !user && info->system.max_vcpus > 1;
     quantum_end = quantum;
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
