@@ -1,5 +1,6 @@
 """Sorting, filtering and telling of rows."""
 
+import msgspec
 import pytest
 
 from secondsight.errors import UsageError
@@ -7,6 +8,8 @@ from secondsight.host import columns, printing
 from secondsight.host.columns import COLUMNS, chosen, keep, order, size, text
 from secondsight.host.intervals import Interval
 from secondsight.host.rows import HostRow, Reason
+from secondsight.predict.at_most import Bounds
+from support.host_views import view
 
 
 def row(name, resident=0, **more):
@@ -155,3 +158,36 @@ def test_csv_takes_any_name():
     )
     assert table[0] == ["name", "resident", "gain", "gain_low", "gain_high", "pid"]
     assert table[1] == ['a "b",\n; ünï ?', "7", "2", "1", "3", ""]
+
+
+def test_what_huge_pages_could_save_has_no_middle():
+    rows = [
+        row("unknown", saves_why="no calibration"),
+        row("nothing", saves=Bounds(0.0, 0.0), busy=2.0),
+        row("most", saves=Bounds(-0.08, 0.7), busy=1.5),
+        row("some", saves=Bounds(-0.04, 0.3), busy=0.7),
+    ]
+    assert [each.name for each in order(rows, "saves")] == ["most", "some", "nothing", "unknown"]
+    assert [each.name for each in keep(rows, ["saves>0.5"])] == ["most"]
+    table = printing.lines(rows, ["name", "busy", "saves"], None)
+    assert [line.split()[1:] for line in table] == [
+        ["busy", "saves"], ["-", "-"], ["2.00", "0.00"], ["1.50", "-0.08..0.70"], ["0.70", "-0.04..0.30"],
+    ]  # fmt: skip
+    assert printing.to_csv(rows, ("name", "saves")).splitlines() == [
+        "name,saves_low,saves_high", "unknown,,", "nothing,0.0,0.0", "most,-0.08,0.7", "some,-0.04,0.3",
+    ]  # fmt: skip
+    told = msgspec.structs.replace(view([]), unpriced="no calibration of this machine")
+    assert printing.head(told, 0, None, ("saves",))[-1] == "saves is unknown: no calibration of this machine"
+    assert not any("calibration" in line for line in printing.head(told, 0, None, ("gain",)))
+
+
+def test_what_is_sorted_by_stays_in_sight():
+    assert printing.sorted_first(("pid", "name", "resident", "gain"), "-gain") == (
+        "pid",
+        "name",
+        "gain",
+        "resident",
+    )
+    assert printing.sorted_first(("name", "resident"), "resident") == ("name", "resident")
+    assert printing.sorted_first(("name", "resident"), None) == ("name", "resident")
+    assert printing.sorted_first(("name", "resident"), "user") == ("name", "resident")

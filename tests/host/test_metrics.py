@@ -5,6 +5,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
 from secondsight.host.metrics import OTHERS, ROW_METRICS, bounded, openmetrics
+from secondsight.predict.at_most import Bounds
 from support.host_views import NAMES, row, view
 
 
@@ -50,3 +51,28 @@ def test_processes_of_one_name_are_told_apart():
     text = openmetrics(view([row("sleep", pid=1), row("sleep", pid=2)], by="process"), 50).decode()
     assert 'name="sleep[1]"' in text
     assert 'name="sleep[2]"' in text
+
+
+def test_bounds_of_run_time_are_two_series_and_none_where_it_is_unknown():
+    rows = [
+        row("a", 3.0, busy=1.5, saves=Bounds(-0.25, 0.5)),
+        row("b", 2.0, busy=1.0, saves=None),
+        row("c", 1.0, busy=0.5, saves=Bounds(-0.5, 0.25)),
+    ]
+
+    def bounds(rows, most):
+        found = {family.name: family for family in text_families(openmetrics(view(rows), most).decode())}
+        return {
+            (s.labels["name"], s.labels["bound"]): s.value
+            for s in found["secondsight_group_savable_processors"].samples
+        }
+
+    assert bounds(rows, 3) == {
+        ("a", "low"): -0.25,
+        ("a", "high"): 0.5,
+        ("c", "low"): -0.5,
+        ("c", "high"): 0.25,
+    }
+    # Of the others together nothing is known if one of them is unknown.
+    assert bounds(rows, 1) == {("a", "low"): -0.25, ("a", "high"): 0.5}
+    assert bounds([rows[0], rows[2]], 0) == {(OTHERS, "low"): -0.75, (OTHERS, "high"): 0.75}

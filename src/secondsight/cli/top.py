@@ -273,7 +273,9 @@ def _print(view: HostView, shown: Shown, *, json: bool, csv: bool) -> None:
         print(text, end="")
         return
     width = _width()
-    body = [*printing.head(view, len(rows), width), ""]
+    if width is not None:
+        shown = shown._replace(names=printing.sorted_first(shown.names, shown.sort))
+    body = [*printing.head(view, len(rows), width, shown.names), ""]
     table = list(rows)
     if view.total is not None and len(view.rows) > 1:
         table.append(view.total)

@@ -112,7 +112,7 @@ class TopView(App[None]):
         state = f"sorted by {self._shown.sort or 'gain'}" + (", frozen (f: go on)" if self.frozen else "")
         width = max(self.size.width - 2, 20)
         self.query_one("#head", Static).update(
-            "\n".join([*printing.head(self.view, len(self.rows), width), state])
+            "\n".join([*printing.head(self.view, len(self.rows), width, self._shown.names), state])
         )
         table: DataTable[Text] = self.query_one(DataTable)
         kept = table.cursor_row

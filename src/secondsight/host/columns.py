@@ -1,7 +1,7 @@
 """The columns of ``secondsight top``: what each means, how it is told, how rows are sorted and filtered by it.
 
 A column's text in ``COLUMNS`` is what ``--explain`` prints. In JSON and CSV the names are the same, sizes are bytes, times seconds; of an
-interval CSV has ``NAME``, ``NAME_low`` and ``NAME_high``.
+interval CSV has ``NAME``, ``NAME_low`` and ``NAME_high``, of bounds the latter two.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 from secondsight.errors import UsageError
 from secondsight.host.intervals import Interval
 from secondsight.host.rows import HostRow
+from secondsight.predict.at_most import Bounds
 
-Value = str | int | float | Interval | None
+Value = str | int | float | Interval | Bounds | None
 
 
 class TopColumn(NamedTuple):
-    """*title* over it; *form*: bytes, share, count, seconds or text; *value* of a row; its *meaning*. *blocks*: it takes a look at blocks;
-    *sampled*: its value is an interval."""
+    """*title* over it; *form*: bytes, share, count, seconds, processors or text; *value* of a row; its *meaning*. *blocks*: it takes a look
+    at blocks; *sampled*: its value is an interval; *bounded*: it is bounds, with nothing between."""
 
     name: str
     title: str
@@ -29,6 +30,7 @@ class TopColumn(NamedTuple):
     meaning: str
     blocks: bool = False
     sampled: bool = False
+    bounded: bool = False
 
     @property
     def words(self) -> bool:
@@ -106,6 +108,13 @@ COLUMNS: dict[str, TopColumn] = {column.name: column for column in (
     _sampled("added", "bytes",
              "memory that collapsing all of now and if would add: holes and zero pages filled, swapped pages read in, pages shared through "
              "fork or KSM copied. Sampled", "adds"),
+    _read("busy", "processors",
+          "processors that it keeps busy: CPU seconds a second, user and system, of all its threads, while the pass was made"),
+    _read("saves", "processors",
+          "of busy, the processors that huge pages in place of small ones could save: bounds that hold nine times of ten, by this "
+          "machine's calibration (`secondsight calibrate`), its CPU time and its size. How often it walks page tables nobody sees, so "
+          "there is no middle. 0 where no memory could become huge; unknown without a calibration of this machine, and of a busy VM, whose "
+          "walks are nested. Rows are sorted by the upper bound")._replace(bounded=True),
     # what stands in the way
     _sampled("wasted", "count",
              "blocks whose next visit ends in a wasted pass: the scan passes, a huge page is allocated, isolate refuses. Sampled"),
@@ -126,7 +135,7 @@ COLUMNS: dict[str, TopColumn] = {column.name: column for column in (
 )}  # fmt: skip
 
 #: what every kind of row shows unless --columns says otherwise, after what names it; the first that fit
-_EVERY = "now if gain added why sizes wasted headroom visit"
+_EVERY = "now if gain added why sizes wasted headroom visit busy saves"
 _SHOWN = {
     "process": f"pid name resident huge share {_EVERY} cgroup",
     "vm": f"name guest guest_huge resident share {_EVERY}",
@@ -181,6 +190,14 @@ def text(value: Value, form: str) -> str:
         middle = text(value.value, form)
         half = (value.high - value.low) / 2
         return middle if value.known else f"{middle}±{text(half, form)}"
+    if isinstance(value, Bounds):
+        return (
+            f"{text(value.low, form)}..{text(value.high, form)}"
+            if value.low != value.high
+            else text(value.low, form)
+        )
+    if form == "processors":
+        return f"{float(value):.2f}"
     if form == "bytes":
         return size(float(value))
     if form == "share":
@@ -225,6 +242,8 @@ def _number(value: Value) -> float:
     """What *value* is sorted by: an unknown below everything."""
     if isinstance(value, Interval):
         return value.value
+    if isinstance(value, Bounds):
+        return value.high
     return float(value) if isinstance(value, (int, float)) else -1.0
 
 

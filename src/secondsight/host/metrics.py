@@ -8,13 +8,15 @@ others are one row, ``(others)``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from functools import reduce
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from secondsight.errors import MissingDependency
 from secondsight.host import columns
 from secondsight.host.intervals import NOTHING, Interval
 from secondsight.host.rows import HostRow
 from secondsight.host.survey import HostView
+from secondsight.predict.at_most import Bounds
 from secondsight.terminal import printable
 
 if TYPE_CHECKING:
@@ -28,10 +30,10 @@ _BOUNDS = ("estimate", "low", "high")
 
 
 class RowMetric(NamedTuple):
-    """A metric of rows. *value* of a row; an interval has a series for each of its bounds."""
+    """A metric of rows. *value* of a row; an interval has a series for each of its bounds and its estimate, bounds one for each."""
 
     unit: str
-    value: Callable[[HostRow], int | float | Interval | None]
+    value: Callable[[HostRow], int | float | Interval | Bounds | None]
     sampled: bool
     meaning: str
 
@@ -52,6 +54,15 @@ ROW_METRICS = {
         "bytes", lambda row: row.gain, True, "Memory that could become huge and is known to be used."
     ),
     "added": RowMetric("bytes", lambda row: row.added, True, "Memory that making all of it huge would add."),
+    "busy": RowMetric(
+        "processors", lambda row: row.busy, False, "Processors kept busy while the pass was made."
+    ),
+    "savable": RowMetric(
+        "processors",
+        lambda row: row.saves,
+        True,
+        "Of the busy processors, what huge pages could save: bounds.",
+    ),
     "headroom": RowMetric(
         "bytes", lambda row: row.headroom, False, "What the tightest memory cgroup limit leaves."
     ),
@@ -100,6 +111,15 @@ def bounded(view: HostView, most: int) -> list[HostRow]:
     return [*rows[:most], _together(rest)]
 
 
+T = TypeVar("T")
+
+
+def _all(values: list[T | None], together: Callable[[list[T]], T]) -> T | None:
+    """*values* put *together*; None where one is unknown."""
+    known = [each for each in values if each is not None]
+    return together(known) if len(known) == len(values) else None
+
+
 def _together(rows: list[HostRow]) -> HostRow:
     def total(intervals: list[Interval | None]) -> Interval:
         known = [each for each in intervals if each is not None]
@@ -116,6 +136,7 @@ def _together(rows: list[HostRow]) -> HostRow:
         swapped=sum(row.swapped for row in rows), hugetlb=sum(row.hugetlb for row in rows),
         now=total([row.now for row in rows]), then=total([row.then for row in rows]), gain=total([row.gain for row in rows]),
         added=total([row.added for row in rows]),
+        busy=_all([row.busy for row in rows], sum), saves=_all([row.saves for row in rows], lambda some: reduce(Bounds.plus, some)),
         guest=sum(row.guest or 0 for row in rows) or None, guest_huge=sum(row.guest_huge or 0 for row in rows) or None,
     )  # fmt: skip
 
@@ -130,6 +151,9 @@ def _rows(registry: CollectorRegistry, view: HostView, most: int) -> None:
             value = metric.value(row)
             if isinstance(value, Interval):
                 for bound, number in zip(_BOUNDS, (value.value, value.low, value.high), strict=True):
+                    gauge.labels(view.by, label, bound).set(number)
+            elif isinstance(value, Bounds):
+                for bound, number in zip(_BOUNDS[1:], (value.low, value.high), strict=True):
                     gauge.labels(view.by, label, bound).set(number)
             elif value is not None:
                 gauge.labels(view.by, label).set(value)

@@ -16,15 +16,19 @@ from secondsight.host.intervals import Interval
 from secondsight.host.rows import HostRow
 from secondsight.host.survey import HostView
 from secondsight.plural import pluralize
+from secondsight.predict.at_most import Bounds
 from secondsight.terminal import printable
 
 #: the widest that a column of words gets where the width is limited, but for the last
 WORDS = 24
 
 
-def head(view: HostView, matched: int, width: int | None = None) -> list[str]:
-    """What stands over the rows, in lines of at most *width* cells: what was read and how, the supply of huge pages, what was left out."""
+def head(view: HostView, matched: int, width: int | None = None, names: Sequence[str] = ()) -> list[str]:
+    """What stands over the rows, in lines of at most *width* cells: what was read and how, the supply of huge pages, what was left out, and
+    why a column of *names* is unknown."""
     found = _head(view, matched)
+    if "saves" in names and view.unpriced:
+        found.append(f"saves is unknown: {view.unpriced}")
     return (
         found
         if width is None
@@ -58,6 +62,15 @@ def _head(view: HostView, matched: int) -> list[str]:
     if view.trouble:
         lines.append("left out: " + ", ".join(f"{count:,} {what}" for what, count in view.trouble.items()))
     return lines
+
+
+def sorted_first(names: tuple[str, ...], sort: str | None) -> tuple[str, ...]:
+    """*names* with the column that rows are sorted by among the first, so that little room leaves it in sight."""
+    name = (sort or "").removeprefix("-")
+    if name not in names:
+        return names
+    naming = [each for each in names if each in ("pid", "name", name)]
+    return (*naming, *(each for each in names if each not in naming))
 
 
 def lines(rows: Sequence[HostRow], names: Sequence[str], width: int | None) -> list[str]:
@@ -132,7 +145,8 @@ def _clean(value: Any) -> Any:
 
 
 def to_csv(rows: Sequence[HostRow], names: Sequence[str]) -> str:
-    """*rows* as CSV (RFC 4180) with a line of names; a column that can be sampled is three: value, ``_low`` and ``_high``."""
+    """*rows* as CSV (RFC 4180) with a line of names; a column that can be sampled is three: value, ``_low`` and ``_high``,
+    one of bounds the latter two."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([title for name in names for title in _titles(name)])
@@ -142,6 +156,8 @@ def to_csv(rows: Sequence[HostRow], names: Sequence[str]) -> str:
             value = COLUMNS[name].value(row)
             if isinstance(value, Interval):
                 line += [round(value.value), round(value.low), round(value.high)]
+            elif isinstance(value, Bounds):
+                line += [round(value.low, 4), round(value.high, 4)]
             else:
                 line += ["" if value is None else _clean(value)] + [""] * (len(_titles(name)) - 1)
         writer.writerow(line)
@@ -149,6 +165,8 @@ def to_csv(rows: Sequence[HostRow], names: Sequence[str]) -> str:
 
 
 def _titles(name: str) -> list[str]:
+    if COLUMNS[name].bounded:
+        return [f"{name}_low", f"{name}_high"]
     return [name, f"{name}_low", f"{name}_high"] if COLUMNS[name].sampled else [name]
 
 

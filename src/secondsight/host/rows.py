@@ -11,10 +11,12 @@ from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_ORDER, PMD_SIZE, k
 from secondsight.host.charges import Groups, memory_path
 from secondsight.host.intervals import Interval
 from secondsight.host.naming import container_of, vm_of
+from secondsight.host.saving import Saving
 from secondsight.host.strata import Stratum
 from secondsight.host.sums import EITHER, NOW, THEN, BlockSums
 from secondsight.host.tasks import Task
 from secondsight.live.judge import reasons
+from secondsight.predict.at_most import Bounds
 
 #: by what processes can be put together
 KINDS = ("process", "vm", "cgroup", "container", "user", "name")
@@ -38,8 +40,8 @@ class HostRow(msgspec.Struct, frozen=True):
     """A row. Sizes are bytes; what was sampled is an interval. The columns' exact meanings are ``columns.COLUMNS``.
 
     *name*: the process's, or the group's; *pid* None but of a process; *sizes*: by folio size ("64K"), "part" for folios mapped in part,
-    None where blocks were not read; *headroom_of*: the cgroup whose limit *headroom* is; *visit*: seconds; *share_read*: of the open
-    blocks."""
+    None where blocks were not read; *headroom_of*: the cgroup whose limit *headroom* is; *visit*: seconds; *busy*: processors kept busy;
+    *saves*: of these, what huge pages could save, None where that is unknown, and *saves_why*; *share_read*: of the open blocks."""
 
     name: str
     pid: int | None
@@ -65,6 +67,9 @@ class HostRow(msgspec.Struct, frozen=True):
     visit: float | None = None
     guest: int | None = None
     guest_huge: int | None = None
+    busy: float | None = None
+    saves: Bounds | None = None
+    saves_why: str = ""
     share_read: float | None = None
 
     @property
@@ -98,19 +103,38 @@ def _vm(task: Task) -> str:
 
 
 def make_rows(
-    by: str, tasks: Iterable[Task], strata: Blocks | None, groups: Groups, visit: float | None
-) -> list[HostRow]:
-    """Rows of kind *by* over *tasks*; *strata* by PID, None where blocks were not asked for. *visit*: seconds of khugepaged's pass."""
+    by: str, tasks: Iterable[Task], strata: Blocks | None, groups: Groups, visit: float | None,
+    saving: Saving | None = None,
+) -> list[HostRow]:  # fmt: skip
+    """Rows of kind *by* over *tasks*; *strata* by PID, None where blocks were not asked for. *visit*: seconds of khugepaged's pass;
+    *saving*: what huge pages could save, None where that is not asked."""
     key = key_of(by)
     members: dict[str, list[Task]] = {}
     for task in tasks:
         members.setdefault(key(task), []).append(task)
-    return [_row(by, name, some, strata, groups, visit) for name, some in members.items()]
+    return [
+        _saved(_row(by, name, some, strata, groups, visit), some, strata, saving)
+        for name, some in members.items()
+    ]
 
 
-def total(tasks: list[Task], strata: Blocks | None, groups: Groups, visit: float | None) -> HostRow:
+def total(
+    tasks: list[Task],
+    strata: Blocks | None,
+    groups: Groups,
+    visit: float | None,
+    saving: Saving | None = None,
+) -> HostRow:
     """The row of all *tasks* together."""
-    return _row("total", "total", tasks, strata, groups, visit)
+    return _saved(_row("total", "total", tasks, strata, groups, visit), tasks, strata, saving)
+
+
+def _saved(row: HostRow, tasks: list[Task], strata: Blocks | None, saving: Saving | None) -> HostRow:
+    """*row* with the CPU time of its *tasks*, and what huge pages could save of that."""
+    if saving is None or strata is None:
+        return row
+    told = saving.of(tasks, strata)
+    return msgspec.structs.replace(row, busy=told.busy, saves=told.bounds, saves_why=told.why)
 
 
 def _row(

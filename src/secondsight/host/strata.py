@@ -61,6 +61,16 @@ class Stratum:
         """Which blocks a sample is drawn from: those that are open under either setting, and all small ones, for their folios' sizes."""
         return ~self.fill.huge & (self.open_now | self.open_then | (self.fill.populated > 0))
 
+    @property
+    def could(self) -> bool:
+        """Whether a block of it could become huge under either setting, as far as was read."""
+        unread = self.open_now | self.open_then
+        if self.read is None:
+            return bool(unread.any())
+        some = bool((self.read.could & unread[self.read.rows]).any())
+        unread[self.read.rows] = False
+        return some or bool(unread.any())
+
 
 def gather(
     tasks: list[Task], judge: Judge, programs: dict[int, str], trouble: Counter[str]

@@ -45,7 +45,7 @@ class HostView(msgspec.Struct, frozen=True):
     once; *trouble*: processes that were not read, by what stood in the way; *cpu_seconds*, *wall_seconds*: what it took.
 
     *now*, *then*: switches and limits as they are and as ``--if`` has them; *source*: ``procfs`` or ``kernel memory``, empty without
-    blocks."""
+    blocks; *unpriced*: why nothing can be said of run time, empty where it can."""
 
     version: str
     schema: int
@@ -61,6 +61,7 @@ class HostView(msgspec.Struct, frozen=True):
     trouble: dict[str, int]
     cpu_seconds: float
     wall_seconds: float
+    unpriced: str = ""
 
 
 def host(
@@ -95,10 +96,17 @@ def host(
     supply = read_supply()
     now, then = settings(supply, switches)
     groups = Groups()
-    strata = None
-    source = ""
+    strata = saving = None
+    source = unpriced = ""
     if blocks:
+        from secondsight.host import saving as run_time
+
+        begun = run_time.moment(found)
         strata, source = _blocks(found, now, then, (budget, cpu), seed, kernel_memory, trouble)
+        run_time.wait(begun)
+        priced = run_time.priced()
+        unpriced = priced if isinstance(priced, str) else ""
+        saving = run_time.Saving(begun, run_time.moment(found), priced)
     # Of some processes alone the round through all is not known.
     visit = _visit(supply, strata) if pids is None else None
     return HostView(
@@ -111,11 +119,12 @@ def host(
         then=_said(then),
         source=source,
         supply=supply,
-        rows=tuple(make_rows(by, found, strata, groups, visit)),
-        total=total(found, strata, groups, visit) if found else None,
+        rows=tuple(make_rows(by, found, strata, groups, visit, saving)),
+        total=total(found, strata, groups, visit, saving) if found else None,
         trouble=dict(trouble.most_common()),
         cpu_seconds=_cpu() - cpu,
         wall_seconds=time.monotonic() - wall,
+        unpriced=unpriced,
     )
 
 

@@ -15,15 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.predict.calibration import Calibration
-from secondsight.predict.model import HUGE_NESTED
+from secondsight.predict.model import HUGE_NESTED, PROGRAMS, PROGRAMS_FLOOR, PROGRAMS_RELATIVE
 from secondsight.predict.prices import Waits
 from secondsight.predict.walks import FEWEST, Profile
 
-#: Of what the suite says that a walk costs, what it costs in real programs, which have other work to hide it behind: nine of them, each
-#: predicted from the others (docs/run-time.md).
-PROGRAMS = 0.6
-#: How far a prediction may be off at the least, nine times of ten, for the same programs: share of the time, and of the saving.
-PROGRAMS_FLOOR, PROGRAMS_RELATIVE = 0.04, 0.5
 #: How far the fault prices are taken to be off: page tables, cgroups and zeroing differ from program to program.
 FAULTS_OFF = 0.3
 
