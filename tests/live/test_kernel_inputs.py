@@ -37,6 +37,7 @@ def answers(request):
         guest.receive(120)
         while "end" not in (told := guest.receive(120)):
             found[told["case"]] = told
+        assert told["owner"][0] == told["pid"] and told["owner"][1], "watch names processes by it"
     return request.param, found
 
 

@@ -72,6 +72,33 @@ def test_other_tasks_do_not_mix():
     assert parse_line(other).task == "my: task" and parse_line(other).pid == 77
 
 
+V73 = b"""\
+      khugepaged-34      [001] ...1.    21.500000: mm_collapse_huge_page_isolate: scan_pfn=0x1200, none_or_zero=0, referenced=0, status=lack_referenced_page, order=9
+      khugepaged-34      [001] .....    21.500100: mm_collapse_huge_page: mm=00000000aa00aa00, isolated=0, status=lack_referenced_page, order=9
+      khugepaged-34      [001] ...1.    21.500110: mm_collapse_huge_page_isolate: scan_pfn=0x1200, none_or_zero=0, referenced=4, status=succeeded, order=4
+      khugepaged-34      [001] .....    21.500120: mm_collapse_huge_page: mm=00000000aa00aa00, isolated=16, status=succeeded, order=4
+      khugepaged-34      [001] ...1.    21.500130: mm_collapse_huge_page_isolate: scan_pfn=0x1210, none_or_zero=0, referenced=0, status=lack_referenced_page, order=4
+      khugepaged-34      [001] .....    21.500140: mm_collapse_huge_page: mm=00000000aa00aa00, isolated=0, status=lack_referenced_page, order=4
+      khugepaged-34      [001] .....    21.500150: mm_collapse_huge_page: mm=00000000aa00aa00, isolated=0, status=lack_referenced_page, order=4
+      khugepaged-34      [001] .....    21.500200: mm_khugepaged_scan_pmd: mm=00000000aa00aa00, scan_pfn=0x1200, referenced=512, none_or_zero=0, status=succeeded, unmapped=0
+"""  # noqa: E501 - as printed
+
+
+def test_every_attempt_has_its_order_and_refused_ones_are_counted_by_it():
+    watcher = Watcher(None)
+    (decision,) = watcher.take([parse_line(line) for line in V73.splitlines()])
+    assert decision.attempted == "2048kB lack_referenced_page, 64kB succeeded, 64kB lack_referenced_page x2"
+    assert decision.isolate_status == "lack_referenced_page", "the whole block's second look"
+    assert (watcher.begun, watcher.refused) == ({9: 1, 4: 3}, {9: 1, 4: 2})
+
+
+def test_before_7_2_an_attempt_is_of_the_whole_block():
+    watcher = Watcher(None)
+    (decision,) = watcher.take([parse_line(line) for line in V61.splitlines()])
+    assert decision.attempted == "2048kB succeeded"
+    assert (watcher.begun, watcher.refused) == ({9: 1}, {9: 0})
+
+
 def test_lost_events_are_counted():
     assert parse_line(b"CPU:0 [LOST 123 EVENTS]") == 123
     assert parse_line(b"# tracer: nop") is None
@@ -103,6 +130,20 @@ def test_addresses_only_where_confirmed_and_one_process_only():
         "the same mm: its pid is known, the second address is not"
     )
     assert watcher.elsewhere == 1 and watcher.wasted == 1 and watcher.located == 1
+
+
+def test_kernel_memory_names_whose_memory_it_was():
+    asked = []
+
+    class Spaces:
+        def owner(self, mm):
+            asked.append(mm)
+            return {0xAA00AA00: 77}.get(mm)
+
+    events = [parse_line(line) for line in V72.splitlines()]
+    kept = Watcher(None, spaces=Spaces()).take(events)
+    assert [each.pid for each in kept] == [77, 77, None]
+    assert asked == [0xAA00AA00, 0xBB00BB00], "an owner that is known is not asked for again"
 
 
 def test_leftovers_of_the_dead_go_those_of_the_living_stay(tmp_path):

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secondsight.geometry import PMD_ORDER, kb_of_order
 from secondsight.plural import pluralize
 from secondsight.terminal import printable
 
 if TYPE_CHECKING:
+    from secondsight.live.read.address_spaces import AddressSpaces
     from secondsight.live.read.tracefs import Instance
     from secondsight.live.watch import Places, TracedDecision, Watcher
 
@@ -61,12 +63,14 @@ def watch(
             stopping = stack.enter_context(Stopping())
             instance = stack.enter_context(Instance.open())
             places = stack.enter_context(Places(known, max_pages=_MOST_PAGES)) if known else None
-            watcher = Watcher(places, only=pid)
+            spaces, unnamed = _spaces(instance) if process is None else (None, "")
+            watcher = Watcher(places, only=pid, spaces=spaces)
             sink = _DecisionFile(record)
             started = time.monotonic()
             with sink:
                 _head(json, instance, process)
-                names = {each.pid: each.name for each in known} if process is None else {}
+                names = {} if spaces is None else spaces.names
+                names.update({each.pid: each.name for each in known} if process is None else {})
                 _follow(
                     stopping,
                     instance,
@@ -74,7 +78,7 @@ def watch(
                     places,
                     process,
                     sink,
-                    _Printer(json, names, refresh),
+                    _Printer(json, names, refresh, unnamed),
                     refresh,
                     seconds,
                 )
@@ -82,6 +86,20 @@ def watch(
     finally:
         for each in known:
             each.close()
+
+
+def _spaces(instance: Instance) -> tuple[AddressSpaces | None, str]:
+    """Whose each address space is, through kernel memory; or why that cannot be told."""
+    from secondsight.live.read.capture import open_kernel
+
+    kernel, missing = open_kernel(None)
+    if kernel is None:
+        return None, missing
+    if not instance.show_pointers():
+        return None, "tracepoints print no pointers before 5.11"
+    from secondsight.live.read.address_spaces import AddressSpaces, read_owners
+
+    return AddressSpaces(lambda: read_owners(kernel)), ""
 
 
 def _follow(
@@ -121,12 +139,14 @@ def _head(json: bool, instance: Instance, process: Any) -> None:
 class _Printer:
     """Prints decisions; those about processes that have no name here become a line now and then."""
 
-    def __init__(self, json: bool, names: dict[int, str], every: float) -> None:
-        """*names*: of the processes that can be named, host-wide; *every*: seconds between two such lines."""
+    def __init__(self, json: bool, names: dict[int, str], every: float, unnamed: str = "") -> None:
+        """*names*: of the processes that can be named, host-wide; *every*: seconds between two such lines; *unnamed*: why the others
+        cannot be."""
         import collections
         import time
 
         self._json, self._names, self._every = json, names, every
+        self._why = f"; {unnamed}" if unnamed else ""
         self._unnamed: collections.Counter[str] = collections.Counter()
         self._spaces: set[int] = set()
         self._clock = time.monotonic
@@ -147,7 +167,7 @@ class _Printer:
             )
             lines.append(
                 f"{pluralize(sum(self._unnamed.values()), 'decision')} about {pluralize(len(self._spaces), 'address space')} "
-                f"that cannot be named (a process among the largest, or --pid, would be): {counts}"
+                f"that cannot be named (a process among the largest, or --pid, would be{self._why}): {counts}"
             )
             self._unnamed.clear()
             self._spaces.clear()
@@ -175,6 +195,8 @@ def _line(decision: TracedDecision, json: bool, names: dict[int, str] | None = N
     second = ""
     if decision.isolate_status is not None:
         second = f"; isolate: {decision.isolate_status}, referenced {decision.isolate_referenced}"
+    if len(decision.attempts) > 1 or any(each.order < PMD_ORDER for each in decision.attempts):
+        second += f"; tried {printable(decision.attempted)}"
     return f"{stamp} {whose} {where}{by}: {printable(decision.status)}: {decision.reason} ({numbers}{second})"
 
 
@@ -195,6 +217,10 @@ def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -
         "with_address": watcher.located,
         "other_processes": watcher.elsewhere,
         "page_cache": dict(watcher.files.most_common()),
+        "attempts": [
+            {"order": order, "begun": watcher.begun[order], "refused": watcher.refused[order]}
+            for order in sorted(watcher.begun, reverse=True)
+        ],
         "lost_events": instance.lost,
         "own_cpu_seconds": round(spent, 3),
     }
@@ -208,6 +234,9 @@ def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -
     )
     for status, count in watcher.by_status.most_common():
         print(f"  {count:8} {printable(status)}")
+    for order in sorted(watcher.begun, reverse=True):
+        begun, refused = watcher.begun[order], watcher.refused[order]
+        print(f"  collapses to {kb_of_order(order)}kB: {begun:,} begun, {refused:,} refused")
     if watcher.files:
         print(f"  page cache (no reference is asked): {sum(watcher.files.values())}")
     print(f"  own cost: {spent:.2f} s of CPU, start included")

@@ -4,7 +4,7 @@ Events of one decision, in the order they come from one task::
 
     mm_collapse_huge_page_swapin?   pages read back in
     mm_collapse_huge_page_isolate?  the second look: its count of referenced pages and its answer
-    mm_collapse_huge_page?          the end of an attempt
+    mm_collapse_huge_page?          the end of an attempt; since 7.2 with its order, and others may follow
     mm_khugepaged_scan_pmd          the first look's numbers and the final answer: closes the decision
 
 The tracepoint knows the frame of the last page looked at, not the address. A frame is an address only if that page's place was read
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -24,7 +26,7 @@ import numpy.typing as npt
 
 from secondsight.bits import pagemap as pm
 from secondsight.errors import MissingDependency, SecondSightError, TargetGone
-from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE
+from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_ORDER, PMD_SIZE, kb_of_order
 from secondsight.live.judge import reasons
 from secondsight.live.read.process import Process
 from secondsight.live.read.procfs import Pagemap
@@ -35,6 +37,13 @@ U64 = npt.NDArray[np.uint64]
 _BLOCK_MASK = ~(PMD_SIZE - 1)
 _PFN = int(pm.PFN_MASK)
 _RUN = np.arange(HPAGE_PMD_NR, dtype=np.uint64)
+
+
+class TracedAttempt(msgspec.Struct, frozen=True):
+    """A collapse that was tried: of which *order* (9 where the kernel does not say it, before 7.2), and how it ended."""
+
+    order: int
+    status: str
 
 
 class TracedDecision(msgspec.Struct, omit_defaults=False):
@@ -57,6 +66,22 @@ class TracedDecision(msgspec.Struct, omit_defaults=False):
     #: of a block that the scan of the page cache looked at: the file, and the pages it found there
     file: str | None = None
     present: int | None = None
+    #: the collapses that were tried, in the kernel's order
+    attempts: tuple[TracedAttempt, ...] = ()
+
+    @property
+    def attempted(self) -> str:
+        """``2048kB lack_referenced_page, 64kB succeeded``; alike ones in a row are counted."""
+        runs = [
+            (order, status, len(list(alike)))
+            for (order, status), alike in itertools.groupby(
+                self.attempts, lambda each: (each.order, each.status)
+            )
+        ]
+        return ", ".join(
+            f"{kb_of_order(order)}kB {status}" + (f" x{count}" if count > 1 else "")
+            for order, status, count in runs
+        )
 
 
 #: columns of a recording, in order, with their kinds (times are ns of CLOCK_MONOTONIC)
@@ -64,6 +89,7 @@ SCHEMA = {
     "time": "int", "task": "str", "mm": "int", "pid": "int", "address": "uint", "status": "str", "reason": "str",
     "referenced": "int", "none_or_zero": "int", "unmapped": "int", "writable": "bool", "isolate_status": "str",
     "isolate_referenced": "int", "wasted": "bool", "file": "str", "present": "int",
+    "attempted": "str",
 }  # fmt: skip
 
 
@@ -72,12 +98,20 @@ class Joiner:
 
     def __init__(self) -> None:
         self._open: dict[int, dict[str, Event]] = {}
+        self._attempts: dict[int, list[TracedAttempt]] = {}
         self._mms: dict[str, int] = {}
         #: page-cache scans and collapses, by status: no young test, so no decision of ours
         self.files: collections.Counter[str] = collections.Counter()
 
     def _number(self, mm: str) -> int:
         return self._mms.setdefault(mm, len(self._mms) + 1)
+
+    def pointer(self, number: int) -> int:
+        """The address that the tracepoints print of the address space *number*; 0 where it is none."""
+        try:
+            return int(next(text for text, each in self._mms.items() if each == number), 16)
+        except (StopIteration, ValueError):
+            return 0
 
     def add(self, event: Event) -> tuple[TracedDecision, int | None] | None:
         """Take *event*; the decision that it closes, with the traced frame (None if there was no page)."""
@@ -86,9 +120,18 @@ class Joiner:
                 event, self._open.get(event.pid, {}).pop("mm_khugepaged_collapse_file", None)
             ), None
         if event.name != "mm_khugepaged_scan_pmd":
-            self._open.setdefault(event.pid, {})[event.name] = event
+            before = self._open.setdefault(event.pid, {})
+            attempts = self._attempts.setdefault(event.pid, [])
+            if event.name == "mm_collapse_huge_page":
+                order = _number(event.fields, "order") or PMD_ORDER
+                attempts.append(TracedAttempt(order, event.fields.get("status", "failed")))
+            if event.name != "mm_collapse_huge_page_isolate" or not attempts:
+                # Of several attempts the first one's second look: it is of the whole block.
+                before[event.name] = event
             return None
-        return self._close(event, self._open.pop(event.pid, {}))
+        decision, frame = self._close(event, self._open.pop(event.pid, {}))
+        decision.attempts = tuple(self._attempts.pop(event.pid, ()))
+        return decision, frame
 
     def _close_file(self, scan: Event, collapse: Event | None) -> TracedDecision:
         """The decision about a block of the page cache; only an attempt to collapse it tells its address."""
@@ -112,6 +155,7 @@ class Joiner:
             unmapped=_number(fields, "swap"),
             file=fields.get("filename", "?"),
             present=_number(fields, "present"),
+            attempts=() if collapse is None else (TracedAttempt(PMD_ORDER, status),),
         )
 
     def _close(self, scan: Event, before: dict[str, Event]) -> tuple[TracedDecision, int | None]:
@@ -266,12 +310,24 @@ def _places(process: Process, most: int) -> tuple[U64, U64]:
     return every, np.concatenate(addresses)
 
 
+class OwnersLike(Protocol):
+    """Whose an address space is (``read/address_spaces.py``)."""
+
+    def owner(self, mm: int) -> int | None:
+        """The PID of the process whose ``struct mm_struct`` is at *mm*."""
+        ...
+
+
 class Watcher:
     """Decisions with addresses, and their rates."""
 
-    def __init__(self, places: Places | None, only: int | None = None) -> None:
-        """*places*: where to look frames up; *only*: the PID to keep (others are counted, not kept)."""
+    def __init__(
+        self, places: Places | None, only: int | None = None, spaces: OwnersLike | None = None
+    ) -> None:
+        """*places*: where to look frames up; *only*: the PID to keep (others are counted, not kept); *spaces*: whose an address space is,
+        where kernel memory tells."""
         self._places = places
+        self._spaces = spaces
         self._only = only
         self._joiner = Joiner()
         self._owner_of_mm: dict[int, int] = {}
@@ -280,6 +336,9 @@ class Watcher:
         self.wasted = 0
         self.located = 0
         self.elsewhere = 0
+        #: attempts, and those of them that made nothing, by order
+        self.begun: collections.Counter[int] = collections.Counter()
+        self.refused: collections.Counter[int] = collections.Counter()
 
     @property
     def files(self) -> collections.Counter[str]:
@@ -301,14 +360,22 @@ class Watcher:
             self.total += 1
             self.by_status[decision.status] += 1
             self.wasted += decision.wasted
+            for each in decision.attempts:
+                self.begun[each.order] += 1
+                self.refused[each.order] += each.status != "succeeded"
             kept.append(decision)
         return kept
 
     def _locate(self, decision: TracedDecision, frame: int | None) -> None:
+        if self._spaces is not None and decision.mm not in self._owner_of_mm:
+            owner = self._spaces.owner(self._joiner.pointer(decision.mm))
+            if owner is not None:
+                self._owner_of_mm[decision.mm] = owner
+        if self._places is None or decision.file is not None:
+            decision.pid = self._owner_of_mm.get(decision.mm)
         if self._places is None:
             return
         if decision.file is not None:
-            decision.pid = self._owner_of_mm.get(decision.mm)
             self.located += decision.address is not None
             return
         if frame is not None:

@@ -1,6 +1,7 @@
 """Runs in the lab's guest: a process a case, captured from kernel memory while khugepaged sleeps, then four passes of khugepaged.
 
-◀─ {"ready": release}      for each case: {"case", "snapshot": base64, "statuses": [...], "huge": kB, "problem": text}      {"end": true}
+◀─ {"ready": release}      for each case: {"case", "snapshot": base64, "statuses": [...], "huge": kB, "problem": text}
+◀─ {"end": true, "owner": whose the kernel says our own address space is, "pid": ours}
 """
 
 import base64
@@ -17,6 +18,7 @@ from secondsight.lab import wire
 from secondsight.lab.agent import knobs, libc
 from secondsight.lab.agent.passes import one_pass, start_keeper
 from secondsight.live.read import capture
+from secondsight.live.read.address_spaces import read_owners
 from secondsight.live.read.kmem import KernelMemory
 from secondsight.live.read.probe import probe
 from secondsight.live.read.process import Process
@@ -102,7 +104,8 @@ def main():
         port.send(told)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    port.send({"end": True})
+    mine = int(kernel.find_mm(os.getpid()).value_())
+    port.send({"end": True, "owner": list(read_owners(kernel)[mine]), "pid": os.getpid()})
 
 
 try:

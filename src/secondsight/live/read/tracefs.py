@@ -223,6 +223,14 @@ class Instance:
         except OSError as error:
             raise MissingDependency(f"{self.path / name}: {error.strerror}") from None
 
+    def show_pointers(self) -> bool:
+        """Print pointers as they are from now on, in this instance alone, not hashed; False where the kernel cannot (before 5.11)."""
+        try:
+            (self.path / "options/hash-ptr").write_text("0", encoding="ascii")
+        except OSError:
+            return False
+        return True
+
     def read(self) -> list[Event]:
         """The events since the last call, in the order of their times; does not wait."""
         chunks = [self._rest]
