@@ -123,6 +123,12 @@ def test_a_huge_page_is_a_slot_with_siblings_of_the_node_above(made):
     assert (states(cache, 512) == CachePage.PRESENT | CachePage.HUGE).all()
 
 
+def test_an_array_no_longer_than_a_node(made):
+    memory, _, cache = made
+    memory.head(memory.node(0xFFFF888000001000, 0, {0: page(9), 63: page(10)}))
+    assert np.flatnonzero(states(cache)).tolist() == [0, 63] and not states(cache, 512).any()
+
+
 def test_a_deep_array_and_a_file_of_one_page(made):
     memory, _, cache = made
     leaf = memory.node(0xFFFF888000001000, 0, {63: page(9)})

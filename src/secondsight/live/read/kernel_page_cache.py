@@ -85,7 +85,8 @@ class _Nodes:
         shift, slots = self.node(entry)
         first, each = (start >> shift) % _SLOTS, 1 << shift
         if each == 1:
-            found[:] = slots[first : first + len(found)]
+            part = slots[first : first + len(found)]
+            found[: len(part)] = part  # fewer, of an array that is no longer than a node
             if bool((((found & _LOW) == _INTERNAL) & (found != 0)).any()):
                 raise Torn("an entry that is to be read again")
             return
