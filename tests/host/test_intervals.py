@@ -33,6 +33,16 @@ def test_what_was_not_read_is_anything():
     assert (found.low, found.high) == (0, 10)
 
 
+@pytest.mark.parametrize("truth", [0, 1])
+def test_processes_that_were_not_read_may_all_be_alike(truth):
+    """Of 800 processes 50 were read, in which half the blocks count: in the others none may, or every one."""
+    read = [(4, [0, 1, 1, 0])] * 50
+    found = estimate([*read, *[(2, [])] * 750])
+    whole = 50 * 2 + 750 * 2 * truth
+    assert found.low <= whole <= found.high
+    assert estimate(read) == Interval.exact(100)
+
+
 KINDS = {
     "one process, halves": lambda random: [(random.random(128) < 0.5).astype(int)],
     "one large process, few": lambda random: [(random.random(2000) < 0.01).astype(int)],

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from secondsight.errors import UsageError
+from secondsight.errors import SecondSightError, UsageError
 from secondsight.geometry import PMD_SIZE
-from secondsight.host import host
+from secondsight.host import host, judging
 from secondsight.host.intervals import Interval
+from secondsight.live.read.capture import check_room
 
 #: Twelve aligned blocks: four whole and advised, four with every second page, four untouched; and two that may not be huge. Advised
 #: while the process may have no huge pages (PR_SET_THP_DISABLE), so that khugepaged does not come to know it and leaves the blocks.
@@ -87,6 +88,60 @@ def test_what_the_blocks_come_to(target):
         assert row.added == Interval.exact(4 * PMD_SIZE / 2)
     kept = {reason.status: reason.bytes for reason in row.reasons}
     assert kept["MADV_NOHUGEPAGE"] >= 2 * PMD_SIZE
+
+
+def test_blocks_are_judged_alike_in_parts_and_at_once(target, monkeypatch):
+    at_once = host(pids=[target], budget=None).rows[0]
+    monkeypatch.setattr(judging, "AT_ONCE", 3)
+    in_parts = host(pids=[target], budget=None).rows[0]
+    for name in ("now", "then", "added", "wasted", "reasons", "sizes"):
+        assert getattr(in_parts, name) == getattr(at_once, name), name
+    assert in_parts.share_read == 1.0 and in_parts.then.value > 0
+
+
+#: 1 TiB, a page of every 8 GiB touched, while the process may have no huge pages; beside it 1 TiB that nobody may touch.
+TEBIBYTE = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+def take(prot):
+    return libc.mmap(None, 1 << 40, prot, 0x4022, -1, 0)  # private, anonymous, MAP_NORESERVE
+libc.prctl(41, 1, 0, 0, 0)
+memory, forbidden = take(3), take(0)
+failed = ctypes.c_void_p(-1).value
+if memory in (None, failed) or forbidden in (None, failed):
+    print("refused", flush=True)
+    sys.exit()
+for at in range(128):
+    ctypes.memset(memory + (at << 33) + (4 << 20), 1, 1)
+libc.prctl(41, 0, 0, 0, 0)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_process_of_a_tebibyte_is_read_by_what_it_holds():
+    with subprocess.Popen(
+        [sys.executable, "-c", TEBIBYTE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        if child.stdout.readline() != b"ready\n":
+            pytest.skip("1 TiB may not be mapped here (vm.overcommit_memory)")
+        view = host(pids=[child.pid], budget=None)
+        child.kill()
+    row = view.rows[0]
+    assert view.trouble == {} and row.share_read == 1.0
+    # 128 blocks of one page each, and Python's own memory; max_ptes_none as it is decides what they could be.
+    assert row.then.known and (row.then.value >= 128 * PMD_SIZE or view.then["max_ptes_none"] < 511)
+    assert row.resident < 1 << 28
+
+
+def test_more_blocks_than_memory_can_hold_are_refused_with_a_way_out():
+    check_room(8192, 1, lambda: 0)
+    check_room(100_000, 1, lambda: 6_000_000_000)
+    with pytest.raises(SecondSightError, match=re.escape("process 7: 100,000 blocks hold memory")) as told:
+        check_room(100_000, 7, lambda: 5_999_999_999)
+    assert "`secondsight top --pid 7` reads all in parts" in str(told.value) and told.value.exit_code == 1
 
 
 def test_switches_that_refuse_all(target):

@@ -9,7 +9,7 @@ a block (1 where it is a question of yes or no)::
 
 The further blocks are Agresti's and Coull's: without them five blocks that agree would call themselves certain (1998, *The American
 Statistician* 52, 119). The interval is 2.1 standard errors to either side, cut to what is possible: the blocks that were read hold what
-they hold. A stratum that was not read at all is anything from 0 to N × *cap*.
+they hold. A stratum that was not read at all is anything from 0 to N × *cap*, and bounds of such add up.
 """
 
 from __future__ import annotations
@@ -64,23 +64,21 @@ def estimate(strata: Iterable[tuple[int, npt.NDArray[np.int64] | Sequence[int]]]
         cap: the most that one block can hold.
     """
     parts = [(size, np.asarray(values, np.int64)) for size, values in strata if size]
-    partial = sum(1 for size, values in parts if len(values) < size)
+    partial = sum(1 for size, values in parts if 0 < len(values) < size)
     more = _FURTHER / max(partial, 1)
-    value = middle = variance = least = most = 0.0
+    value = middle = variance = least = most = unread = 0.0
     for size, values in parts:
         read = len(values)
         held = int(values.sum())
         rest = size - read
         least += held
-        most += held + rest * cap
+        most += held + rest * cap if read else 0
         if not rest:
             value += held
             middle += held
             continue
         if not read:
-            value += rest * cap / 2
-            middle += rest * cap / 2
-            variance += (rest * cap / (2 * _Z)) ** 2
+            unread += rest * cap
             continue
         count = read + 2 * more
         mean = (held + more * cap) / count
@@ -89,4 +87,6 @@ def estimate(strata: Iterable[tuple[int, npt.NDArray[np.int64] | Sequence[int]]]
         middle += held + rest * mean
         variance += size * rest * max(square, 0.0) / max(read - 1, 1)
     spread = _Z * math.sqrt(variance)
-    return Interval(value, min(max(middle - spread, least), value), max(min(middle + spread, most), value))
+    low, high = min(max(middle - spread, least), value), max(min(middle + spread, most), value)
+    # What nothing is known of may all be alike: its bounds add up, where errors of samples even out.
+    return Interval(value + unread / 2, low, high + unread)

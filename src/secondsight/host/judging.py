@@ -6,7 +6,7 @@ The only part of this package that knows how the live judgement is asked. What i
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -40,6 +40,10 @@ class SwitchesAndLimits(NamedTuple):
 
     switches: Switches
     limits: Knobs
+
+
+#: blocks that are read and judged at a time: what is read of one takes some 25 kB
+AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,19 @@ def _facts() -> Facts:
     return probe(kallsyms=None)
 
 
+def join(parts: list[Any]) -> Any:
+    """Dataclasses of arrays of a number a block, one after the other."""
+    first = parts[0]
+    return replace(
+        first,
+        **{
+            each.name: join(values) if is_dataclass(values[0]) else np.concatenate(values)
+            for each in fields(first)
+            if (values := [getattr(part, each.name) for part in parts])
+        },
+    )
+
+
 class Judge:
     """Reads and judges blocks of one process after the other."""
 
@@ -94,6 +111,15 @@ class Judge:
             TargetGone: the process exited or called exec.
             MissingDependency: not even pagemap may be read.
         """
+        parts = [
+            self._read(process, areas, addresses[at : at + AT_ONCE], area[at : at + AT_ONCE])
+            for at in range(0, max(len(addresses), 1), AT_ONCE)
+        ]
+        return parts[0] if len(parts) == 1 else replace(join(parts), rows=np.arange(len(addresses)))
+
+    def _read(
+        self, process: Process, areas: list[Area], addresses: npt.NDArray[np.uint64], area: I64
+    ) -> Readings:
         surroundings = Surroundings()
         with ProcfsReader(process) as reader:
             if self._kernel is not None:
@@ -103,7 +129,7 @@ class Judge:
                 columns = kernel_reader.read_blocks(addresses)
                 surroundings = from_kernel(self._kernel, kernel_reader.mm)
             else:
-                columns = reader.read_blocks(addresses)
+                columns = reader.read_blocks(addresses, reasons=False)
         vmas = [each.vma for each in areas]
         if self._kernel is None:
             resolve_accessed(columns, vmas)

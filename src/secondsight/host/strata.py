@@ -5,7 +5,9 @@
     smaps ─▶ areas ─▶ Fill (exact) ─┬─ settled by the counts: huge; not eligible; too many missing, too many swapped out
                                     └─ open ─▶ n of N at random ─▶ read and judged
 
-How many are read of each process depends on the time that is left and on nothing that was found: the sample stays fair.
+How many are read of each process, and of which, depends on the time that is left, on how many it has, and on nothing that was found in
+them: the sample stays fair. The largest come first: what they hold is most of the whole, and of what nothing was read the bounds are none
+and all.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ from secondsight.live.read.procfs import Pagemap
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: of each process at least so many blocks are read, whatever the budget
-_LEAST = 8
+#: of each process that is read at all, at least so many blocks are; and so many in all, whatever the budget
+_LEAST, _ANYWAY = 8, 256
 #: blocks a second of CPU time that a core reads and judges, until it is measured
 _GUESS = 4000.0
 
@@ -196,25 +198,26 @@ def sample(
     random: np.random.Generator,
     trouble: Counter[str],
 ) -> None:
-    """Read and judge as many of the blocks that *strata* ask about as *seconds* of CPU time allow; all where that is None.
+    """Read and judge as many of the blocks that *strata* ask about as *seconds* of CPU time allow, :data:`_ANYWAY` at least; all where
+    *seconds* is None.
 
     A process that cannot be read any more becomes None in *strata*.
     """
     end = None if seconds is None else time.process_time() + seconds
-    waiting = [each for each in strata.values() if each is not None]
-    left = sum(int(each.asked.sum()) for each in waiting)
-    read, spent = 0, 0.0
-    for at in random.permutation(len(waiting)).tolist():
-        each = waiting[at]
-        rows = np.flatnonzero(each.asked)
-        if not len(rows):
-            continue
+    waiting = [(np.flatnonzero(each.asked), each) for each in strata.values() if each is not None]
+    waiting.sort(key=lambda one: -len(one[0]))
+    left = sum(len(rows) for rows, _ in waiting)
+    read, spent, anyway = 0, 0.0, _ANYWAY
+    for rows, each in waiting:
+        if not len(rows) or (end is not None and anyway <= 0 and time.process_time() > end):
+            break
         count = len(rows)
         if end is not None:
             rate = read / spent if read > 64 else _GUESS
             affordable = max(end - time.process_time(), 0.0) * rate
             count = min(count, max(_LEAST, int(len(rows) * affordable / left)))
         left -= len(rows)
+        anyway -= count
         chosen = rows if count == len(rows) else np.sort(random.choice(rows, count, replace=False))
         begun = time.process_time()
         strata[each.task.pid] = None

@@ -31,6 +31,8 @@ from secondsight.live.read import switches as reading
 from secondsight.live.read.switches import Switches
 from secondsight.mm.config import Knobs
 
+#: CPU seconds that a row takes to be put together, which the budget keeps back
+_ROW = 0.0008
 #: what ``--if`` may change
 SWITCHES = ("enabled", "shmem_enabled", "max_ptes_none", "max_ptes_swap", "max_ptes_shared")
 _WORDS = {
@@ -79,7 +81,8 @@ def host(
     Args:
         by: what a row is: ``process``, ``vm``, ``cgroup``, ``container``, ``user`` or ``name``.
         switches: what would be changed (``SWITCHES``), for the columns *then*; all sizes on (``always``) unless given.
-        budget: seconds of CPU time for the whole pass, kept to by reading a sample; None reads every block.
+        budget: seconds of CPU time for the whole pass, kept to by reading a sample; None reads every block. What holds for any sample is
+            read first: sums, mappings, how blocks are filled, a few hundred blocks.
         blocks: False leaves out whatever needs more than sums: what could become huge, sizes, reasons.
         pids: only these processes.
         seed: of the sample; unless given, another each time.
@@ -186,7 +189,7 @@ def _blocks(
     sample(
         strata,
         judge,
-        None if seconds is None else seconds - (_cpu() - since),
+        None if seconds is None else seconds - (_cpu() - since) - _ROW * len(found),
         np.random.default_rng(seed),
         trouble,
     )

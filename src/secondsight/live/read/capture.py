@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from secondsight import __version__, atomicfile
 from secondsight.bits import pte as bits
-from secondsight.errors import InputError, MissingDependency, UsageError
+from secondsight.errors import InputError, MissingDependency, SecondSightError, UsageError
 from secondsight.geometry import PMD_SIZE
 from secondsight.live.read import sysfs
 from secondsight.live.read.backing import mark_zero_devices
@@ -26,6 +27,7 @@ from secondsight.live.read.cached_blocks import CachedBlocks
 from secondsight.live.read.columns import Columns, Secondary
 from secondsight.live.read.eligible import ineligible
 from secondsight.live.read.folio_sizes import orders_of_runs
+from secondsight.live.read.limits import read_host
 from secondsight.live.read.probe import Facts, probe
 from secondsight.live.read.process import Process
 from secondsight.live.read.procfs_reader import ProcfsReader
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _COLUMNS = tuple(field.name for field in fields(Columns) if field.name not in ("counts_known", "secondary"))
+
+#: bytes that a block takes, read and judged, as `explain` was seen to; so many blocks are read whatever room there is
+_BLOCK_TAKES, _AT_ANY_TIME = 60_000, 8192
 
 #: columns that snapshots of earlier versions lack; what they hold then is unknown
 _LATER = frozenset({"cached", "evicted", "dirty", "cache", "sizes", "spte_level", "order"})
@@ -104,6 +109,28 @@ def parse_range(text: str) -> tuple[int, int]:
     return start, end
 
 
+def check_room(count: int, pid: int, room: Callable[[], int]) -> None:
+    """Refuse to read *count* blocks of process *pid* at once where they take more than the *room* there is, bytes: before 1 TiB of pages
+    here and there brings the kernel to end somebody.
+
+    Raises:
+        SecondSightError: they do.
+    """
+    if count > _AT_ANY_TIME and count * _BLOCK_TAKES > room():
+        raise SecondSightError(
+            f"process {pid}: {count:,} blocks hold memory; to judge them at once takes {count * _BLOCK_TAKES / 2**30:.1f} GiB, which is "
+            f"more than is available; --range LOW-HIGH judges a part of it, `secondsight top --pid {pid}` reads all in parts"
+        )
+
+
+def _available() -> int:
+    """Bytes of memory that can be had here without swapping; as many as you like where that is not shown."""
+    try:
+        return read_host().available
+    except MissingDependency:
+        return 1 << 62
+
+
 def take(
     process: Process,
     kernel: KernelMemory | None,
@@ -120,6 +147,7 @@ def take(
     Raises:
         TargetGone: the process exited or called exec.
         MissingDependency: not even pagemap may be read.
+        SecondSightError: so many blocks take more memory than there is.
     """
     begun = time.monotonic()
     path, surroundings = f"/proc/{process.pid}", read_surroundings(process)
@@ -134,6 +162,7 @@ def take(
         switches = read_switches(process.pid)
         cache = CachedBlocks.of(process, looked)
         blocks = cache.joined(blocks)
+        check_room(len(blocks), process.pid, _available)
         if kernel is not None:
             from secondsight.live.read.kernel_reader import KernelReader
 

@@ -52,14 +52,15 @@ class ProcfsReader:
         self._flags = _table("/proc/kpageflags")
         self._counts = _table("/proc/kpagecount")
         self._trust_ksm = self._flags is not None and not _calls_all_ksm()
-        self.vms = self._kvm_files()
 
     @property
     def pagemap(self) -> Pagemap:
         """The open pagemap."""
         return self._pagemap
 
-    def _kvm_files(self) -> int:
+    @functools.cached_property
+    def vms(self) -> int:
+        """KVM VMs that the process holds open; asked when somebody wants to know: a server has thousands of descriptors."""
         links = self._process.list_links("fd").values()
         return sum(link.startswith("anon_inode:kvm-vm") for link in links)
 
@@ -69,15 +70,15 @@ class ProcfsReader:
             return f"{self.vms} KVM VM{'s' * (self.vms > 1)}: which pages the guest used takes kernel memory to see"
         return "an MMU notifier may be registered (RDMA, GPU …); only kernel memory tells"
 
-    def read_blocks(self, blocks: U64) -> Columns:
-        """Columns of the 2 MiB blocks at *blocks* (uint64[N], ascending).
+    def read_blocks(self, blocks: U64, reasons: bool = True) -> Columns:
+        """Columns of the 2 MiB blocks at *blocks* (uint64[N], ascending); without *reasons* why SECONDARY is unknown is left out.
 
         Raises:
             TargetGone: the process exited or called exec meanwhile.
         """
         shape = (len(blocks), HPAGE_PMD_NR)
         nowhere = np.zeros(shape, np.bool_)
-        secondary = Secondary("secondary MMUs", nowhere, nowhere, self.secondary_reason())
+        secondary = Secondary("secondary MMUs", nowhere, nowhere, self.secondary_reason() if reasons else "")
         found = Columns.unread(blocks, secondary=(secondary,), counts_known=False)
         # The frames stand where their folios will, which procfs does not tell apart.
         pfns = found.folio.view(np.uint64)
