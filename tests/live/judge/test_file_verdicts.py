@@ -38,8 +38,7 @@ def shared(pages=512, here=512, **mapping):
         name="/memfd:ram (deleted)",
         inode=7,
         device="00:01",
-        perms="rw-s",
-        **{"kb": {"Swap": 0}, **mapping},
+        **{"kb": {"Swap": 0}, "perms": "rw-s", **mapping},
     )
     header = msgspec.structs.replace(taken.header, mappings=(vma,), switches=switches)
     return dataclasses.replace(taken, header=header)
@@ -215,3 +214,35 @@ def test_a_file_that_nobody_advised_is_madv_collapses_from_7_2_and_nobodys_befor
         dataclasses.replace(older, header=msgspec.structs.replace(older.header, facts=facts))
     ).mappings
     assert "this kernel collapses none of them" in mapping.refused
+
+
+def on_6_1(taken, **surroundings):
+    """*taken* as a 6.1 has it."""
+    header = msgspec.structs.replace(
+        taken.header,
+        facts=FACTS_61,
+        surroundings=msgspec.structs.replace(taken.header.surroundings, **surroundings),
+    )
+    return dataclasses.replace(taken, header=header)
+
+
+def test_up_to_6_5_a_collapse_answers_what_became_of_the_page_table_here():
+    """retract_page_tables, target_result: booted, 6.1."""
+    (block,) = explain(on_6_1(with_cache(shared(here=1)))).blocks
+    assert (block.status, block.known) == ("succeeded", True)
+    nothing = with_cache(shared(here=0))
+    nothing.columns.pmd[0] = 0
+    (block,) = explain(on_6_1(nothing)).blocks
+    assert (block.status, block.others) == ("pmd_none", ("pmd_null",))
+    (block,) = explain(nothing).blocks
+    assert (block.status, block.known) == ("succeeded", True)
+
+
+def test_up_to_6_5_a_private_mapping_that_was_written_to_answers_failed():
+    private = with_cache(shared(here=3, perms="rw-p"))
+    (block,) = explain(on_6_1(private)).blocks
+    assert (block.status, block.known) == ("failed", True) and "private copies" in block.reason
+    (block,) = explain(on_6_1(private, without_anon_vma=(private.header.mappings[0].start,))).blocks
+    assert (block.status, block.known) == ("succeeded", True)
+    (block,) = explain(private).blocks
+    assert (block.status, block.known) == ("succeeded", True)

@@ -36,6 +36,8 @@ def vma(name="/memfd:ram (deleted)", device="00:01", perms="rw-s", flags=("hg",)
         (vma(), Backing.MEMFD),
         (vma("/dev/zero (deleted)"), Backing.SHARED_ANONYMOUS),
         (vma("/SYSV00000000 (deleted)"), Backing.SYSV),
+        # The first segment's number is 0, and so is its inode's.
+        (vma("/SYSV00000000 (deleted)", inode=0), Backing.SYSV),
         (vma("/dev/shm/PostgreSQL.1", "00:20"), Backing.TMPFS),
         (vma("/memfd:looks-like-one", "fd:01"), Backing.FILE),
         (vma("/usr/lib/libc.so", "fd:01", "r-xp"), Backing.FILE),

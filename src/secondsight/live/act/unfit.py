@@ -50,7 +50,7 @@ def unfit(vma: Vma, enabled: str, beside: Beside, switches: Switches | None = No
 def _unfit_shared(vma: Vma, file: CachedFile, switch: str) -> tuple[str, str]:
     """The same of shared memory (``shmem_allowable_huge_orders``, mm/shmem.c): only ``deny`` binds MADV_COLLAPSE."""
     # What decides before the kind of memory does, eligible.py says of the same mapping as if it were private.
-    private = msgspec.structs.replace(vma, inode=0, perms=vma.perms[:3] + "p", eligible=None)
+    private = msgspec.structs.replace(vma, inode=0, device="00:00", perms=vma.perms[:3] + "p", eligible=None)
     if hard := eligible.ineligible(private, "always"):
         return hard, ""
     if not file.aligned:

@@ -52,6 +52,7 @@ def choose_profiles(facts: Facts, has_vm: bool = True) -> PossibleProfiles:
         changes["mglru_fault_marks"] = series.mglru_fault_marks
         changes["mthp_collapse"] = series.mthp_collapse
         changes["file_collapse"] = series.file_collapse
+        changes["file_retract"] = series.file_retract
         changes["file_swapin_drains"] = series.file_swapin_drains
         changes["shmem_any_size"] = series.shmem_any_size
     if facts.zap_transfers is not None:

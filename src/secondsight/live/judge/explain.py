@@ -180,9 +180,7 @@ def _mappings(
         judged = judges[id(vma)]
         held = cached[low:high]
         asked = (
-            bool(vma.inode)
-            and not judged.backing.page_table_scan
-            and (not len(held) or bool((held >= 0).all()))
+            vma.of_file and not judged.backing.page_table_scan and (not len(held) or bool((held >= 0).all()))
         )
         found.append(
             Mapping(

@@ -22,9 +22,11 @@ from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.live.judge.open_verdict import (
+    ANON_VMA,
     LRU_BATCH,
     PAGE_CACHE,
     PAGE_FLAGS,
+    PAGE_TABLE,
     PINS,
     SHMEM_SWAP,
     BlockAnswer,
@@ -46,6 +48,8 @@ _DIRTY = (
     "not yet written to the file: khugepaged has it written now, if nobody has it open for writing, and collapses the block when it next "
     "comes by; MADV_COLLAPSE writes and collapses at once"
 )
+_NOT_MAPPED = "it answers so because nothing of it is mapped here"
+_GIB_SHIFT = 30
 _IN_BATCH = (
     "pages are swapped out: what this kernel reads in waits in a CPU's LRU batch, so that the collapse cannot take it off the LRU, unless "
     "that batch just filled up"
@@ -77,12 +81,35 @@ class FileVerdicts:
         regular = vma is not None and backing(vma, self._snapshot.header.switches) is Backing.FILE
         pages = self._snapshot.columns.cache[row]
         if not (pages & CachePage.UNREAD).any():
-            return self._answer_read(pages, regular)
+            return self._answer_read(row, vma, pages, regular)
         if self._huge[row]:
             return BlockAnswer("pte_mapped_hugepage", _HUGE_IN_CACHE)
         return self._answer_counted(row, vma, regular)
 
-    def _answer_read(self, pages: npt.NDArray[np.uint8], regular: bool) -> BlockAnswer:
+    def _collapsed(self, row: int, vma: Vma | None) -> BlockAnswer:
+        """The answer about the block *row* where its collapse goes through: up to 6.5 it is what became of the page table here."""
+        if self._rules.file_retract != "target" or vma is None:
+            return BlockAnswer("succeeded", _WILL)
+        columns, without = self._snapshot.columns, self._snapshot.header.surroundings.without_anon_vma
+        if vma.perms.endswith("p"):
+            if without is None and not vma.kb.get("Anonymous"):
+                return BlockAnswer("succeeded", _WILL, ("failed",), (ANON_VMA,))
+            if without is None or vma.start not in without:
+                return BlockAnswer(
+                    "failed", f"{_WILL}; it answers so because private copies were made in this mapping"
+                )
+        if self._counts.populated[row] or columns.pmd[row]:
+            return BlockAnswer("succeeded", _WILL)
+        # Without a page table here: none at all for this GiB, or none for this block.
+        here = (columns.address >> np.uint64(_GIB_SHIFT)) == columns.address[row] >> np.uint64(_GIB_SHIFT)
+        if self._counts.pins_known and bool((columns.pmd[here] != 0).any()):
+            return BlockAnswer("pmd_none", f"{_WILL}; {_NOT_MAPPED}")
+        found = ("pmd_null",) if self._counts.pins_known else ("pmd_null", "succeeded")
+        return BlockAnswer("pmd_none", f"{_WILL}; {_NOT_MAPPED}", found, (PAGE_TABLE,))
+
+    def _answer_read(
+        self, row: int, vma: Vma | None, pages: npt.NDArray[np.uint8], regular: bool
+    ) -> BlockAnswer:
         """The same where each page of the page cache was read: *pages*, ``CachePage`` uint8[512]."""
         limits = self._snapshot.header.limits
         gone = (pages & CachePage.SWAPPED) != 0
@@ -101,7 +128,7 @@ class FileVerdicts:
             return BlockAnswer("page_locked", _LOCKED, ("succeeded",), (PAGE_FLAGS,))
         if swapped and not regular and not self._rules.file_swapin_drains:
             return BlockAnswer(str(ScanResult.DEL_PAGE_LRU), _IN_BATCH, ("succeeded",), (LRU_BATCH,))
-        return BlockAnswer("succeeded", _WILL)
+        return self._collapsed(row, vma)
 
     def _answer_counted(self, row: int, vma: Vma | None, regular: bool) -> BlockAnswer:
         """The same from what is mapped here and how many pages the page cache has."""
@@ -141,7 +168,9 @@ class FileVerdicts:
                 f"{here} pages are mapped here, max_ptes_none is {limits.max_ptes_none}; what else is in the page cache was not read",
             )
         else:
-            answer = BlockAnswer("succeeded", _WILL)
+            answer = self._collapsed(row, vma)
+            others |= set(answer.others)
+            unread += answer.unread
             if regular:
                 dirty = max(self._dirty(row), int(columns.dirty[row]))
                 if dirty > 0:

@@ -313,6 +313,11 @@ INPUTS = (
         _BOOTED_INPUTS,
     ),
     Input(
+        names.PAGE_TABLE, "entry", "what a collapse in the page cache answers where nothing is mapped here", "up to 6.5: K",
+        "a page is mapped there", "the page table; not whether the table above is there", "open: pmd_none, pmd_null",
+        _BOOTED,
+    ),
+    Input(
         names.SHMEM_SWAP,
         "folio",
         "pages of shared memory that are swapped out, against max_ptes_swap",

@@ -15,6 +15,7 @@ KERNEL_RULE = "a rule of this kernel that it does not show"
 SHARED_FOLIOS = "whether large folios are shared (which address spaces mapped them)"
 PARTS = "how smaller sizes would go (too many blocks that differ)"
 PAGE_CACHE = "the page cache"
+PAGE_TABLE = "whether the block has a page table here"
 SHMEM_SWAP = "which pages of the shared memory are swapped out"
 
 FREE_HUGE_BLOCKS = "free huge blocks"

@@ -63,7 +63,7 @@ def backing(vma: Vma, switches: Switches) -> Backing:
         return Backing.HUGETLB
     if vma.zero_device:
         return Backing.ZERO_DEVICE
-    if vma.inode == 0:
+    if not vma.of_file:
         if vma.name in ("[vdso]", "[vvar]", "[vsyscall]", "[vvar_vclock]"):
             return Backing.SPECIAL
         return Backing.ANONYMOUS if vma.perms[3:4] == "p" else Backing.SPECIAL
@@ -87,7 +87,7 @@ def mark_zero_devices(process: Process, vmas: list[Vma]) -> list[Vma]:
 
 
 def _may_be(vma: Vma) -> bool:
-    return vma.inode != 0 and vma.perms.endswith("p") and vma.first_block < vma.block_end
+    return vma.of_file and vma.perms.endswith("p") and vma.first_block < vma.block_end
 
 
 def _is_zero(process: Process, vma: Vma) -> bool:

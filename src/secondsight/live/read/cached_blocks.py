@@ -35,7 +35,7 @@ class CachedBlocks(NamedTuple):
         parts, asked = [], []
         local: frozenset[str] | None = None
         for vma in vmas:
-            if not vma.inode or vma.first_block >= vma.block_end:
+            if not vma.of_file or vma.first_block >= vma.block_end:
                 continue
             if local is None:
                 local = _local(process)

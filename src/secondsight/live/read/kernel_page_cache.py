@@ -119,7 +119,7 @@ class KernelPageCache:
         if self._shift is None or self._slots is None:
             return
         for vma in vmas:
-            if not vma.inode or "ht" in vma.flags or vma.first_block >= vma.block_end:
+            if not vma.of_file or "ht" in vma.flags or vma.first_block >= vma.block_end:
                 continue
             low, high = np.searchsorted(
                 columns.address, np.array([vma.first_block, vma.block_end], np.uint64)

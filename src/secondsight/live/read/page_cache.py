@@ -89,7 +89,7 @@ class CachedFile:
         """The file of *vma* if it is shared memory that the kernel keeps in the page cache; None if it is not, or may not be opened.
 
         *local*, device numbers: private mappings of such memory too, and regular files there, where mincore tells us the truth of them."""
-        if not vma.inode or "ht" in vma.flags or not (vma.perms.endswith("s") or local is not None):
+        if not vma.of_file or "ht" in vma.flags or not (vma.perms.endswith("s") or local is not None):
             return None
         try:
             place = process.locate(f"map_files/{vma.start:x}-{vma.end:x}")

@@ -67,10 +67,15 @@ class Vma(msgspec.Struct, frozen=True):
         return self.end & ~(PMD_SIZE - 1)
 
     @property
+    def of_file(self) -> bool:
+        """Whether a file is behind it, one of the kernel's own included. The first System V segment's inode number is 0, its id."""
+        return self.inode != 0 or self.device != "00:00"
+
+    @property
     def anonymous(self) -> bool:
         """Private memory without a file behind it: what khugepaged's anonymous scan can collapse."""
         return (
-            (self.inode == 0 or self.zero_device)
+            (not self.of_file or self.zero_device)
             and self.perms[3:4] == "p"
             and self.name not in ("[vdso]", "[vvar]", "[vsyscall]", "[vvar_vclock]")
         )
