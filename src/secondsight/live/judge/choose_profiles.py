@@ -30,7 +30,6 @@ def choose_profiles(facts: Facts, has_vm: bool = True) -> PossibleProfiles:
         older = "writable" in facts.trace_fields
         changes["writable"] = "one" if older else "none"
         changes["trace_writable"] = older
-        changes["madv_collapse"] = "6.1" if older else "6.18"
     if facts.trace_statuses is not None:
         changes["no_table_code"] = "no_pte_table" if "no_pte_table" in facts.trace_statuses else "pmd_none"
         changes["lazyfree_refused"] = "page_lazyfree" in facts.trace_statuses
@@ -54,6 +53,7 @@ def choose_profiles(facts: Facts, has_vm: bool = True) -> PossibleProfiles:
         changes["file_collapse"] = series.file_collapse
         changes["file_retract"] = series.file_retract
         changes["file_swapin_drains"] = series.file_swapin_drains
+        changes["madv_collapse"] = series.madv_collapse
         changes["shmem_any_size"] = series.shmem_any_size
     if facts.zap_transfers is not None:
         changes["zap_transfers_accessed"] = facts.zap_transfers

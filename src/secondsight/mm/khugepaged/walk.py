@@ -325,7 +325,7 @@ class Daemon:
         if status == ScanResult.ALLOC_HUGE_PAGE_FAIL:
             return "ENOMEM"
         if status == ScanResult.CGROUP_CHARGE_FAIL or (
-            status == ScanResult.EXCEED_NONE_PTE and self.host.rules.madv_collapse == "6.18"
+            status == ScanResult.EXCEED_NONE_PTE and self.host.rules.madv_collapse == "6.12"
         ):
             return "EBUSY"
         if status in (

@@ -24,6 +24,7 @@ SERIES = Series(
         ),
     ),
     changes={
+        "madv_collapse": "6.12",
         "shared": "folio",
         "large_mapped_shared": "first",
         "has_sizes": True,

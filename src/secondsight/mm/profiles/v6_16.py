@@ -9,7 +9,6 @@ SERIES = Series(
     asked=(Asked("6.16.12-1~bpo13+1", "npt", 60, 160), Asked("6.16.12-1~bpo13+1", "shadow", 60, 161)),
     changes={
         "has_guard": True,
-        "madv_collapse": "6.18",
         "spte_era": "soft",
         "test_young_without_ad": "bit",
         "zap_transfers_accessed": False,

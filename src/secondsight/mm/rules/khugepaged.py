@@ -91,6 +91,7 @@ class KhugepagedRules:
         False,
         "khugepaged collapses parts of a block too, to any order that its area may have; else whole blocks alone",
         "mm/khugepaged.c mthp_collapse, collapse_possible_orders (7.2)",
+        "booted",
     )
     swap_needs_half: bool = rule(
         False,
@@ -134,7 +135,7 @@ class KhugepagedRules:
         True,
         "the new huge page goes to the active LRU list",
         "mm/huge_memory.c 2.6.38 page_add_new_anon_rmap; later lru_cache_add_inactive_or_unevictable",
-        "source",
+        "booted",
     )
     collapse_of_no_block: bool = rule(
         False,
@@ -142,9 +143,9 @@ class KhugepagedRules:
         "mm/khugepaged.c madvise_collapse: hstart >= hend (7.2); before, the count of blocks is -1, which none collapsed is not (7.1.13)",
         "booted",
     )
-    madv_collapse: Literal["none", "6.1", "6.18"] = rule(
+    madv_collapse: Literal["none", "6.1", "6.12"] = rule(
         "none",
         "MADV_COLLAPSE: absent / EXCEED_NONE_PTE is EINVAL / it is EBUSY",
-        "mm/khugepaged.c madvise_collapse_errno",
+        "mm/khugepaged.c madvise_collapse_errno: SCAN_EXCEED_NONE_PTE (6.12)",
         "booted",
     )
