@@ -186,7 +186,8 @@ def score_command(
     """
     from secondsight.errors import UsageError
     from secondsight.lab.answers import read
-    from secondsight.lab.score import UNSEEN, score_kept
+    from secondsight.lab.score import score_kept
+    from secondsight.lab.unshown import unmet, unseen
     from secondsight.mm.profiles import for_kernel, profile
 
     if mutants:
@@ -219,11 +220,17 @@ def score_command(
             else ""
         )
         print(f"  {one.rule}={_word(one.value)}: noticed by #{one.noticed}{on}, {one.where}")
+    mmus = {each.mmu for each in campaigns}
+    lacked = 0
     for one in turned:
-        if one.noticed is None:
-            why = f": {UNSEEN[one.rule]}" if one.rule in UNSEEN else ""
-            print(f"  {one.rule}={_word(one.value)}: unnoticed ({one.evidence}){why}")
-    print(f"{len(noticed)} of {len(turned)} noticed")
+        if one.noticed is None and (why := unmet(tried, one.rule)):
+            lacked += 1
+            print(f"  {one.rule}={_word(one.value)}: no rule of this kernel: {why}")
+        elif one.noticed is None:
+            why = unseen(tried, one.rule, mmus)
+            print(f"  {one.rule}={_word(one.value)}: unnoticed ({one.evidence}){f': {why}' if why else ''}")
+    of = len(turned) - lacked
+    print(f"{len(noticed)} of {of} noticed ({100 * len(noticed) / max(1, of):.0f} %)")
 
 
 def _mutants(kept: list[Path], count: int, seed: int, json: bool) -> None:

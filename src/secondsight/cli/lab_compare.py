@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -83,7 +83,9 @@ class _Drawing(NamedTuple):
 
 
 def compare_command(
-    files: Annotated[list[str] | None, typer.Argument(help="Scenario files to compare on.")] = None,
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Scenario files, or kept answers (*.zst): what was asked then.")
+    ] = None,
     random: Annotated[int, typer.Option(help="How many random scenarios.")] = 0,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the random ones (default: a fresh one, printed).")
@@ -139,7 +141,6 @@ def compare_command(
     from secondsight.lab.compare import FIELDS, compare
     from secondsight.lab.compare import shrink as shortest
     from secondsight.mm.profiles import for_kernel, profile
-    from secondsight.scenario.files import read
 
     if not files and random < 1:
         raise UsageError("nothing to compare: name scenario files, or --random N")
@@ -149,7 +150,7 @@ def compare_command(
     drawing = _Drawing.of(random, seed, sizes, shared=shared, files=on_files, nested=nested)
     given = profile(rules) if rules else None
     chosen = kernels.resolve(kernel, modules=modules)
-    scenarios = [read(path) for path in files or []]
+    scenarios = [each for path in files or [] for each in _asked_in(path)]
     left_out: dict[str, int] = {}
     steps = 0
     if random:
@@ -185,6 +186,14 @@ def compare_command(
             f"{len(differing)} of {pluralize(report.scenarios, 'scenario')} differ, {len(report.failures)} got no answer; the same again: "
             f"secondsight lab compare {' '.join(again)}{' --states' * states}"
         )
+
+
+def _asked_in(path: str) -> Sequence[Scenario]:
+    """The scenario in a file, or all that kept answers hold (``*.zst``): another kernel is asked what that one was."""
+    from secondsight.lab import answers
+    from secondsight.scenario.files import read
+
+    return answers.read(Path(path)).scenarios if path.endswith(".zst") else [read(path)]
 
 
 def _print(report: Comparison, drawing: _Drawing, left_out: Mapping[str, int], steps: int) -> None:

@@ -1,7 +1,7 @@
 """Would it be noticed? Every rule of a kernel's profile turned, one at a time, and held against that kernel's answers.
 
 A rule that no scenario notices is not *booted*, whatever its evidence says: these scenarios cannot tell its two values apart. Some no
-scenario of a machine can (``UNSEEN``).
+scenario can, since the kernel lacks what the rule is about, or the machine (``unshown``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from secondsight.errors import UsageError
 from secondsight.lab.answers import Kept
-from secondsight.lab.compare import Say, by_batch, held_against
+from secondsight.lab.compare import AnsweredBatch, Say, batches
 from secondsight.lab.identify import others
 from secondsight.lab.run import Failure
 from secondsight.mm.profiles import for_kernel
@@ -20,27 +20,7 @@ from secondsight.mm.rules import Rules, info, rule_names
 from secondsight.scenario import verbs
 from secondsight.scenario.results import Run
 
-__all__ = ["UNSEEN", "ChangedRule", "score", "score_kept"]
-
-_NOT_DRAWN = "scenarios have it only where the kernel does"
-_OTHER_MMU = "only where SPTEs have no accessed bit: ask ept-noad"
-#: Rules that no scenario of the machine npt can show, and why.
-UNSEEN: dict[str, str] = {
-    "spte_era": _OTHER_MMU,
-    "test_young_without_ad": _OTHER_MMU,
-    "age_without_ad": _OTHER_MMU,
-    "has_clear_young": "both ways age, and a TLB's flush is no state: only 2.6.38's, without an accessed bit, unmaps instead",
-    "has_sizes": _NOT_DRAWN,
-    "mthp_collapse": _NOT_DRAWN,
-    "swapin_large": _NOT_DRAWN,
-    "has_guard": _NOT_DRAWN,
-    "has_droppable": "a kernel without it refuses the mapping itself, so that there is no scenario to answer",
-    "asks_page_young": "only where something ages pages: 6.1 has neither page_idle nor DAMON",
-    "prefetch_marks_accessed": "only shadow paging prefetches: ask shadow",
-    "anon_before_shared": "only a page that is not anonymous ends a scan so: a private mapping of a file",
-    "notifier_protection": "which section a callback runs in shows in none of its answers",
-    "has_change_pte": "where ksmd unmaps the page from secondary MMUs first (3.7), nothing is left for change_pte",
-}
+__all__ = ["ChangedRule", "score", "score_kept"]
 
 
 @dataclass(frozen=True)
@@ -67,8 +47,12 @@ def score(
 
     *answers*: a kernel's, on the machine *mmu*, *size* blocks to a pass (default: what the machine has memory for). Scenarios that
     disagree already, and *unsteady* ones, cannot notice anything and are left out. *tried*: these rules and values alone.
+
+    A batch that holds a scenario named after the rule ("rule, rule: what happens") is asked first, then those with the fewest steps;
+    the first that notices is enough.
     """
-    bad = {d.scenario for d in held_against(scenarios, answers, mmu, rules, size=size)} | set(unsteady)
+    asked = sorted(batches(scenarios, answers, mmu, size=size), key=_steps)
+    bad = {d.scenario for each in asked for d in each.differences(rules)} | set(unsteady)
     out: list[ChangedRule] = []
     pairs: list[tuple[str, Any]] = (
         [(n, v) for n in rule_names() for v in others(rules, n)] if tried is None else list(tried)
@@ -76,22 +60,36 @@ def score(
     for name, value in pairs:
         try:
             turned = rules.derive(**{name: value})
-            first = next(
-                (
-                    difference
-                    for _, part in by_batch(scenarios, answers, mmu, turned, size=size)
-                    for difference in part
-                    if difference.scenario not in bad
-                ),
-                None,
-            )
         except UsageError:
-            continue  # no kernel can be so: sizes switched where there are none
-        noticed = None if first is None else first.scenario
-        where = "" if first is None else f"{first.where} {first.field}"
+            continue  # no kernel can be so: a batch of no size
+        noticed, where = None, ""
+        for each in sorted(asked, key=lambda b: not any(name in _named(scenarios[i]) for i in b.members)):
+            noticed, where = _notice(each, turned, bad)
+            if noticed is not None:
+                break
         out.append(ChangedRule(name, value, info(name)["evidence"], noticed, where))
         say(f"{name}={value}: {'unnoticed' if noticed is None else f'noticed by #{noticed}'}")
     return out, sorted(bad - set(unsteady))
+
+
+def _steps(each: AnsweredBatch) -> int:
+    return len(each.fed.steps) if each.fed is not None else 0
+
+
+def _named(scenario: verbs.Scenario) -> list[str]:
+    """The rules that a scenario's title names."""
+    return scenario.title.partition(":")[0].split(", ")
+
+
+def _notice(each: AnsweredBatch, turned: Rules, bad: set[int]) -> tuple[int | None, str]:
+    """The first scenario of the batch that tells the kernel from the rules *turned*, and in which field."""
+    try:
+        found = [d for d in each.differences(turned) if d.scenario not in bad]
+    except UsageError as error:
+        # The kernel did what these rules say no kernel like it can do.
+        steady = [i for i in each.alive if i not in bad]
+        return (steady[0], f"refused: {error}") if steady else (None, "")
+    return (found[0].scenario, f"{found[0].where} {found[0].field}") if found else (None, "")
 
 
 def score_kept(

@@ -1,0 +1,85 @@
+"""Which values of a rule no scenario can show, on which kernel and machine, and why.
+
+``unmet``: the kernel has no code that the rule is about, so that it does not count as one of its rules. ``unseen``: it has, and nothing
+that is compared depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from secondsight.mm.rules import Rules
+
+__all__ = ["unmet", "unseen"]
+
+_SIZES = "the kernel has no hugepages-*kB"
+#: Rules that a kernel does not have: when (of its profile), and why.
+_UNMET: dict[str, tuple[Callable[[Rules], bool], str]] = {
+    "has_sizes": (lambda r: not r.has_sizes, _SIZES),
+    "mthp_collapse": (lambda r: not r.has_sizes, _SIZES),
+    "swapin_large": (lambda r: not r.has_sizes, _SIZES),
+    "has_shmem_sizes": (lambda r: not r.has_shmem_sizes, "the kernel has no hugepages-*kB/shmem_enabled"),
+    "shmem_any_size": (lambda r: not r.has_shmem_sizes, "the kernel has no hugepages-*kB/shmem_enabled"),
+    "shmem_swapin_large": (lambda r: not r.shmem_swaps_whole, "no huge page of shared memory goes to swap in one piece"),
+    "has_droppable": (lambda r: not r.has_droppable, "the kernel refuses the mapping, so that there is nothing to answer"),
+    "has_userfaultfd": (lambda r: not r.has_userfaultfd, "the kernel has no userfaultfd"),
+    "file_collapse": (lambda r: not r.file_collapse, "regular files are followed from 7.2 on"),
+    "shmem_huge": (lambda r: not r.shmem_huge, "shared memory is followed from 6.1 on"),
+    "putback_batched": (lambda r: r.mlock_batched, "mlock has a batch of its own since 5.18"),
+    "wp_counts_references": (lambda r: r.anon_exclusive, "each page remembers whether it is one process's own since 5.19"),
+    "wp_reuses_last": (
+        lambda r: r.wp_reuses_large or not r.anon_exclusive,
+        "asked only where pages remember whose they are and a large folio of the process's own is copied",
+    ),
+    "wp_reuses_large": (lambda r: not r.anon_exclusive, "asked only where pages remember whose they are (5.19)"),
+    "mprotect_keeps_clean_writable": (
+        lambda r: not r.mprotect_keeps_exclusive_writable,
+        "mprotect makes nothing writable at once",
+    ),
+    "collapse_of_no_block": (lambda r: r.madv_collapse == "none", "the kernel has no MADV_COLLAPSE"),
+    "lazyfree_keeps_pmd": (lambda r: r.reclaim_splits_lazyfree, "reclaim splits a lazily freed huge page first"),
+    "mglru_available": (lambda r: not r.mglru_available, "the kernel has no MGLRU"),
+    "unmap_batches_lazyfree": (lambda r: r.advice_splits_whole, "reclaim's advice splits what PTEs map of a huge page first"),
+    "slots_by_gfn": (lambda r: not r.zap_transfers_accessed, "in which order SPTEs go leaves no trace where none marks its page"),
+    "mglru_fault_marks": (lambda r: not r.mglru_available, "the kernel has no MGLRU"),
+    "mglru_add_clears_referenced": (lambda r: not r.mglru_available, "the kernel has no MGLRU"),
+    "mglru_lazyfree_keeps_referenced": (lambda r: not r.mglru_available, "the kernel has no MGLRU"),
+    "has_change_pte": (lambda r: r.ksm_invalidates, "ksmd unmaps the page from secondary MMUs first (3.7): nothing is left for change_pte"),
+    "swapin_drains": (lambda r: not r.anon_exclusive, "since 5.18: nobody asks, where no page remembers whose it is"),
+}  # fmt: skip
+for _name in (
+    "advice_enters_late", "file_retract", "pte_mapped_queued", "file_swapin_drains", "file_scan_names_entry", "file_progress",
+    "trace_collapse_file", "set_pmd_makes_table", "set_pmd_asks_advice", "shmem_fits_area", "fault_maps_folio", "around_maps_folio",
+    "shmem_swaps_whole", "shmem_swapin_large", "fault_maps_dirty", "zap_batches", "zap_pmd_marks",
+):  # fmt: skip
+    _UNMET.setdefault(_name, _UNMET["shmem_huge"])
+
+_NO_AD = "only where SPTEs have no accessed bit: ask ept-noad"
+_SHADOW = "only KVM's own shadow pages are filled in groups: ask shadow"
+_AD = "only where SPTEs have an accessed bit"
+#: Rules that a kernel has and that nothing compared depends on: on which machines, when, and why.
+_UNSEEN: dict[str, tuple[Callable[[Rules, str], bool], str]] = {
+    "spte_era": (lambda r, mmu: mmu != "ept-noad", _NO_AD),
+    "test_young_without_ad": (lambda r, mmu: mmu != "ept-noad", _NO_AD),
+    "age_without_ad": (lambda r, mmu: mmu != "ept-noad", _NO_AD),
+    "prefetch_marks_accessed": (lambda r, mmu: mmu != "shadow" and r.tdp_mmu, _SHADOW),
+    "prefetch_ends_group": (lambda r, mmu: mmu != "shadow" and r.tdp_mmu, _SHADOW),
+    "has_clear_young": (lambda r, mmu: True, "both ways age, and a TLB's flush is no state"),
+    "notifier_protection": (lambda r, mmu: True, "which section a callback runs in shows in none of its answers"),
+    "anon_before_shared": (lambda r, mmu: True, "only a page that is not anonymous tells: none is scanned"),
+    "asks_page_young": (lambda r, mmu: True, "only where something ages pages, which 5.10 and 6.1 have not"),
+    "pte_mapped_queued": (lambda r, mmu: r.file_progress == "ptes", "a huge block costs next to nothing (7.1)"),
+    "release_dirties": (lambda r, mmu: not r.fault_maps_dirty, "PG_dirty alone tells, which no fault asks about before 6.16"),
+}  # fmt: skip
+
+
+def unmet(rules: Rules, name: str) -> str:
+    """Why a kernel of *rules* has no code that the rule *name* is about; "": it has."""
+    when, why = _UNMET.get(name, (None, ""))
+    return why if when is not None and when(rules) else ""
+
+
+def unseen(rules: Rules, name: str, mmus: Collection[str]) -> str:
+    """Why the rule *name*, which kernels of *rules* have, shows on none of the machines *mmus*; "": it should."""
+    when, why = _UNSEEN.get(name, (None, ""))
+    return why if when is not None and all(when(rules, mmu) for mmu in mmus) else ""
