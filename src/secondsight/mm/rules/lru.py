@@ -71,14 +71,14 @@ class LruRules:
         True,
         "mark_page_accessed activates only pages already on the LRU",
         "mm/swap.c mark_page_accessed (2.6.38)",
-        "source",
+        "booted",
         compiled=True,
     )
     new_anon_active: bool = rule(
         True,
         "a new anonymous page starts on the active list",
         "mm/rmap.c page_add_new_anon_rmap (2.6.38); b518154e59aa (5.9)",
-        "source",
+        "booted",
         compiled=True,
     )
     mglru_fault_marks: bool = rule(
@@ -106,5 +106,5 @@ class LruRules:
         False,
         "the kernel has MGLRU",
         "ac35a4902374 (6.1)",
-        "source",
+        "booted",
     )

@@ -43,6 +43,7 @@ class MemoryRules:
         False,
         "userfaultfd(2) is known, write protection of anonymous memory included; else ENOSYS",
         "fs/userfaultfd.c (4.3); 63b2d4174c4a (5.7: UFFDIO_WRITEPROTECT)",
+        "booted",
     )
     uffd_wp_many_areas: bool = rule(
         False,
@@ -79,6 +80,7 @@ class MemoryRules:
         False,
         "reclaim leaves a clean lazily freed page that somebody holds lazily freed; else it becomes swap-backed again",
         "mm/rmap.c try_to_unmap_one: ref_count != 1 + map_count (6.16; not in 6.12)",
+        "booted",
     )
     huge_zero_wp_allocates: bool = rule(
         False,
@@ -212,7 +214,7 @@ class MemoryRules:
         False,
         "KSM unmaps a page from secondary MMUs before it replaces it; else change_pte alone tells them",
         "mm/ksm.c replace_page, mmu_notifier_invalidate_range_start (3.7)",
-        "source",
+        "booted",
     )
     ksm_break_unshares: bool = rule(
         False,
@@ -278,20 +280,24 @@ class MemoryRules:
         True,
         "a write to a huge page that another process maps too copies all of it; else its PMD is split and one page copied",
         "mm/huge_memory.c do_huge_pmd_wp_page; 3917c80280c9 (5.8)",
+        "booted",
         compiled=True,
     )
     has_huge_zero_page: bool = rule(
         False,
         "a read of an untouched block maps the huge zero page; else a huge page of its own, writable and dirty",
         "mm/huge_memory.c do_huge_pmd_anonymous_page; 4a6c1297268c, 80371957f09d (3.8)",
+        "booted",
     )
     has_madv_free: bool = rule(
         False,
         "MADV_FREE is known; else EINVAL",
         "mm/madvise.c madvise_behavior_valid; 854e9ed09ded (4.5)",
+        "booted",
     )
     has_madv_cold: bool = rule(
         False,
         "MADV_COLD is known; else EINVAL",
         "mm/madvise.c madvise_behavior_valid; 9c276cc65a58 (5.4)",
+        "booted",
     )

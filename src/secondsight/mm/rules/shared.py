@@ -16,6 +16,7 @@ class SharedRules:
         False,
         "shared memory may be huge, and how khugepaged comes to it is known here; kernels have both since 4.8, and were read from 6.1 on",
         "mm/shmem.c shmem_enabled (5a6e75f8110c, 4.8); mm/khugepaged.c collapse_shmem (f3f0e1d2150b, 4.8)",
+        "booted",
     )
 
     has_shmem_sizes: bool = rule(
@@ -58,6 +59,7 @@ class SharedRules:
         True,
         "a huge page that PTEs map is noted by khugepaged, and its page table goes when the process is next come to; else at once",
         "mm/khugepaged.c khugepaged_add_pte_mapped_thp, khugepaged_collapse_pte_mapped_thps (6.1; gone in 6.6)",
+        "booted",
     )
     file_swapin_drains: bool = rule(
         False,
@@ -75,6 +77,7 @@ class SharedRules:
         "block",
         "what a block that is huge already costs of pages_to_scan: 512 / 1",
         "mm/khugepaged.c collapse_scan_file: cc->progress (7.1)",
+        "booted",
     )
     trace_collapse_file: bool = rule(
         False,
@@ -94,12 +97,14 @@ class SharedRules:
         False,
         "MADV_NOHUGEPAGE keeps a huge page of the cache from being mapped by a PMD",
         "mm/memory.c do_set_pmd: vma_thp_disabled (2b0f922323cc, 6.12)",
+        "booted",
         compiled=True,
     )
     shmem_fits_area: bool = rule(
         False,
         "a fault makes a huge page only where its area holds all of it",
         "mm/shmem.c shmem_suitable_orders: thp_vma_suitable_orders (e7a2ab7b3bb5, 6.11)",
+        "booted",
         compiled=True,
     )
     fault_maps_folio: bool = rule(
@@ -126,6 +131,7 @@ class SharedRules:
         False,
         "what went to swap in one piece comes back so; else its entry is split, and a page comes back",
         "mm/shmem.c shmem_swap_alloc_folio (6.16; not in 6.12), shmem_split_large_entry",
+        "booted",
         compiled=True,
     )
     fault_maps_dirty: bool = rule(
@@ -139,11 +145,13 @@ class SharedRules:
         False,
         "unmapping marks a large folio accessed once a run of its PTEs; else once a PTE",
         "mm/memory.c zap_present_folio_ptes (10ebac4f95e7, 6.9)",
+        "booted",
         compiled=True,
     )
     zap_pmd_marks: bool = rule(
         False,
         "unmapping a young huge PMD marks its page accessed",
         "mm/huge_memory.c zap_huge_pmd: folio_mark_accessed (6.16; not in 6.12)",
+        "booted",
         compiled=True,
     )

@@ -1,0 +1,43 @@
+"""Short scenarios, each of which tells the values of some rules apart: what ``observable`` does not show, khugepaged's and shared memory's.
+
+    python -m support.rule_scenarios FOLDER    writes all, and those of ``observable``, as files that `lab compare` asks a kernel
+
+``tests/mm/test_rule_scenarios.py`` holds that the model answers each otherwise where one of its rules is turned; what booted kernels
+answered is kept in ``examples/answers/*-rules.json.zst``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from secondsight.scenario import verbs as v
+from secondsight.scenario.files import write
+from support.observable import SHOWN
+from support.telling_khugepaged import KHUGEPAGED, LRU, SECONDARY
+from support.telling_memory import MEMORY
+from support.telling_shared import SHARED_MEMORY
+
+TELLING = (*KHUGEPAGED, *SECONDARY, *LRU, *MEMORY, *SHARED_MEMORY)
+
+
+def scenarios(release: tuple[int, int], mmu: str = "npt") -> Iterator[v.Scenario]:
+    """Every scenario that a kernel of this *release* can be asked on *mmu*."""
+    for shown in SHOWN:
+        yield shown.scenario()
+    for telling in TELLING:
+        if telling.since <= release:
+            yield telling.scenario()
+
+
+def main() -> None:
+    """Write them to a folder, numbered."""
+    folder, major, minor = Path(sys.argv[1]), *map(int, sys.argv[2].split("."))
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, scenario in enumerate(scenarios((major, minor))):
+        write(scenario, folder / f"{number:03}.toml")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Scenarios of mm/khugepaged's rules on private memory, and of secondary MMUs' and the LRU's; see ``rule_scenarios``."""
+
+from __future__ import annotations
+
+from secondsight.mm.config import HostConfig, Knobs, Sizes
+from secondsight.scenario import verbs as v
+from support.telling import VM, Telling, fill, huge, knobs, look, old, scan
+
+KHUGEPAGED = (
+    Telling("unused", ("referenced_needed", "trace_writable"), (*old, *scan)),
+    Telling(
+        "referenced",
+        ("asks_page_referenced", "gup_fast_sets_referenced"),
+        (*old, v.IoZeroCopy("p", "0:3", write=False), *scan),
+    ),
+    Telling("idle", ("asks_page_young",), (fill, v.Drain(), v.Age("p", "0"), *scan)),
+    Telling(
+        "guest alone",
+        ("asks_secondary", "scan_tests_base_address"),
+        (fill, v.GuestWrite("p", "0:9"), v.Drain(), v.ClearRefs("p"), *scan),
+        VM,
+    ),
+    Telling("one in swap", ("swap_limit",), (fill, v.Drain(), v.SwapOut("p", "0:3"), *scan)),
+    Telling(
+        "half used beside swap",
+        ("swap_needs_half",),
+        (fill, v.Drain(), v.ClearRefs("p"), v.SwapOut("p", "0:0"), v.CpuRead("p", "0:1-255"), *scan),
+    ),
+    Telling(
+        "shared, allowed",
+        ("expected_refcount", "shared"),
+        (fill, v.Drain(), v.Fork("p", "c"), *scan),
+        host=knobs(max_ptes_shared=511),
+    ),
+    Telling("shared, too many", ("shared",), (fill, v.Drain(), v.Fork("p", "c"), *scan)),
+    Telling(
+        "half of a huge page shared",
+        ("shared",),
+        (
+            *huge,
+            v.SplitPmd("p", "0"),
+            v.Fork("p", "c"),
+            v.Madvise("c", "0:256-511", "dontneed"),
+            v.Drain(),
+            *scan,
+        ),
+    ),
+    Telling(
+        "zero pages",
+        ("zero_page_is_none",),
+        (v.CpuRead("p", "0:0-99"), v.CpuWrite("p", "0:100-511"), v.Drain(), *scan),
+        host=knobs(max_ptes_none=50),
+    ),
+    Telling(
+        "one read-only",
+        ("writable",),
+        (fill, v.Drain(), v.Fork("p", "c"), v.Exit("c"), v.CpuWrite("p", "0:1-511"), *scan),
+        host=knobs(max_ptes_shared=511),
+    ),
+    Telling("all read-only", ("writable",), (fill, v.Drain(), v.Fork("p", "c"), v.Exit("c"), *scan)),
+    Telling(
+        "lazily freed",
+        ("lazyfree_refused", "has_madv_free"),
+        (fill, v.Drain(), v.Madvise("p", "0:3", "free"), *scan),
+    ),
+    Telling(
+        "no page table",
+        ("no_table_code",),
+        (v.CpuWrite("p", "1"), v.Madvise("p", "0-1", "hugepage"), v.Scan()),
+        (v.SpaceSpec("p", 2),),
+    ),
+    Telling("huge already", ("no_table_code",), (*huge, v.Scan())),
+    Telling(
+        "collapse of no block",
+        ("collapse_of_no_block",),
+        (fill, v.Madvise("p", "0:5-9", "collapse")),
+    ),
+    Telling(
+        "collapse under userfaultfd",
+        ("madv_collapse", "has_userfaultfd"),
+        (v.CpuWrite("p", "0:0-9"), v.Uffd("p", "0", "missing"), v.Madvise("p", "0", "collapse")),
+        host=knobs(max_ptes_none=100),
+    ),
+    Telling(
+        "collapse",
+        ("madv_collapse", "huge_folio_active"),
+        (fill, v.Drain(), v.Madvise("p", "0", "collapse"), *look),
+    ),
+    Telling(
+        "what a visit costs",
+        ("progress",),
+        (
+            v.CpuWrite("p", "0:0 1:0 2:0 3:0 4:0 5:0 6:0 7:0"),
+            v.Madvise("p", "0-7", "hugepage"),
+            v.Scan(pages=1500),
+        ),
+        (v.SpaceSpec("p", 8),),
+        knobs(max_ptes_none=100),
+    ),
+    Telling(
+        "part of a block",
+        ("mthp_collapse", "has_sizes"),
+        (v.CpuWrite("p", "0:0-15"), v.Drain(), *scan),
+        host=HostConfig(sizes=Sizes(kb64="madvise"), knobs=Knobs(max_ptes_none=0)),
+        since=(6, 8),
+    ),
+    Telling(
+        "a fault under sizes",
+        ("has_sizes", "swapin_large"),
+        (v.CpuWrite("p", "0:0"), v.Drain(), v.SwapOut("p", "0:0-15"), v.CpuRead("p", "0:3"), v.Drain()),
+        host=HostConfig(sizes=Sizes(kb64="always")),
+        since=(6, 8),
+    ),
+)
+
+SECONDARY = (
+    Telling(
+        "guest reads",
+        ("release_marks_accessed",),
+        (fill, v.Drain(), v.GuestRead("p", "0:3"), *look),
+        VM,
+    ),
+    Telling(
+        "guest copies",
+        ("retry_marks_accessed",),
+        (fill, v.Drain(), v.Fork("p", "c"), v.GuestWrite("p", "0:3"), *look),
+        VM,
+    ),
+    Telling(
+        "guest reads shared memory",
+        ("release_dirties",),
+        (v.CpuRead("s", "0:3"), v.GuestRead("s", "0:3"), v.CpuRead("o", "0:3")),
+        (v.SpaceSpec("s", vm=v.Vm(), shared=v.Shared("m")), v.SpaceSpec("o", shared=v.Shared("m"))),
+        profile="7.3",
+        since=(6, 1),
+    ),
+    Telling("guest stores to what is new", ("mark_needs_lru",), (v.GuestWrite("p", "0:0-5"),), VM),
+    Telling(
+        "prefetched",
+        ("prefetch_marks_accessed",),
+        (fill, v.Drain(), v.GuestRead("p", "0:3"), v.Drain()),
+        VM,
+        HostConfig(mmu="shadow"),
+    ),
+    Telling(
+        "ksm under a guest",
+        ("ksm_invalidates",),
+        (
+            v.CpuWrite("p", "0:3-4", value=7),
+            v.CpuWrite("p", "0:9"),
+            v.Drain(),
+            v.GuestRead("p", "0:3-4,9"),
+            v.Drain(),
+            v.Madvise("p", "0", "mergeable"),
+            v.KsmMerge(),
+            v.Observe(),
+        ),
+        VM,
+    ),
+)
+
+LRU = (
+    Telling(
+        "fifteen activated by the zap",
+        ("lru_batch", "activate_batched"),
+        (
+            fill,
+            v.Drain(),
+            v.ClearRefs("p"),
+            v.GuestRead("p", "0:0-14"),
+            v.Madvise("p", "0:0-14", "cold"),
+            v.IoZeroCopy("p", "0:0-14", write=False),
+            v.Drain(),
+            *scan,
+        ),
+        VM,
+    ),
+    Telling(
+        "a few activated by the zap",
+        ("activate_batched",),
+        (
+            fill,
+            v.Drain(),
+            v.ClearRefs("p"),
+            v.GuestRead("p", "0:0-4"),
+            v.Madvise("p", "0:0-4", "cold"),
+            v.IoZeroCopy("p", "0:0-4", write=False),
+            v.Drain(),
+            *scan,
+        ),
+        VM,
+    ),
+    Telling(
+        "much used, back from swap",
+        ("mglru_add_clears_referenced",),
+        (
+            v.CpuWrite("p", "0:3"),
+            v.Drain(),
+            v.GuestRead("p", "0:3"),
+            *5 * (v.Mprotect("p", "0", "r"), v.Mprotect("p", "0", "rw"), v.GuestRead("p", "0:3")),
+            v.SwapOut("p", "0:3"),
+            v.GuestRead("p", "0:3"),
+            v.Drain(),
+        ),
+        VM,
+        HostConfig(mglru=True),
+        profile="7.3",
+    ),
+    Telling(
+        "locked, some of it the child's too",
+        ("swapin_drains", "mlock_batched"),
+        (fill, v.SwapOut("p", "0:4"), v.Fork("p", "c"), v.Mlock("p", "0")),
+        host=HostConfig(mglru=True),
+        profile="6.1",
+    ),
+    Telling("new", ("new_anon_active",), (fill, v.Drain())),
+    Telling(
+        "new under MGLRU",
+        ("mglru_fault_marks",),
+        (v.CpuWrite("p", "0:3"), *look),
+        host=HostConfig(mglru=True),
+    ),
+    Telling(
+        "guest fills under MGLRU",
+        ("mglru_add_clears_referenced", "mglru_available"),
+        (v.GuestWrite("p", "0:3"), *look, v.GuestRead("p", "0:3"), *look),
+        VM,
+        HostConfig(mglru=True),
+    ),
+)

@@ -1,0 +1,140 @@
+"""Scenarios of the rules of faults, advice, reclaim and KSM; see ``rule_scenarios``."""
+
+from __future__ import annotations
+
+from secondsight.scenario import verbs as v
+from support.telling import VM, Telling, advise, fill, huge
+
+MEMORY = (
+    Telling(
+        "a huge page cut by advice",
+        ("split_maps_zero_page",),
+        (advise, v.CpuWrite("p", "0:0-9"), v.Drain(), v.Madvise("p", "0:100-200", "cold")),
+    ),
+    Telling(
+        "write protection of two areas",
+        ("uffd_wp_many_areas", "has_userfaultfd"),
+        (fill, v.Mprotect("p", "0:0-5", "r"), v.Uffd("p", "0", "wp")),
+    ),
+    Telling("droppable", ("has_droppable",), (fill,), (v.SpaceSpec("p", droppable=True),), since=(6, 11)),
+    Telling("guards", ("has_guard",), (fill, v.Madvise("p", "0:5", "guard_install"))),
+    Telling(
+        "first page kept by a child",
+        ("free_asks_first_page",),
+        (
+            *huge,
+            v.SplitPmd("p", "0"),
+            v.Fork("p", "c"),
+            v.Madvise("c", "0:1-511", "dontneed"),
+            v.Drain(),
+            v.Madvise("p", "0:100-200", "free"),
+        ),
+        profile="6.1",
+    ),
+    Telling(
+        "first page let go by a child",
+        ("free_asks_first_page",),
+        (
+            *huge,
+            v.SplitPmd("p", "0"),
+            v.Fork("p", "c"),
+            v.Madvise("c", "0:0-9", "dontneed"),
+            v.Drain(),
+            v.Madvise("p", "0:100-200", "free"),
+        ),
+        profile="6.1",
+    ),
+    Telling(
+        "cold, kept by a child in part",
+        ("large_mapped_shared",),
+        (
+            *huge,
+            v.SplitPmd("p", "0"),
+            v.Fork("p", "c"),
+            v.Madvise("c", "0:0-299", "dontneed"),
+            v.Drain(),
+            v.Madvise("p", "0:100-200", "cold"),
+        ),
+    ),
+    Telling(
+        "lazily freed and held",
+        ("lazyfree_held_stays",),
+        (
+            v.CpuWrite("p", "0:0-9"),
+            v.Drain(),
+            v.Madvise("p", "0:0-9", "free"),
+            v.Pin("p", "0:3", "held"),
+            v.SwapOut("p", "0:0-9"),
+            v.Drain(),
+        ),
+    ),
+    Telling(
+        "reclaim of what a guest used",
+        ("pageout_asks_references",),
+        (v.CpuWrite("p", "0:0-9"), v.Drain(), v.GuestRead("p", "0:3"), v.SwapOut("p", "0:0-9"), v.Drain()),
+        VM,
+    ),
+    Telling(
+        "lazily freed, one stored to",
+        ("unmap_batches_lazyfree",),
+        (
+            *huge,
+            v.Drain(),
+            v.Madvise("p", "0", "free"),
+            v.SplitPmd("p", "0"),
+            v.CpuWrite("p", "0:3"),
+            v.SwapOut("p", "0"),
+            v.Drain(),
+        ),
+    ),
+    Telling(
+        "locked, read-only",
+        ("touch_pmd_always",),
+        (*huge, v.ClearRefs("p"), v.Mprotect("p", "0", "r"), v.Mlock("p", "0")),
+    ),
+    Telling(
+        "cold, each has a part",
+        ("large_mapped_shared",),
+        (
+            *huge,
+            v.SplitPmd("p", "0"),
+            v.Fork("p", "c"),
+            v.Madvise("c", "0:0-299,401-511", "dontneed"),
+            v.Madvise("p", "0:0-99,201-511", "dontneed"),
+            v.Drain(),
+            v.Madvise("p", "0:100-200", "cold"),
+        ),
+        profile="7.3",
+    ),
+    Telling(
+        "cold, whole",
+        ("advice_splits_whole",),
+        (*huge, v.SplitPmd("p", "0"), v.Drain(), v.Madvise("p", "0", "cold"), v.Drain()),
+    ),
+    Telling(
+        "refault",
+        ("refault_activates",),
+        (fill, v.Drain(), v.ClearRefs("p"), v.SwapOut("p", "0:3"), v.CpuRead("p", "0:3"), v.Drain()),
+    ),
+    Telling(
+        "ksm broken",
+        ("ksm_break_unshares",),
+        (
+            v.CpuWrite("p", "0:3-4", value=7),
+            v.Drain(),
+            v.Madvise("p", "0", "mergeable"),
+            v.KsmMerge(),
+            v.Madvise("p", "0", "unmergeable"),
+        ),
+    ),
+    Telling(
+        "several areas moved",
+        ("mremap_moves_many",),
+        (fill, v.Mprotect("p", "0:5", "r"), v.Mremap("p", "0")),
+    ),
+    Telling(
+        "huge zero page made old",
+        ("clear_refs_ages_huge_zero",),
+        (advise, v.CpuRead("p", "0:3"), v.ClearRefs("p")),
+    ),
+)
