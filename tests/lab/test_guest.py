@@ -16,7 +16,7 @@ import pytest
 from secondsight.lab import machine
 from secondsight.lab.guest import Guest, GuestDied
 from secondsight.lab.kernels import Kernel
-from secondsight.lab.machine import Launch, Machine
+from secondsight.lab.machine import Launch, Limits, Machine
 
 KERNEL = Kernel("k", "k", "k", Path("/none"), None)
 PRELUDE = """
@@ -44,8 +44,10 @@ class Fake:
 
 
 @contextmanager
-def run(script: str, *, terminal: bool = False) -> Iterator[Guest]:
-    fake = Machine("fake", "", Fake(script, terminal=terminal), cpu="", modules={}, check={})
+def run(script: str, *, terminal: bool = False, busy: bool = False) -> Iterator[Guest]:
+    fake = Machine(
+        "fake", "", Fake(script, terminal=terminal), cpu="", modules={}, check={}, limits=Limits(busy=busy)
+    )
     with machine._running(fake, Path("/none"), KERNEL, [b"init", b"ramfs"], "", 64, False) as guest:
         yield guest
 
@@ -100,6 +102,17 @@ def test_a_panic_is_seen_at_once_with_its_text() -> None:
 def test_silence_is_an_end() -> None:
     with run("time.sleep(60)") as guest, pytest.raises(GuestDied, match="nothing came from it"):
         guest.receive(0.3)
+
+
+def test_an_emulator_that_is_always_busy_and_stops_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secondsight.lab.guest.STOPPED_AFTER", 0.5)
+    with run("time.sleep(60)", busy=True) as guest, pytest.raises(GuestDied, match="emulator has stopped"):
+        guest.receive(30)
+    with (
+        run("while True: pass", busy=True) as guest,
+        pytest.raises(GuestDied, match="nothing came from it"),
+    ):
+        guest.receive(2)
 
 
 def test_an_emulator_that_ends_early_is_quoted() -> None:

@@ -33,6 +33,10 @@ INIT_FAILED = 97
 """The status with which the guest's /init gives up; its last words on the console begin with ``init:``."""
 
 
+STOPPED_AFTER = 60.0
+"""Seconds in which an emulator that is always busy uses some CPU time, be the machine as loaded as it will: a hundredth of them."""
+
+
 class GuestDied(SecondSightError):
     """The guest crashed, hung or fell silent; ``console`` is what it had printed, ``why`` the reason.
 
@@ -62,11 +66,14 @@ class Guest:
         listener: socket.socket,
         console: int,
         screen: int | None = None,
+        busy: bool = False,
     ) -> None:
         """*process*: the emulator, a session's leader; *folder*: the run's own; *listener*: where its line connects.
 
-        *console* and *screen* are descriptors to read: the first serial port, and the terminal it draws on.
+        *console* and *screen* are descriptors to read: the first serial port, and the terminal it draws on. *busy*: an emulator that
+        uses no CPU time for :data:`STOPPED_AFTER` has stopped (Bochs 2.7 deadlocks now and then, and would be waited for in vain).
         """
+        self._cpu = (time.monotonic(), 0.0) if busy else None
         self._process, self._listener, self._console_fd = process, listener, console
         self._text = bytearray()
         self._lost: float | None = None
@@ -143,7 +150,26 @@ class Guest:
                 raise GuestDied(f"the emulator ended ({_ending(self._process.returncode)})", self.console)
             if left <= 0:
                 raise GuestDied(f"nothing came from it for {timeout:.0f} s", self.console)
+            if self._stopped():
+                raise GuestDied(
+                    f"the emulator has stopped: no CPU time in {STOPPED_AFTER:.0f} s", self.console
+                )
             self._wait(min(left, 0.1))
+
+    def _stopped(self) -> bool:
+        """Whether a busy emulator has used next to no CPU time since :data:`STOPPED_AFTER` ago."""
+        if self._cpu is None:
+            return False
+        since, before = self._cpu
+        if (now := time.monotonic()) - since < STOPPED_AFTER:
+            return False
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            return False
+        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        self._cpu = (now, used)
+        return used - before < STOPPED_AFTER / 100
 
     def __iter__(self) -> Iterator[Any]:
         """The program's values until it ends; raises as ``receive`` does."""

@@ -103,10 +103,14 @@ class Emulator(Protocol):
 
 
 class Limits(NamedTuple):
-    """What an emulator cannot do: *slow* is how many times slower than QEMU it boots, *most_mib* the most memory it can have."""
+    """What an emulator cannot do: *slow* is how many times slower than QEMU it boots, *most_mib* the most memory it can have.
+
+    *busy*: it computes while the guest is halted, too, so that one which does not has stopped for good.
+    """
 
     slow: float = 1.0
     most_mib: int = 1 << 20
+    busy: bool = False
 
 
 class Machine:
@@ -124,7 +128,7 @@ class Machine:
         self.name: str = name
         self.about, self.emulator, self.cpu = about, emulator, cpu
         self.modules, self.check, self.append = dict(modules), dict(check), append
-        self.slow, self.most_mib = limits or Limits()
+        self.slow, self.most_mib, self.busy = limits or Limits()
         self.mmu, self.cpus = name, 1
 
     def with_cpus(self, cpus: int) -> Machine:
@@ -213,7 +217,7 @@ def _running(
         if terminal is not None and screen is not None:
             os.close(terminal)
             stack.callback(os.close, screen)
-        guest = Guest(process, folder, listener=listener, console=console, screen=screen)
+        guest = Guest(process, folder, listener=listener, console=console, screen=screen, busy=machine.busy)
         try:
             yield guest
         except GuestDied as death:
