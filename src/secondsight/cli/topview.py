@@ -122,13 +122,13 @@ class TopView(App[None]):
             column = columns.COLUMNS[name]
             # A title stands over its numbers, which end at the right.
             table.add_column(
-                Text(column.title, justify="left" if column.form == "text" else "right"), key=name
+                Text(column.title, justify="left" if column.words else "right"), key=name
             )
         for row in self.rows:
             cells = [
                 columns.text(columns.COLUMNS[name].value(row), columns.COLUMNS[name].form) for name in names
             ]
-            worded = [columns.COLUMNS[name].form == "text" for name in names]
+            worded = [columns.COLUMNS[name].words for name in names]
             table.add_row(
                 *(
                     Text(

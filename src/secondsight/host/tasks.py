@@ -34,7 +34,7 @@ _AT_ONCE = 1 << 16
 KERNEL_THREAD = "kernel threads"
 ZOMBIE = "zombies"
 GONE = "ended meanwhile"
-UNREADABLE = "not readable (another user's: root, or CAP_SYS_PTRACE, reads them)"
+UNREADABLE = "not readable (another user's, or protected; root or CAP_SYS_PTRACE reads most)"
 FAILED = "could not be read"
 #: fields of smaps_rollup that are kept, kB there, bytes here
 _SUMS = re.compile(
