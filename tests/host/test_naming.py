@@ -56,3 +56,11 @@ def test_a_container_is_labelled_as_runtimes_print_it():
 )
 def test_vms(command, path, expected):
     assert vm_of(command, path) == expected
+
+
+def test_two_vms_without_a_name_are_two():
+    unnamed = ("/usr/bin/qemu-system-x86_64", "-m", "1G")
+    assert [vm_of(unnamed, "", pid) for pid in (7, 8)] == ["qemu-system-x86_64[7]", "qemu-system-x86_64[8]"]
+    assert vm_of((*unnamed, "-name", "db"), "", 7) == "db"
+    assert vm_of(("firecracker",), "", 7) == "firecracker[7]"
+    assert vm_of(("sh",), "", 7) is None

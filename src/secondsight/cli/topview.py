@@ -121,9 +121,7 @@ class TopView(App[None]):
         for name in names:
             column = columns.COLUMNS[name]
             # A title stands over its numbers, which end at the right.
-            table.add_column(
-                Text(column.title, justify="left" if column.words else "right"), key=name
-            )
+            table.add_column(Text(column.title, justify="left" if column.words else "right"), key=name)
         for row in self.rows:
             cells = [
                 columns.text(columns.COLUMNS[name].value(row), columns.COLUMNS[name].form) for name in names

@@ -62,22 +62,23 @@ def container_of(path: str) -> Container | None:
     return Container(name, pod[1].replace("_", "-") if pod else "")
 
 
-def vm_of(command: tuple[str, ...], path: str = "") -> str | None:
+def vm_of(command: tuple[str, ...], path: str = "", pid: int | None = None) -> str | None:
     """The name of the VM that *command* runs; None where it is no VMM. *path*: its cgroup, where libvirt has named the domain too.
 
-    A VMM that was not told a name is called by its program.
+    A VMM that was not told a name is called by its program, and by its *pid*: two such are two VMs.
     """
     program = PurePosixPath(command[0]).name if command else ""
+    unnamed = program if pid is None else f"{program}[{pid}]"
     if _QEMU.match(program):
-        return _qemu_name(command) or _domain(path) or program
+        return _qemu_name(command) or _domain(path) or unnamed
     if program in ("firecracker", "jailer"):
-        return _value(command, "--id") or program
+        return _value(command, "--id") or unnamed
     if program in ("cloud-hypervisor", "crosvm"):
         socket = _value(command, "--api-socket") or _value(command, "--socket") or _value(command, "-s") or ""
         socket = socket.removeprefix("path=").split(",")[0]
-        return PurePosixPath(socket).stem or _domain(path) or program
+        return PurePosixPath(socket).stem or _domain(path) or unnamed
     if program == "kvmtool" or (program == "lkvm" and "run" in command):
-        return _value(command, "--name") or _value(command, "-n") or program
+        return _value(command, "--name") or _value(command, "-n") or unnamed
     return None
 
 

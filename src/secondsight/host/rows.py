@@ -99,7 +99,7 @@ def _container(task: Task) -> str:
 
 
 def _vm(task: Task) -> str:
-    return vm_of(task.command, memory_path(task.cgroup)) or ""
+    return vm_of(task.command, memory_path(task.cgroup), task.pid) or ""
 
 
 def make_rows(

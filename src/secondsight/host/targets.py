@@ -44,7 +44,7 @@ def in_vm(wanted: str, tasks: Iterable[Task] | None = None) -> list[Task]:
     Raises:
         UsageError: there is none.
     """
-    every = [(vm_of(task.command, memory_path(task.cgroup)), task) for task in _all(tasks)]
+    every = [(vm_of(task.command, memory_path(task.cgroup), task.pid), task) for task in _all(tasks)]
     found = [task for name, task in every if name == wanted]
     if not found:
         names = sorted({name for name, _ in every if name is not None})
