@@ -14,6 +14,7 @@ import urllib.request
 import pytest
 
 from secondsight.host.metrics import openmetrics
+from secondsight.predict.at_most import Bounds
 from support.host_views import NAMES, row, view
 
 pytestmark = [
@@ -29,7 +30,14 @@ PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 @pytest.fixture(scope="module")
 def text():
     return openmetrics(
-        view([row(name, float(at + 1), headroom=at, guest=5, guest_huge=4) for at, name in enumerate(NAMES)]),
+        view(
+            [
+                row(
+                    name, float(at + 1), headroom=at, guest=5, guest_huge=4, busy=1.5, saves=Bounds(-0.1, 0.5)
+                )
+                for at, name in enumerate(NAMES)
+            ]
+        ),
         50,
     )
 
