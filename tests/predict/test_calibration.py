@@ -41,6 +41,13 @@ def test_a_foreign_one_is_never_used_silently(home, tmp_path, change):
     assert "is of" in notes[0]
 
 
+def test_a_home_that_may_not_be_looked_into_has_none(monkeypatch):
+    """A service's, or another user's: here by a name that no file can have, which Path.exists answers by raising, too."""
+    monkeypatch.setenv("XDG_DATA_HOME", "/" + "x" * 300)
+    theirs = calibration.shipped().machine
+    assert calibration.find(None, theirs)[0] == calibration.shipped()
+
+
 def test_the_shipped_one_says_whose_it_is(home):
     shipped = calibration.shipped()
     assert shipped.machine.cpu

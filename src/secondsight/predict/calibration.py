@@ -69,7 +69,7 @@ def decode(raw: bytes, source: str) -> Calibration:
 
 def own_path() -> Path:
     """Where this user's calibration lies."""
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")  # noqa: PTH111 - Path.home raises where there is none
     return Path(base) / "secondsight" / "calibration.json"
 
 
@@ -109,7 +109,8 @@ def find(named: Path | None, here: Hardware | None = None) -> tuple[Calibration,
             for each in differs(found.machine, machine)
         ]
     own = own_path()
-    if own.exists():
+    # A service may see nobody's home.
+    if os.path.exists(own):  # noqa: PTH110 - Path.exists raises where a directory may not be searched
         found = read(own)
         if not (foreign := differs(found.machine, machine)):
             return found, [f"{own}: {each}" for each in changed(found.machine, machine)]
