@@ -14,6 +14,7 @@ from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.host import Host
 from secondsight.mm.huge_memory import split_block_pmd, split_huge
 from secondsight.mm.madvise import madvise
+from secondsight.mm.mempolicy import change_prot_numa
 from secondsight.mm.mlock import mlock, munlock
 from secondsight.mm.mprotect import mprotect
 from secondsight.mm.profiles import PROFILES
@@ -131,6 +132,11 @@ class Machine(RuleBasedStateMachine):
     @rule(who=which, r=ranges, prot=st.sampled_from(["none", "r", "rw", "rw"]))
     def mprotect(self, who, r, prot):
         mprotect(self.mm(who), *r, prot)
+
+    @precondition(lambda self: self.host.mms and self.host.rules.has_numa_balancing)
+    @rule(who=which)
+    def numa_scan(self, who):
+        change_prot_numa(self.mm(who))
 
     @precondition(lambda self: self.host.mms)
     @rule(who=which, r=ranges, lock=st.booleans())

@@ -26,8 +26,8 @@ def test_every_scenario_is_possible_and_every_verb_occurs():
     steps = [step for each in scenarios for step in each.steps]
     missing = {kind for kind in v.Verb.__args__ if not any(isinstance(step, kind) for step in steps)}
     of_files = {v.FileRead, v.FileWrite, v.FileSync, v.FileDrop}
-    assert missing == of_files | {v.DeviceRead, v.DeviceWrite, v.Drain, v.Observe, v.SetKnobs}, (
-        "no machine has a GRU; the rest is the lab's"
+    assert missing == of_files | {v.DeviceRead, v.DeviceWrite, v.Drain, v.Observe, v.SetKnobs, v.NumaScan}, (
+        "no machine has a GRU; NUMA balancing comes by where it is asked for; the rest is the lab's"
     )
     on_files = [step for each in file_scenarios(60, 1, "npt")[0] for step in each.steps]
     assert of_files == {kind for kind in of_files if any(isinstance(step, kind) for step in on_files)}
@@ -49,6 +49,15 @@ def test_nested_guests_are_drawn_where_they_are_asked_for():
     assert {step.nested for step in of_guests} == {0, 1, 2}
     assert any(step.nested and step.slot for step in of_guests), "through a further slot, too"
     assert not any(step.nested and step.view for step in of_guests)
+    for each in drawn[:6]:
+        run(each, "7.3", keep_states=True)
+
+
+def test_numa_balancing_comes_by_where_it_is_asked_for():
+    drawn = chance.scenarios(60, 3, "npt", numa=True)[0]
+    for each in drawn:
+        check(each)
+    assert sum(any(isinstance(s, v.NumaScan) for s in each.steps) for each in drawn) > 15
     for each in drawn[:6]:
         run(each, "7.3", keep_states=True)
 

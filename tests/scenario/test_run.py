@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.support.model import holds
 
 from secondsight.bits import pageflags
 from secondsight.errors import InputError, UsageError
@@ -13,6 +12,7 @@ from secondsight.scenario import verbs as v
 from secondsight.scenario.batch import plan
 from secondsight.scenario.files import check
 from secondsight.scenario.run import Runner, run
+from support.model import holds
 
 HOST = HostConfig(mmu="npt")
 

@@ -34,7 +34,15 @@ class _Drawing(NamedTuple):
 
     @classmethod
     def of(
-        cls, number: int, seed: int | None, sizes: bool | None, *, shared: bool, files: bool, nested: bool
+        cls,
+        number: int,
+        seed: int | None,
+        sizes: bool | None,
+        *,
+        shared: bool,
+        files: bool,
+        nested: bool,
+        numa: bool,
     ) -> _Drawing:
         """As the options say; a fresh seed if none is given.
 
@@ -42,7 +50,8 @@ class _Drawing(NamedTuple):
         """
         import secrets
 
-        kinds = [name for name, asked in (("shared", shared), ("files", files), ("nested", nested)) if asked]
+        asked = {"shared": shared, "files": files, "nested": nested, "numa": numa}
+        kinds = [name for name in asked if asked[name]]
         if len(kinds) > 1:
             raise UsageError(
                 f"--{kinds[0]} and --{kinds[1]} are scenarios of two kinds: ask for one, then for the other"
@@ -68,7 +77,7 @@ class _Drawing(NamedTuple):
             drawn, generator = chance.scenarios(
                 self.number, self.seed, where, sizes=rules.has_sizes if self.sizes is None else self.sizes,
                 guards=rules.has_guard, parts=rules.mthp_collapse, droppables=rules.has_droppable,
-                nested=self.what == "nested",
+                nested=self.what == "nested", numa=self.what == "numa",
             )  # fmt: skip
         return drawn, dict(generator.excluded), generator.steps
 
@@ -127,6 +136,9 @@ def compare_command(
     nested: Annotated[
         bool, typer.Option("--nested", help="In the random scenarios VMs run guests of their own (npt).")
     ] = False,
+    numa: Annotated[
+        bool, typer.Option("--numa", help="In the random scenarios NUMA balancing comes by.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask a booted kernel and the model the same scenarios; compare every field of every answer.
@@ -147,7 +159,7 @@ def compare_command(
     if keep and not states:
         raise UsageError("--keep keeps every page's state too: give --states")
     atomicfile.check_writable(keep)
-    drawing = _Drawing.of(random, seed, sizes, shared=shared, files=on_files, nested=nested)
+    drawing = _Drawing.of(random, seed, sizes, shared=shared, files=on_files, nested=nested, numa=numa)
     given = profile(rules) if rules else None
     chosen = kernels.resolve(kernel, modules=modules)
     scenarios = [each for path in files or [] for each in _asked_in(path)]

@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PSE, RW
+from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, PROTNONE, PSE, RW
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.memory import ACCESS_DENIED, ACCESS_NOTIFY, access_page
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.page import HUGE_ZERO_PFN, REFERENCED, ZERO_FILLED, ZERO_PFN, head_of, put_page
-from secondsight.mm.pgtable import pfn_of
+from secondsight.mm.pgtable import NOWAIT, V_READ, V_WRITE, pfn_of, vma_bits
 from secondsight.native import merged, native
 
 MISS = -1
 NOTIFY = -2
 NOT_PERMITTED = -3
+#: How the slow way goes about it.
+TOUCH, FORCE = 1, 2
 
 
 @native
@@ -51,9 +53,19 @@ def gup_fast(f, r, m, page, write):  # type: ignore[no-untyped-def]
     return pfn
 
 
+@native
+def _follows(r, m, page, entry, force):  # type: ignore[no-untyped-def]
+    """gup_can_follow_protnone: is a page taken through an entry that NUMA balancing made PROT_NONE, without its fault? Not by KVM
+    (FOLL_HONOR_NUMA_FAULT); before that flag, by *force* alone."""
+    if not entry & PROTNONE or not vma_bits(m, page) & (V_READ | V_WRITE):
+        return False
+    return not m.n[NOWAIT] if r.gup_follows_protnone else force
+
+
 @merged
-def gup_slow(f, r, m, page, write, notified, has_notifiers, touch=True):  # type: ignore[no-untyped-def]
-    """get_user_pages_unlocked of one page: fault it in if need be, touch it (FOLL_TOUCH), take a reference.
+def gup_slow(f, r, m, page, write, notified, has_notifiers, how=TOUCH):  # type: ignore[no-untyped-def]
+    """get_user_pages_unlocked of one page: fault it in if need be, touch it (*how* & TOUCH: FOLL_TOUCH), take a reference. *how* & FORCE:
+    FOLL_FORCE.
 
     Returns the pfn (the zero page's is ZERO_PFN, or inside the huge zero page; neither is counted), NOTIFY or NOT_PERMITTED.
     """
@@ -62,7 +74,8 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers, touch=True):  # type
     entry = pmd
     if not pmd & PSE:
         entry = m.pte[page] if pmd else np.uint64(0)
-    if not entry & PRESENT or (write and not entry & RW):
+    follows = not entry & PRESENT and _follows(r, m, page, entry, how & FORCE != 0)
+    if not (entry & PRESENT or follows) or (write and not entry & RW):
         # Nothing is stored here: a page that is new, or the zero page's copy, is zero-filled until somebody does.
         new = write and (entry == 0 or (not pmd & PSE and entry & PRESENT and pfn_of(entry) == ZERO_PFN))
         done = access_page(f, r, m, page, write, notified or not has_notifiers)
@@ -78,12 +91,12 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers, touch=True):  # type
     if pmd & PSE:
         pfn += page & BLOCK_MASK
         # follow_trans_huge_pmd with FOLL_TOUCH, touch_pmd: x86's pmdp_set_access_flags writes nothing where nothing becomes dirty.
-        if touch and (write or r.touch_pmd_always):
+        if how & TOUCH and (write or r.touch_pmd_always):
             m.pmd[block] = pmd | ACCESSED | DIRTY
     if pfn == ZERO_PFN or (pfn & ~BLOCK_MASK) == HUGE_ZERO_PFN:
         return pfn
     f.refcount[head_of(f, pfn)] += 1
-    if touch and not pmd & PSE:
+    if how & TOUCH and not pmd & PSE:
         # follow_page_pte; follow_trans_huge_pmd leaves it at touch_pmd.
         if write and not entry & DIRTY:
             f.flags[head_of(f, pfn)] |= PAGE_DIRTY
@@ -94,7 +107,7 @@ def gup_slow(f, r, m, page, write, notified, has_notifiers, touch=True):  # type
 @native
 def populate(f, r, m, page, write, notified, has_notifiers):  # type: ignore[no-untyped-def]
     """__mm_populate of one page: gup without the page; answers like ``gup_slow``."""
-    pfn = gup_slow(f, r, m, page, write, notified, has_notifiers)
+    pfn = gup_slow(f, r, m, page, write, notified, has_notifiers, TOUCH | FORCE)
     if pfn >= 0 and pfn != ZERO_PFN and (pfn & ~BLOCK_MASK) != HUGE_ZERO_PFN:
         put_page(f, pfn)
     return pfn

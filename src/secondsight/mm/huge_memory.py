@@ -55,7 +55,7 @@ from secondsight.mm.page import (
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.pgtable import PFN_SHIFT, V_LOCKED, ZERO_PTE, pfn_of, vma_bits
+from secondsight.mm.pgtable import PFN_SHIFT, V_LOCKED, V_READ, V_WRITE, ZERO_PTE, pfn_of, vma_bits
 from secondsight.mm.protocols import MmLike, SharedMemoryLike
 from secondsight.mm.rmap_walk import invalidate_folio
 from secondsight.mm.shmem import try_to_unmap
@@ -92,6 +92,9 @@ def split_pmd(f, r, m, block, frozen):  # type: ignore[no-untyped-def]
             f.flags[head] |= PAGE_DIRTY
         exclusive = f.flags[head] & EXCLUSIVE
         keep = pmd & (ACCESSED | DIRTY | RW | USER | PRESENT | NX | PROTNONE)
+        if keep & PROTNONE and vma_bits(m, first) & (V_READ | V_WRITE):
+            # mk_pte of vma_page_prot: NUMA balancing's mark is lost.
+            keep = (keep & ~PROTNONE) | PRESENT | USER
         if not r.split_pmd_keeps_dirty and not frozen:
             keep &= ~DIRTY
         for i in range(HPAGE):
@@ -256,6 +259,10 @@ def _remap(mm: MmLike, pages: npt.NDArray[np.int64]) -> None:
     host, f = mm.host, mm.host.frames.arrays
     for page in pages.tolist():
         pfn, area = mm.pfn(page), mm.vmas.at(page).flags
+        entry = mm.arrays.pte[page]
+        if entry & PROTNONE and area & (VmFlags.READ | VmFlags.WRITE):
+            # mk_pte of vma_page_prot: NUMA balancing's mark is lost.
+            mm.arrays.pte[page] = (entry & ~PROTNONE) | PRESENT | USER
         if area & VmFlags.LOCKED:
             mlock_page(f, pfn)
         elif host.rules.split_maps_zero_page and f.flags[pfn] & ZERO_FILLED and not f.flags[pfn] & MLOCKED:

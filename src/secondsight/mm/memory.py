@@ -23,9 +23,12 @@ from secondsight.bits.pte import (
     DIRTY,
     MAPPED,
     PRESENT,
+    PROTNONE,
     PSE,
     RW,
     TABLE,
+    UFFD_WP,
+    USER,
 )
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.anonymous import do_anonymous_page, huge_fault, install, new_anon
@@ -45,9 +48,11 @@ from secondsight.mm.page import (
     KSM,
     LRU,
     SWAPCACHE,
+    TAIL,
     ZERO_FILLED,
     ZERO_PFN,
     folio_mapcount,
+    folio_nr_pages,
     head_of,
     unmap_pmd,
 )
@@ -59,7 +64,9 @@ from secondsight.mm.pgtable import (
     PROT,
     V_HUGE,
     V_LOCKED,
+    V_MIXED,
     V_READ,
+    V_START,
     V_WRITE,
     pfn_of,
     vma_bits,
@@ -135,6 +142,55 @@ def _can_reuse_huge(f, r, m, head):  # type: ignore[no-untyped-def]
     return f.flags[head] & EXCLUSIVE != 0 or f.refcount[head] == 1
 
 
+@native
+def _numa_present(f, r, m, page, bits):  # type: ignore[no-untyped-def]
+    """numa_rebuild_single_mapping: the entry is what its area allows again, and young."""
+    pte = (m.pte[page] & ~PROTNONE) | PRESENT | USER | ACCESSED
+    if not r.numa_keeps_write and bits & V_WRITE and f.flags[pfn_of(pte)] & EXCLUSIVE and not pte & UFFD_WP:
+        pte |= RW
+    m.pte[page] = pte
+
+
+@native
+def _do_numa_page(f, r, m, page, bits):  # type: ignore[no-untyped-def]
+    """do_numa_page where there is one node, so that nothing moves; a large folio's other entries come with it in later kernels."""
+    m.n[FAULTS] += 1
+    pfn = pfn_of(m.pte[page])
+    if r.numa_fault_maps_folio and f.flags[pfn] & (HEAD | TAIL):
+        head = head_of(f, pfn)
+        first = max(page - (pfn - head), page & ~BLOCK_MASK)
+        last = min(page - (pfn - head) + folio_nr_pages(f, head), (page | BLOCK_MASK) + 1)
+        # Within the fault's own area.
+        mixed = m.vma[page >> PMD_ORDER] & V_MIXED
+        low, high = page, page + 1
+        while low > first and not (mixed and m.vma_page[low] & V_START):
+            low -= 1
+        while high < last and not (mixed and m.vma_page[high] & V_START):
+            high += 1
+        for other in range(low, high):
+            entry = m.pte[other]
+            if entry & PROTNONE and head_of(f, pfn_of(entry)) == head:
+                _numa_present(f, r, m, other, bits)
+    else:
+        _numa_present(f, r, m, page, bits)
+
+
+@native
+def _do_huge_pmd_numa_page(f, r, m, page):  # type: ignore[no-untyped-def]
+    """do_huge_pmd_numa_page: the same for a huge PMD."""
+    m.n[FAULTS] += 1
+    pmd = (m.pmd[page >> PMD_ORDER] & ~PROTNONE) | PRESENT | USER | ACCESSED
+    if (
+        not r.numa_keeps_write
+        and vma_bits(m, page) & V_WRITE
+        and f.flags[pfn_of(pmd)] & EXCLUSIVE
+        and not pmd & UFFD_WP
+    ):
+        pmd |= RW
+    m.pmd[page >> PMD_ORDER] = pmd
+    return pmd
+
+
 @merged
 def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
     """One load (*write* 0) or store through the primary page table: an ACCESS_ code. *told*: its notifiers have run, or there are none."""
@@ -144,6 +200,8 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
     if pmd & PSE:
         if not vma_bits(m, page) & need:
             return ACCESS_DENIED
+        if not pmd & PRESENT:
+            pmd = _do_huge_pmd_numa_page(f, r, m, page)
         if not write or pmd & RW:
             m.pmd[block] = pmd | ACCESSED | (DIRTY if write else np.uint64(0))
             return ACCESS_DONE
@@ -182,6 +240,12 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
     bits = vma_bits(m, page)
     if not bits & need:
         return ACCESS_DENIED
+    if pte & PROTNONE and not pte & PRESENT:
+        _do_numa_page(f, r, m, page, bits)
+        pte = m.pte[page]
+        if not write or pte & RW:
+            m.pte[page] = pte | (DIRTY if write else np.uint64(0))
+            return ACCESS_DONE
     if len(m.cache) and pte == 0:
         shared_fault(f, r, m, page, write)
         return ACCESS_DONE
@@ -250,8 +314,10 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
     pmd = m.pmd[block]
     if pmd & PSE:
         head = pfn_of(pmd)
-        if not pmd & PRESENT or head == HUGE_ZERO_PFN or f.flags[head] & EXCLUSIVE:
+        if not vma_bits(m, page) & V_READ or head == HUGE_ZERO_PFN or f.flags[head] & EXCLUSIVE:
             return ACCESS_DONE
+        if not pmd & PRESENT:
+            _do_huge_pmd_numa_page(f, r, m, page)
         if f.refcount[head] == 1:
             f.flags[head] |= EXCLUSIVE
             return ACCESS_DONE
@@ -268,8 +334,11 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
             return ACCESS_DONE
         pte = m.pte[page]
     old = pfn_of(pte)
-    if not pte & PRESENT or old == ZERO_PFN or f.flags[old] & EXCLUSIVE:
+    readable = pte & MAPPED and vma_bits(m, page) & V_READ
+    if not readable or old == ZERO_PFN or f.flags[old] & EXCLUSIVE:
         return ACCESS_DONE
+    if not pte & PRESENT:
+        _do_numa_page(f, r, m, page, vma_bits(m, page))
     if _can_reuse(f, r, m, page, old):
         f.flags[old] |= EXCLUSIVE
         return ACCESS_DONE

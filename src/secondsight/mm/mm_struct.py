@@ -335,7 +335,9 @@ class Mm:
                     slow[i] = True
                     told = notified and i == start
                     pfn = int(
-                        gup.gup_slow(f, host.r, self.arrays, page, write, told, bool(self.notifiers), touch)
+                        gup.gup_slow(
+                            f, host.r, self.arrays, page, write, told, bool(self.notifiers), int(touch)
+                        )
                     )
                 if pfn == gup.NOTIFY:
                     return i

@@ -30,7 +30,8 @@ from secondsight.native import native
 if TYPE_CHECKING:
     from secondsight.mm.mm_struct import Mm
 
-_KEPT = PFN_MASK | ACCESSED | DIRTY | SPECIAL | PSE | NX | UFFD_WP
+#: What pte_modify and pmd_modify leave of an entry (_PAGE_CHG_MASK).
+KEPT = PFN_MASK | ACCESSED | DIRTY | SPECIAL | PSE | NX | UFFD_WP
 
 
 @native
@@ -54,7 +55,7 @@ def change_protection(f, r, m, start, end, none, writable):  # type: ignore[no-u
                     n, used = folio_pte_batch(f, m, page, end, USE)
                     batched = page + n
                 entry |= used
-            new = entry & _KEPT
+            new = entry & KEPT
             # A write-protected PMD's dirty bit waits in _PAGE_SAVED_DIRTY, which stays.
             if step > 1 and r.pmd_modify_drops_dirty and entry & RW:
                 new &= ~DIRTY

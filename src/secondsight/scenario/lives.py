@@ -76,12 +76,15 @@ class Life:
 class Lives:
     """Steps from one seed; ``excluded`` counts what was left out by name."""
 
-    def __init__(self, seed: int, mmu: Mmu, *, guards: bool, nested: bool = False) -> None:
-        """*guards*: the kernel has guard regions. *nested*: guests run guests of their own."""
+    def __init__(
+        self, seed: int, mmu: Mmu, *, guards: bool, nested: bool = False, numa: bool = False
+    ) -> None:
+        """*guards*: the kernel has guard regions. *nested*: guests run guests of their own. *numa*: NUMA balancing comes by."""
         self.rng = random.Random(seed)
         self.mmu: Mmu = mmu
         self.guards = guards
         self.nested = nested
+        self._chances = {**_WEIGHTS, **_NUMA} if numa else _WEIGHTS
         self.excluded: Counter[str] = Counter()
 
     # -- pages -------------------------------------------------------------------------------------------------
@@ -129,7 +132,7 @@ class Lives:
 
     def live(self, s: Life) -> None:
         """One step that is possible now, or some that belong together."""
-        weights = _ARMED if s.armed else _WEIGHTS
+        weights = _ARMED if s.armed else self._chances
         kinds = list(weights)
         for _ in range(20):
             kind = self.rng.choices(kinds, [weights[k] for k in kinds])[0]
@@ -318,6 +321,10 @@ class Lives:
         s.steps.append(verb("vm", self._block(s)))
         return True
 
+    def _do_numa(self, s: Life) -> bool:
+        s.steps.append(v.NumaScan("vm"))
+        return True
+
     def _do_uffd(self, s: Life) -> bool:
         """Nobody handles a fault: from now on nothing of the space faults. Write protection is modelled for small pages alone."""
         if s.droppable:
@@ -341,6 +348,9 @@ _WEIGHTS = {
     "guest": 30, "cpu": 16, "clear_refs": 14, "age": 6, "pin": 5, "io": 5, "advice": 8, "collapse": 2, "protect": 4,
     "lock": 4, "swap": 4, "fork": 6, "slot": 5, "ksm": 1, "split": 2, "guard": 3, "uffd": 2, "mremap": 3, "motif": 20,
 }  # fmt: skip
+_NUMA = {"numa": 20}
 #: What faults nothing of the space.
 _ARMED = {"clear_refs": 4, "age": 3, "advice": 4, "collapse": 2, "swap": 2, "fork": 3, "slot": 1}
-_DO: dict[str, Callable[[Lives, Life], bool]] = {name: getattr(Lives, f"_do_{name}") for name in _WEIGHTS}
+_DO: dict[str, Callable[[Lives, Life], bool]] = {
+    name: getattr(Lives, f"_do_{name}") for name in (*_WEIGHTS, *_NUMA)
+}

@@ -53,11 +53,13 @@ class Generator(Lives):
         parts: bool = False,
         droppables: bool = False,
         nested: bool = False,
+        numa: bool = False,
     ) -> None:
         """*mglru* None: either, by group. *sizes*: hugepages-*kB/enabled are drawn too, by group. *guards*: the kernel has
         guard regions. *parts*: its khugepaged runs for smaller sizes alone too, and collapses parts of a block. *droppables*: it has
-        droppable mappings. *nested*: every space has a VM whose guests run guests of their own."""
-        super().__init__(seed, mmu, guards=guards, nested=nested)
+        droppable mappings. *nested*: every space has a VM whose guests run guests of their own. *numa*: NUMA balancing
+        comes by among the other steps."""
+        super().__init__(seed, mmu, guards=guards, nested=nested, numa=numa)
         self.mglru = mglru
         self.sizes = sizes
         self.parts = parts
@@ -207,10 +209,19 @@ def scenarios(
     parts: bool = False,
     droppables: bool = False,
     nested: bool = False,
+    numa: bool = False,
 ) -> tuple[list[v.Scenario], Generator]:
     """*count* scenarios from *seed*, in groups that share a host; and the generator, for what it left out."""
     generator = Generator(
-        seed, mmu, mglru=mglru, sizes=sizes, guards=guards, parts=parts, droppables=droppables, nested=nested
+        seed,
+        mmu,
+        mglru=mglru,
+        sizes=sizes,
+        guards=guards,
+        parts=parts,
+        droppables=droppables,
+        nested=nested,
+        numa=numa,
     )
     out: list[v.Scenario] = []
     while len(out) < count:

@@ -19,6 +19,7 @@ from secondsight.mm import (
     huge_memory,
     ksm,
     madvise,
+    mempolicy,
     mlock,
     mprotect,
     mremap,
@@ -261,6 +262,9 @@ class Runner:
             errno = userfaultfd.register(self._mm(step), start, end, step.mode) or errno
         self._answer(errno=errno)
 
+    def _do_numa_scan(self, step: verbs.NumaScan) -> None:
+        mempolicy.change_prot_numa(self._mm(step))
+
     def _do_age(self, step: verbs.Age) -> None:
         if step.took is None:
             rmap.age(self._mm(step), self._pages(step))
@@ -371,7 +375,7 @@ _VERBS: dict[type[Any], Callable[[Runner, Any], None]] = {
     verbs.ClearRefs: Runner._do_clear_refs, verbs.Madvise: Runner._do_madvise, verbs.Mprotect: Runner._do_mprotect,
     verbs.Mremap: Runner._do_mremap,
     verbs.Mlock: Runner._do_mlock, verbs.Munlock: Runner._do_munlock, verbs.SwapOut: Runner._do_swap_out, verbs.Age: Runner._do_age,
-    verbs.Uffd: Runner._do_uffd,
+    verbs.NumaScan: Runner._do_numa_scan, verbs.Uffd: Runner._do_uffd,
     verbs.FileRead: Runner._do_file, verbs.FileWrite: Runner._do_file, verbs.FileDrop: Runner._do_file,
     verbs.FileSync: Runner._do_file_sync,
     verbs.Fork: Runner._do_fork, verbs.Exit: Runner._do_exit, verbs.SlotAdd: Runner._do_slot_add, verbs.SlotDelete: Runner._do_slot_delete,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secondsight.bits.pte import ACCESSED, PRESENT, PSE
+from secondsight.bits.pte import ACCESSED, MAPPED, PSE
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 from secondsight.mm.khugepaged.attempt import Attempt
 from secondsight.mm.khugepaged.result import ScanResult
@@ -88,7 +88,7 @@ def _young(visit: Visit) -> tuple[int, int, int]:
     if seen.pmd[i] & PSE:
         return (0, 0, 0)
     pte = seen.pte[i]
-    mapped = ((pte & PRESENT) != 0) & (seen.folio[i] >= 0)
+    mapped = ((pte & MAPPED) != 0) & (seen.folio[i] >= 0)
     return (
         int((mapped & ((pte & ACCESSED) != 0)).sum()),
         int((mapped & ((seen.flags[i] & REFERENCED) != 0)).sum()),

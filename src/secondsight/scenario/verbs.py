@@ -232,6 +232,13 @@ class SwapOut(_Verb, frozen=True, tag="swap_out"):
     slots: tuple[tuple[int, int], ...] = ()
 
 
+class NumaScan(_Verb, frozen=True, tag="numa_scan"):
+    """NUMA balancing scans the process: what it might move becomes PROT_NONE and goes from secondary MMUs (change_prot_numa); the next
+    access takes it back (do_numa_page). On one node nothing moves."""
+
+    space: str
+
+
 class Uffd(_Verb, frozen=True, tag="uffd"):
     """userfaultfd: UFFDIO_REGISTER each run of pages for *missing* ones, or for write protection, and UFFDIO_WRITEPROTECT them (*wp*).
 
@@ -363,8 +370,8 @@ class Scan(_Verb, frozen=True, tag="scan"):
 
 Verb = (
     CpuRead | CpuWrite | GuestRead | GuestWrite | DeviceRead | DeviceWrite | IoCopied | IoZeroCopy | Pin | Unpin | ClearRefs
-    | Madvise | Mprotect | Mremap | Mlock | Munlock | SwapOut | Uffd | Age | Fork | Exit | FileRead | FileWrite | FileSync
-    | FileDrop | SlotAdd | SlotDelete | KsmMerge | SplitPmd | SplitHuge | SetKnobs | Drain | Observe | Scan
+    | Madvise | Mprotect | Mremap | Mlock | Munlock | SwapOut | NumaScan | Uffd | Age | Fork | Exit | FileRead | FileWrite
+    | FileSync | FileDrop | SlotAdd | SlotDelete | KsmMerge | SplitPmd | SplitHuge | SetKnobs | Drain | Observe | Scan
 )  # fmt: skip
 
 

@@ -88,9 +88,10 @@ def test_the_routines_do_not_overlap() -> None:
     assert len(code.HOST) <= 4096
     starts = [code.READ, code.WRITE, code.FILL, code.HANDLER, code.DENIED, code.DRAIN, code.SYSCALL, code.RUN]
     assert starts == sorted(starts) and all(b - a == 64 for a, b in itertools.pairwise(starts))
-    ends = {a: code.HOST[a:b].rstrip(b"\0")[-1:] for a, b in itertools.pairwise([*starts, len(code.HOST)])}
+    ends = {a: code.HOST[a:b].rstrip(b"\0")[-1:] for a, b in itertools.pairwise([*starts, code.PAUSE])}
     assert ends.pop(code.DENIED) == b""
     assert ends.pop(code.HANDLER) == b"\x0b"
+    assert code.HOST[code.PAUSE :].endswith(b"\xeb\xf7"), "it never returns"
     assert set(ends.values()) == {b"\xc3"}
 
 

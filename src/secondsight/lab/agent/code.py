@@ -7,6 +7,7 @@ batches and the pages that the routine puts into them:
                       touches is always three bytes long, so that the SIGSEGV handler can step over it: an access that the
                       mapping denies does nothing, and is counted
     SYSCALL           number and five arguments; the result, or -errno
+    PAUSE             waits for signals and does nothing else
     RUN               KVM_RUN until the guest halts, stepping over what the host denies: the vCPU's descriptor, its kvm_run, room for
                       kvm_regs, where the guest goes on, counts of accesses denied by EFAULT and by MMIO (uint32[2])
 
@@ -31,6 +32,7 @@ __all__ = [
     "NESTING",
     "NEXT32",
     "NEXT64",
+    "PAUSE",
     "PRIVATE",
     "READ",
     "RUN",
@@ -48,6 +50,7 @@ VMCB = PRIVATE + 0x10_0000
 """Where the VM keeps what it runs a guest of its own by; its code names the address."""
 
 READ, WRITE, FILL, HANDLER, DENIED, DRAIN, SYSCALL, RUN = 0x00, 0x40, 0x80, 0xC0, 0x100, 0x140, 0x180, 0x1C0
+PAUSE = 0x280
 """Offsets in HOST: read(base, pages, n), write(base, pages, n, stamp), fill(base, pages, n, value), the SIGSEGV handler, its count,
 drain(), syscall(number, a, b, c, d, e), run(fd, kvm_run, regs, next, counts)."""
 
@@ -187,6 +190,11 @@ _RUN = """
     0f 05               syscall
     c3                  ret
 """
+_PAUSE = """
+    b8 22 00 00 00      start: mov eax, 34        ; pause
+    0f 05               syscall
+    eb f7               jmp   start
+"""
 _GUEST32 = """
     be 00 00 01 c0      start: mov esi, MAILBOX
     8b 0e               mov   ecx, [esi]
@@ -264,6 +272,7 @@ HOST = _page(
         DRAIN: _bytes(_DRAIN),
         SYSCALL: _bytes(_SYSCALL),
         RUN: _bytes(_RUN),
+        PAUSE: _bytes(_PAUSE),
     }
 )
 """One page's worth: goes to the start of a page that is writable and executable (the handler counts in it)."""

@@ -32,6 +32,7 @@ class Routines:
         self._page[: len(code.HOST)] = code.HOST
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
         self._denied = ctypes.c_uint32.from_address(base + code.DENIED)
+        self._base = base
         touch = ctypes.CFUNCTYPE(None, _WORD, ctypes.c_void_p, _WORD, _WORD)
         self._touch = {at: touch(base + at) for at in (code.READ, code.WRITE, code.FILL)}
         self._syscall = ctypes.CFUNCTYPE(ctypes.c_int64, *[_WORD] * 6)(base + code.SYSCALL)
@@ -39,6 +40,10 @@ class Routines:
         # struct sigaction of glibc: handler, a mask of 128 bytes, flags (SA_SIGINFO), restorer
         action = struct.pack("<Q128xi4xQ", base + code.HANDLER, 4, 0)
         libc.check(libc.lib.sigaction(signal.SIGSEGV, action, None), "sigaction")
+
+    def address(self, routine: int) -> int:
+        """Where *routine* (an offset in ``code.HOST``) is."""
+        return self._base + routine
 
     def touch(
         self, routine: int, pages: Iterable[int], argument: int = 0, base: int = libc.AREA

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.lab.agent import code, libc
 from secondsight.lab.agent.disk import FileCalls
+from secondsight.lab.agent.numa import scan_once
 from secondsight.lab.agent.pins import Pins, copied, zero_copy
 from secondsight.lab.agent.routines import Routines
 from secondsight.lab.agent.vm import AreaVm
@@ -227,6 +228,8 @@ class _ScenarioProcess:
                 took = pagetext.format(gone)
                 slots = swap_slots(entries[gone])
                 self.flush_tlb()
+            case v.NumaScan():
+                scan_once(self.routines)
             case v.Uffd():
                 errno = self.userfault(verb.pages, verb.mode)
             case v.SplitPmd():

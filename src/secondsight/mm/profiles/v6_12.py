@@ -25,6 +25,10 @@ SERIES = Series(
     ),
     changes={
         "madv_collapse": "6.12",
+        "numa_counts_references": False,
+        "numa_keeps_write": False,
+        "numa_fault_maps_folio": True,
+        "gup_follows_protnone": True,
         "shared": "folio",
         "large_mapped_shared": "first",
         "has_sizes": True,

@@ -13,6 +13,7 @@ SERIES = Series(
         Asked("6.19.14-1~bpo13+1", "shadow", 60, 22291),
     ),
     changes={
+        "numa_asks_huge": True,
         "no_table_code": "no_pte_table",
         "set_pmd_makes_table": True,
     },

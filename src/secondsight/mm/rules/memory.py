@@ -269,6 +269,47 @@ class MemoryRules:
         "booted",
         compiled=True,
     )
+    has_numa_balancing: bool = rule(
+        False,
+        "NUMA balancing makes entries PROT_NONE, to see at the next fault who uses them",
+        "kernel/sched/fair.c task_numa_work, mm/mempolicy.c change_prot_numa; 4b10e7d562c9 (3.8)",
+        "booted",
+    )
+    numa_counts_references: bool = rule(
+        True,
+        "NUMA balancing leaves alone what anybody else holds a reference to; else what is mapped by others or pinned for DMA",
+        "mm/mprotect.c change_pte_range: page_count(page) != 1 (6.1); folio_maybe_dma_pinned, folio_likely_mapped_shared (6.12)",
+        "source",
+        compiled=True,
+    )
+    numa_asks_huge: bool = rule(
+        False,
+        "it asks so of huge PMDs too; else it leaves out the huge zero page alone",
+        "mm/huge_memory.c change_huge_pmd, mm/mempolicy.c folio_can_map_prot_numa (6.19)",
+        "source",
+        compiled=True,
+    )
+    numa_keeps_write: bool = rule(
+        True,
+        "an entry that NUMA balancing makes PROT_NONE stays writable; else the fault finds out anew whether it may be",
+        "mm/mprotect.c change_pte_range: pte_mk_savedwrite; 6a56ccbcf6c6 (6.2): do_numa_page, can_change_pte_writable",
+        "booted",
+        compiled=True,
+    )
+    numa_fault_maps_folio: bool = rule(
+        False,
+        "a NUMA hinting fault makes all entries of a large folio present again; else the one that was used",
+        "mm/memory.c numa_rebuild_large_mapping; d2136d749d76 (6.10)",
+        "source",
+        compiled=True,
+    )
+    gup_follows_protnone: bool = rule(
+        False,
+        "get_user_pages takes a page through an entry that NUMA balancing made PROT_NONE, KVM's excepted; else it faults",
+        "include/linux/mm.h gup_can_follow_protnone, FOLL_HONOR_NUMA_FAULT; d74943a2f3cd (6.6)",
+        "source",
+        compiled=True,
+    )
     pmd_modify_drops_dirty: bool = rule(
         False,
         "mprotect leaves a writable huge PMD clean; else as dirty as it was",
