@@ -32,10 +32,20 @@ def test_two_processors_take_turns_and_all_else_is_the_same(tmp_path, monkeypatc
     assert one[one.index("-smp") + 1] == "1"
 
 
+def test_two_nodes_share_the_memory_and_the_first_has_the_processor(tmp_path, monkeypatch):
+    one, two = words("npt", tmp_path, monkeypatch), words("npt-numa", tmp_path, monkeypatch)
+    assert [word for word in two if word not in one] == [
+        "-object", "memory-backend-ram,id=node0,size=256M", "-numa", "node,nodeid=0,memdev=node0",
+        "-object", "memory-backend-ram,id=node1,size=256M", "-numa", "node,nodeid=1,memdev=node1",
+        "-numa", "cpu,node-id=0,socket-id=0",
+    ]  # fmt: skip
+    assert two[two.index("-m") + 1] == "512M"
+
+
 def test_scenarios_get_the_mmu_of_the_machine_that_is_asked():
     scenario = Scenario([SpaceSpec("vm", 1)], [])
     assert [on_machine([scenario], name)[0].host.mmu for name in machines()] == [
-        "npt", "shadow", "npt", "shadow", "ept", "ept-noad",
+        "npt", "shadow", "npt", "shadow", "npt", "ept", "ept-noad",
     ]  # fmt: skip
     with pytest.raises(UsageError, match="no machine is called 'npt-3cpu'; known are npt, "):
         on_machine([scenario], "npt-3cpu")

@@ -118,7 +118,7 @@ class Machine:
 
     *name* is what ``--mmu`` says, *mmu* the model's word for what KVM has there, *about* one line for people. *modules* maps each module
     to load, dependencies left out, to its parameters; *check* maps files of the guest's sysfs to what they must hold, so that a kernel
-    which ignores a parameter cannot pass for another machine. *cpus*: its processors.
+    which ignores a parameter cannot pass for another machine. *cpus*: its processors; *nodes*: its NUMA nodes, the processors on the first.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Machine:
         self.about, self.emulator, self.cpu = about, emulator, cpu
         self.modules, self.check, self.append = dict(modules), dict(check), append
         self.slow, self.most_mib, self.busy = limits or Limits()
-        self.mmu, self.cpus = name, 1
+        self.mmu, self.cpus, self.nodes = name, 1, 1
 
     def with_cpus(self, cpus: int) -> Machine:
         """The same machine with *cpus* processors, as ``NAME-Ncpu``."""
@@ -139,6 +139,12 @@ class Machine:
             f"{self.about}, {cpus} processors",
             cpus,
         )
+        return other
+
+    def with_nodes(self, nodes: int) -> Machine:
+        """The same machine with *nodes* NUMA nodes, as ``NAME-numa``."""
+        other = copy.copy(self)
+        other.name, other.about, other.nodes = f"{self.name}-numa", f"{self.about}, {nodes} NUMA nodes", nodes
         return other
 
     def ready(self) -> None:

@@ -42,6 +42,7 @@ class Qemu:
             "-serial", "chardev:lab",
             "-kernel", str(_bootable(launch)), "-initrd", launch.initrd, "-append", launch.append,
         ]  # fmt: skip
+        words += _nodes(launch.memory_mib, machine.nodes)
         if launch.qmp:
             words += [
                 "-qmp",
@@ -50,6 +51,22 @@ class Qemu:
                 "vmcoreinfo",
             ]
         return words
+
+
+def _nodes(memory_mib: int, nodes: int) -> list[str]:
+    """NUMA nodes, all but the first without a processor, and each of these with _FAR_MIB of the memory."""
+    if nodes == 1:
+        return []
+    sizes = [memory_mib - _FAR_MIB * (nodes - 1), *[_FAR_MIB] * (nodes - 1)]
+    words = []
+    for i, size in enumerate(sizes):
+        words += [
+            "-object",
+            f"memory-backend-ram,id=node{i},size={size}M",
+            "-numa",
+            f"node,nodeid={i},memdev=node{i}",
+        ]
+    return [*words, "-numa", "cpu,node-id=0,socket-id=0"]
 
 
 def _bootable(launch: Launch) -> Path:
@@ -67,6 +84,9 @@ def _bootable(launch: Launch) -> Path:
 # 4-level paging, as Bochs has: with la57 the root of the second-level table would be one level higher.
 # No AVX: saving its registers around a VM of KVM's is not to be relied on (NumPy sorted wrongly after one had run).
 CPU = "max,la57=off,avx=off"
+
+#: What fits nowhere else goes there: as little as makes a node.
+_FAR_MIB = 256
 
 _ONE_CPU = [
     Machine(
@@ -87,4 +107,4 @@ _ONE_CPU = [
     ),
 ]
 
-MACHINES = [*_ONE_CPU, *(machine.with_cpus(2) for machine in _ONE_CPU)]
+MACHINES = [*_ONE_CPU, *(machine.with_cpus(2) for machine in _ONE_CPU), _ONE_CPU[0].with_nodes(2)]
