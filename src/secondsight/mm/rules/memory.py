@@ -279,7 +279,7 @@ class MemoryRules:
         True,
         "NUMA balancing leaves alone what anybody else holds a reference to; else what is mapped by others or pinned for DMA",
         "mm/mprotect.c change_pte_range: page_count(page) != 1 (6.1); folio_maybe_dma_pinned, folio_likely_mapped_shared (6.12)",
-        "source",
+        "booted",
         compiled=True,
     )
     numa_asks_huge: bool = rule(
@@ -300,7 +300,7 @@ class MemoryRules:
         False,
         "a NUMA hinting fault makes all entries of a large folio present again; else the one that was used",
         "mm/memory.c numa_rebuild_large_mapping; d2136d749d76 (6.10)",
-        "source",
+        "booted",
         compiled=True,
     )
     gup_follows_protnone: bool = rule(
