@@ -3,9 +3,46 @@
 from __future__ import annotations
 
 from secondsight.scenario import verbs as v
-from support.telling import VM, Telling, advise, fill, huge
+from support.telling import VM, Telling, advise, fill, huge, look
+
+fill_and_mark = (fill, v.NumaScan("p"))
 
 MEMORY = (
+    Telling(
+        "NUMA balancing comes by",
+        ("has_numa_balancing", "numa_keeps_write"),
+        (*fill_and_mark, *look, v.CpuWrite("p", "0:3")),
+        since=(6, 1),
+    ),
+    Telling(
+        "NUMA balancing and what others hold",
+        ("numa_counts_references",),
+        (fill, v.Pin("p", "0:5", "held"), v.NumaScan("p")),
+        since=(6, 1),
+    ),
+    Telling(
+        "pins and locks of what NUMA balancing marked",
+        ("gup_follows_protnone",),
+        (
+            *fill_and_mark,
+            v.Pin("p", "0:5", "held"),
+            v.Pin("p", "0:20", "dma", write=True),
+            v.Mlock("p", "0:30-40"),
+        ),
+        since=(6, 1),
+    ),
+    Telling(
+        "NUMA balancing and a huge page that a child maps too",
+        ("numa_asks_huge",),
+        (*huge, v.Fork("p", "c"), v.NumaScan("p"), *look, v.CpuRead("p", "0:4")),
+        since=(6, 1),
+    ),
+    Telling(
+        "a large folio that NUMA balancing marked",
+        ("numa_fault_maps_folio",),
+        (*huge, v.SplitPmd("p", "0"), v.Mprotect("p", "0:100", "r"), v.NumaScan("p"), v.CpuRead("p", "0:4")),
+        since=(6, 1),
+    ),
     Telling(
         "a huge page cut by advice",
         ("split_maps_zero_page",),

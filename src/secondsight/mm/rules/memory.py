@@ -286,7 +286,7 @@ class MemoryRules:
         False,
         "it asks so of huge PMDs too; else it leaves out the huge zero page alone",
         "mm/huge_memory.c change_huge_pmd, mm/mempolicy.c folio_can_map_prot_numa (6.19)",
-        "source",
+        "booted",
         compiled=True,
     )
     numa_keeps_write: bool = rule(
@@ -307,7 +307,7 @@ class MemoryRules:
         False,
         "get_user_pages takes a page through an entry that NUMA balancing made PROT_NONE, KVM's excepted; else it faults",
         "include/linux/mm.h gup_can_follow_protnone, FOLL_HONOR_NUMA_FAULT; d74943a2f3cd (6.6)",
-        "source",
+        "booted",
         compiled=True,
     )
     pmd_modify_drops_dirty: bool = rule(
