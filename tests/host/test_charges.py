@@ -61,3 +61,26 @@ def test_version_1_headroom(tmp_path):
     groups = Groups(mounts)
     assert groups.headroom("3:memory:/a/b\n0::/\n") == (910, "/a/b")
     assert groups.charged("3:memory:/a/b\n0::/\n") == Charged(70, 0, 9)
+
+
+def test_hybrid_by_whichever_has_the_memory_controller(tmp_path):
+    """Both hierarchies are mounted and each has a group of the same path: once memory is v1's, once v2's."""
+    one, first = mounted(tmp_path / "memory", 1)
+    two, second = mounted(tmp_path / "unified", 2)
+    (one / "memory.limit_in_bytes").write_text("1000\n")
+    (one / "memory.usage_in_bytes").write_text("100\n")
+    (one / "memory.stat").write_text("rss 70\nmapped_file 9\ntotal_inactive_file 20\n")
+    groups = Groups(first + second)
+    text = "9:name=systemd:/a/b\n3:memory:/a/b\n0::/a/b\n"
+    assert groups.charged(text) == Charged(70, 0, 9) and groups.headroom(text) == (910, "/a/b")
+    # And a group that v2 charges, beside hierarchies of version 1 without the controller.
+    (tmp_path / "unified" / "cgroup.controllers").write_text("memory\n")
+    for name, content in (
+        ("max", "500"),
+        ("current", "300"),
+        ("stat", "anon 250\nfile_mapped 5\nanon_thp 2\ninactive_file 0"),
+    ):
+        (two / f"memory.{name}").write_text(f"{content}\n")
+    groups = Groups(first.replace("rw,memory", "rw,cpu") + second)
+    text = "9:name=systemd:/\n3:cpu:/a/b\n0::/a/b\n"
+    assert groups.charged(text) == Charged(250, 2, 5) and groups.headroom(text) == (200, "/a/b")
