@@ -110,16 +110,16 @@ def parse_range(text: str) -> tuple[int, int]:
 
 
 def check_room(count: int, pid: int, room: Callable[[], int]) -> None:
-    """Refuse to read *count* blocks of process *pid* at once where they take more than the *room* there is, bytes: before 1 TiB of pages
+    """Refuse to read *count* blocks of process *pid* at once where they take more than half of the *room* there is, bytes: before 1 TiB of pages
     here and there brings the kernel to end somebody.
 
     Raises:
         SecondSightError: they do.
     """
-    if count > _AT_ANY_TIME and count * _BLOCK_TAKES > room():
+    if count > _AT_ANY_TIME and 2 * count * _BLOCK_TAKES > room():
         raise SecondSightError(
             f"process {pid}: {count:,} blocks hold memory; to judge them at once takes {count * _BLOCK_TAKES / 2**30:.1f} GiB, which is "
-            f"more than is available; --range LOW-HIGH judges a part of it, `secondsight top --pid {pid}` reads all in parts"
+            f"more than half of what is available; --range LOW-HIGH judges a part of it, `secondsight top --pid {pid}` reads all in parts"
         )
 
 
