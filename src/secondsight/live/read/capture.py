@@ -110,8 +110,8 @@ def parse_range(text: str) -> tuple[int, int]:
 
 
 def check_room(count: int, pid: int, room: Callable[[], int]) -> None:
-    """Refuse to read *count* blocks of process *pid* at once where they take more than half of the *room* there is, bytes: before 1 TiB of pages
-    here and there brings the kernel to end somebody.
+    """Refuse to read *count* blocks of process *pid* at once where they take more than half of the *room* there is, bytes: before 1 TiB of
+    pages here and there brings the kernel to end somebody.
 
     Raises:
         SecondSightError: they do.
