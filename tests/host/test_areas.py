@@ -35,13 +35,13 @@ def text(
     rss=8192,
     eligible=1,
     inode=0,
-    device="00:01",
+    device="",
     offset=0x100000,
 ):
     span = "7f0000100000-7f0001500000"
     return VMA.format(
         offset=offset,
-        device=device,
+        device=device or ("00:01" if inode else "00:00"),
         range=span,
         perms=perms,
         inode=inode,

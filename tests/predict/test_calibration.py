@@ -48,6 +48,14 @@ def test_a_home_that_may_not_be_looked_into_has_none(monkeypatch):
     assert calibration.find(None, theirs)[0] == calibration.shipped()
 
 
+def test_an_installation_without_one_says_so(home, monkeypatch, tmp_path):
+    monkeypatch.setattr(calibration.resources, "files", lambda package: tmp_path)
+    with pytest.raises(
+        UsageError, match="no calibration comes with this installation; `secondsight calibrate`"
+    ):
+        calibration.find(None, HERE)
+
+
 def test_the_shipped_one_says_whose_it_is(home):
     shipped = calibration.shipped()
     assert shipped.machine.cpu

@@ -91,9 +91,18 @@ def read(path: Path) -> Calibration:
 
 
 def shipped() -> Calibration:
-    """The one that comes with the package."""
+    """The one that comes with the package.
+
+    :raises UsageError: this installation has none, as a guest of the lab.
+    """
     where = resources.files("secondsight.predict").joinpath("data", "default.json")
-    return decode(where.read_bytes(), "the shipped calibration")
+    try:
+        raw = where.read_bytes()
+    except OSError:
+        raise UsageError(
+            "no calibration comes with this installation; `secondsight calibrate` measures this machine"
+        ) from None
+    return decode(raw, "the shipped calibration")
 
 
 def find(named: Path | None, here: Hardware | None = None) -> tuple[Calibration, list[str]]:
