@@ -132,11 +132,8 @@ class Kvm(MmuNotifier):
         *view* 0: the guest's paging is off; k >= 1: through its k-th way of mapping the slot; -k: not the guest but the k-th that it
         runs itself, by nested page tables of 4 KiB entries.
 
-        :raises UsageError: pages outside the slot; a nested guest where the lab knows none. Accesses that the area denies are counted in
-            ``mm.denied``.
+        :raises UsageError: pages outside the slot. Accesses that the area denies are counted in ``mm.denied``.
         """
-        if view < 0 and self.mmu != "npt":
-            raise UsageError(f"a nested guest needs the MMU npt, not {self.mmu}")
         chosen = self._slot(slot)
         pages = np.ascontiguousarray(pages, dtype=np.int64)
         if len(pages) and (pages.min() < chosen.page or pages.max() >= chosen.end):

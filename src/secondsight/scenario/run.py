@@ -192,6 +192,8 @@ class Runner:
         kvm = self._vm(step)
         if step.nested and step.view:
             raise UsageError("a nested guest's paging is off: leave out view")
+        if step.nested and kvm.mmu != "npt":
+            raise UsageError(f"a nested guest needs the MMU npt, not {kvm.mmu}")
         view = -step.nested or step.view
         self._guarded(mm, lambda: kvm.access(pages, write=write, view=view, slot=step.slot))
 
