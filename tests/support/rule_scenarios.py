@@ -1,6 +1,6 @@
 """Short scenarios, each of which tells the values of some rules apart: what ``observable`` does not show, khugepaged's and shared memory's.
 
-    python -m support.rule_scenarios FOLDER    writes all, and those of ``observable``, as files that `lab compare` asks a kernel
+    python -m support.rule_scenarios FOLDER 6.12    writes those that a 6.12 can be asked, and ``observable``'s, as files for `lab compare`
 
 ``tests/mm/test_rule_scenarios.py`` holds that the model answers each otherwise where one of its rules is turned; what booted kernels
 answered is kept in ``examples/answers/*-rules.json.zst``.
@@ -16,10 +16,11 @@ from secondsight.scenario import verbs as v
 from secondsight.scenario.files import write
 from support.observable import SHOWN
 from support.telling_khugepaged import KHUGEPAGED, LRU, SECONDARY
+from support.telling_limits import LIMITS
 from support.telling_memory import MEMORY
 from support.telling_shared import SHARED_MEMORY
 
-TELLING = (*KHUGEPAGED, *SECONDARY, *LRU, *MEMORY, *SHARED_MEMORY)
+TELLING = (*KHUGEPAGED, *SECONDARY, *LRU, *MEMORY, *SHARED_MEMORY, *LIMITS)
 
 
 def scenarios(release: tuple[int, int], mmu: str = "npt") -> Iterator[v.Scenario]:

@@ -10,8 +10,8 @@ from secondsight.scenario import verbs as v
 
 @dataclass(frozen=True)
 class Telling:
-    """*steps* in *spaces* on *host*, whose answer depends on each of *rules* under the profile *profile*; only kernels *since* that
-    version can be asked (of what older ones do not know)."""
+    """*steps* in *spaces* on *host*, whose answer depends on each of *rules* (none: on no one rule) under the profile *profile*; only
+    kernels *since* that version can be asked (of what older ones do not know)."""
 
     name: str
     rules: tuple[str, ...]
@@ -23,11 +23,12 @@ class Telling:
 
     def scenario(self) -> v.Scenario:
         """The steps, and a look at the end, unless a pass that is left unfinished has to be the last."""
+        title = f"{', '.join(self.rules)}: {self.name}" if self.rules else self.name
         end = () if isinstance(self.steps[-1], v.Scan) else (v.Observe(),)
         return v.Scenario(
             spaces=self.spaces,
             steps=(*self.steps, *end),
-            title=f"{', '.join(self.rules)}: {self.name}",
+            title=title,
             host=self.host,
         )
 

@@ -83,22 +83,6 @@ SHARED_MEMORY = (
         since=(6, 1),
     ),
     Telling(
-        "a table over a huge page",
-        ("pte_mapped_queued",),
-        (
-            *huge_shared,
-            v.Drain(),
-            v.Madvise("o", "0:5", "hugepage"),
-            v.CpuRead("o", "0:100"),
-            v.Madvise("o", "0", "hugepage"),
-            v.Madvise("o", "0", "hugepage"),
-            v.Scan(pages=1020),
-        ),
-        SHARED_BY_TWO,
-        ADVISED,
-        since=(6, 1),
-    ),
-    Telling(
         "what a huge block of shared memory costs",
         ("file_progress",),
         (
@@ -200,9 +184,9 @@ SHARED_MEMORY = (
         since=(6, 1),
     ),
     Telling(
-        "huge, held, to swap",
+        "huge, in swap, scanned",
         ("shmem_swaps_whole",),
-        (*huge_shared, v.Drain(), v.ClearRefs("s"), v.Pin("s", "0:3", "held"), v.SwapOut("s", "0")),
+        (*huge_shared, v.Drain(), v.ClearRefs("s"), v.SwapOut("s", "0"), *known, v.Scan()),
         SHARED,
         ADVISED,
         since=(6, 1),

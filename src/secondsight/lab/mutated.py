@@ -26,7 +26,7 @@ import numpy as np
 import secondsight.native as native
 from secondsight.geometry import PMD_ORDER
 from secondsight.lab import answers, mutants
-from secondsight.lab.compare import by_batch
+from secondsight.lab.compare import batches
 from secondsight.mm.khugepaged import attempt, isolate, orders, scan, walk, zap
 from secondsight.mm.observe import of_model
 from secondsight.mm.profiles import for_kernel
@@ -49,6 +49,15 @@ class Campaigns:
     def __init__(self, files: list[str]) -> None:
         """*files*: as ``lab compare --keep`` wrote them."""
         self.kept = [answers.read(Path(file)) for file in files]
+        # The shortest first: whatever notices is enough.
+        self.asked = sorted(
+            (
+                (k, each)
+                for k, kept in enumerate(self.kept)
+                for each in batches(kept.scenarios, list(kept.answers), kept.mmu, size=kept.size)
+            ),
+            key=lambda item: len(item[1].fed.steps) if item[1].fed is not None else 0,
+        )
         self.ahead = 0
         self.bad: set[tuple[int, int]] = set()
         self.bad = {(k, i) for k, i, _ in self._differences()}
@@ -57,15 +66,14 @@ class Campaigns:
     def _differences(self) -> Iterator[tuple[int, int, str]]:
         """(campaign, scenario, what) of each difference, batch by batch; ``ahead`` counts predictions that failed."""
         self.ahead = 0
-        for k, kept in enumerate(self.kept):
-            rules = for_kernel(kept.release)
-            with _watched(self):
-                for _, part in by_batch(kept.scenarios, list(kept.answers), kept.mmu, rules, size=kept.size):
-                    for each in part:
-                        if each.scenario not in kept.unsteady and (k, each.scenario) not in self.bad:
-                            yield k, each.scenario, f"{each.where} {each.field}"
-                    if self.ahead > getattr(self, "before", self.ahead):
-                        return
+        with _watched(self):
+            for k, asked in self.asked:
+                kept = self.kept[k]
+                for each in asked.differences(for_kernel(kept.release)):
+                    if each.scenario not in kept.unsteady and (k, each.scenario) not in self.bad:
+                        yield k, each.scenario, f"{each.where} {each.field}"
+                if self.ahead > getattr(self, "before", self.ahead):
+                    return
 
     def notice(self) -> str | None:
         """The first that the model, as it is now, answers otherwise; None: nothing."""

@@ -68,7 +68,7 @@ _UNSEEN: dict[str, tuple[Callable[[Rules, str], bool], str]] = {
     "notifier_protection": (lambda r, mmu: True, "which section a callback runs in shows in none of its answers"),
     "anon_before_shared": (lambda r, mmu: True, "only a page that is not anonymous tells: none is scanned"),
     "asks_page_young": (lambda r, mmu: True, "only where something ages pages, which 5.10 and 6.1 have not"),
-    "pte_mapped_queued": (lambda r, mmu: r.file_progress == "ptes", "a huge block costs next to nothing (7.1)"),
+    "pte_mapped_queued": (lambda r, mmu: True, "the wake-up that notes a block comes back for it: only one that ends there tells"),
     "release_dirties": (lambda r, mmu: not r.fault_maps_dirty, "PG_dirty alone tells, which no fault asks about before 6.16"),
 }  # fmt: skip
 
