@@ -5,16 +5,23 @@ Larger spaces than ``scenario.random`` makes, and no model follows them: what co
 
 import random
 
-from secondsight.mm.config import HostConfig, Knobs
+from secondsight.mm.config import HostConfig, Knobs, Sizes
 from secondsight.scenario import verbs as v
 
 LIMITS = (
     {}, {"max_ptes_none": 0}, {"max_ptes_none": 255, "max_ptes_swap": 8}, {"max_ptes_swap": 0, "max_ptes_shared": 0},
     {"max_ptes_none": 510, "max_ptes_shared": 8, "max_ptes_swap": 511},
 )  # fmt: skip
+#: how often each is drawn: what shared memory needs, and whether khugepaged comes to know a process (``backings.lay_out``)
+SHMEM = {"advise": 70, "always": 10, "within_size": 5, "force": 3, "never": 8, "deny": 4}
+HOWS = {"known": 65, "limited": 10, "unknown": 11, "disabled": 7, "spared": 7}
+#: sizes below 2 MiB that are allowed where memory is advised, where a kernel has them
+SIZES = ((), (), (), (64,), (16, 32, 64, 128, 256, 512, 1024))
 
 
-def scenario(seed: int, mmu: str, blocks: int, spaces: int, mglru: bool, age: bool = True) -> v.Scenario:
+def scenario(
+    seed: int, mmu: str, blocks: int, spaces: int, mglru: bool, *, age: bool = True, sizes: bool = False
+) -> v.Scenario:
     """*spaces* processes, all but the last with a VM, of *blocks* blocks together, and one pass over them."""
     r = random.Random(seed)
     limits = Knobs(pages_to_scan=1_000_000, **r.choice(LIMITS))
@@ -28,7 +35,21 @@ def scenario(seed: int, mmu: str, blocks: int, spaces: int, mglru: bool, age: bo
     for verb in [s for s in steps if isinstance(s, v.KsmMerge)][1:]:
         steps.remove(verb)
     steps.append(v.Scan())
-    return v.Scenario(tuple(made), tuple(steps), host=HostConfig(mmu=mmu, mglru=mglru, knobs=limits))
+    # Drawn apart, so that all else of a seed stays.
+    apart = random.Random(f"{seed} switches")
+    host = HostConfig(
+        mmu=mmu, mglru=mglru, knobs=limits, shmem_enabled=apart.choices(list(SHMEM), list(SHMEM.values()))[0],
+        sizes=Sizes(**{f"kb{kb}": "madvise" for kb in apart.choice(SIZES)}) if sizes else Sizes(),
+    )  # fmt: skip
+    return v.Scenario(tuple(made), tuple(steps), host=host)
+
+
+def beside(seed: int, blocks: int) -> list[tuple[str, int, int, str]]:
+    """The processes of ``backings`` that run beside a scenario, of *blocks* blocks each: (group, seed, blocks, how)."""
+    r = random.Random(f"{seed} beside")
+    hows = r.choices(list(HOWS), list(HOWS.values()), k=4)
+    groups = ("anonymous", "anonymous", "cached", "cached")
+    return [(group, r.getrandbits(40), blocks, how) for group, how in zip(groups, hows, strict=True)]
 
 
 class _Life:

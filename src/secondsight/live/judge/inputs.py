@@ -51,7 +51,7 @@ INPUTS = (
         "smaps THPeligible; status THP_enabled (5.0)",
         "as procfs; not read from dumps",
         "taken for not set",
-        "source: prctl_set_thp_disable, kernel/sys.c; the lab's agent sets it around fills",
+        _BOOTED,
     ),
     Input(
         "exiting",
@@ -111,7 +111,7 @@ INPUTS = (
         "smaps VmFlags um uw ui ur",
         "vm_flags",
         "never: it is read with the flags",
-        "source: userfaultfd_armed in collapse_max_ptes_none",
+        _BOOTED,
     ),
     Input(
         "backing",
@@ -131,7 +131,7 @@ INPUTS = (
         "maps",
         "vm_pgoff",
         "never",
-        "source: thp_vma_suitable_order",
+        _BOOTED,
     ),
     Input(
         "enabled",
@@ -161,7 +161,7 @@ INPUTS = (
         "mountinfo of the process",
         "not read from dumps",
         "taken for never",
-        "source: shmem_huge_global_enabled",
+        _BOOTED,
     ),
     Input(
         "defrag",
@@ -325,7 +325,7 @@ INPUTS = (
         "cachestat (6.5), smaps Swap 0",
         "i_pages of the file",
         "open: exceed_swap_pte is possible",
-        "source: collapse_scan_file",
+        _BOOTED,
     ),
     Input(
         names.MEMORY_CGROUP,
