@@ -72,6 +72,7 @@ PLACES = (
     Rule("lab build *", "", "compiles a kernel: network and half an hour; tests/lab/test_build.py builds with a small tree"),
     Rule("lab diff * 7.3+patch *", KERNEL, "where 7.3+patch was built"),
     Rule("lab score --mutants *", "", "changes the source for minutes; tests/lab/test_mutants.py runs small samples"),
+    Rule("lab score --kept *", "", "minutes: every rule; tests/lab/test_score.py scores two scenarios"),
     Rule("lab hold *", "", "minutes: every kept answer; tests/lab/test_answers.py holds them"),
     Rule("lab *", KERNEL),
     Rule("calibrate", "", "measures this machine for minutes; tests/predict/test_calibrate.py runs it with a short suite"),
