@@ -61,6 +61,8 @@ PLACES = (
     Rule("*arguments…*", "", "a form"),
     Rule("* -- CMD", "", "a form"),
     Rule("convert IN *", "", "a form"),
+    Rule("trace cut ho*", "", "of an hour's recordings, as their page tells how they were made; `trace cut` is run elsewhere"),
+    Rule("trace merge host-*", "", "of an hour's recordings; tests/trace/test_merge.py merges small ones"),
     Rule("trace info FILE", "", "a form; `trace info examples/traces/redis-vm.parquet` is run"),
     Rule("trace recover T.recording *", "", "a form; tests/cli/test_trace.py recovers torn recordings"),
     Rule("record pid 4711 -o S", "", "a form"),
