@@ -142,7 +142,7 @@ def _footprint(mib: int, suite: Sequence[Pattern], start: float, budget: float, 
                 for pattern in suite:
                     left = budget - (time.monotonic() - start)
                     share_of_time = left / max(1, done[1] - done[0] - len(cells))
-                    seconds, found = _pairs(
+                    seconds, ratio = _pairs(
                         small.words, mixed.words, streams[pattern.shape], pattern, share_of_time
                     )
                     # One base for all layouts of a pattern, so that they compare with one another.
@@ -154,8 +154,8 @@ def _footprint(mib: int, suite: Sequence[Pattern], start: float, budget: float, 
                             (share, scattered),
                             chosen,
                             streams,
-                            first * found.value,
-                            found.width,
+                            first * ratio.value,
+                            ratio.width,
                         )
                     )
                 yield cells
@@ -180,9 +180,9 @@ def _pairs(
             start = time.thread_time_ns()
             read(region, window, pattern.chains, pattern.work, _ZERO)
             took.append((time.thread_time_ns() - start) / 1e9 / READS)
-        one, other = took if turn % 2 else took[::-1]
-        base.append(one)
-        ratios.append(other / one)
+        small_seconds, mixed_seconds = took if turn % 2 else took[::-1]
+        base.append(small_seconds)
+        ratios.append(mixed_seconds / small_seconds)
         if turn == 0:
             # The first pair fills caches and compiles.
             base.clear()

@@ -55,10 +55,10 @@ def decode(raw: bytes, source: str) -> Calibration:
     """
     try:
         head = msgspec.json.decode(raw)
-        found = head.get("schema") if isinstance(head, dict) else None
-        if found != SCHEMA:
+        version = head.get("schema") if isinstance(head, dict) else None
+        if version != SCHEMA:
             raise InputError(
-                source, "schema", f"a calibration of schema version {found!r}; this reads version {SCHEMA}"
+                source, "schema", f"a calibration of schema version {version!r}; this reads version {SCHEMA}"
             )
         return msgspec.json.decode(raw, type=Calibration)
     except msgspec.MsgspecError as error:
@@ -112,22 +112,24 @@ def find(named: Path | None, here: Hardware | None = None) -> tuple[Calibration,
     """
     machine = here or this_machine()
     if named is not None:
-        found = read(named)
-        return found, [
-            f"calibration {named} is of {found.machine.title}: {each}"
-            for each in differs(found.machine, machine)
+        calibration = read(named)
+        return calibration, [
+            f"calibration {named} is of {calibration.machine.title}: {each}"
+            for each in differs(calibration.machine, machine)
         ]
     own = own_path()
     # A service may see nobody's home.
     if os.path.exists(own):  # noqa: PTH110 - Path.exists raises where a directory may not be searched
-        found = read(own)
-        if not (foreign := differs(found.machine, machine)):
-            return found, [f"{own}: {each}" for each in changed(found.machine, machine)]
+        calibration = read(own)
+        if not (foreign := differs(calibration.machine, machine)):
+            return calibration, [f"{own}: {each}" for each in changed(calibration.machine, machine)]
         reason = f"{own} is another machine's ({'; '.join(foreign)})"
     else:
-        found = shipped()
-        if not (foreign := differs(found.machine, machine)):
-            return found, [f"the shipped calibration: {each}" for each in changed(found.machine, machine)]
+        calibration = shipped()
+        if not (foreign := differs(calibration.machine, machine)):
+            return calibration, [
+                f"the shipped calibration: {each}" for each in changed(calibration.machine, machine)
+            ]
         reason = f"the shipped calibration is another machine's ({'; '.join(foreign)})"
     raise UsageError(
         f"{reason}; `secondsight calibrate` measures this one, --calibration FILE takes another's knowingly"

@@ -95,9 +95,9 @@ def profile_walks(tlbs, look, many, columns, counts, out, seen):  # type: ignore
             ]
         )
         page = (row << np.uint64(PMD_ORDER)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(BLOCK_MASK))
-        one = use(small, page, False, np.uint64(0)) == MISS
-        other = use(large, page, True, np.uint64(0)) == MISS
+        small_missed = use(small, page, False, np.uint64(0)) == MISS
+        huge_missed = use(large, page, True, np.uint64(0)) == MISS
         if counts:
-            out[0, row] += np.int64(one)
-            out[1, row] += np.int64(other)
+            out[0, row] += np.int64(small_missed)
+            out[1, row] += np.int64(huge_missed)
             seen[0] += 1

@@ -92,14 +92,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Seconds that one walk to a small page costs a program of *footprint* MiB with so many *walks* in *seconds*, every page small."""
         if walks <= 0 or seconds <= 0:
             return 0.0
-        told = np.array([[seconds / walks * 1e9, footprint]])
+        inputs = np.array([[seconds / walks * 1e9, footprint]])
         law = np.array([np.log(self.price), np.log(self.knee), np.log(self.bend), self.growth])
-        return float(_cost(law, told)[0]) * 1e-9
+        return float(_cost(law, inputs)[0]) * 1e-9
 
 
-def _cost(law: Floats, told: Floats) -> Floats:
-    """ns a walk; *told*: (t ns, footprint MiB) a row; *law*: log price, log knee, log bend, growth."""
-    t, footprint = told.T
+def _cost(law: Floats, inputs: Floats) -> Floats:
+    """ns a walk; *inputs*: (t ns, footprint MiB) a row; *law*: log price, log knee, log bend, growth."""
+    t, footprint = inputs.T
     bend = np.exp(np.clip(law[2], -1.5, 1.5))
     hidden = -np.log1p((np.exp(law[1]) / t) ** bend) / bend
     return np.exp(law[0] + hidden + law[3] * np.log(footprint / AT))
@@ -117,7 +117,7 @@ class _Data:
         ]
         used = [(c, b) for c, b in used if b.small > 0]
         self.pattern = np.array([c.pattern for c, _ in used])
-        self.told = np.array([[b.seconds / b.small * 1e9, b.footprint] for _, b in used]).reshape(-1, 2)
+        self.inputs = np.array([[b.seconds / b.small * 1e9, b.footprint] for _, b in used]).reshape(-1, 2)
         # Walks fewer a second of the time with every page small.
         self.fewer = np.array([(b.small - c.small - huge * c.huge) / b.seconds for c, b in used])
         self.saved = np.array([1 - c.seconds / b.seconds for c, b in used])
@@ -126,7 +126,7 @@ class _Data:
 
     def predicted(self, law: Floats, chosen: npt.NDArray[np.bool_]) -> Floats:
         """Shares of the time saved, as *law* has it."""
-        return _cost(law, self.told[chosen]) * 1e-9 * self.fewer[chosen]
+        return _cost(law, self.inputs[chosen]) * 1e-9 * self.fewer[chosen]
 
     def fit(self, chosen: npt.NDArray[np.bool_]) -> Floats:
         """The law that misses the savings of *chosen* least: Levenberg and Marquardt's steps from what a walk of four references costs."""
@@ -173,13 +173,13 @@ def fit(cells: Sequence[Measurement], *, nested: bool) -> Model:
         raise SecondSightError(
             "the suite shows no gain from huge pages beyond the noise: nothing to fit a price to"
         )
-    told, real = [], []
+    predictions, real = [], []
     for name in names:
         out = data.pattern == name
         law, judged = data.fit(~out), out & data.sure
-        told.append(data.predicted(law, judged))
+        predictions.append(data.predicted(law, judged))
         real.append(data.saved[judged])
-    predicted, saved = np.concatenate(told), np.concatenate(real)
+    predicted, saved = np.concatenate(predictions), np.concatenate(real)
     missed = np.abs(predicted - saved) / (1 - saved)
     still = np.abs(saved) / (1 - saved)
     off, large = np.abs(predicted - saved), predicted >= LARGE

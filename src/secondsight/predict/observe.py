@@ -170,12 +170,12 @@ def decode(raw: bytes, source: str) -> Observed:
     :raises InputError: *raw* is none, or of another schema version.
     """
     try:
-        found = msgspec.json.decode(raw, type=Observed)
+        observed = msgspec.json.decode(raw, type=Observed)
     except msgspec.MsgspecError as error:
         raise InputError(source, "", f"not what `verify --save` writes: {error}") from None
-    if found.schema != SCHEMA:
-        raise InputError(source, "schema", f"version {found.schema}; this reads version {SCHEMA}")
-    return found
+    if observed.schema != SCHEMA:
+        raise InputError(source, "schema", f"version {observed.schema}; this reads version {SCHEMA}")
+    return observed
 
 
 class MeasuredChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,11 +203,11 @@ def change(before: Observed, after: Observed) -> MeasuredChange:
             "--work was given in one of the two observations alone: give the same command in both"
         )
     by_work = before.work is not None
-    one, two = (before.work, after.work) if by_work else (before.seconds, after.seconds)
-    assert one is not None and two is not None
+    units_before, units_after = (before.work, after.work) if by_work else (before.seconds, after.seconds)
+    assert units_before is not None and units_after is not None
 
     def ratio(was: float, now: float) -> float | None:
-        return (now / two) / (was / one) - 1 if was else None
+        return (now / units_after) / (was / units_before) - 1 if was else None
 
     had, has = before.coverage, after.coverage
     return MeasuredChange(
@@ -228,13 +228,15 @@ class PredictionCheck(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-def verdict(label: str, told: tuple[float, float, float, float], measured: MeasuredChange) -> PredictionCheck:
-    """*told*: run_time, low, high, change of a row.
+def verdict(
+    label: str, prediction: tuple[float, float, float, float], measured: MeasuredChange
+) -> PredictionCheck:
+    """*prediction*: run_time, low, high, change of a row.
 
     Nothing is met or missed where no unit of work was counted (the load may have moved), where no change was predicted, where no more
     of the memory is huge than before, and where the interval holds no change as well as the measured one.
     """
-    time_, low, high, change_ = told
+    time_, low, high, change_ = prediction
     today = time_ / (1 + change_)
     bounds = low / today - 1, high / today - 1
     met, why = None, ""

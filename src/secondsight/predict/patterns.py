@@ -47,22 +47,22 @@ def lines(shape: str, pages: int, reads: int, seed: int) -> Lines:
     """The line of each of *reads* reads over *pages* pages, by *shape*; the same for the same *seed*."""
     rng = np.random.default_rng(seed)
     if shape == "random":
-        found = rng.integers(0, pages * LINES, reads)
+        line_numbers = rng.integers(0, pages * LINES, reads)
     elif shape == "skewed":
         hot = rng.permutation(pages)[: max(1, pages // 16)]
         page = np.where(
             rng.random(reads) < 0.9, hot[rng.integers(0, len(hot), reads)], rng.integers(0, pages, reads)
         )
-        found = page * LINES + rng.integers(0, LINES, reads)
+        line_numbers = page * LINES + rng.integers(0, LINES, reads)
     elif shape == "clustered":
         page = np.repeat(rng.integers(0, pages, -(-reads // 8)), 8)[:reads]
-        found = page * LINES + rng.integers(0, LINES, reads)
+        line_numbers = page * LINES + rng.integers(0, LINES, reads)
     elif shape == "sequential":
-        found = np.arange(reads) % (pages * LINES)
+        line_numbers = np.arange(reads) % (pages * LINES)
     else:
         at = np.arange(reads)
-        found = at % pages * LINES + at // pages % LINES
-    return found.astype(np.uint32)
+        line_numbers = at % pages * LINES + at // pages % LINES
+    return line_numbers.astype(np.uint32)
 
 
 def layout(blocks: int, share: float, scattered: bool, seed: int) -> npt.NDArray[np.int64]:

@@ -201,8 +201,8 @@ def _copies(words: npt.NDArray[np.uint64], pages: npt.NDArray[np.int64], again: 
     """First stores to *pages* shared with a child."""
     step = PAGE_SIZE // 8
     tail = _each(HPAGE_PMD_NR, lambda i: words.__setitem__(i * step, 2))
-    found = _many(tail, _stores(words, pages[HPAGE_PMD_NR:]), len(pages) - HPAGE_PMD_NR)
-    return msgspec.structs.replace(found, seconds=max(found.seconds - again, 0.0))
+    price = _many(tail, _stores(words, pages[HPAGE_PMD_NR:]), len(pages) - HPAGE_PMD_NR)
+    return msgspec.structs.replace(price, seconds=max(price.seconds - again, 0.0))
 
 
 @contextlib.contextmanager

@@ -97,15 +97,15 @@ class Region:
     def huge_blocks(self) -> int:
         """Blocks that the page table maps huge now."""
         first, end = self.address, self.address + self.blocks * PMD_SIZE
-        found, inside = 0, False
+        kib, inside = 0, False
         with Path("/proc/self/smaps").open(encoding="ascii", errors="replace") as file:
             for line in file:
                 area = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
                 if area:
                     inside = int(area[1], 16) < end and int(area[2], 16) > first
                 elif inside and line.startswith("AnonHugePages:"):
-                    found += int(line.split()[1])
-        return found * 1024 // PMD_SIZE
+                    kib += int(line.split()[1])
+        return kib * 1024 // PMD_SIZE
 
 
 def page_size() -> int:

@@ -33,10 +33,10 @@ class Stable(NamedTuple):
 
 def median(values: npt.ArrayLike, seed: int = 0) -> Stable:
     """The median of *values* (at least one) and its bootstrap interval."""
-    found = np.asarray(values, np.float64)
-    drawn = np.random.default_rng(seed).integers(0, len(found), (_DRAWS, len(found)))
-    low, high = np.quantile(np.median(found[drawn], axis=1), (0.025, 0.975))
-    return Stable(float(np.median(found)), float(low), float(high), len(found))
+    sample = np.asarray(values, np.float64)
+    drawn = np.random.default_rng(seed).integers(0, len(sample), (_DRAWS, len(sample)))
+    low, high = np.quantile(np.median(sample[drawn], axis=1), (0.025, 0.975))
+    return Stable(float(np.median(sample)), float(low), float(high), len(sample))
 
 
 def until_stable(measure: Callable[[], float], within: float = WITHIN, most: int = MOST) -> Stable:
@@ -46,6 +46,6 @@ def until_stable(measure: Callable[[], float], within: float = WITHIN, most: int
         values.append(measure())
         if len(values) < LEAST:
             continue
-        found = median(values)
-        if found.width <= within or len(values) >= most:
-            return found
+        estimate = median(values)
+        if estimate.width <= within or len(values) >= most:
+            return estimate

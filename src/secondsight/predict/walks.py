@@ -41,17 +41,17 @@ class Profile:
         self.small, self.huge, self.accesses, self.counted, self.error = small, huge, accesses, counted, error
 
 
-def recorded(provenance: Provenance, found: Layout) -> Profile | None:
-    """What the recorder counted, on the rows of *found*; None if it counted nothing."""
+def recorded(provenance: Provenance, layout: Layout) -> Profile | None:
+    """What the recorder counted, on the rows of *layout*; None if it counted nothing."""
     if not provenance.walks:
         return None
-    small, huge = np.zeros(found.rows), np.zeros(found.rows)
+    small, huge = np.zeros(layout.rows), np.zeros(layout.rows)
     accesses = counted = 0
     for walks in provenance.walks:
-        if walks.space >= len(found.spaces) or not walks.counted:
+        if walks.space >= len(layout.spaces) or not walks.counted:
             continue
-        part, block = found.part(walks.space), np.array(walks.block, np.int64)
-        numbers = found.numbers[part]
+        part, block = layout.part(walks.space), np.array(walks.block, np.int64)
+        numbers = layout.numbers[part]
         at = np.searchsorted(numbers, block)
         there = (
             (at < len(numbers)) & (numbers[np.minimum(at, len(numbers) - 1)] == block)
@@ -72,25 +72,25 @@ class Walking(WatchedSource):
     def __init__(self, source: EventSource) -> None:
         """*source* itself is left as it is."""
         super().__init__(source)
-        self._found: Layout | None = None
+        self._layout: Layout | None = None
 
-    def start(self, found: Layout) -> None:
-        """Count in the next walk, by *found*."""
-        self._found = found
-        self._whole = found.events <= WHOLE
+    def start(self, layout: Layout) -> None:
+        """Count in the next walk, by *layout*."""
+        self._layout = layout
+        self._whole = layout.events <= WHOLE
         self._tlbs = empty(TlbConfig()), empty(TlbConfig())
-        self._out = np.zeros((2, found.rows), np.int64)
+        self._out = np.zeros((2, layout.rows), np.int64)
         self._seen = np.zeros(1, np.int64)
         self._at = 0
         self._windows: list[tuple[int, int]] = []
 
     def look(self, batch: EventBatch) -> None:
         """Count the walks of its accesses that lie in a window."""
-        found = self._found
-        if found is None:
+        layout = self._layout
+        if layout is None:
             return
-        many, at = len(found.spaces) > 1, 0
-        told: EventColumns | None = None
+        many, at = len(layout.spaces) > 1, 0
+        event_columns: EventColumns | None = None
         while at < len(batch):
             place = 0 if self._whole else (self._at + at) % PERIOD
             if place >= WARM + COUNT:
@@ -102,14 +102,16 @@ class Walking(WatchedSource):
                 if self._whole
                 else min(len(batch), at + (WARM + COUNT if counts else WARM) - place)
             )
-            told = told or columns(batch, many)
+            event_columns = event_columns or columns(batch, many)
             before = int(self._seen[0]), int(self._out[0].sum())
-            address, kind, space, _ = told
+            address, kind, space, _ = event_columns
             profile_walks(
                 tuple(self._tlbs),
-                found.lookup,
+                layout.lookup,
                 many,
-                EventColumns(address[at:end], kind[at:end], space[at:end] if many else space, told.counts),
+                EventColumns(
+                    address[at:end], kind[at:end], space[at:end] if many else space, event_columns.counts
+                ),
                 counts,
                 self._out,
                 self._seen,
@@ -121,8 +123,8 @@ class Walking(WatchedSource):
 
     def profile(self) -> Profile:
         """What was counted, scaled to the trace."""
-        assert self._found is not None
-        accesses, counted = int(self._found.total.sum()), int(self._seen[0])
+        assert self._layout is not None
+        accesses, counted = int(self._layout.total.sum()), int(self._seen[0])
         scale = accesses / counted if counted else 0.0
         seen = np.array([w for w in self._windows if w[0]], np.float64).reshape(-1, 2)
         error = 0.0
