@@ -174,7 +174,7 @@ def vm(
     from secondsight.errors import UsageError
     from secondsight.trace.record.vm import record_vm
 
-    told = None
+    command_line = None
     if kernel is None and file:
         raise UsageError(
             "--file goes with --kernel, which builds the guest; QEMU's own arguments name its files"
@@ -191,10 +191,16 @@ def vm(
         if kernel is not None:
             from secondsight.cli.guest import machine
 
-            told = ["vm", "--kernel", kernel, "--memory", memory, "--", *arguments]
+            command_line = ["vm", "--kernel", kernel, "--memory", memory, "--", *arguments]
             arguments = stack.enter_context(machine(kernel, arguments, file or [], memory))
         provenance, code = record_vm(
-            output, arguments, quantum=quantum, clock=clock, virtual=virtual, report=report, told=told
+            output,
+            arguments,
+            quantum=quantum,
+            clock=clock,
+            virtual=virtual,
+            report=report,
+            command_line=command_line,
         )
     ticker.done(output, seen)
     for reason, number in provenance.dropped.items():

@@ -97,14 +97,14 @@ class _Group:
             return None
         try:
             chunk = self.trace._file.metadata.row_group(self.index).column(list(COLUMNS).index(name))
-            found = pages.column(np.frombuffer(self.trace.mapped, np.uint8), chunk, COLUMNS[name])
-            if found is not None and found.mapped:
+            decoded = pages.column(np.frombuffer(self.trace.mapped, np.uint8), chunk, COLUMNS[name])
+            if decoded is not None and decoded.mapped:
                 # Fault the file's pages in here, in the thread that runs ahead, not in the replay.
                 first = chunk.data_page_offset // mmap.PAGESIZE * mmap.PAGESIZE
                 with contextlib.suppress(OSError, ValueError):  # Linux 5.14
                     end = chunk.data_page_offset + chunk.total_compressed_size
                     self.trace.mapped.madvise(_MADV_POPULATE_READ, first, end - first)
-            return found
+            return decoded
         except DAMAGE:
             return None
 
@@ -220,8 +220,8 @@ class Trace:
             raise InputError(str(path), "", "no such file")
         try:
             file = pq.ParquetFile(where, memory_map=True, pre_buffer=False, page_checksum_verification=verify)
-            found = file.schema_arrow.remove_metadata()
-            names, types = found.names, found.types
+            arrow_schema = file.schema_arrow.remove_metadata()
+            names, types = arrow_schema.names, arrow_schema.types
             metadata = dict(file.metadata.metadata or {})
         except DAMAGE as error:
             if where.name.endswith(".recording"):
@@ -239,11 +239,11 @@ class Trace:
             wanted = ", ".join(
                 f"{name} {kind}" for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
             )
-            said = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
+            actual = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
             raise InputError(
                 str(path),
                 "schema",
-                f"a trace has {wanted}; this has {said[:300]} (`secondsight convert` makes a trace of such tables)",
+                f"a trace has {wanted}; this has {actual[:300]} (`secondsight convert` makes a trace of such tables)",
             )
         try:
             damaged = damaged_group(where)
@@ -362,8 +362,8 @@ class Trace:
             for name in columns:
                 parts[name].append(batch[name])
         return {
-            name: np.concatenate(found) if found else np.empty(0, COLUMNS[name])
-            for name, found in parts.items()
+            name: np.concatenate(arrays) if arrays else np.empty(0, COLUMNS[name])
+            for name, arrays in parts.items()
         }
 
     def __len__(self) -> int:

@@ -50,7 +50,7 @@ class _Page(NamedTuple):
 
 def _pages(file: Bytes, start: int, stop: int) -> list[_Page]:
     """The pages of the column chunk ``file[start:stop]``. Raises IndexError, KeyError, TypeError or ValueError for nonsense."""
-    found = []
+    pages = []
     while start < stop:
         header = Reader(file[start : min(start + _LONGEST_HEADER, stop)].tobytes())
         fields = header.struct()
@@ -60,10 +60,10 @@ def _pages(file: Bytes, start: int, stop: int) -> list[_Page]:
         start = page.body + size
         if size < 0 or fields[2] != size or page.values < 0:
             raise ValueError("sizes that cannot be")
-        found.append(page)
+        pages.append(page)
     if start != stop:
         raise ValueError("a page that ends outside its chunk")
-    return found
+    return pages
 
 
 def column(file: Bytes, chunk: Any, dtype: type[np.unsignedinteger[Any]]) -> DecodedColumn | None:

@@ -44,10 +44,10 @@ def _slot(
     mixed ^= mixed >> np.uint64(29)
     at = np.int64(mixed & np.uint64(slots.size - 1))
     while True:
-        found = slots[at]
-        if found >> np.uint64(32) != np.uint64(epoch):
+        slot = slots[at]
+        if slot >> np.uint64(32) != np.uint64(epoch):
             return at, -1
-        row = np.int64(found & _MOST)
+        row = np.int64(slot & _MOST)
         if addresses[row] >> _SHIFT == page and spaces[row] == space and kinds[row] == kind:
             return at, row
         at = (at + 1) & (slots.size - 1)

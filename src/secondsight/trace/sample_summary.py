@@ -52,10 +52,10 @@ def summarise_samples(samples: Samples) -> SampleSummary:
     looks, first, last = 0, 0, 0
     for look in samples.looks():
         if looks:
-            for name, told in sums.items():
-                told.used += int(look[f"{name}_used"].sum())
-                told.unused += int(look[f"{name}_unused"].sum())
-                told.unknown += int(look.unknown(name).sum())
+            for name, total in sums.items():
+                total.used += int(look[f"{name}_used"].sum())
+                total.unused += int(look[f"{name}_unused"].sum())
+                total.unknown += int(look.unknown(name).sum())
         else:
             first = look.time
         looks, last = looks + 1, look.time
@@ -65,8 +65,8 @@ def summarise_samples(samples: Samples) -> SampleSummary:
             space.huge = int(np.count_nonzero(look["form"][mine]))
             space.present = int(look["present"][mine].sum())
             blocks[number].update(look["address"][mine].tolist())
-    for space, found in zip(spaces, blocks, strict=True):
-        space.blocks = len(found)
+    for space, addresses in zip(spaces, blocks, strict=True):
+        space.blocks = len(addresses)
     return SampleSummary(
         path=str(samples.path), rows=samples.rows, looks=looks, first_time=first, last_time=last, channels=sums,
         spaces=[space for space in spaces if space.blocks or not space.id], provenance=samples.provenance,

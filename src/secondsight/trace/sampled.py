@@ -95,11 +95,11 @@ def decode_samples(raw: bytes, source: str) -> SampleProvenance:
                 "metadata",
                 f"samples of version {version!r}, and this is a reader of version {SAMPLES_VERSION}; use a matching secondsight",
             )
-        found = msgspec.json.decode(raw, type=SampleProvenance)
+        provenance = msgspec.json.decode(raw, type=SampleProvenance)
     except ValueError as error:
         raise InputError(source, "metadata", f"provenance is not readable: {error}") from None
-    if [space.id for space in found.spaces] != list(range(len(found.spaces))):
+    if [space.id for space in provenance.spaces] != list(range(len(provenance.spaces))):
         raise InputError(source, "metadata", "spaces must be numbered 0, 1, 2 … in order")
-    if found.interval <= 0:
-        raise InputError(source, "metadata", f"an interval of {found.interval} ns between looks")
-    return found
+    if provenance.interval <= 0:
+        raise InputError(source, "metadata", f"an interval of {provenance.interval} ns between looks")
+    return provenance

@@ -81,7 +81,7 @@ class Samples:
         try:
             file = pq.ParquetFile(where, memory_map=True, pre_buffer=False, page_checksum_verification=verify)
             metadata = dict(file.metadata.metadata or {})
-            found = file.schema_arrow.remove_metadata()
+            arrow_schema = file.schema_arrow.remove_metadata()
         except DAMAGE as error:
             raise InputError(source, "", f"not a whole Parquet file of samples ({error!s:.120})") from None
         if SAMPLES_KEY not in metadata:
@@ -94,7 +94,7 @@ class Samples:
         except (OSError, ValueError) as error:
             raise InputError(source, "footer", f"damaged ({error})") from None
         provenance = decode_samples(metadata[SAMPLES_KEY], source)
-        if found.names != SAMPLE_SCHEMA.names or found.types != SAMPLE_SCHEMA.types:
+        if arrow_schema.names != SAMPLE_SCHEMA.names or arrow_schema.types != SAMPLE_SCHEMA.types:
             raise InputError(source, "schema", f"samples have the columns {', '.join(SAMPLE_SCHEMA.names)}")
         return cls(where, file, provenance)
 

@@ -79,11 +79,11 @@ class Reader:
         raise ValueError(f"no type {kind} in Parquet's structs")
 
     def _bytes(self, length: int) -> bytes:
-        found = self.data[self.at : self.at + length]
-        if len(found) != length:
+        piece = self.data[self.at : self.at + length]
+        if len(piece) != length:
             raise ValueError("bytes beyond the end")
         self.at += length
-        return found
+        return piece
 
     def _list(self, depth: int) -> list[Any]:
         head = self.data[self.at]

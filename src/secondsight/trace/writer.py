@@ -290,13 +290,13 @@ def _intact_batches(
     """The record batches of *stream* up to its end or its tear, each with the provenance that rode along."""
     while True:
         try:
-            found = stream.read_next_batch_with_custom_metadata()
-            found.batch.validate()
+            message = stream.read_next_batch_with_custom_metadata()
+            message.batch.validate()
         except (StopIteration, *DAMAGE):
             return
-        if any(column.null_count for column in found.batch.columns):  # NOT NULL: its head is torn
+        if any(column.null_count for column in message.batch.columns):  # NOT NULL: its head is torn
             return
-        yield found.batch, _own(found.custom_metadata, key)
+        yield message.batch, _own(message.custom_metadata, key)
 
 
 def recover(

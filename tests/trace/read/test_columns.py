@@ -7,7 +7,7 @@ import pytest
 
 from secondsight.errors import InputError, UsageError
 from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter
-from secondsight.trace.read.column_mapping import parse, told
+from secondsight.trace.read.column_mapping import column_option, parse
 from secondsight.trace.read.convert import convert
 
 R, W, F = int(Kind.CPU_READ), int(Kind.CPU_WRITE), int(Kind.CPU_FETCH)
@@ -126,7 +126,7 @@ def test_mappings_that_cannot_be(text, problem):
 
 def test_a_mapping_reads_as_it_was_written():
     text = "time=ts:us,address=va:hex,kind=op:R/W,count=n,space=pid"
-    assert told(parse(text)) == text
+    assert column_option(parse(text)) == text
 
 
 def test_a_mapping_is_for_tables(tmp_path):

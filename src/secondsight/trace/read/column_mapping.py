@@ -81,7 +81,7 @@ def parse(text: str) -> Mapping:
     return out
 
 
-def told(mapping: Mapping) -> str:
+def column_option(mapping: Mapping) -> str:
     """*mapping* as ``--columns`` takes it."""
     return ",".join(f"{ours}={theirs}" for ours, theirs in mapping.items())
 
@@ -102,13 +102,13 @@ def guessed(table: Table, given: Mapping) -> Mapping:
                 )
         else:
             taken = {c.name for c in given.values()} | {c.name for c in mapping.values()}
-            found = [there[name] for name in names if name in there and there[name] not in taken]
-            if not found and ours == "time":  # ts_us
+            candidates = [there[name] for name in names if name in there and there[name] not in taken]
+            if not candidates and ours == "time":  # ts_us
                 stems = {name.rpartition("_")[0]: name for name in there if name.rpartition("_")[2] in UNITS}
-                found = [there[stems[name]] for name in names if name in stems]
-            if not found:
+                candidates = [there[stems[name]] for name in names if name in stems]
+            if not candidates:
                 continue
-            column = SourceColumn(found[0])
+            column = SourceColumn(candidates[0])
         mapping[ours] = column if column.form else SourceColumn(column.name, _form(table, ours, column.name))
     if "address" not in mapping:
         raise InputError(

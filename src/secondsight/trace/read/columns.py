@@ -15,7 +15,7 @@ from secondsight.errors import InputError, UsageError
 from secondsight.geometry import PAGE_SHIFT
 from secondsight.trace.intake import Intake
 from secondsight.trace.provenance import Clock
-from secondsight.trace.read.column_mapping import UNITS, Mapping, guessed, told
+from secondsight.trace.read.column_mapping import UNITS, Mapping, column_option, guessed
 from secondsight.trace.read.column_sources import Table, open_arrow, open_parquet, open_text
 from secondsight.trace.read.column_values import ACCESSES, ColumnValues
 from secondsight.trace.read.lackey import COUNTED
@@ -29,7 +29,7 @@ def read_table(table: Table, intake: Intake, given: Mapping, say: Callable[[str]
     :raises InputError: a mapping that does not fit, by column and row; a damaged file.
     """
     mapping = guessed(table, given)
-    say(told(mapping))
+    say(column_option(mapping))
     unseen = (
         ["page walks"] if "kind" in mapping else ["whether an access was a read or a write", "page walks"]
     )
@@ -37,7 +37,7 @@ def read_table(table: Table, intake: Intake, given: Mapping, say: Callable[[str]
     intake.update(
         clock=Clock(meaning=meaning),
         unseen=unseen,
-        notes=[*intake.sink.provenance.notes, f"columns: {told(mapping)}"],
+        notes=[*intake.sink.provenance.notes, f"columns: {column_option(mapping)}"],
     )
     values, spaces = ColumnValues(table.name, mapping), dict[Any, int]()
     if "space" not in mapping:
@@ -92,8 +92,8 @@ def reader(open_: Callable[[ByteStream], Table]) -> Callable[..., None]:
         except (InputError, UsageError):
             raise
         except (csv.Error, *DAMAGE) as error:
-            said = " ".join(str(error).split())
-            raise InputError(stream.name, "the file", f"it cannot be read: {said[:200]}") from None
+            reason = " ".join(str(error).split())
+            raise InputError(stream.name, "the file", f"it cannot be read: {reason[:200]}") from None
 
     return read
 

@@ -154,7 +154,7 @@ def read_raw(stream: ByteStream, intake: Intake) -> None:
         for block in lines.blocks():
             for line in lines.split(block):
                 text = line.strip()
-                head, colon, said = text.partition(b":")
+                head, colon, value = text.partition(b":")
                 if region := _RAW.fullmatch(line):
                     if target not in spaces:
                         spaces[target] = _space(intake, target)
@@ -167,13 +167,13 @@ def read_raw(stream: ByteStream, intake: Intake) -> None:
                 elif colon and head in _RAW_HEADS:
                     try:
                         if head == b"base_time_absolute":
-                            base = _nanoseconds(said.strip().decode("ascii"))
+                            base = _nanoseconds(value.strip().decode("ascii"))
                         elif head == b"monitoring_end":
-                            time = base + _nanoseconds(said.strip().decode("ascii"))
+                            time = base + _nanoseconds(value.strip().decode("ascii"))
                     except (ValueError, KeyError, OverflowError):
                         raise lines.error(line, "a time of damo's, like '1 m 2.5 s'") from None
                     if head == b"target_id":
-                        target = said.strip().decode("ascii", "replace")
+                        target = value.strip().decode("ascii", "replace")
                 elif text and not text.startswith(b"#"):
                     raise lines.error(line, "a line of damo's raw form, like '7f00-8f00 (4.000 KiB) 3 10'")
 
@@ -233,10 +233,10 @@ def append_region(
         stop = min(first + _EXPAND, (end + PAGE_SIZE - 1) >> PAGE_SHIFT)
         if within is None:
             pages = np.arange(first, stop, dtype=np.uint64)
-            found: Iterable[Accessed] = [(space, pages, np.full(pages.size, Kind.CPU_READ, np.uint8))]
+            accesses: Iterable[Accessed] = [(space, pages, np.full(pages.size, Kind.CPU_READ, np.uint8))]
         else:
-            found = within(first, stop)
-        for owner, pages, kinds in found:
+            accesses = within(first, stop)
+        for owner, pages, kinds in accesses:
             times = np.full(pages.size, time, np.uint64)
             intake.append(times, owner, pages << np.uint64(PAGE_SHIFT), kinds, samples)
 
@@ -278,14 +278,14 @@ def _snapshots(stream: ByteStream) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
     while True:
         if not inside:
-            found = _SNAPSHOTS.search(text, at)
-            if found is None:
+            match = _SNAPSHOTS.search(text, at)
+            if match is None:
                 if len(text) - at > _MOST_OBJECT or not more():
                     break
                 continue
-            named = _TARGET.findall(text, at, found.start())
+            named = _TARGET.findall(text, at, match.start())
             target = named[-1].strip('"') if named else "0"
-            at, inside = found.end(), True
+            at, inside = match.end(), True
         rest = re.compile(r"[\s,]*").match(text, at)
         start = rest.end() if rest else at
         if start >= len(text):

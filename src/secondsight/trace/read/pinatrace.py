@@ -48,20 +48,20 @@ def read(stream: ByteStream, intake: Intake) -> None:
     lines = Lines(stream)
     space, clock = intake.add_space(stream.name), 0
     for block in lines.blocks():
-        found: list[tuple[int, bool]] = []
+        accesses: list[tuple[int, bool]] = []
         for line in lines.split(block):
             match = _ACCESS.fullmatch(line)
             if match is not None:
-                found.append((int(match[2], 16), match[1] == b"W"))
+                accesses.append((int(match[2], 16), match[1] == b"W"))
             elif not _OTHER.fullmatch(line):
                 raise lines.error(line, "'0x7f52ac3fe8f1: R 0x7ffc0d2b9f48'")
-        if found:
-            address = np.array([where for where, _ in found], np.uint64)
-            kind = np.where([write for _, write in found], int(Kind.CPU_WRITE), int(Kind.CPU_READ))
+        if accesses:
+            address = np.array([where for where, _ in accesses], np.uint64)
+            kind = np.where([write for _, write in accesses], int(Kind.CPU_WRITE), int(Kind.CPU_READ))
             intake.append(
-                np.arange(clock + 1, clock + len(found) + 1, dtype=np.uint64),
+                np.arange(clock + 1, clock + len(accesses) + 1, dtype=np.uint64),
                 space,
                 address,
                 kind.astype(np.uint8),
             )
-            clock += len(found)
+            clock += len(accesses)

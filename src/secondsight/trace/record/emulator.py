@@ -109,18 +109,18 @@ class _Streams:
     def rows(self, pid: int, rows: NDArray[np.void]) -> None:
         """What process *pid* sent."""
         sender = self.senders[pid]
-        said = rows["kind"]
-        special = said >= _WALKS
+        kinds = rows["kind"]
+        special = kinds >= _WALKS
         if special.any():
-            totals = rows[said == TOTALS]
+            totals = rows[kinds == TOTALS]
             if len(totals):
                 sender.seen, sender.unwritten = int(totals["time"][0]), int(totals["address"][0])
-            walks = rows[said == _WALKS]
+            walks = rows[kinds == _WALKS]
             whole = walks["address"] == np.uint64(0xFFFFFFFFFFFFFFFF)
             sender.data += int(walks["time"][whole].sum(dtype=np.uint64))
             if not whole.all():
                 sender.walks.append(walks[~whole].copy())
-            self.strayed += int(np.count_nonzero(said == _STRAYED))
+            self.strayed += int(np.count_nonzero(kinds == _STRAYED))
             rows = rows[~special]
         if not len(rows):
             return
@@ -190,19 +190,19 @@ def _follow(listener: socket.socket, process: subprocess.Popen[bytes], streams: 
                     return
             for key, _ in ready:
                 if key.fileobj is listener:
-                    one, _ = listener.accept()
-                    chosen.register(one, selectors.EVENT_READ)
-                    open_[one.fileno()] = (one, -1)
+                    connection, _ = listener.accept()
+                    chosen.register(connection, selectors.EVENT_READ)
+                    open_[connection.fileno()] = (connection, -1)
                     continue
-                one, pid = open_[key.fd]
-                data = one.recv(_MESSAGE)
+                connection, pid = open_[key.fd]
+                data = connection.recv(_MESSAGE)
                 if not data:
-                    chosen.unregister(one)
+                    chosen.unregister(connection)
                     del open_[key.fd]
                     if pid >= 0 and last_of.get(pid) == key.fd:
                         del last_of[pid]
                         silent.add(pid)
-                    one.close()
+                    connection.close()
                     continue
                 rows = np.frombuffer(data, ROW, len(data) // ROW.itemsize)
                 if rows[0]["kind"] == _HELLO:
@@ -211,7 +211,7 @@ def _follow(listener: socket.socket, process: subprocess.Popen[bytes], streams: 
                         # What its parent sent before it forked comes first.
                         _drain(*open_[above], streams)
                     pid = streams.hello(rows[0])
-                    open_[key.fd], last_of[pid] = (one, pid), key.fd
+                    open_[key.fd], last_of[pid] = (connection, pid), key.fd
                     silent.discard(pid)
                     rows = rows[1:]
                 elif pid < 0:
@@ -221,11 +221,11 @@ def _follow(listener: socket.socket, process: subprocess.Popen[bytes], streams: 
                 streams.rows(pid, rows)
 
 
-def _drain(one: socket.socket, pid: int, streams: _Streams) -> None:
-    """Read what process *pid* has sent so far over *one*."""
+def _drain(connection: socket.socket, pid: int, streams: _Streams) -> None:
+    """Read what process *pid* has sent so far over *connection*."""
     while True:
         try:
-            data = one.recv(_MESSAGE, socket.MSG_DONTWAIT)
+            data = connection.recv(_MESSAGE, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         if not data:
@@ -253,8 +253,10 @@ def available() -> bool:
     """Whether QEMU's user mode is here and takes plugins (a static build, as Debian 13's, takes none)."""
     if shutil.which(EMULATOR) is None:
         return False
-    told = subprocess.run([EMULATOR, "-h"], capture_output=True, text=True, errors="replace", check=False)
-    return re.search(r"^-plugin\b", told.stdout, re.MULTILINE) is not None
+    completed = subprocess.run(
+        [EMULATOR, "-h"], capture_output=True, text=True, errors="replace", check=False
+    )
+    return re.search(r"^-plugin\b", completed.stdout, re.MULTILINE) is not None
 
 
 def record_program(

@@ -57,14 +57,14 @@ class SmapsEntry(NamedTuple):
 
 def parse_smaps(text: str) -> list[SmapsEntry]:
     """The mappings of *text*, an smaps file; user addresses only. Raises :class:`InputError` naming the line."""
-    found: list[SmapsEntry] = []
+    entries: list[SmapsEntry] = []
     start = end = rss = referenced = 0
     permissions = ""
     for number, line in enumerate(text.splitlines(), 1):
         head = _HEAD.match(line)
         if head is not None:
             if permissions:
-                found.append(SmapsEntry(start, end, permissions, rss, referenced))
+                entries.append(SmapsEntry(start, end, permissions, rss, referenced))
             start, end, permissions = int(head[1], 16), int(head[2], 16), head[3]
             rss = referenced = 0
         elif line.startswith(("Rss:", "Referenced:")):
@@ -78,8 +78,8 @@ def parse_smaps(text: str) -> list[SmapsEntry]:
             else:
                 referenced = int(fields[1])
     if permissions:
-        found.append(SmapsEntry(start, end, permissions, rss, referenced))
-    return [m for m in found if m.start < m.end <= _MOST_USER]
+        entries.append(SmapsEntry(start, end, permissions, rss, referenced))
+    return [m for m in entries if m.start < m.end <= _MOST_USER]
 
 
 _PF_EXITING = 0x4  # include/linux/sched.h; the ninth field of /proc/PID/stat
@@ -191,19 +191,19 @@ class ProcfsLooker:
 
     def seen(self) -> list[str]:
         """What is seen, in words."""
-        found = ["procfs: pages that became present"]
+        phrases = ["procfs: pages that became present"]
         if self._soft_dirty:
-            found.append("procfs: pages written (soft-dirty)")
+            phrases.append("procfs: pages written (soft-dirty)")
         if self._clear:
-            found.append("procfs: pages accessed, where all of a mapping were (smaps' Referenced)")
-        return found
+            phrases.append("procfs: pages accessed, where all of a mapping were (smaps' Referenced)")
+        return phrases
 
     def unseen(self) -> list[str]:
         """What is not."""
-        found = ["secondary MMUs: what a guest or a device did"]
+        phrases = ["secondary MMUs: what a guest or a device did"]
         if not self._clear:
-            found.append("touches of pages that were present already (--clear or kernel memory could tell)")
-        return found
+            phrases.append("touches of pages that were present already (--clear or kernel memory could tell)")
+        return phrases
 
     def begin(self, intake: Intake) -> None:
         """The one space."""

@@ -84,8 +84,10 @@ def build_plugin(api: int) -> Path:
         ) from None
     if done.returncode:
         temporary.unlink(missing_ok=True)
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise SecondSightError(f"{compiler} cannot build the plugin: {said[0] if said else 'no message'}")
+        messages = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise SecondSightError(
+            f"{compiler} cannot build the plugin: {messages[0] if messages else 'no message'}"
+        )
     temporary.replace(built)
     return built
 
@@ -104,11 +106,11 @@ def qemu_version(program: str, package: str = "qemu-system-x86") -> tuple[int, i
         raise MissingDependency(
             f"recording needs {program}, which is not installed (Debian: apt install {package})"
         )
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"(?:QEMU emulator|qemu-\w+) version (\d+)\.(\d+)", said)
-    if found is None:
+    output = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"(?:QEMU emulator|qemu-\w+) version (\d+)\.(\d+)", output)
+    if match is None:
         raise MissingDependency(f"{program} does not say that it is a QEMU emulator")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def ram_bytes(arguments: Sequence[str]) -> int:
@@ -120,10 +122,10 @@ def ram_bytes(arguments: Sequence[str]) -> int:
     for option, value in zip(arguments, arguments[1:], strict=False):
         if option in ("-m", "--m"):
             text = value.split(",")[0].removeprefix("size=").lower()
-            found = re.fullmatch(r"(\d+)([bkmgt]?)", text)
-            if found is None or int(found[1]) == 0:
+            match = re.fullmatch(r"(\d+)([bkmgt]?)", text)
+            if match is None or int(match[1]) == 0:
                 raise UsageError(f"-m {value}: expected a size like 512M or 2G")
-            size = int(found[1]) * _UNITS[found[2]]
+            size = int(match[1]) * _UNITS[match[2]]
     return size
 
 
@@ -149,12 +151,12 @@ def record_vm(
     profile: Profile = "compact",
     report: Report | None = None,
     stdin: int | None = None,
-    told: Sequence[str] | None = None,
+    command_line: Sequence[str] | None = None,
 ) -> tuple[Provenance, int]:
     """Run QEMU with *arguments* and write the trace *path*; returns its provenance and QEMU's exit code.
 
     *arguments* may begin with the QEMU program. *quantum* in ns of the *clock*, that is instructions or real ones; 0: every access.
-    *told*: the command that the provenance names, where *arguments* hold paths of this machine.
+    *command_line*: the command that the provenance names, where *arguments* hold paths of this machine.
     *virtual*: guest-virtual addresses, of all the guest's processes mixed, instead of guest-physical ones. Ctrl-C ends
     the VM and keeps what was recorded. Raises :class:`MissingDependency`, :class:`UsageError`, :class:`SecondSightError`.
     """
@@ -170,7 +172,7 @@ def record_vm(
     plugin = build_plugin(api_of(version))
     start = Provenance(
         source="record-vm",
-        command=list(told or (program, *rest)),
+        command=list(command_line or (program, *rest)),
         clock=Clock(meaning=CLOCKS[clock]),
         unseen=list(UNSEEN),
         quantum=quantum,
