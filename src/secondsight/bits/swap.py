@@ -93,12 +93,12 @@ def swp_offset(pte: U64) -> U64:
 def from_pagemap(words: U64) -> U64:
     """PTEs of pagemap's words that are *swapped*; a guard, or a page that userfaultfd protects, also where its type is hidden."""
     frame = words & pm.PFN_MASK
-    found = swp_entry(frame & _TYPES, frame >> np.uint64(5))
+    ptes = swp_entry(frame & _TYPES, frame >> np.uint64(5))
     unseen = frame == 0
     guard = unseen & ((words & pm.GUARD) != 0)
-    found[guard] = swp_entry(np.full(1, MARKER_TYPE, np.uint64), np.full(1, MARKER_GUARD, np.uint64))
-    found[(words & pm.UFFD_WP) != 0] |= SWP_UFFD_WP
-    return found
+    ptes[guard] = swp_entry(np.full(1, MARKER_TYPE, np.uint64), np.full(1, MARKER_GUARD, np.uint64))
+    ptes[(words & pm.UFFD_WP) != 0] |= SWP_UFFD_WP
+    return ptes
 
 
 def kind_known(words: U64) -> npt.NDArray[np.bool_]:
@@ -115,10 +115,10 @@ def kinds(pte: U64, device_types: int | None = None) -> Kinds:
 
     *device_types*: how many types the kernel has for device memory, 4 or (since 6.15) 3; None: not known, and SPECIAL where it decides.
     """
-    found = np.zeros(pte.shape, np.uint8)
+    entry_kinds = np.zeros(pte.shape, np.uint8)
     entry = bits.is_swap_pte(pte)
     if not entry.any():
-        return found
+        return entry_kinds
     words = pte[entry]
     types, offsets = swp_type(words).astype(np.uint8), swp_offset(words)
     named = _names(device_types)[types]
@@ -131,8 +131,8 @@ def kinds(pte: U64, device_types: int | None = None) -> Kinds:
         named[marker & ((offsets & np.uint64(bit)) != 0)] = kind
     # pte_swp_uffd_wp_any: the scan ends at it, whatever it is.
     named[(words & SWP_UFFD_WP) != 0] = EntryKind.UFFD_WP
-    found[entry] = named
-    return found
+    entry_kinds[entry] = named
+    return entry_kinds
 
 
 def _names(device_types: int | None) -> Kinds:

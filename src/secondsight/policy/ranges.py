@@ -32,8 +32,8 @@ class Within:
 
     def __str__(self) -> str:
         """``0 to 1``; ``0 to 511, or -1: the host's``."""
-        said = f"{_number(self.low)} to {_number(self.high)}"
-        return said if self.unset is None else f"{said}, or {_number(self.unset)}: {self.meaning}"
+        text = f"{_number(self.low)} to {_number(self.high)}"
+        return text if self.unset is None else f"{text}, or {_number(self.unset)}: {self.meaning}"
 
 
 def _number(value: float) -> str:
@@ -55,12 +55,12 @@ HostCount = Annotated[int, Within(1, _UINT_MAX, -1, "the host's")]
 
 def ranges(policy: type) -> dict[str, Within]:
     """The options of *policy* that have a range."""
-    found: dict[str, Within] = {}
+    within_by_option: dict[str, Within] = {}
     for name, hint in typing.get_type_hints(policy, include_extras=True).items():
         for extra in getattr(hint, "__metadata__", ()):
             if isinstance(extra, Within):
-                found[name] = extra
-    return found
+                within_by_option[name] = extra
+    return within_by_option
 
 
 def check(policy: Any) -> None:

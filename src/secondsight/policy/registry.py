@@ -64,16 +64,16 @@ def _load(point: EntryPoint) -> type[Policy]:
     package = point.dist.name if point.dist else "?"
     where = f"policy {point.name!r} of the package {package} ({point.value})"
     try:
-        found = point.load()
+        policy_class = point.load()
     except Exception as error:  # a plug-in may fail in any way at all; the user needs its name, not our stack
         raise MissingDependency(
             f"{where} cannot be loaded: {type(error).__name__}: {error}; mend or remove that package"
         ) from error
-    if not isinstance(found, type) or not callable(getattr(found, "wake", None)):
+    if not isinstance(policy_class, type) or not callable(getattr(policy_class, "wake", None)):
         raise MissingDependency(f"{where} is not a class with a `wake` method; see docs/policies.md")
-    if not isinstance(getattr(found, "name", None), str):
+    if not isinstance(getattr(policy_class, "name", None), str):
         raise MissingDependency(f"{where} has no `name`; see docs/policies.md")
-    return found
+    return policy_class
 
 
 def options(policy: type[Policy]) -> dict[str, tuple[type, Any]]:

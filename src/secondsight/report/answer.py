@@ -55,8 +55,8 @@ def answer(rows: Sequence[Row], oracle: Sequence[tuple[float, float]]) -> str:
         return "Only bounds were run: add a policy to compare them with."
     top = max(_value(row, "coverage") for row in real)
     if top <= 0:
-        said = f"None of {len(real)} combinations put a single access into a huge page: look at why below, block by block."
-        return said + _refusals(real)
+        sentence = f"None of {len(real)} combinations put a single access into a huge page: look at why below, block by block."
+        return sentence + _refusals(real)
     best = min(
         (row for row in real if _value(row, "coverage") >= top - 0.01),
         key=lambda row: (_value(row, "bloat"), -_value(row, "coverage")),

@@ -22,7 +22,7 @@ def plain(label: str) -> str:
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in label)
 
 
-def said(words: str) -> str:
+def as_html(words: str) -> str:
     """*words* on one line, as HTML."""
     return html.escape(plain(words))
 
@@ -79,8 +79,10 @@ def charts(history: HostHistory) -> str:
         )[:DRAWN]
         if chosen:
             shown.append(figure(title.split()[-1], title, note, "a second", series(chosen)))
-    legend = "".join(f'<li data-row="{i}">{swatch(i)}{said(row.label)}</li>' for i, row in enumerate(rows))
-    mark_list = "; ".join(f"<b>{each.number}</b> {said(each.text) or 'marked'}" for each in history.changes)
+    legend = "".join(f'<li data-row="{i}">{swatch(i)}{as_html(row.label)}</li>' for i, row in enumerate(rows))
+    mark_list = "; ".join(
+        f"<b>{each.number}</b> {as_html(each.text) or 'marked'}" for each in history.changes
+    )
     marked = f'<p class="note">Marked: {mark_list}.</p>' if mark_list else ""
     return f'{marked}<ul class="legend">{legend}</ul><div class="charts">{"".join(each.html() for each in shown)}</div>'
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from secondsight import __version__
-from secondsight.report.host_charts import DRAWN, charts, refuses, said, unit_of
+from secondsight.report.host_charts import DRAWN, as_html, charts, refuses, unit_of
 from secondsight.report.host_history import HostHistory, MarkedMoment, Moved, RecordedRow, Sampled, Timeline
 from secondsight.report.metrics import text
 from secondsight.report.page import asset, fill, within_limit
@@ -65,16 +65,16 @@ def render(history: HostHistory) -> str:
     """The page for *history*, as HTML."""
     return fill(asset("host.html"), {
         "TOOL": f"SecondSight {__version__}",
-        "TITLE": said(history.title),
-        "ANSWER": said(answer(history)),
-        "FACTS": said(_facts(history)),
+        "TITLE": as_html(history.title),
+        "ANSWER": as_html(answer(history)),
+        "FACTS": as_html(_facts(history)),
         "TABLE": _table(history),
         "OTHERS": _left_out(history),
         "CHARTS": charts(history),
         "REFUSED": _refused(history),
         "CHANGES": _changes(history),
         "DEFINITIONS": _definitions(),
-        "PROVENANCE": "".join(f'<dt>{html.escape(k)}</dt><dd class="code">{said(v)}</dd>' for k, v in history.about.items()),
+        "PROVENANCE": "".join(f'<dt>{html.escape(k)}</dt><dd class="code">{as_html(v)}</dd>' for k, v in history.about.items()),
         "CSS": asset("page.css"),
         "JS": asset("page.js"),
     })  # fmt: skip
@@ -135,10 +135,10 @@ def _facts(history: HostHistory) -> str:
     passes = f"{history.passes:,} pass{'es' if history.passes != 1 else ''}"
     unit, name = unit_of(history.span)
     many = len(history.changes) + history.marks_left_out
-    said = [f"{passes} over {history.span / unit:.1f} {name}, from {history.begun}", f"a row a {history.by}"]
-    said.append(f"{many} marked moment{'s' if many != 1 else ''}")
-    said.append(" ".join(f"{name}={word}" for name, word in history.switches.items()) + " at the end")
-    return "; ".join(said) + "."
+    facts = [f"{passes} over {history.span / unit:.1f} {name}, from {history.begun}", f"a row a {history.by}"]
+    facts.append(f"{many} marked moment{'s' if many != 1 else ''}")
+    facts.append(" ".join(f"{name}={word}" for name, word in history.switches.items()) + " at the end")
+    return "; ".join(facts) + "."
 
 
 def _table(history: HostHistory) -> str:
@@ -151,7 +151,7 @@ def _table(history: HostHistory) -> str:
     rows = sorted(history.rows, key=lambda row: -row.grown)
     for index, row in enumerate(rows):
         out.append(
-            f'<tr data-row="{index}"><td>{swatch(index) if index < DRAWN else ""}{said(row.label)}{_note(row.note)}</td>'
+            f'<tr data-row="{index}"><td>{swatch(index) if index < DRAWN else ""}{as_html(row.label)}{_note(row.note)}</td>'
         )
         for column in _COLUMNS:
             value = column.value(row)
@@ -222,7 +222,7 @@ def _refused(history: HostHistory) -> str:
                    "that was in its first.</p>")  # fmt: skip
         out.append(_plain_table(
             (html.escape(history.by), "keeps small", "in its first pass", "reason"),
-            ((said(label), text(each.last, "bytes"), text(each.first, "bytes"), _reason(each.status, each.words))
+            ((as_html(label), text(each.last, "bytes"), text(each.first, "bytes"), _reason(each.status, each.words))
              for label, each in rows),
         ))  # fmt: skip
     else:
@@ -276,7 +276,7 @@ def _changes(history: HostHistory) -> str:
 
 
 def _change(change: MarkedMoment) -> str:
-    title = f"{change.number}. {said(change.text) or 'Marked'}"
+    title = f"{change.number}. {as_html(change.text) or 'Marked'}"
     out = [
         f'<h3 id="mark-{change.number}">{title} <span class="cite">{html.escape(change.clock)}</span></h3>'
     ]
@@ -318,7 +318,15 @@ def _moved(row: Moved) -> list[str]:
     sizes = (*row.huge, row.by_itself, *row.resident)
     before, after, itself, *resident = (text(each, "bytes") for each in sizes)
     now = [_amount(None if row.now is None else row.now[at]) for at in (0, 1)]
-    return [said(row.label) + _note(row.note), before, after, _difference(_by(row)), itself, *resident, *now]
+    return [
+        as_html(row.label) + _note(row.note),
+        before,
+        after,
+        _difference(_by(row)),
+        itself,
+        *resident,
+        *now,
+    ]
 
 
 def _difference(value: float) -> str:

@@ -90,14 +90,14 @@ def _facts(results: Results) -> str:
         return html.escape(
             f"{text(p.accesses, 'count')} accesses over {text(p.seconds, 'seconds')}; {p.trace}."
         )
-    said = [
+    facts = [
         f"{text(p.accesses, 'count')} accesses to {text(blocks, 'count')} blocks of 2 MiB over {text(p.seconds, 'seconds')}"
         + (f", each of which stands for {p.time_scale:g} of khugepaged's" if p.time_scale != 1 else ""),
         f"{len(results.spaces)} address space{'s' if len(results.spaces) != 1 else ''}",
     ]
     if p.unseen:
-        said.append(f"not seen by the recording: {', '.join(p.unseen)}")
-    return html.escape("; ".join(said) + ".")
+        facts.append(f"not seen by the recording: {', '.join(p.unseen)}")
+    return html.escape("; ".join(facts) + ".")
 
 
 def _table(rows: Sequence[Row]) -> str:
