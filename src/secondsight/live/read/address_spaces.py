@@ -21,16 +21,16 @@ _PAUSE = 2.0
 
 def read_owners(kernel: KernelMemory) -> Owners:
     """(pid, name) of the process of each address space, by the address of its ``struct mm_struct``; of several that share one the first."""
-    found: Owners = {}
+    owners: Owners = {}
     for task in for_each_task(kernel.program):
         try:
             mm = int(task.mm.value_())
-            if mm and mm not in found:
+            if mm and mm not in owners:
                 leader = task.group_leader
-                found[mm] = (int(leader.pid.value_()), leader.comm.string_().decode("utf-8", "replace"))
+                owners[mm] = (int(leader.pid.value_()), leader.comm.string_().decode("utf-8", "replace"))
         except drgn.FaultError:
             continue  # it went meanwhile
-    return found
+    return owners
 
 
 class AddressSpaces:
@@ -50,5 +50,5 @@ class AddressSpaces:
             self._owners = self._read()
             self._due = self._clock() + _PAUSE
             self.names.update(self._owners.values())
-        found = self._owners.get(mm)
-        return None if found is None else found[0]
+        owner = self._owners.get(mm)
+        return None if owner is None else owner[0]

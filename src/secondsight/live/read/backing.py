@@ -91,13 +91,13 @@ def _may_be(vma: Vma) -> bool:
 
 
 def _is_zero(process: Process, vma: Vma) -> bool:
-    found = process.stat_file(f"map_files/{vma.start:x}-{vma.end:x}")
-    if found is None:
+    status = process.stat_file(f"map_files/{vma.start:x}-{vma.end:x}")
+    if status is None:
         # Following a link of map_files takes CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE: the file of that name will do if it is the same.
-        found = process.stat_file(f"root/{vma.name}")
-        if found is None or found.st_ino != vma.inode or _device(found.st_dev) != vma.device:
+        status = process.stat_file(f"root/{vma.name}")
+        if status is None or status.st_ino != vma.inode or _device(status.st_dev) != vma.device:
             return False
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == _ZERO
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == _ZERO
 
 
 def _device(number: int) -> str:

@@ -103,33 +103,33 @@ class BlockUse:
         before, was_huge = self._before(columns.address)
         keep = np.concatenate([now.set | (now.there & ~now.known), now.there[None]]).transpose(1, 0, 2)
         self._parts.append((columns.address, np.packbits(keep, axis=2), now.huge))
-        found = _standing(columns, now)
+        counts = _standing(columns, now)
         collapsed = (before[_THERE].any(axis=1) & ~was_huge & now.huge)[:, None]
         fresh = now.there & ~before[_THERE] & ~collapsed
         others = before[_PRIMARY] | before[_SECONDARY]
         for number, (name, cleared) in enumerate(
             zip(BITS, (self._cleared.accessed, self._cleared.accessed, self._cleared.soft_dirty), strict=True)
         ):
-            told = now.known[number] & (cleared | ~before[number] | fresh)
-            used, unused = told & now.set[number], told & ~now.set[number]
+            conclusive = now.known[number] & (cleared | ~before[number] | fresh)
+            used, unused = conclusive & now.set[number], conclusive & ~now.set[number]
             if number == _PRIMARY:
                 used = (used | fresh) & ~collapsed
                 unused &= ~used
             elif number == _REFERENCED:
                 used &= ~collapsed & (cleared | ~others)
-            self._put(found, name, used, unused, now.guest_huge if number == _SECONDARY else now.huge)
+            self._put(counts, name, used, unused, now.guest_huge if number == _SECONDARY else now.huge)
         nothing = np.zeros(now.there.shape, np.bool_)
         if now.written is not None:
-            self._put(found, "soft_dirty", now.written, now.there & ~now.written, now.huge)
+            self._put(counts, "soft_dirty", now.written, now.there & ~now.written, now.huge)
         else:
-            self._put(found, "soft_dirty", nothing, nothing, now.huge)
-        return found
+            self._put(counts, "soft_dirty", nothing, nothing, now.huge)
+        return counts
 
-    def _put(self, found: Counts, name: str, used: Bools, unused: Bools, one_bit: Bools) -> None:
+    def _put(self, counts: Counts, name: str, used: Bools, unused: Bools, one_bit: Bools) -> None:
         """Counts of *used* and *unused* pages; where *one_bit* speaks for the block, its yes is that of one page."""
         used_count, unused_count = _count(used & self._looked), _count(unused & self._looked)
-        found[f"{name}_used"] = np.where(one_bit, np.minimum(used_count, 1), used_count).astype(np.uint16)
-        found[f"{name}_unused"] = unused_count
+        counts[f"{name}_used"] = np.where(one_bit, np.minimum(used_count, 1), used_count).astype(np.uint16)
+        counts[f"{name}_unused"] = unused_count
 
     def _before(self, blocks: U64) -> tuple[Bools, Bools]:
         """Bits bool[4, N, 512] of the last look, nothing where there was no such block, and which were huge bool[N]."""
@@ -157,7 +157,7 @@ def _standing(columns: Columns, now: PageBits) -> Counts:
     entries = bits.is_swap_pte(columns.pte)
     swapped = _count(swap.kinds(columns.pte) == EntryKind.SWAP) if entries.any() else empty
     shared = now.there & _of_first(now.huge[:, None], columns.shared)
-    found = {
+    counts = {
         "form": np.where(now.huge, HUGE, TABLE).astype(np.uint8),
         "present": _count(now.there),
         "swapped": np.where(now.huge, 0, swapped).astype(np.uint16),
@@ -166,11 +166,11 @@ def _standing(columns: Columns, now: PageBits) -> Counts:
         "damon_unused": empty.copy(),
     }
     for number, name in enumerate(BITS):
-        found[f"{name}_set"] = _count(now.set[number])
-        found[f"{name}_clear"] = _count(now.known[number] & ~now.set[number])
+        counts[f"{name}_set"] = _count(now.set[number])
+        counts[f"{name}_clear"] = _count(now.known[number] & ~now.set[number])
     for number, name in enumerate(SIZES):
-        found[name] = columns.sizes[:, number].astype(np.uint16)
-    return found  # type: ignore[return-value]  # form is a uint8
+        counts[name] = columns.sizes[:, number].astype(np.uint16)
+    return counts  # type: ignore[return-value]  # form is a uint8
 
 
 def damon_counts(present: npt.NDArray[np.uint16], hits: npt.NDArray[np.float64], samples: float) -> Counts:

@@ -134,7 +134,7 @@ class Btf(Blob):
         self._kinds = (heads >> 24 & 31).astype(np.uint8)
         self._names = self.words[self.starts] if len(self.starts) else np.empty(0, np.uint32)
         # What was looked for, found or not: a search reads megabytes of strings.
-        self._found: dict[tuple[str, frozenset[int]], int | None] = {}
+        self._type_numbers: dict[tuple[str, frozenset[int]], int | None] = {}
         self._enumerators: dict[str, tuple[int, int] | None] = {}
 
     def _starts(self) -> npt.NDArray[np.int64]:
@@ -195,9 +195,9 @@ class Btf(Blob):
 
     def find(self, name: str, kinds: frozenset[int]) -> int | None:
         """Number of the type called *name* whose kind is one of *kinds*; a module's own before vmlinux's."""
-        if (name, kinds) not in self._found:
-            self._found[name, kinds] = self._find(name, kinds)
-        return self._found[name, kinds]
+        if (name, kinds) not in self._type_numbers:
+            self._type_numbers[name, kinds] = self._find(name, kinds)
+        return self._type_numbers[name, kinds]
 
     def _find(self, name: str, kinds: frozenset[int]) -> int | None:
         owner: Btf | None = self
@@ -218,14 +218,14 @@ class Btf(Blob):
         """Names and values of an ENUM or ENUM64 record."""
         step = 2 if record.kind == ENUM else 3
         rows = record.words[record.at : record.at + step * record.members].reshape(-1, step).tolist()
-        found = []
+        enumerators = []
         for row in rows:
             value = row[1] if step == 2 else row[1] | row[2] << 32
             bits = 32 * (step - 1)
             if record.flag and value >> (bits - 1):
                 value -= 1 << bits
-            found.append((self.text(row[0]), value))
-        return found
+            enumerators.append((self.text(row[0]), value))
+        return enumerators
 
     def find_enumerator(self, name: str) -> tuple[int, int] | None:
         """The enumeration's number and the value of the enumerator *name*, or None."""

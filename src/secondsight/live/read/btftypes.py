@@ -51,8 +51,8 @@ class BtfTypes:
         number = self._btf.find(name, frozenset(wanted))
         if number is None:
             return None
-        found = self.type(number)
-        return found if found.kind in kinds else None
+        drgn_type = self.type(number)
+        return drgn_type if drgn_type.kind in kinds else None
 
     def find_constant(self, program: Any, name: str, flags: Any, filename: str | None) -> Any:
         """drgn's object finder: the enumerator *name* as a constant, or None."""
@@ -185,8 +185,8 @@ def load(folder: Path, modules: tuple[str, ...] = ()) -> dict[str, Btf]:
         InputError: what is there is not BTF.
     """
     base = Btf.load(folder / "vmlinux")
-    found = {name: Btf.load(folder / name, base) for name in modules if (folder / name).exists()}
-    return {"vmlinux": base, **found}
+    of_modules = {name: Btf.load(folder / name, base) for name in modules if (folder / name).exists()}
+    return {"vmlinux": base, **of_modules}
 
 
 def attach(program: Any, name: str, blob: Btf) -> None:

@@ -44,11 +44,15 @@ class CachedBlocks(NamedTuple):
                 continue
             with contextlib.closing(file):
                 whole = file.counts(vma.first_block, vma.block_end)
-                found, counts = file.blocks(vma.start, vma.end) if whole is None or whole.cached else _NOTHING
-                more = np.full((2, len(found)), -1, np.int64)
+                addresses, counts = (
+                    file.blocks(vma.start, vma.end) if whole is None or whole.cached else _NOTHING
+                )
+                more = np.full((2, len(addresses)), -1, np.int64)
                 if whole is not None:
-                    found, counts, more = _counted(file, vma, whole.dirty + whole.evicted, found, counts)
-            parts.append((found, counts, more[0], more[1]))
+                    addresses, counts, more = _counted(
+                        file, vma, whole.dirty + whole.evicted, addresses, counts
+                    )
+            parts.append((addresses, counts, more[0], more[1]))
             asked.append((vma.first_block, vma.block_end, whole is not None))
         if not asked:
             none = np.empty(0, np.int64)
@@ -86,18 +90,18 @@ def _local(process: Process) -> frozenset[str]:
 
 
 def _counted(
-    file: CachedFile, vma: Vma, more: int, found: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64]
+    file: CachedFile, vma: Vma, more: int, addresses: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(addresses, pages, int64[2, K] evicted and dirty) of the blocks of *vma*: those *found*, and those where pages are gone that were
-    there; *more*: whether any is dirty or gone at all."""
+    """(addresses, pages, int64[2, K] evicted and dirty) of the blocks of *vma*: those at *addresses*, and those where pages are gone that
+    were there; *more*: whether any is dirty or gone at all."""
     if not more:
-        return found, counts, np.zeros((2, len(found)), np.int64)
-    cached = dict(zip(found.tolist(), counts.tolist(), strict=True))
+        return addresses, counts, np.zeros((2, len(addresses)), np.int64)
+    cached = dict(zip(addresses.tolist(), counts.tolist(), strict=True))
     rows = []
     for address in range(vma.first_block, vma.block_end, PMD_SIZE):
-        told = file.counts(address, address + PMD_SIZE)
+        cache_counts = file.counts(address, address + PMD_SIZE)
         # What mincore counts of shared memory has those pages in it that are in the swap cache, which the page cache does not hold.
-        pages, dirty, evicted = (cached.get(address, 0), -1, -1) if told is None else told
+        pages, dirty, evicted = (cached.get(address, 0), -1, -1) if cache_counts is None else cache_counts
         if pages or evicted > 0:
             rows.append((address, pages, evicted, dirty))
     table = np.array(rows, np.int64).reshape(-1, 4)

@@ -157,8 +157,8 @@ def take(
             for vma in clip(parse_maps(process.read_file("maps"), f"{path}/maps"), within)
             if vma.name != "[vsyscall]"
         ]
-        found = [reader.pagemap.populated_blocks(vma.start, vma.end) for vma in looked]
-        blocks = np.concatenate(found) if found else np.empty(0, np.uint64)
+        populated = [reader.pagemap.populated_blocks(vma.start, vma.end) for vma in looked]
+        blocks = np.concatenate(populated) if populated else np.empty(0, np.uint64)
         switches = read_switches(process.pid)
         cache = CachedBlocks.of(process, looked)
         blocks = cache.joined(blocks)
@@ -289,12 +289,12 @@ def _columns(source: str, header: Header, arrays: dict[str, Any]) -> Columns:
     expected = Columns.empty(np.zeros(len(blocks), np.uint64))
     kept = {}
     for name in _COLUMNS:
-        model, found = getattr(expected, name), arrays.get(name)
-        if found is None and name in _LATER:
-            found = model
-        if found is None or found.shape != model.shape or found.dtype != model.dtype:
+        model, column = getattr(expected, name), arrays.get(name)
+        if column is None and name in _LATER:
+            column = model
+        if column is None or column.shape != model.shape or column.dtype != model.dtype:
             raise InputError(source, name, f"the column is missing or not {model.dtype}{list(model.shape)}")
-        kept[name] = found
+        kept[name] = column
     if "order" not in arrays:
         kept["order"] = _orders(kept)
     if (blocks % np.uint64(PMD_SIZE)).any() or (np.diff(blocks.view(np.int64)) <= 0).any():

@@ -98,11 +98,11 @@ class Columns:
     @classmethod
     def empty(cls, blocks: U64, **facts: object) -> Columns:
         """Columns for the blocks at *blocks* (uint64[N]), all zero and known; *facts* are the fields that are not arrays."""
-        found = cls.unread(blocks, **facts)
-        found.pte[:], found.folio[:], found.flags[:], found.mapcount[:] = 0, -1, 0, 0
-        found.page_known[:] = found.pte_known[:] = True
-        counts = (np.zeros(found.pte.shape, np.int32) for _ in range(2))
-        return replace(found, folio_mapcount=next(counts), refcount=next(counts))
+        columns = cls.unread(blocks, **facts)
+        columns.pte[:], columns.folio[:], columns.flags[:], columns.mapcount[:] = 0, -1, 0, 0
+        columns.page_known[:] = columns.pte_known[:] = True
+        counts = (np.zeros(columns.pte.shape, np.int32) for _ in range(2))
+        return replace(columns, folio_mapcount=next(counts), refcount=next(counts))
 
     @classmethod
     def unread(cls, blocks: U64, **facts: object) -> Columns:

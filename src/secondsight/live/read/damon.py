@@ -154,7 +154,7 @@ class Damon:
 
     def take(self, events: Iterable[Event]) -> list[DamonRegion]:
         """The regions with accesses that *events* tell of; other monitors' are passed over."""
-        found = []
+        accessed = []
         self.aggregations = 0.0
         for event in events:
             if event.name != "damon_aggregated" or event.pid != self._thread:
@@ -164,8 +164,8 @@ class Damon:
                 regions, start, end, samples = (int(field) for field in fields.groups())
                 self.aggregations += 1 / max(regions, 1)
                 if samples and start < end:
-                    found.append(DamonRegion(event.time, 0, start, end, samples))
-        return found
+                    accessed.append(DamonRegion(event.time, 0, start, end, samples))
+        return accessed
 
     def close(self) -> None:
         """Stop the kdamond and remove it; may be called twice, and an interrupt waits until it is done."""

@@ -40,22 +40,22 @@ def read(kernel: KernelMemory, mm: Any) -> Surroundings:
 def _nodes(kernel: KernelMemory) -> list[Any]:
     """``struct pglist_data *`` of each node."""
     address = kernel.symbols.address("node_data")
-    found: list[Any] = []
+    nodes: list[Any] = []
     if address is None:
-        return found
+        return nodes
     try:
         for number in range(_MOST_NODES):
             pointer = kernel.program.read_u64(address + 8 * number)
             # The array ends with what the kernel put after it, which is no pointer into the kernel.
             if pointer < 1 << 63:
                 break
-            found.append(drgn.Object(kernel.program, "struct pglist_data *", value=pointer))
-            if int(found[-1].node_id.value_()) != number:
-                found.pop()
+            nodes.append(drgn.Object(kernel.program, "struct pglist_data *", value=pointer))
+            if int(nodes[-1].node_id.value_()) != number:
+                nodes.pop()
                 break
     except _MISSING:
         pass
-    return found
+    return nodes
 
 
 def _huge_blocks(nodes: list[Any]) -> int | None:

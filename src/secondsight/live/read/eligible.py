@@ -58,20 +58,20 @@ def judge(
             return Eligibility(kind, "", f"hugepages-{size}kB/enabled={switches.sizes[size]}")
         return Eligibility(kind, refused, by)
     if kind.shmem:
-        found = _shmem(vma, kind, enabled, switches)
-        if any_size and found.refused and not found.forced and vma.eligible:
+        eligibility = _shmem(vma, kind, enabled, switches)
+        if any_size and eligibility.refused and not eligibility.forced and vma.eligible:
             return Eligibility(
                 kind, "", "hugepages-*kB/shmem_enabled of a smaller size (6.11 to 6.16: THPeligible: 1)"
             )
-        return found
+        return eligibility
     return _file(vma, kind, switches.enabled or enabled, files)
 
 
 def collapse_orders(vma: Vma, enabled: str, switches: Switches | None, *, parts: bool) -> int:
     """The orders that khugepaged may collapse *vma*, anonymous memory, to, as bits (``collapse_possible_orders``, mm/khugepaged.c);
     arguments as :func:`judge`'s."""
-    found = (switches or Switches()).anon_orders(enabled, advised="hg" in vma.flags)
-    return found if parts else found & (1 << PMD_ORDER)
+    orders = (switches or Switches()).anon_orders(enabled, advised="hg" in vma.flags)
+    return orders if parts else orders & (1 << PMD_ORDER)
 
 
 def no_thp(vma: Vma) -> bool:
@@ -182,10 +182,10 @@ def _file(vma: Vma, kind: Backing, enabled: str, files: bool) -> Eligibility:
 def mappings_of(blocks: npt.NDArray[np.uint64], vmas: list[Vma]) -> list[Vma | None]:
     """The mapping that holds the whole of each 2 MiB block, None where one was unmapped meanwhile."""
     starts = np.array([vma.start for vma in vmas], np.uint64)
-    found: list[Vma | None] = []
+    holders: list[Vma | None] = []
     for block, index in zip(
         blocks.tolist(), np.searchsorted(starts, blocks, side="right").tolist(), strict=True
     ):
         vma = vmas[index - 1] if index else None
-        found.append(vma if vma is not None and block + PMD_SIZE <= vma.end else None)
-    return found
+        holders.append(vma if vma is not None and block + PMD_SIZE <= vma.end else None)
+    return holders

@@ -62,9 +62,13 @@ class _Pieces(NamedTuple):
         first = np.flatnonzero(starts)
         return cls(rows, places, frame, first, np.diff(np.append(first, len(frame))), head[first])
 
-    def add_to(self, found: npt.NDArray[np.int32], order: npt.NDArray[np.int64], whole: Bools) -> None:
-        """Add the pieces to *found*: those that are *whole* by their *order*; each counts for the block that it begins in."""
-        np.add.at(found, (self.rows[self.first], np.where(whole, order, PART)), self.size.astype(np.int32))
+    def add_to(
+        self, pages_by_order: npt.NDArray[np.int32], order: npt.NDArray[np.int64], whole: Bools
+    ) -> None:
+        """Add the pieces to *pages_by_order*: those that are *whole* by their *order*; each counts for the block that it begins in."""
+        np.add.at(
+            pages_by_order, (self.rows[self.first], np.where(whole, order, PART)), self.size.astype(np.int32)
+        )
 
     def spread(self, of_pieces: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """A number a piece as a number a page."""
@@ -79,24 +83,24 @@ def folio_sizes(
     *address* uint64[N], ascending; *pfns* uint64, *flags* uint32 and *mapped* bool of their pages, [N, 512]; *flags_of* reads the flags of
     some frames (uint64[K]).
     """
-    found = np.zeros((len(address), COLUMNS), np.int32)
+    pages_by_order = np.zeros((len(address), COLUMNS), np.int32)
     order, torn = np.zeros(mapped.shape, np.uint8), np.zeros(mapped.shape, np.bool_)
     large = mapped & ((flags & _LARGE) != 0)
-    found[:, 0] = (mapped & ~large).sum(axis=1)
+    pages_by_order[:, 0] = (mapped & ~large).sum(axis=1)
     if not large.any():
-        return FolioSizes(found, order, torn)
+        return FolioSizes(pages_by_order, order, torn)
     pieces = _Pieces.of(address, pfns, flags, large)
     orders = np.log2(pieces.size).astype(np.int64)
     whole = pieces.head & (1 << orders == pieces.size) & (orders <= PMD_ORDER)
     after = (pieces.frame[pieces.first] + pieces.size).astype(np.uint64)
     whole[whole] = (flags_of(after[whole]) & kpf.COMPOUND_TAIL) == 0
-    pieces.add_to(found, orders, whole)
+    pieces.add_to(pages_by_order, orders, whole)
     parts = np.flatnonzero(~whole)
     if len(parts):
         orders[parts] = _orders_around(pieces.frame[pieces.first[parts]], flags_of)
     order[pieces.rows, pieces.places] = np.maximum(pieces.spread(orders), 0)
     torn[pieces.rows, pieces.places] = pieces.spread(orders) < 0
-    return FolioSizes(found, order, torn)
+    return FolioSizes(pages_by_order, order, torn)
 
 
 def _orders_around(frames: npt.NDArray[np.int64], flags_of: Callable[[U64], Flags]) -> npt.NDArray[np.int64]:
@@ -124,15 +128,15 @@ def sizes_by_order(
     address: U64, pfns: U64, flags: Flags, mapped: Bools, order: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.int32]:
     """``FolioSizes.pages`` where the *order* of each page's folio (uint8[N, 512]) is known; the others as :func:`folio_sizes`."""
-    found = np.zeros((len(address), COLUMNS), np.int32)
+    pages_by_order = np.zeros((len(address), COLUMNS), np.int32)
     large = mapped & ((flags & _LARGE) != 0)
-    found[:, 0] = (mapped & ~large).sum(axis=1)
+    pages_by_order[:, 0] = (mapped & ~large).sum(axis=1)
     if large.any():
         pieces = _Pieces.of(address, pfns, flags, large)
         orders = order[pieces.rows[pieces.first], pieces.places[pieces.first]].astype(np.int64)
         whole = pieces.head & (1 << orders == pieces.size) & (orders <= PMD_ORDER)
-        pieces.add_to(found, orders, whole)
-    return found
+        pieces.add_to(pages_by_order, orders, whole)
+    return pages_by_order
 
 
 def orders_of_runs(address: U64, pfns: U64, flags: Flags, mapped: Bools) -> npt.NDArray[np.uint8]:

@@ -108,9 +108,9 @@ def _sorted(frames: I64) -> _Sorted:
     both.sort()
     last = 0
     for part in _parts(count):
-        found = both[part] >> bits
-        np.subtract(found, np.concatenate(([last], found[:-1])), out=steps[part])
-        last = int(found[-1])
+        offsets = both[part] >> bits
+        np.subtract(offsets, np.concatenate(([last], offsets[:-1])), out=steps[part])
+        last = int(offsets[-1])
     starts = np.flatnonzero(steps > 1 + MERGE_GAP)
     edges = np.concatenate(([0], starts, [count]))
     firsts = (both[edges[:-1]] >> bits) + low
@@ -160,8 +160,8 @@ class FrameTable:
         if not len(flat):
             return np.empty(pfns.shape, np.uint64) if out is None else out
         frames = flat.view(np.int64)
-        found = np.empty(pfns.shape, np.uint64) if out is None else out
-        line = found.reshape(-1)
+        words = np.empty(pfns.shape, np.uint64) if out is None else out
+        line = words.reshape(-1)
         if (runs := _in_order(frames)) is not None:
             self._read_runs(line, *runs, keep)
         elif (runs := _dense(frames)) is not None:
@@ -173,7 +173,7 @@ class FrameTable:
             middle = len(flat) // 2
             self.read(flat[:middle], line[:middle], keep)
             self.read(flat[middle:], line[middle:], keep)
-        return found
+        return words
 
     def _read_dense(
         self, frames: I64, line: npt.NDArray[Any], firsts: I64, lengths: I64, keep: np.uint64

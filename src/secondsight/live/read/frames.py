@@ -87,8 +87,8 @@ class FrameReader:
         self._mapping = self._must("mapping")
         self._mapcount = self._must("_mapcount")
         self._refcount = self._must("_refcount")
-        found = {name: kernel.constant(name) for name in (*_FLAGS, "PG_swapcache", "PG_private")}
-        self.bits = {name: bit for name, bit in found.items() if bit is not None}
+        constants = {name: kernel.constant(name) for name in (*_FLAGS, "PG_swapcache", "PG_private")}
+        self.bits = {name: bit for name, bit in constants.items() if bit is not None}
         self._large_mapcount = kernel.offset("struct folio", "_large_mapcount")
         self._entire_mapcount = kernel.offset(
             "struct folio", "_entire_mapcount", "_total_mapcount", "_compound_mapcount"
@@ -113,10 +113,10 @@ class FrameReader:
         """Which of *frames* are the zero page or part of the huge one (which comes and goes: asked anew each time)."""
         small = [pfn for name in ("zero_pfn", "zero_page_pfn") if (pfn := self._kernel.variable(name))]
         huge = self._kernel.variable("huge_zero_pfn")
-        found: npt.NDArray[np.bool_] = np.isin(frames, np.array(small, np.uint64))
+        zero: npt.NDArray[np.bool_] = np.isin(frames, np.array(small, np.uint64))
         if huge is not None:
-            found |= (frames >> np.uint64(PMD_ORDER)) == np.uint64(huge >> PMD_ORDER)
-        return found
+            zero |= (frames >> np.uint64(PMD_ORDER)) == np.uint64(huge >> PMD_ORDER)
+        return zero
 
     def _raw(self, pfns: U64) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """``struct page`` of ascending *pfns* (uint64[N]); uint8[N, size], bool[N] known."""
@@ -167,7 +167,7 @@ class FrameReader:
         word = self._word(folio, self._flags)
         flags = self._translate(word, self._word(folio, self._mapping), tail, frames)
         mapcount = np.maximum(self._int(rows, self._mapcount) + 1, 0).astype(np.int32)
-        found = FrameColumns(
+        columns = FrameColumns(
             flags,
             mapcount,
             mapcount.copy(),
@@ -179,13 +179,13 @@ class FrameReader:
         )
         large = tail | ((flags & kpf.COMPOUND_HEAD) != 0)
         if large.any():
-            self._large(np.flatnonzero(large & known), found)
+            self._large(np.flatnonzero(large & known), columns)
         flags[mapcount > 0] |= kpf.MMAP
         flags[~known] = kpf.NOPAGE
         back = back.reshape(-1)
         return FrameColumns(
-            flags[back], mapcount[back], found.folio_mapcount[back], found.refcount[back], found.order[back],
-            found.shared[back], found.folio[back], known[back],
+            flags[back], mapcount[back], columns.folio_mapcount[back], columns.refcount[back], columns.order[back],
+            columns.shared[back], columns.folio[back], known[back],
         )  # fmt: skip
 
     def _heads(self, frames: U64, info: U64, tail: npt.NDArray[np.bool_]) -> U64:
@@ -219,21 +219,21 @@ class FrameReader:
         flags[self._is_zero(frames)] |= kpf.ZERO_PAGE
         return flags
 
-    def _large(self, which: npt.NDArray[np.int64], found: FrameColumns) -> None:
+    def _large(self, which: npt.NDArray[np.int64], columns: FrameColumns) -> None:
         """Fill in the counts of the frames *which*, pages of large folios."""
-        for head in np.unique(found.folio[which]).tolist():
-            mine = which[found.folio[which] == head]
+        for head in np.unique(columns.folio[which]).tolist():
+            mine = which[columns.folio[which] == head]
             try:
                 folio = np.frombuffer(
                     self._kernel.read(self._kernel.vmemmap + head * self.size, 2 * self.size), np.uint8
                 )
                 order = self._folio_order(folio)
-                total, shared, own = self._folio_counts(head, order, folio, found.mapcount[mine])
+                total, shared, own = self._folio_counts(head, order, folio, columns.mapcount[mine])
             except Torn:
-                found.known[mine] = False
+                columns.known[mine] = False
                 continue
-            found.mapcount[mine], found.folio_mapcount[mine], found.order[mine] = own, total, order
-            found.shared[mine] = own > 1 if shared is None else shared
+            columns.mapcount[mine], columns.folio_mapcount[mine], columns.order[mine] = own, total, order
+            columns.shared[mine] = own > 1 if shared is None else shared
 
     def _folio_order(self, folio: npt.NDArray[np.uint8]) -> int:
         # page[1].compound_order up to 6.5, then the low byte of folio->_flags_1.

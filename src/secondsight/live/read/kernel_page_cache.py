@@ -51,8 +51,8 @@ class _Nodes:
         Raises:
             Torn: it has gone.
         """
-        found = self._read.get(entry)
-        if found is None:
+        node = self._read.get(entry)
+        if node is None:
             at = entry & ~3
             shift = self._kernel.read(at + self._shift_at, 1)[0]
             slots = self._kernel.words(at + self._slots_at, _SLOTS).copy()
@@ -60,8 +60,8 @@ class _Nodes:
             slots[siblings] = slots[(slots[siblings] >> np.uint64(2)).astype(np.int64)]
             if shift > 60 or shift % _CHUNK_SHIFT:
                 raise Torn(f"a node of shift {shift}")
-            found = self._read[entry] = (shift, slots)
-        return found
+            node = self._read[entry] = (shift, slots)
+        return node
 
     def entries(self, head: int, start: int) -> U64:
         """What lies at the indices *start* … *start* + 511 (a multiple of 512) of the array that *head* is the head of; uint64[512]: the
@@ -70,29 +70,29 @@ class _Nodes:
         Raises:
             Torn: the array changed meanwhile.
         """
-        found = np.zeros(HPAGE_PMD_NR, np.uint64)
+        entries = np.zeros(HPAGE_PMD_NR, np.uint64)
         if not _is_node(head):
-            found[0] = head if start == 0 else 0
-            return found
+            entries[0] = head if start == 0 else 0
+            return entries
         shift, _ = self.node(head)
         if start >> (shift + _CHUNK_SHIFT):
-            return found  # the array is not as long
-        self._descend(head, start, found)
-        return found
+            return entries  # the array is not as long
+        self._descend(head, start, entries)
+        return entries
 
-    def _descend(self, entry: int, start: int, found: U64) -> None:
-        """Fill *found*, the entries from index *start* on, from the node *entry*."""
+    def _descend(self, entry: int, start: int, entries: U64) -> None:
+        """Fill *entries*, the entries from index *start* on, from the node *entry*."""
         shift, slots = self.node(entry)
         first, each = (start >> shift) % _SLOTS, 1 << shift
         if each == 1:
-            part = slots[first : first + len(found)]
-            found[: len(part)] = part  # fewer, of an array that is no longer than a node
-            if bool((((found & _LOW) == _INTERNAL) & (found != 0)).any()):
+            part = slots[first : first + len(entries)]
+            entries[: len(part)] = part  # fewer, of an array that is no longer than a node
+            if bool((((entries & _LOW) == _INTERNAL) & (entries != 0)).any()):
                 raise Torn("an entry that is to be read again")
             return
-        wide = min(each, len(found))
-        for i in range(len(found) // wide):
-            child, part = int(slots[first + i]), found[i * wide : (i + 1) * wide]
+        wide = min(each, len(entries))
+        for i in range(len(entries) // wide):
+            child, part = int(slots[first + i]), entries[i * wide : (i + 1) * wide]
             if _is_node(child):
                 self._descend(child, start + i * wide, part)
             elif child & 3 == int(_INTERNAL):
@@ -156,19 +156,19 @@ class KernelPageCache:
     def _walk(self, where: int, starts: list[int]) -> tuple[U64, npt.NDArray[np.bool_]]:
         """(entries uint64[K, 512] of the blocks from the indices *starts* on, bool[K]: they could be read)."""
         assert self._shift is not None and self._slots is not None
-        found, good = np.zeros((len(starts), HPAGE_PMD_NR), np.uint64), np.zeros(len(starts), np.bool_)
+        entries, good = np.zeros((len(starts), HPAGE_PMD_NR), np.uint64), np.zeros(len(starts), np.bool_)
         nodes = _Nodes(self._kernel, self._shift, self._slots)
         try:
             head = int(self._kernel.words(where, 1)[0])
         except Torn:
-            return found, good
+            return entries, good
         for row, start in enumerate(starts):
             try:
-                found[row] = nodes.entries(head, start)
+                entries[row] = nodes.entries(head, start)
                 good[row] = True
             except (Torn, IndexError):
                 continue
-        return found, good
+        return entries, good
 
     def _states(self, entries: U64) -> npt.NDArray[np.uint8]:
         """``CachePage`` of each of *entries*; uint8 of the same shape."""

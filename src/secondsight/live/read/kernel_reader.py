@@ -56,34 +56,34 @@ class KernelReader:
         """
         entries = PageTable(self._kernel, int(self._mm.pgd.value_())).read_blocks(blocks)
         secondary, marks, gfn, slot, levels = self._secondary(blocks)
-        found = Columns.empty(blocks, secondary=secondary)
-        found.spte_level[:] = levels
-        found.pmd[:], found.pte[:], found.zap_marks[:] = entries.pmd, entries.pte, marks
-        found.gfn[:], found.slot[:] = gfn, slot
-        found.pte_known[:] = found.page_known[:] = entries.known[:, None]
+        columns = Columns.empty(blocks, secondary=secondary)
+        columns.spte_level[:] = levels
+        columns.pmd[:], columns.pte[:], columns.zap_marks[:] = entries.pmd, entries.pte, marks
+        columns.gfn[:], columns.slot[:] = gfn, slot
+        columns.pte_known[:] = columns.page_known[:] = entries.known[:, None]
         present = bits.pte_present(entries.pte)
         pfns = bits.pte_pfn(entries.pte)
         zero = present & (pfns == self._zero) if self._zero else np.zeros(present.shape, np.bool_)
-        found.pte[zero] &= ~bits.PFN_MASK
+        columns.pte[zero] &= ~bits.PFN_MASK
         mapped = present & ~zero
         frames = self._frames.read(pfns[mapped])
         for name in ("flags", "mapcount", "folio_mapcount", "refcount", "order", "shared", "folio"):
-            getattr(found, name)[mapped] = getattr(frames, name)
-        found.page_known[mapped] &= frames.known
+            getattr(columns, name)[mapped] = getattr(frames, name)
+        columns.page_known[mapped] &= frames.known
         huge = bits.pmd_trans_huge(entries.pmd)
         if huge.any():
             heads = self._frames.read(bits.pte_pfn(entries.pmd[huge]))
-            found.flags[huge, 0], found.page_known[huge, 0] = heads.flags, heads.known
-            found.shared[huge, 0] = heads.shared
-        found.sizes[:] = sizes_by_order(blocks, pfns, found.flags, mapped, found.order)
-        found.sizes[huge] = 0
-        found.sizes[huge, PMD_ORDER] = HPAGE_PMD_NR
+            columns.flags[huge, 0], columns.page_known[huge, 0] = heads.flags, heads.known
+            columns.shared[huge, 0] = heads.shared
+        columns.sizes[:] = sizes_by_order(blocks, pfns, columns.flags, mapped, columns.order)
+        columns.sizes[huge] = 0
+        columns.sizes[huge, PMD_ORDER] = HPAGE_PMD_NR
         self._process.require_alive()
         if self._kernel.find_mm(self._process.pid, self._process.start_time).value_() != self._mm.value_():
             raise TargetGone(
                 f"process {self._process.pid} ({self._process.name}) called exec while it was read"
             )
-        return found
+        return columns
 
     def read_page_cache(self, columns: Columns, vmas: list[Vma]) -> None:
         """Fill ``cache`` and ``cached`` of *columns*, for the blocks that *vmas* map of files and shared memory."""

@@ -112,8 +112,8 @@ class KernelMemory:
         info = program["VMCOREINFO"].string_()
         #: 4 or 5
         self.page_table_levels = 5 if b"NUMBER(pgtable_l5_enabled)=1" in info else 4
-        found = re.search(rb"OSRELEASE=(\S+)", info)
-        self.release = found[1].decode("ascii", "replace") if found else "unknown"
+        match = re.search(rb"OSRELEASE=(\S+)", info)
+        self.release = match[1].decode("ascii", "replace") if match else "unknown"
         #: bits of an address in a page-table entry; memory encryption takes some (sme_me_mask)
         self.pfn_mask = np.uint64(((1 << 52) - 1) & ~(PAGE_SIZE - 1) & ~self._optional_word("sme_me_mask"))
 
@@ -189,9 +189,9 @@ class KernelMemory:
             types = {"vmlinux": Btf(program.read(first, last - first), None, f"{where}: vmlinux")}
             btftypes.attach(program, "vmlinux", types["vmlinux"])
             for name in _MODULES:
-                found = _find_module(program, name)
-                if found is not None:
-                    module, data = found
+                module_and_btf = _find_module(program, name)
+                if module_and_btf is not None:
+                    module, data = module_and_btf
                     types[name] = Btf(data, types["vmlinux"], f"{where}: {name}")
                     btftypes.attach(program, name, types[name])
                     symbols.add(name, module)

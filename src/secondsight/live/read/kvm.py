@@ -131,7 +131,7 @@ class RunningVm:
         Raises:
             Torn: they changed while they were read.
         """
-        found = []
+        memslots = []
         try:
             for space in range(self._kvm.memslots.type_.length):
                 slots = self._kvm.memslots[space].read_()
@@ -139,17 +139,17 @@ class RunningVm:
                     continue
                 for slot in _slots_of(slots):
                     rmaps = tuple(int(head.value_()) for head in slot.arch.rmap)
-                    found.append(
+                    memslots.append(
                         Memslot(space, slot.id.value_(), slot.base_gfn.value_(), slot.npages.value_(),
                              slot.userspace_addr.value_(), rmaps)
                     )  # fmt: skip
         except (drgn.FaultError, LookupError) as error:
             raise Torn(str(error)) from None
-        return found
+        return memslots
 
     def _roots(self) -> list[tuple[int, int, int]]:
         """(address space, level, table's kernel address) of the TDP MMU's roots; those the kernel asks."""
-        found: list[tuple[int, int, int]] = []
+        roots: list[tuple[int, int, int]] = []
         try:
             head = self._kvm.arch.tdp_mmu_roots
             if not head.next:  # never made: KVM runs without its TDP MMU
@@ -158,14 +158,14 @@ class RunningVm:
                 role = page.role.read_()
                 # Since 6.13 only valid roots are asked; before, a root on its way out still answers.
                 if not (self.soft and role.invalid.value_()):
-                    found.append((int(role.smm.value_()), int(role.level.value_()), int(page.spt.value_())))
-                if len(found) > _MOST_ROOTS:
+                    roots.append((int(role.smm.value_()), int(role.level.value_()), int(page.spt.value_())))
+                if len(roots) > _MOST_ROOTS:
                     raise Torn("the list of roots does not end")
         except AttributeError:
             return []  # KVM without a TDP MMU
         except drgn.FaultError as error:
             raise Torn(str(error)) from None
-        return found
+        return roots
 
     def _walk(self, table: int, level: int, gfn: int, count: int) -> tuple[U64, npt.NDArray[np.uint8], Bools]:
         """Leaf SPTE (0: none), its level, and whether it is known, of *count* frames from *gfn* below one root."""

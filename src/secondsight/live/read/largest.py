@@ -21,10 +21,10 @@ def largest_processes(most: int = 32, proc: Path = Path("/proc")) -> list[Proces
         # Less than a block holds nothing for khugepaged.
         if pages >= HPAGE_PMD_NR and int(folder.name) != os.getpid():
             resident.append((pages, int(folder.name)))
-    found = []
+    opened = []
     for _, pid in sorted(resident, reverse=True)[:most]:
         try:
-            found.append(Process.open(pid))
+            opened.append(Process.open(pid))
         except SecondSightError:
             continue
-    return found
+    return opened

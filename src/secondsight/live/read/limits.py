@@ -107,17 +107,17 @@ def read_host(proc: Path = PROC) -> HostMemory:
     Raises:
         MissingDependency: procfs does not show it.
     """
-    found = {
+    meminfo = {
         name: int(value) << 10
         for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", _read(proc / "meminfo"), re.M)
     }
-    if "MemAvailable" not in found or "MemTotal" not in found:
+    if "MemAvailable" not in meminfo or "MemTotal" not in meminfo:
         raise MissingDependency(
             f"{proc / 'meminfo'}: shows no MemAvailable; how much memory is free is not known"
         )
     return HostMemory(
-        found["MemTotal"],
-        found["MemAvailable"],
+        meminfo["MemTotal"],
+        meminfo["MemAvailable"],
         parse_zoneinfo(_read(proc / "zoneinfo")),
         parse_buddyinfo(_read(proc / "buddyinfo")),
     )
@@ -125,7 +125,7 @@ def read_host(proc: Path = PROC) -> HostMemory:
 
 def parse_zoneinfo(text: str) -> tuple[Zone, ...]:
     """The zones of ``/proc/zoneinfo`` that have pages."""
-    found = []
+    zones = []
     for part in re.split(r"^(?=Node \d+, zone)", text, flags=re.M):
         head = re.match(r"Node (\d+), zone\s+(\S+)", part)
         sizes = {
@@ -133,28 +133,28 @@ def parse_zoneinfo(text: str) -> tuple[Zone, ...]:
             for key, value in re.findall(r"^\s+(?:pages )?(free|min|low|high)\s+(\d+)$", part, re.M)
         }
         if head is not None and len(sizes) == 4:
-            found.append(
+            zones.append(
                 Zone(int(head[1]), head[2], sizes["free"], sizes["min"], sizes["low"], sizes["high"])
             )
-    return tuple(zone for zone in found if zone.free or zone.high)
+    return tuple(zone for zone in zones if zone.free or zone.high)
 
 
 def parse_buddyinfo(text: str) -> dict[int, int]:
     """Free blocks of 2 MiB by node, of ``/proc/buddyinfo``."""
-    found: dict[int, int] = {}
+    free_by_node: dict[int, int] = {}
     for node, counts in re.findall(r"^Node (\d+), zone\s+\S+\s+([\d ]+)$", text, re.M):
         blocks = sum(int(n) << order for order, n in enumerate(counts.split()[PMD_ORDER:]))
-        found[int(node)] = found.get(int(node), 0) + blocks
-    return found
+        free_by_node[int(node)] = free_by_node.get(int(node), 0) + blocks
+    return free_by_node
 
 
 def stalled(path: Path) -> float | None:
     """Seconds since boot in which *some* task stood still for want of memory, of a file of PSI; None where there is none."""
     try:
-        found = re.search(r"^some .*\btotal=(\d+)", path.read_text(encoding="ascii"), re.M)
+        match = re.search(r"^some .*\btotal=(\d+)", path.read_text(encoding="ascii"), re.M)
     except OSError:
         return None  # no PSI (CONFIG_PSI, psi=1), or it is switched off for this group
-    return int(found[1]) / 1e6 if found else None
+    return int(match[1]) / 1e6 if match else None
 
 
 class MemoryCgroup:
@@ -207,11 +207,11 @@ class MemoryCgroup:
 
     def _groups(self) -> list[tuple[Path, str]]:
         """(directory, path) of the group and its ancestors, itself first."""
-        found, folder, path = [], self.folder, self.path
+        groups, folder, path = [], self.folder, self.path
         while True:
-            found.append((folder, path or "/"))
+            groups.append((folder, path or "/"))
             if folder == self.root or folder.parent == folder:
-                return found
+                return groups
             folder, path = folder.parent, path.rpartition("/")[0]
 
     def limits(self) -> list[Limit]:
@@ -228,7 +228,7 @@ class MemoryCgroup:
                 ("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"),
             )
         )
-        found = []
+        limits = []
         for folder, path in self._groups():
             for name, usage in names:
                 limit = _number(folder / name)
@@ -236,17 +236,17 @@ class MemoryCgroup:
                     continue
                 used = _number(folder / usage)
                 if used is not None:
-                    found.append(Limit(name, path, limit, used, self._inactive_file(folder)))
-        if not found and not self.folder.is_dir():
+                    limits.append(Limit(name, path, limit, used, self._inactive_file(folder)))
+        if not limits and not self.folder.is_dir():
             raise MissingDependency(f"memory cgroup {self.path}: has gone")
-        return found
+        return limits
 
     def _inactive_file(self, folder: Path) -> int:
         """Bytes of files' pages on the inactive lists of the group and those below it."""
         name = "inactive_file" if self.version == 2 else "total_inactive_file"
         with contextlib.suppress(OSError):
-            found = re.search(rf"^{name} (\d+)$", (folder / "memory.stat").read_text(encoding="ascii"), re.M)
-            return int(found[1]) if found else 0
+            match = re.search(rf"^{name} (\d+)$", (folder / "memory.stat").read_text(encoding="ascii"), re.M)
+            return int(match[1]) if match else 0
         return 0
 
     def refusals(self) -> int:
@@ -260,8 +260,8 @@ class MemoryCgroup:
                 continue
             for name in ("memory.events.local", "memory.events"):
                 with contextlib.suppress(OSError):
-                    found = re.search(r"^max (\d+)$", (folder / name).read_text(encoding="ascii"), re.M)
-                    total += int(found[1]) if found else 0
+                    match = re.search(r"^max (\d+)$", (folder / name).read_text(encoding="ascii"), re.M)
+                    total += int(match[1]) if match else 0
                     break
         return total
 
@@ -278,7 +278,7 @@ def tightest(limits: Iterable[Limit]) -> Limit | None:
 
 def _mounts(mountinfo: str) -> list[tuple[str, Path, str]]:
     """(``memory`` or ``unified``, mount point, the cgroup at its root) of the mounts that show memory cgroups."""
-    found = []
+    mounts = []
     for line in mountinfo.splitlines():
         before, separator, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
@@ -286,10 +286,10 @@ def _mounts(mountinfo: str) -> list[tuple[str, Path, str]]:
             continue
         top, at = (re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), text) for text in fields[3:5])
         if kind[0] == "cgroup2":
-            found.append(("unified", Path(at), top))
+            mounts.append(("unified", Path(at), top))
         elif kind[0] == "cgroup" and "memory" in kind[2].split(","):
-            found.append(("memory", Path(at), top))
-    return found
+            mounts.append(("memory", Path(at), top))
+    return mounts
 
 
 def _first_namespace() -> bool:

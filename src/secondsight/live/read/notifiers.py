@@ -32,15 +32,15 @@ def registered(kernel: KernelMemory, mm: Any) -> list[Notifier]:
     Raises:
         Torn: the list changed while it was walked.
     """
-    found: list[Notifier] = []
+    notifiers: list[Notifier] = []
     try:
         head = mm.notifier_subscriptions.read_()
     except AttributeError:
-        return found  # a kernel without CONFIG_MMU_NOTIFIER
+        return notifiers  # a kernel without CONFIG_MMU_NOTIFIER
     except drgn.FaultError as error:
         raise Torn(str(error)) from None
     if not head:
-        return found
+        return notifiers
     try:
         for entry in hlist_for_each_entry("struct mmu_notifier", head.list.address_of_(), "hlist"):
             operations = entry.ops.read_()
@@ -48,9 +48,9 @@ def registered(kernel: KernelMemory, mm: Any) -> list[Notifier]:
             name = kernel.symbols.name_at(operations.value_()) or "notifier of an unnamed module"
             is_kvm = bool(test) and kernel.symbols.name_at(test) == "kvm_mmu_notifier_test_young"
             vm = RunningVm(kernel, drgn.container_of(entry, "struct kvm", "mmu_notifier")) if is_kvm else None
-            found.append(Notifier(name, bool(test), vm))
-            if len(found) > _MOST:
+            notifiers.append(Notifier(name, bool(test), vm))
+            if len(notifiers) > _MOST:
                 raise Torn("the list of notifiers does not end")
     except (drgn.FaultError, LookupError) as error:
         raise Torn(str(error)) from None
-    return found
+    return notifiers

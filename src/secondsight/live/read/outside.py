@@ -79,8 +79,8 @@ def take(kernel: KernelMemory, pid: int, within: tuple[int, int] | None = None) 
     remote = Remote(kernel, pid)
     vmas = clip(mappings(kernel, remote.mm), within)
     table = PageTable(kernel, int(remote.mm.pgd.value_()))
-    found = [table.mapped_blocks(v.start, v.end) for v in vmas]
-    blocks = np.concatenate(found) if found else np.empty(0, np.uint64)
+    mapped = [table.mapped_blocks(v.start, v.end) for v in vmas]
+    blocks = np.concatenate(mapped) if mapped else np.empty(0, np.uint64)
     reader = KernelReader(kernel, cast(Process, remote))
     columns = _holding(reader.read_blocks(blocks))
     reader.read_page_cache(columns, vmas)
@@ -153,8 +153,8 @@ def enabled(kernel: KernelMemory) -> str:
     Raises:
         MissingDependency: the kernel has no transparent huge pages.
     """
-    found = switches(kernel)
-    return found.enabled if found.enabled_size in ("", "inherit") else found.enabled_size
+    settings = switches(kernel)
+    return settings.enabled if settings.enabled_size in ("", "inherit") else settings.enabled_size
 
 
 def switches(kernel: KernelMemory) -> Switches:
@@ -190,13 +190,13 @@ def switches(kernel: KernelMemory) -> Switches:
 
 def facts(kernel: KernelMemory) -> probe.Facts:
     """What *kernel* is and has."""
-    found = probe.from_btf(kernel.types["vmlinux"], kernel.types.get("kvm"))
+    fields = probe.from_btf(kernel.types["vmlinux"], kernel.types.get("kvm"))
     if kernel.symbols.address("kvm_mmu_notifier_test_young") is not None:
-        found["soft_accessed"] = kernel.symbols.address("kvm_ad_enabled") is not None
+        fields["soft_accessed"] = kernel.symbols.address("kvm_ad_enabled") is not None
     # static_key lru_gen_caps[LRU_GEN_CORE]: its first word counts who enabled it.
     caps = kernel.variable("lru_gen_caps")
     mglru = caps is not None and (caps & 0xFFFF_FFFF) != 0
-    return probe.facts(release=kernel.release, mglru=mglru, **found)
+    return probe.facts(release=kernel.release, mglru=mglru, **fields)
 
 
 def open_kernel(vmcore: Path | None, qmp: Path | None) -> KernelMemory:

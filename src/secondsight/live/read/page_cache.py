@@ -68,14 +68,14 @@ class CacheCounts(NamedTuple):
 
 def local_devices(mountinfo: str) -> frozenset[str]:
     """Device numbers, as maps prints them, of the mounts in *mountinfo* (``/proc/PID/mountinfo``) whose files may be asked about."""
-    found = set()
+    devices = set()
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
         if len(fields) >= 5 and kind and kind[0] in LOCAL:
             major, _, minor = fields[2].partition(":")
-            found.add(f"{int(major):02x}:{int(minor):02x}")
-    return frozenset(found)
+            devices.add(f"{int(major):02x}:{int(minor):02x}")
+    return frozenset(devices)
 
 
 class CachedFile:
@@ -102,12 +102,12 @@ class CachedFile:
             kind = _kind(place)
             if kind != _TMPFS_MAGIC and (local is None or vma.device not in local):
                 return None
-            found = cls(
+            file = cls(
                 os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC), vma, kind == _OVERLAYFS_MAGIC
             )
-            if kind == _TMPFS_MAGIC or found.honest():
-                return found
-            found.close()
+            if kind == _TMPFS_MAGIC or file.honest():
+                return file
+            file.close()
             return None
         except OSError:
             return None
@@ -121,7 +121,7 @@ class CachedFile:
 
     def pages(self, start: int, end: int) -> Bools:
         """Which pages of [start, end), addresses of the mapping, are in the page cache; bool[pages]."""
-        found = np.zeros((end - start) // PAGE_SIZE, np.bool_)
+        cached = np.zeros((end - start) // PAGE_SIZE, np.bool_)
         for at in range(start, end, _AT_ONCE):
             upto = min(at + _AT_ONCE, end)
             offset = at - self.mapping.start + self.mapping.offset
@@ -129,8 +129,8 @@ class CachedFile:
             size = min(upto - at, -(-os.fstat(self._fd).st_size // PAGE_SIZE) * PAGE_SIZE - offset)
             if size > 0:
                 first = (at - start) // PAGE_SIZE
-                found[first : first + size // PAGE_SIZE] = _incore(self._fd, offset, size)
-        return found
+                cached[first : first + size // PAGE_SIZE] = _incore(self._fd, offset, size)
+        return cached
 
     def honest(self) -> bool:
         """Whether mincore tells us the truth of this file: that there is nothing far beyond its end."""
@@ -142,10 +142,10 @@ class CachedFile:
         if self._overlaid:
             return None
         asked = (ctypes.c_uint64 * 2)(start - self.mapping.start + self.mapping.offset, end - start)
-        told = (ctypes.c_uint64 * 5)()
-        if end <= start or _libc.syscall(_SYS_CACHESTAT, self._fd, asked, told, 0):
+        cachestat = (ctypes.c_uint64 * 5)()
+        if end <= start or _libc.syscall(_SYS_CACHESTAT, self._fd, asked, cachestat, 0):
             return None
-        return CacheCounts(int(told[0]), int(told[1] + told[2]), int(told[3]))
+        return CacheCounts(int(cachestat[0]), int(cachestat[1] + cachestat[2]), int(cachestat[3]))
 
     def blocks(self, start: int, end: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
         """(addresses uint64[N] of the whole blocks in [start, end) with anything in the page cache, how many pages int64[N])."""
@@ -168,8 +168,8 @@ class PageCache:
 
     def __init__(self, process: Process, vmas: list[Vma]) -> None:
         """Open what may be opened of *vmas*; the others are left out."""
-        found = (CachedFile.open(process, vma) for vma in vmas if vma.first_block < vma.block_end)
-        self._files = [file for file in found if file is not None]
+        opened = (CachedFile.open(process, vma) for vma in vmas if vma.first_block < vma.block_end)
+        self._files = [file for file in opened if file is not None]
         self._starts = [file.mapping.start for file in self._files]
 
     def of(self, vma: Vma) -> CachedFile | None:
@@ -220,5 +220,5 @@ def _incore(fd: int, offset: int, size: int) -> Bools:
         _libc.munmap(ctypes.c_void_p(at), ctypes.c_size_t(size))
     if failed:
         vector[:] = 0
-    found: Bools = (vector & 1) != 0
-    return found
+    cached: Bools = (vector & 1) != 0
+    return cached

@@ -87,10 +87,10 @@ class PageTableChanges:
             before[GUEST] &= not self._soft_dirty
         turned = of & ~before & now.known
         collapsed = ((was == TABLE) & (now.form == HUGE))[:, None]
-        said = of[CPU] | of[GUEST] | before[CPU] | before[GUEST]
+        attributed = of[CPU] | of[GUEST] | before[CPU] | before[GUEST]
         self._count(COLLAPSED, turned[CPU] & collapsed)
         self._count(UNSETTLED, ~now.known)
-        self._count(UNNAMED, turned[MARKED] & ~said & ~collapsed)
+        self._count(UNNAMED, turned[MARKED] & ~attributed & ~collapsed)
         return Accessed(
             turned[CPU] & ~collapsed, of[WRITTEN] if self._soft_dirty else turned[WRITTEN], turned[GUEST]
         )

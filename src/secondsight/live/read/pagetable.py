@@ -58,16 +58,16 @@ class PageTable:
 
     def _pmds(self, blocks: U64) -> U64:
         """PMD entry of each block (uint64[N], ascending reads fastest); 0 where no table reaches it."""
-        found = np.zeros(len(blocks), np.uint64)
+        pmds = np.zeros(len(blocks), np.uint64)
         gigabytes, which = np.unique(blocks >> np.uint64(30), return_inverse=True)
         for index, gigabyte in enumerate(gigabytes.tolist()):
             table = self._pmd_table(gigabyte << 30)
             if table is not None:
                 mine = which == index
-                found[mine] = table[
+                pmds[mine] = table[
                     (blocks[mine] >> np.uint64(PMD_SHIFT) & np.uint64(_INDEX)).astype(np.int64)
                 ]
-        return found
+        return pmds
 
     def mapped_blocks(self, start: int, end: int) -> U64:
         """Addresses of the 2 MiB blocks wholly in [start, end) whose PMD entry is not none; uint64[N].
@@ -75,20 +75,20 @@ class PageTable:
         What cannot be read now (:class:`Torn`) counts as mapped: reading it again will tell.
         """
         first, last = start + PMD_SIZE - 1 >> PMD_SHIFT, end >> PMD_SHIFT
-        found = [np.empty(0, np.uint64)]
+        addresses = [np.empty(0, np.uint64)]
         for gigabyte in range(first >> LEVEL_BITS, (last + _INDEX) >> LEVEL_BITS):
             low, high = max(first, gigabyte << LEVEL_BITS), min(last, gigabyte + 1 << LEVEL_BITS)
             numbers = np.arange(low, high, dtype=np.uint64)
             try:
                 table = self._pmd_table(gigabyte << 30)
             except Torn:
-                found.append(numbers << np.uint64(PMD_SHIFT))
+                addresses.append(numbers << np.uint64(PMD_SHIFT))
                 continue
             if table is not None:
-                found.append(
+                addresses.append(
                     numbers[table[low & _INDEX : (low & _INDEX) + len(numbers)] != 0] << np.uint64(PMD_SHIFT)
                 )
-        return np.concatenate(found)
+        return np.concatenate(addresses)
 
     def read_blocks(self, blocks: U64) -> Entries:
         """PMD entry and PTEs of the blocks at *blocks* (uint64[N]).

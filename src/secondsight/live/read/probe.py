@@ -62,17 +62,17 @@ def scan_format(tracing: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _members(btf: Btf, name: str) -> dict[str, int]:
     """Member names of a structure and their types' numbers; unnamed structures inside are entered."""
     number = btf.find(name, frozenset({STRUCT}))
-    found: dict[str, int] = {}
+    members: dict[str, int] = {}
     todo = [number] if number is not None else []
     while todo:
         record = btf.record(todo.pop())
         for text, kind, _ in record.words[record.at : record.at + 3 * record.members].reshape(-1, 3).tolist():
             label = btf.text(text)
             if label:
-                found[label] = kind
+                members[label] = kind
             else:
                 todo.append(kind)
-    return found
+    return members
 
 
 #: enumerators of ``enum scan_result`` that the rules are chosen by, as the tracepoint prints them
@@ -85,8 +85,8 @@ def _tracepoint(btf: Btf) -> dict[str, object]:
     fields = tuple(name for name in members if name not in ("ent", "__data"))
     if not fields or btf.find_enumerator("SCAN_SUCCEED") is None:
         return {}
-    told = tuple(text for name, text in _STATUSES.items() if btf.find_enumerator(name) is not None)
-    return {"trace_fields": fields, "trace_statuses": told}
+    statuses = tuple(text for name, text in _STATUSES.items() if btf.find_enumerator(name) is not None)
+    return {"trace_fields": fields, "trace_statuses": statuses}
 
 
 def from_btf(btf: Btf, kvm: Btf | None = None) -> dict[str, object]:
@@ -147,36 +147,36 @@ def probe(
     """
     from secondsight.live.read import tracefs
 
-    found: dict[str, object] = {}
+    fields: dict[str, object] = {}
     missing: dict[str, str] = {}
     try:
         folder = tracefs.folder() if tracing is None else tracing
-        found["trace_fields"], found["trace_statuses"] = scan_format(folder)
+        fields["trace_fields"], fields["trace_statuses"] = scan_format(folder)
     except (SecondSightError, OSError) as error:
         missing["tracepoints"] = str(error)
     try:
         # KVM as a module has a blob of its own, once it is loaded.
         vmlinux, module = btf_folder / "vmlinux", btf_folder / "kvm"
-        if types or not found:
+        if types or not fields:
             base = Btf.load(vmlinux)
-            found = from_btf(base, Btf.load(module, base) if module.exists() else None) | found
+            fields = from_btf(base, Btf.load(module, base) if module.exists() else None) | fields
         else:
             names = Blob.load(vmlinux)
-            found |= _of_kvm(Blob.load(module, names) if module.exists() else names)
+            fields |= _of_kvm(Blob.load(module, names) if module.exists() else names)
     except SecondSightError as error:
         missing["BTF"] = str(error)
     try:
-        found |= {} if kallsyms is None else _from_symbols(kallsyms)
+        fields |= {} if kallsyms is None else _from_symbols(kallsyms)
     except (SecondSightError, OSError) as error:
         missing["symbols"] = str(error)
     lru_gen = Path("/sys/kernel/mm/lru_gen/enabled")
     try:
-        found["mglru"] = int(lru_gen.read_text(), 16) & 1 == 1
+        fields["mglru"] = int(lru_gen.read_text(), 16) & 1 == 1
     except (OSError, ValueError):
-        found["mglru"] = False
-    return facts(release=os.uname().release, missing=missing, **found)
+        fields["mglru"] = False
+    return facts(release=os.uname().release, missing=missing, **fields)
 
 
-def facts(**found: object) -> Facts:
-    """*found*, by the names of ``Facts``, as one."""
-    return msgspec.convert(found, Facts)
+def facts(**fields: object) -> Facts:
+    """*fields*, by the names of ``Facts``, as one."""
+    return msgspec.convert(fields, Facts)

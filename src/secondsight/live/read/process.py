@@ -223,18 +223,18 @@ class Process:
             folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._directory)
         except OSError:
             return {}
-        found: dict[str, str] = {}
+        targets: dict[str, str] = {}
         try:
             for entry in os.listdir(folder):  # noqa: PTH208 - a descriptor
                 try:
-                    found[entry] = os.readlink(entry, dir_fd=folder)
+                    targets[entry] = os.readlink(entry, dir_fd=folder)
                 except OSError:
                     continue
         except OSError:
             pass
         finally:
             os.close(folder)
-        return found
+        return targets
 
     def close(self) -> None:
         """Let go of the process."""

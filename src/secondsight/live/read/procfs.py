@@ -128,7 +128,7 @@ class Pagemap:
             MissingDependency: the kernel has no PAGEMAP_SCAN (before 6.7).
             TargetGone: the process exited or called exec.
         """
-        found: list[npt.NDArray[np.void]] = []
+        regions: list[npt.NDArray[np.void]] = []
         vector = np.empty(_SCAN_VECTOR, _REGION)
         while start < end:
             argument = bytearray(
@@ -142,7 +142,7 @@ class Pagemap:
                 if error.errno in (errno.ENOTTY, errno.EINVAL):
                     raise MissingDependency("PAGEMAP_SCAN: needs Linux 6.7 or newer") from None
                 raise explain_oserror(error, "PAGEMAP_SCAN", self.process.pid) from None
-            found.append(vector[:count].copy())
+            regions.append(vector[:count].copy())
             if count < len(vector):
                 break
             # Where a walk that filled the kernel's buffer (512 ranges) on its way comes to its end, walk_end stays at that earlier place
@@ -151,7 +151,7 @@ class Pagemap:
             if walked <= start:
                 break
             start = walked
-        return np.concatenate(found) if found else np.empty(0, _REGION)
+        return np.concatenate(regions) if regions else np.empty(0, _REGION)
 
     def populated_blocks(self, start: int, end: int, resident: bool = True) -> U64:
         """Addresses of the 2 MiB blocks wholly in [start, end) that hold a present or swapped page; uint64[N].
@@ -173,14 +173,14 @@ class Pagemap:
                 return _blocks_of(regions)
             except MissingDependency:
                 self._scan_works = False
-        found = []
+        addresses = []
         step = 1 << 30
         for at in range(start, end, step):
             count = min(step, end - at) // PMD_SIZE
             words = self.read(at, count * HPAGE_PMD_NR).reshape(count, HPAGE_PMD_NR)
             used = ((words & (pm.PRESENT | pm.SWAPPED)) != 0).any(axis=1)
-            found.append(np.uint64(at) + np.flatnonzero(used).astype(np.uint64) * np.uint64(PMD_SIZE))
-        return np.concatenate(found)
+            addresses.append(np.uint64(at) + np.flatnonzero(used).astype(np.uint64) * np.uint64(PMD_SIZE))
+        return np.concatenate(addresses)
 
     def huge_blocks(self, blocks: U64) -> npt.NDArray[np.bool_] | None:
         """Which of *blocks* (ascending uint64[N]) a PMD maps as a whole; bool[N], None without PAGEMAP_SCAN.
@@ -199,10 +199,10 @@ class Pagemap:
             for first, last in itertools.pairwise(edges):
                 low, high = int(blocks[first]), int(blocks[last - 1]) + PMD_SIZE
                 regions = self.scan(low, high, pm.SCAN_HUGE, pm.SCAN_HUGE)
-                found = _blocks_of(regions)
-                place = np.searchsorted(found, blocks[first:last])
-                inside = place < len(found)
-                huge[first:last][inside] = found[place[inside]] == blocks[first:last][inside]
+                huge_addresses = _blocks_of(regions)
+                place = np.searchsorted(huge_addresses, blocks[first:last])
+                inside = place < len(huge_addresses)
+                huge[first:last][inside] = huge_addresses[place[inside]] == blocks[first:last][inside]
         except MissingDependency:
             self._scan_works = False
             return None

@@ -79,122 +79,122 @@ class ProcfsReader:
         shape = (len(blocks), HPAGE_PMD_NR)
         nowhere = np.zeros(shape, np.bool_)
         secondary = Secondary("secondary MMUs", nowhere, nowhere, self.secondary_reason() if reasons else "")
-        found = Columns.unread(blocks, secondary=(secondary,), counts_known=False)
+        columns = Columns.unread(blocks, secondary=(secondary,), counts_known=False)
         # The frames stand where their folios will, which procfs does not tell apart.
-        pfns = found.folio.view(np.uint64)
+        pfns = columns.folio.view(np.uint64)
         present, hidden, several = (np.zeros(shape, np.bool_) for _ in range(3))
         # And the words where the entries will that are made of them.
         for rows in _parts(len(blocks), _READ):
-            self._pagemap.read_blocks(blocks[rows], found.pte[rows])
+            self._pagemap.read_blocks(blocks[rows], columns.pte[rows])
         for rows in _parts(len(blocks)):
-            some = found.pte[rows]
+            some = columns.pte[rows]
             frames = np.bitwise_and(some, pm.PFN_MASK, out=pfns[rows])
             if (np.bitwise_and.reduce(some, axis=None) & _OWN) == _OWN and frames.all():
                 # The common case, in a third of the time: all there, seen, mapped once.
-                present[rows] = found.page_known[rows] = True
-                _entries(found, some, frames, rows)
+                present[rows] = columns.page_known[rows] = True
+                _entries(columns, some, frames, rows)
                 continue
             some = some.copy()
             here = np.not_equal(some & pm.PRESENT, 0, out=present[rows])
             np.logical_and(here, (some & pm.EXCLUSIVE) == 0, out=several[rows])
             unseen = np.logical_and(here, frames == 0, out=hidden[rows])
-            np.logical_not(unseen, out=found.page_known[rows])
-            _entries(found, some, np.where(unseen, _HIDDEN, frames), rows)
-            _but_for(found, some, here, rows)
+            np.logical_not(unseen, out=columns.page_known[rows])
+            _entries(columns, some, np.where(unseen, _HIDDEN, frames), rows)
+            _but_for(columns, some, here, rows)
         visible = present & ~hidden
-        huge = self._huge(found, pfns, visible, hidden)
+        huge = self._huge(columns, pfns, visible, hidden)
         asked = visible
         shared_whole: Bools | None = None
         if huge is not None and huge.any():
             # Of what a PMD maps as a whole, the first page speaks for all.
             asked, shared_whole = visible.copy(), several[huge, 0]
             asked[huge, 1:] = several[huge] = False
-        found = self._pages(found, pfns, present, asked, several)
+        columns = self._pages(columns, pfns, present, asked, several)
         if hidden.any():
-            self._mark_zero(found, hidden)
+            self._mark_zero(columns, hidden)
         if huge is None:
             # No PAGEMAP_SCAN: 512 frames of one aligned THP are taken for a PMD mapping.
-            huge = _in_one(pfns, visible) & ((found.flags[:, 0] & kpf.THP) != 0)
-            found.flags[huge, 1:] = 0
-        found = self._sized(found, pfns, asked, huge)
+            huge = _in_one(pfns, visible) & ((columns.flags[:, 0] & kpf.THP) != 0)
+            columns.flags[huge, 1:] = 0
+        columns = self._sized(columns, pfns, asked, huge)
         if shared_whole is not None:
-            found.shared[huge, 0] = shared_whole
+            columns.shared[huge, 0] = shared_whole
         first = np.where(visible[huge, 0], pfns[huge, 0], np.uint64(0))
-        found.pmd[huge] = bits.PRESENT | bits.PSE | bits.RW | bits.USER | first << bits.PFN_SHIFT
-        found.pte[huge] = 0
-        found.folio[~asked] = -1
+        columns.pmd[huge] = bits.PRESENT | bits.PSE | bits.RW | bits.USER | first << bits.PFN_SHIFT
+        columns.pte[huge] = 0
+        columns.folio[~asked] = -1
         self._process.require_alive()
-        return found
+        return columns
 
-    def _huge(self, found: Columns, pfns: U64, visible: Bools, hidden: Bools) -> Bools | None:
+    def _huge(self, columns: Columns, pfns: U64, visible: Bools, hidden: Bools) -> Bools | None:
         """Which blocks a PMD maps; None without PAGEMAP_SCAN, which is asked about those whose frames do not deny it."""
         huge = _in_one(pfns, visible) | hidden[:, 0]
         if huge.any():
-            told = self._pagemap.huge_blocks(found.address[huge])
-            if told is None:
+            scanned = self._pagemap.huge_blocks(columns.address[huge])
+            if scanned is None:
                 return None
-            huge[huge] = told
+            huge[huge] = scanned
         return huge
 
-    def _pages(self, found: Columns, pfns: U64, present: Bools, asked: Bools, several: Bools) -> Columns:
-        """*found* with flags and counts of the frames that are *asked*; *several* are mapped more than once."""
-        counts = found.mapcount
+    def _pages(self, columns: Columns, pfns: U64, present: Bools, asked: Bools, several: Bools) -> Columns:
+        """*columns* with flags and counts of the frames that are *asked*; *several* are mapped more than once."""
+        counts = columns.mapcount
         counts[:] = present
         counts[several] = 2
-        found.shared[several] = True
+        columns.shared[several] = True
         cached: Bools | None = None
         if self._flags is None:
-            found.flags[:] = 0
-            found.page_known[present] = False
+            columns.flags[:] = 0
+            columns.page_known[present] = False
         else:
             keep = _FRAME_BITS if self._trust_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
             if 2 * np.count_nonzero(asked) <= asked.size:
-                found.flags[:] = 0
-                found.flags[asked] = self._flags.read(pfns[asked], keep=keep)
+                columns.flags[:] = 0
+                columns.flags[asked] = self._flags.read(pfns[asked], keep=keep)
             else:
                 # One that is asked anyway stands for each that is not: less work than leaving those out.
                 rest = ~asked
                 pfns[rest] = pfns.reshape(-1)[asked.argmax()]
-                self._flags.read(pfns, found.flags, keep)
-                found.flags[rest] = 0
-            cached = _told(found)
+                self._flags.read(pfns, columns.flags, keep)
+                columns.flags[rest] = 0
+            cached = _apply_page_flags(columns)
         several &= asked
         if self._counts is not None and several.any():
             held = self._counts.read(pfns[several])
             counts[several] = np.minimum(held, np.uint64(1 << 30)).astype(np.int32)
-            found.shared[several] = held > 1
+            columns.shared[several] = held > 1
         # What procfs tells of a folio is its page's own: one column is all three, where no page is in the swap cache.
-        return found if cached is None else replace(found, refcount=counts + cached)
+        return columns if cached is None else replace(columns, refcount=counts + cached)
 
-    def _sized(self, found: Columns, pfns: U64, asked: Bools, huge: Bools) -> Columns:
-        """*found* with the sizes of its folios; nothing but the zero page is no folio's."""
+    def _sized(self, columns: Columns, pfns: U64, asked: Bools, huge: Bools) -> Columns:
+        """*columns* with the sizes of its folios; nothing but the zero page is no folio's."""
         table = self._flags
         if table is not None:
-            mapped = asked & ((found.pte & bits.PFN_MASK) != 0)
+            mapped = asked & ((columns.pte & bits.PFN_MASK) != 0)
             mapped[huge] = False
 
             def flags_of(frames: U64) -> npt.NDArray[np.uint32]:
                 return table.read(frames, keep=_FRAME_BITS)
 
-            sizes = folio_sizes(found.address, pfns, found.flags, mapped, flags_of)
-            found.sizes[:] = sizes.pages
+            sizes = folio_sizes(columns.address, pfns, columns.flags, mapped, flags_of)
+            columns.sizes[:] = sizes.pages
             if sizes.pages[:, 1:].any():
-                found = _of_large(found, pfns, sizes)
-        found.sizes[huge] = 0
-        found.sizes[huge, PMD_ORDER] = HPAGE_PMD_NR
-        found.order[huge, 0] = PMD_ORDER
-        return found
+                columns = _of_large(columns, pfns, sizes)
+        columns.sizes[huge] = 0
+        columns.sizes[huge, PMD_ORDER] = HPAGE_PMD_NR
+        columns.order[huge, 0] = PMD_ORDER
+        return columns
 
-    def _mark_zero(self, found: Columns, hidden: Bools) -> None:
+    def _mark_zero(self, columns: Columns, hidden: Bools) -> None:
         """Which of the *hidden* pages (bool[N, 512]) are the zero page: PAGEMAP_SCAN tells without their frames."""
-        zero = self._pagemap.zero_pages(found.address)
+        zero = self._pagemap.zero_pages(columns.address)
         if zero is None:
             return
         zero &= hidden
-        found.pte[zero] &= ~(bits.PFN_MASK | bits.RW)
-        found.page_known[zero] = True
-        found.mapcount[zero] = found.folio_mapcount[zero] = found.refcount[zero] = 1
-        found.shared[zero] = False
+        columns.pte[zero] &= ~(bits.PFN_MASK | bits.RW)
+        columns.page_known[zero] = True
+        columns.mapcount[zero] = columns.folio_mapcount[zero] = columns.refcount[zero] = 1
+        columns.shared[zero] = False
 
     def close(self) -> None:
         """Close the files."""
@@ -210,31 +210,31 @@ class ProcfsReader:
         self.close()
 
 
-def _entries(found: Columns, words: U64, frames: U64, rows: slice) -> None:
+def _entries(columns: Columns, words: U64, frames: U64, rows: slice) -> None:
     """Entries of the blocks *rows* as if every page were there, which *words* and *frames* tell of (the words may be where they go)."""
     protected = None
     if np.bitwise_or.reduce(words, axis=None) & pm.UFFD_WP:
         protected = (words & pm.UFFD_WP) != 0
-    found.pmd[rows] = bits.TABLE
+    columns.pmd[rows] = bits.TABLE
     # Which PTEs are writable procfs does not say: taken for writable, as private memory that was written is.
-    pte = np.left_shift(frames, bits.PFN_SHIFT, out=found.pte[rows])
+    pte = np.left_shift(frames, bits.PFN_SHIFT, out=columns.pte[rows])
     pte |= bits.PRESENT | bits.USER | bits.RW | bits.DIRTY
     if protected is not None:
         pte[protected] |= bits.UFFD_WP
 
 
-def _but_for(found: Columns, words: U64, present: Bools, rows: slice) -> None:
+def _but_for(columns: Columns, words: U64, present: Bools, rows: slice) -> None:
     """Put right the entries of the blocks *rows* whose page is not *present*: swapped out, or nothing."""
-    pte = found.pte[rows]
-    absent = np.logical_not(present, out=found.pte_known[rows])
+    pte = columns.pte[rows]
+    absent = np.logical_not(present, out=columns.pte_known[rows])
     pte[absent] = 0
     swapped = (words & pm.SWAPPED) != 0
     if swapped.any():
         some = words[swapped]
         pte[swapped] = swap.from_pagemap(some)
         # Swap, or one of the kernel's own entries: where the type is hidden, page_known says so of what is not present.
-        found.page_known[rows][swapped] = swap.kind_known(some)
-    found.pmd[rows][~(present | swapped).any(axis=1)] = 0
+        columns.page_known[rows][swapped] = swap.kind_known(some)
+    columns.pmd[rows][~(present | swapped).any(axis=1)] = 0
 
 
 def _in_one(pfns: U64, visible: Bools) -> Bools:
@@ -251,31 +251,31 @@ def _in_one(pfns: U64, visible: Bools) -> Bools:
     return may
 
 
-def _of_large(found: Columns, pfns: U64, sizes: FolioSizes) -> Columns:
-    """*found* with what is known of large folios: their order, their head, and what the swap cache holds of them."""
-    found.order[:] = sizes.order
-    found.page_known[sizes.torn] = False
+def _of_large(columns: Columns, pfns: U64, sizes: FolioSizes) -> Columns:
+    """*columns* with what is known of large folios: their order, their head, and what the swap cache holds of them."""
+    columns.order[:] = sizes.order
+    columns.page_known[sizes.torn] = False
     large = np.nonzero(sizes.order)
     orders = sizes.order[large].astype(np.uint64)
     pfns[large] = pfns[large] >> orders << orders
-    if found.refcount is not found.mapcount:
+    if columns.refcount is not columns.mapcount:
         # One reference is in there already.
-        held = (found.flags[large] & kpf.SWAPCACHE) != 0
-        found.refcount[large] += held * ((1 << orders.astype(np.int32)) - 1)
-    return found
+        held = (columns.flags[large] & kpf.SWAPCACHE) != 0
+        columns.refcount[large] += held * ((1 << orders.astype(np.int32)) - 1)
+    return columns
 
 
-def _told(found: Columns) -> Bools | None:
-    """Make *found* of what the flags say is the zero page; which pages are in the swap cache, None if none is."""
+def _apply_page_flags(columns: Columns) -> Bools | None:
+    """Clear the frames of what the flags say is the zero page; which pages are in the swap cache, None if none is."""
     cached: Bools | None = None
-    for rows in _parts(len(found.flags)):
-        flags = found.flags[rows]
+    for rows in _parts(len(columns.flags)):
+        flags = columns.flags[rows]
         telling = flags & (kpf.ZERO_PAGE | kpf.SWAPCACHE)
         if telling.any():
             zero = (telling & kpf.ZERO_PAGE) != 0
-            found.pte[rows][zero] &= ~(bits.PFN_MASK | bits.RW)
+            columns.pte[rows][zero] &= ~(bits.PFN_MASK | bits.RW)
             flags[zero] = 0
-            cached = np.zeros(found.flags.shape, np.bool_) if cached is None else cached
+            cached = np.zeros(columns.flags.shape, np.bool_) if cached is None else cached
             np.equal(telling, kpf.SWAPCACHE, out=cached[rows])
     return cached
 

@@ -76,8 +76,8 @@ def _within(spans: npt.NDArray[np.int64], regions: npt.NDArray[np.void], pages: 
     edges = np.column_stack((regions["start"], regions["end"])).astype(np.int64).reshape(-1) // PAGE_SIZE
     upto = np.cumsum(pages)
     sums = np.column_stack((upto - pages, upto)).reshape(-1)
-    found = np.interp(spans // PAGE_SIZE, edges, sums)
-    return round(float((found[:, 1] - found[:, 0]).sum())) * PAGE_SIZE
+    pages_before = np.interp(spans // PAGE_SIZE, edges, sums)
+    return round(float((pages_before[:, 1] - pages_before[:, 0]).sum())) * PAGE_SIZE
 
 
 def _before_scan(

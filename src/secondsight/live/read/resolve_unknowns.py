@@ -11,7 +11,7 @@ from secondsight.live.read.columns import Columns
 from secondsight.live.read.vma import Vma
 
 
-def resolve_accessed(found: Columns, vmas: list[Vma]) -> None:
+def resolve_accessed(columns: Columns, vmas: list[Vma]) -> None:
     """Make PRIMARY known where the sums of smaps, read *after* the columns, leave only one answer.
 
     smaps counts a page as Referenced if its PTE is young, PG_young or PG_referenced is set (``smaps_account``), which is what khugepaged
@@ -19,14 +19,14 @@ def resolve_accessed(found: Columns, vmas: list[Vma]) -> None:
     is all that is resident, every page must be (PG_young, the accessed bit that idle tracking took off, counted with it).
     """
     for vma in vmas:
-        low, high = np.searchsorted(found.address, np.array([vma.start, vma.end], np.uint64)).tolist()
+        low, high = np.searchsorted(columns.address, np.array([vma.start, vma.end], np.uint64)).tolist()
         # smaps leaves hugetlb's pages out of its sums (smaps_hugetlb_range).
         if "Referenced" not in vma.kb or "ht" in vma.flags or low == high:
             continue
-        pmd, pte, known = found.pmd[low:high], found.pte[low:high], found.pte_known[low:high]
+        pmd, pte, known = columns.pmd[low:high], columns.pte[low:high], columns.pte_known[low:high]
         referenced = vma.kb["Referenced"]
         present = bits.pte_present(pte)
-        marked = (found.flags[low:high] & kpf.REFERENCED) != 0
+        marked = (columns.flags[low:high] & kpf.REFERENCED) != 0
         whole = vma.first_block == vma.start and vma.block_end == vma.end
         huge = bits.pmd_trans_huge(pmd)
         # A huge page counts with all of its pages; its flags stand with the first.
@@ -41,18 +41,18 @@ def resolve_accessed(found: Columns, vmas: list[Vma]) -> None:
             known |= present
 
 
-def resolve_swapped(found: Columns, vmas: list[Vma]) -> None:
+def resolve_swapped(columns: Columns, vmas: list[Vma]) -> None:
     """Call entries swap whose type was hidden, where smaps' sum leaves only that.
 
     smaps counts under Swap the pages that are in swap, and no marker, migration or poison entry (``smaps_pte_entry``). Where that sum is
     as much as a mapping's entries of unread kind, all of them are.
     """
-    unread = bits.is_swap_pte(found.pte) & ~found.page_known
+    unread = bits.is_swap_pte(columns.pte) & ~columns.page_known
     if not unread.any():
         return
     for vma in vmas:
-        low, high = np.searchsorted(found.address, np.array([vma.start, vma.end], np.uint64)).tolist()
+        low, high = np.searchsorted(columns.address, np.array([vma.start, vma.end], np.uint64)).tolist()
         mine = unread[low:high]
         count = int(np.count_nonzero(mine))
         if count and vma.anonymous and vma.kb.get("Swap", -1) << 10 == count * PAGE_SIZE:
-            found.page_known[low:high][mine] = True
+            columns.page_known[low:high][mine] = True

@@ -126,12 +126,12 @@ class Splits:
 
     def take(self, line: bytes) -> None:
         """Count what a *line* of ``trace_pipe`` tells."""
-        found = _LINE.match(line)
-        if found is None:
+        match = _LINE.match(line)
+        if match is None:
             lost = _LOST.search(line)
             self.lost += int(lost[1]) if lost else 0
             return
-        task, pid, function, caller = found.groups()
+        task, pid, function, caller = match.groups()
         kind = _KINDS.get(function.decode("ascii", "replace"))
         if kind is not None:
             # The compiler's copies of a function (.isra.0, .constprop.0) are that function.

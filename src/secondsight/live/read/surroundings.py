@@ -62,14 +62,14 @@ def read(process: Process, proc: Path = Path("/proc")) -> Surroundings:
     )
 
 
-def with_kernel(found: Surroundings, kernel: KernelMemory, mm: int) -> Surroundings:
-    """*found*, and what kernel memory shows of the ``struct mm_struct`` at the kernel address *mm*."""
+def with_kernel(surroundings: Surroundings, kernel: KernelMemory, mm: int) -> Surroundings:
+    """*surroundings*, and what kernel memory shows of the ``struct mm_struct`` at the kernel address *mm*."""
     from secondsight.live.read.khugepaged_list import pages_ahead, without_anon_vma
     from secondsight.live.read.khugepaged_list import read as read_list
 
     listed = read_list(kernel)
     return msgspec.structs.replace(
-        found,
+        surroundings,
         registered=None if listed is None else mm in listed.mms,
         without_anon_vma=without_anon_vma(kernel, mm),
         ahead=None if listed is None else pages_ahead(kernel, listed, mm),

@@ -69,12 +69,12 @@ class Switches(msgspec.Struct, frozen=True, omit_defaults=True):
         """
         words = {order_of_kb(kb): word for kb, word in self.sizes.items()} | {PMD_ORDER: enabled}
         whole = self.enabled or enabled
-        found = 0
+        orders = 0
         for order, word in words.items():
             chosen = whole if word == "inherit" else word
             if order in ANON_ORDERS and (chosen == "always" or (chosen == "madvise" and advised)):
-                found |= 1 << order
-        return found
+                orders |= 1 << order
+        return orders
 
 
 def read(pid: int, folder: Path = THP, proc: Path = Path("/proc")) -> Switches:
@@ -103,8 +103,8 @@ def _chosen(path: Path) -> str:
         text = path.read_text(encoding="ascii").strip()
     except OSError:
         return ""
-    found = re.search(r"\[(\S+)\]", text)
-    return found[1] if found else text
+    match = re.search(r"\[(\S+)\]", text)
+    return match[1] if match else text
 
 
 def _text(path: Path) -> str:
@@ -116,7 +116,7 @@ def _text(path: Path) -> str:
 
 def mounts_of(text: str) -> dict[str, str]:
     """``huge=`` of the tmpfs mounts that *text* (``/proc/PID/mountinfo``) has, by device number as maps prints it."""
-    found = {}
+    huge_by_device = {}
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
@@ -124,8 +124,8 @@ def mounts_of(text: str) -> dict[str, str]:
             continue
         major, _, minor = fields[2].partition(":")
         option = re.search(r"(?:^|,)huge=(\w+)", kind[2])
-        found[f"{int(major):02x}:{int(minor):02x}"] = option[1] if option else "never"
-    return found
+        huge_by_device[f"{int(major):02x}:{int(minor):02x}"] = option[1] if option else "never"
+    return huge_by_device
 
 
 def _internal() -> str:

@@ -49,7 +49,7 @@ class Kallsyms:
             MissingDependency: the addresses are hidden (kptr_restrict).
         """
         self._text = text
-        self._found: dict[str, int | None] = {}
+        self._addresses: dict[str, int | None] = {}
         self._named: dict[int, str | None] = {}
         # Per-CPU symbols start at 0 on some kernels; hidden ones are all 0.
         if not re.search(rb"^0*[1-9a-f]", text, re.MULTILINE):
@@ -59,9 +59,9 @@ class Kallsyms:
 
     def address(self, name: str) -> int | None:
         """Address of *name*, in vmlinux or any module; searched for once."""
-        if name not in self._found:
-            self._found[name] = self._search(name)
-        return self._found[name]
+        if name not in self._addresses:
+            self._addresses[name] = self._search(name)
+        return self._addresses[name]
 
     def _search(self, name: str) -> int | None:
         for ending in (b"\n", b"\t"):

@@ -59,11 +59,11 @@ def _folder(name: str) -> str:
 
 def parse_line(line: bytes) -> Event | int | None:
     """The event of a line of ``trace_pipe``; the number of lost events if it tells of some; None for any other line."""
-    found = _LINE.match(line)
-    if found is None:
+    match = _LINE.match(line)
+    if match is None:
         lost = _LOST.search(line)
         return int(lost[1]) if lost else None
-    task, pid, seconds, fraction, name, rest = found.groups()
+    task, pid, seconds, fraction, name, rest = match.groups()
     text = rest.decode("utf-8", "replace")
     # A file may have any name: what stands before and after it is the kernel's.
     named = _FILE.match(text)
@@ -245,16 +245,16 @@ class Instance:
                 break
             chunks.append(chunk)
         *lines, self._rest = b"".join(chunks).split(b"\n")
-        found = []
+        events = []
         for line in lines:
             event = parse_line(line)
             if isinstance(event, Event):
-                found.append(event)
+                events.append(event)
             elif event is not None:
                 self.lost += event
         # trace_pipe merges the CPUs as it drains them: two reads of one moment may come swapped.
-        found.sort(key=lambda event: event.time)
-        return found
+        events.sort(key=lambda event: event.time)
+        return events
 
     def close(self) -> None:
         """Switch off and remove the instance; may be called twice."""

@@ -113,7 +113,7 @@ def parse_smaps(text: bytes, source: str = "smaps") -> list[Vma]:
     Raises:
         InputError: the text does not begin with a mapping, or holds a line of neither kind.
     """
-    found: list[Vma] = []
+    vmas: list[Vma] = []
     header: Vma | None = None
     sizes: dict[str, int] = {}
     flags: frozenset[str] = frozenset()
@@ -121,7 +121,7 @@ def parse_smaps(text: bytes, source: str = "smaps") -> list[Vma]:
 
     def finish() -> None:
         if header is not None:
-            found.append(msgspec.structs.replace(header, kb=sizes, flags=flags, eligible=eligible))
+            vmas.append(msgspec.structs.replace(header, kb=sizes, flags=flags, eligible=eligible))
 
     wanted = {name.encode(): name for name in SIZES}
     for number, line in enumerate(text.splitlines(), 1):
@@ -144,7 +144,7 @@ def parse_smaps(text: bytes, source: str = "smaps") -> list[Vma]:
         except (IndexError, ValueError):
             raise InputError(source, f"line {number}", f"not a field of smaps: {line[:60]!r}") from None
     finish()
-    return found
+    return vmas
 
 
 def _vma(line: bytes, source: str, number: int) -> Vma:

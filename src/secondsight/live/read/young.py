@@ -81,39 +81,39 @@ class YoungLooker:
     def _notifiers(self) -> tuple[list[RunningVm], list[str]]:
         """KVM's VMs, and the names of notifiers that answer test_young from where we cannot look."""
         try:
-            found = registered(self._kernel, self._mm)
+            notifiers = registered(self._kernel, self._mm)
         except Torn:
             return [], ["notifiers (their list would not hold still)"]
-        vms = [each.vm for each in found if each.vm is not None]
-        return vms, [each.name for each in found if each.vm is None and each.tests_young]
+        vms = [each.vm for each in notifiers if each.vm is not None]
+        return vms, [each.name for each in notifiers if each.vm is None and each.tests_young]
 
     def seen(self) -> list[str]:
         """What is seen, in words."""
-        found = ["kernel memory: accessed bits of the CPU's page table (PRIMARY)"]
+        sources = ["kernel memory: accessed bits of the CPU's page table (PRIMARY)"]
         if self._vms:
             kinds = ", ".join(sorted({vm.mmu for vm in self._vms}))
-            found.append(
+            sources.append(
                 f"kernel memory: accessed bits of {len(self._vms)} KVM VM's tables ({kinds}; SECONDARY)"
             )
-        return [*found, "kernel memory: PG_referenced and PG_young (REFERENCED), counted"]
+        return [*sources, "kernel memory: PG_referenced and PG_young (REFERENCED), counted"]
 
     def unseen(self) -> list[str]:
         """What is not."""
-        found = [f"what {name} did, a secondary MMU that cannot be read" for name in self._mute]
+        gaps = [f"what {name} did, a secondary MMU that cannot be read" for name in self._mute]
         if not self._clear:
-            found.append(
+            gaps.append(
                 "further accesses to pages that were young at the last look (--clear or ageing makes them tell)"
             )
         elif self._vms and not self._soft_dirty:
-            found.append(
+            gaps.append(
                 "further guest accesses to pages that were young at the last look: clear_refs does not age KVM's tables"
             )
         if self._vms:
-            found.append("whether a guest's access was a read or a write")
+            gaps.append("whether a guest's access was a read or a write")
         if self._clear:
-            found.append("accesses after clearing through translations that the TLB kept")
+            gaps.append("accesses after clearing through translations that the TLB kept")
         return [
-            *found,
+            *gaps,
             "which page of a huge mapping was accessed: all 512 are rows",
             "which pages of a file's fault-around were accessed: x86 maps all of them young",
         ]
@@ -143,12 +143,12 @@ class YoungLooker:
     def _blocks(self, table: PageTable) -> U64:
         """Every block of a mapping that has a page table entry."""
         vmas = parse_maps(self._process.read_file("maps"), f"/proc/{self._process.pid}/maps")
-        found = [
+        mapped = [
             table.mapped_blocks(vma.start & -PMD_SIZE, (vma.end + PMD_SIZE - 1) & -PMD_SIZE)
             for vma in vmas
             if vma.end <= _MOST_USER
         ]
-        return np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
+        return np.unique(np.concatenate([np.empty(0, np.uint64), *mapped]))
 
     def look(self) -> Iterator[Sighting]:
         """What turned young since the last look; the first only takes stock.
