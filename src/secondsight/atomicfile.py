@@ -72,8 +72,8 @@ def open_atomic(path: Name) -> Iterator[Path]:
         yield written
         commit(written, path)
     except OSError as error:
-        told = SecondSightError if error.errno in FAILURES else UsageError
-        raise told(f"{path}: cannot be written: {error.strerror or error}") from None
+        error_type = SecondSightError if error.errno in FAILURES else UsageError
+        raise error_type(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         discard(written, path)
 

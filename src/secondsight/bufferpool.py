@@ -40,10 +40,10 @@ def unset(size: int) -> npt.NDArray[np.uint8]:
                 area = free
                 break
     area = _mapped(size) if area is None else area
-    found = _bytes(area, size)
+    buffer = _bytes(area, size)
     # Every array over it has this one as its base.
-    weakref.finalize(found.base, _keep, area).atexit = False
-    return found
+    weakref.finalize(buffer.base, _keep, area).atexit = False
+    return buffer
 
 
 def _keep(area: mmap.mmap) -> None:

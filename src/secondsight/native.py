@@ -34,8 +34,10 @@ def _stamp() -> str:
         for path in ((here / name).rglob("*.py") if (here / name).is_dir() else [here / name])
         if path.exists() and path.parent.name != "profiles"  # data, which compiled code is handed
     )
-    told = [(str(path.relative_to(here)), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    identities = [
+        (str(path.relative_to(here)), path.stat().st_mtime_ns, path.stat().st_size) for path in files
+    ]
+    return hashlib.sha256(repr(identities).encode()).hexdigest()
 
 
 STAMP = _stamp()
@@ -59,13 +61,13 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 @contextlib.contextmanager
-def on_compile(told: Callable[[], None]) -> Iterator[None]:
-    """Within the block, *told* is called when a function begins to be compiled, which one kept on disk is not."""
+def on_compile(on_start: Callable[[], None]) -> Iterator[None]:
+    """Within the block, *on_start* is called when a function begins to be compiled, which one kept on disk is not."""
     # Here: in a guest of the lab plain Python plays Numba, and has no events.
     from numba.core import event
 
     listener: Any = type(
-        "Listener", (event.Listener,), {"on_start": lambda *_: told(), "on_end": lambda *_: None}
+        "Listener", (event.Listener,), {"on_start": lambda *_: on_start(), "on_end": lambda *_: None}
     )
     with event.install_listener("numba:compile", listener()):
         yield

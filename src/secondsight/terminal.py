@@ -14,11 +14,11 @@ def printable(text: object) -> str:
     Escaped are the control characters (C0, DEL, C1), line separators, what turns the direction of writing or is invisible (format
     characters), and surrogates (a file's name that is no UTF-8). Spaces and letters of any script stay.
     """
-    told = str(text)
-    if told.isprintable():
-        return told
+    string = str(text)
+    if string.isprintable():
+        return string
     return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in told
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in string
     )
 
 

@@ -146,12 +146,12 @@ def held(kept: Kept, rules: Rules | None = None, progress: Callable[[int, int], 
     rules = rules or for_kernel(kept.release)
     answers: list[Run | Failure] = list(kept.answers)
     steady = set(range(len(answers))) - set(kept.unsteady)
-    found: list[Difference] = []
+    differences: list[Difference] = []
     done = 0
-    for members, differences in by_batch(kept.scenarios, answers, kept.mmu, rules, size=kept.size):
-        found += differences
+    for members, of_batch in by_batch(kept.scenarios, answers, kept.mmu, rules, size=kept.size):
+        differences += of_batch
         done += len(members)
         if progress is not None:
             progress(done, len(answers))
     states = sum(len(kept.answers[i].states) for i in steady)
-    return Held(rules.name, len(steady), states, [d for d in found if d.scenario in steady])
+    return Held(rules.name, len(steady), states, [d for d in differences if d.scenario in steady])

@@ -117,10 +117,10 @@ def _is_here(what: str) -> bool:
         return shutil.which(what) is not None
     if shutil.which("gcc") is None:
         return False
-    said = subprocess.run(
+    preprocessed = subprocess.run(
         ["gcc", "-E", "-x", "c", "-"], input=f"#include <{what}>\n", capture_output=True, text=True
     )
-    return said.returncode == 0
+    return preprocessed.returncode == 0
 
 
 def _key(source: sources.KernelSource, patches: Sequence[Path]) -> str:

@@ -91,8 +91,8 @@ def compare(
                 (i, f"{answer.why}\n{answer.console[-1500:]}" if answer.console else answer.why)
             )
     for members in batch.plan(scenarios, size or blocks_of(mmu)):
-        found = _judge(scenarios, members, answers, rules, states)
-        again = {d.scenario for d in found}
+        differences = _judge(scenarios, members, answers, rules, states)
+        again = {d.scenario for d in differences}
         if again:
             say(
                 f"{len(again)} of {pluralize(len(members), 'scenario')} of a batch differ: asking a second time"
@@ -104,7 +104,7 @@ def compare(
                 members[d.scenario] for d in _judge(asked, range(len(asked)), second, rules, states)
             } | {members[i] for i, answer in enumerate(second) if isinstance(answer, Failure)}
             report.unsteady.extend(sorted(again - differ))
-        report.differences.extend(d for d in found if d.scenario not in report.unsteady)
+        report.differences.extend(d for d in differences if d.scenario not in report.unsteady)
         for i in members:
             if isinstance(theirs := answers[i], Run):
                 report.visits += len(theirs.blocks) + len(theirs.files)

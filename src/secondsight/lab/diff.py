@@ -137,15 +137,15 @@ def kinds(
     return out
 
 
-def steady(found: Kinds, again: Mapping[int, set[str]]) -> None:
-    """Leave in *found* what was shown twice; *again*: the kinds that each differing scenario showed when both kernels were asked once
+def steady(by_kind: Kinds, again: Mapping[int, set[str]]) -> None:
+    """Leave in *by_kind* what was shown twice; *again*: the kinds that each differing scenario showed when both kernels were asked once
     more."""
-    for kind in found.kinds:
+    for kind in by_kind.kinds:
         kind.why = {i: rules for i, rules in kind.why.items() if kind.name in again.get(i, set())}
-    found.kinds = [kind for kind in found.kinds if kind.why]
-    left = {i for kind in found.kinds for i in kind.why}
-    found.unsteady = [i for i in found.differing if i not in left]
-    found.differing = sorted(left)
+    by_kind.kinds = [kind for kind in by_kind.kinds if kind.why]
+    left = {i for kind in by_kind.kinds for i in kind.why}
+    by_kind.unsteady = [i for i in by_kind.differing if i not in left]
+    by_kind.differing = sorted(left)
 
 
 def of_scenario(scenario: verbs.Scenario, a: Run, b: Run) -> list[DifferenceKind]:
@@ -286,9 +286,9 @@ def read(path: Path) -> Expected:
     )
 
 
-def unexpected(found: Sequence[DifferenceKind], expected: Expected) -> tuple[list[str], list[str]]:
+def unexpected(kinds_shown: Sequence[DifferenceKind], expected: Expected) -> tuple[list[str], list[str]]:
     """Kinds that were found and not *expected*, and those that must be found and were not."""
-    names = [kind.name for kind in found]
+    names = [kind.name for kind in kinds_shown]
     return (
         [n for n in names if n not in expected.must + expected.may],
         [e for e in expected.must if e not in names],

@@ -32,20 +32,20 @@ def differ(
     scenarios = on_machine(scenarios, mmu)
     before, after = for_kernel(first.release), for_kernel(second.release)
     answers = [run(scenarios, kernel, mmu, states=True, say=say) for kernel in (first, second)]
-    found = kinds(scenarios, answers[0], answers[1], before, after)
+    by_kind = kinds(scenarios, answers[0], answers[1], before, after)
     ask = _fresh(first, second, mmu, say)
-    if found.differing:
-        say(f"{pluralize(len(found.differing), 'scenario')} differ: asking both kernels a second time")
-        asked = [scenarios[i] for i in found.differing]
+    if by_kind.differing:
+        say(f"{pluralize(len(by_kind.differing), 'scenario')} differ: asking both kernels a second time")
+        asked = [scenarios[i] for i in by_kind.differing]
         again = {
             i: {kind.name for kind in of_scenario(scenarios[i], a, b)} if isinstance(a, Run) and isinstance(b, Run) else set()
-            for i, (a, b) in zip(found.differing, ask(asked), strict=True)
+            for i, (a, b) in zip(by_kind.differing, ask(asked), strict=True)
         }  # fmt: skip
-        steady(found, again)
-    if shrink and found.kinds:
-        say(f"looking for the shortest scenario of {pluralize(len(found.kinds), 'kind')}")
-        shorten(found.kinds, scenarios, ask, before, after)
-    return found
+        steady(by_kind, again)
+    if shrink and by_kind.kinds:
+        say(f"looking for the shortest scenario of {pluralize(len(by_kind.kinds), 'kind')}")
+        shorten(by_kind.kinds, scenarios, ask, before, after)
+    return by_kind
 
 
 def _fresh(

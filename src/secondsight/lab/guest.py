@@ -137,9 +137,11 @@ class Guest:
             if self._status is not None and (ended or left <= 0):
                 if self._status == 0:
                     return None
-                if self._status == INIT_FAILED and (said := re.findall(r"^init: (.*)$", self.console, re.M)):
+                if self._status == INIT_FAILED and (
+                    init_messages := re.findall(r"^init: (.*)$", self.console, re.M)
+                ):
                     modules = re.findall(r"^insmod: (.*)$", self.console, re.M)
-                    why = "; ".join([said[-1], *modules])
+                    why = "; ".join([init_messages[-1], *modules])
                     raise GuestDied(why, self.console, status=self._status, lines=0)
                 why = f"its program ended with status {self._status}"
                 raise GuestDied(why, self.console, status=self._status)

@@ -111,11 +111,11 @@ def nearest(
 
     def agreeing(rules: Rules) -> tuple[int, list[Difference]]:
         try:
-            found = held_against(scenarios, answers, mmu, rules, states=states, size=blocks)
+            differences = held_against(scenarios, answers, mmu, rules, states=states, size=blocks)
         except UsageError:
             return -1, []
-        found = [d for d in found if d.scenario not in unsteady]
-        return len(scenarios) - lost - len(unsteady) - len({d.scenario for d in found}), found
+        differences = [d for d in differences if d.scenario not in unsteady]
+        return len(scenarios) - lost - len(unsteady) - len({d.scenario for d in differences}), differences
 
     agreed: dict[str, int] = {}
     for rules in PROFILES.values():

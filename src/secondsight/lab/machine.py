@@ -227,9 +227,9 @@ def _running(
         try:
             yield guest
         except GuestDied as death:
-            said = (folder / "emulator.log").read_text(errors="replace").strip()
-            if not death.console.strip() and said:
-                raise GuestDied(f"{death.why}: {said.splitlines()[-1]}", "") from None
+            log_text = (folder / "emulator.log").read_text(errors="replace").strip()
+            if not death.console.strip() and log_text:
+                raise GuestDied(f"{death.why}: {log_text.splitlines()[-1]}", "") from None
             raise
         finally:
             guest._close()

@@ -69,9 +69,10 @@ def apply(patches: Sequence[Path], tree: Path, kept: Path) -> None:
         )  # fmt: skip
         if done.returncode:
             restore(tree, kept)
-            said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            messages = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             why = next(
-                (line for line in said if "FAILED" in line or "can't find" in line), said[0] if said else ""
+                (line for line in messages if "FAILED" in line or "can't find" in line),
+                messages[0] if messages else "",
             )
             raise SecondSightError(f"{patch} does not apply: {why}; make it anew against this very source")
 

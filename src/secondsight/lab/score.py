@@ -84,12 +84,16 @@ def _named(scenario: verbs.Scenario) -> list[str]:
 def _notice(each: AnsweredBatch, turned: Rules, bad: set[int]) -> tuple[int | None, str]:
     """The first scenario of the batch that tells the kernel from the rules *turned*, and in which field."""
     try:
-        found = [d for d in each.differences(turned) if d.scenario not in bad]
+        differences = [d for d in each.differences(turned) if d.scenario not in bad]
     except UsageError as error:
         # The kernel did what these rules say no kernel like it can do.
         steady = [i for i in each.alive if i not in bad]
         return (steady[0], f"refused: {error}") if steady else (None, "")
-    return (found[0].scenario, f"{found[0].where} {found[0].field}") if found else (None, "")
+    return (
+        (differences[0].scenario, f"{differences[0].where} {differences[0].field}")
+        if differences
+        else (None, "")
+    )
 
 
 def score_kept(

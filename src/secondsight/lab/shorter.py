@@ -27,7 +27,7 @@ _VERSIONS = 24  # of one kind in one round
 
 
 def shorten(
-    found: Sequence[DifferenceKind],
+    kinds: Sequence[DifferenceKind],
     scenarios: Sequence[verbs.Scenario],
     ask: Ask,
     before: Rules,
@@ -35,15 +35,15 @@ def shorten(
     *,
     rounds: int = _ROUNDS,
 ) -> None:
-    """Give each kind of *found* its ``shortest``; *ask* answers scenarios by both kernels, whose profiles are *before* and *after*."""
-    best = {kind.name: scenarios[min(kind.scenarios, key=lambda i: weight(scenarios[i]))] for kind in found}
+    """Give each of *kinds* its ``shortest``; *ask* answers scenarios by both kernels, whose profiles are *before* and *after*."""
+    best = {kind.name: scenarios[min(kind.scenarios, key=lambda i: weight(scenarios[i]))] for kind in kinds}
     by_model = {
-        kind.name: short for kind in found if (short := _by_model(best[kind.name], kind.name, before, after))
+        kind.name: short for kind in kinds if (short := _by_model(best[kind.name], kind.name, before, after))
     }
     confirmed = set(_still(list(by_model.items()), ask))
     for name in confirmed:
         best[name] = by_model[name]
-    left = [kind.name for kind in found if kind.name not in confirmed]
+    left = [kind.name for kind in kinds if kind.name not in confirmed]
     for _ in range(rounds):
         tried = [(name, version) for name in left for version in shorter_versions(best[name])[:_VERSIONS]]
         if not tried:
@@ -52,7 +52,7 @@ def shorten(
         left = list(dict.fromkeys(name for name, _ in shown))
         for name in left:
             best[name] = min((version for each, version in shown if each == name), key=weight)
-    for kind in found:
+    for kind in kinds:
         kind.shortest = msgspec.toml.encode(
             msgspec.structs.replace(best[kind.name], title=kind.name, expect={})
         ).decode()

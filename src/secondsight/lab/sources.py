@@ -105,8 +105,8 @@ def debian(name: str, cache: Path, say: Say) -> KernelSource:
             capture_output=True, text=True, errors="replace", env=os.environ | {"LC_ALL": "C"},
         )  # fmt: skip
         if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-            raise SecondSightError(f"{packed[0].name} does not unpack in {folder}: {said[0]}")
+            messages = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
+            raise SecondSightError(f"{packed[0].name} does not unpack in {folder}: {messages[0]}")
         check(Path(work) / "tree")
         (Path(work) / "tree").rename(source.tree)
     return source
