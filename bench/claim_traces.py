@@ -39,7 +39,7 @@ def time_scale(path: Path) -> float:
 def rows(path: Path) -> list[Row]:
     """The trace *path* under every profile, sizes off and on."""
     every = Sizes(**dict.fromkeys(Sizes.__struct_fields__, "always"))
-    found = []
+    table_rows = []
     for rules, config in ((OFF, HOST), (ON, msgspec.structs.replace(HOST, sizes=every))):
         assert isinstance(config, HostConfig)
         results = compare(
@@ -47,8 +47,10 @@ def rows(path: Path) -> list[Row]:
         )
         for row in results.rows:
             figures = tuple(text(row.metrics[key], METRICS[key].form) for key in FIGURES)
-            found.append(Row(path.stem, f"{row.rules}{'' if config is HOST else ', all sizes'}", figures))
-    return found
+            table_rows.append(
+                Row(path.stem, f"{row.rules}{'' if config is HOST else ', all sizes'}", figures)
+            )
+    return table_rows
 
 
 def table(paths: list[Path]) -> str:

@@ -78,10 +78,10 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--tlb", action="store_true")
     given = parser.parse_args()
-    found = measure(given.rows, given.seconds, given.tlb, given.times)
+    rows = measure(given.rows, given.seconds, given.tlb, given.times)
     OUT.mkdir(exist_ok=True)
-    (OUT / "compare_policies.json").write_text(json.dumps(found))
-    for row in found:
+    (OUT / "compare_policies.json").write_text(json.dumps(rows))
+    for row in rows:
         ratio = f"  {row['ratio']:.2f} x {row['against']}" if "ratio" in row else ""
         print(f"{row['name']:74} {row['value']:8.2f} {row['unit']}{ratio}")
 

@@ -61,14 +61,14 @@ def herd(processes: int, mib: int) -> Iterator[list[int]]:
             parent.stdin.close()
 
 
-def drawn(found: Any, chosen: np.ndarray) -> Any:
-    """*found*, a dataclass of arrays of a number a block, of the blocks *chosen* alone."""
+def drawn(columns: Any, chosen: np.ndarray) -> Any:
+    """*columns*, a dataclass of arrays of a number a block, of the blocks *chosen* alone."""
     return replace(
-        found,
+        columns,
         **{
             each.name: drawn(value, chosen) if is_dataclass(value) else value[chosen]
-            for each in fields(found)
-            if (value := getattr(found, each.name)) is not None
+            for each in fields(columns)
+            if (value := getattr(columns, each.name)) is not None
         },
     )
 
@@ -144,14 +144,14 @@ def trials(what: str, pids: list[int], share: float, count: int) -> list[dict[st
             some = min(size, max(sampling._LEAST, round(size * share)))
             chosen = np.sort(random.choice(size, some, replace=False))
             sample[pid] = replace(each, read=drawn(each.read, chosen))
-        found = summed(tasks, sample)
+        estimate = summed(tasks, sample)
         for name in FIGURES:
-            interval, true = getattr(found, name), getattr(exact, name).value
+            interval, true = getattr(estimate, name), getattr(exact, name).value
             held[name] += interval.low - 1e-6 <= true <= interval.high + 1e-6
         widest = max(
             widest,
             max(
-                (getattr(found, name).high - getattr(found, name).low) / found.resident
+                (getattr(estimate, name).high - getattr(estimate, name).low) / estimate.resident
                 for name in ("now", "then", "gain")
             ),
         )

@@ -82,12 +82,12 @@ def load_thpmaps(path: Path) -> Any:
 def ours(process: Process) -> Callable[[], object]:
     def work() -> object:
         with ProcfsReader(process) as reader:
-            found = [
+            blocks = [
                 reader.pagemap.populated_blocks(vma.start, vma.end)
                 for vma in parse_maps(process.read_file("maps"))
                 if vma.anonymous
             ]
-            return reader.read_blocks(np.concatenate(found))
+            return reader.read_blocks(np.concatenate(blocks))
 
     return work
 

@@ -151,7 +151,7 @@ def rates(rows: int) -> list[dict[str, Any]]:
     rate = {name: rows / best[name] / 1e6 for name in best}
     bare = rate["bare"]
     unit, what = "M/s", f"replay, {rows / 1e6:g} M zipf(0.99) accesses over 1 M pages"
-    found = [
+    results = [
         row("bare loop, one read-modify-write an access", bare, unit),
         row(f"{what}", rate["walk"], unit, reference=bare, against="bare loop", bar=0.5),
         # Reading at most a quarter of the time: what is left is at least three quarters of the rate from memory. It is done ahead, on
@@ -183,13 +183,13 @@ def rates(rows: int) -> list[dict[str, Any]]:
     ]
     if theirs is not None:
         peer, name = rows / theirs / 1e6, "libCacheSim LRU"
-        found += [
+        results += [
             row(f"{name}, process_trace", peer, unit),
             row(f"{what}", rate["walk"], unit, reference=peer, against=name, bar=40),
             row(f"{what}, the whole call", rate["whole"], unit, reference=peer, against=name, bar=20),
             row(f"{what}, TLB", rate["tlb"], unit, reference=peer, against=name),
         ]
-    return found
+    return results
 
 
 def lengths(long: int) -> list[dict[str, Any]]:
@@ -198,26 +198,26 @@ def lengths(long: int) -> list[dict[str, Any]]:
     configurations = [Configuration.of("6.1")]
     walk(million, configurations)
     times = [1, 32, max(1, long // 1_000_000)]
-    found = [
+    times_per_access = [
         min(walk(Again(million, n), configurations) for _ in range(9 if n < 100 else 1)) / n * 1e3
         for n in times
     ]
     return [
-        row("time an access, 1 M accesses", found[0], "ns"),
+        row("time an access, 1 M accesses", times_per_access[0], "ns"),
         row(
             "time an access, 32 M accesses",
-            found[1],
+            times_per_access[1],
             "ns",
-            reference=found[0],
+            reference=times_per_access[0],
             against="1 M",
             bar=1.15,
             better="lower",
         ),
         row(
             f"time an access, {times[2]} M accesses",
-            found[2],
+            times_per_access[2],
             "ns",
-            reference=found[0],
+            reference=times_per_access[0],
             against="1 M",
             bar=1.15,
             better="lower",

@@ -79,13 +79,13 @@ def main() -> None:
     left_out: dict[str, str] = {}
     for name in names:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        found = OUT / f"{name}.json"
-        found.unlink(missing_ok=True)
+        results_file = OUT / f"{name}.json"
+        results_file.unlink(missing_ok=True)
         done = subprocess.run([sys.executable, HERE / f"{name}.py"], capture_output=True, text=True)
-        if done.returncode or not found.exists():
+        if done.returncode or not results_file.exists():
             left_out[name] = (done.stderr.strip().splitlines() or ["it left no results"])[-1]
             continue
-        rows += [{"benchmark": name} | completed(row) for row in json.loads(found.read_text())]
+        rows += [{"benchmark": name} | completed(row) for row in json.loads(results_file.read_text())]
     show(rows)
     for name, why in left_out.items():
         print(f"left out: {name}: {why}")

@@ -33,7 +33,7 @@ CHILD = """
 import ctypes, mmap, random, re, sys
 import numpy as np
 
-kind, mib, huge, told = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "huge", sys.argv[4]
+kind, mib, huge, rounds_file = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "huge", sys.argv[4]
 rng = np.random.default_rng(1)
 count = mib * (1 << 17)
 if kind == "chase":
@@ -82,7 +82,7 @@ if huge:
         if perms == "rw-p" and inode == "0":
             for block in range(-(-int(low, 16) >> 21) << 21, int(high, 16) - (2 << 20) + 1, 2 << 20):
                 libc.madvise(ctypes.c_void_p(block), ctypes.c_size_t(2 << 20), 25)
-with open(told, "r+b") as file:
+with open(rounds_file, "r+b") as file:
     rounds = mmap.mmap(file.fileno(), 8)
 print("ready", flush=True)
 done = 0
@@ -96,10 +96,10 @@ while True:
 class Program:
     """One that runs, stopped unless it is its turn."""
 
-    def __init__(self, kind: str, mib: int, pages: str, told: Path) -> None:
-        told.write_bytes(bytes(8))
+    def __init__(self, kind: str, mib: int, pages: str, rounds_file: Path) -> None:
+        rounds_file.write_bytes(bytes(8))
         self._child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, kind, str(mib), pages, str(told)],
+            [sys.executable, "-c", CHILD, kind, str(mib), pages, str(rounds_file)],
             stdout=subprocess.PIPE,
             # NumPy would ask for huge pages itself.
             env={**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"},
@@ -107,7 +107,7 @@ class Program:
         assert self._child.stdout is not None
         if self._child.stdout.readline() != b"ready\n":
             raise SystemExit(f"{kind}: it did not begin")
-        with told.open("r+b") as file:
+        with rounds_file.open("r+b") as file:
             self._rounds = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
         self.pid = self._child.pid
         os.kill(self.pid, signal.SIGSTOP)
@@ -125,13 +125,13 @@ class Program:
         os.kill(self.pid, signal.SIGSTOP)
         return (after[1] - before[1]) / max(after[0] - before[0], 1)
 
-    def told(self) -> Any:
+    def host_row(self) -> Any:
         """What ``host`` says of it while it runs."""
         os.kill(self.pid, signal.SIGCONT)
         time.sleep(0.2)
-        found = host(pids=[self.pid], budget=None).rows[0]
+        this_row = host(pids=[self.pid], budget=None).rows[0]
         os.kill(self.pid, signal.SIGSTOP)
-        return found
+        return this_row
 
     def end(self) -> None:
         self._child.kill()
@@ -145,15 +145,15 @@ def measured(
     with tempfile.TemporaryDirectory() as folder:
         small, huge = (Program(kind, mib, pages, Path(folder) / pages) for pages in ("small", "huge"))
         try:
-            told = small.told()
+            host_row = small.host_row()
             turns = [(small.turn(seconds), huge.turn(seconds)) for _ in range(pairs)]
-            shares = small.told().share, huge.told().share
+            shares = small.host_row().share, huge.host_row().share
         finally:
             small.end()
             huge.end()
-    if told.saves is None:
-        raise SystemExit(f"nothing can be told: {told.saves_why}")
-    return told, shares, turns
+    if host_row.saves is None:
+        raise SystemExit(f"nothing can be told: {host_row.saves_why}")
+    return host_row, shares, turns
 
 
 def main() -> None:
@@ -168,13 +168,13 @@ def main() -> None:
         saved, bounds = [], []
         # How a process's frames lie in the caches is luck: several of each.
         for _ in range(given.launches):
-            told, shares, pairs = measured(kind, given.mib, given.pairs, given.seconds)
+            host_row, shares, pairs = measured(kind, given.mib, given.pairs, given.seconds)
             saved.append(statistics.median(1 - two / one for one, two in pairs))
-            bounds.append((told.saves.low / told.busy, told.saves.high / told.busy))
+            bounds.append((host_row.saves.low / host_row.busy, host_row.saves.high / host_row.busy))
         middle = statistics.median(saved)
         low, high = min(bound[0] for bound in bounds), min(bound[1] for bound in bounds)
         rows.append(
-            row(f"{kind}, {told.resident >> 20} MiB: share of its CPU time saved", middle, "of 1", bar=high, better="lower",
+            row(f"{kind}, {host_row.resident >> 20} MiB: share of its CPU time saved", middle, "of 1", bar=high, better="lower",
                 note=f"told {low:.2f} to {high:.2f}: {'inside' if low <= middle <= high else 'OUTSIDE'}; "
                 f"{min(saved):.2f} to {max(saved):.2f} "
                 f"in {len(saved)} launches; {100 * shares[0]:.0f} and {100 * shares[1]:.0f} % huge")

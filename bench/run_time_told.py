@@ -22,7 +22,7 @@ def predictions(work: Path, calibration: Path | None, part: str) -> list[dict[st
     from secondsight.predict.walks import Profile
     from secondsight.trace import Trace
 
-    found, notes = find(calibration)
+    chosen_calibration, notes = find(calibration)
     for note in notes:
         print(note)
     measured = json.loads((work / "measured.json").read_text())
@@ -50,7 +50,7 @@ def predictions(work: Path, calibration: Path | None, part: str) -> list[dict[st
         anon = float(np.median([line[0]["anon"] for line in rounds]))
         blocks = len(walks.block)
         predictor = RunTime(
-            found,
+            chosen_calibration,
             profile,
             ReplayedRow(np.zeros(blocks), Waits(round(faults))),
             seconds=seconds,
@@ -61,10 +61,11 @@ def predictions(work: Path, calibration: Path | None, part: str) -> list[dict[st
             share = float(np.median([line[i]["huge"] for line in rounds]))
             small = round(faults - share * anon / 4096)
             counts = (round(faults), 0) if part == "user" else (small, round(share * anon / (2 << 20)))
-            told = predictor.of(ReplayedRow(np.full(blocks, share), Waits(*counts)))
+            prediction = predictor.of(ReplayedRow(np.full(blocks, share), Waits(*counts)))
             out.append({
                 "program": name, "share": share, "seconds": seconds, "measured": float(measured_ratio), "spread": float(spread[i]),
-                "predicted": told.seconds / seconds, "low": told.low / seconds, "high": told.high / seconds, "rounds": len(rounds),
+                "predicted": prediction.seconds / seconds, "low": prediction.low / seconds, "high": prediction.high / seconds,
+                "rounds": len(rounds),
             })  # fmt: skip
     return out
 
@@ -78,29 +79,29 @@ def tell(work: Path, calibration: Path | None, svg: Path | None) -> None:
     """Print the tables and the errors, and write the plot."""
     for part in ("user", "all"):
         print(f"CPU time, {part}:")
-        found = predictions(work, calibration, part)
-        for x in found:
+        records = predictions(work, calibration, part)
+        for x in records:
             if x["share"] > 0:
                 print(
                     f"{x['program']:24} {x['share']:6.0%} huge  measured {x['measured'] - 1:+7.1%} ± {x['spread']:.1%}  "
                     f"predicted {x['predicted'] - 1:+7.1%} ({x['low'] - 1:+.1%} to {x['high'] - 1:+.1%})"
                 )
-        errors(found)
+        errors(records)
         if part == "user":
-            left_out(found)
+            left_out(records)
         if svg is not None and part == "user":
-            svg.write_text(plot(found))
+            svg.write_text(plot(records))
 
 
-def left_out(found: list[dict[str, Any]]) -> None:
+def left_out(records: list[dict[str, Any]]) -> None:
     """The errors with each program's share of the suite's price taken from the other programs alone."""
-    moved = [x for x in found if x["share"] > 0]
+    moved = [x for x in records if x["share"] > 0]
     off = []
     for name in dict.fromkeys(x["program"] for x in moved):
-        told, real = np.array(
+        predicted_gains, real = np.array(
             [[1 - x["predicted"], 1 - x["measured"]] for x in moved if x["program"] != name]
         ).T
-        factor = float(told @ real / (told @ told))
+        factor = float(predicted_gains @ real / (predicted_gains @ predicted_gains))
         off += [
             abs((1 - factor * (1 - x["predicted"])) / x["measured"] - 1)
             for x in moved
@@ -111,11 +112,11 @@ def left_out(found: list[dict[str, Any]]) -> None:
     )
 
 
-def errors(found: list[dict[str, Any]]) -> None:
+def errors(records: list[dict[str, Any]]) -> None:
     """Errors of the predicted times and of "no change", the share inside the interval, the ranks of the programs' gains."""
-    moved = [x for x in found if x["share"] > 0]
-    measured, told = (np.array([x[key] for x in moved]) for key in ("measured", "predicted"))
-    off, still = np.abs(told / measured - 1), np.abs(1 / measured - 1)
+    moved = [x for x in records if x["share"] > 0]
+    measured, predicted = (np.array([x[key] for x in moved]) for key in ("measured", "predicted"))
+    off, still = np.abs(predicted / measured - 1), np.abs(1 / measured - 1)
     inside = np.mean([x["low"] <= x["measured"] <= x["high"] for x in moved])
     best: dict[str, dict[str, Any]] = {}
     for x in moved:
@@ -130,9 +131,9 @@ def errors(found: list[dict[str, Any]]) -> None:
     )
 
 
-def plot(found: list[dict[str, Any]]) -> str:
+def plot(records: list[dict[str, Any]]) -> str:
     """Predicted against measured time, relative to every page small, as SVG: the same input gives the same bytes."""
-    values = [x[key] for x in found for key in ("measured", "predicted")]
+    values = [x[key] for x in records for key in ("measured", "predicted")]
     low, high = np.floor(min(values) * 10) / 10, np.ceil(max(values) * 10) / 10
     size, edge = 460.0, 60.0
 
@@ -165,8 +166,8 @@ def plot(found: list[dict[str, Any]]) -> str:
     out.append(
         f'<text transform="translate(16 {edge + size / 2:.0f}) rotate(-90)" text-anchor="middle">predicted</text>'
     )
-    names = list(dict.fromkeys(x["program"] for x in found))
-    for x in found:
+    names = list(dict.fromkeys(x["program"] for x in records))
+    for x in records:
         colour = COLOURS[names.index(x["program"]) % len(COLOURS)]
         if x["share"] == 0:
             continue

@@ -72,11 +72,11 @@ def sampled(busy: Busy, folder: Path, seconds: float, interval: float, **options
     clear = options.pop("clear")
     busy.rate()
     with LiveChannels.open(busy.pid, interval, damon=False, **options) as channels:
-        told = record_samples(
+        recording = record_samples(
             folder / "s.parquet", channels, interval=interval, duration=seconds, clear=clear
         )
     rate = busy.rate()
-    return rate, told.cost.own_cpu / told.cost.looks
+    return rate, recording.cost.own_cpu / recording.cost.looks
 
 
 def measure(mib: int, interval: float, turn: float, turns: int) -> list[dict[str, Any]]:

@@ -35,16 +35,18 @@ def main() -> None:
     parser.add_argument("--svg", type=Path)
     given = parser.parse_args()
     if given.answer is not None:
-        told = json.loads(given.answer.read_text())
+        recorded = json.loads(given.answer.read_text())
     else:
         with answered("sampling.py", given.kernel, 1500, 2560) as answer:
-            told = answer
+            recorded = answer
     if given.keep is not None:
-        given.keep.write_text(json.dumps(told))
-    found = {}
+        given.keep.write_text(json.dumps(recorded))
+    compared = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, each in told["patterns"].items():
-            both = found[name] = beside(name, each, Path(folder) / f"{name}.parquet", POLICIES, RULES, SCALE)
+        for name, each in recorded["patterns"].items():
+            both = compared[name] = beside(
+                name, each, Path(folder) / f"{name}.parquet", POLICIES, RULES, SCALE
+            )
             equal = ", ".join(f"{policy} {both.equal(policy):.0%}" for policy in POLICIES)
             off = abs(both.uses[1] - both.uses[0]).sum() / both.uses[0].sum()
             print(
@@ -52,23 +54,23 @@ def main() -> None:
                 f"{off:.2%} off; decisions equal: {equal}"
             )
     if given.svg is not None:
-        given.svg.write_text(plot(found))
+        given.svg.write_text(plot(compared))
 
 
-def plot(found: dict[str, Any]) -> str:
+def plot(compared: dict[str, Any]) -> str:
     """A panel a pattern: pages used an interval, block by block, in full (bars) and in samples (dots); below, who became huge in both."""
-    rows = -(-len(found) // COLUMNS)
+    rows = -(-len(compared) // COLUMNS)
     step_x, step_y = WIDE + 2 * EDGE, HIGH + 64 + 11 * len(POLICIES)
     wide, high = COLUMNS * step_x + 70, rows * step_y + 30
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:.0f} {high:.0f}" font-family="sans-serif" font-size="11">',
         f'<rect width="{wide:.0f}" height="{high:.0f}" fill="#fff"/>',
     ]
-    for number, (name, both) in enumerate(found.items()):
+    for number, (name, both) in enumerate(compared.items()):
         left, top = EDGE + 60 + number % COLUMNS * step_x, 36 + number // COLUMNS * step_y
         out += _panel(name, both, left, top)
-    left, top = EDGE + 60 + len(found) % COLUMNS * step_x, 36 + (rows - 1) * step_y
-    if len(found) % COLUMNS:
+    left, top = EDGE + 60 + len(compared) % COLUMNS * step_x, 36 + (rows - 1) * step_y
+    if len(compared) % COLUMNS:
         for line, (mark, text) in enumerate((
             ('<rect x="0" y="-9" width="9" height="9" fill="#c9d3dd"/>', "pages used an interval, every access known"),
             ('<circle cx="4.5" cy="-4.5" r="3" fill="#c8553d"/>', "the same from samples"),

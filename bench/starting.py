@@ -43,8 +43,8 @@ def main() -> None:
         start = first + (last - first) // 2
         cut(Trace.open(TRACE), part, time=(start, start + int((last - first) * share)))
         configurations = [Configuration.of("6.1")]
-        told = replay(part, configurations, time_scale=100)
-        accesses = told["6.1"].total.accesses
+        results = replay(part, configurations, time_scale=100)
+        accesses = results["6.1"].total.accesses
         taken = seconds(lambda: replay(part, configurations, time_scale=100), 5)
     whole = call(
         [sys.executable, "-m", "secondsight", "replay", str(TRACE), "--time-scale", "100", "--map", "none"]

@@ -51,7 +51,7 @@ def main() -> None:
         one, work, cpu = timed(folder, 1)
         two, _, cpu_two = timed(folder, 2)
     load = os.getloadavg()[0]
-    found: list[dict[str, Any]] = [
+    results: list[dict[str, Any]] = [
         {"name": f"sweep, CPU of a cell of 4 rows x {rows / 1e6:g} M accesses", "value": cpu / cells, "unit": "s"},
         {"name": "sweep, a cell beside its own work, on one process", "value": (one - work) / cells, "unit": "s"},
         {"name": "sweep, efficiency from 1 to 2 processes, by CPU time", "value": cpu / cpu_two, "unit": "x", "bar": 0.85},
@@ -59,8 +59,8 @@ def main() -> None:
          "bar": 0.85 if load < 2.5 else None, "note": f"load {load:.1f}"},
     ]  # fmt: skip
     OUT.mkdir(exist_ok=True)
-    (OUT / "sweep.json").write_text(json.dumps(found))
-    for row in found:
+    (OUT / "sweep.json").write_text(json.dumps(results))
+    for row in results:
         print(f"{row['name']:60} {row['value']:8.3f} {row['unit']}")
 
 

@@ -102,7 +102,7 @@ def main() -> None:
     _mark(address[:1], kind[:1], state)
     memory = cpu_seconds(lambda: _mark(address, kind, state), 5)
     print(f"{'bare loop over arrays in memory':44} {rows / memory / 1e6:7.0f} M rows/s")
-    found = []
+    results = []
     with tempfile.TemporaryDirectory() as folder:
         for profile in ("fast", "compact"):
             path = Path(folder) / f"{profile}.parquet"
@@ -129,11 +129,11 @@ def main() -> None:
                 print(
                     f"{profile + ': read ' + ', '.join(wanted):44} {rows / took / 1e6:7.0f} M rows/s, {size:.1f} B a row"
                 )
-                found.append(
+                results.append(
                     row(f"trace, {profile}: read {', '.join(wanted)}", rows / took / 1e6, "M rows/s")
                 )
             took = cpu_seconds(replay, 5)
-            found.append(
+            results.append(
                 row(
                     f"trace, {profile}: read and bare loop",
                     rows / took / 1e6,
@@ -145,9 +145,9 @@ def main() -> None:
             print(
                 f"{profile + ': read and loop':44} {rows / took / 1e6:7.0f} M rows/s, {memory / took:.2f} of the bare loop"
             )
-        found += champsim(Path(folder), min(rows, 2_000_000))
-        found += columns(Path(folder), Path(folder) / "fast.parquet", rows)
-        for each in found[-2:]:
+        results += champsim(Path(folder), min(rows, 2_000_000))
+        results += columns(Path(folder), Path(folder) / "fast.parquet", rows)
+        for each in results[-2:]:
             print(
                 f"{each['name']:44} {each['value']:7.1f} {each['unit']}, {each['ratio']:.2f} of {each['against']}"
             )
@@ -164,8 +164,8 @@ def main() -> None:
             )
             name = f"lackey text to a trace, quantum {quantum}"
             print(f"{name:44} {lines / took / 1e6:7.1f} M records/s")
-            found.append(row(name, lines / took / 1e6, "M records/s", bar=5.0))
-    write("trace_reading", found)
+            results.append(row(name, lines / took / 1e6, "M records/s", bar=5.0))
+    write("trace_reading", results)
 
 
 if __name__ == "__main__":
