@@ -54,7 +54,7 @@ def areas_of(
     *mounts*: the tmpfs mounts that the process sees, as ``Switches.mounts``; asked once, if a file is on none of ours: a container's.
     """
     theirs: dict[str, str] | None = None
-    found: list[Area] = []
+    areas: list[Area] = []
     parts = smaps.split(b"\nVmFlags: ")
     for index, part in enumerate(parts[:-1]):
         # Before each VmFlags stands its mapping, after the flags of the one before.
@@ -74,13 +74,13 @@ def areas_of(
         if not kind.page_table_scan and not (kind.shmem and vma.perms[3:4] == "s"):
             continue
         supposed = unsaid(vma, now.effective, now)
-        found.append(
+        areas.append(
             Area(
                 vma, kind.shmem, eligible.ineligible(vma, now.effective, now),
                 eligible.ineligible(supposed, then.effective, then),
             )
         )  # fmt: skip
-    return found
+    return areas
 
 
 def _in_question(part: bytes, start: int, flags: bytes) -> Vma | None:

@@ -38,7 +38,7 @@ class TopColumn(NamedTuple):
         return self.form == "text" and self.name != "pid"
 
 
-def _told(
+def _proc(
     name: str, form: str, meaning: str, title: str = "", value: Callable[[HostRow], Value] | None = None
 ) -> TopColumn:
     """A column that the kernel's sums and names fill; the row's attribute of that name, unless *value* says what."""
@@ -49,7 +49,7 @@ def _read(
     name: str, form: str, meaning: str, title: str = "", value: Callable[[HostRow], Value] | None = None
 ) -> TopColumn:
     """A column that takes a look at blocks."""
-    return _told(name, form, meaning, title, value)._replace(blocks=True)
+    return _proc(name, form, meaning, title, value)._replace(blocks=True)
 
 
 def _sampled(name: str, form: str, meaning: str, title: str = "", of: str = "") -> TopColumn:
@@ -66,30 +66,30 @@ def _reasons(row: HostRow) -> str | None:
 def _sizes(row: HostRow) -> str | None:
     if row.sizes is None:
         return None
-    return " ".join(f"{name} {size(found.value)}" for name, found in row.sizes.items() if found.value)
+    return " ".join(f"{name} {size(amount.value)}" for name, amount in row.sizes.items() if amount.value)
 
 
 #: every column, by name
 COLUMNS: dict[str, TopColumn] = {column.name: column for column in (
     # whose memory it is
-    _told("pid", "text", "the process's number; empty for a group"),
-    _told("name", "text", "the process's name (comm), or of the group that the row is: --by vm, cgroup, container, user, name"),
-    _told("processes", "count", "processes in the row", "procs"),
-    _told("user", "text", "effective user; empty where a group has several"),
-    _told("cgroup", "text", "path of the memory cgroup; empty where a group has several"),
-    _told("container", "text", "container and Kubernetes pod, by the cgroup's path; empty where it is of none, or a group has several"),
-    _told("vm", "text", "the VM that the process runs: QEMU's -name and libvirt's domain, Firecracker's --id, Cloud Hypervisor's socket"),
+    _proc("pid", "text", "the process's number; empty for a group"),
+    _proc("name", "text", "the process's name (comm), or of the group that the row is: --by vm, cgroup, container, user, name"),
+    _proc("processes", "count", "processes in the row", "procs"),
+    _proc("user", "text", "effective user; empty where a group has several"),
+    _proc("cgroup", "text", "path of the memory cgroup; empty where a group has several"),
+    _proc("container", "text", "container and Kubernetes pod, by the cgroup's path; empty where it is of none, or a group has several"),
+    _proc("vm", "text", "the VM that the process runs: QEMU's -name and libvirt's domain, Firecracker's --id, Cloud Hypervisor's socket"),
     # what there is
-    _told("resident", "bytes",
+    _proc("resident", "bytes",
           "memory mapped. Of a process: Rss. Of a cgroup or container: what is charged to it and mapped (memory.stat: anon and "
           "file_mapped; v1: rss and mapped_file), so that shared memory counts once, where it is charged. Of a VM, user or name: Pss, "
           "each page once over all rows"),
-    _told("huge", "bytes",
+    _proc("huge", "bytes",
           "memory that a PMD maps as a whole, by the kernel's own sums: AnonHugePages, ShmemPmdMapped, FilePmdMapped (smaps_rollup); of a "
           "cgroup anon_thp (v1: rss_huge) in place of the first"),
-    _told("share", "share", "huge / resident", "huge %"),
-    _told("swapped", "bytes", "swapped out", "swap"),
-    _told("hugetlb", "bytes", "hugetlbfs memory, which no other column counts"),
+    _proc("share", "share", "huge / resident", "huge %"),
+    _proc("swapped", "bytes", "swapped out", "swap"),
+    _proc("hugetlb", "bytes", "hugetlbfs memory, which no other column counts"),
     _read("sizes", "text",
           "mapped memory by the size of the folio that it is the whole of, in mappings that hold whole 2 MiB; 2M: huge, and folios of 2 "
           "MiB mapped page by page; part: of folios mapped in part. Sampled", "by size", _sizes),
@@ -121,7 +121,7 @@ COLUMNS: dict[str, TopColumn] = {column.name: column for column in (
     _read("why", "text",
           "the most frequent reasons under the switches as they are, with the memory that each keeps small: khugepaged's word for a block, "
           "or why the mapping may hold no huge page", "what keeps the rest small", _reasons),
-    _told("headroom", "bytes",
+    _proc("headroom", "bytes",
           "what the memory cgroup and its ancestors may still be charged: the tightest limit's unused bytes and half of its inactive file "
           "pages; empty where no limit is set"),
     _read("visit", "seconds",
@@ -156,17 +156,17 @@ def chosen(names: str | None, by: str) -> tuple[str, ...]:
     """
     if names is None:
         return shown(by)
-    found: list[str] = []
+    columns: list[str] = []
     for word in names.split(","):
         name = word.strip()
         if name.startswith("+"):
-            found = found or list(shown(by))
+            columns = columns or list(shown(by))
             name = name[1:]
         if name not in COLUMNS:
             raise UsageError(f"--columns {name or repr(names)}: is one of {', '.join(COLUMNS)}")
-        if name not in found:
-            found.append(name)
-    return tuple(found)
+        if name not in columns:
+            columns.append(name)
+    return tuple(columns)
 
 
 def size(number: float) -> str:
@@ -234,8 +234,8 @@ def order(rows: Iterable[HostRow], by: str | None) -> list[HostRow]:
         if column.words
         else (lambda row: -_number(column.value(row)))
     )
-    found = sorted(rows, key=lambda row: (key(row), row.name, row.pid or 0))
-    return found[::-1] if by.startswith("-") else found
+    ordered = sorted(rows, key=lambda row: (key(row), row.name, row.pid or 0))
+    return ordered[::-1] if by.startswith("-") else ordered
 
 
 def _number(value: Value) -> float:
@@ -265,17 +265,17 @@ def keep(rows: Iterable[HostRow], filters: Sequence[str]) -> list[HostRow]:
 
 def filtered(condition: str) -> str:
     """The column that *condition* asks."""
-    found = _FILTER.match(condition)
-    return found[1] if found else ""
+    match = _FILTER.match(condition)
+    return match[1] if match else ""
 
 
 def _test(condition: str) -> Callable[[HostRow], bool]:
-    found = _FILTER.match(condition)
-    if found is None:
+    match = _FILTER.match(condition)
+    if match is None:
         raise UsageError(
             f"--filter {condition}: write COLUMN>VALUE (or <, >=, <=, =, !=, ~, !~), such as resident>1G or name~redis"
         )
-    name, sign, value = found.groups()
+    name, sign, value = match.groups()
     column = _column(name, "--filter")
     if sign in ("~", "!~"):
         try:
@@ -296,10 +296,10 @@ def _test(condition: str) -> Callable[[HostRow], bool]:
 
 
 def _amount(value: str, condition: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kKmMgGtT]?)(?:i?[bB])?|(%))", value)
-    if found is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kKmMgGtT]?)(?:i?[bB])?|(%))", value)
+    if match is None:
         raise UsageError(f"--filter {condition}: {value!r} is no number such as 512M, 50% or 3")
-    return float(found[1]) / 100 if found[3] else float(found[1]) * _UNITS[(found[2] or "").lower()]
+    return float(match[1]) / 100 if match[3] else float(match[1]) * _UNITS[(match[2] or "").lower()]
 
 
 def _column(name: str, option: str) -> TopColumn:

@@ -93,14 +93,14 @@ class HostRecording:
 
     def _go_on(self) -> None:
         """Take in what the file holds."""
-        table, told = _read(self._path)
-        self._begun = told["begun"]
+        table, metadata = _read(self._path)
+        self._begun = metadata["begun"]
         table = table.replace_schema_metadata(None)
         if not len(table):
             return
         edges = [0, *(np.flatnonzero(np.diff(table.column("time").to_numpy())) + 1).tolist(), len(table)]
         self._passes = [table.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
-        self.marks = told["marks"]
+        self.marks = metadata["marks"]
         self.by = next((str(by) for by in table.column("by").to_pylist() if by != TOTAL), "")
 
     def mark(self, text: str = "") -> None:
@@ -126,8 +126,8 @@ class HostRecording:
             old = self._passes[: len(self._passes) // 2 + 1]
             self._passes[: len(old)] = old[::2] if len(old) > 2 else old[1:]
         switches = dict(view.supply.switches) | view.now
-        if self._switches is not None and (said := marks.changes(self._switches, switches)):
-            self.marks.append(marks.Mark(view.taken, said))
+        if self._switches is not None and (changed := marks.changes(self._switches, switches)):
+            self.marks.append(marks.Mark(view.taken, changed))
         self._switches = switches
         self._write(view)
 
@@ -147,26 +147,28 @@ class HostRecording:
             self._path.unlink(missing_ok=True)
             marks.beside(self._path).unlink(missing_ok=True)
 
-    def _keep(self, table: pa.Table, told: dict[str, str]) -> None:
-        """Write *table*, whole or not at all, with what is *told* of it and of the recording."""
-        told = told | {
+    def _keep(self, table: pa.Table, metadata: dict[str, str]) -> None:
+        """Write *table*, whole or not at all, with the *metadata* of it and of the recording."""
+        metadata = metadata | {
             "kind": KIND, "version": __version__, "begun": repr(self._begun), "marks": msgspec.json.encode(self.marks).decode(),
         }  # fmt: skip
-        table = table.replace_schema_metadata({f"secondsight.{key}": value for key, value in told.items()})
+        table = table.replace_schema_metadata(
+            {f"secondsight.{key}": value for key, value in metadata.items()}
+        )
         with atomicfile.open_atomic(self._path) as part, part.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
 
 
 def _counters(supply: Supply) -> dict[str, float]:
     """Supply and counters of the host, by name; what is not shown here is left out."""
-    found: dict[str, float | None] = {
+    counters: dict[str, float | None] = {
         "free_huge": supply.free_huge_bytes if supply.memory is not None else None,
         "could_compact": supply.could_compact,
         "full_scans": supply.counters.full_scans,
         "pages_collapsed": supply.counters.pages_collapsed,
         **supply.counters.vmstat,
     }
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {name: float(value) for name, value in counters.items() if value is not None}
 
 
 def _put(columns: dict[str, list[Any]], name: str, value: Any) -> None:
@@ -182,17 +184,17 @@ def _put(columns: dict[str, list[Any]], name: str, value: Any) -> None:
 
 
 def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    r"""(rows, what is told of them: kind, version, kernel, now, then, begun, and its ``Mark``\ s) of a recording.
+    r"""(rows, metadata: kind, version, kernel, now, then, begun, and its ``Mark``\ s) of a recording.
 
     Raises:
         InputError: it is none, torn, or without a row yet.
     """
-    table, told = _read(path)
+    table, metadata = _read(path)
     if not len(table):
         raise InputError(
             str(path), "", "a recording without a row: its first pass is under way, or no process was read"
         )
-    return table, told
+    return table, metadata
 
 
 def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -201,12 +203,12 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(str(path), "", f"no recording of the host: {str(error).splitlines()[0]}") from None
-    told = {
+    metadata = {
         key.decode("utf-8", "replace").removeprefix("secondsight."): value.decode("utf-8", "replace")
         for key, value in (table.schema.metadata or {}).items()
         if key.startswith(b"secondsight.")
     }
-    if told.get("kind") != KIND:
+    if metadata.get("kind") != KIND:
         raise InputError(str(path), "", "no recording of the host; `secondsight top --record` makes one")
     if table.schema.remove_metadata() != SCHEMA:
         raise InputError(str(path), "", "a recording of another version of SecondSight")
@@ -217,17 +219,17 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     try:
         # Those of an earlier version do not say when they were begun.
         since = (
-            float(told["begun"])
-            if "begun" in told
+            float(metadata["begun"])
+            if "begun" in metadata
             else table.column("time")[0].as_py()
             if len(table)
             else 0.0
         )
-        kept = msgspec.json.decode(told["marks"], type=list[marks.Mark])
-        settings = {key: json.loads(told[key]) for key in ("now", "then")}
+        kept = msgspec.json.decode(metadata["marks"], type=list[marks.Mark])
+        settings = {key: json.loads(metadata[key]) for key in ("now", "then")}
     except (KeyError, ValueError, msgspec.MsgspecError) as error:
         raise InputError(str(path), "metadata", f"no recording of the host: {error}") from None
-    return table, told | settings | {
+    return table, metadata | settings | {
         "begun": since,
         "marks": marks.together(kept, marks.waiting(path), since),
     }

@@ -214,6 +214,6 @@ class Judge:
 def folio_orders(columns: Columns) -> I64:
     """Pages of each block by the order of the folio that they are the whole of, int64[N, 11]: orders 0 to 9, last those of folios in part
     (``live/read/folio_sizes.py``); none of what a PMD maps."""
-    found = columns.sizes.astype(np.int64)
-    found[bits.pmd_trans_huge(columns.pmd)] = 0
-    return found
+    pages_by_order = columns.sizes.astype(np.int64)
+    pages_by_order[bits.pmd_trans_huge(columns.pmd)] = 0
+    return pages_by_order

@@ -94,13 +94,13 @@ def waiting(recording: Path) -> list[Mark]:
         lines = beside(recording).read_bytes().splitlines()
     except OSError:
         return []
-    found = []
+    marks = []
     for line in lines:
         try:
-            found.append(msgspec.json.decode(line, type=Mark))
+            marks.append(msgspec.json.decode(line, type=Mark))
         except msgspec.MsgspecError:
             continue
-    return found
+    return marks
 
 
 def together(known: list[Mark], more: list[Mark], since: float) -> list[Mark]:

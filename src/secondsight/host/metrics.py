@@ -161,13 +161,13 @@ def _rows(registry: CollectorRegistry, view: HostView, most: int) -> None:
 
 def _labels(rows: list[HostRow]) -> list[str]:
     """A label for each row, no two the same: processes by name and number, long names cut."""
-    found: list[str] = []
+    labels: list[str] = []
     for row in rows:
         label = printable(row.name) if row.pid is None else f"{printable(row.name)}[{row.pid}]"
         if len(label) > _LONGEST:
-            label = f"{label[: _LONGEST - 12]}...{len(found)}"
-        found.append(label)
-    return found
+            label = f"{label[: _LONGEST - 12]}...{len(labels)}"
+        labels.append(label)
+    return labels
 
 
 def _host(registry: CollectorRegistry, view: HostView) -> None:

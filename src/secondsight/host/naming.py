@@ -54,10 +54,10 @@ def container_of(path: str) -> Container | None:
     """The container that the cgroup *path* is of, or is inside; None where it is of none that is known."""
     if "libvirt-qemu" in path or _LIBVIRT.search(path):
         return None
-    found = next((match for rule in _CONTAINER if (match := rule.search(path))), None)
-    if found is None:
+    container_match = next((match for rule in _CONTAINER if (match := rule.search(path))), None)
+    if container_match is None:
         return None
-    name = found[1].replace("\\x2d", "-")
+    name = container_match[1].replace("\\x2d", "-")
     pod = _POD.search(path)
     return Container(name, pod[1].replace("_", "-") if pod else "")
 
@@ -83,8 +83,8 @@ def vm_of(command: tuple[str, ...], path: str = "", pid: int | None = None) -> s
 
 
 def _domain(path: str) -> str | None:
-    found = _LIBVIRT.search(path)
-    return re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), found[1]) if found else None
+    match = _LIBVIRT.search(path)
+    return re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), match[1]) if match else None
 
 
 def _qemu_name(command: tuple[str, ...]) -> str | None:

@@ -26,13 +26,13 @@ WORDS = 24
 def head(view: HostView, matched: int, width: int | None = None, names: Sequence[str] = ()) -> list[str]:
     """What stands over the rows, in lines of at most *width* cells: what was read and how, the supply of huge pages, what was left out, and
     why a column of *names* is unknown."""
-    found = _head(view, matched)
+    lines = _head(view, matched)
     if "saves" in names and view.unpriced:
-        found.append(f"saves is unknown: {view.unpriced}")
+        lines.append(f"saves is unknown: {view.unpriced}")
     return (
-        found
+        lines
         if width is None
-        else [part for line in found for part in textwrap.wrap(line, width, subsequent_indent="  ")]
+        else [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ")]
     )
 
 
@@ -129,8 +129,8 @@ def to_json(view: HostView, rows: Sequence[HostRow]) -> str:
     def whole(row: HostRow | None) -> Any:
         return None if row is None else msgspec.to_builtins(row) | {"share": row.share}
 
-    found = msgspec.structs.asdict(view) | {"rows": [whole(row) for row in rows], "total": whole(view.total)}
-    return msgspec.json.encode(_clean(msgspec.to_builtins(found, str_keys=True))).decode()
+    fields = msgspec.structs.asdict(view) | {"rows": [whole(row) for row in rows], "total": whole(view.total)}
+    return msgspec.json.encode(_clean(msgspec.to_builtins(fields, str_keys=True))).decode()
 
 
 def _clean(value: Any) -> Any:

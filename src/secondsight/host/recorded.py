@@ -40,7 +40,7 @@ def history(path: Path, most: int, command: str = "") -> HostHistory:
     Raises:
         InputError: it is no recording of the host, or torn.
     """
-    table, told = read(path)
+    table, metadata = read(path)
     times: list[float] = np.unique(table.column("time").to_numpy()).tolist()
     begun = times[0]
     records = table.to_pylist()
@@ -48,7 +48,7 @@ def history(path: Path, most: int, command: str = "") -> HostHistory:
     totals = [record for record in records if record["by"] == TOTAL]
     ever = [row for row in rows if row.resident.any() or row.huge.any()]
     shown = sorted(ever, key=lambda row: (-abs(row.grown), -row.resident[-1], row.label))[:most]
-    marks: list[Mark] = told["marks"]
+    marks: list[Mark] = metadata["marks"]
     host = _Host(begun, totals)
     edges = [begun, *(mark.time for mark in marks), float("inf")]
     first = max(len(marks) - _MARKS, 0)
@@ -70,8 +70,8 @@ def history(path: Path, most: int, command: str = "") -> HostHistory:
         marks_left_out=first,
         amounts=host.amounts(),
         rates=host.rates(),
-        switches={name: str(value) for name, value in told["now"].items()},
-        about=_about(path, told, table, command),
+        switches={name: str(value) for name, value in metadata["now"].items()},
+        about=_about(path, metadata, table, command),
     )
 
 
@@ -80,24 +80,24 @@ def clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
 
 
-def _about(path: Path, told: dict[str, Any], table: pa.Table, command: str) -> dict[str, str]:
-    found = {
+def _about(path: Path, metadata: dict[str, Any], table: pa.Table, command: str) -> dict[str, str]:
+    about = {
         "recording": str(path),
-        "recorded with": f"secondsight {told.get('version', '?')}",
-        "kernel": told.get("kernel", "?"),
+        "recorded with": f"secondsight {metadata.get('version', '?')}",
+        "kernel": metadata.get("kernel", "?"),
     }
-    found |= {"rows": f"{len(table):,}", "command": command}
-    changed = {name: value for name, value in told["then"].items() if value != told["now"].get(name)}
-    found["could be huge, if"] = ", ".join(f"{name}={value}" for name, value in changed.items())
-    return {name: value for name, value in found.items() if value}
+    about |= {"rows": f"{len(table):,}", "command": command}
+    changed = {name: value for name, value in metadata["then"].items() if value != metadata["now"].get(name)}
+    about["could be huge, if"] = ", ".join(f"{name}={value}" for name, value in changed.items())
+    return {name: value for name, value in about.items() if value}
 
 
 def _grouped(records: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Records of one process or group each: the same name, and of a process the same number."""
-    found: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
+    records_of: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
     for record in records:
-        found.setdefault((record["name"], record["pid"]), []).append(record)
-    return list(found.values())
+        records_of.setdefault((record["name"], record["pid"]), []).append(record)
+    return list(records_of.values())
 
 
 class _Over:
@@ -133,15 +133,15 @@ class _Over:
 
     def now(self, within: npt.NDArray[np.bool_]) -> Sampled | None:
         """What could be huge, the mean of each bound over the passes *within*."""
-        found = [
+        bounds = [
             known
             for at in np.flatnonzero(within).tolist()
             if (known := _sampled(self.records[at], "now")) is not None
         ]
-        if not found:
+        if not bounds:
             return None
         return Sampled(
-            *(float(np.mean([getattr(each, end) for each in found])) for end in ("value", "low", "high"))
+            *(float(np.mean([getattr(each, end) for each in bounds])) for end in ("value", "low", "high"))
         )
 
     def moved(self, edges: tuple[float, float, float]) -> Moved | None:
@@ -185,38 +185,38 @@ class _Host:
 
     def __init__(self, begun: float, totals: Sequence[dict[str, Any]]) -> None:
         self._begun = begun
-        told = [(record["time"], dict(record["counters"])) for record in totals if record["counters"]]
-        self.names = sorted({name for _, counters in told for name in counters})
-        self._told = told
+        counters_at = [(record["time"], dict(record["counters"])) for record in totals if record["counters"]]
+        self.names = sorted({name for _, counters in counters_at for name in counters})
+        self._counters = counters_at
 
     def column(self, name: str) -> tuple[F64, F64]:
         """(times, values) of the passes that have the counter *name*."""
-        found = [(at, counters[name]) for at, counters in self._told if name in counters]
-        return np.array([at for at, _ in found]), np.array([value for _, value in found])
+        points = [(at, counters[name]) for at, counters in self._counters if name in counters]
+        return np.array([at for at, _ in points]), np.array([value for _, value in points])
 
     def amounts(self) -> list[Timeline]:
-        found = []
+        timelines = []
         for name in _BYTES:
             times, values = self.column(name)
             if len(times):
-                found.append(Timeline(name, (times - self._begun).tolist(), values.tolist()))
-        return found
+                timelines.append(Timeline(name, (times - self._begun).tolist(), values.tolist()))
+        return timelines
 
     def rates(self) -> list[Timeline]:
         """The counters that moved, each as events a second since the pass before."""
-        found = []
+        timelines = []
         for name in self.names:
             times, values = self.column(name)
             steps = np.diff(values)
             if name in (*_BYTES, *_STATES) or not steps.any():
                 continue
             rate = np.maximum(steps, 0) / np.maximum(np.diff(times), 1e-9)
-            found.append(Timeline(name, (times[1:] - self._begun).tolist(), rate.tolist()))
-        return found
+            timelines.append(Timeline(name, (times[1:] - self._begun).tolist(), rate.tolist()))
+        return timelines
 
     def paces(self, edges: tuple[float, float, float]) -> list[Paced]:
         """Events a second of the counters that moved in either window: from its first pass to the next window's, or its last."""
-        found = []
+        paces = []
         for name in self.names:
             if name in (*_BYTES, *_STATES):
                 continue
@@ -230,8 +230,8 @@ class _Host:
                 for within in (before, after)
             ]
             if any(pace):
-                found.append(Paced(name, pace[0], pace[1]))
-        return sorted(found, key=lambda each: -abs(each.after - each.before))
+                paces.append(Paced(name, pace[0], pace[1]))
+        return sorted(paces, key=lambda each: -abs(each.after - each.before))
 
 
 def _change(
@@ -239,7 +239,7 @@ def _change(
 ) -> MarkedMoment:  # fmt: skip
     every = np.array(times)
     before, after = _windows(every, edges)
-    moved = [found for row in rows if (found := row.moved(edges)) is not None]
+    moved = [row_change for row in rows if (row_change := row.moved(edges)) is not None]
     # Who was there all the time tells of the mark; who came or went, mostly of itself.
     moved.sort(
         key=lambda each: (

@@ -94,8 +94,8 @@ def key_of(by: str) -> Callable[[Task], str]:
 
 
 def _container(task: Task) -> str:
-    found = container_of(memory_path(task.cgroup))
-    return found.label if found else ""
+    container = container_of(memory_path(task.cgroup))
+    return container.label if container else ""
 
 
 def _vm(task: Task) -> str:
@@ -133,8 +133,8 @@ def _saved(row: HostRow, tasks: list[Task], strata: Blocks | None, saving: Savin
     """*row* with the CPU time of its *tasks*, and what huge pages could save of that."""
     if saving is None or strata is None:
         return row
-    told = saving.of(tasks, strata)
-    return msgspec.structs.replace(row, busy=told.busy, saves=told.bounds, saves_why=told.why)
+    estimate = saving.of(tasks, strata)
+    return msgspec.structs.replace(row, busy=estimate.busy, saves=estimate.bounds, saves_why=estimate.why)
 
 
 def _row(
@@ -180,16 +180,16 @@ def _counted_once(by: str, tasks: list[Task], groups: Groups) -> tuple[int, int]
         texts = {memory_path(task.cgroup): task.cgroup for task in tasks}
         charges = [groups.charged(text) for path, text in texts.items() if path]
         if charges and all(charge is not None for charge in charges):
-            found = [charge for charge in charges if charge is not None]
+            known = [charge for charge in charges if charge is not None]
             files = sum(task.huge - task.sums.get("AnonHugePages", 0) for task in tasks)
-            return sum(charge.mapped for charge in found), sum(charge.anon_huge for charge in found) + files
+            return sum(charge.mapped for charge in known), sum(charge.anon_huge for charge in known) + files
     return sum(task.sums.get("Pss", 0) for task in tasks), huge
 
 
 def _only(values: Iterable[str]) -> str:
     """The value where all are the same, else empty."""
-    found = set(values)
-    return found.pop() if len(found) == 1 else ""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else ""
 
 
 def _with_blocks(row: HostRow, strata: list[Stratum], visit: float | None, once: bool) -> HostRow:

@@ -52,7 +52,7 @@ def moment(tasks: Iterable[Task]) -> Moment:
     return Moment(time.monotonic(), used)
 
 
-class Told(NamedTuple):
+class SavingEstimate(NamedTuple):
     """*busy*: processors kept busy, None where that was not measured; *bounds* of what huge pages could save of them, None where that is
     unknown, and *why*."""
 
@@ -78,7 +78,7 @@ class Saving:
             None if begun is None or ended is None or ended < begun or took <= 0 else (ended - begun) / took
         )
 
-    def of(self, tasks: list[Task], strata: Mapping[int, Stratum | None]) -> Told:
+    def of(self, tasks: list[Task], strata: Mapping[int, Stratum | None]) -> SavingEstimate:
         """Of *tasks* together, whose blocks are *strata*; unknown if one of them is that was busy."""
         busy: float | None = None
         bounds, why = NOTHING, ""
@@ -86,12 +86,12 @@ class Saving:
             rate = self._busy(task)
             if rate is not None:
                 busy = (busy or 0.0) + rate
-            found = self._one(task, rate, strata)
-            if isinstance(found, str):
-                why = why or found
+            bounds_or_why = self._one(task, rate, strata)
+            if isinstance(bounds_or_why, str):
+                why = why or bounds_or_why
             else:
-                bounds = bounds.plus(found)
-        return Told(busy, None if why else bounds, why)
+                bounds = bounds.plus(bounds_or_why)
+        return SavingEstimate(busy, None if why else bounds, why)
 
     def _one(self, task: Task, busy: float | None, strata: Mapping[int, Stratum | None]) -> Bounds | str:
         stratum = strata.get(task.pid) if task.pid in strata else ()

@@ -81,20 +81,20 @@ def gather(
 
     *programs*: of VMMs, by PID; *trouble* counts what stood in the way.
     """
-    found: dict[int, Stratum | None] = {}
+    strata: dict[int, Stratum | None] = {}
     seen: dict[tuple[str, int], npt.NDArray[np.int64]] = {}
     for task in tasks:
         if not (task.sums.get("Anonymous") or task.sums.get("Pss_Shmem") or task.sums.get("Swap")):
             continue
         with _counting(trouble):
-            found[task.pid] = None
+            strata[task.pid] = None
             with _opened(task) as process:
                 stratum = _stratum(task, process, judge, seen, programs.get(task.pid))
             if stratum is None:
-                del found[task.pid]
+                del strata[task.pid]
             else:
-                found[task.pid] = stratum
-    return found
+                strata[task.pid] = stratum
+    return strata
 
 
 @contextlib.contextmanager
@@ -178,17 +178,17 @@ def _open(
 
 def _first(areas: list[Area], parts: list[Fill], seen: dict[tuple[str, int], I64]) -> Bools:
     """Which blocks no process before has mapped: those of files are known by their place in the file."""
-    found = []
+    first = []
     for area, part in zip(areas, parts, strict=True):
         if not area.shmem:
-            found.append(np.ones(len(part), np.bool_))
+            first.append(np.ones(len(part), np.bool_))
             continue
         key = (area.vma.device, area.vma.inode)
         place = (part.address.astype(np.int64) - area.vma.start + area.vma.offset) >> PMD_SHIFT
         before = seen.get(key, np.zeros(0, np.int64))
-        found.append(~np.isin(place, before))
+        first.append(~np.isin(place, before))
         seen[key] = np.union1d(before, place)
-    return np.concatenate(found)
+    return np.concatenate(first)
 
 
 def sample(
@@ -234,8 +234,8 @@ def sample(
 
 
 def _read(judge: Judge, process: Process, stratum: Stratum, rows: I64) -> Readings:
-    found = judge.read(process, stratum.areas, stratum.fill.address[rows], stratum.area[rows])
-    return replace(found, rows=rows)
+    readings = judge.read(process, stratum.areas, stratum.fill.address[rows], stratum.area[rows])
+    return replace(readings, rows=rows)
 
 
 __all__ = ["Stratum", "gather", "sample"]

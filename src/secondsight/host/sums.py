@@ -68,17 +68,17 @@ class BlockSums:
 
     def reasons(self) -> Counter[str]:
         """Blocks that are small and stay so under the switches as they are, by why; those that were read scaled up to all."""
-        found: Counter[str] = Counter()
+        blocks_by_reason: Counter[str] = Counter()
         for each, mine in zip(self._strata, self._mine, strict=True):
-            found.update(each.settled)
+            blocks_by_reason.update(each.settled)
             wanted = mine & each.open_now
             size = int(wanted.sum())
             chosen = np.zeros(0, np.int64) if each.read is None else np.flatnonzero(wanted[each.read.rows])
             if each.read is None or not len(chosen):
                 if size:
-                    found["not read"] += size
+                    blocks_by_reason["not read"] += size
                 continue
             stays = chosen[~each.read.now.could[chosen]]
             for status, count in Counter(each.read.now.status[stays].tolist()).items():
-                found[status] += round(count * size / len(chosen))
-        return found
+                blocks_by_reason[status] += round(count * size / len(chosen))
+        return blocks_by_reason

@@ -53,12 +53,12 @@ class Counters(msgspec.Struct, frozen=True):
         seconds = max(self.at - before.at, 1e-9)
         mine = self.vmstat | {"full_scans": self.full_scans, "pages_collapsed": self.pages_collapsed}
         theirs = before.vmstat | {"full_scans": before.full_scans, "pages_collapsed": before.pages_collapsed}
-        found = {}
+        rates = {}
         for name, value in mine.items():
             then = theirs.get(name)
             if name not in _AMOUNTS and value is not None and then is not None:
-                found[name] = (value - then) / seconds
-        return found
+                rates[name] = (value - then) / seconds
+        return rates
 
 
 class Supply(msgspec.Struct, frozen=True):
@@ -140,7 +140,7 @@ def read_counters(proc: Path = Path("/proc"), thp: Path = sysfs.THP) -> Counters
 
 def read_switches(thp: Path = sysfs.THP) -> dict[str, str]:
     """The word in force of each switch: enabled, defrag, shmem_enabled, and each size's that is not the default."""
-    found = {}
+    words = {}
     for name in (
         "enabled",
         "shmem_enabled",
@@ -150,7 +150,7 @@ def read_switches(thp: Path = sysfs.THP) -> dict[str, str]:
         "khugepaged/defrag",
     ):
         if (word := _word(thp / name)) is not None:
-            found[name] = word
+            words[name] = word
     try:
         sizes = sorted(thp.glob("hugepages-*kB"), key=lambda path: int(path.name.split("-")[1][:-2]))
     except (OSError, ValueError):
@@ -159,8 +159,8 @@ def read_switches(thp: Path = sysfs.THP) -> dict[str, str]:
         for name in ("enabled", "shmem_enabled"):
             word = _word(size / name)
             if word is not None and word != "never":
-                found[f"{size.name}/{name}"] = word
-    return found
+                words[f"{size.name}/{name}"] = word
+    return words
 
 
 def parse_pagetypes(text: str) -> PageTypes:
@@ -178,8 +178,8 @@ def parse_pagetypes(text: str) -> PageTypes:
     for line in text.splitlines():
         if line.startswith("Number of blocks type"):
             names = line.split()[4:]
-        elif names and (found := re.match(r"Node\s+\d+, zone\s+\S+\s+([\d\s]+)$", line)):
-            for kind, number in zip(names, found[1].split(), strict=False):
+        elif names and (match := re.match(r"Node\s+\d+, zone\s+\S+\s+([\d\s]+)$", line)):
+            for kind, number in zip(names, match[1].split(), strict=False):
                 count[kind] = count.get(kind, 0) + int(number)
     return PageTypes(blocks, small, count)
 

@@ -95,7 +95,7 @@ def host(
     if by not in KINDS:
         raise UsageError(f"--by {by}: is one of {', '.join(KINDS)}")
     wall, cpu = time.monotonic(), _cpu()
-    found, trouble = listing.read_tasks(listing.pids() if pids is None else sorted(pids))
+    tasks, trouble = listing.read_tasks(listing.pids() if pids is None else sorted(pids))
     supply = read_supply()
     now, then = settings(supply, switches)
     groups = Groups()
@@ -104,12 +104,12 @@ def host(
     if blocks:
         from secondsight.host import saving as run_time
 
-        begun = run_time.moment(found)
-        strata, source = _blocks(found, now, then, (budget, cpu), seed, kernel_memory, trouble)
+        begun = run_time.moment(tasks)
+        strata, source = _blocks(tasks, now, then, (budget, cpu), seed, kernel_memory, trouble)
         run_time.wait(begun)
         priced = run_time.priced()
         unpriced = priced if isinstance(priced, str) else ""
-        saving = run_time.Saving(begun, run_time.moment(found), priced)
+        saving = run_time.Saving(begun, run_time.moment(tasks), priced)
     # Of some processes alone the round through all is not known.
     visit = _visit(supply, strata) if pids is None else None
     return HostView(
@@ -118,12 +118,12 @@ def host(
         taken=time.time(),
         kernel=os.uname().release,
         by=by,
-        now=_said(now),
-        then=_said(then),
+        now=_effective(now),
+        then=_effective(then),
         source=source,
         supply=supply,
-        rows=tuple(make_rows(by, found, strata, groups, visit, saving)),
-        total=total(found, strata, groups, visit, saving) if found else None,
+        rows=tuple(make_rows(by, tasks, strata, groups, visit, saving)),
+        total=total(tasks, strata, groups, visit, saving) if tasks else None,
         trouble=dict(trouble.most_common()),
         cpu_seconds=_cpu() - cpu,
         wall_seconds=time.monotonic() - wall,
@@ -139,17 +139,17 @@ def settings(
     Raises:
         UsageError: a switch or a word that there is not.
     """
-    found = reading.read(os.getpid())
-    now = (found, supply.limits or Knobs())
+    current = reading.read(os.getpid())
+    now = (current, supply.limits or Knobs())
     if switches is None:
-        return now, (_supposed(found, "always", "always"), now[1])
+        return now, (_supposed(current, "always", "always"), now[1])
     changed = dict(switches)
     for name, value in changed.items():
         if name not in SWITCHES:
             raise UsageError(f"--if {name}={value}: is one of {', '.join(SWITCHES)}")
         if name in _WORDS and value not in _WORDS[name]:
             raise UsageError(f"--if {name}={value}: is one of {', '.join(_WORDS[name])}")
-    then = _supposed(found, changed.pop("enabled", None), changed.pop("shmem_enabled", None))
+    then = _supposed(current, changed.pop("enabled", None), changed.pop("shmem_enabled", None))
     try:
         numbers = {name: int(value) for name, value in changed.items()}
     except ValueError:
@@ -159,17 +159,17 @@ def settings(
     return now, (then, msgspec.convert(msgspec.to_builtins(now[1]) | numbers, Knobs))
 
 
-def _supposed(found: Switches, enabled: str | int | None, shmem: str | int | None) -> Switches:
-    """*found* with other words for 2 MiB of anonymous and of shared memory, where there are any; mounts keep their own."""
+def _supposed(switches: Switches, enabled: str | int | None, shmem: str | int | None) -> Switches:
+    """*switches* with other words for 2 MiB of anonymous and of shared memory, where there are any; mounts keep their own."""
     if enabled is not None:
-        found = msgspec.structs.replace(found, enabled=str(enabled), enabled_size="")
+        switches = msgspec.structs.replace(switches, enabled=str(enabled), enabled_size="")
     if shmem is not None:
-        found = msgspec.structs.replace(found, shmem_enabled=str(shmem), shmem_size="")
-    return found
+        switches = msgspec.structs.replace(switches, shmem_enabled=str(shmem), shmem_size="")
+    return switches
 
 
 def _blocks(
-    found: list[Task], now: tuple[Switches, Knobs], then: tuple[Switches, Knobs], budget: tuple[float | None, float],
+    tasks: list[Task], now: tuple[Switches, Knobs], then: tuple[Switches, Knobs], budget: tuple[float | None, float],
     seed: int | None, kernel_memory: bool | None, trouble: Counter[str],
 ) -> tuple[dict[int, Stratum | None], str]:  # fmt: skip
     import numpy as np
@@ -181,15 +181,15 @@ def _blocks(
     kernel, _ = open_kernel(kernel_memory)
     judge = Judge(SwitchesAndLimits(*now), SwitchesAndLimits(*then), kernel)
     programs = {}
-    for task in found:
+    for task in tasks:
         if vm_of(task.command, memory_path(task.cgroup)) is not None:
             programs[task.pid] = os.path.basename(task.command[0])  # noqa: PTH119
-    strata = gather(found, judge, programs, trouble)
+    strata = gather(tasks, judge, programs, trouble)
     seconds, since = budget
     sample(
         strata,
         judge,
-        None if seconds is None else seconds - (_cpu() - since) - _ROW * len(found),
+        None if seconds is None else seconds - (_cpu() - since) - _ROW * len(tasks),
         np.random.default_rng(seed),
         trouble,
     )
@@ -208,7 +208,7 @@ def _visit(supply: Supply, strata: dict[int, Stratum | None] | None) -> float | 
     return ranges * HPAGE_PMD_NR / pace if pace else None
 
 
-def _said(setting: tuple[Switches, Knobs]) -> dict[str, Any]:
+def _effective(setting: tuple[Switches, Knobs]) -> dict[str, Any]:
     switches, limits = setting
     return {"enabled": switches.effective, "shmem_enabled": switches.effective_shmem} | {
         name: getattr(limits, name) for name in ("max_ptes_none", "max_ptes_swap", "max_ptes_shared")

@@ -22,12 +22,12 @@ def in_cgroup(wanted: str, tasks: Iterable[Task] | None = None) -> list[Task]:
         UsageError: no process is there.
     """
     groups = Groups()
-    found = [task for task in _all(tasks) if _inside(task, wanted.rstrip("/") or "/", groups)]
-    if not found:
+    inside = [task for task in _all(tasks) if _inside(task, wanted.rstrip("/") or "/", groups)]
+    if not inside:
         raise UsageError(
             f"--cgroup {wanted}: no process is in such a memory cgroup; `secondsight top --by cgroup` lists them"
         )
-    return found
+    return inside
 
 
 def _inside(task: Task, wanted: str, groups: Groups) -> bool:
@@ -45,12 +45,12 @@ def in_vm(wanted: str, tasks: Iterable[Task] | None = None) -> list[Task]:
         UsageError: there is none.
     """
     every = [(vm_of(task.command, memory_path(task.cgroup), task.pid), task) for task in _all(tasks)]
-    found = [task for name, task in every if name == wanted]
-    if not found:
+    running = [task for name, task in every if name == wanted]
+    if not running:
         names = sorted({name for name, _ in every if name is not None})
         known = f"; here are {', '.join(names[:8])}" if names else "; no VM is seen here"
         raise UsageError(f"--vm {wanted}: there is no such VM{known}")
-    return found
+    return running
 
 
 def _all(tasks: Iterable[Task] | None) -> list[Task]:

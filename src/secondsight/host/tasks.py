@@ -93,15 +93,15 @@ def read_tasks(
 
     *sums* False: without smaps_rollup, and so without needing any right.
     """
-    found: list[Task] = []
+    tasks: list[Task] = []
     trouble: Counter[str] = Counter()
     for pid in numbers:
         task = _read_task(pid, proc, sums)
         if isinstance(task, str):
             trouble[task] += 1
         else:
-            found.append(task)
-    return found, trouble
+            tasks.append(task)
+    return tasks, trouble
 
 
 def _read_task(pid: int, proc: str, sums: bool) -> Task | str:
