@@ -192,36 +192,38 @@ def _thp() -> tuple[Check, ...]:
     except SecondSightError as error:
         return (Check("kernel", "transparent huge pages", "no", str(error), "CONFIG_TRANSPARENT_HUGEPAGE"),)
     state: State = "no" if enabled == "never" else "yes"
-    found = f"enabled={enabled}, max_ptes_none={limits.max_ptes_none}, {limits.pages_to_scan} pages every {limits.scan_sleep_millisecs} ms"
+    words = f"enabled={enabled}, max_ptes_none={limits.max_ptes_none}, {limits.pages_to_scan} pages every {limits.scan_sleep_millisecs} ms"
     mend = "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled" if state == "no" else ""
-    return (Check("kernel", "transparent huge pages", state, found, mend),)
+    return (Check("kernel", "transparent huge pages", state, words, mend),)
 
 
 def _switches() -> tuple[Check, ...]:
     """Every switch of the table of inputs (``inputs.py``), as it stands."""
-    found = switches.read(os.getpid())
+    current = switches.read(os.getpid())
     try:
         limits = sysfs.knobs()
     except SecondSightError:
         limits = None
     sizes = (
-        ", ".join(f"{kb} kB {word}" for kb, word in found.sizes.items() if word != "never")
+        ", ".join(f"{kb} kB {word}" for kb, word in current.sizes.items() if word != "never")
         or "no size of its own"
     )
-    huge = ", ".join(f"{device} {word}" for device, word in found.mounts.items() if word != "never")
-    told = {
-        "enabled": f"{found.enabled or 'none'}; by size: {sizes}",
-        "shmem_enabled": f"{found.shmem_enabled or 'none'}; 2048 kB {found.shmem_size or 'has no switch of its own'}",
-        "huge= of a mount": huge or f"never, on {len(found.mounts)} tmpfs mounts",
-        "defrag": f"{found.defrag or 'none'}; khugepaged/defrag {found.khugepaged_defrag or 'none'}; "
-        f"use_zero_page {found.use_zero_page or 'none'}",
+    huge = ", ".join(f"{device} {word}" for device, word in current.mounts.items() if word != "never")
+    words_by_switch = {
+        "enabled": f"{current.enabled or 'none'}; by size: {sizes}",
+        "shmem_enabled": f"{current.shmem_enabled or 'none'}; 2048 kB {current.shmem_size or 'has no switch of its own'}",
+        "huge= of a mount": huge or f"never, on {len(current.mounts)} tmpfs mounts",
+        "defrag": f"{current.defrag or 'none'}; khugepaged/defrag {current.khugepaged_defrag or 'none'}; "
+        f"use_zero_page {current.use_zero_page or 'none'}",
     }
     if limits is not None:
-        told["max_ptes_none, _swap, _shared"] = (
+        words_by_switch["max_ptes_none, _swap, _shared"] = (
             f"{limits.max_ptes_none}, {limits.max_ptes_swap}, {limits.max_ptes_shared}"
         )
-        told["pages_to_scan, scan_sleep_millisecs"] = f"{limits.pages_to_scan}, {limits.scan_sleep_millisecs}"
-    return tuple(Check("switch", name, "yes", words) for name, words in told.items())
+        words_by_switch["pages_to_scan, scan_sleep_millisecs"] = (
+            f"{limits.pages_to_scan}, {limits.scan_sleep_millisecs}"
+        )
+    return tuple(Check("switch", name, "yes", words) for name, words in words_by_switch.items())
 
 
 def _collapse() -> Check:

@@ -86,8 +86,8 @@ class BlockLooker:
         self._process.require_alive()
         name = f"/proc/{self._process.pid}/maps"
         vmas = [v for v in parse_maps(self._process.read_file("maps"), name) if v.name != "[vsyscall]"]
-        found = [self._reader.pagemap.populated_blocks(vma.start, vma.end) for vma in vmas]
-        blocks = np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
+        populated = [self._reader.pagemap.populated_blocks(vma.start, vma.end) for vma in vmas]
+        blocks = np.unique(np.concatenate([np.empty(0, np.uint64), *populated]))
         # The sums of smaps are over whole mappings: procfs's part is everything.
         step = _PART if self._kernel is not None else max(len(blocks), 1)
         for at in range(0, len(blocks), step):
@@ -176,16 +176,16 @@ def record_samples(
         soft_dirty = clear and soft_dirty_works()
         cleared = Cleared(clear, soft_dirty)
         looker = BlockLooker(channels, cleared)
-        told = _channels(channels, looker, cleared, clear)
+        recorded_channels = _channels(channels, looker, cleared, clear)
         name = channels.process.name
         start = SampleProvenance(
             source="record-pid", clock=Clock(meaning=CLOCK), unseen=[*UNSEEN, *channels.unseen], interval=int(interval * 1e9),
-            spaces=[Space(id=0, name=name), Space(id=1, name=f"{name}: VM", type="vm", parent=0)], channels=told,
+            spaces=[Space(id=0, name=name), Space(id=1, name=f"{name}: VM", type="vm", parent=0)], channels=recorded_channels,
             cleared=[*(["1"] if clear else []), *(["4"] if soft_dirty else [])], memory=looker.memory,
             damon_samples=channels.damon_samples,
         )  # fmt: skip
         with Recording(Path(path), start) as recording:
-            for each in told:
+            for each in recorded_channels:
                 say(f"{each.name}: {each.why}" if each.seen else f"{each.name} not seen: {each.why}")
             meter = CostMeter(target)
             notes = _follow(recording, target, looker, channels, meter, interval, duration, report)

@@ -227,16 +227,16 @@ class Places:
         left = self._max_pages
         for index, process in enumerate(self._processes):
             try:
-                found = _places(process, left)
+                places = _places(process, left)
             except TargetGone:
                 continue
             except SecondSightError as error:
                 self.unread[process.pid] = str(error)
                 continue
-            left -= len(found[0])
-            frames.append(found[0])
-            addresses.append(found[1])
-            owners.append(np.full(len(found[0]), index, np.int32))
+            left -= len(places[0])
+            frames.append(places[0])
+            addresses.append(places[1])
+            owners.append(np.full(len(places[0]), index, np.int32))
         if not frames:
             self._frames = np.empty(0, np.uint64)
             return

@@ -28,8 +28,8 @@ def added_pages(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     The zero page is mapped exclusively by nobody (it has no mapcount), so that it counts as a hole.
     """
     own = (words & _OWN) == _OWN
-    found: npt.NDArray[np.int64] = HPAGE_PMD_NR - own.sum(axis=1, dtype=np.int64)
-    return found
+    added: npt.NDArray[np.int64] = HPAGE_PMD_NR - own.sum(axis=1, dtype=np.int64)
+    return added
 
 
 def added_bytes(words: npt.NDArray[np.uint64]) -> int:

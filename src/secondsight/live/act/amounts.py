@@ -18,8 +18,8 @@ def parse_pace(text: str) -> int:
     Raises:
         UsageError: not such an amount.
     """
-    found = re.fullmatch(rf"{_SIZE}(?:/s)?", text.strip())
-    if found is None or (amount := int(float(found[1]) * _UNITS[found[2].lower()])) < PMD_SIZE:
+    match = re.fullmatch(rf"{_SIZE}(?:/s)?", text.strip())
+    if match is None or (amount := int(float(match[1]) * _UNITS[match[2].lower()])) < PMD_SIZE:
         raise UsageError(f"--budget {text}: write an amount a second such as 512MiB/s, at least 2MiB/s")
     return amount
 
@@ -30,10 +30,10 @@ def parse_size(text: str, option: str) -> int:
     Raises:
         UsageError: not such an amount; the text names *option*.
     """
-    found = re.fullmatch(_SIZE, text.strip())
-    if found is None:
+    match = re.fullmatch(_SIZE, text.strip())
+    if match is None:
         raise UsageError(f"{option} {text}: write an amount such as 512MiB")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def parse_stall(text: str) -> float:
@@ -42,10 +42,10 @@ def parse_stall(text: str) -> float:
     Raises:
         UsageError: not such a time.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", text.strip())
-    if found is None or float(found[1]) == 0:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", text.strip())
+    if match is None or float(match[1]) == 0:
         raise UsageError(f"--max-stall {text}: write a time such as 5ms or 800us")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_duration(text: str, option: str) -> float:
@@ -54,8 +54,8 @@ def parse_duration(text: str, option: str) -> float:
     Raises:
         UsageError: not such a time; the text names *option*.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h)", text.strip())
-    if found is None or not 0 < (seconds := float(found[1]) * _SECONDS[found[2]]) <= 86400:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h)", text.strip())
+    if match is None or not 0 < (seconds := float(match[1]) * _SECONDS[match[2]]) <= 86400:
         raise UsageError(f"{option} {text}: write a time such as 30s or 2min, at most a day")
     return seconds
 
@@ -66,7 +66,7 @@ def parse_share(text: str, option: str, example: str = "95%") -> float:
     Raises:
         UsageError: not a percentage above 0 and up to 100; the text names *option*.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
-    if found is None or not 0 < float(found[1]) <= 100:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
+    if match is None or not 0 < float(match[1]) <= 100:
         raise UsageError(f"{option} {text}: write a percentage such as {example}")
-    return float(found[1]) / 100
+    return float(match[1]) / 100

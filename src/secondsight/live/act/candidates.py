@@ -218,9 +218,9 @@ class _Selector:
 
         def of(counted: I64, otherwise: int) -> I64:
             """A count of the snapshot for each candidate."""
-            found = np.full(len(row), otherwise, np.int64)
-            found[seen] = counted[row[seen]]
-            return found
+            values = np.full(len(row), otherwise, np.int64)
+            values[seen] = counted[row[seen]]
+            return values
 
         populated = np.where(
             shared, np.concatenate([np.zeros(len(own), np.int64), *cached]), of(counts.populated, 0)
@@ -229,13 +229,13 @@ class _Selector:
         huge = np.zeros(len(row), np.bool_)
         huge[seen] = counts.huge[row[seen]]
         heat = self.beside.heat
-        found = _CandidateRows(
+        unsorted = _CandidateRows(
             address, row, populated, np.where(shared, 0, of(counts.swapped, 0)), of(counts.used(), -1),
             HPAGE_PMD_NR - populated + sharers, huge, shared,
             heat.of(address) if heat is not None else np.full(len(row), -1, np.int64),
         )  # fmt: skip
         order = np.argsort(address, kind="stable")
-        return _CandidateRows._make(column[order] for column in found)
+        return _CandidateRows._make(column[order] for column in unsorted)
 
     def _sieve(self) -> None:
         """Everything that is decided before the policy is asked."""
@@ -295,8 +295,8 @@ class _Selector:
         referenced = np.zeros(len(self.why), np.int64)
         if len(own := rows[~self.rows.shared[rows]]):
             passing.append(self._scanned(own, knobs, sure, referenced))
-        found = np.sort(np.concatenate(passing))
-        return found[np.lexsort((found, -referenced[found], ~sure[found]))]
+        passed = np.sort(np.concatenate(passing))
+        return passed[np.lexsort((passed, -referenced[passed], ~sure[passed]))]
 
     def _scanned(self, rows: I64, knobs: Knobs, sure: npt.NDArray[np.bool_], referenced: I64) -> I64:
         """Private blocks among *rows* that ``collapse_scan_pmd`` passes, or may; *sure* and *referenced* are filled in."""
@@ -329,10 +329,10 @@ class _Selector:
         here = row >= 0
 
         def of(counted: I64, unseen: I64 | None = None) -> I64:
-            found = unknown.copy() if unseen is not None else np.zeros(count, np.int64)
-            told = here if unseen is None else here & (unseen[row] == 0)
-            found[told] = counted[row[told]]
-            return found
+            values = unknown.copy() if unseen is not None else np.zeros(count, np.int64)
+            read = here if unseen is None else here & (unseen[row] == 0)
+            values[read] = counted[row[read]]
+            return values
 
         look = Look(
             now=now, since=now - self.policy.interval, space=np.zeros(count, np.int64),

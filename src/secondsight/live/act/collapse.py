@@ -276,10 +276,10 @@ class Collapser:
 def _failures(vmstat: Path = Path("/proc/vmstat")) -> int | None:
     """Huge pages that could not be allocated for a collapse so far, in the whole system; None where it is not counted."""
     try:
-        found = re.search(r"^thp_collapse_alloc_failed (\d+)$", vmstat.read_text(encoding="ascii"), re.M)
+        match = re.search(r"^thp_collapse_alloc_failed (\d+)$", vmstat.read_text(encoding="ascii"), re.M)
     except OSError:
         return None
-    return int(found[1]) if found else None
+    return int(match[1]) if match else None
 
 
 def _confirmed(memory: Pagemap, addresses: list[int]) -> int:

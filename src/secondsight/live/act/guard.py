@@ -217,8 +217,8 @@ class Guard:
         paths = [self._proc / "pressure/memory"]
         if self.group is not None and self.group.pressure is not None:
             paths.append(self.group.pressure)
-        found = {path: limits.stalled(path) for path in paths}
-        return {path: seconds for path, seconds in found.items() if seconds is not None}
+        stalls = {path: limits.stalled(path) for path in paths}
+        return {path: seconds for path, seconds in stalls.items() if seconds is not None}
 
     def _stall_refusal(self, now: float) -> str:
         began, before = self._stall_from

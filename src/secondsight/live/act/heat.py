@@ -85,10 +85,10 @@ def watch(
     if kernel is None:
         problems["kernel memory"] = missing
         return Heat({}, frozenset(), "", problems)
-    found = _by_kernel(process, kernel, vmas, seconds, wait)
-    if not found.source:
+    heat = _by_kernel(process, kernel, vmas, seconds, wait)
+    if not heat.source:
         problems["kernel memory"] = "every accessed bit was set before, and nobody cleared one"
-    return found._replace(missing=problems)
+    return heat._replace(missing=problems)
 
 
 def _by_damon(process: Process, vmas: list[Vma], seconds: float, wait: Callable[[float], bool]) -> Heat:
@@ -105,9 +105,9 @@ def _by_damon(process: Process, vmas: list[Vma], seconds: float, wait: Callable[
                 left = begun + seconds - time.monotonic()
                 stop = wait(min(_STEP, max(left, 0.0)))
                 process.require_alive()
-                found = damon.take(instance.read())
-                if found:
-                    regions.append(found)
+                accessed = damon.take(instance.read())
+                if accessed:
+                    regions.append(accessed)
                 if stop or left <= 0:
                     break
     watched = time.monotonic() - begun
@@ -126,13 +126,13 @@ def weigh(regions: list[DamonRegion]) -> dict[int, int]:
 
 def weigh_exactly(regions: list[DamonRegion]) -> dict[int, float]:
     """:func:`weigh`, not rounded."""
-    found: dict[int, float] = {}
+    weights: dict[int, float] = {}
     for region in regions:
         first = region.start // PMD_SIZE * PMD_SIZE
         for at in range(first, region.end, PMD_SIZE):
             part = (min(region.end, at + PMD_SIZE) - max(region.start, at)) / PMD_SIZE
-            found[at] = found.get(at, 0.0) + region.samples * part
-    return found
+            weights[at] = weights.get(at, 0.0) + region.samples * part
+    return weights
 
 
 def _by_kernel(
@@ -142,8 +142,8 @@ def _by_kernel(
 
     reader = KernelReader(kernel, process)
     with Pagemap(process) as pagemap:
-        found = [pagemap.populated_blocks(vma.start, vma.end) for vma in vmas if vma.name != "[vsyscall]"]
-    blocks = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
+        populated = [pagemap.populated_blocks(vma.start, vma.end) for vma in vmas if vma.name != "[vsyscall]"]
+    blocks = np.unique(np.concatenate([np.zeros(0, np.uint64), *populated]))
     turned = np.zeros((len(blocks), HPAGE_PMD_NR), np.bool_)
     begun = time.monotonic()
     first = before = used_bits(reader.read_blocks(blocks))
@@ -161,10 +161,10 @@ def _by_kernel(
     counts = turned.sum(axis=1)
     untold = first.any(axis=(0, 2)) & (counts == 0)
     weights = {int(at): int(count) for at, count in zip(blocks, counts, strict=True) if count}
-    told, span = len(blocks) - int(untold.sum()), time.monotonic() - begun
-    if not told:
+    known, span = len(blocks) - int(untold.sum()), time.monotonic() - begun
+    if not known:
         return Heat({}, frozenset(), "", {})
-    source = f"kernel memory over {span:.1f} s; {pluralize(len(blocks) - told, 'block')} had their bits set before, which tells nothing"
+    source = f"kernel memory over {span:.1f} s; {pluralize(len(blocks) - known, 'block')} had their bits set before, which tells nothing"
     return Heat(weights, frozenset(blocks[untold].tolist()), source, {})
 
 

@@ -137,34 +137,34 @@ class BlockVerdicts:
         return HPAGE_PMD_NR - max(held, int(self._snapshot.columns.cached[row]))
 
     def _entries(self, row: int) -> dict[str, int]:
-        found = {
+        entries = {
             kind.name.lower(): int(count[row])
             for kind, count in self._counts.entries.items()
             if kind != EntryKind.SWAP and count[row]
         }
         unread = int(self._counts.unread_entries[row])
-        return found | ({"unread": unread} if unread else {})
+        return entries | ({"unread": unread} if unread else {})
 
     def _surrounded(self, answer: BlockAnswer) -> BlockAnswer:
         """*answer* with what its surroundings can still make of it: no memory, distant nodes, a process that khugepaged does not know."""
-        found = self._snapshot.header.surroundings
-        if found.registered is False:
+        surroundings = self._snapshot.header.surroundings
+        if surroundings.registered is False:
             return BlockAnswer("unregistered", f"{UNREGISTERED} (it would answer {answer.status})")
         others, unread = set(answer.others), list(answer.unread)
         if answer.status == "succeeded" or "succeeded" in others:
             for status, name, fine in (
-                ("alloc_huge_page_failed", FREE_HUGE_BLOCKS, bool(found.huge_blocks)),
+                ("alloc_huge_page_failed", FREE_HUGE_BLOCKS, bool(surroundings.huge_blocks)),
                 (
                     "ccgroup_charge_failed",
                     MEMORY_CGROUP,
-                    found.headroom is not None and _fits(found.headroom),
+                    surroundings.headroom is not None and _fits(surroundings.headroom),
                 ),
-                ("scan_aborted", NODES, found.distances is False),
+                ("scan_aborted", NODES, surroundings.distances is False),
             ):
                 if not fine:
                     others.add(status)
                     unread.append(name)
-        if found.registered is None:
+        if surroundings.registered is None:
             others.add("unregistered")
             unread.append(KHUGEPAGED_LIST)
         return answer._replace(others=tuple(sorted(others)), unread=tuple(unread))
@@ -265,10 +265,10 @@ class BlockVerdicts:
             return "will become one huge page" if whole else "parts of it will become huge pages"
         if status == "exceed_none_pte":
             missing = HPAGE_PMD_NR - int(counts.populated[row]) - counts.absent(row)
-            said = pluralize(missing, "page is", "pages are") + " missing or zero"
+            missing_text = pluralize(missing, "page is", "pages are") + " missing or zero"
             if vma is not None and vma.uffd_armed:
-                return f"{said}, and no hole is tolerated while userfaultfd is armed"
-            return f"{said}, max_ptes_none is {limits.max_ptes_none}"
+                return f"{missing_text}, and no hole is tolerated while userfaultfd is armed"
+            return f"{missing_text}, max_ptes_none is {limits.max_ptes_none}"
         if status == "failed":
             return (
                 f"{self._markers(row)}: khugepaged cannot read that in, so each pass fails while it is there"
@@ -314,10 +314,12 @@ class BlockVerdicts:
         unread = int(counts.unread_entries[row])
         if unread:
             named.append(f"{unread:,} of a kind that could not be read (swap, guard, poison …)")
-        said = f"{pluralize(counts.absent(row), 'page is', 'pages are')} not present: {', '.join(named)}"
+        absent_text = (
+            f"{pluralize(counts.absent(row), 'page is', 'pages are')} not present: {', '.join(named)}"
+        )
         if int(counts.swapped[row]) == counts.absent(row):
-            said = f"{pluralize(int(counts.swapped[row]), 'page is', 'pages are')} swapped out"
-        return said
+            absent_text = f"{pluralize(int(counts.swapped[row]), 'page is', 'pages are')} swapped out"
+        return absent_text
 
 
 def attempts_of(begun: npt.NDArray[np.int32], refused: npt.NDArray[np.int32]) -> tuple[AttemptsAhead, ...]:
@@ -332,12 +334,14 @@ def attempts_of(begun: npt.NDArray[np.int32], refused: npt.NDArray[np.int32]) ->
 def attempts_in_words(attempts: tuple[AttemptsAhead, ...]) -> str:
     """``33 collapses are begun in a pass, 33 refused (2048kB 1, 64kB 32)``."""
     begun, refused = sum(a.begun for a in attempts), sum(a.refused for a in attempts)
-    told = ", ".join(
+    by_order = ", ".join(
         f"{kb_of_order(a.order)}kB {a.begun}"
         + (f" ({a.begun - a.refused} made)" if a.refused < a.begun else "")
         for a in attempts
     )
-    return f"{pluralize(begun, 'collapse is', 'collapses are')} begun in a pass, {refused:,} refused: {told}"
+    return (
+        f"{pluralize(begun, 'collapse is', 'collapses are')} begun in a pass, {refused:,} refused: {by_order}"
+    )
 
 
 def _fits(headroom: int) -> bool:

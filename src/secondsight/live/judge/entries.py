@@ -46,13 +46,13 @@ class SpecialEntries(NamedTuple):
 
     def corrected(self, look: Look, codes: Codes, rows: I64) -> tuple[Codes, I64]:
         """(codes, page that stops each or 512) of the blocks *rows*: *codes* of a judgement whose scan was *look*, both of all M."""
-        found, stopped = codes[rows].copy(), look.stopped[rows].astype(np.int64)
+        corrected_codes, stopped = codes[rows].copy(), look.stopped[rows].astype(np.int64)
         ended = self.protected[rows] < stopped
-        found[ended] = Scan.PTE_UFFD_WP
+        corrected_codes[ended] = Scan.PTE_UFFD_WP
         fails = look.passed[rows] & ~ended & (self.failing[rows] < HPAGE_PMD_NR)
-        found[fails] = Scan.FAIL
+        corrected_codes[fails] = Scan.FAIL
         at = np.where(ended, self.protected[rows], np.where(fails, self.failing[rows], HPAGE_PMD_NR))
-        return found, at.astype(np.int64)
+        return corrected_codes, at.astype(np.int64)
 
 
 def _first(pages: Bools) -> I64:

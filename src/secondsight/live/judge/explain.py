@@ -108,11 +108,11 @@ def _sizes(snapshot: Snapshot, facts: PageCounts, rows: slice) -> dict[str, int]
     whole = int(facts.huge[rows].sum()) * HPAGE_PMD_NR
     pages[PMD_ORDER] -= whole
     names = [*(f"{kb_of_order(order)}kB" for order in range(PMD_ORDER + 1)), "part"]
-    found = {name: int(count) * PAGE_SIZE for name, count in zip(names, pages, strict=True) if count}
+    sizes = {name: int(count) * PAGE_SIZE for name, count in zip(names, pages, strict=True) if count}
     # Where page flags may not be read, what is not a PMD's has no size that could be told.
     unread = int(facts.populated[rows].sum()) - int(pages.sum())
     return (
-        found
+        sizes
         | ({"PMD": whole * PAGE_SIZE} if whole else {})
         | ({"unread": unread * PAGE_SIZE} if unread > 0 else {})
     )
@@ -121,9 +121,9 @@ def _sizes(snapshot: Snapshot, facts: PageCounts, rows: slice) -> dict[str, int]
 def _pace(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> str:
     from secondsight.live.judge.pace import pace, words
 
-    found, limits = snapshot.header.surroundings, snapshot.header.limits
+    surroundings, limits = snapshot.header.surroundings, snapshot.header.limits
     blocks = sum(mapping.blocks for mapping in mappings if not mapping.refused)
-    return words(pace(limits, blocks, found.ahead), limits, found.registered) if blocks else ""
+    return words(pace(limits, blocks, surroundings.ahead), limits, surroundings.registered) if blocks else ""
 
 
 def _notes(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ def _orders(vma: Vma, snapshot: Snapshot, judged: eligible.Eligibility, parts: b
 def _mappings(
     snapshot: Snapshot, facts: PageCounts, judges: dict[int, eligible.Eligibility], parts: bool
 ) -> tuple[Mapping, ...]:
-    found = []
+    judged_mappings = []
     vmas = snapshot.header.mappings
     addresses, cached = snapshot.columns.address, snapshot.columns.cached
     for vma in vmas:
@@ -182,7 +182,7 @@ def _mappings(
         asked = (
             vma.of_file and not judged.backing.page_table_scan and (not len(held) or bool((held >= 0).all()))
         )
-        found.append(
+        judged_mappings.append(
             Mapping(
                 start=vma.start,
                 end=vma.end,
@@ -206,7 +206,7 @@ def _mappings(
                 orders=_orders(vma, snapshot, judged, parts),
             )
         )
-    return tuple(found)
+    return tuple(judged_mappings)
 
 
 def _totals(
@@ -247,13 +247,13 @@ def _totals(
 
 def _attempts(blocks: tuple[Block, ...]) -> tuple[AttemptsAhead, ...]:
     """The attempts of all *blocks*, by order, the largest first."""
-    found: dict[int, list[int]] = {}
+    sums_by_order: dict[int, list[int]] = {}
     for block in blocks:
         for each in block.attempts:
-            sums = found.setdefault(each.order, [0, 0])
+            sums = sums_by_order.setdefault(each.order, [0, 0])
             sums[0] += each.begun
             sums[1] += each.refused
-    return tuple(AttemptsAhead(order, *found[order]) for order in sorted(found, reverse=True))
+    return tuple(AttemptsAhead(order, *sums_by_order[order]) for order in sorted(sums_by_order, reverse=True))
 
 
 def _channels(snapshot: Snapshot, facts: PageCounts) -> dict[str, str]:

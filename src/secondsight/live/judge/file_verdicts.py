@@ -104,8 +104,8 @@ class FileVerdicts:
         here = (columns.address >> np.uint64(_GIB_SHIFT)) == columns.address[row] >> np.uint64(_GIB_SHIFT)
         if self._counts.pins_known and bool((columns.pmd[here] != 0).any()):
             return BlockAnswer("pmd_none", f"{_WILL}; {_NOT_MAPPED}")
-        found = ("pmd_null",) if self._counts.pins_known else ("pmd_null", "succeeded")
-        return BlockAnswer("pmd_none", f"{_WILL}; {_NOT_MAPPED}", found, (PAGE_TABLE,))
+        others = ("pmd_null",) if self._counts.pins_known else ("pmd_null", "succeeded")
+        return BlockAnswer("pmd_none", f"{_WILL}; {_NOT_MAPPED}", others, (PAGE_TABLE,))
 
     def _answer_read(
         self, row: int, vma: Vma | None, pages: npt.NDArray[np.uint8], regular: bool

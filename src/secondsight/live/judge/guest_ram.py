@@ -107,7 +107,7 @@ def _by_mappings(snapshot: Snapshot, mappings: tuple[Mapping, ...]) -> tuple[str
 def _small_by(
     rows: npt.NDArray[np.bool_], levels: npt.NDArray[np.uint8], blocks: tuple[Block, ...]
 ) -> dict[str, int]:
-    found: dict[str, int] = {}
+    blocks_by_reason: dict[str, int] = {}
     for row in np.flatnonzero(rows).tolist():
         block = blocks[row]
         if block.mapping != "huge":
@@ -116,5 +116,5 @@ def _small_by(
             why = f"KVM: {KVM_KEEPS_SMALL}"
         else:
             continue
-        found[why] = found.get(why, 0) + 1
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+        blocks_by_reason[why] = blocks_by_reason.get(why, 0) + 1
+    return dict(sorted(blocks_by_reason.items(), key=lambda item: -item[1]))

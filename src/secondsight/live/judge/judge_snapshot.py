@@ -107,26 +107,26 @@ class Judged:
         limits, mglru = self._limits, self._mglru
         verdicts = [verdict(view, limits, rules, mglru=mglru) for rules in kernels]
         asked = list(zip(kernels, verdicts, strict=True))
-        found = [_Reading(rules, view, False, v.scan, v.code) for rules, v in asked]
+        readings = [_Reading(rules, view, False, v.scan, v.code) for rules, v in asked]
         for rules, v in asked:
             perhaps = scan(view, limits, rules, assume=True)
-            found.append(_Reading(rules, view, True, perhaps, v.other, "unknown"))
+            readings.append(_Reading(rules, view, True, perhaps, v.other, "unknown"))
             if not rules.zap_transfers_accessed:
                 self.guest_alone |= perhaps.passed & (v.isolate.code == Scan.LACK_REFERENCED_PAGE)
         for rules, v in asked:
-            found.append(
+            readings.append(
                 _Reading(rules, view, False, v.scan, other_batch(view, limits, rules, v, mglru), "batch")
             )
         if doubted is not None:
             shared = replace(view, shared=view.shared | doubted)
             for rules in kernels:
                 v = verdict(shared, limits, rules, mglru=mglru)
-                found.append(_Reading(rules, shared, False, v.scan, v.code, "shared"))
-        return found, verdicts[0]
+                readings.append(_Reading(rules, shared, False, v.scan, v.code, "shared"))
+        return readings, verdicts[0]
 
     def _walked(self, readings: list[_Reading]) -> tuple[list[_Reading], Bools]:
         """*readings* with what the attempts of blocks that are tried in parts come to; which blocks are tried as wholes first."""
-        found: list[_Reading] = []
+        walked: list[_Reading] = []
         whole_first = ~self.divided
         for number, each in enumerate(readings):
             rows = np.flatnonzero(self.divided & each.scan.passed)
@@ -141,8 +141,8 @@ class Judged:
                     parts.added,
                 )
                 whole_first[rows] = parts.whole_first
-            found.append(each._replace(code=code))
-        return found, whole_first
+            walked.append(each._replace(code=code))
+        return walked, whole_first
 
     def _parts(self, reading: _Reading, rows: I64) -> PartsAhead:
         return parts_ahead(
@@ -199,11 +199,11 @@ def _view(
 def _differs(readings: list[_Reading], what: str) -> Bools:
     """Where a reading of the kind *what* differs from the likeliest one under the same rules, bool[M]."""
     plain = {each.rules.name: each.code for each in readings if not each.what}
-    found = np.zeros(len(readings[0].code), np.bool_)
+    differs = np.zeros(len(readings[0].code), np.bool_)
     for each in readings:
         if each.what == what:
-            found |= each.code != plain[each.rules.name]
-    return found
+            differs |= each.code != plain[each.rules.name]
+    return differs
 
 
 def other_batch(view: BlockView, limits: Knobs, rules: Rules, empty: Verdict, mglru: bool) -> Codes:

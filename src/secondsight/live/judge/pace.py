@@ -36,14 +36,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours"
 
 
-def words(found: Pace, limits: Knobs, registered: bool | None) -> str:
+def words(pace_ahead: Pace, limits: Knobs, registered: bool | None) -> str:
     """In words: how fast, and when."""
     fast = (
         f"looks at {limits.pages_to_scan:,} pages every {limits.scan_sleep_millisecs / 1000:g} s: this process's eligible blocks take it "
-        f"about {duration(found.own)}"
+        f"about {duration(pace_ahead.own)}"
     )
     if registered is False:
         return f"{fast}; it never comes until it knows the process"
-    if found.until is None:
+    if pace_ahead.until is None:
         return f"{fast}; when it comes next is unknown (its list is only in kernel memory)"
-    return f"{fast}; about {duration(found.until)} until its next visit, at the most"
+    return f"{fast}; about {duration(pace_ahead.until)} until its next visit, at the most"

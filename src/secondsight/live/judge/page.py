@@ -113,8 +113,8 @@ def _facts(answer: Explanation) -> str:
         rows.append(("attempts", attempts_in_words(answer.totals.attempts)))
     rows += [("note", note) for note in answer.notes]
     if answer.totals.sizes:
-        told = ", ".join(f"{name} {amount / 2**20:,.1f} MiB" for name, amount in answer.totals.sizes.items())
-        rows.append(("sizes in use", told))
+        sizes = ", ".join(f"{name} {amount / 2**20:,.1f} MiB" for name, amount in answer.totals.sizes.items())
+        rows.append(("sizes in use", sizes))
     if answer.missing:
         rows.append(("kernel memory", f"not read: {answer.missing}"))
     rows.append(("limits", ", ".join(f"{name} {value}" for name, value in answer.limits.items())))

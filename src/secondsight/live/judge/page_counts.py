@@ -22,10 +22,10 @@ def entry_kinds(snapshot: Snapshot) -> npt.NDArray[np.uint8] | None:
     entries = bits.is_swap_pte(columns.pte)
     if not entries.any():
         return None
-    found = swap.kinds(columns.pte, snapshot.header.facts.device_types)
+    kinds = swap.kinds(columns.pte, snapshot.header.facts.device_types)
     # What such an entry is was not seen: page_known says so of it.
-    found[entries & ~columns.page_known & (found == EntryKind.SWAP)] = EntryKind.UNREAD
-    return found
+    kinds[entries & ~columns.page_known & (kinds == EntryKind.SWAP)] = EntryKind.UNREAD
+    return kinds
 
 
 class PageCounts:
@@ -47,8 +47,8 @@ class PageCounts:
         self.unread_entries: Counts = np.zeros(len(columns.pte), np.int64)
         if kinds is not None:
             for kind in EntryKind:
-                if kind and (found := kinds == kind).any():
-                    self.entries[kind] = _count(found)
+                if kind and (of_kind := kinds == kind).any():
+                    self.entries[kind] = _count(of_kind)
             self.unread_entries = self.entries.pop(EntryKind.UNREAD, self.unread_entries)
         self.swapped: Counts = self.entries.get(EntryKind.SWAP, np.zeros(len(columns.pte), np.int64))
         self.shared: Counts = np.where(
@@ -91,8 +91,8 @@ class PageCounts:
         compound = ((flags & (kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL)) != 0) | ~mapped
         heads = mapped & ((flags & kpf.COMPOUND_HEAD) != 0)
         alone = heads[:, 0] & ~heads[:, 1:].any(axis=1)
-        found: Bools = mapped.any(axis=1) & fits & compound.all(axis=1) & alone & ~self.huge[rows]
-        return found
+        huge_in_cache: Bools = mapped.any(axis=1) & fits & compound.all(axis=1) & alone & ~self.huge[rows]
+        return huge_in_cache
 
     def has(self, kind: EntryKind, row: int) -> bool:
         """Whether the block *row* has an entry of *kind*."""

@@ -52,7 +52,7 @@ def parts_ahead(
     if assume:
         view = assumed_used(view)
     count = len(view)
-    found = PartsAhead(
+    ahead = PartsAhead(
         np.zeros(count, np.uint8), np.zeros(count, np.bool_), np.zeros((count, PMD_ORDER + 1), np.int32),
         np.zeros((count, PMD_ORDER + 1), np.int32), np.zeros(count, np.int32), np.zeros(count, np.bool_),
     )  # fmt: skip
@@ -60,18 +60,18 @@ def parts_ahead(
     for kind in range(min(int(kinds.max(initial=-1)) + 1, most)):
         mine = np.flatnonzero(kinds == kind)
         status, attempts = attempts_ahead(view[mine[:1]], limits, rules, mglru=mglru)
-        found.code[mine], found.known[mine] = status, True
+        ahead.code[mine], ahead.known[mine] = status, True
         missing = _missing(view, int(mine[0]))
         for attempt in attempts:
             succeeds = attempt.status == ScanResult.SUCCEED
-            found.begun[mine, attempt.order] += 1
-            found.refused[mine, attempt.order] += not succeeds
+            ahead.begun[mine, attempt.order] += 1
+            ahead.refused[mine, attempt.order] += not succeeds
             if succeeds:
-                found.added[mine] += np.count_nonzero(
+                ahead.added[mine] += np.count_nonzero(
                     missing[attempt.offset : attempt.offset + (1 << attempt.order)]
                 )
-        found.whole_first[mine] = bool(attempts) and attempts[0].order == PMD_ORDER
-    return found
+        ahead.whole_first[mine] = bool(attempts) and attempts[0].order == PMD_ORDER
+    return ahead
 
 
 def assumed_used(view: BlockView) -> BlockView:
@@ -96,10 +96,12 @@ def _missing(view: BlockView, row: int) -> npt.NDArray[np.bool_]:
 def _kinds(view: BlockView) -> I64:
     """A number for each block, int64[N]; blocks that are alike have the same. Kinds are numbered as they are met."""
     number: dict[bytes, int] = {}
-    return np.array([number.setdefault(_told(view, row), len(number)) for row in range(len(view))], np.int64)
+    return np.array(
+        [number.setdefault(_digest(view, row), len(number)) for row in range(len(view))], np.int64
+    )
 
 
-def _told(view: BlockView, row: int) -> bytes:
+def _digest(view: BlockView, row: int) -> bytes:
     """A digest of all that a check reads of the block *row*."""
     pte = view.pte[row]
     mapped = (pte & MAPPED) != 0
@@ -109,14 +111,14 @@ def _told(view: BlockView, row: int) -> bytes:
     _, folio = np.unique(view.folio[row], return_inverse=True)
     digest = hashlib.blake2b(digest_size=16)
     columns: list[Any] = [entry, folio.astype(np.int16), view.pmd[row] & ~PFN_MASK]
-    columns += [getattr(view, name)[row] for name in _TOLD]
+    columns += [getattr(view, name)[row] for name in _DIGESTED]
     columns += [mask[row] for channel in view.secondary for mask in (channel.young, channel.known)]
     for column in columns:
         digest.update(np.ascontiguousarray(column).tobytes())
     return digest.digest()
 
 
-_TOLD = (
+_DIGESTED = (
     "flags", "mapcount", "folio_mapcount", "refcount", "shared", "order", "eligible", "orders", "uffd", "droppable", "pte_known",
     "page_known", "zap_marks",
 )  # fmt: skip
