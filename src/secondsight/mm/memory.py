@@ -192,8 +192,11 @@ def _do_huge_pmd_numa_page(f, r, m, page):  # type: ignore[no-untyped-def]
 
 
 @merged
-def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
-    """One load (*write* 0) or store through the primary page table: an ACCESS_ code. *told*: its notifiers have run, or there are none."""
+def access_page(f, r, m, page, write, notifiers_done):  # type: ignore[no-untyped-def]
+    """One load (*write* 0) or store through the primary page table: an ACCESS_ code.
+
+    *notifiers_done*: its notifiers have run, or there are none.
+    """
     block = page >> PMD_ORDER
     need = V_WRITE if write else V_READ
     pmd = m.pmd[block]
@@ -207,7 +210,7 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
             return ACCESS_DONE
         if len(m.file):
             # wp_huge_pmd: who wants to know of writes knows PTEs alone; the fault then begins anew.
-            if not told:
+            if not notifiers_done:
                 return ACCESS_NOTIFY
             split_shared_pmd(f, m, block)
             shared_fault(f, r, m, page, write)
@@ -217,7 +220,7 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
             f.flags[pfn_of(pmd)] |= EXCLUSIVE
             m.pmd[block] = pmd | RW | ACCESSED | DIRTY
             return ACCESS_DONE
-        if not told:
+        if not notifiers_done:
             return ACCESS_NOTIFY
         if zero and r.huge_zero_wp_allocates:
             m.pmd[block] = 0
@@ -268,13 +271,13 @@ def access_page(f, r, m, page, write, told):  # type: ignore[no-untyped-def]
             return ACCESS_DENIED
         if write and not m.pte[page] & RW:
             # No secondary MMU maps the page here yet, but a copy tells them all the same, which makes a fault of KVM's stale.
-            if not told and not _can_reuse(f, r, m, page, pfn_of(m.pte[page])):
+            if not notifiers_done and not _can_reuse(f, r, m, page, pfn_of(m.pte[page])):
                 return ACCESS_NOTIFY
             _do_wp_page(f, r, m, page)
     else:
         # A write to a present read-only page.
         old = pfn_of(pte)
-        if (old == ZERO_PFN or not _can_reuse(f, r, m, page, old)) and not told:
+        if (old == ZERO_PFN or not _can_reuse(f, r, m, page, old)) and not notifiers_done:
             return ACCESS_NOTIFY
         _do_wp_page(f, r, m, page)
     return ACCESS_DONE
@@ -301,7 +304,7 @@ def _do_wp_page(f, r, m, page):  # type: ignore[no-untyped-def]
 
 
 @native
-def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
+def unshare_page(f, r, m, page, notifiers_done):  # type: ignore[no-untyped-def]
     """FAULT_FLAG_UNSHARE: a pin (FOLL_PIN) for reading makes the mapping's page its own first: an ACCESS_ code.
 
     A sole owner takes the page over; of a shared one the process gets a copy, read-only and clean (wp_page_copy). Nothing to do where
@@ -321,7 +324,7 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
         if f.refcount[head] == 1:
             f.flags[head] |= EXCLUSIVE
             return ACCESS_DONE
-        if not told:
+        if not notifiers_done:
             return ACCESS_NOTIFY
         m.n[COPY_SPLITS] += 1
         split_pmd(f, r, m, block, False)
@@ -342,7 +345,7 @@ def unshare_page(f, r, m, page, told):  # type: ignore[no-untyped-def]
     if _can_reuse(f, r, m, page, old):
         f.flags[old] |= EXCLUSIVE
         return ACCESS_DONE
-    if not told:
+    if not notifiers_done:
         return ACCESS_NOTIFY
     m.n[FAULTS] += 1
     m.n[COPIED] += 1

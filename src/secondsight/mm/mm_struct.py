@@ -314,11 +314,12 @@ class Mm:
             f = host.frames.arrays
             for i in range(start, len(pages)):
                 page = int(pages[i])
-                told = not self.notifiers or (notified and i == start)
+                just_notified = notified and i == start
                 if unshare and not write:
                     before = self.pfn(page)
                     alone = before >= 0 and bool(f.flags[before] & EXCLUSIVE)
-                    if memory.unshare_page(f, host.r, self.arrays, page, told) == memory.ACCESS_NOTIFY:
+                    done = just_notified or not self.notifiers
+                    if memory.unshare_page(f, host.r, self.arrays, page, done) == memory.ACCESS_NOTIFY:
                         return i
                     # Made the process's own in place, it was no page for the fast path either (gup_must_unshare).
                     missed = self.pfn(page) != before or (
@@ -333,12 +334,8 @@ class Mm:
                 )
                 if pfn == gup.MISS:
                     slow[i] = True
-                    told = notified and i == start
-                    pfn = int(
-                        gup.gup_slow(
-                            f, host.r, self.arrays, page, write, told, bool(self.notifiers), int(touch)
-                        )
-                    )
+                    asked = just_notified, bool(self.notifiers), int(touch)
+                    pfn = int(gup.gup_slow(f, host.r, self.arrays, page, write, *asked))
                 if pfn == gup.NOTIFY:
                     return i
                 if pfn == gup.NOT_PERMITTED:

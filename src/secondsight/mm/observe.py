@@ -136,8 +136,8 @@ def of_model(
         would_mark = getattr(notifier, "zap_marks", None)
         if would_mark is not None:
             for i, j in _adjacent(rows):
-                found = would_mark(int(rows[i]) * HPAGE_PMD_NR, (int(rows[j - 1]) + 1) * HPAGE_PMD_NR)
-                columns["zap_marks"][i:j] += found.reshape(-1, HPAGE_PMD_NR)
+                zap_marks = would_mark(int(rows[i]) * HPAGE_PMD_NR, (int(rows[j - 1]) + 1) * HPAGE_PMD_NR)
+                columns["zap_marks"][i:j] += zap_marks.reshape(-1, HPAGE_PMD_NR)
     channels = _ask(mm, rows, columns) if ask and mm.notifiers else ()
     return BlockView(**columns, secondary=channels, activate_pending=int(f.n[N_ACTIVATE]))
 

@@ -36,9 +36,9 @@ def mappings(host: MmHost, pfn: int) -> list[tuple[Mm, int]]:
     want = np.uint64(pfn) << PFN_SHIFT
     for mm in host.mms.values():
         pte = mm.arrays.pte
-        found = np.flatnonzero(((pte & PFN_MASK) == want) & ((pte & MAPPED) != 0))
+        pages = np.flatnonzero(((pte & PFN_MASK) == want) & ((pte & MAPPED) != 0))
         out.extend(
-            (mm, int(p)) for p in found if mm.arrays.pmd[p // HPAGE] and not mm.arrays.pmd[p // HPAGE] & PSE
+            (mm, int(p)) for p in pages if mm.arrays.pmd[p // HPAGE] and not mm.arrays.pmd[p // HPAGE] & PSE
         )
     return out
 

@@ -225,7 +225,7 @@ class VmaList:
         find_mergeable_anon_vma: the next area's before the previous one's), or a new one."""
         i = self.areas.index(vma)
         near = [self.areas[j] for j in (i + 1, i - 1) if 0 <= j < len(self.areas)]
-        found = [
+        anon_vmas = [
             other.anon_vma
             for other in near
             if other.anon_vma
@@ -234,7 +234,7 @@ class VmaList:
             and other.start <= vma.end
             and not (other.flags ^ vma.flags) & ~_ACCESS
         ]
-        self.areas[i] = replace(vma, anon_vma=found[0] if found else next(_NUMBERS))
+        self.areas[i] = replace(vma, anon_vma=anon_vmas[0] if anon_vmas else next(_NUMBERS))
 
     def inherited(self, change: Callable[[VmFlags], VmFlags]) -> VmaList:
         """A child's areas (anon_vma_fork): each that has anonymous pages gets an anon_vma of its own, unless it is wiped."""

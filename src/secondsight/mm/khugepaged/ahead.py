@@ -42,10 +42,10 @@ def attempts_ahead(
 
     ``view.orders`` are the orders that are enabled. What is unknown counts as no. Pure.
     """
-    found = scan(view, limits, rules)
-    if not found.passed[0]:
-        return ScanResult(int(found.code[0])), []
-    unmapped = int(found.unmapped[0])
+    scanned = scan(view, limits, rules)
+    if not scanned.passed[0]:
+        return ScanResult(int(scanned.code[0])), []
+    unmapped = int(scanned.unmapped[0])
     block = _Block(view, limits, rules, mglru, unmapped)
     result = mthp_collapse(
         present_pages(view, 0), unmapped, collapse_control(limits, khugepaged=True), int(view.orders[0]), block.attempt
@@ -83,13 +83,13 @@ class _Block:
             elif bool(((entries != 0) & (entries & MAPPED == 0)).any()):
                 return ScanResult.EXCEED_SWAP_PTE
         self.view = zap(self.view, self.rules, mglru=self.mglru, order=order, offset=offset)
-        found = isolate(self.view, self.limits, self.rules, order=order, offset=offset)
-        status = ScanResult(int(found.code[0]))
+        isolated = isolate(self.view, self.limits, self.rules, order=order, offset=offset)
+        status = ScanResult(int(isolated.code[0]))
         if status == ScanResult.SUCCEED:
             # The new folio is large: on its way to the LRU it empties the batch (folio_batch_add_and_move).
             self._drain()
         else:
-            taken = self._small()[offset : int(min(found.stopped[0], pages.stop))]
+            taken = self._small()[offset : int(min(isolated.stopped[0], pages.stop))]
             for page in reversed((offset + np.flatnonzero(taken)).tolist()):
                 self._put_back(page)
         return status

@@ -221,13 +221,13 @@ def collapse_huge_page(
     f = host.frames.reserve(HPAGE_PMD_NR, 2, 4 * HPAGE_PMD_NR, parts)
     # The PMD is clear and the mmap lock held for writing: nobody can map a page in again, so no secondary MMU can answer young.
     seen = _LOCAL.view.look(mm, block, offset, offset + pages)
-    found = isolate(seen, host.config.knobs, host.rules, khugepaged=khugepaged, order=order, offset=offset)
-    status = ScanResult(int(found.code[0]))
+    isolated = isolate(seen, host.config.knobs, host.rules, khugepaged=khugepaged, order=order, offset=offset)
+    status = ScanResult(int(isolated.code[0]))
     if status != ScanResult.SUCCEED:
         # pmd_populate: the page table is back as it was (7.3 line 1404).
-        taken = min(int(found.stopped[0]), offset + pages) - offset
+        taken = min(int(isolated.stopped[0]), offset + pages) - offset
         release_pte_pages(f, host.r, mm.arrays, first, first + taken)
-        return Attempt(order, offset, status, swapped, found)
+        return Attempt(order, offset, status, swapped, isolated)
     values = [host.content.get(mm.pfn(first + i)) for i in range(pages)] if host.content else []
     candidate = (block, offset, order)
     head = int(_collapsed(f, host.r, mm.arrays, candidate, host.rules.huge_folio_active, _LOCAL.empty))
@@ -235,4 +235,4 @@ def collapse_huge_page(
         host.content.pop(head + i, None)
         if value is not None:
             host.content[head + i] = value
-    return Attempt(order, offset, status, swapped, found)
+    return Attempt(order, offset, status, swapped, isolated)

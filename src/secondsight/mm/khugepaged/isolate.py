@@ -96,8 +96,8 @@ def _take(rules, c, b, i, held_already):  # type: ignore[no-untyped-def]
 
 
 @merged
-def collapse_huge_page_isolate(rules, cc, c, at, assume, held, found):  # type: ignore[no-untyped-def]
-    """Isolate the candidate *at* = (block, first page in it, order) into the block's row of *found*.
+def collapse_huge_page_isolate(rules, cc, c, at, assume, held, numbers):  # type: ignore[no-untyped-def]
+    """Isolate the candidate *at* = (block, first page in it, order) into the block's row of *numbers*.
 
     What is not known counts as *assume*. *held* int64[2 * 512, 2] is a table to work in; it is valid for one pass over the blocks.
     """
@@ -198,12 +198,12 @@ def collapse_huge_page_isolate(rules, cc, c, at, assume, held, found):  # type: 
         # No page is in use (7.3 line 828).
         elif cc.is_khugepaged and rules.referenced_needed and referenced == 0:
             result = ScanResult.LACK_REFERENCED_PAGE
-    found.code[b] = result
-    found.referenced[b] = referenced
-    found.none_or_zero[b] = none_or_zero
-    found.writable[b] = writable
-    found.stopped[b] = stopped
-    found.asked[b] = asked
+    numbers.code[b] = result
+    numbers.referenced[b] = referenced
+    numbers.none_or_zero[b] = none_or_zero
+    numbers.writable[b] = writable
+    numbers.stopped[b] = stopped
+    numbers.asked[b] = asked
 
 
 class _PartRequest(NamedTuple):
@@ -216,11 +216,11 @@ class _PartRequest(NamedTuple):
 
 
 @native
-def _isolate_blocks(rules, cc, c, asked, assume, found):  # type: ignore[no-untyped-def]
+def _isolate_blocks(rules, cc, c, asked, assume, numbers):  # type: ignore[no-untyped-def]
     for b in range(len(c.pmd)):
         if asked.chosen[b]:
             collapse_huge_page_isolate(
-                rules, cc, c, (b, asked.offset, asked.order), assume, asked.held, found
+                rules, cc, c, (b, asked.offset, asked.order), assume, asked.held, numbers
             )
 
 
@@ -231,12 +231,12 @@ def _isolate_blocks_of(
     """``_isolate_blocks`` of whole blocks, compiled for one kernel's rules: what it never asks costs nothing."""
 
     @native
-    def isolate_blocks(cc, c, asked, found):  # type: ignore[no-untyped-def]
+    def isolate_blocks(cc, c, asked, numbers):  # type: ignore[no-untyped-def]
         who = CollapseControl(is_khugepaged, cc.max_ptes_none, cc.max_ptes_swap, cc.max_ptes_shared)
         known = with_known(c, every_known)
         for b in range(len(c.pmd)):
             if asked.chosen[b]:
-                collapse_huge_page_isolate(rules, who, known, (b, 0, PMD_ORDER), assume, asked.held, found)
+                collapse_huge_page_isolate(rules, who, known, (b, 0, PMD_ORDER), assume, asked.held, numbers)
 
     return isolate_blocks
 
@@ -257,14 +257,14 @@ def isolate(
     *view* is the view after ``zap`` (or the model's own state then). *khugepaged* False: MADV_COLLAPSE. *chosen* bool[N]: the blocks that
     are asked for; the others' rows stay zero.
     """
-    found = no_numbers(len(view))
+    numbers = no_numbers(len(view))
     cc = collapse_control(limits, khugepaged=khugepaged)
     if chosen is None:
         chosen = np.ones(len(view), np.bool_)
     asked = _PartRequest(offset, order, chosen, np.full((_HELD, 2), -1, np.int64))
     columns, checks = columns_of(view, assume), checks_of(rules)
     if len(view) >= MANY_BLOCKS and order == PMD_ORDER:
-        _isolate_blocks_of(checks, cc.is_khugepaged, assume, columns.every_known)(cc, columns, asked, found)
+        _isolate_blocks_of(checks, cc.is_khugepaged, assume, columns.every_known)(cc, columns, asked, numbers)
     else:
-        _isolate_blocks(checks, cc, columns, asked, assume, found)
-    return found
+        _isolate_blocks(checks, cc, columns, asked, assume, numbers)
+    return numbers

@@ -110,7 +110,7 @@ def no_numbers(n: int) -> ScanNumbers:
 
 def all_huge(n: int) -> ScanNumbers:
     """What the scan finds in *n* blocks that are huge already."""
-    found = no_numbers(n)
-    found.code[:] = ScanResult.PMD_MAPPED
-    found.stopped[:] = HPAGE_PMD_NR
-    return found
+    numbers = no_numbers(n)
+    numbers.code[:] = ScanResult.PMD_MAPPED
+    numbers.stopped[:] = HPAGE_PMD_NR
+    return numbers

@@ -103,9 +103,9 @@ def queue_pte_mapped(mm: MmLike, block: int) -> bool:
 def collapse_pte_mapped(mm: MmLike, block: int, *, install_pmd: bool) -> ScanResult:
     """The page table over *block*, which the cache has as one huge page, goes if all of it maps that page; *install_pmd*: a PMD maps it."""
     rules, host = mm.host.rules, mm.host
-    found = find_pmd(mm, block)
-    if found == ScanResult.PMD_MAPPED:
-        return found
+    pmd_state = find_pmd(mm, block)
+    if pmd_state == ScanResult.PMD_MAPPED:
+        return pmd_state
     vma = _area(mm, block)
     if vma is None:
         return ScanResult.VMA_CHECK
@@ -122,9 +122,9 @@ def collapse_pte_mapped(mm: MmLike, block: int, *, install_pmd: bool) -> ScanRes
         small = rules.pte_mapped_queued and not f.flags[head_of(f, head)] & HEAD
         return ScanResult.FAIL if small else ScanResult.PAGE_COMPOUND
     no_table = ScanResult.NO_PTE_TABLE if rules.set_pmd_makes_table else ScanResult.PMD_NONE
-    if found not in (ScanResult.SUCCEED, no_table):
-        return found
-    if found == ScanResult.SUCCEED:
+    if pmd_state not in (ScanResult.SUCCEED, no_table):
+        return pmd_state
+    if pmd_state == ScanResult.SUCCEED:
         pte = mm.arrays.pte
         # Whatever is mapped here must be this page (7.3 line 1934).
         for i in range(HPAGE_PMD_NR):

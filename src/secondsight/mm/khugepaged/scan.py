@@ -120,13 +120,13 @@ def _page_6_12(rules, c, b, i):  # type: ignore[no-untyped-def]
 
 
 @merged
-def collapse_scan_pmd(rules, cc, c, b, assume, found):  # type: ignore[no-untyped-def]
-    """Scan block *b* of the columns *c* into row *b* of *found*; what is not known counts as *assume*."""
-    found.stopped[b] = HPAGE_PMD_NR
+def collapse_scan_pmd(rules, cc, c, b, assume, numbers):  # type: ignore[no-untyped-def]
+    """Scan block *b* of the columns *c* into row *b* of *numbers*; what is not known counts as *assume*."""
+    numbers.stopped[b] = HPAGE_PMD_NR
     # Without a page table there is nothing to scan (7.3 line 1623).
     result = check_pmd_state(rules, c.pmd[b])
     if result != ScanResult.SUCCEED:
-        found.code[b] = result
+        numbers.code[b] = result
         return
     # Where a lower order is enabled all pages are looked at, whatever max_ptes_none and userfaultfd say (7.3 line 1639).
     max_none = collapse_max_ptes_none(cc, c.uffd[b], PMD_ORDER)
@@ -236,19 +236,19 @@ def collapse_scan_pmd(rules, cc, c, b, assume, found):  # type: ignore[no-untype
             )
         ):
             result = ScanResult.LACK_REFERENCED_PAGE
-    found.code[b] = result
-    found.referenced[b] = referenced
-    found.none_or_zero[b] = none_or_zero
-    found.unmapped[b] = unmapped
-    found.writable[b] = writable
-    found.stopped[b] = stopped
-    found.asked[b] = asked
+    numbers.code[b] = result
+    numbers.referenced[b] = referenced
+    numbers.none_or_zero[b] = none_or_zero
+    numbers.unmapped[b] = unmapped
+    numbers.writable[b] = writable
+    numbers.stopped[b] = stopped
+    numbers.asked[b] = asked
 
 
 @native
-def _scan_blocks(rules, cc, c, assume, found):  # type: ignore[no-untyped-def]
+def _scan_blocks(rules, cc, c, assume, numbers):  # type: ignore[no-untyped-def]
     for b in range(len(c.pmd)):
-        collapse_scan_pmd(rules, cc, c, b, assume, found)
+        collapse_scan_pmd(rules, cc, c, b, assume, numbers)
 
 
 @functools.cache
@@ -256,11 +256,11 @@ def _scan_blocks_of(rules: Checks, is_khugepaged: int, assume: bool, every_known
     """``_scan_blocks``, compiled for one kernel's rules: what it never asks costs nothing."""
 
     @native
-    def scan_blocks(cc, c, found):  # type: ignore[no-untyped-def]
+    def scan_blocks(cc, c, numbers):  # type: ignore[no-untyped-def]
         who = CollapseControl(is_khugepaged, cc.max_ptes_none, cc.max_ptes_swap, cc.max_ptes_shared)
         known = with_known(c, every_known)
         for b in range(len(c.pmd)):
-            collapse_scan_pmd(rules, who, known, b, assume, found)
+            collapse_scan_pmd(rules, who, known, b, assume, numbers)
 
     return scan_blocks
 
@@ -279,14 +279,14 @@ def scan(
     view: BlockView, limits: Knobs, rules: Rules, *, khugepaged: bool = True, assume: bool = False
 ) -> ScanNumbers:
     """Scan every block of *view*. *khugepaged* False: MADV_COLLAPSE, without limits and without the question for use. Pure."""
-    found = no_numbers(len(view))
+    numbers = no_numbers(len(view))
     cc = collapse_control(limits, khugepaged=khugepaged)
     columns, checks = columns_of(view, assume), checks_of(rules)
     if len(view) >= MANY_BLOCKS:
-        _scan_blocks_of(checks, cc.is_khugepaged, assume, columns.every_known)(cc, columns, found)
+        _scan_blocks_of(checks, cc.is_khugepaged, assume, columns.every_known)(cc, columns, numbers)
     else:
-        _scan_blocks(checks, cc, columns, assume, found)
-    return found
+        _scan_blocks(checks, cc, columns, assume, numbers)
+    return numbers
 
 
 def present_pages(view: BlockView, row: int) -> npt.NDArray[np.bool_]:

@@ -177,22 +177,22 @@ class Daemon:
         chunk, at = 1, 0
         while at < len(rows):
             batch = rows[at : at + chunk]
-            found, seen = self._scan(mm, batch)
+            scanned, seen = self._scan(mm, batch)
             # After a collapse was tried the mmap lock is gone: leave the mm, keep the cursor.
-            used = progress + np.cumsum(self._costs(found))
-            ends = np.flatnonzero(found.passed | (used >= pages))
+            used = progress + np.cumsum(self._costs(scanned))
+            ends = np.flatnonzero(scanned.passed | (used >= pages))
             last = int(ends[0]) if len(ends) else len(batch) - 1
             self._block, progress = int(batch[last]) + 1, int(used[last])
-            tried = bool(found.passed[last])
+            tried = bool(scanned.passed[last])
             quiet = last if tried else last + 1
             if self.on_quiet is not None:
-                self._count(found, 0, quiet)
-                self.on_quiet(mm, batch[:quiet], found)
+                self._count(scanned, 0, quiet)
+                self.on_quiet(mm, batch[:quiet], scanned)
             else:
                 for i in range(quiet):
-                    self._visit(mm, int(batch[i]), found, i, seen, False)
+                    self._visit(mm, int(batch[i]), scanned, i, seen, False)
             if tried:
-                self._visit(mm, int(batch[last]), found, last, seen, True)
+                self._visit(mm, int(batch[last]), scanned, last, seen, True)
             if len(ends):
                 return progress
             at += len(batch)
@@ -222,29 +222,29 @@ class Daemon:
         seen = of_model(mm, batch, marks=False)
         return scan(seen, self.host.config.knobs, self.host.rules), seen
 
-    def _costs(self, found: ScanNumbers) -> np.ndarray:
+    def _costs(self, scanned: ScanNumbers) -> np.ndarray:
         """What each visit uses up of pages_to_scan."""
         if self.host.rules.progress == "block":
-            return np.full(len(found.code), HPAGE_PMD_NR)
-        return np.where(np.isin(found.code, _UNSCANNED), 1, np.minimum(found.stopped + 1, HPAGE_PMD_NR))
+            return np.full(len(scanned.code), HPAGE_PMD_NR)
+        return np.where(np.isin(scanned.code, _UNSCANNED), 1, np.minimum(scanned.stopped + 1, HPAGE_PMD_NR))
 
-    def _count(self, found: ScanNumbers, first: int, end: int) -> None:
-        """Count the visits *first* to *end* of *found*."""
+    def _count(self, visits: ScanNumbers, first: int, end: int) -> None:
+        """Count *first* to *end* of *visits*."""
         self.blocks_visited += end - first
-        scanned = found.stopped[first:end][found.code[first:end] != _MAPPED]
-        self.pages_scanned += int(np.minimum(scanned + 1, HPAGE_PMD_NR).sum())
-        self.test_young_calls += int(found.asked[first:end].sum())
+        pages = visits.stopped[first:end][visits.code[first:end] != _MAPPED]
+        self.pages_scanned += int(np.minimum(pages + 1, HPAGE_PMD_NR).sum())
+        self.test_young_calls += int(visits.asked[first:end].sum())
 
     def _visit(
-        self, mm: MmLike, block: int, found: ScanNumbers, i: int, seen: BlockView | None, tried: bool
+        self, mm: MmLike, block: int, scanned: ScanNumbers, i: int, seen: BlockView | None, tried: bool
     ) -> None:
         """Act on one scanned block; *tried*: the scan passed."""
-        self._count(found, i, i + 1)
-        status = _RESULT[int(found.code[i])]
+        self._count(scanned, i, i + 1)
+        status = _RESULT[int(scanned.code[i])]
         attempts: list[Attempt] = []
         if tried:
             assert seen is not None
-            unmapped = int(found.unmapped[i])
+            unmapped = int(scanned.unmapped[i])
 
             def attempt(offset: int, order: int) -> ScanResult:
                 attempts.append(self._attempt(mm, block, unmapped, offset, order))
@@ -255,7 +255,7 @@ class Daemon:
             self.pages_collapsed += status == ScanResult.SUCCEED
             self.wasted += status != ScanResult.SUCCEED and any(each.isolate is not None for each in attempts)
         if self.on_visit is not None:
-            self.on_visit(Visit(mm, block, status, found, i, tuple(attempts), seen))
+            self.on_visit(Visit(mm, block, status, scanned, i, tuple(attempts), seen))
 
     def _attempt(self, mm: MmLike, block: int, unmapped: int, offset: int, order: int) -> Attempt:
         """collapse_huge_page of one candidate, if a huge page is left for it, and what is counted of it."""
@@ -310,14 +310,14 @@ class Daemon:
     def _collapse_now(self, mm: MmLike, block: int) -> ScanResult:
         """One block of anonymous memory."""
         seen = of_model(mm, [block], ask=False, marks=False)
-        found = scan(seen, self.host.config.knobs, self.host.rules, khugepaged=False)
-        status = ScanResult(int(found.code[0]))
+        scanned = scan(seen, self.host.config.knobs, self.host.rules, khugepaged=False)
+        status = ScanResult(int(scanned.code[0]))
         attempts: tuple[Attempt, ...] = ()
-        if found.passed[0]:
-            attempts = (collapse_huge_page(mm, block, khugepaged=False, unmapped=int(found.unmapped[0])),)
+        if scanned.passed[0]:
+            attempts = (collapse_huge_page(mm, block, khugepaged=False, unmapped=int(scanned.unmapped[0])),)
             status = attempts[0].status
         if self.on_visit is not None:
-            self.on_visit(Visit(mm, block, status, found, 0, attempts, seen))
+            self.on_visit(Visit(mm, block, status, scanned, 0, attempts, seen))
         return status
 
     def _errno(self, status: ScanResult) -> str:

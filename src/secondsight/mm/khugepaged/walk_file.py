@@ -29,8 +29,8 @@ class FileVisit(NamedTuple):
 
 def visit(mm: MmLike, block: int, knobs: Knobs) -> FileVisit:
     """One visit of khugepaged (collapse_single_pmd; 6.1: khugepaged_scan_mm_slot)."""
-    found = scan_file(mm, block, collapse_control(knobs, khugepaged=True))
-    status = found.result
+    scanned = scan_file(mm, block, collapse_control(knobs, khugepaged=True))
+    status = scanned.result
     if status == ScanResult.PTE_MAPPED_HUGEPAGE:
         if mm.host.rules.pte_mapped_queued:
             # A table over it: noted for the next turn with this process, and counted as a collapse.
@@ -41,7 +41,7 @@ def visit(mm: MmLike, block: int, knobs: Knobs) -> FileVisit:
             status = collapse_pte_mapped(mm, block, install_pmd=False)
             if status == ScanResult.PMD_MAPPED:
                 status = ScanResult.SUCCEED
-    return FileVisit(mm, block, found, status)
+    return FileVisit(mm, block, scanned, status)
 
 
 def collapse_queued(mm: MmLike) -> None:
@@ -50,9 +50,9 @@ def collapse_queued(mm: MmLike) -> None:
         collapse_pte_mapped(mm, block, install_pmd=False)
 
 
-def cost(found: ScanFile, progress: str) -> int:
+def cost(scanned: ScanFile, progress: str) -> int:
     """What a visit uses up of pages_to_scan."""
-    huge = found.result == ScanResult.PTE_MAPPED_HUGEPAGE and found.collapse is None
+    huge = scanned.result == ScanResult.PTE_MAPPED_HUGEPAGE and scanned.collapse is None
     return 1 if huge and progress == "ptes" else HPAGE_PMD_NR
 
 

@@ -115,10 +115,10 @@ def _rows_of(columns, b, row, seen):  # type: ignore[no-untyped-def]
 @merged
 def _may_share(columns, b):  # type: ignore[no-untyped-def]
     """May a folio have several pages in block *b*? Asked of most blocks, of which none has: no branch, nothing written."""
-    found = False
+    shared = False
     for i in range(HPAGE_PMD_NR):
-        found |= (columns.order[b, i] != 0) | (columns.mapcount[b, i] > 1)
-    return found
+        shared |= (columns.order[b, i] != 0) | (columns.mapcount[b, i] > 1)
+    return shared
 
 
 @merged

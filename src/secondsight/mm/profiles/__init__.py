@@ -121,10 +121,10 @@ def is_asked(release: str) -> bool:
 
 
 def _version(release: str) -> tuple[int, ...]:
-    found = re.match(r"\d+(\.\d+)+", release)
-    if not found:
+    match = re.match(r"\d+(\.\d+)+", release)
+    if not match:
         raise UsageError(f"{release!r} is no kernel release; name a kernel profile instead")
-    return tuple(map(int, found[0].split(".")))
+    return tuple(map(int, match[0].split(".")))
 
 
 def _series_of(release: str) -> tuple[Series, int]:
