@@ -50,8 +50,8 @@ class AttemptColumns:
         """Count the *attempts* of one visit to the block *row*."""
         for attempt in attempts:
             allocated = attempt.status not in (ScanResult.ALLOC_HUGE_PAGE_FAIL, ScanResult.CGROUP_CHARGE_FAIL)
-            told = (True, attempt.status != ScanResult.SUCCEED, allocated, attempt.isolate is not None)
-            self._counts[:, row, attempt.order] += told
+            outcome = (True, attempt.status != ScanResult.SUCCEED, allocated, attempt.isolate is not None)
+            self._counts[:, row, attempt.order] += outcome
 
     def refused(self) -> npt.NDArray[np.int64]:
         """Attempts of any order that were refused so far, int64[rows]."""

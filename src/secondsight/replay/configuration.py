@@ -134,7 +134,7 @@ class ReplayedSpace:
 class ConfigurationHost:
     """The host of one configuration, with the trace's spaces on it."""
 
-    def __init__(self, configuration: Configuration, found: Layout) -> None:
+    def __init__(self, configuration: Configuration, trace_layout: Layout) -> None:
         """Nothing is mapped yet; :meth:`fill` is the caller's to call."""
         self.configuration = configuration
         self.policy = configuration.policy() if configuration.policy else None
@@ -142,19 +142,19 @@ class ConfigurationHost:
         self.daemon = self.policy.khugepaged if self.policy else True
         self.faults: Faults = self.policy.faults if self.policy else configuration.faults
         self.budget = configuration.budget
-        self.found = found
-        touched = np.flatnonzero(np.diff(found.first)).tolist()
+        self.layout = trace_layout
+        touched = np.flatnonzero(np.diff(trace_layout.first)).tolist()
         self.spaces = [self._space(i) for i in touched]
         self.at = {space.index: space for space in self.spaces}
 
     def _space(self, index: int) -> ReplayedSpace:
-        found, configuration = self.found, self.configuration
-        told = found.spaces[index]
-        blocks = int(found.first[index + 1] - found.first[index])
-        vm = configuration.backing == "vm" or (configuration.backing == "trace" and told.type == "vm")
+        trace_layout, configuration = self.layout, self.configuration
+        traced_space = trace_layout.spaces[index]
+        blocks = int(trace_layout.first[index + 1] - trace_layout.first[index])
+        vm = configuration.backing == "vm" or (configuration.backing == "trace" and traced_space.type == "vm")
         # A VM's memory is one area of its process, whatever the guest leaves untouched.
-        numbers = None if vm else found.numbers[found.part(index)]
-        mm = self.host.mm(f"{index}:{told.name}", blocks, numbers=numbers)
+        numbers = None if vm else trace_layout.numbers[trace_layout.part(index)]
+        mm = self.host.mm(f"{index}:{traced_space.name}", blocks, numbers=numbers)
         mm.fault_huge = np.full(mm.blocks, self.faults == "huge" and self.budget > 0)
         mm.refresh()
         kvm, mode = None, TDP
@@ -165,21 +165,21 @@ class ConfigurationHost:
             kvm.slot_add(0, 0, 0, mm.npages)
             # A guest with paging on: under shadow paging its first way of addressing the slot.
             table, mode = kvm._table(kvm.slots[0], 1 if kvm.mmu == "shadow" else 0)
-        origins = found.origins[index]
+        origins = trace_layout.origins[index]
         guest = 1 if vm else 0
-        cpu = guest if told.type == "process" else 0
+        cpu = guest if traced_space.type == "process" else 0
         as_cpu = cpu if origins & (1 << Origin.CPU) else -1
         as_guest = guest if origins & (1 << Origin.GUEST) else -1
         others = origins & (1 << Origin.DEVICE | 1 << Origin.PIN)
         ways = {w for w in (as_cpu, as_guest) if w >= 0}
         return ReplayedSpace(
-            index, mm, kvm, lay, table, mode, int(found.first[index]), as_cpu, as_guest,
+            index, mm, kvm, lay, table, mode, int(trace_layout.first[index]), as_cpu, as_guest,
             not others and len(ways) < 2, _how(cpu, guest),
         )  # fmt: skip
 
     def fills(self, space: ReplayedSpace) -> bool:
         """Is *space* filled before the trace begins? A process that begins by a fork has what its parent has then."""
-        if space.kvm is None and space.index in self.found.born:
+        if space.kvm is None and space.index in self.layout.born:
             return False
         return space.kvm is not None if self.configuration.fill is None else self.configuration.fill
 
@@ -188,13 +188,13 @@ class ConfigurationHost:
         for space in self.spaces:
             if not self.fills(space):
                 continue
-            touched = int(np.count_nonzero(self.found.touched & 1))
+            touched = int(np.count_nonzero(self.layout.touched & 1))
             # And a little for what is collapsed later, before all must be copied to make room.
             self.host.frames.reserve(touched + touched // 16)
             code = (H_GUEST_READ if space.kvm else H_CPU_READ) + 1
             for row in range(space.rows.start, space.rows.stop, 128):
                 pages = (
-                    self.found.touched_pages(row, min(row + 128, space.rows.stop)) - space.first_row * HPAGE
+                    self.layout.touched_pages(row, min(row + 128, space.rows.stop)) - space.first_row * HPAGE
                 )
                 space.access(pages, np.full(len(pages), code, np.uint8))
         self.host.drain()
@@ -232,7 +232,7 @@ class ConfigurationHost:
         self.budget = UNLIMITED
         for space in self.spaces:
             assert space.mm.fault_huge is not None
-            mine = self.found.numbers[self.found.part(space.index)]
+            mine = self.layout.numbers[self.layout.part(space.index)]
             space.mm.fault_huge[:] = np.isin(mine, blocks.get(space.index, mine[:0]))
             space.mm.refresh()
 

@@ -45,7 +45,7 @@ class Deciding(Protocol):
 
     machine: ConfigurationHost
     host: Host
-    found: Layout
+    layout: Layout
     since: int
     accesses: Ints
     at_last_wake: Ints
@@ -66,11 +66,11 @@ def decide(run: Deciding, alarm: Alarm) -> list[int]:
     if getattr(policy, "passive", False):
         return []
     run.host.drain()
-    told, at = look(run, alarm)
-    decision = _decision(policy, told)
+    view, at = look(run, alarm)
+    decision = _decision(policy, view)
     run.since = alarm.time
     run.at_last_wake[:] = run.walked()
-    changed = _carry_out(run, decision, told, at)
+    changed = _carry_out(run, decision, view, at)
     if "clear_young" in policy.needs:
         for space in run.machine.spaces:
             run.machine.age(space)
@@ -80,14 +80,14 @@ def decide(run: Deciding, alarm: Alarm) -> list[int]:
     return changed
 
 
-def _decision(policy: Policy, told: Look) -> Decision:
+def _decision(policy: Policy, view: Look) -> Decision:
     """What *policy* decides; whatever is wrong with it is one line, since it may be anyone's.
 
-    :raises UsageError: it raised, or what it returned is no Decision over the rows of *told*.
+    :raises UsageError: it raised, or what it returned is no Decision over the rows of *view*.
     """
-    when = f"policy {policy.name} failed at {told.now / 1e9:g} s"
+    when = f"policy {policy.name} failed at {view.now / 1e9:g} s"
     try:
-        decision = policy.wake(told)
+        decision = policy.wake(view)
     except Exception as error:
         # The last frame is the plug-in's own line.
         frames = traceback.extract_tb(error.__traceback__)
@@ -101,8 +101,8 @@ def _decision(policy: Policy, told: Look) -> Decision:
             raise UsageError(
                 f"{when}: {name} must be an array of row numbers, not {rows.dtype} of shape {rows.shape}"
             )
-        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(told):
-            raise UsageError(f"{when}: {name} names rows outside 0 to {len(told) - 1}")
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(view):
+            raise UsageError(f"{when}: {name} names rows outside 0 to {len(view) - 1}")
     order = np.asarray(decision.order)
     if len(order) and (order.shape != np.shape(decision.promote) or not np.isin(order, ANON_ORDERS).all()):
         raise UsageError(
@@ -113,7 +113,7 @@ def _decision(policy: Policy, told: Look) -> Decision:
 
 def look(run: Deciding, alarm: Alarm) -> tuple[Look, Ints]:
     """What the policy is told, and the row (all spaces' numbering) behind each of its rows."""
-    policy, found = run.machine.policy, run.found
+    policy, layout = run.machine.policy, run.layout
     assert policy is not None
     parts: dict[str, list[npt.NDArray[Any]]] = {}
     rows: list[Ints] = []
@@ -139,17 +139,17 @@ def look(run: Deciding, alarm: Alarm) -> tuple[Look, Ints]:
     merged: dict[str, Any] = {name: np.concatenate(part) for name, part in parts.items()}
     merged["huge"] = merged["huge"].astype(np.bool_)
     unknown = np.full(len(at), -1, np.int64)
-    told = Look(
+    view = Look(
         now=alarm.time,
         since=run.since,
-        block=found.numbers[at],
+        block=layout.numbers[at],
         walks=(run.walked() - run.at_last_wake)[at] if "walks" in policy.needs else unknown,
-        future=(found.total - run.accesses)[at] if "future" in policy.needs else unknown,
+        future=(layout.total - run.accesses)[at] if "future" in policy.needs else unknown,
         budget=max(0, min(run.machine.budget, UNLIMITED)),
-        spaces=tuple(space.name for space in found.spaces),
+        spaces=tuple(space.name for space in layout.spaces),
         **merged,
     )
-    return told, at
+    return view, at
 
 
 def _ask(run: Deciding, space: ReplayedSpace) -> tuple[npt.NDArray[np.bool_] | None, bool]:
@@ -167,7 +167,7 @@ def _ask(run: Deciding, space: ReplayedSpace) -> tuple[npt.NDArray[np.bool_] | N
     return young, True
 
 
-def _carry_out(run: Deciding, decision: Decision, told: Look, at: Ints) -> list[int]:
+def _carry_out(run: Deciding, decision: Decision, view: Look, at: Ints) -> list[int]:
     changed: list[int] = []
     for chosen in decision.split.tolist():
         row = int(at[chosen])
@@ -177,17 +177,17 @@ def _carry_out(run: Deciding, decision: Decision, told: Look, at: Ints) -> list[
             _give_back(run, space, block)
             changed.append(row)
     promised: dict[int, list[int]] = {}
-    small = ~told.huge[decision.promote]
+    small = ~view.huge[decision.promote]
     wanted = decision.promote[small]
     orders = decision.order[small] if len(decision.order) else np.full(len(wanted), PMD_ORDER)
     if (orders != PMD_ORDER).any() and not run.host.rules.has_sizes:
         raise UsageError(
             f"{run.host.rules.title} has no folios below 2 MiB: the policy's orders take 6.8 or later"
         )
-    there = (told.populated[wanted] > 0) | (told.swapped[wanted] > 0)
+    there = (view.populated[wanted] > 0) | (view.swapped[wanted] > 0)
     scans: dict[int, Scanned] = {}
     # Only blocks that a fork has copied share folios; of others collapsing one changes nothing that the scan of another looks at.
-    at_once = 1 if run.found.born else _AT_ONCE
+    at_once = 1 if run.layout.born else _AT_ONCE
     for i, row in enumerate(at[wanted].tolist()):
         if run.machine.budget <= 0:
             break
@@ -213,30 +213,35 @@ def _scan(run: Deciding, rows: Ints) -> dict[int, Scanned]:
         mine = rows[(rows >= space.rows.start) & (rows < space.rows.stop)]
         if len(mine):
             seen = of_model(space.mm, mine - space.first_row, ask=False, marks=False)
-            found = scan(seen, host.config.knobs, host.rules, khugepaged=False)
-            out.update((row, (found, i, seen)) for i, row in enumerate(mine.tolist()))
+            scanned = scan(seen, host.config.knobs, host.rules, khugepaged=False)
+            out.update((row, (scanned, i, seen)) for i, row in enumerate(mine.tolist()))
     return out
 
 
 def _promote(run: Deciding, space: ReplayedSpace, block: int, scanned: Scanned, order: int) -> None:
     """MADV_COLLAPSE of one block, or of each part of *order* that holds a page: no limits, no referenced test, under any rules; what it
     answers is recorded as a visit."""
-    found, i, seen = scanned
+    numbers, i, seen = scanned
     run.host.drain()
-    status = ScanResult(int(found.code[i]))
+    status = ScanResult(int(numbers.code[i]))
     attempts: tuple[Attempt, ...] = ()
     if status == ScanResult.SUCCEED:
         pages = present_pages(seen, i)
         attempts = tuple(
             collapse_huge_page(
-                space.mm, block, khugepaged=False, unmapped=int(found.unmapped[i]), order=order, offset=offset
+                space.mm,
+                block,
+                khugepaged=False,
+                unmapped=int(numbers.unmapped[i]),
+                order=order,
+                offset=offset,
             )
             for offset in range(0, HPAGE, 1 << order)
             if order == PMD_ORDER or pages[offset : offset + (1 << order)].any()
         )
         made = any(attempt.status == ScanResult.SUCCEED for attempt in attempts)
         status = ScanResult.SUCCEED if made else attempts[-1].status if attempts else ScanResult.FAIL
-    run.visited(Visit(space.mm, block, status, found, i, attempts, seen))
+    run.visited(Visit(space.mm, block, status, numbers, i, attempts, seen))
 
 
 def _give_back(run: Deciding, space: ReplayedSpace, block: int) -> None:
@@ -250,5 +255,5 @@ def _give_back(run: Deciding, space: ReplayedSpace, block: int) -> None:
 
 
 def _where(run: Deciding, row: int) -> tuple[ReplayedSpace, int]:
-    index = int(np.searchsorted(run.found.first, row, side="right")) - 1
-    return run.machine.at[index], row - int(run.found.first[index])
+    index = int(np.searchsorted(run.layout.first, row, side="right")) - 1
+    return run.machine.at[index], row - int(run.layout.first[index])

@@ -32,11 +32,11 @@ class BlocksAtEnd(NamedTuple):
     zero_filled: Ints
 
 
-def relatives(space: ReplayedSpace, spaces: Iterable[ReplayedSpace], found: Layout) -> list[ReplayedSpace]:
+def relatives(space: ReplayedSpace, spaces: Iterable[ReplayedSpace], layout: Layout) -> list[ReplayedSpace]:
     """The others of *spaces* that may share memory with *space* since a fork."""
-    if not found.born:
+    if not layout.born:
         return []
-    family = found.family
+    family = layout.family
     return [other for other in spaces if other is not space and family[other.index] == family[space.index]]
 
 

@@ -193,12 +193,12 @@ class Engine:
             self._batch(batch, partial(_tell, progress, done, self.found.events))
             done += len(batch)
         self.close()
-        last = sorted(((run, a) for run in self.runs for a in run.alarms), key=lambda one: one[1].time)
+        last = sorted(((run, a) for run in self.runs for a in run.alarms), key=lambda woken: woken[1].time)
         for run, alarm in last:
             self._wake(run, alarm)
 
-    def _batch(self, batch: EventBatch, told: Callable[[int], None]) -> None:
-        """Its events and the wake-ups between them; *told* how many of its rows are done."""
+    def _batch(self, batch: EventBatch, report: Callable[[int], None]) -> None:
+        """Its events and the wake-ups between them; *report* is told how many of its rows are done."""
         start, n = 0, len(batch)
         verbs = self._verbs(batch) if self.found.has_verbs else []
         while start < n:
@@ -219,7 +219,7 @@ class Engine:
                 self.close()
                 for run, alarm in due:
                     self._wake(run, alarm)
-            told(start)
+            report(start)
 
     def _wake(self, run: ConfigurationReplay, alarm: Alarm) -> None:
         self._changed(run, run.wake(alarm))
@@ -323,9 +323,9 @@ class Engine:
         """What every configuration counted."""
         results = [tally.result(run) for run in self.runs]
         origin = getattr(self.source, "provenance", None)
-        told = {}
+        traced = {}
         if origin is not None:
-            told = {
+            traced = {
                 name: getattr(origin, name)
                 for name in ("source", "command", "content_hash", "quantum", "unseen")
             }
@@ -333,7 +333,7 @@ class Engine:
             schema=SCHEMA,
             provenance=ReplaySource(
                 tool=f"secondsight {__version__}",
-                trace=told,
+                trace=traced,
                 time_scale=self.clock.scale,
                 rows=self.found.events,
                 span=(self.start, self.end),

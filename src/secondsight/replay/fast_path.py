@@ -80,12 +80,12 @@ def _fast_path_through(who, f, lay, m, t, tlb, guest_huge, guest_pages, look, fi
             accesses[cell >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[at + j])
             write = (code >> np.uint64(4)) & np.uint64(1)
             walk = (cell >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)
-            found = use_here(tlb, entry[0], entry[1], entry[2], entry[3], write)
+            entry_state = use_here(tlb, entry[0], entry[1], entry[2], entry[3], write)
             # A miss walks, and a store through a clean entry. Which accesses do, no processor can predict: no branch.
-            state[cell] = was | touched * np.uint8(found <= np.int64(write))
-            walks[walk] += np.int64(found == MISS)
+            state[cell] = was | touched * np.uint8(entry_state <= np.int64(write))
+            walks[walk] += np.int64(entry_state == MISS)
             # Huge, a store, and dirty before: one condition, for to ask first whether it is a store would be a branch.
-            if walk & write & np.uint64(found >> 1):
+            if walk & write & np.uint64(entry_state >> 1):
                 stored(f, lay, m, t, row - first_row, cell, guest)
         at += n
     return stop

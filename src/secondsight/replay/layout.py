@@ -211,8 +211,8 @@ def discover(source: EventSource) -> Layout:
             seen, touched = _doubled(seen), _doubled(touched)
     family = _families(forks, len(spaces))
     seen, touched = _shared_blocks(family, look, _Notes(seen, used, touched, origins))
-    found = _compact(spaces, look, _Notes(seen, used, touched, origins), has_verbs, rows)
-    return replace(found, family=family, born=frozenset(child for _, child in forks))
+    layout = _compact(spaces, look, _Notes(seen, used, touched, origins), has_verbs, rows)
+    return replace(layout, family=family, born=frozenset(child for _, child in forks))
 
 
 def columns(batch: EventBatch, many_spaces: bool) -> EventColumns:
@@ -287,8 +287,8 @@ def _shared_blocks(
     seen, touched, used = notes.seen, notes.touched, notes.used
     gibs = len(look.directory) // len(family)
     directory = look.directory.reshape(len(family), gibs)
-    for one in np.unique(family):
-        members = np.flatnonzero(family == one)
+    for group in np.unique(family):
+        members = np.flatnonzero(family == group)
         for gib in np.flatnonzero(directory[members].any(axis=0)).tolist() if len(members) > 1 else ():
             for space in members[directory[members, gib] == 0].tolist():
                 if int(used[0]) >= MOST_LEAVES:
@@ -320,7 +320,9 @@ def _compact(
     """Leaves in order of first touch become rows in order of address."""
     used = int(notes.used[0])
     touched = notes.touched[: used * CELLS]
-    found = np.logical_or.reduceat(touched.view(np.uint64), np.arange(0, len(touched) // 8, HPAGE // 8))
+    block_touched = np.logical_or.reduceat(
+        touched.view(np.uint64), np.arange(0, len(touched) // 8, HPAGE // 8)
+    )
     numbers: list[npt.NDArray[np.int64]] = []
     old: list[npt.NDArray[np.int64]] = []
     leaves = np.full(used * LEAF, -1, np.int32)
@@ -330,7 +332,7 @@ def _compact(
         entries = look.directory[s * gibs : (s + 1) * gibs]
         for gib in np.flatnonzero(entries).tolist():
             leaf = int(entries[gib])
-            blocks = np.flatnonzero(found[leaf * LEAF : (leaf + 1) * LEAF])
+            blocks = np.flatnonzero(block_touched[leaf * LEAF : (leaf + 1) * LEAF])
             numbers.append(((int(look.low[s]) + gib) << GIB_SHIFT - PMD_SHIFT) + blocks)
             old.append(leaf * LEAF + blocks)
             leaves[leaf * LEAF + blocks] = np.arange(row, row + len(blocks))

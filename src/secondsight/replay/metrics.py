@@ -200,9 +200,9 @@ SECOND = 1 << 8
 
 def answers(codes: npt.NDArray[np.int64]) -> dict[str, int]:
     """How often each answer occurs, by the tracepoints' words, most frequent first; refusals of the second look as ``word@isolate``."""
-    found, counts = np.unique(codes, return_counts=True)
+    distinct, counts = np.unique(codes, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    return {_word(int(found[i])): int(counts[i]) for i in order}
+    return {_word(int(distinct[i])): int(counts[i]) for i in order}
 
 
 def _word(code: int) -> str:

@@ -35,12 +35,12 @@ _MAPPED = int(ScanResult.PMD_MAPPED)
 class ConfigurationReplay:
     """One configuration's machine, its alarms and its counters."""
 
-    def __init__(self, configuration: Configuration, found: Layout, *, channels: bool) -> None:
+    def __init__(self, configuration: Configuration, layout: Layout, *, channels: bool) -> None:
         """*channels*: keep what each channel said at every wake-up (for the picture)."""
-        self.configuration, self.found = configuration, found
-        self.machine = ConfigurationHost(configuration, found)
+        self.configuration, self.layout = configuration, layout
+        self.machine = ConfigurationHost(configuration, layout)
         self.host = self.machine.host
-        rows = found.rows
+        rows = layout.rows
         self.accesses = np.zeros(rows, np.int64)
         self.accesses_huge = np.zeros(rows, np.int64)
         self.huge = np.zeros(rows, np.bool_)
@@ -72,7 +72,7 @@ class ConfigurationReplay:
         self.now = 0
         self.since = 0
         self._counted = (0, 0)
-        self._refused = np.zeros(found.rows, np.int64)
+        self._refused = np.zeros(layout.rows, np.int64)
         # Spaces that exited, as they stood just before; rows that gave a huge page back (unmapped, no split) since the last wake-up.
         self.ended: dict[int, BlocksAtEnd] = {}
         self._gave_back = np.zeros(rows, np.bool_)
@@ -82,12 +82,12 @@ class ConfigurationReplay:
         rules, config = self.host.rules, self.host.config
         self._splits = config.use_zero_page and not rules.huge_zero_wp_allocates
         # Whether stores to what a fork shared split huge mappings.
-        self._copies = bool(found.born) and not rules.cow_copies_huge
+        self._copies = bool(layout.born) and not rules.cow_copies_huge
         self._place_of = {id(space.mm): (space.index, space.first_row) for space in self.machine.spaces}
         self.unreplayed: dict[str, int] = {}
         # The other spaces that each may share memory with since a fork, and of them those before it.
         self._relatives = {
-            space.index: relatives(space, self.machine.spaces, found) for space in self.machine.spaces
+            space.index: relatives(space, self.machine.spaces, layout) for space in self.machine.spaces
         }
         self._earlier = {
             index: [other for other in others if other.index < index]
@@ -203,7 +203,7 @@ class ConfigurationReplay:
             part = space.rows
             low, high = np.searchsorted(rows, (part.start, part.stop))
             fold(
-                self.host.frames.arrays, space.mm.arrays, space.guest, state, self.found.cells, rows[low:high],
+                self.host.frames.arrays, space.mm.arrays, space.guest, state, self.layout.cells, rows[low:high],
                 space.first_row, (space.as_cpu, space.as_guest),
             )  # fmt: skip
 
@@ -253,7 +253,7 @@ class ConfigurationReplay:
         self.wakes += 1
         self._changed = []
         self._collapsed = {}
-        before = self.huge.copy() if self.found.born else None
+        before = self.huge.copy() if self.layout.born else None
         if self.channels is not None:
             self._keep_channels()
         if alarm.policy:
@@ -287,17 +287,17 @@ class ConfigurationReplay:
         """Record one visit to a block, khugepaged's or a policy's."""
         index, first = self._place_of[id(visit.mm)]
         row = first + visit.block
-        found, i = visit.scan, visit.row
+        scanned, i = visit.scan, visit.row
         isolates = visit.isolates
         second = isolates[0] if isolates else None
         # The scan's answer; where it passed and the allocation failed, that.
-        code = int(found.code[i] if second is not None else visit.status)
+        code = int(scanned.code[i] if second is not None else visit.status)
         keep = self.visits
         keep.time.append(self.now)
         keep.space.append(index)
-        keep.block.append(int(self.found.numbers[row]))
+        keep.block.append(int(self.layout.numbers[row]))
         keep.scan.append(code)
-        keep.scan_referenced.append(int(found.referenced[i]))
+        keep.scan_referenced.append(int(scanned.referenced[i]))
         keep.isolate.append(-1 if second is None else int(second.code[0]))
         keep.isolate_referenced.append(-1 if second is None else int(second.referenced[0]))
         made = [each.order for each in visit.attempts if each.status == ScanResult.SUCCEED]
@@ -306,10 +306,10 @@ class ConfigurationReplay:
         self.visit_rows.append(row)
         self.last_answer[row] = int(visit.status) + (0 if second is None else SECOND)
         if code != _MAPPED:
-            self.scanned[row] += min(int(found.stopped[i]) + 1, HPAGE)
+            self.scanned[row] += min(int(scanned.stopped[i]) + 1, HPAGE)
         # Where nobody is registered nobody is called. Without the heuristic nobody would be: the model counts there only to tell.
         asks = self.host.rules.referenced_needed and bool(visit.mm.notifiers)
-        if asks and (asked := int(found.asked[i])):
+        if asks and (asked := int(scanned.asked[i])):
             self.asked[row] += asked
         self.attempts.add(row, visit.attempts)
         if second is not None:
@@ -324,18 +324,18 @@ class ConfigurationReplay:
                 self.copied[row] += self._collapsed[row]
                 self.machine.budget -= 1
 
-    def skipped(self, mm: MmLike, blocks: Ints, found: ScanNumbers) -> None:
-        """Record khugepaged's visits to *blocks* of *mm*, the first of *found*, which it left as they were."""
+    def skipped(self, mm: MmLike, blocks: Ints, scanned: ScanNumbers) -> None:
+        """Record khugepaged's visits to *blocks* of *mm*, the first of *scanned*, which it left as they were."""
         n = len(blocks)
         index, first = self._place_of[id(mm)]
         rows = blocks + first
-        code = found.code[:n].astype(np.int64)
+        code = scanned.code[:n].astype(np.int64)
         keep = self.visits
         keep.time.extend([self.now] * n)
         keep.space.extend([index] * n)
-        keep.block.extend(self.found.numbers[rows].tolist())
+        keep.block.extend(self.layout.numbers[rows].tolist())
         keep.scan.extend(code.tolist())
-        keep.scan_referenced.extend(found.referenced[:n].tolist())
+        keep.scan_referenced.extend(scanned.referenced[:n].tolist())
         keep.isolate.extend([-1] * n)
         keep.isolate_referenced.extend([-1] * n)
         keep.order.extend([-1] * n)
@@ -343,9 +343,9 @@ class ConfigurationReplay:
         self.visit_rows.extend(rows.tolist())
         self.last_answer[rows] = code
         small = code != _MAPPED
-        self.scanned[rows[small]] += np.minimum(found.stopped[:n][small] + 1, HPAGE)
+        self.scanned[rows[small]] += np.minimum(scanned.stopped[:n][small] + 1, HPAGE)
         if self.host.rules.referenced_needed and mm.notifiers:
-            self.asked[rows] += found.asked[:n]
+            self.asked[rows] += scanned.asked[:n]
 
     # -- the trace's verbs ---------------------------------------------------------------------------------------
 
@@ -356,7 +356,7 @@ class ConfigurationReplay:
             return np.zeros(0, np.int64)
         if verb is Verb.FORK:
             return self._fork(space, argument)
-        first, end = (0, space.mm.npages) if verb in WHOLE else self.found.pages(index, address, argument)
+        first, end = (0, space.mm.npages) if verb in WHOLE else self.layout.pages(index, address, argument)
         if verb is Verb.EXIT:
             self.ended[index] = stands(space, self.huge, self.backed, self.held, self._relatives[index])
         if first < end and not carry_out(space.mm, verb, first, end):
@@ -389,7 +389,7 @@ class ConfigurationReplay:
 
     def _keep_channels(self) -> None:
         assert self.channels is not None
-        kept = pages_young(self.machine.spaces, self.found.rows)
+        kept = pages_young(self.machine.spaces, self.layout.rows)
         self.channels.time.append(self.now)
         for name, column in kept.items():
             getattr(self.channels, name).append(column)

@@ -201,15 +201,15 @@ class SampledEvents(PopulatedSource):
         """
         guest = np.array([space.type == "vm" for space in self.spaces])[look["space"]]
         damon = look["damon_used"]
-        told = damon + look["damon_unused"] > 0
-        found: list[Ints] = []
+        damon_read = damon + look["damon_unused"] > 0
+        used_by_channel: list[Ints] = []
         for channel, mine in (("primary", ~guest), ("secondary", guest)):
             pages = look[f"{channel}_used"]
             if self.reading == "most":
                 # DAMON asks all MMUs.
-                pages = pages + np.where(told, 0, look.unknown(channel))
-            found.append(np.where(told & mine, np.maximum(pages, damon), pages))
-        cpu, second = found
+                pages = pages + np.where(damon_read, 0, look.unknown(channel))
+            used_by_channel.append(np.where(damon_read & mine, np.maximum(pages, damon), pages))
+        cpu, second = used_by_channel
         left = look["present"] - cpu
         alone = np.minimum(second, left) if self.reading == "most" else np.maximum(second - cpu, 0)
         written = np.minimum(look["soft_dirty_used"], cpu)

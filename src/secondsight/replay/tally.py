@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 def result(run: ConfigurationReplay) -> tuple[ConfigurationResult, ConfigurationData]:
     """Everything *run* counted."""
-    found, machine = run.found, run.machine
+    layout, machine = run.layout, run.machine
     ends = at_end(run.ended, ((space.index, run.stands(space)) for space in machine.spaces))
-    index = np.zeros(found.rows, np.int64)
+    index = np.zeros(layout.rows, np.int64)
     calls: dict[str, int] = {}
     for space in machine.spaces:
         index[space.rows] = space.index
@@ -41,7 +41,7 @@ def result(run: ConfigurationReplay) -> tuple[ConfigurationResult, Configuration
     if run.asked.any():
         calls["test_young"] = int(run.asked.sum())
     kvms = [space.kvm is not None for space in machine.spaces]
-    told = ConfigurationResult(
+    counted = ConfigurationResult(
         name=run.configuration.name,
         rules=run.configuration.rules.name,
         driver=machine.policy.name if machine.policy else "khugepaged",
@@ -53,8 +53,8 @@ def result(run: ConfigurationReplay) -> tuple[ConfigurationResult, Configuration
         if any(map(machine.fills, machine.spaces))
         else "empty",
         notes=_notes(run),
-        total=_over(run, slice(0, found.rows), "all", ends, machine.spaces),
-        spaces=[_over(run, s.rows, found.spaces[s.index].name, ends, [s]) for s in machine.spaces],
+        total=_over(run, slice(0, layout.rows), "all", ends, machine.spaces),
+        spaces=[_over(run, s.rows, layout.spaces[s.index].name, ends, [s]) for s in machine.spaces],
         notifier_calls=calls,
         full_scans=run.host.khugepaged.full_scans,
         wakes=run.wakes,
@@ -64,7 +64,7 @@ def result(run: ConfigurationReplay) -> tuple[ConfigurationResult, Configuration
     walks = None if run.walks is None else run.walks.sum(axis=0)
     blocks = BlockFigures(
         index,
-        found.numbers,
+        layout.numbers,
         run.accesses,
         run.accesses_huge,
         walks,
@@ -72,7 +72,7 @@ def result(run: ConfigurationReplay) -> tuple[ConfigurationResult, Configuration
         ends.huge,
         run.first_huge,
     )
-    return told, ConfigurationData(blocks, run.visits, run.channels)
+    return counted, ConfigurationData(blocks, run.visits, run.channels)
 
 
 def _notes(run: ConfigurationReplay) -> list[str]:
@@ -80,7 +80,7 @@ def _notes(run: ConfigurationReplay) -> list[str]:
     policy = run.machine.policy
     if policy is not None and "walks" in policy.needs and run.walks is None:
         notes.append("the policy's walks are access counts: no TLB was modelled")
-    if run.walks is not None and int(run.found.total.sum()) > run.found.events:
+    if run.walks is not None and int(run.layout.total.sum()) > run.layout.events:
         notes.append(
             "the trace is aggregated: the TLB sees each row as one access, so there are at least as many misses as told"
         )

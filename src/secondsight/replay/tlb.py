@@ -95,8 +95,8 @@ _intrinsic: Any = intrinsic
 
 def _splat(build: ir.IRBuilder, value: ir.Value) -> ir.Value:
     """A vector of 16 times *value* (32 bits)."""
-    one = build.insert_element(ir.Constant(_SET, ir.Undefined), value, _TAG(0))
-    return build.shuffle_vector(one, one, ir.Constant(_SET, [0] * WAYS))
+    single = build.insert_element(ir.Constant(_SET, ir.Undefined), value, _TAG(0))
+    return build.shuffle_vector(single, single, ir.Constant(_SET, [0] * WAYS))
 
 
 def _at(context: Any, build: ir.IRBuilder, kind: Any, array: ir.Value, number: ir.Value) -> ir.Value:

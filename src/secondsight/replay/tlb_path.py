@@ -90,14 +90,14 @@ def _guest_translation(lay, t, page, whole):  # type: ignore[no-untyped-def]
 @native
 def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, guest_pages,  # type: ignore[no-untyped-def]
                      look, space, address, kind, count, plain, start, stop, resumed,
-                     codes, ways, state, accesses, walks, first_row, one, ahead, new):
+                     codes, ways, state, accesses, walks, first_row, one_page, ahead, new):
     # fmt: on
-    """Events *start* to *stop*, all of *space*, through *tlb* and what is behind it: (index, why it stopped, verbs called, found).
+    """Events *start* to *stop*, all of *space*, through *tlb* and what is behind it: (index, why it stopped, verbs called, entry_state).
 
-    *guest_pages*: where the guests' entries are numbered from, in the TLB's pages. *resumed*: 0, or 1 + what was *found* of event *start*,
-    which its verb has made meanwhile; the rest of it is still to be done.
+    *guest_pages*: where the guests' entries are numbered from, in the TLB's pages. *resumed*: 0, or 1 + the
+    *entry_state* of event *start*, which its verb has made meanwhile; the rest of it is still to be done.
     codes uint8[256]: of each kind its touch bits, and WRITE, GUEST, HELD. ways: (as_cpu, as_guest, alone) of the space. walks int64[4 for
-    each 512 cells]: the CPU's to the block's small and huge pages, the guest's likewise. *one* int64[1] and *ahead* uint64[BLOCK] are
+    each 512 cells]: the CPU's to the block's small and huge pages, the guest's likewise. *one_page* int64[1] and *ahead* uint64[BLOCK] are
     scratch; *new* int64[...] receives the pages (of the space) that a verb was called for, and has room for as many as may be.
     """
     first = np.uint64(look.first[space] - look.low[space])
@@ -136,7 +136,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
         whole = guest_huge or not guest
         big = large(lay, m, t, block, guest)
         if resumed:
-            found = resumed - 1
+            entry_state = resumed - 1
             resumed = 0
             use(tlb, tagged, big and whole, write)
         else:
@@ -145,25 +145,25 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
             accesses[cell >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[i])
             here = page - np.uint64(first_row) * np.uint64(HPAGE)
             mapped = _mapped(lay, m, t, here, guest)
-            found = np.int64(MISS)
+            entry_state = np.int64(MISS)
             if mapped:
-                found = use(tlb, tagged, big and whole, write)
-                if found == DIRTY or (found == CLEAN and not write):
+                entry_state = use(tlb, tagged, big and whole, write)
+                if entry_state == DIRTY or (entry_state == CLEAN and not write):
                     if write and big:
                         stored(f, lay, m, t, block, page, guest)
                     i += np.uint64(1)
                     continue
-            one[0] = here
+            one_page[0] = here
             none, was_huge = m.pmd[block] == 0, (m.pmd[block] & PSE) != 0
             was = _guest_translation(lay, t, here, whole) if guest else translation(m, here)
             if guest:
                 done = guest_access(
-                    f, r, m, GuestTables(lay, t, mode), one, write != 0, Resumed(0, False, has_notifiers)
+                    f, r, m, GuestTables(lay, t, mode), one_page, write != 0, Resumed(0, False, has_notifiers)
                 )
             else:
-                done = cpu_access(f, r, m, one, write != 0, 0, False, has_notifiers)
+                done = cpu_access(f, r, m, one_page, write != 0, 0, False, has_notifiers)
             if done != 1:
-                return i, NOTIFY if done == 0 else DENIED, called, found
+                return i, NOTIFY if done == 0 else DENIED, called, entry_state
             new[called] = here
             called += np.uint64(1)
             fast_now = fast_bits(lay, m, t, np.int64(here), ways[0], ways[1], ways[2])
@@ -171,16 +171,16 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
             now = _guest_translation(lay, t, here, whole) if guest else translation(m, here)
             if mapped and now != was:
                 drop(tlb, tagged, big and whole)
-                mapped, found = False, np.int64(MISS)
+                mapped, entry_state = False, np.int64(MISS)
             if none and m.pmd[block] & PSE:
                 # The caller does the rest, and resumes with this event.
-                return i, MADE_HUGE, called, found
+                return i, MADE_HUGE, called, entry_state
             if was_huge and not m.pmd[block] & PSE:
-                return i, SPLIT, called, found
+                return i, SPLIT, called, entry_state
             big = large(lay, m, t, block, guest)
             if not mapped:
                 use(tlb, tagged, big and whole, write)
-        walks[(cell >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(found == MISS)
+        walks[(cell >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(entry_state == MISS)
         i += np.uint64(1)
     return stop, END, called, np.int64(MISS)
 
@@ -198,34 +198,34 @@ def references(walks: npt.NDArray[np.int64], *, nested: bool, guest_huge: bool) 
 class TlbPath:
     """The TLB of one run, and the notes between it and the page tables."""
 
-    def __init__(self, run: ConfigurationReplay, found: Layout) -> None:
+    def __init__(self, run: ConfigurationReplay, layout: Layout) -> None:
         """An empty TLB; what the fill mapped is fast. To be made before the layout's ``touched`` is used for anything else.
 
         :raises UsageError: more blocks than tags can tell apart.
         """
         config = run.configuration.tlb
         assert config is not None
-        if 2 * found.rows * HPAGE >= MOST_PAGES:
+        if 2 * layout.rows * HPAGE >= MOST_PAGES:
             raise UsageError(
-                f"a TLB can be modelled for at most {MOST_PAGES // HPAGE // 2:,} touched blocks; the trace has {found.rows:,}"
+                f"a TLB can be modelled for at most {MOST_PAGES // HPAGE // 2:,} touched blocks; the trace has {layout.rows:,}"
             )
-        self.run, self.found, self.config = run, found, config
+        self.run, self.layout, self.config = run, layout, config
         # A guest's translation of a page and qemu's of the same page are two entries.
         both = any(space.as_cpu >= 0 and space.as_guest >= 0 for space in run.machine.spaces)
-        self._apart = found.rows if both else 0
+        self._apart = layout.rows if both else 0
         self.tlb = empty(config)
-        self.state = np.zeros(len(found.touched), np.uint8)
-        self.accesses = np.zeros(len(found.touched) // HPAGE, np.int64)
-        self.walks = np.zeros(len(found.touched) // HPAGE * 4, np.int64)
-        run.walks = np.zeros((4, found.rows), np.int64)
-        self._one = np.zeros(1, np.int64)
+        self.state = np.zeros(len(layout.touched), np.uint8)
+        self.accesses = np.zeros(len(layout.touched) // HPAGE, np.int64)
+        self.walks = np.zeros(len(layout.touched) // HPAGE * 4, np.int64)
+        run.walks = np.zeros((4, layout.rows), np.int64)
+        self._one_page = np.zeros(1, np.int64)
         self._ahead = np.zeros(int(BLOCK), np.uint64)
         self._new = np.zeros(CHUNK, np.int64)
-        for row in range(0, found.rows, 1024) if any(map(run.machine.fills, run.machine.spaces)) else ():
-            pages = found.touched_pages(row, min(row + 1024, found.rows))
+        for row in range(0, layout.rows, 1024) if any(map(run.machine.fills, run.machine.spaces)) else ():
+            pages = layout.touched_pages(row, min(row + 1024, layout.rows))
             fast = np.full(len(pages), 15, np.uint8)
             run.find_fast(pages, fast)
-            touch.set_fast(self.state, found.cells, pages, fast)
+            touch.set_fast(self.state, layout.cells, pages, fast)
 
     def apply(self, columns: EventColumns, plain: bool, start: int, stop: int) -> None:
         """The accesses *start* to *stop* of the columns (address, kind, space, count), in order."""
@@ -236,8 +236,8 @@ class TlbPath:
                 np.flatnonzero(space[start + 1 : stop] != space[start : stop - 1]) + start + 1
             ).tolist()
         for a, b in zip(cuts, cuts[1:], strict=False):
-            one = self.run.machine.at[int(space[a])] if len(space) else self.run.machine.spaces[0]
-            self._through(one, columns, plain, a, b)
+            replayed = self.run.machine.at[int(space[a])] if len(space) else self.run.machine.spaces[0]
+            self._through(replayed, columns, plain, a, b)
 
     def _through(self, space: ReplayedSpace, columns: EventColumns, plain: bool, start: int, stop: int) -> None:
         address, kind, _, count = columns
@@ -249,11 +249,11 @@ class TlbPath:
         while at < stop:
             huge = mm.huge_faults(np.arange(0, mm.npages, HPAGE))
             frames = host.frames.reserve(min(stop - at, len(self._new)), huge, 1024)
-            reached, why, called, tlb_said = accesses_through(
+            reached, why, called, entry_state = accesses_through(
                 frames, host.r, space.lay, mm.arrays, space.table, space.mode, bool(mm.notifiers),
                 self.tlb, self.config.guest_huge, np.uint64(self._apart * HPAGE),
-                self.found.lookup, space.index, address, kind, count, plain, at, stop, resumed,
-                codes, ways, self.state, self.accesses, self.walks, space.first_row, self._one, self._ahead, self._new,
+                self.layout.lookup, space.index, address, kind, count, plain, at, stop, resumed,
+                codes, ways, self.state, self.accesses, self.walks, space.first_row, self._one_page, self._ahead, self._new,
             )  # fmt: skip
             mm.note_anon(self._new[: int(called)])
             at, resumed = int(reached), 0
@@ -265,7 +265,7 @@ class TlbPath:
             row, page = self._where(space, int(address[at]))
             times = 1 if plain else int(count[at])
             if why == HOLD:
-                self.accesses[self.found.cells[row] // HPAGE] += times
+                self.accesses[self.layout.cells[row] // HPAGE] += times
                 was, none = int(translation(mm.arrays, np.uint64(page))), not mm.arrays.pmd[page // HPAGE]
                 self.run.hold(space, page, int(way[0]))
                 self._replaced(space, row, page, was, times)
@@ -278,17 +278,17 @@ class TlbPath:
                 # The loop counted the guest's fault when it stopped there; it is made, and counted, once.
                 mm.arrays.n[GUEST_FAULTS] -= int(way[0]) >= H_GUEST_READ
                 space.access(np.array([page], np.int64), way)
-                resumed = 1 + (MISS if self._replaced(space, row, page, was, times) else int(tlb_said))
+                resumed = 1 + (MISS if self._replaced(space, row, page, was, times) else int(entry_state))
             elif why == DENIED:
                 mm.denied += 1
                 at += 1
             elif why == SPLIT:
                 self._split(row, times)
-                resumed = 1 + int(tlb_said)
+                resumed = 1 + int(entry_state)
             else:
                 if self.run.machine.budget < UNLIMITED:
                     self.run.machine.spend()
-                resumed = 1 + int(tlb_said)
+                resumed = 1 + int(entry_state)
 
     def _replaced(self, space: ReplayedSpace, row: int, page: int, was: int, times: int) -> bool:
         """Whether the CPU's translation of *page* is no longer what it *was*: its entries, and the guest's, are flushed.
@@ -310,29 +310,29 @@ class TlbPath:
 
     def _split(self, row: int, times: int) -> None:
         """The last *times* accesses split the huge mapping of *row*; those before them landed in it."""
-        landed = self.accesses[self.found.cells[row] // HPAGE] - times
+        landed = self.accesses[self.layout.cells[row] // HPAGE] - times
         self.run.split(np.array([row]), np.array([landed]))
 
     def _where(self, space: ReplayedSpace, address: int) -> tuple[int, int]:
         """The row and the page (of the space) that hold *address*."""
-        numbers = self.found.numbers[space.rows]
+        numbers = self.layout.numbers[space.rows]
         block = int(np.searchsorted(numbers, address >> PMD_SHIFT))
         return space.first_row + block, block * HPAGE + (address >> PAGE_SHIFT & BLOCK_MASK)
 
     def changed(self, rows: Ints, *, flushes: bool = True) -> None:
         """The mappings of *rows* may have changed: nothing there is fast, and (*flushes*) no entry of them is left."""
-        touch.clear_fast(self.state, self.found.cells, rows)
+        touch.clear_fast(self.state, self.layout.cells, rows)
         if flushes:
             flush(self.tlb, np.concatenate((rows, rows + self._apart)))
 
     def close(self) -> None:
         """Before anyone looks: the noted touches are folded in, the accesses counted."""
-        at = self.found.cells // HPAGE
+        at = self.layout.cells // HPAGE
         accesses: npt.NDArray[np.int64] = self.accesses[at]
         rows = np.flatnonzero(accesses)
         if len(rows):
             self.run.fold(self.state, rows)
-            touch.forget(self.state, self.found.cells, rows)
+            touch.forget(self.state, self.layout.cells, rows)
         self.run.count(accesses, rows)
         self.run.walks = self.walks.reshape(-1, 4)[at].T
         self.accesses[at] = 0

@@ -135,12 +135,12 @@ def access_runs(f, r, m, guest, pages, how, resumed):  # type: ignore[no-untyped
         j = i + 1
         while j < n and how[j] == code:
             j += 1
-        told = resumed.notified and i == resumed.start
+        notified = resumed.notified and i == resumed.start
         if code >= H_GUEST_READ:
-            here = Resumed(i, told, resumed.has_notifiers)
+            here = Resumed(i, notified, resumed.has_notifiers)
             done = guest_access(f, r, m, guest, pages[:j], code == H_GUEST_WRITE, here)
         else:
-            done = cpu_access(f, r, m, pages[:j], code == H_CPU_WRITE, i, told, resumed.has_notifiers)
+            done = cpu_access(f, r, m, pages[:j], code == H_CPU_WRITE, i, notified, resumed.has_notifiers)
         if done != j:
             return done
         i = j
