@@ -57,8 +57,8 @@ def work(raw: bytes) -> bytes:
     cell = msgspec.msgpack.decode(raw, type=Cell)
     start, cpu, here = time.monotonic(), time.process_time(), f"{socket.gethostname()}:{os.getpid()}"
     if cell.version != __version__:
-        said = f"the worker {here} runs secondsight {__version__}, the sweep {cell.version}: install one version everywhere"
-        return msgspec.msgpack.encode(Outcome(cell=cell.id, error=said))
+        error = f"the worker {here} runs secondsight {__version__}, the sweep {cell.version}: install one version everywhere"
+        return msgspec.msgpack.encode(Outcome(cell=cell.id, error=error))
     try:
         results = replay(cell)
     except SecondSightError as error:

@@ -37,9 +37,9 @@ def run(
     try:
         client: Any = dask.Client(address, timeout=patience, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MissingDependency(
-            f"no Dask scheduler answers at {address} ({said}); start one with `dask scheduler`"
+            f"no Dask scheduler answers at {address} ({reason}); start one with `dask scheduler`"
         ) from None
     with client:
         try:
@@ -64,8 +64,8 @@ def run(
             cell = by_key.pop(future.key)
             failure = future.exception()
             if failure is not None:
-                said = f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
-                yield cell, Outcome(cell=cell.id, error=said), 1
+                reason = f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
+                yield cell, Outcome(cell=cell.id, error=reason), 1
             else:
                 yield cell, msgspec.msgpack.decode(future.result(), type=Outcome), 1
             future.release()

@@ -81,9 +81,9 @@ def combinations(
         under = [Combination(maker, text, value, config, budget) for value in values]
         if policy_made.name in BOUNDS:
             # The first that the host can be.
-            under = [next((one for one in under if not one.not_run), under[0])]
-        for one in under:
-            out.setdefault(one.label, one)
+            under = [next((combination for combination in under if not combination.not_run), under[0])]
+        for combination in under:
+            out.setdefault(combination.label, combination)
     return list(out.values())
 
 
@@ -132,22 +132,22 @@ def _steps(low: float, high: float, step: float) -> list[float]:
     return values
 
 
-def varied(one: Combination, knob: str, value: float) -> Combination | None:
-    """*one* with *knob* at *value*; None where neither its host nor its policy has such a knob.
+def varied(combination: Combination, knob: str, value: float) -> Combination | None:
+    """*combination* with *knob* at *value*; None where neither its host nor its policy has such a knob.
 
     :raises UsageError: the value is not one the knob can take.
     """
-    policy = one.make()
-    knobs = {**one.knobs, knob: value}
+    policy = combination.make()
+    knobs = {**combination.knobs, knob: value}
     if knob in Knobs.__struct_fields__:
         if not (policy.khugepaged or knob in policy.knobs):
             return None
         if knob not in policy.knobs:
             changes = {knob: _whole(knob, value)}
             config = msgspec.structs.replace(
-                one.config, knobs=msgspec.structs.replace(one.config.knobs, **changes)
+                combination.config, knobs=msgspec.structs.replace(combination.config.knobs, **changes)
             )
-            return replace(one, config=config, knobs=knobs)
+            return replace(combination, config=config, knobs=knobs)
     if isinstance(getattr(type(policy), knob, None), property) or not hasattr(policy, knob):
         return None
     # A policy's own option, which may shadow the host's file.
@@ -157,12 +157,12 @@ def varied(one: Combination, knob: str, value: float) -> Combination | None:
     wanted = _whole(knob, value) if kind is int else value
 
     def maker() -> Policy:
-        changed = one.make()
+        changed = combination.make()
         setattr(changed, knob, wanted)
         return changed
 
     check(maker())
-    return replace(one, make=maker, knobs=knobs)
+    return replace(combination, make=maker, knobs=knobs)
 
 
 def _whole(knob: str, value: float) -> int:
@@ -178,24 +178,26 @@ def grid(chosen: Sequence[Combination], ranges: Sequence[Range]) -> list[Combina
     """
     met: set[str] = set()
     out: list[Combination] = []
-    for one in chosen:
-        mine = [r for r in ranges if varied(one, r.name, r.values[0]) is not None]
+    for combination in chosen:
+        mine = [r for r in ranges if varied(combination, r.name, r.values[0]) is not None]
         met.update(r.name for r in mine)
         size = 1
         for r in mine:
             size *= len(r.values)
         if size > MOST:
-            raise UsageError(f"{one.label}: {size} values of its knobs together; at most {MOST} are run")
-        out.extend(_each(one, mine))
+            raise UsageError(
+                f"{combination.label}: {size} values of its knobs together; at most {MOST} are run"
+            )
+        out.extend(_each(combination, mine))
     for r in ranges:
         if r.name not in met:
             raise UsageError(f"{r.name}: neither khugepaged nor any of these policies has such a knob")
     return out
 
 
-def _each(one: Combination, ranges: Sequence[Range]) -> Iterator[Combination]:
+def _each(combination: Combination, ranges: Sequence[Range]) -> Iterator[Combination]:
     for values in itertools.product(*(r.values for r in ranges)):
-        changed: Combination | None = one
+        changed: Combination | None = combination
         for r, value in zip(ranges, values, strict=True):
             assert changed is not None
             changed = varied(changed, r.name, value)

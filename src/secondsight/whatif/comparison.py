@@ -78,7 +78,7 @@ def compare(
     """
     config, time_scale = setting.get("config", HOST), setting.get("time_scale", 1.0)
     wanted = combinations(policies, rules, config, budget)
-    chosen = [one for one in wanted if not one.not_run]
+    chosen = [combination for combination in wanted if not combination.not_run]
     if not chosen:
         raise UsageError(
             f"none of these profiles can be set up like this host: {wanted[0].not_run}; leave the size out, or take a newer kernel"
@@ -159,8 +159,8 @@ def run(
     index = np.repeat(np.arange(len(engine.found.spaces)), np.diff(engine.found.first))
     row_of = {key: i for i, key in enumerate(zip(index.tolist(), engine.found.numbers.tolist(), strict=True))}
     rows = [
-        convert.row(driven, facts, verdicts, combination=one, row_of=row_of)
-        for one, driven in zip(chosen, engine.runs, strict=False)
+        convert.row(driven, facts, verdicts, combination=combination, row_of=row_of)
+        for combination, driven in zip(chosen, engine.runs, strict=False)
     ]
     rows = times.rows(rows, engine, counting.pages)
     touched = (counting.pages.reshape(-1, HPAGE_PMD_NR) > 0).sum(axis=1)
@@ -201,15 +201,16 @@ def _subjects(
     backing, fill, tlb = setting.get("backing", "trace"), setting.get("fill"), setting.get("tlb")
     footprint: int | None = None
     out = []
-    for one in chosen:
+    for combination in chosen:
         limit = UNLIMITED
-        if one.budget is not None:
+        if combination.budget is not None:
             if footprint is None:
                 # Read only where a budget is a share of it.
-                footprint = discover(source).rows if str(one.budget).strip().endswith("%") else 0
-            limit = parse_budget(one.budget, footprint)
+                footprint = discover(source).rows if str(combination.budget).strip().endswith("%") else 0
+            limit = parse_budget(combination.budget, footprint)
         out.append(Configuration(
-            one.label, one.rules, config=one.config, policy=one.make, backing=backing, fill=fill, budget=limit, tlb=tlb
+            combination.label, combination.rules, config=combination.config, policy=combination.make, backing=backing, fill=fill,
+            budget=limit, tlb=tlb,
         ))  # fmt: skip
     return out
 
@@ -217,7 +218,7 @@ def _subjects(
 def _with_those_not_run(results: Results, wanted: Sequence[Combination]) -> Results:
     """*results* with a row for each of *wanted* that no machine can be set up for, where it was asked for."""
     ran = iter(results.rows)
-    rows = [convert.row_not_run(one) if one.not_run else next(ran) for one in wanted]
+    rows = [convert.row_not_run(combination) if combination.not_run else next(ran) for combination in wanted]
     return msgspec.structs.replace(results, rows=rows)
 
 
@@ -233,11 +234,11 @@ def _sensitivity(
 ) -> Sensitivity:
     """For each policy under each rules, its figures at each of the knob's values."""
     out: dict[str, list[tuple[float, Mapping[str, float | None]]]] = {}
-    for one, driven in zip(combos, engine.runs, strict=True):
+    for combination, driven in zip(combos, engine.runs, strict=True):
         result, data = tally.result(driven)
-        label = f"{one.policy} under {one.rules.title}"
+        label = f"{combination.policy} under {combination.rules.title}"
         out.setdefault(label, []).append(
-            (float(one.knobs[knob]), convert.figures(result, data, driven, facts))
+            (float(combination.knobs[knob]), convert.figures(result, data, driven, facts))
         )
     return out
 
@@ -250,10 +251,10 @@ def _provenance(
     costs: CostModel,
     command: str,
     chosen: Sequence[Combination],
-    said: Sequence[str] = (),
+    notes_before: Sequence[str] = (),
 ) -> ResultsOrigin:
     origin = getattr(engine.source, "provenance", None)
-    notes = [*said, *(note for run in engine.runs for note in tally.result(run)[0].notes)]
+    notes = [*notes_before, *(note for run in engine.runs for note in tally.result(run)[0].notes)]
     settings: dict[str, Any] = msgspec.to_builtins(config)
     settings |= {f"khugepaged {k}": v for k, v in settings.pop("knobs").items()}
     settings |= {f"cost {k}": v for k, v in msgspec.to_builtins(costs).items()}

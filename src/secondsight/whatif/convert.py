@@ -151,7 +151,7 @@ def events(
     )
     code = _codes(data, daemon, verdicts)
     time = seen["time"]
-    said = _said(data.channels, time, visited)
+    channel_pages = _channel_pages_at(data.channels, time, visited)
     tried, refused = seen["order"], seen["refused"]
     # Huge since a first touch: no visit says so.
     good = {i for i, r in enumerate(verdicts.rules) if r.code in ("succeeded", "policy_huge")}
@@ -170,11 +170,13 @@ def events(
         time = np.r_[time, first_huge[extra]]
         tried, refused = np.r_[tried, np.full(len(extra), -1)], np.r_[refused, np.zeros(len(extra), np.int64)]
         code = np.r_[code, np.full(len(extra), verdicts.number("fault_huge"))]
-        said = {name: np.r_[column, np.full(len(extra), -1)] for name, column in said.items()}
+        channel_pages = {
+            name: np.r_[column, np.full(len(extra), -1)] for name, column in channel_pages.items()
+        }
         in_time = np.argsort(time, kind="stable")
         visited, time, code = visited[in_time], time[in_time], code[in_time]
         tried, refused = tried[in_time], refused[in_time]
-        said = {name: column[in_time] for name, column in said.items()}
+        channel_pages = {name: column[in_time] for name, column in channel_pages.items()}
     # Visits that end alike at another order are told apart.
     order, starts = measure.runs(visited, code * (PMD_ORDER + 2) + tried + 1)
     first, last = order[starts.first], order[starts.last]
@@ -184,15 +186,15 @@ def events(
         last=pack(time[last] / 1e9, "f4"),
         count=pack(starts.count, "i4"),
         verdict=pack(code[first], "u1"),
-        primary=pack(said["primary"][first], "i2"),
-        referenced=pack(said["referenced"][first], "i2"),
-        secondary=pack(said["secondary"][first], "i2"),
+        primary=pack(channel_pages["primary"][first], "i2"),
+        referenced=pack(channel_pages["referenced"][first], "i2"),
+        secondary=pack(channel_pages["secondary"][first], "i2"),
         order=pack(tried[first], "i2"),
         refused=pack(np.add.reduceat(refused[order], starts.first) if len(first) else refused, "i4"),
     )
 
 
-def _said(channels: ChannelAnswers | None, time: Ints, blocks: Ints) -> dict[str, Ints]:
+def _channel_pages_at(channels: ChannelAnswers | None, time: Ints, blocks: Ints) -> dict[str, Ints]:
     """Pages that each channel called young when *blocks* were visited at *time*; -1 where nothing was kept."""
     if channels is None or not channels.time:
         return {name: np.full(len(time), -1) for name in CHANNELS}
@@ -263,8 +265,12 @@ def row(
     first = np.where(blocks.first_huge >= 0, blocks.first_huge, np.iinfo(np.int64).max)
     order = np.argsort(first, kind="stable")[: int((blocks.first_huge >= 0).sum())]
     seconds = np.asarray(series.time, np.float64) / 1e9
-    said = data.channels
-    channels = binned(said, float(series.time[-1]), facts.columns) if said is not None and said.time else {}
+    channel_data = data.channels
+    channels = (
+        binned(channel_data, float(series.time[-1]), facts.columns)
+        if channel_data is not None and channel_data.time
+        else {}
+    )
     return Row(
         label=combination.label,
         policy=name,
@@ -282,9 +288,11 @@ def row(
         guest_faults=pack(series.guest_faults, "i4"),
         curve=measure.thinned(measure.utility_curve(blocks.accesses, order)),
         fate=pack(np.where(blocks.first_huge >= 0, blocks.first_huge / 1e9, np.nan), "f4"),
-        split=pack(split_times(said), "f4") if said is not None and said.time else None,
+        split=pack(split_times(channel_data), "f4")
+        if channel_data is not None and channel_data.time
+        else None,
         channels={name: pack(cells, "i2") for name, cells in channels.items()},
-        refusals=_refusals(said, float(series.time[-1]), facts.columns),
+        refusals=_refusals(channel_data, float(series.time[-1]), facts.columns),
         attempts={
             order: Attempts(*msgspec.structs.astuple(each)) for order, each in result.total.attempts.items()
         },

@@ -156,9 +156,9 @@ class Dataset:
                 pa.schema([COLUMNS.field(name) for name in columns])
             )
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-            said = str(error).splitlines()[0] if str(error) else "damaged"
+            reason = str(error).splitlines()[0] if str(error) else "damaged"
             raise InputError(
-                str(path), "", f"not a finished cell ({said}); remove it and sweep again"
+                str(path), "", f"not a finished cell ({reason}); remove it and sweep again"
             ) from None
 
 

@@ -61,9 +61,9 @@ def _named(plan: Plan, name: str, where: str) -> str:
     exact = [t for t in plan.traces if t == name]
     matching = exact or [t for t in plan.traces if t.endswith(name) or Path(t).stem == name]
     if len(matching) != 1:
-        said = "several traces end so" if matching else "no such trace"
+        reason = "several traces end so" if matching else "no such trace"
         raise UsageError(
-            f"{where}: --trace {name}: {said}; there are {', '.join(plan.traces[:12])}{' …' * (len(plan.traces) > 12)}"
+            f"{where}: --trace {name}: {reason}; there are {', '.join(plan.traces[:12])}{' …' * (len(plan.traces) > 12)}"
         )
     return matching[0]
 

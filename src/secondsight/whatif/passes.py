@@ -20,23 +20,23 @@ def without_a_pass(engine: Engine, chosen: Sequence[Combination]) -> list[str]:
     clock = (engine.end - engine.start) * engine.clock.scale
     none: list[str] = []
     asked, needs = 0, 0.0
-    for one, run in zip(chosen, engine.runs, strict=False):
-        if not one.make().khugepaged:
+    for combination, run in zip(chosen, engine.runs, strict=False):
+        if not combination.make().khugepaged:
             continue
         asked += 1
         within = int(np.searchsorted(run.series.time, clock, side="right"))
         if within and run.series.full_scans[within - 1]:
             continue
-        none.append(one.label)
+        none.append(combination.label)
         knobs = run.host.config.knobs
         wakes = math.ceil(engine.found.rows * HPAGE_PMD_NR / knobs.pages_to_scan) + 1
         needs = max(needs, wakes * knobs.scan_sleep_millisecs * 1e6)
     if not none:
         return []
     under = "" if len(none) == asked else f" under {', '.join(none)}"
-    said = f"no pass of khugepaged fits into the trace{under}, {clock / 1e9:.3g} s of its clock: its rows show what faults do alone"
+    note = f"no pass of khugepaged fits into the trace{under}, {clock / 1e9:.3g} s of its clock: its rows show what faults do alone"
     if not clock:
-        return [f"{said}; every event stands at one moment, which no --time-scale spreads"]
+        return [f"{note}; every event stands at one moment, which no --time-scale spreads"]
     scale = needs / clock * engine.clock.scale
     step = 10.0 ** (math.floor(math.log10(scale)) - 1)
-    return [f"{said}; --time-scale {math.ceil(scale / step) * step:.10g} gives it time for about one"]
+    return [f"{note}; --time-scale {math.ceil(scale / step) * step:.10g} gives it time for about one"]

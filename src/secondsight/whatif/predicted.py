@@ -173,7 +173,7 @@ def predicting(
     if provenance is None or not provenance.walks:
         out.walking = Walking(source)
     policy = asked.today or BY_SETTING.get(provenance.cpu_thp if provenance else "", "never")
-    out.today = next((i for i, one in enumerate(chosen) if one.policy == policy), -1)
+    out.today = next((i for i, combination in enumerate(chosen) if combination.policy == policy), -1)
     out.label = policy
     if out.today < 0:
         out.extra = combinations([policy], [chosen[0].rules], config, None)[0]

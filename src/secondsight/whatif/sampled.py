@@ -116,10 +116,11 @@ def compare_samples(
         are damaged.
     """
     chosen = combinations(policies, rules, config, budget)
-    for one in chosen:
-        for need in sorted(one.make().needs & _REFUSED.keys()):
+    for combination in chosen:
+        for need in sorted(combination.make().needs & _REFUSED.keys()):
             raise UsageError(
-                f"policy {one.policy} asks for {_REFUSED[need]}, which samples do not hold; record accesses (`record run`, `record vm`)"
+                f"policy {combination.policy} asks for {_REFUSED[need]}, which samples do not hold; "
+                "record accesses (`record run`, `record vm`)"
             )
     results: dict[Reading, Result] = {}
     sources: dict[Reading, SampledEvents] = {
@@ -146,7 +147,7 @@ def compare_samples(
         uses=uses,
         hot=_hot(results["least"].data[0].blocks, results["most"].data[0].blocks),
         blocks=list(zip(first.space.tolist(), address.tolist(), strict=True)),
-        rows=[_row(one, results, i) for i, one in enumerate(chosen)],
+        rows=[_row(combination, results, i) for i, combination in enumerate(chosen)],
         notes=[
             *_notes(samples, uses),
             *_coarse(samples, chosen, time_scale),
@@ -175,13 +176,13 @@ def _half(progress: Progress, turn: int) -> Progress:
 
 
 def _subjects(source: SampledEvents, chosen: Sequence[Combination], backing: Backing) -> list[Configuration]:
-    footprint = discover(source).rows if any(one.budget is not None for one in chosen) else 0
+    footprint = discover(source).rows if any(combination.budget is not None for combination in chosen) else 0
     return [
         Configuration(
-            one.label, one.rules, config=one.config, policy=one.make, backing=backing,
-            budget=UNLIMITED if one.budget is None else parse_budget(one.budget, footprint),
+            combination.label, combination.rules, config=combination.config, policy=combination.make, backing=backing,
+            budget=UNLIMITED if combination.budget is None else parse_budget(combination.budget, footprint),
         )
-        for one in chosen
+        for combination in chosen
     ]  # fmt: skip
 
 
@@ -205,15 +206,15 @@ def coverage(least: BlockFigures, most: BlockFigures) -> Span | None:
     )
 
 
-def _row(one: Combination, results: dict[Reading, Result], index: int) -> SampledRow:
+def _row(combination: Combination, results: dict[Reading, Result], index: int) -> SampledRow:
     least, most = (results[reading].data[index].blocks for reading in ("least", "most"))
     totals = [results[reading].configurations[index].total for reading in ("least", "most")]
     same = least.huge == most.huge
     words = np.where(same, np.where(least.huge, "huge", "small"), "open")
     return SampledRow(
-        label=one.label,
-        policy=one.policy,
-        rules=one.rules.title,
+        label=combination.label,
+        policy=combination.policy,
+        rules=combination.rules.title,
         blocks=len(same),
         known=int(same.sum()),
         huge=Span(float((least.huge & most.huge).sum()), float((least.huge | most.huge).sum())),
@@ -271,8 +272,8 @@ def _coarse(samples: Samples, chosen: Sequence[Combination], time_scale: float) 
     """Who wakes more often than the samples look: an interval's uses stand at its beginning, and the wake-ups in it see no others."""
     between = samples.provenance.interval * time_scale
     notes: dict[str, None] = {}
-    for one in chosen:
-        for alarm in alarms(policy := one.make(), configured(policy, one.config)):
+    for combination in chosen:
+        for alarm in alarms(policy := combination.make(), configured(policy, combination.config)):
             if alarm.interval < between and not (alarm.policy and policy.passive):
                 who = policy.name if alarm.policy else "khugepaged"
                 notes[
@@ -284,7 +285,11 @@ def _coarse(samples: Samples, chosen: Sequence[Combination], time_scale: float) 
 
 def _idle(result: Result, chosen: Sequence[Combination]) -> list[str]:
     """Whether khugepaged had time to do anything."""
-    wakes = [s.wakes for one, s in zip(chosen, result.configurations, strict=True) if one.make().khugepaged]
+    wakes = [
+        s.wakes
+        for combination, s in zip(chosen, result.configurations, strict=True)
+        if combination.make().khugepaged
+    ]
     if not wakes or min(wakes) >= _WAKES:
         return []
     return [

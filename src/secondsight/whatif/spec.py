@@ -205,13 +205,17 @@ def cell_id(trace: str, entries: Sequence[PlannedRow]) -> str:
 
 
 def _entry(
-    one: Combination, trace: str, trace_hash: str, settings: dict[str, Any], scale: float
+    combination: Combination, trace: str, trace_hash: str, settings: dict[str, Any], scale: float
 ) -> PlannedRow:
-    text = describe(one.make())
+    text = describe(combination.make())
     # Rules by value: what a profile's name stands for may change.
-    name = _id(__version__, trace, trace_hash, text, repr(one.rules), one.config, one.budget, scale, settings)
-    return PlannedRow(id=name, make=text, policy=one.policy, rules=one.rules.name, config=one.config, budget=one.budget,
-                 knobs=dict(one.knobs))  # fmt: skip
+    name = _id(
+        __version__, trace, trace_hash, text, repr(combination.rules), combination.config, combination.budget, scale, settings
+    )  # fmt: skip
+    return PlannedRow(
+        id=name, make=text, policy=combination.policy, rules=combination.rules.name, config=combination.config,
+        budget=combination.budget, knobs=dict(combination.knobs),
+    )  # fmt: skip
 
 
 def plan(spec: Spec, base: Path) -> tuple[list[Cell], dict[str, str]]:

@@ -103,8 +103,8 @@ def _answers(
             if tried < TRIES:
                 waiting.appendleft((cell, tried + 1))
             else:
-                said = f"its worker died {tried} times (exit {code}): out of memory? try fewer --jobs, or a smaller `together`"
-                yield cell, Outcome(cell=cell.id, error=said), tried
+                reason = f"its worker died {tried} times (exit {code}): out of memory? try fewer --jobs, or a smaller `together`"
+                yield cell, Outcome(cell=cell.id, error=reason), tried
             continue
         worker.cell = None
         yield cell, outcome, tries[cell.id]
