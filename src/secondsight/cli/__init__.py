@@ -101,10 +101,10 @@ def _run(words: list[str]) -> None:
     if words[:1] == ["explain"]:
         from secondsight.cli import explained, plain
 
-        said = plain.read(words[1:], explained.OPTIONS)
-        if said is not None:
+        options = plain.read(words[1:], explained.OPTIONS)
+        if options is not None:
             with _no_cycles():
-                explained.explain(**said)
+                explained.explain(**options)
             return
     from secondsight.cli import group
 

@@ -61,17 +61,17 @@ def diff_command(
     before, after = for_kernel(a.release), for_kernel(b.release)
     both = before.has_sizes and after.has_sizes
     scenarios = _scenarios(files or [], count, seed, mmu, sizes=both if sizes is None else sizes)
-    found = differ(scenarios, a, b, mmu, shrink=shrink, say=say)
+    kinds = differ(scenarios, a, b, mmu, shrink=shrink, say=say)
     if json:
-        _json(a, b, mmu, seed, found)
+        _json(a, b, mmu, seed, kinds)
     else:
         print(
             f"{a.release} ({before.title}) and {b.release} ({after.title}) on {mmu}, seed {seed if count else '-'}"
         )
-        _print(found)
+        _print(kinds)
     if write:
-        _write(write, found.kinds)
-    _judge(found, wanted, str(expect))
+        _write(write, kinds.kinds)
+    _judge(kinds, wanted, str(expect))
 
 
 def _scenarios(files: list[str], count: int, seed: int, mmu: str, *, sizes: bool) -> list[Scenario]:
@@ -97,16 +97,16 @@ def _two(first: str, second: str, modules: list[Path]) -> tuple[Kernel, Kernel]:
     return a, b
 
 
-def _print(found: Kinds) -> None:
+def _print(kinds: Kinds) -> None:
     print(
-        f"{len(found.differing)} of {pluralize(found.compared, 'scenario')} differ, in {pluralize(len(found.kinds), 'kind')}; "
-        f"{found.guest_only} with a block that only a guest used"
+        f"{len(kinds.differing)} of {pluralize(kinds.compared, 'scenario')} differ, in {pluralize(len(kinds.kinds), 'kind')}; "
+        f"{kinds.guest_only} with a block that only a guest used"
     )
     print(
-        f"left aside: {found.chance} in which reclaim or ksmd chose otherwise, {found.lost} without an answer, "
-        f"{len(found.unsteady)} that were otherwise when asked again"
+        f"left aside: {kinds.chance} in which reclaim or ksmd chose otherwise, {kinds.lost} without an answer, "
+        f"{len(kinds.unsteady)} that were otherwise when asked again"
     )
-    for kind in found.kinds:
+    for kind in kinds.kinds:
         print(f"\n{kind.name}")
         rules = [f"{rule} ({n})" for rule, n in kind.rules.items()]
         rules += [f"unexplained ({len(kind.unexplained)})"] if kind.unexplained else []
@@ -119,15 +119,15 @@ def _print(found: Kinds) -> None:
             print(f"    | {line}".rstrip())
 
 
-def _json(a: Kernel, b: Kernel, mmu: str, seed: int, found: Kinds) -> None:
+def _json(a: Kernel, b: Kernel, mmu: str, seed: int, kinds: Kinds) -> None:
     import msgspec
 
-    told = []
-    for kind in found.kinds:
+    kind_rows = []
+    for kind in kinds.kinds:
         names = ("name", "scenarios", "rules", "unexplained", "follows", "shortest")
-        told.append({name: getattr(kind, name) for name in names})
+        kind_rows.append({name: getattr(kind, name) for name in names})
     rest = {
-        name: getattr(found, name)
+        name: getattr(kinds, name)
         for name in ("compared", "differing", "lost", "chance", "unsteady", "guest_only")
     }
     whole = {
@@ -136,7 +136,7 @@ def _json(a: Kernel, b: Kernel, mmu: str, seed: int, found: Kinds) -> None:
         "second": b.release,
         "mmu": mmu,
         "seed": seed,
-        "found": {"kinds": told, **rest},
+        "found": {"kinds": kind_rows, **rest},
     }
     print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
 
@@ -154,13 +154,13 @@ def _write(folder: Path, kinds: list[DifferenceKind]) -> None:
                 part.write_text(kind.shortest)
 
 
-def _judge(found: Kinds, wanted: object, source: str) -> None:
+def _judge(kinds: Kinds, wanted: object, source: str) -> None:
     """Print what was expected otherwise, and raise SecondSightError for it."""
     from secondsight.errors import SecondSightError
     from secondsight.lab.diff import Expected, unexpected
 
     if isinstance(wanted, Expected):
-        new, missing = unexpected(found.kinds, wanted)
+        new, missing = unexpected(kinds.kinds, wanted)
         for name in new:
             print(f"not expected: {name}")
         for name in missing:
@@ -169,10 +169,10 @@ def _judge(found: Kinds, wanted: object, source: str) -> None:
             raise SecondSightError(
                 f"{pluralize(len(new), 'kind')} beside those of {source}, {len(missing)} of them not found"
             )
-        if found.lost:
-            raise SecondSightError(f"{pluralize(found.lost, 'scenario')} without an answer")
-        print(f"as expected: {pluralize(len(found.kinds), 'kind')}, each in {source}")
-    elif unexplained := [kind for kind in found.kinds if kind.unexplained]:
+        if kinds.lost:
+            raise SecondSightError(f"{pluralize(kinds.lost, 'scenario')} without an answer")
+        print(f"as expected: {pluralize(len(kinds.kinds), 'kind')}, each in {source}")
+    elif unexplained := [kind for kind in kinds.kinds if kind.unexplained]:
         raise SecondSightError(
             f"{pluralize(len(unexplained), 'kind')} not, or not always, explained by the rules of the profiles"
         )

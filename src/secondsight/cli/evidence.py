@@ -72,26 +72,26 @@ def hold_command(
     for path in files:
         kept = read(path)
         with Progress(f"of {printable(path.name)} held", compiles=True) as progress:
-            found = held(kept, given, progress)
-        differing += found.scenarios - found.agreed
+            agreement = held(kept, given, progress)
+        differing += agreement.scenarios - agreement.agreed
         rows.append(
             {
                 "release": kept.release,
                 "version": kept.version,
                 "mmu": kept.mmu,
                 "seed": kept.seed,
-                "held": found,
+                "held": agreement,
             }
         )
         if json:
             continue
         print(
             f"{printable(kept.version)} on {printable(kept.mmu)},"
-            f" rules {title(found.rules)}: {found.agreed} of {pluralize(found.scenarios, 'scenario')} agree, "
-            f"{pluralize(found.states, 'state')} of spaces",
+            f" rules {title(agreement.rules)}: {agreement.agreed} of {pluralize(agreement.scenarios, 'scenario')} agree, "
+            f"{pluralize(agreement.states, 'state')} of spaces",
             flush=True,
         )
-        for difference in found.differences:
+        for difference in agreement.differences:
             print(f"  {printable(difference)}")
     if json:
         _json({"files": rows})
@@ -125,10 +125,10 @@ def identify_command(
 
     if kept is None:
         chosen = kernels.resolve(kernel, modules=modules)
-        found = identify(chosen, mmu, _random(random, seed, mmu), size=more, say=say)
+        identity = identify(chosen, mmu, _random(random, seed, mmu), size=more, say=say)
     else:
         asked = read(kept)
-        found = nearest(
+        identity = nearest(
             asked.scenarios,
             asked.answers,
             asked.release,
@@ -137,24 +137,24 @@ def identify_command(
             unsteady=asked.unsteady,
             say=say,
         )
-    own = for_kernel(found.kernel).name
+    own = for_kernel(identity.kernel).name
     if json:
-        _json({"own": own, "identity": found})
+        _json({"own": own, "identity": identity})
     else:
         print(
-            f"{printable(found.kernel)} on {printable(found.mmu)}: {pluralize(found.scenarios, 'scenario')} asked"
+            f"{printable(identity.kernel)} on {printable(identity.mmu)}: {pluralize(identity.scenarios, 'scenario')} asked"
         )
-        for name, count in list(found.agreed.items())[:4]:
+        for name, count in list(identity.agreed.items())[:4]:
             print(f"  {count:4} agree with {title(name)}" + (" (its series')" if name == own else ""))
-        print(f"nearest profile: {title(found.profile)}")
-        for name, (ours, theirs, gain) in found.turned.items():
+        print(f"nearest profile: {title(identity.profile)}")
+        for name, (ours, theirs, gain) in identity.turned.items():
             print(f"  {name} is {_word(theirs)}, not {_word(ours)}: {gain} more agree")
-        for difference in found.differences:
+        for difference in identity.differences:
             print(f"  unexplained: {printable(difference)}")
-    if found.differences or found.failures:
-        left = len({d.scenario for d in found.differences})
+    if identity.differences or identity.failures:
+        left = len({d.scenario for d in identity.differences})
         raise SecondSightError(
-            f"{pluralize(left, 'scenario')} unexplained by any one rule, {found.failures} without an answer"
+            f"{pluralize(left, 'scenario')} unexplained by any one rule, {identity.failures} without an answer"
         )
 
 
@@ -213,22 +213,26 @@ def score_command(
         )
     if bad:
         print(f"{bad} of them disagree already")
-    for one in noticed:
+    for turned_rule in noticed:
         on = (
-            f" of {campaigns[one.campaign].mmu}, seed {campaigns[one.campaign].seed}"
+            f" of {campaigns[turned_rule.campaign].mmu}, seed {campaigns[turned_rule.campaign].seed}"
             if len(campaigns) > 1
             else ""
         )
-        print(f"  {one.rule}={_word(one.value)}: noticed by #{one.noticed}{on}, {one.where}")
+        print(
+            f"  {turned_rule.rule}={_word(turned_rule.value)}: noticed by #{turned_rule.noticed}{on}, {turned_rule.where}"
+        )
     mmus = {each.mmu for each in campaigns}
     lacked = 0
-    for one in turned:
-        if one.noticed is None and (why := unmet(tried, one.rule)):
+    for turned_rule in turned:
+        if turned_rule.noticed is None and (why := unmet(tried, turned_rule.rule)):
             lacked += 1
-            print(f"  {one.rule}={_word(one.value)}: no rule of this kernel: {why}")
-        elif one.noticed is None:
-            why = unseen(tried, one.rule, mmus)
-            print(f"  {one.rule}={_word(one.value)}: unnoticed ({one.evidence}){f': {why}' if why else ''}")
+            print(f"  {turned_rule.rule}={_word(turned_rule.value)}: no rule of this kernel: {why}")
+        elif turned_rule.noticed is None:
+            why = unseen(tried, turned_rule.rule, mmus)
+            print(
+                f"  {turned_rule.rule}={_word(turned_rule.value)}: unnoticed ({turned_rule.evidence}){f': {why}' if why else ''}"
+            )
     of = len(turned) - lacked
     print(f"{len(noticed)} of {of} noticed ({100 * len(noticed) / max(1, of):.0f} %)")
 
@@ -237,18 +241,18 @@ def _mutants(kept: list[Path], count: int, seed: int, json: bool) -> None:
     """Score a sample of code mutants and print it."""
     from secondsight.lab.score_mutants import score_mutants
 
-    found = score_mutants(kept, count, seed, say=say)
+    score = score_mutants(kept, count, seed, say=say)
     if json:
-        _json({"seed": seed, "pool": found.pool, "unrun": found.unrun, "scored": found.scored})
+        _json({"seed": seed, "pool": score.pool, "unrun": score.unrun, "scored": score.scored})
         return
-    print(f"{len(found.scored)} of {found.pool} mutants in lines that the answers run, --seed {seed}")
-    for each in found.scored:
+    print(f"{len(score.scored)} of {score.pool} mutants in lines that the answers run, --seed {seed}")
+    for each in score.scored:
         if each.noticed is None:
             print(
                 f"  {f'equivalent ({each.mutant.equivalent})' if each.mutant.equivalent else 'unnoticed'}: {each.mutant}"
             )
-    print(f"{found.noticed} of {len(found.scored) - found.equivalent} noticed, {found.equivalent} equivalent")
-    for function, places in found.unrun.items():
+    print(f"{score.noticed} of {len(score.scored) - score.equivalent} noticed, {score.equivalent} equivalent")
+    for function, places in score.unrun.items():
         print(f"  no answer runs {pluralize(places, 'place')} of {function}")
 
 

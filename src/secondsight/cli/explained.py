@@ -36,7 +36,7 @@ def share(word: str) -> float:
     return part
 
 
-def _one(word: str) -> list[str]:
+def _listed(word: str) -> list[str]:
     return [word]
 
 
@@ -49,7 +49,7 @@ OPTIONS: dict[str, PlainOption] = {
     "--report": PlainOption("report", Path, Path | None, "Write a self-contained HTML page as well."),
     **OF_A_PROCESS,
     "--if": PlainOption(
-        "supposed", _one, list[str] | None, "Judge as if a switch or limit were so: enabled=always; repeatable."
+        "supposed", _listed, list[str] | None, "Judge as if a switch or limit were so: enabled=always; repeatable."
     ),
     "--fail-under": PlainOption(
         "fail_under", share, float | None,
@@ -338,11 +338,11 @@ def _print_blocks(answer: Explanation, everything: bool) -> None:
         return
     for group in groups:
         shown = group[: _SHOWN if group[0].wasted or group[0].status == "succeeded" else _ALIKE]
-        said = ""
+        reason = ""
         for block in sorted(shown, key=lambda b: (b.reason, b.address)):
-            if block.reason != said:
-                said = block.reason
-                print(f"  {_verdict(block)}: {printable(said)}")
+            if block.reason != reason:
+                reason = block.reason
+                print(f"  {_verdict(block)}: {printable(reason)}")
             print(f"    {_words(block)}")
         if len(group) > len(shown):
             print(f"    … {len(group) - len(shown)} more {_verdict(group[0])}")
@@ -357,8 +357,8 @@ def _verdict(block: Block) -> str:
 
 def _held(block: Block) -> str:
     """Entries that are neither present nor swap, and pages in the page cache that are not mapped here."""
-    said = "".join(f" {count} {kind}" for kind, count in block.entries.items())
-    return said + (
+    text = "".join(f" {count} {kind}" for kind, count in block.entries.items())
+    return text + (
         f" {block.cached} cached" if block.cached is not None and block.cached != block.populated else ""
     )
 

@@ -29,8 +29,8 @@ poweroff -f
 
 def libraries(program: Path) -> list[Path]:
     """The shared libraries that *program* loads, its loader among them, by ldd; none for a static program."""
-    said = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False).stdout
-    return [Path(word) for word in re.findall(r"(?:=> |^\s+)(/\S+)", said, re.MULTILINE)]
+    output = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False).stdout
+    return [Path(word) for word in re.findall(r"(?:=> |^\s+)(/\S+)", output, re.MULTILINE)]
 
 
 def write_initramfs(path: Path, command: Sequence[str], files: Sequence[str]) -> None:
@@ -68,8 +68,8 @@ def write_initramfs(path: Path, command: Sequence[str], files: Sequence[str]) ->
 
 def _in_busybox(busybox: str, name: str) -> bool:
     """Whether *name* is one of busybox's own programs (sh, dd, …)."""
-    said = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=False).stdout
-    return name in said.split()
+    output = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=False).stdout
+    return name in output.split()
 
 
 @contextlib.contextmanager

@@ -170,10 +170,10 @@ def _switches(supply: Supply) -> list[str]:
         lines.append(f"  {'sizes with enabled=never':<29} {', '.join(map(str, never))} kB")
     words = [word for word in here.mounts.values() if word != "never"]
     if here.mounts:
-        said = ", ".join(f"{words.count(word)} {word}" for word in sorted(set(words)))
+        mounts = ", ".join(f"{words.count(word)} {word}" for word in sorted(set(words)))
         quiet = len(here.mounts) - len(words)
         lines.append(
-            f"  {'huge= of tmpfs mounts':<29} {', '.join(filter(None, (said, f'{quiet} never' if quiet else '')))}"
+            f"  {'huge= of tmpfs mounts':<29} {', '.join(filter(None, (mounts, f'{quiet} never' if quiet else '')))}"
         )
     return lines
 

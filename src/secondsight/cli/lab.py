@@ -51,9 +51,9 @@ def kernels_command(
         return
     table = Table("kernel", "suite", "version", "release", "sha256 of vmlinuz", box=None)
     for name in dict.fromkeys([*DEFAULT, *names]):
-        if found := here.get(name):
-            checksum = found.files.get("vmlinuz", "")[:16]
-            table.add_row(name, ", ".join(found.suites), found.version, found.release, checksum)
+        if entry := here.get(name):
+            checksum = entry.files.get("vmlinuz", "")[:16]
+            table.add_row(name, ", ".join(entry.suites), entry.version, entry.release, checksum)
         elif name in torn:
             table.add_row(name, "", "torn", names[name], f"secondsight lab fetch --refresh {name}")
         else:

@@ -52,8 +52,8 @@ def command_of(function: Callable[..., None], options: Mapping[str, PlainOption]
             )
         )
 
-    def command(**said: Any) -> None:
-        function(**said)
+    def command(**given: Any) -> None:
+        function(**given)
 
     command.__doc__ = function.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

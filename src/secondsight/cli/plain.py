@@ -52,7 +52,7 @@ OF_A_PROCESS: dict[str, PlainOption] = {
 
 def read(words: list[str], options: Mapping[str, PlainOption]) -> dict[str, Any] | None:
     """The parameters that *words* name and what they say; None: not for this reader. *options* by word; "" is a word without one."""
-    said: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     rest = iter(words)
     for word in rest:
         option = word if word.startswith("-") else ""
@@ -69,7 +69,7 @@ def read(words: list[str], options: Mapping[str, PlainOption]) -> dict[str, Any]
                 return None
         else:
             read_as = says
-        if name in said:
+        if name in given:
             return None
-        said[name] = read_as
-    return said
+        given[name] = read_as
+    return given

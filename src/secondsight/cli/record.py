@@ -260,10 +260,10 @@ def _samples(
     from secondsight.live.sampling import record_samples
 
     ticker = _Ticker()
-    said: list[str] = []
+    notes_shown: list[str] = []
 
     def say(line: str) -> None:
-        said.append(line)
+        notes_shown.append(line)
         ticker.console.print(markup(line), highlight=False, soft_wrap=True)
 
     def report(looks: int, blocks: int) -> None:
@@ -295,7 +295,7 @@ def _pages(
 
     ticker = _Ticker()
     seen = 0
-    said: list[str] = []
+    notes_shown: list[str] = []
 
     def report(pages: int, rows: int, looks: int) -> None:
         nonlocal seen
@@ -303,7 +303,7 @@ def _pages(
         ticker(pages, rows, 1)
 
     def say(line: str) -> None:
-        said.append(line)
+        notes_shown.append(line)
         ticker.console.print(markup(line), highlight=False, soft_wrap=True)
 
     provenance = record_pid(
@@ -319,7 +319,7 @@ def _pages(
             soft_wrap=True,
         )
     for note in provenance.notes:
-        if note not in said:
+        if note not in notes_shown:
             ticker.console.print(markup(note), highlight=False, soft_wrap=True)
     for reason, number in provenance.dropped.items():
         ticker.console.print(f"left out: {number:,} {markup(reason)}", highlight=False)

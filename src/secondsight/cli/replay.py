@@ -157,20 +157,20 @@ def _print(result: Result, trace: str, shown: str | None) -> None:
         console.print(f"note: {markup(note)}", highlight=False)
 
 
-def _what(one: ConfigurationResult, clock: float, scale: float) -> str:
+def _what(result: ConfigurationResult, clock: float, scale: float) -> str:
     """In words: what was replayed, as what, and on which clock."""
     as_what = {
-        "vm": f"a VM's memory (KVM, {one.mmu})",
+        "vm": f"a VM's memory (KVM, {result.mmu})",
         "process": "a process's memory",
         "mixed": "VMs' and processes' memory",
     }
-    began = "written and aged before it begins" if one.start == "filled" else "empty when it begins"
+    began = "written and aged before it begins" if result.start == "filled" else "empty when it begins"
     time = f"{clock:,.0f} s of khugepaged's time" + (
         f", each second of the trace standing for {scale:g}" if scale != 1 else ""
     )
     return (
-        f"{pluralize(one.total.accesses, 'access', 'accesses')} to {as_what[one.backing]} of "
-        f"{pluralize(one.total.blocks, 'block')} of 2 MiB, "
+        f"{pluralize(result.total.accesses, 'access', 'accesses')} to {as_what[result.backing]} of "
+        f"{pluralize(result.total.blocks, 'block')} of 2 MiB, "
         f"{began}; {time}"
     )
 

@@ -33,8 +33,8 @@ class Shown(NamedTuple):
         """The rows of *view* that are wanted, in their order."""
         from secondsight.host import columns
 
-        found = columns.order(columns.keep(view.rows, self.filters), self.sort)
-        return found if self.most is None else found[: self.most]
+        rows = columns.order(columns.keep(view.rows, self.filters), self.sort)
+        return rows if self.most is None else rows[: self.most]
 
 
 @app.command()

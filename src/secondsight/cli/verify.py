@@ -134,12 +134,22 @@ def _changes(old: Observed, now: Observed, measured: MeasuredChange) -> None:
     from secondsight.report.metrics import text
 
     per = "a unit of work" if measured.by_work else "a second of the clock"
-    one, two = (old.work, now.work) if measured.by_work else (old.seconds, now.seconds)
-    assert one and two
+    units_before, units_now = (old.work, now.work) if measured.by_work else (old.seconds, now.seconds)
+    assert units_before and units_now
 
     def line(title: str, was: str, is_: str, change: float | None) -> None:
         print(f"{title}: {was} before, {is_} now" + (f", {change:+.1%}" if change is not None else ""))
 
-    line(f"CPU time for {per}", text(old.cpu / one, "seconds"), text(now.cpu / two, "seconds"), measured.cpu)
-    line(f"faults for {per}", f"{old.faults / one:.4g}", f"{now.faults / two:.4g}", measured.faults)
+    line(
+        f"CPU time for {per}",
+        text(old.cpu / units_before, "seconds"),
+        text(now.cpu / units_now, "seconds"),
+        measured.cpu,
+    )
+    line(
+        f"faults for {per}",
+        f"{old.faults / units_before:.4g}",
+        f"{now.faults / units_now:.4g}",
+        measured.faults,
+    )
     line("anonymous memory huge", text(old.coverage, "share"), text(now.coverage, "share"), None)
