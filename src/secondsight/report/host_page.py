@@ -160,7 +160,7 @@ def _table(history: HostHistory) -> str:
             if column.form == "share" and number is not None:
                 style = f' style="background:linear-gradient(90deg,var(--bar) {100 * min(number, 1):.1f}%,transparent 0)"'
             sort_key = "" if number is None else repr(float(number))
-            out.append(f'<td data-v="{sort_key}"{_hidden(column)}{style}>{_told(value, column)}</td>')
+            out.append(f'<td data-v="{sort_key}"{_hidden(column)}{style}>{_cell_text(value, column)}</td>')
         out.append("</tr>")
     return "".join([*out, "</tbody></table>"])
 
@@ -181,7 +181,7 @@ def _hidden(column: _Column) -> str:
     return ' class="extra"' if column.extra else ""
 
 
-def _told(value: float | Sampled | None, column: _Column) -> str:
+def _cell_text(value: float | Sampled | None, column: _Column) -> str:
     sign = "+" if "grew" in column.title and isinstance(value, float) and value > 0 else ""
     return sign + _amount(value, column.form)
 

@@ -39,7 +39,7 @@ def cut(
         raise UsageError(f"no space {missing[0]} in {trace.path}; there are {len(trace.spaces)}, from 0")
     if time is not None:
         time = (time[0], min(time[1], (1 << 64) - 1))
-    notes = [*trace.provenance.notes, _told(time, spaces, address)]
+    notes = [*trace.provenance.notes, _note_of_cut(time, spaces, address)]
     unseen = list(trace.provenance.unseen)
     if trace.provenance.walks and PAGE_WALKS not in unseen:
         unseen.insert(0, PAGE_WALKS)  # they were counted over the whole trace
@@ -66,7 +66,7 @@ def cut(
         return writer.close()
 
 
-def _told(
+def _note_of_cut(
     time: tuple[int, int] | None, spaces: Collection[int] | None, address: tuple[int, int] | None
 ) -> str:
     """The cut in words, for the notes."""
