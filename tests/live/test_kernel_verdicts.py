@@ -19,6 +19,7 @@ from secondsight.lab.run import agent_files
 from secondsight.live.judge import inputs
 from secondsight.live.judge.choose_profiles import choose_profiles
 from secondsight.live.judge.explain import explain
+from secondsight.live.judge.open_verdict import KERNEL_RULE
 from secondsight.live.judge.view import to_view
 from secondsight.live.read import capture
 from secondsight.mm.khugepaged.verdict import verdict
@@ -47,16 +48,23 @@ CASES = [
 
 #: what file blocks that no snapshot has may be answered: nothing of them is in the page cache
 NOTHING = ("pmd_null", "pmd_none", "no_pte_table", "exceed_none_pte")
+#: or all of it is in swap, which leaves no page that a snapshot could show a block for (docs/live.md)
+NOTHING_OF_A_FILE = (*NOTHING, "exceed_swap_pte")
 
 
 class Row:
-    """Blocks of one state or backing: how many, how many certain, and how many open for nothing that kernel memory shows."""
+    """Blocks of one state or backing: how many, how many certain, and how many open for nothing that kernel memory shows.
+
+    *open_for*: the inputs that kernel memory shows and that were not known, by how many blocks they left open.
+    """
 
     def __init__(self):
         self.blocks = self.certain = self.unshown = self.wrong = 0
+        self.open_for = Counter()
 
     def __str__(self):
         hidden = f" ({self.unshown} open for what kernel memory does not show)" if self.unshown else ""
+        hidden += "".join(f"; {count} open for {name}" for name, count in self.open_for.most_common())
         return f"{self.blocks:5} blocks, {self.certain:5} certain, {self.wrong} wrong{hidden}"
 
 
@@ -119,7 +127,7 @@ class Tally:
         for visit in answer["files"]:
             at = visit["space"], visit["block"]
             if at not in blocks:
-                if visit["status"] not in NOTHING:
+                if visit["status"] not in NOTHING_OF_A_FILE:
                     self.wrong.append(f"{title} {at}: not captured, kernel {visit['status']}")
                 continue
             block = unseen.pop(at)
@@ -157,8 +165,15 @@ class Tally:
             row.blocks += 1
             row.certain += block.known
             row.wrong += bool(problem)
-            shown = [each for each in map(inputs.named, block.unread) if each.kernel_memory != "not shown"]
+            # What code does that stands in no interface (KERNEL_RULE), memory does not show either.
+            unread = [name for name in block.unread if name != KERNEL_RULE]
+            shown = [
+                each
+                for each in map(inputs.named, unread)
+                if each is None or each.kernel_memory != "not shown"
+            ]
             row.unshown += not block.known and not shown
+            row.open_for.update(() if block.known else {each.name if each else "?" for each in shown})
 
 
 def states(snapshot, place, block):
@@ -220,8 +235,11 @@ def compare_file(block, status):
 def scanned(snapshot):
     """Of each block: the tracepoints' numbers, as the likeliest reading of the rules counts them."""
     header = snapshot.header
-    view = to_view(snapshot.columns, list(header.mappings), header.enabled)
     rules = choose_profiles(header.facts).rules[0]
+    # Where parts may be collapsed the scan tolerates every hole.
+    view = to_view(
+        snapshot.columns, list(header.mappings), header.enabled, header.switches, parts=rules.mthp_collapse
+    )
     judged = verdict(view, header.limits, rules, mglru=header.facts.mglru)
     scan, isolate = judged.scan, judged.isolate
     columns = (scan.referenced, scan.none_or_zero, scan.unmapped, isolate.referenced, isolate.none_or_zero)
