@@ -12,10 +12,12 @@ ready = threading.Barrier(THREADS)
 
 
 def begin() -> None:
-    ready.wait()  # all threads run before the first request comes
+    """All threads run before the first request comes."""
+    ready.wait()
 
 
 def request(seed: int) -> int:
+    """Packs and unpacks a document of 40 items."""
     numbers = random.Random(seed)
     document = [{"id": i, "name": f"item {numbers.randrange(10**6)}"} for i in range(40)]
     packed = zlib.compress(json.dumps(document).encode(), 6)
