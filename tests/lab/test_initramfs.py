@@ -45,8 +45,10 @@ def laid_out(files, folder):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_guest_finds_all_that_its_script_imports(script, tmp_path):
     pytest.importorskip("drgn")
+    beside = {f"/app/{path.name}": path for path in GUESTS.parent.glob("*.py")}
     app = laid_out(
-        {**agent_files(), **initramfs.program(script), "/app/numba.py": GUESTS / "numba.py"}, tmp_path
+        {**beside, **agent_files(), **initramfs.program(script), "/app/numba.py": GUESTS / "numba.py"},
+        tmp_path,
     )
     site = {str(Path(__import__(name).__file__).parents[1]) for name in initramfs.PACKAGES}
     # -I -S: neither this installation's packages nor this folder, as in the guest.

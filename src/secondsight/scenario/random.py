@@ -10,6 +10,8 @@ it would have been made.
 
 from __future__ import annotations
 
+from typing import TypedDict, Unpack
+
 import msgspec
 
 from secondsight.geometry import (
@@ -39,31 +41,39 @@ _DROPPABLE = 0.12
 _SWITCHES: tuple[SizeEnabled, ...] = ("always", "always", "madvise", "inherit")
 
 
+class Drawn(TypedDict, total=False):
+    """What is drawn beside the rest; without a name it is not.
+
+    *mglru* None: either, by group. *sizes*: hugepages-*kB/enabled too, by group. *guards*: the kernel has guard regions. *parts*: its
+    khugepaged runs for smaller sizes alone too, and collapses parts of a block. *droppables*: it has droppable mappings. *nested*: every
+    space has a VM whose guests run guests of their own. *numa*: NUMA balancing comes by among the other steps.
+    """
+
+    mglru: bool | None
+    sizes: bool
+    guards: bool
+    parts: bool
+    droppables: bool
+    nested: bool
+    numa: bool
+
+
 class Generator(Lives):
     """Scenarios from one seed; ``excluded`` counts what was left out by name."""
 
-    def __init__(
-        self,
-        seed: int,
-        mmu: Mmu = "npt",
-        *,
-        mglru: bool | None = None,
-        sizes: bool = False,
-        guards: bool = False,
-        parts: bool = False,
-        droppables: bool = False,
-        nested: bool = False,
-        numa: bool = False,
-    ) -> None:
-        """*mglru* None: either, by group. *sizes*: hugepages-*kB/enabled are drawn too, by group. *guards*: the kernel has
-        guard regions. *parts*: its khugepaged runs for smaller sizes alone too, and collapses parts of a block. *droppables*: it has
-        droppable mappings. *nested*: every space has a VM whose guests run guests of their own. *numa*: NUMA balancing
-        comes by among the other steps."""
-        super().__init__(seed, mmu, guards=guards, nested=nested, numa=numa)
-        self.mglru = mglru
-        self.sizes = sizes
-        self.parts = parts
-        self.droppables = droppables
+    def __init__(self, seed: int, mmu: Mmu = "npt", **drawn: Unpack[Drawn]) -> None:
+        """What is *drawn*: :class:`Drawn`, by name."""
+        super().__init__(
+            seed,
+            mmu,
+            guards=drawn.get("guards", False),
+            nested=drawn.get("nested", False),
+            numa=drawn.get("numa", False),
+        )
+        self.mglru = drawn.get("mglru")
+        self.sizes = drawn.get("sizes", False)
+        self.parts = drawn.get("parts", False)
+        self.droppables = drawn.get("droppables", False)
         self.steps = 0
 
     def host(self) -> HostConfig:
@@ -199,34 +209,14 @@ class Generator(Lives):
 
 
 def scenarios(
-    count: int,
-    seed: int,
-    mmu: Mmu = "npt",
-    *,
-    mglru: bool | None = None,
-    sizes: bool = False,
-    guards: bool = False,
-    parts: bool = False,
-    droppables: bool = False,
-    nested: bool = False,
-    numa: bool = False,
+    count: int, seed: int, mmu: Mmu = "npt", **drawn: Unpack[Drawn]
 ) -> tuple[list[v.Scenario], Generator]:
-    """*count* scenarios from *seed*, in groups that share a host; and the generator, for what it left out."""
-    generator = Generator(
-        seed,
-        mmu,
-        mglru=mglru,
-        sizes=sizes,
-        guards=guards,
-        parts=parts,
-        droppables=droppables,
-        nested=nested,
-        numa=numa,
-    )
+    """*count* scenarios from *seed*, in groups that share a host; and the generator, for what it left out. *drawn*: by name."""
+    generator = Generator(seed, mmu, **drawn)
     out: list[v.Scenario] = []
     while len(out) < count:
         host = generator.host()
         # Sizes multiply the hosts there are: half as many scenarios on each.
-        group = GROUP // 2 if sizes else GROUP
+        group = GROUP // 2 if generator.sizes else GROUP
         out.extend(generator.scenario(host) for _ in range(min(group, count - len(out))))
     return out, generator

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import struct
 
+from secondsight.geometry import PAGE_SIZE
+
 __all__ = ["EFER_SVME", "EXIT_CODE", "MSR_VM_HSAVE_PA", "NESTED_CR3", "RIP", "SIZE", "control_block"]
 
 EFER_SVME = 1 << 12
 MSR_VM_HSAVE_PA = 0xC001_0117
-SIZE = 0x1000
+SIZE = PAGE_SIZE
 EXIT_CODE, NESTED_CR3 = 0x070, 0x0B0
 
 _MISC1, _MISC2, _ASID, _NESTED_CTL = 0x00C, 0x010, 0x058, 0x090

@@ -27,7 +27,7 @@ from secondsight.trace.intake import Intake
 from secondsight.trace.kinds import is_known
 from secondsight.trace.provenance import Clock, Provenance
 from secondsight.trace.record.child import ends_with_us
-from secondsight.trace.writer import Profile, Recording
+from secondsight.trace.writer import Recording
 
 #: What each clock counts.
 CLOCKS: Final[dict[str, str]] = {
@@ -148,7 +148,6 @@ def record_vm(
     quantum: int = 0,
     clock: str = "instructions",
     virtual: bool = False,
-    profile: Profile = "compact",
     report: Report | None = None,
     stdin: int | None = None,
     command_line: Sequence[str] | None = None,
@@ -177,7 +176,7 @@ def record_vm(
         unseen=list(UNSEEN),
         quantum=quantum,
     )
-    recording = Recording(path, start, profile=profile)
+    recording = Recording(path, start)
     intake = Intake(recording, 0)  # the plugin aggregates
     intake.update(quantum=quantum)
     if virtual:
