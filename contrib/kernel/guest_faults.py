@@ -55,7 +55,7 @@ def ask(routines: Routines, tracer: Tracer, sizes: tuple[int, ...]) -> str:
             libc.madvise(libc.AREA + block * libc.BLOCK_BYTES, libc.BLOCK_BYTES, "dontfork")
     routines.touch(code.WRITE, pages(range(BLOCKS)), 1 << 31)
     vm = AreaVm(routines, BLOCKS)
-    vm.touch(pages(USED), slot=0, view=0, stamp=None)
+    vm.touch(pages(USED), slot=0, view=0, nested=0, stamp=None)
     libc.drain()
     Path("/proc/self/clear_refs").write_text("1")
     at = libc.SCRATCH + (
@@ -73,7 +73,7 @@ def ask(routines: Routines, tracer: Tracer, sizes: tuple[int, ...]) -> str:
     events = [e for e in tracer.stop() if e.name == "mm_collapse_huge_page"]
     done = sum(e.fields["status"] == "succeeded" for e in events)
     before = int(TAKEN.read_text())
-    vm.touch(pages(USED), slot=0, view=0, stamp=None)
+    vm.touch(pages(USED), slot=0, view=0, nested=0, stamp=None)
     faults = int(TAKEN.read_text()) - before
     became = [huge(block) // 2048 for block in range(BLOCKS)]
     unused = sum(became[block] for block in range(BLOCKS) if block not in USED)
