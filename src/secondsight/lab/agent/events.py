@@ -75,10 +75,10 @@ def parse(text: str) -> list[TraceLine]:
             continue
         if "LOST" in line:
             raise TraceError(f"the kernel lost events: {line.strip()}")
-        found = _LINE.match(line)
-        if not found:
+        match = _LINE.match(line)
+        if not match:
             raise TraceError(f"not an event: {line!r}")
-        out.append(TraceLine(found[1].strip(), int(found[2]), found[3], dict(_FIELD.findall(found[4]))))
+        out.append(TraceLine(match[1].strip(), int(match[2]), match[3], dict(_FIELD.findall(match[4]))))
     return out
 
 
@@ -116,10 +116,10 @@ def attribute(events: Iterable[TraceLine], areas: Mapping[int, TracedSpace], num
             if current is None:
                 raise TraceError("a visit ends that has not begun")
             mm, address = current
-            said = event.number("mm")
-            if said >> 32 == 0:
-                said = hashed.setdefault(said, mm)
-            if said != mm:
+            reported_mm = event.number("mm")
+            if reported_mm >> 32 == 0:
+                reported_mm = hashed.setdefault(reported_mm, mm)
+            if reported_mm != mm:
                 raise TraceError(f"a visit to mm {mm:#x} ends as one to {event.fields['mm']}")
             current = None
             area = areas.get(mm)

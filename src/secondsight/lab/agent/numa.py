@@ -34,10 +34,10 @@ _MOST_SPINS = 3000
 
 def _scans() -> int:
     """How often the process was scanned to its end."""
-    said = re.search(r"mm->numa_scan_seq\s*:\s*(\d+)", Path("/proc/self/sched").read_text())
-    if said is None:
+    match = re.search(r"mm->numa_scan_seq\s*:\s*(\d+)", Path("/proc/self/sched").read_text())
+    if match is None:
         raise libc.SysError(95, "this kernel does not say how far NUMA balancing has scanned a process")
-    return int(said[1])
+    return int(match[1])
 
 
 def scan_once(routines: Routines) -> None:

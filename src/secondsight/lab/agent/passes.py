@@ -71,10 +71,10 @@ class Tracer:
             poke(pid)
         events = self.stop()
         knobs.put(self._locks / "enable", 0)
-        found = {e.pid: e.number("mm") for e in events if e.name == _FLUSH or e.fields.get("write") == "true"}
-        if missing := [pid for pid in pids if pid not in found]:
+        mm_of = {e.pid: e.number("mm") for e in events if e.name == _FLUSH or e.fields.get("write") == "true"}
+        if missing := [pid for pid in pids if pid not in mm_of]:
             raise TraceError(f"no mm seen for {missing}")
-        return {pid: found[pid] for pid in pids}
+        return {pid: mm_of[pid] for pid in pids}
 
 
 def start_keeper() -> int:

@@ -98,12 +98,12 @@ class Eyes:
         # The newest notifier stands first in the list.
         vms = [notifier.vm for notifier in registered(self._kernel, mm) if notifier.vm is not None]
         for number, vm in enumerate(reversed(vms)):
-            found = vm.read_blocks(addresses)
-            if not found.known.all():
+            vm_sptes = vm.read_blocks(addresses)
+            if not vm_sptes.known.all():
                 raise TraceError(f"KVM's tables of process {pid} would not hold still")
-            secondary[found.page[found.young]] = True
+            secondary[vm_sptes.page[vm_sptes.young]] = True
             layout = spte.layout(vm.mmu, vm.era)
             sptes[vm_name(number)] = spte_texts(
-                len(each), found.page, found.spte, found.young, found.level > 1, layout
+                len(each), vm_sptes.page, vm_sptes.spte, vm_sptes.young, vm_sptes.level > 1, layout
             )
         return View(entries.pmd, entries.pte, flags, mapcount, secondary, sptes)
