@@ -70,6 +70,13 @@ def test_what_each_left_out_and_could_not_see_is_told_of_all(tmp_path):
     assert [walk.space for walk in swapped.walks] == [1]
 
 
+def test_files_of_one_name_are_told_apart(tmp_path):
+    (tmp_path / "other").mkdir()
+    a, b = (made(where / "vm.parquet", [(1, 0, 0, R, 1)]) for where in (tmp_path, tmp_path / "other"))
+    about = merge([a, b], tmp_path / "c.parquet")
+    assert [space.name for space in about.spaces] == ["vm (1): vm", "vm (2): vm"]
+
+
 def test_what_cannot_be_merged(tmp_path):
     a, b = made(tmp_path / "a.parquet", []), made(tmp_path / "b.parquet", [], clock="instructions")
     with pytest.raises(UsageError, match="nothing to merge"):

@@ -99,8 +99,12 @@ def _provenance(traces: Sequence[Trace], shifts: Sequence[int]) -> Provenance:
     dropped: dict[str, int] = {}
     unseen: list[str] = []
     notes: list[str] = []
-    for trace, by in zip(traces, shifts, strict=True):
-        stem = Path(trace.path).stem
+    stems = [Path(trace.path).stem for trace in traces]
+    for number, (trace, by) in enumerate(zip(traces, shifts, strict=True)):
+        # Two files of one name, in two directories, which are no business of the trace's.
+        stem = stems[number]
+        if stems.count(stem) > 1:
+            stem = f"{stem} ({number + 1})"
         about = trace.provenance
         for space in trace.spaces:
             name = f"{stem}: {space.name}" if names.count(space.name) > 1 else space.name

@@ -110,25 +110,19 @@ def test_no_access_is_lost_silently(tmp_path, monkeypatch):
         follow(tmp_path, monkeypatch, rows((1, 0, 0, 0x7F)))
 
 
+def firmware(wait):
+    """QEMU's arguments of a PC without a boot device, which would end up waiting: -no-reboot and a boot menu of none, shown for *wait* ms,
+    make it reboot, and so end."""
+    boot = f"reboot-timeout={wait}"
+    return ["-M", "pc", "-m", "64M", "-display", "none", "-nodefaults", "-no-reboot", "-boot", boot]
+
+
 @pytest.mark.kernel
 @pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no QEMU")
 @pytest.mark.parametrize("quantum", [0, 100_000])
 def test_a_firmwares_boot_agrees_with_the_plugins_totals(tmp_path, quantum):
-    # A PC without a boot device ends up waiting; -no-reboot and a boot menu of none make it reboot, and so end.
-    arguments = [
-        "-M",
-        "pc",
-        "-m",
-        "64M",
-        "-display",
-        "none",
-        "-nodefaults",
-        "-no-reboot",
-        "-boot",
-        "reboot-timeout=1",
-    ]
     provenance, code = record_vm(
-        tmp_path / "t.parquet", arguments, quantum=quantum, stdin=os.open(os.devnull, os.O_RDONLY)
+        tmp_path / "t.parquet", firmware(1), quantum=quantum, stdin=os.open(os.devnull, os.O_RDONLY)
     )
     assert code == 0
     assert not any("lost" in reason for reason in provenance.dropped)
@@ -143,22 +137,10 @@ def test_a_firmwares_boot_agrees_with_the_plugins_totals(tmp_path, quantum):
 @pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no QEMU")
 def test_by_the_wall_clock_halted_time_passes(tmp_path):
     # The firmware's boot menu waits two seconds, halted most of the time.
-    arguments = [
-        "-M",
-        "pc",
-        "-m",
-        "64M",
-        "-display",
-        "none",
-        "-nodefaults",
-        "-no-reboot",
-        "-boot",
-        "reboot-timeout=2000",
-    ]
     begun = time.monotonic_ns()
     provenance, code = record_vm(
         tmp_path / "t.parquet",
-        arguments,
+        firmware(2000),
         quantum=100_000_000,
         clock="wall",
         stdin=os.open(os.devnull, os.O_RDONLY),
