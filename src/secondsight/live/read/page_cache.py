@@ -102,9 +102,9 @@ class CachedFile:
             kind = _kind(place)
             if kind != _TMPFS_MAGIC and (local is None or vma.device not in local):
                 return None
-            file = cls(
-                os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC), vma, kind == _OVERLAYFS_MAGIC
-            )
+            # Not to wait for whoever holds a lease on it: then nothing is known of it.
+            how = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            file = cls(os.open(f"/proc/self/fd/{place}", how), vma, kind == _OVERLAYFS_MAGIC)
             if kind == _TMPFS_MAGIC or file.honest():
                 return file
             file.close()
