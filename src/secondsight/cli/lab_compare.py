@@ -69,6 +69,8 @@ class _Drawing(NamedTuple):
         where = machine(mmu).mmu
         if self.what == "nested" and where != "npt":
             raise UsageError(f"--nested: nested guests run on the machines with npt, not on {mmu}")
+        if self.what == "numa" and not rules.has_numa_balancing:
+            raise UsageError(f"--numa: NUMA balancing is modelled from 6.1 on, not under {rules.name}")
         if self.what == "files":
             drawn, generator = file_scenarios(self.number, self.seed, where)
         elif self.what == "shared":

@@ -99,7 +99,7 @@ def change_prot_numa(mm: Mm) -> None:
     """
     if not mm.host.rules.has_numa_balancing:
         raise UsageError(
-            f"{mm.host.rules.name} has no NUMA balancing, or it is not modelled: 5.10 and later are"
+            f"{mm.host.rules.name} has no NUMA balancing, or it is not modelled: 6.1 and later are"
         )
     if mm.memory is not None:
         raise UsageError(f"space {mm.name!r} maps shared memory: NUMA balancing of that is not modelled")

@@ -22,7 +22,8 @@ from secondsight.lab.agent.routines import Routines
 __all__ = ["scan_once"]
 
 _SWITCH = "/proc/sys/kernel/numa_balancing"
-_KNOBS = Path("/sys/kernel/debug/sched/numa_balancing")
+#: Where the others are: since 5.13, and before.
+_KNOBS = ("/sys/kernel/debug/sched/numa_balancing/", "/proc/sys/kernel/numa_balancing_")
 #: The least CPU time between two works is 1000 ms over how often 256 MB go into MAX_SCAN_WINDOW (task_scan_min).
 _VALUES = {"scan_delay_ms": 0, "scan_period_min_ms": 100, "scan_period_max_ms": 100, "scan_size_mb": 256}
 _CLONE_VM = 0x100
@@ -42,10 +43,11 @@ def _scans() -> int:
 
 def scan_once(routines: Routines) -> None:
     """Let NUMA balancing scan all VMAs of this process. Raises SysError where the kernel has none, or does not come by."""
-    if not Path(_SWITCH).exists() or not _KNOBS.exists():
+    knobs_at = next((at for at in _KNOBS if Path(f"{at}scan_size_mb").exists()), None)
+    if not Path(_SWITCH).exists() or knobs_at is None:
         raise libc.SysError(95, "this kernel has no NUMA balancing (CONFIG_NUMA_BALANCING)")
     for name, value in _VALUES.items():
-        knobs.put(_KNOBS / name, value)
+        knobs.put(Path(f"{knobs_at}{name}"), value)
     stack = ctypes.create_string_buffer(1 << 14)
     top = (ctypes.addressof(stack) + len(stack)) & ~0xF
     libc.lib.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]

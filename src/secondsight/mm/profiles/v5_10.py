@@ -8,7 +8,6 @@ SERIES = Series(
     about="Debian 11's kernel, with the 2025 stable fix",
     asked=(Asked("5.10.262-1", "npt", 300, 515), Asked("5.10.262-1", "shadow", 240, 516)),
     changes={
-        "has_numa_balancing": True,
         "asks_page_young": True,
         "scan_tests_base_address": False,
         "swap_limit": True,

@@ -13,6 +13,7 @@ SERIES = Series(
         Asked("6.1.192-2", "ept-noad", 300, 8011),
     ),
     changes={
+        "has_numa_balancing": True,
         "spte_era": "tracked",
         "tdp_mmu": True,
         "free_asks_first_page": True,
