@@ -55,7 +55,7 @@ def sparse(tib: float) -> None:
     events = vm((block << np.uint64(21)) | (page << np.uint64(12)), kind, 10_000)
     engine = Engine(events, [Configuration.of("7.2")], 1.0, False)
     engine.run()
-    print(status("VmHWM") / 1e9, engine.found.rows, engine.result()["7.2"].wakes)
+    print(status("VmHWM") / 1e9, engine.layout.rows, engine.result()["7.2"].wakes)
 
 
 def apart(*argv: str) -> list[float]:

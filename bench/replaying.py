@@ -112,7 +112,7 @@ def sampled(source: Any) -> float:
     """CPU seconds of the walk with page walks counted in windows, as predicted run times need them."""
     walking = Walking(source)
     engine = Engine(walking, [Configuration.of("6.1")], 1.0, False)
-    walking.start(engine.found)
+    walking.start(engine.layout)
     return cpu_seconds(engine.run)
 
 

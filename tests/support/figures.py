@@ -57,7 +57,7 @@ class Plain:
     """A run of one policy over *rows* (see ``support.events``), and its figures."""
 
     def __init__(self, events, rows, policy, rules, tlb=None, budget=None, fill=None):
-        self.found = found = discover(events)
+        self.layout = found = discover(events)
         limit = UNLIMITED if budget is None else budget
         configuration = Configuration(
             "plain", Configuration.of(rules).rules, policy=policy, budget=limit, fill=fill
@@ -116,7 +116,7 @@ class Plain:
 
     def look(self):
         """Between two wake-ups' windows, and at a verb: what became huge since, and what its memory is."""
-        for row in range(self.found.rows):
+        for row in range(self.layout.rows):
             space = self.space_of(row)
             pmd = space.mm.arrays.pmd[row - space.first_row]
             if pmd & PSE:
@@ -130,7 +130,7 @@ class Plain:
         self.collapsed = {}
 
     def all_huge(self):
-        return {row for row in range(self.found.rows) if self.is_huge(row)}
+        return {row for row in range(self.layout.rows) if self.is_huge(row)}
 
     def has_before(self, space, row):
         """Does a space before *space* have the huge page of *row* too, by a huge mapping?"""
@@ -151,7 +151,7 @@ class Plain:
     # -- what happens --------------------------------------------------------------------------------------------
 
     def event(self, space, block, page, kind, count):
-        page += int(np.searchsorted(self.found.numbers[space.rows], block)) * 512
+        page += int(np.searchsorted(self.layout.numbers[space.rows], block)) * 512
         row = space.first_row + (page >> 9)
         if kind >= 0x80:
             self.look()
@@ -208,7 +208,7 @@ class Plain:
         self.ended.pop(child.index, None)
         self.flush([*range(space.rows.start, space.rows.stop), *range(child.rows.start, child.rows.stop)])
         for row in range(space.rows.start, space.rows.stop):
-            twin = int(np.flatnonzero(self.found.numbers[child.rows] == self.found.numbers[row])[0])
+            twin = int(np.flatnonzero(self.layout.numbers[child.rows] == self.layout.numbers[row])[0])
             shift = (child.first_row + twin - row) * 512
             self.content |= {page + shift for page in self.content if page >> 9 == row}
 
@@ -312,7 +312,7 @@ class Plain:
                     t is not None and t[0] != ZERO_PFN and t[0] - i != HUGE_ZERO_PFN
                     for i, t in enumerate(here)
                 )
-                what = drawn(now, space.index, int(self.found.numbers[space.first_row + block]))
+                what = drawn(now, space.index, int(self.layout.numbers[space.first_row + block]))
                 if policy.name == "madv_collapse":
                     what = 0 if held else 2
                 blocks.append((space, block, held, self.is_huge(space.first_row + block), what))
@@ -373,7 +373,7 @@ class Plain:
     def figures(self, misses=None):
         """Every figure by its key; *misses*: the walks of each row with every page small."""
         f, costs = {}, CostModel()
-        rows = range(self.found.rows)
+        rows = range(self.layout.rows)
         accesses = Counter()
         for page, count in self.pages.items():
             accesses[page >> 9] += count

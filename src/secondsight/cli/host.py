@@ -82,7 +82,7 @@ def _splits(interval: float) -> tuple[list[Splitter] | None, str]:
             counting.read()
         counting.read()
         lost = f"who splits huge pages: {counting.lost:,} events were too many" if counting.lost else ""
-        return counting.found(), lost
+        return counting.splitters(), lost
 
 
 def _split(splits: list[Splitter] | None, untold: str) -> list[str]:

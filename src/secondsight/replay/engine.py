@@ -92,7 +92,7 @@ class Engine:
         self.start, self.end = source.span
         bound(time_scale, source.span, ((s.policy() if s.policy else None, s.config) for s in configurations))
         self.clock = KhugepagedClock(time_scale, self.start)
-        self.found = discover(source)
+        self.layout = discover(source)
         if isinstance(source, PopulatedSource):
             if any(configuration.tlb is not None for configuration in configurations):
                 raise UsageError(
@@ -100,7 +100,7 @@ class Engine:
                 )
             configurations = [replace(configuration, fill=False) for configuration in configurations]
         self.runs = [
-            ConfigurationReplay(configuration, self.found, channels=channels)
+            ConfigurationReplay(configuration, self.layout, channels=channels)
             for configuration in configurations
         ]
         filled: dict[Hashable, ConfigurationHost] = {}
@@ -112,17 +112,17 @@ class Engine:
                 machine.fill_like(twin)
         # Configurations with a TLB see each access; the others share the notes of all.
         self.tlb_paths = {
-            id(run): TlbPath(run, self.found) for run in self.runs if run.configuration.tlb is not None
+            id(run): TlbPath(run, self.layout) for run in self.runs if run.configuration.tlb is not None
         }
         self.shared = [run for run in self.runs if id(run) not in self.tlb_paths]
         # A byte for each cell (the layout's, who needs it no more after this), and the accesses of each 512 since they were folded in.
-        self.state = self.found.touched
-        self.accesses = np.zeros(len(self.found.touched) // HPAGE, np.int64)
+        self.state = self.layout.touched
+        self.accesses = np.zeros(len(self.layout.touched) // HPAGE, np.int64)
         self._out = np.zeros(LARGEST, np.int64)
         self._chunk = SMALLEST
-        self._many = len(self.found.spaces) > 1
+        self._many = len(self.layout.spaces) > 1
         # Rows made slow by a change that nobody has touched since.
-        self._fresh = np.zeros(self.found.rows, np.bool_)
+        self._fresh = np.zeros(self.layout.rows, np.bool_)
         # Of each row, its place in a list of a few: scratch of _landed.
         self._place: npt.NDArray[np.int32] | None = None
         self._begin_fast()
@@ -141,7 +141,7 @@ class Engine:
                 start = verb + 1
             self.apply(batch, start, len(batch))
         self.close()
-        self.found.total[:] -= self.runs[0].accesses
+        self.layout.total[:] -= self.runs[0].accesses
         for run in self.runs:
             _begin(run)
 
@@ -150,10 +150,10 @@ class Engine:
         if not all(any(map(run.machine.fills, run.machine.spaces)) for run in self.shared):
             self.state[:] = 0
             return
-        for row in range(0, self.found.rows, 128):
-            end = min(row + 128, self.found.rows)
-            pages = self.found.touched_pages(row, end)
-            touch.clear(self.state, self.found.cells, np.arange(row, end))
+        for row in range(0, self.layout.rows, 128):
+            end = min(row + 128, self.layout.rows)
+            pages = self.layout.touched_pages(row, end)
+            touch.clear(self.state, self.layout.cells, np.arange(row, end))
             self._find_fast(pages)
 
     def _find_fast(self, pages: Ints) -> None:
@@ -161,13 +161,13 @@ class Engine:
         bits = np.full(len(pages), 15, np.uint8)
         for run in self.shared:
             run.find_fast(pages, bits)
-        touch.set_fast(self.state, self.found.cells, pages, bits)
+        touch.set_fast(self.state, self.layout.cells, pages, bits)
 
     def _find_fast_fresh(self, pages: Ints) -> None:
         """The first touch of a block since its mappings changed may have mapped it whole: all of it is looked at, once."""
         if not self._fresh.any():
             return
-        rows = np.zeros(self.found.rows, np.bool_)
+        rows = np.zeros(self.layout.rows, np.bool_)
         rows[pages >> PMD_ORDER] = True
         rows &= self._fresh
         self._fresh[rows] = False
@@ -190,7 +190,7 @@ class Engine:
         """From the first event to the first wake-up behind the last."""
         done = 0
         for batch in self.source.batches(("address", "kind")):
-            self._batch(batch, partial(_tell, progress, done, self.found.events))
+            self._batch(batch, partial(_tell, progress, done, self.layout.events))
             done += len(batch)
         self.close()
         last = sorted(((run, a) for run in self.runs for a in run.alarms), key=lambda woken: woken[1].time)
@@ -200,7 +200,7 @@ class Engine:
     def _batch(self, batch: EventBatch, report: Callable[[int], None]) -> None:
         """Its events and the wake-ups between them; *report* is told how many of its rows are done."""
         start, n = 0, len(batch)
-        verbs = self._verbs(batch) if self.found.has_verbs else []
+        verbs = self._verbs(batch) if self.layout.has_verbs else []
         while start < n:
             clock, due = self._next()
             boundary = self.clock.trace_time(clock)
@@ -231,7 +231,7 @@ class Engine:
         if id(run) in self.tlb_paths:
             self.tlb_paths[id(run)].changed(rows, flushes=flushes)
         else:
-            touch.clear_fast(self.state, self.found.cells, rows)
+            touch.clear_fast(self.state, self.layout.cells, rows)
             self._fresh[rows] = True
             self._chunk = min(self._chunk, CHANGED)
 
@@ -263,7 +263,7 @@ class Engine:
             end = min(stop, start + self._chunk)
             n = int(
                 touch.mark(
-                    address, kind, space, count, start, end, plain, touch.BITS, self.found.lookup,
+                    address, kind, space, count, start, end, plain, touch.BITS, self.layout.lookup,
                     self.state, self.accesses, self._out,
                 )
             )  # fmt: skip
@@ -278,7 +278,7 @@ class Engine:
     def _verbs_of(self, columns: EventColumns, plain: bool, index: Ints, end: int) -> None:
         """The accesses *index*, which are not fast, through every configuration's verbs; all up to *end* are counted already."""
         address, kind, space, _ = columns
-        pages = touch.locate(address, space, index, self.found.lookup)
+        pages = touch.locate(address, space, index, self.layout.lookup)
         kinds = kind[index]
         spaces = space[index] if self._many else space
         bits = np.full(len(index), 15, np.uint8)
@@ -286,7 +286,7 @@ class Engine:
             run.touch(pages, kinds, spaces, bits)
             if run.cuts:
                 self._landed(run, columns, plain, index, end)
-        touch.set_fast(self.state, self.found.cells, pages, bits)
+        touch.set_fast(self.state, self.layout.cells, pages, bits)
         self._find_fast_fresh(pages)
 
     def _landed(
@@ -297,22 +297,22 @@ class Engine:
         at = index[list(run.cuts.values())]
         run.cuts.clear()
         if self._place is None:
-            self._place = np.full(self.found.rows, -1, np.int32)
+            self._place = np.full(self.layout.rows, -1, np.int32)
         self._place[rows] = np.arange(len(rows))
         address, _, space, count = columns
-        since = touch.accesses_since(address, space, count, plain, at, end, self.found.lookup, self._place)
+        since = touch.accesses_since(address, space, count, plain, at, end, self.layout.lookup, self._place)
         self._place[rows] = -1
-        run.split(rows, self.accesses[self.found.cells[rows] // HPAGE] - since)
+        run.split(rows, self.accesses[self.layout.cells[rows] // HPAGE] - since)
 
     def close(self) -> None:
         """Before anyone looks: every configuration folds what was noted, and the accesses are counted."""
-        at = self.found.cells // HPAGE
+        at = self.layout.cells // HPAGE
         accesses = self.accesses[at]
         rows = np.flatnonzero(accesses)
         if len(rows):
             for run in self.shared:
                 run.fold(self.state, rows)
-            touch.forget(self.state, self.found.cells, rows)
+            touch.forget(self.state, self.layout.cells, rows)
         for run in self.shared:
             run.count(accesses, rows)
         self.accesses[at] = 0
@@ -335,7 +335,7 @@ class Engine:
                 tool=f"secondsight {__version__}",
                 trace=traced,
                 time_scale=self.clock.scale,
-                rows=self.found.events,
+                rows=self.layout.events,
                 span=(self.start, self.end),
             ),
             configurations=[r for r, _ in results],

@@ -146,25 +146,27 @@ def run(
         )
     counting = Counting(times.reads)
     engine = Engine(counting, configurations, scale_of(time_scale), channels)
-    counting.start(engine.found)
+    counting.start(engine.layout)
     times.start(engine)
     engine.run(progress)
     facts = convert.SharedFigures(
         hot=hot_pages(counting.pages),
         misses=None if floor is None else tally.result(engine.runs[floor])[1].blocks.walks,
-        columns=convert.columns_for(engine.found.rows, len(chosen)),
+        columns=convert.columns_for(engine.layout.rows, len(chosen)),
         costs=prices,
     )
     verdicts = convert.Verdicts()
-    index = np.repeat(np.arange(len(engine.found.spaces)), np.diff(engine.found.first))
-    row_of = {key: i for i, key in enumerate(zip(index.tolist(), engine.found.numbers.tolist(), strict=True))}
+    index = np.repeat(np.arange(len(engine.layout.spaces)), np.diff(engine.layout.first))
+    row_of = {
+        key: i for i, key in enumerate(zip(index.tolist(), engine.layout.numbers.tolist(), strict=True))
+    }
     rows = [
         convert.row(driven, facts, verdicts, combination=combination, row_of=row_of)
         for combination, driven in zip(chosen, engine.runs, strict=False)
     ]
     rows = times.rows(rows, engine, counting.pages)
     touched = (counting.pages.reshape(-1, HPAGE_PMD_NR) > 0).sum(axis=1)
-    bound = convert.oracle_curve(engine.found.total)
+    bound = convert.oracle_curve(engine.layout.total)
     results = Results(
         title=f"SecondSight: {name}",
         answer=answer(rows, bound),
@@ -179,12 +181,12 @@ def run(
             [*without_a_pass(engine, chosen), *(times.notes if setting.get("predict") else [])],
         ),
         metrics=list(METRICS.values()),
-        spaces=[space.name for space in engine.found.spaces],
+        spaces=[space.name for space in engine.layout.spaces],
         rows=rows,
         blocks=BlockColumns(
             pack(index, "i4"),
-            pack(engine.found.numbers, "f8"),
-            pack(engine.found.total, "f8"),
+            pack(engine.layout.numbers, "f8"),
+            pack(engine.layout.total, "f8"),
             pack(touched, "i4"),
         ),
         verdicts=verdicts.rules,
@@ -260,7 +262,7 @@ def _provenance(
     settings |= {f"cost {k}": v for k, v in msgspec.to_builtins(costs).items()}
     budgets = {c.budget for c in chosen}
     if len(budgets) == 1 and (budget := budgets.pop()) is not None:
-        settings["budget"] = f"{parse_budget(budget, engine.found.rows)} blocks"
+        settings["budget"] = f"{parse_budget(budget, engine.layout.rows)} blocks"
     return ResultsOrigin(
         tool=f"secondsight {__version__}",
         command=command,
@@ -268,8 +270,8 @@ def _provenance(
         trace_hash=(origin.content_hash or "") if origin else "",
         source=origin.source if origin else "",
         unseen=[each for each in origin.unseen if each != PAGE_WALKS or not origin.walks] if origin else [],
-        accesses=int(engine.found.total.sum()),
-        rows=engine.found.events,
+        accesses=int(engine.layout.total.sum()),
+        rows=engine.layout.events,
         seconds=(engine.end - engine.start) / 1e9,
         time_scale=float(time_scale),
         config=settings,

@@ -29,7 +29,7 @@ def without_a_pass(engine: Engine, chosen: Sequence[Combination]) -> list[str]:
             continue
         none.append(combination.label)
         knobs = run.host.config.knobs
-        wakes = math.ceil(engine.found.rows * HPAGE_PMD_NR / knobs.pages_to_scan) + 1
+        wakes = math.ceil(engine.layout.rows * HPAGE_PMD_NR / knobs.pages_to_scan) + 1
         needs = max(needs, wakes * knobs.scan_sleep_millisecs * 1e6)
     if not none:
         return []

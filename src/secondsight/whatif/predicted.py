@@ -77,14 +77,14 @@ class Predicting:
     def start(self, engine: Engine) -> None:
         """The trace is laid out."""
         if self.walking is not None:
-            self.walking.start(engine.found)
+            self.walking.start(engine.layout)
 
     def rows(self, rows: list[Row], engine: Engine, pages: npt.NDArray[np.uint64]) -> list[Row]:
         """*rows* with their figures; *pages*: accesses of each page. ``reason`` says why not, if not."""
         if self.reason or self.calibration is None:
             self.notes.append(f"no run time is predicted: {self.reason}")
             return rows
-        layout, provenance = engine.found, getattr(self.source, "provenance", None)
+        layout, provenance = engine.layout, getattr(self.source, "provenance", None)
         profile = self.walking.profile() if self.walking is not None else recorded(provenance, layout)  # type: ignore[arg-type]
         assert profile is not None
         if reason := too_few(profile):

@@ -20,10 +20,10 @@ def test_lines_are_counted_by_task_kind_and_caller(tmp_path):
     ):
         splits.take(line)
     assert splits.lost == 7
-    assert splits.found()[0] == Splitter(
+    assert splits.splitters()[0] == Splitter(
         "redis-server", 812, "mapping", "zap_pmd_range", occasion("zap_pmd_range"), 2
     )
-    assert {(each.task, each.kind, each.caller, bool(each.occasion)) for each in splits.found()[1:]} == {
+    assert {(each.task, each.kind, each.caller, bool(each.occasion)) for each in splits.splitters()[1:]} == {
         ("a - b [0] x: y", "page", "deferred_split_scan", True),
         ("name\x1b[31m\ufffd", "mapping", "nobody_knows", False),
     }

@@ -45,7 +45,7 @@ def main():
         libc.madvise(AT + 2 * BLOCK, 4096, mmap.MADV_FREE)
         after = counted()
         splits.read()
-        found = splits.found()
+        found = splits.splitters()
     names = [path.name for path in (tracing / "instances").iterdir()]
     port.send(
         {

@@ -138,7 +138,7 @@ class Splits:
             name = caller.decode("ascii", "replace").split(".")[0]
             self._seen[task.decode("utf-8", "replace").strip(), int(pid), kind, name] += 1
 
-    def found(self) -> list[Splitter]:
+    def splitters(self) -> list[Splitter]:
         """Who, the most frequent first."""
         return [
             Splitter(task, pid, kind, caller, occasion(caller), count)
