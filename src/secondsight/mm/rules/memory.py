@@ -271,7 +271,7 @@ class MemoryRules:
     )
     has_numa_balancing: bool = rule(
         False,
-        "NUMA balancing makes entries PROT_NONE, to see at the next fault who uses them; kernels have it since 3.8, and it was asked of 6.1 and later",
+        "NUMA balancing makes entries PROT_NONE, to see at the next fault who uses them; known here from 6.1 on",
         "kernel/sched/fair.c task_numa_work, mm/mempolicy.c change_prot_numa; 4b10e7d562c9 (3.8)",
         "booted",
     )
