@@ -75,6 +75,10 @@ def test_the_picture_of_the_hour():
         line for line in PAGE.split("    secondsight compare ") if line.startswith("examples/traces/hour")
     )
     rules = re.findall(r" -r (\S+)", command.split("\n\n")[0])
-    results = compare(trace, ["never", "khugepaged"], rules, channels=False)
+    results = compare(trace, ["khugepaged"], rules, channels=False)
     drawn = {figure.name: figure.svg(standalone=True) for figure in figures(results)}
     assert (ROOT / "docs" / "img" / "claim" / "hour.svg").read_text() == drawn["hot"]
+    coverage = {row.rules: f"{100 * row.metrics['coverage']:.1f} %" for row in results.rows}
+    assert coverage["thp-base"] == "0.0 %"
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{coverage['6.1']} meet a huge page under 6.1, {coverage['7.3']} under 7.3, none without" in readme
