@@ -81,4 +81,6 @@ def test_the_picture_of_the_hour():
     coverage = {row.rules: f"{100 * row.metrics['coverage']:.1f} %" for row in results.rows}
     assert coverage["thp-base"] == "0.0 %"
     readme = " ".join((ROOT / "README.md").read_text().split())
-    assert f"{coverage['6.1']} meet a huge page under 6.1, {coverage['7.3']} under 7.3, none without" in readme
+    assert (
+        f"{coverage['6.1']} meet a huge page under 6.1, {coverage['7.3']} under 7.3, none without" in readme
+    )
