@@ -23,6 +23,7 @@ from secondsight.errors import MissingDependency, TargetGone
 from secondsight.geometry import PAGE_SIZE, PTRS_PER_PTE
 from secondsight.live.read import btftypes
 from secondsight.live.read.btf import Btf
+from secondsight.live.read.qmpsocket import READ_TIMEOUT, greeted, receive_timeout
 from secondsight.live.read.symbols import BTF_FOLDER, Kallsyms, Symbols, kcore_problem
 
 U64 = npt.NDArray[np.uint64]
@@ -160,13 +161,19 @@ class KernelMemory:
         The guest needs QEMU's ``-device vmcoreinfo`` and its own driver for it (qemu_fw_cfg).
 
         Raises:
-            MissingDependency: no such socket, a drgn without QMP, or a guest without vmcoreinfo or BTF.
+            MissingDependency: no such socket, one that does not answer in time, a drgn without QMP, or a guest without vmcoreinfo or BTF.
         """
         program = drgn.Program()
         if not hasattr(program, "set_qemu_qmp"):
             raise MissingDependency("drgn: this version cannot read over QMP; 0.3.0 can")
         try:
-            program.set_qemu_qmp(str(socket))
+            with greeted(socket) as connection, connection.dup() as kept:
+                program.set_qemu_qmp(connection.detach())  # drgn closes it
+                receive_timeout(kept, READ_TIMEOUT)
+        except (BlockingIOError, TimeoutError):
+            raise MissingDependency(
+                f"{socket}: does not answer (QEMU serves one QMP client at a time)"
+            ) from None
         except (OSError, ValueError, drgn.FaultError) as error:
             why = getattr(error, "strerror", None) or error
             raise MissingDependency(
