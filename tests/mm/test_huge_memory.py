@@ -180,8 +180,23 @@ def test_an_area_cut_inside_a_huge_page_splits_its_pmd(advice) -> None:
     assert child.pfn(0) == mm.pfn(0)
     holds(host)
     split_huge(mm, 1)
-    # What is so advised already is not cut.
     mm.cpu_access(pages(0, 0), write=True)
+    holds(host)
+
+
+@pytest.mark.parametrize("advice", ["mergeable", "nohugepage"])
+def test_an_area_so_advised_already_is_not_cut(advice) -> None:
+    """madvise_update_vma: new_flags == vma->vm_flags; of other advice the same range is cut, and the PMD split."""
+    host = Host("6.1", HostConfig(thp_enabled="always"))
+    mm = host.mm("p", 2)
+    mm.cpu_access(pages(0), write=True)
+    mm.cpu_access(pages(1), write=True)
+    madvise(mm, 512, 1024, advice)
+    areas = [(vma.start, vma.end) for vma in mm.vmas.areas]
+    madvise(mm, 600, 700, advice)
+    assert [(vma.start, vma.end) for vma in mm.vmas.areas] == areas and mm.arrays.pmd[1] & x86.PSE
+    madvise(mm, 600, 700, "hugepage")
+    assert [(vma.start, vma.end) for vma in mm.vmas.areas] != areas and not mm.arrays.pmd[1] & x86.PSE
     holds(host)
 
 

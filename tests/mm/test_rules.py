@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -13,12 +14,20 @@ from secondsight.mm.compiled import compile_rules
 from secondsight.mm.config import HostConfig, Knobs
 from secondsight.mm.host import Host
 
+#: A place in the kernel: a commit by 12 digits, or a file and what in it (a function, a limit, a tracepoint's name).
+PLACE = re.compile(r"\b[0-9a-f]{12}\b|[\w/-]+\.[ch](?:, [\w/]+\.[ch])*(?: \d[\d.]*)?:? [A-Za-z_]\w+")
+
 
 def test_every_rule_says_what_it_means_where_it_stands_and_what_it_rests_on() -> None:
+    meanings = {}
     for name in model.rule_names():
-        told = model.info(name)
-        assert len(told["doc"]) > 10 and len(told["cite"]) > 5
-        assert told["evidence"] in ("booted", "source", "deduced")
+        rule = model.info(name)
+        # A phrase of one line: tables print it after the rule's name and values.
+        assert len(rule["doc"].split()) >= 4 and "\n" not in rule["doc"], name
+        assert rule["doc"] == rule["doc"].strip() and not rule["doc"].endswith((".", ":", ";", ",")), name
+        assert PLACE.search(rule["cite"]), (name, rule["cite"])
+        assert rule["evidence"] in ("booted", "source", "deduced")
+        assert meanings.setdefault(rule["doc"], name) == name, "two rules mean the same"
     assert set(model.rule_names()) == {f.name for f in dataclasses.fields(model.Rules)} - {"name", "asked"}
     assert set(profiles.ABOUT) == set(profiles.PROFILES)
 
