@@ -29,7 +29,11 @@ def test_another_shell_is_refused(capsys):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [("secondsight expl", "explain"), ("secondsight explain --ve", ""), ("secondsight explain --repo", "--report"),
-     ("secondsight lab ident", "identify")],
+     ("secondsight lab ident", "identify"), ("secondsight compare t.parquet -p khuge", "khugepaged"),
+     ("secondsight compare t.parquet -r 2.6.38-", "2.6.38-fixed"), ("secondsight replay t.parquet --rules thp-b", "thp-base"),
+     ("secondsight scenario run s.toml -r 6.17", "6.17"), ("secondsight lab compare -r 6.17", "6.17"),
+     ("secondsight lab hold a.json.zst -r 6.17", "6.17"), ("secondsight rules 6.17", "6.17"),
+     ("secondsight compare t.parquet -p no-such", "")],
 )  # fmt: skip
 def test_a_question_is_answered(line, expected, capsys, monkeypatch):
     monkeypatch.setenv(VARIABLE, "complete_bash")

@@ -1,6 +1,7 @@
 """The command line: thin, lazy, and the one place where errors become exit codes.
 
-The commands are in ``group.py``. One that is often asked is run without Typer where its words allow (``plain.py``).
+The commands are in ``group.py``. What is often asked is answered without Typer: ``--help``, and one command where its words allow
+(``plain.py``).
 """
 
 from __future__ import annotations
@@ -106,6 +107,11 @@ def _run(words: list[str]) -> None:
             with _no_cycles():
                 explained.explain(**options)
             return
+    if words in (["--help"], ["-h"]):
+        from secondsight.cli.commands import overview
+
+        print(overview())
+        return
     from secondsight.cli import group
 
     group.run(words)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from secondsight.live.read.process import Process
     from secondsight.policy.protocol import Policy
 
-app = typer.Typer(help="Make the hot blocks of a process huge, within a budget.")
+app = typer.Typer()
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands by task, and an example of each: what ``--help`` shows, without importing any of them."""
+"""The commands by task, and an example of each: what ``--help`` shows, without importing any of them, nor Typer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TASKS: dict[str, dict[str, CommandEntry]] = {
         "convert": CommandEntry(
             "convert", "Convert what others recorded, or a table of accesses, to a trace."
         ),
-        "trace": CommandEntry("trace", "Look into a trace, cut it, recover a torn recording."),
+        "trace": CommandEntry("trace", "Look into a trace, cut it, merge several, recover a torn recording."),
         "compare": CommandEntry(
             "compare", "Compare policies and kernels on a trace: benefit, bloat and cost."
         ),
@@ -106,3 +106,22 @@ EXAMPLES: dict[str, str] = {
     "lab score": "secondsight lab score --kernel 6.1 --mmu npt",
     "completion": "secondsight completion bash > ~/.local/share/bash-completion/completions/secondsight",
 }
+#: Of a group, that of the command in it which is asked most.
+EXAMPLES |= {
+    group: EXAMPLES[f"{group} {command}"]
+    for group, command in {"record": "run", "trace": "info", "scenario": "run", "lab": "run"}.items()
+}
+
+
+def overview() -> str:
+    """What ``secondsight --help`` prints: every command with its line, by task."""
+    width = max(map(len, COMMANDS))
+    lines = [
+        "Usage: secondsight COMMAND [OPTIONS] ...\n",
+        "Which memory is really in use, through every MMU that maps it, and which deserves a huge page.\n",
+    ]
+    for task, entries in TASKS.items():
+        lines += [f"{task}:", *(f"  {name:<{width}}  {entry.line}" for name, entry in entries.items()), ""]
+    return "\n".join(
+        [*lines, "secondsight COMMAND --help begins with an example; --version prints the version."]
+    )

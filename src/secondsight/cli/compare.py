@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from secondsight.cli.options import KnobOption, MglruOption, MmuOption, Progress, host, stands_behind
+from secondsight.cli.options import (
+    KnobOption,
+    MglruOption,
+    MmuOption,
+    Progress,
+    complete_policy,
+    complete_profile,
+    host,
+    stands_behind,
+)
 from secondsight.terminal import markup
 
 if TYPE_CHECKING:
@@ -35,12 +44,18 @@ def compare(
         typer.Option(
             "-p",
             "--policy",
+            autocompletion=complete_policy,
             help="NAME[,option=value…]; repeatable. Default: never, khugepaged, always, oracle.",
         ),
     ] = None,
     rules: Annotated[
         list[str] | None,
-        typer.Option("-r", "--rules", help="A profile, or PROFILE+rule=value,…; repeatable. Default: 7.2."),
+        typer.Option(
+            "-r",
+            "--rules",
+            autocompletion=complete_profile,
+            help="A profile, or PROFILE+rule=value,…; repeatable. Default: 7.2.",
+        ),
     ] = None,
     vary: Annotated[
         list[str] | None,

@@ -9,7 +9,7 @@ import typer
 
 from secondsight.plural import pluralize
 
-app = typer.Typer(help="Convert what others recorded, or any table with addresses, to a trace.")
+app = typer.Typer()
 
 
 @app.command()

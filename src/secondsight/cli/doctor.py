@@ -8,7 +8,7 @@ import typer
 
 from secondsight.terminal import printable
 
-app = typer.Typer(help="What this kernel and these permissions let us see and do.")
+app = typer.Typer()
 
 _MARK = {"yes": "+", "partly": "~", "no": "-"}
 _TITLES = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secondsight.cli.lab_options import KernelOption, MmuOption, ModulesOption, say
-from secondsight.cli.options import Progress
+from secondsight.cli.options import Progress, complete_profile
 from secondsight.plural import pluralize
 from secondsight.terminal import printable
 
@@ -54,7 +54,12 @@ def hold_command(
     files: Annotated[list[Path], typer.Argument(help="Kept answers (`lab compare --states --keep FILE`).")],
     rules: Annotated[
         str | None,
-        typer.Option("--rules", "-r", help="Profile to compare with them (default: each kernel's own)."),
+        typer.Option(
+            "--rules",
+            "-r",
+            autocompletion=complete_profile,
+            help="Profile to compare with them (default: each kernel's own).",
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -163,7 +168,13 @@ def score_command(
     mmu: MmuOption = "npt",
     modules: ModulesOption = None,
     rules: Annotated[
-        str | None, typer.Option("--rules", "-r", help="The profile that is tried (default: the kernel's).")
+        str | None,
+        typer.Option(
+            "--rules",
+            "-r",
+            autocompletion=complete_profile,
+            help="The profile that is tried (default: the kernel's).",
+        ),
     ] = None,
     random: RandomOption = 300,
     seed: SeedOption = 1,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The host as OpenMetrics, for node_exporter's textfile collector.")
+app = typer.Typer()
 
 
 @app.command()

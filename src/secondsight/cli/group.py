@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from secondsight.cli.commands import COMMANDS, EXAMPLES, TASKS
+from secondsight.cli.commands import COMMANDS, EXAMPLES, overview
 from secondsight.cli.completion import VARIABLE, answer
 from secondsight.terminal import printable
 
@@ -37,32 +37,22 @@ class LazyGroup(TyperGroup):
         module.app._add_completion = False  # options of Typer's that no command here means to have
         command = typer.main.get_command(module.app)
         command.name = cmd_name
+        # A group has no function whose docstring is its help.
+        command.help = command.help or COMMANDS[cmd_name].line
         _begin_with_examples(command, cmd_name)
         return command
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The overview, written without importing any command."""
-        width = max(map(len, COMMANDS))
-        print(
-            "Usage: secondsight COMMAND [OPTIONS] ...\n\n"
-            "Which memory is really in use, through every MMU that maps it, and which deserves a huge page.\n"
-        )
-        for task, entries in TASKS.items():
-            print(f"{task}:")
-            for name, entry in entries.items():
-                print(f"  {name:<{width}}  {entry.line}")
-            print()
-        print("secondsight COMMAND --help begins with an example; --version prints the version.")
+        print(overview())
 
 
 def _begin_with_examples(command: Any, path: str) -> None:
-    """Let the help of *command*, and of each command in it, begin with its example."""
-    inner = getattr(command, "commands", None)
-    if inner:
-        for name, each in inner.items():
-            _begin_with_examples(each, f"{path} {name}")
-    elif path in EXAMPLES:
-        command.help = f"\b\n{EXAMPLES[path]}\n\n{command.help or ''}"
+    """Let the help of *command*, and of each command in it, begin with its example; the list that it stands in shows its first line."""
+    for name, each in getattr(command, "commands", {}).items():
+        _begin_with_examples(each, f"{path} {name}")
+    command.short_help = (command.help or "").partition("\n")[0]
+    command.help = f"\b\n{EXAMPLES[path]}\n\n{command.help or ''}"
 
 
 app = typer.Typer(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 #: who is listed
 _MOST = 15
 
-app = typer.Typer(help="The host's supply of huge pages, its counters as rates, khugepaged's pace.")
+app = typer.Typer()
 
 
 @app.command()

@@ -12,9 +12,7 @@ from secondsight.cli import build, diff, evidence, lab_compare
 from secondsight.cli.lab_options import KernelOption, MmuOption, ModulesOption, say
 from secondsight.plural import pluralize
 
-app = typer.Typer(
-    no_args_is_help=True, help="Boot real kernels, run scenarios in them, compare them with the model."
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("kernels")

@@ -141,6 +141,23 @@ def stands_behind(text: str, option: str) -> Backing:
     return cast("Backing", text)
 
 
+# -- what a shell completes ------------------------------------------------------------------------------------------
+
+
+def complete_policy(incomplete: str) -> list[str]:
+    """The policies whose names begin with *incomplete*."""
+    from secondsight.policy import registry
+
+    return [name for name in registry.names() if name.startswith(incomplete)]
+
+
+def complete_profile(incomplete: str) -> list[str]:
+    """The kernel profiles whose names begin with *incomplete*, oldest first."""
+    from secondsight.mm.profiles import PROFILES
+
+    return [name for name in PROFILES if name.startswith(incomplete)]
+
+
 class Progress:
     """One line on standard error where that is a terminal: share done, and the time left."""
 

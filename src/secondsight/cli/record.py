@@ -15,9 +15,7 @@ from secondsight.terminal import markup
 if TYPE_CHECKING:
     from secondsight.live.recording_channels import LiveChannels
 
-app = typer.Typer(
-    no_args_is_help=True, help="Record the memory accesses of a program, a VM or a running process."
-)
+app = typer.Typer(no_args_is_help=True)
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")]
 Quantum = Annotated[

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secondsight.cli.options import KnobOption, MglruOption, MmuOption, Progress, host, stands_behind
+from secondsight.cli.options import (
+    KnobOption,
+    MglruOption,
+    MmuOption,
+    Progress,
+    complete_profile,
+    host,
+    stands_behind,
+)
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, kb_of_order
 from secondsight.plural import pluralize
 from secondsight.terminal import markup
@@ -36,7 +44,10 @@ def replay(
     rules: Annotated[
         list[str] | None,
         typer.Option(
-            "-r", "--rules", help="A profile, or PROFILE+rule=value,…; repeatable. Default: all that matter."
+            "-r",
+            "--rules",
+            autocompletion=complete_profile,
+            help="A profile, or PROFILE+rule=value,…; repeatable. Default: all that matter.",
         ),
     ] = None,
     backing: Annotated[

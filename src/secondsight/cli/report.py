@@ -11,7 +11,7 @@ import typer
 
 from secondsight.terminal import printable
 
-app = typer.Typer(help="One self-contained page of what `top --record` kept.")
+app = typer.Typer()
 
 
 @app.command()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secondsight.cli.options import complete_profile
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,7 +27,10 @@ def _values(rules: Rules) -> dict[str, Any]:
 @app.command()
 def show(
     profile: Annotated[
-        str | None, typer.Argument(help="Show every rule of this profile (6.1, or 6.1+field=value).")
+        str | None,
+        typer.Argument(
+            autocompletion=complete_profile, help="Show every rule of this profile (6.1, or 6.1+field=value)."
+        ),
     ] = None,
     diff: Annotated[
         tuple[str, str] | None, typer.Option("--diff", metavar="A B", help="Only what differs from A to B.")

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
+from secondsight.cli.options import complete_profile
 from secondsight.plural import pluralize
 from secondsight.terminal import printable
 
-app = typer.Typer(
-    no_args_is_help=True, help="Scenarios on the model: what khugepaged would say, block by block."
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("run")
@@ -23,6 +22,7 @@ def run_command(
         typer.Option(
             "--rules",
             "-r",
+            autocompletion=complete_profile,
             help="Kernel profile, or profile+field=value; may be repeated. Default: the file's, else all.",
         ),
     ] = None,

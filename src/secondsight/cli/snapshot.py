@@ -11,7 +11,7 @@ from secondsight.cli.options import KernelMemoryOption, QmpOption, RangeOption, 
 from secondsight.plural import pluralize
 from secondsight.terminal import printable
 
-app = typer.Typer(help="Capture what explain needs, to be judged later without privilege.")
+app = typer.Typer()
 
 
 @app.command()

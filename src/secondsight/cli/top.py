@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from secondsight.host.rows import HostRow
     from secondsight.host.survey import HostView
 
-app = typer.Typer(help="The whole host: whose memory is huge, could be, and what keeps it small.")
+app = typer.Typer()
 
 
 class Shown(NamedTuple):

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from secondsight.trace.provenance import Provenance
     from secondsight.trace.summary import Summary
 
-app = typer.Typer(
-    no_args_is_help=True, help="Look into a trace, cut it, merge several, recover a torn recording."
-)
+app = typer.Typer(no_args_is_help=True)
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from secondsight.live.read.tracefs import Instance
     from secondsight.live.watch import Places, TracedDecision, Watcher
 
-app = typer.Typer(help="Follow khugepaged's decisions as they happen.")
+app = typer.Typer()
 
 _MOST_PAGES = 64 << 20  # whose places are read: 256 GiB of memory
 _TICK = 0.25  # seconds between two reads of the trace buffer
