@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from secondsight.geometry import ANON_ORDERS, PMD_ORDER
 from secondsight.scenario import random as chance
 from secondsight.scenario import verbs as v
 from secondsight.scenario.files import check
@@ -39,8 +42,32 @@ def test_every_scenario_is_possible_and_every_verb_occurs():
     )
 
 
+def test_where_parts_of_a_block_are_collapsed_every_order_has_its_candidates():
+    """Pages that are just one aligned range of an order that the host tries; what is written, used by the guest alone, shared, in swap."""
+    drawn = chance.scenarios(1500, 4, "npt", sizes=True, parts=True)[0]
+    seen: dict[int, set[type]] = {order: set() for order in ANON_ORDERS[:-1]}
+    for each in drawn:
+        check(each)
+        tried = each.host.orders(advised=True)
+        for at, step in enumerate(each.steps[:-2]):
+            if not isinstance(step, v.CpuWrite) or not (given := re.fullmatch(r"\d:(\d+)-(\d+)", step.pages)):
+                continue
+            first, last = map(int, given.groups())
+            order = (last - first + 1).bit_length() - 1
+            if (
+                order in seen
+                and last - first + 1 == 1 << order
+                and first % (1 << order) == 0
+                and tried >> order & 1
+            ):
+                seen[order] |= {type(after) for after in each.steps[at + 1 : at + 3]}
+    for order, kinds in seen.items():
+        assert {v.ClearRefs, v.GuestRead, v.Fork, v.SwapOut} <= kinds, order
+    assert any(each.host.sizes.of(PMD_ORDER) == "never" for each in drawn)
+
+
 def test_nested_guests_are_drawn_where_they_are_asked_for():
-    drawn = chance.scenarios(100, 2, "npt", nested=True)[0]
+    drawn = chance.scenarios(160, 2, "npt", nested=True)[0]
     for each in drawn:
         check(each)
         unfinished = any(isinstance(s, v.Scan) and s.pages for s in each.steps)

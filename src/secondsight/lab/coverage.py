@@ -52,15 +52,17 @@ FEW = 20
 WHOLE_BLOCK = -1
 
 #: Results that no scenario makes, and why.
-NOT_MADE: dict[ScanResult, str] = {
-    ScanResult.SCAN_ABORT: "one NUMA node",
-    ScanResult.ALLOC_HUGE_PAGE_FAIL: "memory to spare",
-    ScanResult.CGROUP_CHARGE_FAIL: "no limit",
-    ScanResult.COPY_MC: "no machine checks",
-    ScanResult.PAGE_ANON: "anonymous areas alone",
-    ScanResult.PAGE_NULL: "special pages alone",
-    ScanResult.VMA_CHECK: "one CPU: areas change between passes alone",
-    ScanResult.ANY_PROCESS: "one CPU: nobody exits during a pass",
+NOT_MADE: dict[str, str] = {
+    str(ScanResult.SCAN_ABORT): "one NUMA node",
+    str(ScanResult.ALLOC_HUGE_PAGE_FAIL): "memory to spare",
+    str(ScanResult.CGROUP_CHARGE_FAIL): "no limit",
+    str(ScanResult.COPY_MC): "no machine checks",
+    str(ScanResult.PAGE_ANON): "anonymous areas alone",
+    str(ScanResult.PAGE_NULL): "special pages alone",
+    str(ScanResult.VMA_CHECK): "one CPU: areas change between passes alone",
+    str(ScanResult.ANY_PROCESS): "one CPU: nobody exits during a pass",
+    f"{ScanResult.PAGE_LOCK} in the scan": "one CPU: nobody has a page locked while khugepaged looks",
+    f"{ScanResult.PAGE_LOCK} below order {PMD_ORDER}": "a page that the range maps twice is shared, which ends it first",
 }
 
 
@@ -111,7 +113,6 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
     parts = [order for order in orders if order < PMD_ORDER]
     scan: list[ScanResult] = [
         r.SUCCEED, r.PMD_MAPPED, r.EXCEED_NONE_PTE, r.EXCEED_SWAP_PTE, r.EXCEED_SHARED_PTE, r.LACK_REFERENCED_PAGE, r.PAGE_COUNT,
-        r.PAGE_LOCK,  # khugepaged's own: a KSM page that the block maps twice
         r.NO_PTE_TABLE if rules.no_table_code == "no_pte_table" else r.PMD_NONE,
     ]  # fmt: skip
     if rules.no_table_code == "pmd_null":
@@ -127,13 +128,19 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
         scan.append(r.FAIL)
     out: list[Key] = [(SCAN, WHOLE_BLOCK, str(each)) for each in scan]
     for order in orders:
-        taken = [r.SUCCEED, r.LACK_REFERENCED_PAGE, r.PAGE_COUNT, r.PAGE_LOCK]
+        taken = [r.SUCCEED, r.LACK_REFERENCED_PAGE]
+        if order < PMD_ORDER or rules.zap_transfers_accessed:
+            # The scan has counted references too: one more stands in an LRU batch, by a larger candidate that was refused, or by the zap,
+            # which tells mm/swap.c of what the guest used.
+            taken.append(r.PAGE_COUNT)
         ended: list[ScanResult] = []
         if order < PMD_ORDER:
             taken += [r.EXCEED_SHARED_PTE, r.PTE_MAPPED_HUGEPAGE]
             ended = [r.EXCEED_SWAP_PTE]
-        elif rules.has_guard:
-            ended = [r.FAIL]
+        else:
+            taken.append(r.PAGE_LOCK)  # khugepaged's own: a KSM page that the block maps twice
+            if rules.has_guard:
+                ended = [r.FAIL]
         swapped_in = [] if order < PMD_ORDER else [r.SUCCEED]
         out += [(SWAPIN, order, str(each)) for each in swapped_in + ended]
         out += [(ISOLATE, order, str(each)) for each in taken]

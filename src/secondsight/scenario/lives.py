@@ -33,9 +33,9 @@ _NESTED = 0.5
 class Life:
     """What the generator remembers of a scenario under way, to keep its steps possible.
 
-    *knobs*: khugepaged's limits; *alike*: hundreds of its pages may be equal; *huge*: it began with a huge page; *armed*: a userfaultfd
-    that nobody handles is registered, so that nothing may fault any more; *vm2*: there is a second VM, whose slot 0 stays; *used*: the
-    pages that earlier steps named.
+    *knobs*: khugepaged's limits; *orders*: those below the PMD's that it tries; *alike*: hundreds of its pages may be equal; *huge*: it
+    began with a huge page; *armed*: a userfaultfd that nobody handles is registered, so that nothing may fault any more; *vm2*: there is a
+    second VM, whose slot 0 stays; *used*: the pages that earlier steps named.
     """
 
     blocks: int
@@ -44,6 +44,7 @@ class Life:
     vm2: bool = False
     droppable: bool = False
     knobs: Knobs = field(default_factory=Knobs)
+    orders: tuple[int, ...] = ()
     steps: list[v.Verb] = field(default_factory=list)
     pins: list[str] = field(default_factory=list)
     slots: list[v.Slot] = field(default_factory=list)
@@ -77,12 +78,21 @@ class Lives:
     """Steps from one seed; ``excluded`` counts what was left out by name."""
 
     def __init__(
-        self, seed: int, mmu: Mmu, *, guards: bool, nested: bool = False, numa: bool = False
+        self,
+        seed: int,
+        mmu: Mmu,
+        *,
+        guards: bool,
+        parts: bool = False,
+        nested: bool = False,
+        numa: bool = False,
     ) -> None:
-        """*guards*: the kernel has guard regions. *nested*: guests run guests of their own. *numa*: NUMA balancing comes by."""
+        """*guards*: the kernel has guard regions. *parts*: its khugepaged collapses parts of a block. *nested*: guests run guests of their
+        own. *numa*: NUMA balancing comes by."""
         self.rng = random.Random(seed)
         self.mmu: Mmu = mmu
         self.guards = guards
+        self.parts = parts
         self.nested = nested
         self._chances = {**_WEIGHTS, **_NUMA} if numa else _WEIGHTS
         self.excluded: Counter[str] = Counter()
@@ -288,6 +298,10 @@ class Lives:
         return True
 
     def _do_ksm(self, s: Life) -> bool:
+        return self.merge(s, self._block(s))
+
+    def merge(self, s: Life, block: str) -> bool:
+        """Pages of *block* become equal and one, and perhaps apart again; if they can."""
         if s.merged:
             s.steps.append(v.Madvise("vm", s.every, "unmergeable"))
             return True
@@ -295,7 +309,6 @@ class Lives:
             self.excluded[_MANY_EQUAL] += 1
             return False
         s.merged = True
-        block = self._block(s)
         chosen = sorted(self.rng.sample(range(HPAGE_PMD_NR), self.rng.randint(2, 12)))
         pages = f"{block}:{','.join(map(str, chosen))}"
         s.steps += [

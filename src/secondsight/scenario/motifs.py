@@ -22,6 +22,10 @@ def motif(g: Lives, s: Life) -> bool:
         chosen = _two_vms
     if g.nested and _chance(g, 0.3):
         chosen = _nested_guest
+    if s.orders and _chance(g, 0.5):
+        chosen = _candidate
+    if s.small and not s.swapped and _chance(g, 0.4 if g.parts else 0.1):
+        chosen = _write_protected if _chance(g, 0.5) else _equal
     before = len(s.steps)
     chosen(g, s)
     return len(s.steps) > before
@@ -183,6 +187,54 @@ def _first_pages_alone(g: Lives, s: Life) -> None:
     s.steps += [v.CpuWrite("vm", block), v.ClearRefs("vm"), v.GuestRead("vm", pages, **g.through())]
     if _chance(g, 0.5):
         s.steps.append(v.ClearRefs("vm"))
+
+
+def _candidate(g: Lives, s: Life) -> None:
+    """Small pages that are just a candidate of one order, and what is said of it: taken, unused, used by the guest alone, pinned, shared
+    or in swap."""
+    order = max(s.orders) if _chance(g, 0.35) else g.rng.choice(s.orders)
+    block = g.rng.randrange(s.blocks)
+    first = g.rng.randrange(HPAGE_PMD_NR >> order) << order
+    pages = f"{block}:{first}-{first + (1 << order) - 1}"
+    one = f"{block}:{first + g.rng.randrange(1 << order)}"
+    s.alike = True
+    s.steps += [
+        v.Madvise("vm", s.every, "nohugepage"),
+        v.Madvise("vm", str(block) if _chance(g, 0.6) else pages, "dontneed"),
+        v.CpuWrite("vm", pages),
+    ]
+    kind = g.rng.random()
+    if 0.08 <= kind < 0.2:
+        s.steps += [v.ClearRefs("vm"), v.CpuRead("vm", g.some(s))]
+    elif 0.2 <= kind < 0.42 and s.vm and not s.deleted_slot0:
+        s.steps += [v.ClearRefs("vm"), v.GuestRead("vm", one, **g.through())]
+    elif 0.42 <= kind < 0.45:
+        s.pins.append(f"p{len(s.steps)}")
+        s.steps.append(v.Pin("vm", one, s.pins[-1]))
+    elif 0.45 <= kind < 0.65:
+        s.forked.append(_child(s))
+        s.steps += [v.Fork("vm", s.forked[-1]), v.CpuWrite("vm", g.some(s))]
+    elif kind >= 0.65:
+        # With a page in swap, half of the block must be in use.
+        s.swapped = True
+        s.steps += [v.CpuWrite("vm", str(block)), v.SwapOut("vm", one)]
+    s.steps.append(v.Madvise("vm", s.every, "hugepage"))
+
+
+def _write_protected(g: Lives, s: Life) -> None:
+    """Pages that are there, of which a userfaultfd that nobody handles is told before they are written."""
+    if s.droppable:
+        return  # vma_can_userfault refuses, since 7.1
+    s.armed = True
+    s.steps += [v.CpuWrite("vm", str(g.rng.randrange(s.blocks))), v.Uffd("vm", g.some(s), "wp")]
+
+
+def _equal(g: Lives, s: Life) -> None:
+    """Equal pages of one block become one, which khugepaged finds locked by itself at the second."""
+    block = str(g.rng.randrange(s.blocks))
+    s.steps.append(v.CpuWrite("vm", block))
+    g.merge(s, block)
+    s.steps.append(v.CpuRead("vm", block))
 
 
 # -- of huge pages -------------------------------------------------------------------------------------------------

@@ -67,12 +67,12 @@ class Generator(Lives):
             seed,
             mmu,
             guards=drawn.get("guards", False),
+            parts=drawn.get("parts", False),
             nested=drawn.get("nested", False),
             numa=drawn.get("numa", False),
         )
         self.mglru = drawn.get("mglru")
         self.sizes = drawn.get("sizes", False)
-        self.parts = drawn.get("parts", False)
         self.droppables = drawn.get("droppables", False)
         self.steps = 0
 
@@ -91,6 +91,13 @@ class Generator(Lives):
             )
         mglru = r.random() < 0.5 if self.mglru is None else self.mglru
         sizes = self._sizes() if self.sizes else Sizes()
+        if self.parts and sizes.parts:
+            # A candidate of the PMD's order takes whatever is there before smaller ones are tried, where it may; and one that has a page in
+            # swap is tried only where pages may be missing.
+            whole = sizes.of(PMD_ORDER) != "never"
+            if r.random() < (0.3 if whole else 0.8):
+                few = 0 if whole or r.random() < 0.4 else KHUGEPAGED_MAX_PTES_LIMIT
+                knobs = msgspec.structs.replace(knobs, max_ptes_none=few)
         return HostConfig(mmu=self.mmu, mglru=mglru, knobs=knobs, sizes=sizes)
 
     def _sizes(self) -> Sizes:
@@ -102,7 +109,7 @@ class Generator(Lives):
         orders = (
             [r.choice(PARTS)]
             if kind < 0.5
-            else r.sample(PARTS, r.randint(2, 5))
+            else r.sample(PARTS, r.randint(3, 6) if self.parts else r.randint(2, 5))
             if kind < 0.8
             else list(PARTS)
         )
@@ -110,7 +117,7 @@ class Generator(Lives):
         of_pmd = r.random()
         if of_pmd < 0.15:
             how[f"kb{kb_of_order(PMD_ORDER)}"] = r.choice(["always", "madvise"])
-        elif of_pmd < 0.4 and self.parts:
+        elif of_pmd < 0.55 and self.parts:
             how[f"kb{kb_of_order(PMD_ORDER)}"] = "never"
         return Sizes(**how)
 
@@ -120,6 +127,8 @@ class Generator(Lives):
         if r.random() < _UNFINISHED:
             return self._unfinished(host)
         s = Life(blocks=2 if r.random() < 0.15 else 1, vm=r.random() < 0.75, mmu=self.mmu, knobs=host.knobs)
+        if self.parts:
+            s.orders = tuple(order for order in PARTS if host.orders(advised=True) >> order & 1)
         s.vm = s.vm or self.nested
         s.vm2 = s.vm and r.random() < _TWO_VMS
         # Under MGLRU their generation is a file's, which the model does not follow.
@@ -127,7 +136,7 @@ class Generator(Lives):
         # A large folio's pages that nobody stored to are all equal.
         s.alike = host.sizes.parts
         self._populate(s)
-        if r.random() < (0.6 if s.huge or s.vm2 else 0.3):
+        if r.random() < (0.6 if s.huge or s.vm2 or s.orders else 0.3):
             self.motif(s)
         for _ in range(r.randint(0, 6)):
             self.live(s)
