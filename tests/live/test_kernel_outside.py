@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("drgn")
 
-from secondsight.errors import MissingDependency, TargetGone
+from secondsight.errors import InputError, MissingDependency, TargetGone
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.agent import libc
 from secondsight.lab.machines import machine
@@ -91,5 +91,5 @@ def test_from_outside_as_from_inside(kernel, mmu, mglru, tmp_path):
 def test_what_is_no_dump_is_one_line(tmp_path):
     path = tmp_path / "vmcore"
     path.write_bytes(b"not a dump")
-    with pytest.raises(MissingDependency, match="vmcore"):
+    with pytest.raises(InputError, match="vmcore: not a crash dump"):
         outside.open_kernel(path, None)

@@ -53,16 +53,14 @@ def check(path: Path) -> None:
     import pyarrow.parquet as pq
 
     from secondsight.errors import InputError
+    from secondsight.wholefile import open_input
 
     if path.is_dir():
         raise InputError(
             str(path), "", f"is a directory; a sweep's: `secondsight compare {path} --report PAGE.html`"
         )
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise InputError(str(path), "", f"cannot be read: {error.strerror}") from None
+    with open_input(path, "a recording") as file:
+        start = file.read(4)
     if start[:1] in (b"{", b"["):
         raise InputError(
             str(path),

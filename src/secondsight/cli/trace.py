@@ -192,16 +192,14 @@ def recover(
 ) -> None:
     """Make a trace of what is intact: of a recording up to its tear, of a damaged trace its intact row groups."""
     from secondsight import atomicfile as output_file
-    from secondsight.errors import InputError
     from secondsight.trace import Trace
     from secondsight.trace import recover as from_recording
     from secondsight.trace.cut import salvage
     from secondsight.trace.samples import Samples, is_samples
+    from secondsight.wholefile import open_input
 
-    if not torn.is_file():
-        raise InputError(str(torn), "", "is a directory" if torn.is_dir() else "no such file")
-    output_file.check_writable(output, torn)
-    with torn.open("rb") as file:
+    with open_input(torn, "a recording") as file:
+        output_file.check_writable(output, torn)
         is_parquet = file.read(4) == b"PAR1"
     lost: list[str] = []
     with Progress("read") as progress:

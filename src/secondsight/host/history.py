@@ -34,6 +34,7 @@ from secondsight.host.intervals import Interval
 from secondsight.host.rows import HostRow
 from secondsight.host.supply import Supply
 from secondsight.host.survey import HostView
+from secondsight.wholefile import check_input
 
 KIND = marks.KIND
 #: what every row has
@@ -199,6 +200,8 @@ def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 
 def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """The same, of one that may have no row yet."""
+    if path.exists():
+        check_input(path, "a recording")
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:

@@ -82,6 +82,8 @@ def add(recording: Path, text: str) -> Mark:
 
 def _is_recording(path: Path) -> bool:
     """Whether *path* says of itself that it is one; it is whole whenever it is there."""
+    if not path.is_file():  # Arrow would wait for who writes a pipe
+        return False
     try:
         return (pq.read_schema(path).metadata or {}).get(b"secondsight.kind") == KIND.encode()
     except (OSError, pa.ArrowException):

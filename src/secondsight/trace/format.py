@@ -33,6 +33,7 @@ from secondsight.trace.provenance import KEY, Provenance, Space, decode
 from secondsight.trace.rowform import SCHEMA
 from secondsight.trace.sampled import SAMPLES_KEY
 from secondsight.trace.writer import DAMAGE
+from secondsight.wholefile import check_input
 
 _MADV_POPULATE_READ: Final = 22  # not in Python's mmap
 
@@ -214,10 +215,7 @@ class Trace:
         *verify*: check each page's checksum while reading.
         """
         where = Path(path)
-        if where.is_dir():
-            raise InputError(str(path), "", "is a directory; a trace is one file")
-        if not where.is_file():
-            raise InputError(str(path), "", "no such file")
+        check_input(where, "a trace")
         try:
             file = pq.ParquetFile(where, memory_map=True, pre_buffer=False, page_checksum_verification=verify)
             arrow_schema = file.schema_arrow.remove_metadata()

@@ -28,6 +28,7 @@ from secondsight.trace.sampled import (
     decode_samples,
 )
 from secondsight.trace.writer import DAMAGE
+from secondsight.wholefile import check_input
 
 Columns = dict[str, NDArray[Any]]
 
@@ -57,6 +58,8 @@ class SampleLook:
 
 def is_samples(path: str | os.PathLike[str]) -> bool:
     """Whether the file *path* is Parquet of samples, by its metadata's key; False for whatever cannot be opened."""
+    if not Path(path).is_file():  # Arrow would wait for who writes a pipe
+        return False
     try:
         return SAMPLES_KEY in (pq.read_metadata(os.fspath(path), memory_map=True).metadata or {})
     except DAMAGE:
@@ -76,8 +79,7 @@ class Samples:
         Raises :class:`InputError` if they are none, torn, or of a later version.
         """
         where, source = Path(path), str(path)
-        if not where.is_file():
-            raise InputError(source, "", "is a directory" if where.is_dir() else "no such file")
+        check_input(where, "what `record pid` writes")
         try:
             file = pq.ParquetFile(where, memory_map=True, pre_buffer=False, page_checksum_verification=verify)
             metadata = dict(file.metadata.metadata or {})

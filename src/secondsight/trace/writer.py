@@ -30,6 +30,7 @@ from secondsight.trace.provenance import Provenance, encode, with_fields
 from secondsight.trace.rowform import EVENTS, SAMPLES
 from secondsight.trace.sampled import SAMPLES_KEY
 from secondsight.trace.sink import CannotBeWritten, RowSink, cause, naming
+from secondsight.wholefile import check_input
 
 ROW_GROUP: Final = 1 << 20
 Profile = Literal["fast", "compact"]
@@ -315,8 +316,7 @@ def recover(
     its first row.
     """
     source = str(recording)
-    if not Path(recording).is_file():
-        raise InputError(source, "", "no such file")
+    check_input(Path(recording), "a recording")
     nothing = SecondSightError(
         f"{source}: not one row is whole before its tear, so no trace is made; remove it to record anew"
     )

@@ -6,7 +6,6 @@ all came from. Frames' numbers are in it, kernel pointers are not.
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from collections.abc import Callable
@@ -39,6 +38,7 @@ from secondsight.live.read.switches import read as read_switches
 from secondsight.live.read.symbols import kcore_problem
 from secondsight.live.read.vma import Vma, clip, parse_maps, parse_smaps
 from secondsight.mm.config import Knobs
+from secondsight.wholefile import open_input
 
 if TYPE_CHECKING:
     from secondsight.live.read.kmem import KernelMemory
@@ -257,13 +257,12 @@ def load(path: Path) -> Snapshot:
         InputError: not a snapshot, torn, or of a newer format.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(str(path), "", str(error.strerror)) from None
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        # NumPy reads no more of it than its directory of contents names.
+        with open_input(path, "a snapshot") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = msgspec.json.decode(arrays.pop("header").tobytes(), type=Header)
+    except InputError:
+        raise
     except Exception as error:  # NumPy's and zipfile's readers fail on damage in a dozen ways
         raise InputError(
             str(path), "", "not a snapshot of secondsight, or a torn one; secondsight snapshot makes one"

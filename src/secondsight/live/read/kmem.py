@@ -19,12 +19,13 @@ import numpy.typing as npt
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.pid import find_task
 
-from secondsight.errors import MissingDependency, TargetGone
+from secondsight.errors import InputError, MissingDependency, TargetGone
 from secondsight.geometry import PAGE_SIZE, PTRS_PER_PTE
 from secondsight.live.read import btftypes
 from secondsight.live.read.btf import Btf
 from secondsight.live.read.qmpsocket import READ_TIMEOUT, greeted, receive_timeout
 from secondsight.live.read.symbols import BTF_FOLDER, Kallsyms, Symbols, kcore_problem
+from secondsight.wholefile import check_input
 
 U64 = npt.NDArray[np.uint64]
 
@@ -145,13 +146,15 @@ class KernelMemory:
         """The kernel of a crash dump (kdump, ``virsh dump --memory-only``, ``dump-guest-memory``); types come from its own memory.
 
         Raises:
-            MissingDependency: not a dump that drgn reads, or a kernel without BTF or VMCOREINFO.
+            InputError: not a dump that drgn reads.
+            MissingDependency: a kernel without BTF or VMCOREINFO.
         """
+        check_input(path, "a crash dump")
         program = drgn.Program()
         try:
             program.set_core_dump(path)
         except (OSError, ValueError, drgn.FaultError) as error:
-            raise MissingDependency(f"{path}: {error}") from None
+            raise InputError(str(path), "", f"not a crash dump that can be read: {error}") from None
         return cls._foreign(program, str(path), "a crash dump")
 
     @classmethod

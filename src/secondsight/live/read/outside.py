@@ -203,6 +203,7 @@ def open_kernel(vmcore: Path | None, qmp: Path | None) -> KernelMemory:
     """The kernel of the crash dump *vmcore*, or of the guest behind QEMU's *qmp* socket.
 
     Raises:
+        InputError: *vmcore* is no dump.
         MissingDependency: not readable, or not a kernel that can be read.
     """
     if vmcore is not None:
