@@ -1,4 +1,5 @@
-"""What can befall a block: every answer of khugepaged with the rule behind it, and what policies and faults do.
+"""What can befall a block: every answer of khugepaged with the rule behind it, and what policies and faults do; the words of mm that
+outputs use, each in one sentence.
 
 The codes are the strings that the tracepoints print (include/trace/events/huge_memory.h), over all kernels; the rules are read in
 mm/khugepaged.c and mm/huge_memory.c. Reports name the rule (``report/verdicts.py``), live commands what it means for whoever runs the
@@ -28,7 +29,7 @@ _TERMS: Final = (
     Term(
         "succeeded",
         "collapsed into one huge page",
-        "Both looks passed: the pages were copied into one huge page.",
+        "Scan and isolate passed: the pages were copied into one huge page.",
         "mm/khugepaged.c collapse_huge_page",
         True,
     ),
@@ -62,7 +63,7 @@ _TERMS: Final = (
     Term(
         "lack_referenced_page",
         "no page was used since the bits were last cleared (or too few, with swapped ones)",
-        "In the scan: no channel saw any page in use (young), or pages are swapped out and fewer than 256 were in use.",
+        "In the scan: no channel saw any page in use, or pages are swapped out and fewer than 256 were in use.",
         SCAN,
     ),
     Term(
@@ -125,7 +126,7 @@ _TERMS: Final = (
     Term(
         "not_suitable_page_count@isolate",
         "",
-        "Between the looks a page gained a reference: the zap activated it, and it waits in a per-CPU LRU batch.",
+        "Between scan and isolate a page gained a reference: the zap activated it, and it waits in a per-CPU LRU batch.",
         f"{ISOLATE}; mm/swap.c folio_activate",
     ),
     Term(
@@ -145,7 +146,7 @@ _TERMS: Final = (
     Term(
         "pte_non_present",
         "a page went away between scan and isolate",
-        "A page went away between the looks.",
+        "A page went away between scan and isolate.",
         ISOLATE,
     ),
     Term(
@@ -244,10 +245,33 @@ _TERMS: Final = (
     Term(
         "failed",
         "something changed while it was looked at; the next pass tries again",
-        "Something else changed between the looks.",
+        "Something else changed between scan and isolate.",
         "mm/khugepaged.c collapse_huge_page",
     ),
     Term("page_ro", "no page is writable", "", ""),
 )
 
 TERMS: Final = {term.code: term for term in _TERMS}
+
+#: Words of mm, in an order in which one explains the next.
+WORDS: Final = {
+    "channel": "A place where use shows: the process's page table, the page's referenced flag, a secondary MMU.",
+    "accessed bit": "Set by the CPU in the page-table entry through which a page is used, until somebody clears it.",
+    "scan": "khugepaged's first check of a block: may its pages be collapsed, and was one of them used?",
+    "zap": "After the scan the block is taken out of all page tables by which guests and devices reach it.",
+    "isolate": "khugepaged's second check, after the zap and before the pages are copied.",
+    "secondary MMU": "A further page table over a process's memory: a guest's (KVM) or a device's.",
+    "MMU notifier": "How Linux tells secondary MMUs what becomes of memory, and asks them whether they used it.",
+}
+
+#: What each method of an MMU notifier is called for (include/linux/mmu_notifier.h).
+NOTIFIER_METHODS: Final = {
+    "test_young": "Asks a secondary MMU whether it used a page since the accessed bit was cleared; changes nothing.",
+    "clear_young": "Asks the same and clears the accessed bit; the TLB may keep the page.",
+    "clear_flush_young": "Asks the same and clears the accessed bit, in the TLB too.",
+    "change_pte": "Tells secondary MMUs to map another page in a page's place.",
+    "invalidate_page": "Tells secondary MMUs to drop one page (kernels before 4.14).",
+    "invalidate_range_start": "Tells secondary MMUs to drop a range, which is about to change; what is used again faults in.",
+    "invalidate_range_end": "Tells secondary MMUs that the range has changed and may be mapped again.",
+    "release": "Tells secondary MMUs that the process ends.",
+}

@@ -3,10 +3,13 @@
 import json
 import re
 import xml.etree.ElementTree as ET
+from typing import get_args
 
 import pytest
 
 from secondsight.cli import main
+from secondsight.glossary import NOTIFIER_METHODS
+from secondsight.mm.mmu_notifier import Op
 from secondsight.trace import Provenance, Space, TraceWriter
 from support.events import GR, GW, trace
 
@@ -46,6 +49,38 @@ def test_the_table_has_a_column_for_each_rules(recorded, capsys):
     assert re.search(r"^ lack_referenced_page +2 +0 +1$", out, re.M)
     assert "Debian 12's kernel" in out
     assert "no channel saw any page in use" in out
+
+
+TITLES = re.compile(r"^ ?([a-z_@0-9][\w@, -]*?) {2,}[\d.,% ]+")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["-r", "thp-base", "-r", "2.6.38", "-r", "6.1", "-r", "7.3"],
+        ["-r", "7.3", "--knob", "hugepages-64kB=always", "--tlb"],
+        ["-r", "6.1", "--as", "process", "--empty"],
+        ["-r", "6.1", "--time-scale", "0.1"],
+    ],
+)
+def test_every_row_and_every_word_is_explained_below_the_table(recorded, capsys, argv):
+    code, out, err = run(capsys, recorded, *argv, "--map", "none")
+    assert code == 0, err
+    _, table, meanings = re.split(r"\n\n+", out, maxsplit=3)[:3]
+    rows = [found[1] for text in table.splitlines() if (found := TITLES.match(text))]
+    assert rows[0] == "collapses" and rows[-1] == "full scans" and len(rows) > 8
+    # A meaning of its own: the row's name again, two spaces, and a sentence.
+    for row in rows:
+        assert re.search(rf"^{re.escape(row)} {{2,}}[A-Za-z]\S*( \S+){{3,}}", meanings, re.M), row
+    assert "the kernel's answer, as its tracepoint" not in meanings.lower()
+    for word in ("channel", "accessed bit", "isolate", "zap", "scan", "secondary MMU", "MMU[- ]notifier"):
+        used = len(re.findall(rf"\b{word}s?\b", meanings))
+        assert used == 0 or re.search(rf"^{word.replace('[- ]', ' ')} {{2,}}", meanings, re.M), word
+    assert ("unasked" in table) == bool(re.search("^unasked {2,}No booted kernel", meanings, re.M))
+
+
+def test_every_method_of_a_notifier_has_a_meaning():
+    assert set(NOTIFIER_METHODS) == set(get_args(Op))
 
 
 def test_the_map_of_the_last_rules(recorded, capsys):

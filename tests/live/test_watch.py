@@ -88,7 +88,7 @@ def test_every_attempt_has_its_order_and_refused_ones_are_counted_by_it():
     watcher = Watcher(None)
     (decision,) = watcher.take([parse_line(line) for line in V73.splitlines()])
     assert decision.attempted == "2048kB lack_referenced_page, 64kB succeeded, 64kB lack_referenced_page x2"
-    assert decision.isolate_status == "lack_referenced_page", "the whole block's second look"
+    assert decision.isolate_status == "lack_referenced_page", "isolate's, of the whole block"
     assert (watcher.begun, watcher.refused) == ({9: 1, 4: 3}, {9: 1, 4: 2})
 
 

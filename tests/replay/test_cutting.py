@@ -233,7 +233,7 @@ def test_the_verdicts_are_those_of_a_scenario(rules, events):
 
 
 def test_the_events_reach_what_they_are_to_reach():
-    # The strategy is no use unless it collapses, refuses in both looks, swaps and splits: one trace that does.
+    # The strategy is no use unless it collapses, refuses in scan and in isolate, swaps and splits: one trace that does.
     events = [
         (0, 0, 0, 0, GW),
         (0, 1, 1, 0, CW),

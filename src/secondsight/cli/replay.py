@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -186,10 +187,16 @@ def _what(result: ConfigurationResult, clock: float, scale: float) -> str:
     )
 
 
-#: The figures of the table that are told below it.
-_FIGURES = (
-    "collapses", "coverage", "bloat", "wasted_passes", "refused_collapses", "pages_scanned", "notifier_calls", "guest_faults",
-)  # fmt: skip
+#: What a row says that is no figure of ``report/metrics.py``.
+_ROWS = {
+    "huge by a first touch": "Blocks that a page fault mapped as one huge page: no collapse was needed.",
+    "blocks left small": "Blocks that no huge page maps at the end; below, by the answer of khugepaged's last visit.",
+    "never visited": "khugepaged has not come to the block.",
+    "page walks": "TLB misses, each of which reads the page tables; only they set accessed bits.",
+    "walk references": "Page-table entries that those walks read.",
+    "full scans": "Times khugepaged went round all memory.",
+}
+_UNASKED = "No booted kernel was compared with this profile."
 #: What each panel of the map is.
 _CHANNELS = {
     "PRIMARY": "the accessed bit in the process's own page table",
@@ -258,25 +265,50 @@ def _attempts(totals: Sequence[Any], known: Callable[[str, list[Any]], Any]) -> 
 
 
 def _meanings(result: Result, console: Console) -> None:
-    """What the columns are, and what the refusals and figures in the table mean, each once."""
+    """What the columns are, what each row of the table says, and the words of mm that say so, each once."""
     from rich.table import Table
 
+    from secondsight.glossary import WORDS
     from secondsight.mm.profiles import ABOUT, title
-    from secondsight.report.metrics import METRICS
-    from secondsight.report.verdicts import rule
 
+    meanings = {title(s.rules): ABOUT[s.rules] for s in result.configurations if s.rules in ABOUT}
+    if any("(unasked)" in title(s.rules) for s in result.configurations):
+        meanings["unasked"] = _UNASKED
+    meanings |= {row.strip(): _meaning(row.strip()) for row, _, _ in _rows(result)}
+    # One of them may be what explains another.
+    used: dict[str, str] = {}
+    while more := {
+        word: meaning
+        for word, meaning in WORDS.items()
+        if word not in used
+        and any(
+            re.search(rf"\b{word.replace(' ', '[- ]')}s?\b", text)
+            for text in (*meanings, *meanings.values(), *used.values())
+        )
+    }:
+        used |= more
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
-    for configuration in result.configurations:
-        if configuration.rules in ABOUT:
-            table.add_row(title(configuration.rules), ABOUT[configuration.rules])
-    for code in dict.fromkeys(code for s in result.configurations for code in s.total.refused):
-        table.add_row(code, rule(code).meaning)
-    for key in _FIGURES:
-        if key != "guest_faults" or any(s.total.guest_faults for s in result.configurations):
-            table.add_row(METRICS[key].title, METRICS[key].definition.split(". ")[0].rstrip(".") + ".")
+    for word, meaning in (meanings | {word: used[word] for word in WORDS if word in used}).items():
+        table.add_row(word, meaning)
     console.print(table)
+
+
+def _meaning(row: str) -> str:
+    """What the row called *row* says: a figure's definition up to its first full stop, an answer's rule, a notifier's method."""
+    from secondsight.glossary import NOTIFIER_METHODS
+    from secondsight.report.metrics import METRICS
+    from secondsight.report.verdicts import rule
+
+    for metric in METRICS.values():
+        if metric.title == row:
+            return metric.definition.split(". ")[0].rstrip(".") + "."
+    if row in NOTIFIER_METHODS:
+        return NOTIFIER_METHODS[row]
+    if begun := re.fullmatch(r"(\d+ kB), (begun|refused)", row):
+        return f"Attempts to collapse a block, or a part of it, to {begun[1]} that were {begun[2]}."
+    return _ROWS.get(row) or rule(row).meaning
 
 
 def _notes(result: Result, clock: float) -> list[str]:

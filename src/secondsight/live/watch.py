@@ -3,9 +3,9 @@
 Events of one decision, in the order they come from one task::
 
     mm_collapse_huge_page_swapin?   pages read back in
-    mm_collapse_huge_page_isolate?  the second look: its count of referenced pages and its answer
+    mm_collapse_huge_page_isolate?  isolate: its count of referenced pages and its answer
     mm_collapse_huge_page?          the end of an attempt; since 7.2 with its order, and others may follow
-    mm_khugepaged_scan_pmd          the first look's numbers and the final answer: closes the decision
+    mm_khugepaged_scan_pmd          scan's numbers and the final answer: closes the decision
 
 The tracepoint knows the frame of the last page looked at, not the address. A frame is an address only if that page's place was read
 *before* (a collapse frees the frame), and it is believed only if the page table still agrees after: the frame is still there, or the
@@ -126,7 +126,7 @@ class Joiner:
                 order = _number(event.fields, "order") or PMD_ORDER
                 attempts.append(TracedAttempt(order, event.fields.get("status", "failed")))
             if event.name != "mm_collapse_huge_page_isolate" or not attempts:
-                # Of several attempts the first one's second look: it is of the whole block.
+                # Of several attempts the first one's isolate: it is of the whole block.
                 before[event.name] = event
             return None
         decision, frame = self._close(event, self._open.pop(event.pid, {}))

@@ -47,7 +47,7 @@ def lines(run: Run) -> list[str]:
 
 
 def table(scenario: verbs.Scenario, run: Run) -> None:
-    """Print *run* as a table: a row a visit, with the channels' counts and both looks; blank: no look, or not known.
+    """Print *run* as a table: a row a visit, with the channels' counts, scan and isolate; blank: not reached, or not known.
 
     *asked*: how often test_young was called, which no tracepoint of a kernel tells.
     """

@@ -9,7 +9,7 @@
                                     │ the first refused charge or allocation ends it
                                     └ until-coverage: huge / resident of the mappings that may be collapsed
 
-MADV_COLLAPSE asks for no reference at its second look, so a block that only a guest uses becomes huge in one go where the
+MADV_COLLAPSE asks for no reference in isolate, so a block that only a guest uses becomes huge in one go where the
 daemon of 6.13 and later wastes a pass over it. A mapping marked MADV_NOHUGEPAGE is never touched: it is not chosen, and the
 kernel itself refuses it.
 """

@@ -1,6 +1,6 @@
 """Why khugepaged will or will not collapse each block: the model's own judgement of a snapshot, in words.
 
-The verdict is ``mm.judgement``'s scan, zap and isolate under the rules that the kernel was probed for. Where a channel is unknown, or
+The verdict is ``mm.khugepaged.verdict``'s scan, zap and isolate under the profile of the kernel that was probed. Where a channel is unknown, or
 the kernel leaves a rule open, it is judged in every reading: a verdict is *known* only if all agree.
 """
 

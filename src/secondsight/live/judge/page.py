@@ -1,4 +1,4 @@
-"""An explanation as one self-contained HTML page: totals, a map of every block, and the telling ones in words.
+"""An explanation as one self-contained HTML page: totals, a map of every block, and the notable ones in words.
 
 No script, no font and nothing else is loaded from anywhere: it can be mailed and opened in ten years. Hovering over a block tells it whole.
 """
@@ -24,7 +24,7 @@ _KINDS = {
     "huge": ("#2a6f97", "huge already"),
     "will": ("#2a9d5c", "will collapse"),
     "may": ("#a7d8a0", "will or may collapse: something is unknown"),
-    "wasted": ("#d62839", "wasted pass: in use, and refused at the second look"),
+    "wasted": ("#d62839", "wasted pass: in use, and refused by isolate"),
     "idle": ("#e9c46a", "no page was used"),
     "limit": ("#b08968", "a limit or a held page stands against it"),
     "passed": ("#8e929c66", "the mapping is skipped"),
