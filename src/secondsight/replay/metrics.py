@@ -31,8 +31,8 @@ class SpaceResult(msgspec.Struct, frozen=True, kw_only=True):
     huge_at_end: int
     collapses: int
     refused: dict[str, int]
-    """Blocks that are small at the end (of a space that exits: just before that), by the answer of the last visit (``code@isolate``: of the
-    second look)."""
+    """Blocks that are small at the end (of a space that exits: just before that), by the answer of the last visit (``code@isolate``: of
+    isolate)."""
     unvisited: int
     """Blocks that are small at the end and were never visited."""
     visits: dict[str, int]
@@ -194,12 +194,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return next(s for s in self.configurations if s.name == name)
 
 
-#: Added to the code of an answer that is the second look's.
+#: Added to the code of an answer that is isolate's.
 SECOND = 1 << 8
 
 
 def answers(codes: npt.NDArray[np.int64]) -> dict[str, int]:
-    """How often each answer occurs, by the tracepoints' words, most frequent first; refusals of the second look as ``word@isolate``."""
+    """How often each answer occurs, by the tracepoints' words, most frequent first; refusals of isolate as ``word@isolate``."""
     distinct, counts = np.unique(codes, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return {_word(int(distinct[i])): int(counts[i]) for i in order}

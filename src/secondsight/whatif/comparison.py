@@ -234,7 +234,7 @@ def _part(progress: Progress | None, turn: int, turns: int) -> Progress | None:
 def _sensitivity(
     knob: str, combos: Sequence[Combination], engine: Engine, facts: convert.SharedFigures
 ) -> Sensitivity:
-    """For each policy under each rules, its figures at each of the knob's values."""
+    """For each policy under each kernel profile, its figures at each of the knob's values."""
     out: dict[str, list[tuple[float, Mapping[str, float | None]]]] = {}
     for combination, driven in zip(combos, engine.runs, strict=True):
         result, data = tally.result(driven)

@@ -1,7 +1,7 @@
 """Why khugepaged will or will not collapse each block: the model's own judgement of a snapshot, in words.
 
-The verdict is ``mm.khugepaged.verdict``'s scan, zap and isolate under the profile of the kernel that was probed. Where a channel is unknown, or
-the kernel leaves a rule open, it is judged in every reading: a verdict is *known* only if all agree.
+The verdict is ``mm.khugepaged.verdict``'s scan, zap and isolate under the profile of the kernel that was probed. Where a channel is
+unknown, or the kernel leaves a rule open, it is judged in every reading: a verdict is *known* only if all agree.
 """
 
 from __future__ import annotations

@@ -67,10 +67,10 @@ class Judged:
     *first*: the likeliest reading, of each block as a whole; *codes* uint8[M, R]: the status in each; *known* bool[M]: all agree;
     *batch_decides*, *shared_decides* bool[M]: the LRU batch, or whether large folios are shared, is among what they disagree over;
     *guest_alone* bool[M]: the scan passes if what is unknown is yes, and isolate refuses unless the CPU's own marks are, under a
-    profile whose zap drops the guest's; *begun*, *refused* int32[M, 10]: attempts of the next pass by order, in the likeliest reading; *added*
-    int32[M]: pages that those which succeed add, where *divided* bool[M]: smaller sizes are tried; *unwalked* bool[M]: how they would go
-    was not looked at; *special_at* int64[M]: the entry that is no swap and decides, 512 where none does; *place* int64[N]: a row's place
-    in these, or -1.
+    profile whose zap drops the guest's; *begun*, *refused* int32[M, 10]: attempts of the next pass by order, in the likeliest reading;
+    *added* int32[M]: pages that those which succeed add, where *divided* bool[M]: smaller sizes are tried; *unwalked* bool[M]: how they
+    would go was not looked at; *special_at* int64[M]: the entry that is no swap and decides, 512 where none does;
+    *place* int64[N]: a row's place in these, or -1.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""``__collapse_huge_page_swapin``: before the second look every swapped page of the block comes back.
+"""``__collapse_huge_page_swapin``: before isolate every swapped page of the block comes back.
 
 On the model's own state (:func:`swap_in_block`), and on a view (:func:`swap_in`). Below the PMD order nothing is swapped in: the first
 entry that is not present ends the attempt (mm/khugepaged.c __collapse_huge_page_swapin, 7.3 line 1203).
