@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 
 import pytest
 
@@ -92,7 +93,8 @@ def test_explain_defines_every_column(capsys):
     from secondsight.host.columns import COLUMNS
 
     _, out, _ = run(capsys, "--explain")
-    assert len(out.splitlines()) == len(COLUMNS)
+    for line, (name, column) in zip(out.splitlines(), COLUMNS.items(), strict=True):
+        assert re.fullmatch(rf"{name} +'{re.escape(column.title)}': {re.escape(column.meaning)}", line)
 
 
 @pytest.mark.parametrize(

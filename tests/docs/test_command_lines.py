@@ -16,7 +16,7 @@ SHOWN = [
 ]
 
 
-def test_there_are_some():
+def test_the_pages_show_more_than_sixty():
     assert len(SHOWN) > 60
 
 

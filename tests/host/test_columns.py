@@ -118,9 +118,11 @@ def test_an_open_interval_shows_half_its_width():
     assert text(None, "bytes") == "-"
 
 
-def test_every_column_means_something_and_reads_a_bare_row():
+def test_every_column_has_a_meaning_of_its_own_and_reads_a_bare_row():
+    meanings = {}
     for name, column in COLUMNS.items():
-        assert len(column.meaning) > 10, name
+        assert column.meaning not in ("", name, column.title), name
+        assert meanings.setdefault(column.meaning, name) == name
         column.value(ROWS[0])
     for by in ("process", "vm", "cgroup", "container", "user", "name"):
         assert set(columns.shown(by)) <= set(COLUMNS)

@@ -10,6 +10,7 @@ from secondsight.mm.config import HostConfig, Sizes
 from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
+from secondsight.mm.mmu_notifier import MmuNotifier
 from secondsight.mm.observe import of_model
 from secondsight.mm.vmscan import swap_out
 from secondsight.mmu.kvm import Kvm
@@ -60,9 +61,28 @@ def test_splitting_an_inherited_folio_unmaps_all_of_its_place(rules):
     holds(machine)
 
 
+class Listener(MmuNotifier):
+    """Keeps the ranges that it is told to drop."""
+
+    def __init__(self):
+        self.heard = []
+
+    def invalidate_range_start(self, start, end):
+        self.heard.append((start, end))
+
+
 def test_a_process_that_ended_hears_nothing():
     machine, vm, child = vm_and_child("7.3")
     grandchild = fork(child, "grandchild")
     exit_mm(vm)
-    swap_out(grandchild, SOME)
+    ended, living = Listener(), Listener()
+    vm.notifiers.register(ended)
+    child.notifiers.register(living)
+    child.cpu_access(
+        SOME, write=True
+    )  # the grandchild's are mapped once from here on: what is shared is not reclaimed
+    living.heard.clear()
+    assert swap_out(grandchild, SOME).gone.tolist() == SOME.tolist()
+    assert not ended.heard
+    assert {page for start, end in living.heard for page in range(start, end)} >= set(SOME.tolist())
     holds(machine)

@@ -112,7 +112,7 @@ def test_frames_that_change_while_they_are_read_have_no_order():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="page flags are shown to root")
-def test_here():
+def test_the_sizes_of_our_own_memory_hold_all_of_its_pages():
     memory, block = area(range(100))
     with Process.open(os.getpid()) as own, ProcfsReader(own) as reader:
         found = reader.read_blocks(np.array([block], np.uint64))
