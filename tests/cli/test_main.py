@@ -143,3 +143,56 @@ cli.main(["rules"])
     )
     assert told.returncode == 130
     assert told.stderr == "secondsight: interrupted; what was finished is kept\n"
+
+
+_SLOW_TIDYING = """
+import sys, time
+from secondsight import cli
+from secondsight.cli import group
+
+def work(self, context):
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        print("tidying", flush=True)
+        end = time.monotonic() + float(sys.argv[1])
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        print("tidied", flush=True)
+
+group.LazyGroup.invoke = work
+cli.main(["rules"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_that_comes_twice_at_once_undoes_nothing_of_what_the_first_began(number, code, word) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SLOW_TIDYING, "0.3"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    for _ in range(20):
+        process.send_signal(number)
+        time.sleep(0.002)
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == ("tidying\ntidied\n", f"secondsight: {word}; what was finished is kept\n")
+    assert process.returncode == code
+
+
+def test_a_later_sigterm_ends_what_does_not_come_to_an_end() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SLOW_TIDYING, "50"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    process.terminate()
+    assert process.stdout.readline() == "tidying\n"
+    time.sleep(1.2)
+    process.terminate()
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (143, "", "secondsight: terminated at once\n")

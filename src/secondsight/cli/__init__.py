@@ -13,20 +13,26 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from secondsight.errors import SecondSightError
 from secondsight.terminal import printable
+
+#: Seconds in which another signal is the first one once more: `timeout` sends it to its child, and to the group that the child is in.
+_SAME: Final = 1.0
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point: run a command; turn our errors, and a command line that cannot be read, into one line and their exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     _streams()
-    before, hook_before = _terminate_as_interrupt(), sys.unraisablehook
-    sys.unraisablehook = _once_more
+    hook_before = sys.unraisablehook
+    interrupts = Interrupts()
+    sys.unraisablehook = interrupts.once_more
     try:
+        interrupts.begin()
         _run(words)
         sys.stdout.flush()
         sys.exit(0)
@@ -54,35 +60,54 @@ def main(argv: list[str] | None = None) -> None:
         raise
     finally:
         sys.unraisablehook = hook_before
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        interrupts.end()
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: everything that is tidied after Ctrl-C is tidied after it too."""
 
 
-def _terminate_as_interrupt() -> Any:
-    """Let SIGTERM raise :class:`Terminated`; returns the handler that was there, None off the main thread."""
+class Interrupts:
+    """What SIGINT and SIGTERM do: the first one raises :class:`KeyboardInterrupt`, SIGTERM :class:`Terminated`, and everything is tidied.
 
-    def raised(*_: object) -> None:
-        raise Terminated
+    Another within a second is the same one come twice, and changes nothing of what the first began; a later SIGTERM ends the process.
+    """
 
-    try:
-        return signal.signal(signal.SIGTERM, raised)
-    except ValueError:
-        return None
+    def __init__(self) -> None:
+        self._first: float | None = None
+        self._before: dict[int, Any] = {}
 
+    def begin(self) -> None:
+        """Listen, where this is the main thread; a SIGINT that is ignored, as in a shell's background, stays ignored."""
+        with contextlib.suppress(ValueError):
+            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._heard)
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._heard)
 
-def _once_more(lost: Any) -> None:
-    """An interrupt that arrives while LLVM calls back into Python is printed there and dropped: send it once more, a moment later."""
-    if not isinstance(lost.exc_value, KeyboardInterrupt):
-        sys.__unraisablehook__(lost)
-        return
-    number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
-    again = threading.Timer(0.1, os.kill, (os.getpid(), number))
-    again.daemon = True
-    again.start()
+    def end(self) -> None:
+        """Whatever was done before is done again."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _heard(self, number: int, _: object) -> None:
+        now = time.monotonic()
+        if self._first is None or (number == signal.SIGINT and now - self._first > _SAME):
+            self._first = now
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if now - self._first > _SAME:
+            os.write(2, b"secondsight: terminated at once\n")
+            os._exit(128 + number)
+
+    def once_more(self, lost: Any) -> None:
+        """An interrupt that arrives while LLVM calls back into Python is printed there and dropped: send it once more, a moment later."""
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(lost)
+            return
+        self._first = None
+        number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+        again = threading.Timer(0.1, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
 
 
 def _streams() -> None:
