@@ -236,10 +236,15 @@ def _print_totals(answer: Explanation) -> None:
         if totals.coverage is None
         else f"{100 * totals.coverage:.1f} % of eligible memory is huge"
     )
+    skipped = (
+        f" ({totals.skipped_blocks} in mappings that are skipped now and hold huge pages)"
+        if totals.skipped_blocks
+        else ""
+    )
     print(
         f"\n{pluralize(totals.blocks, 'block holds', 'blocks hold')} memory ({_size(totals.resident)}) in "
         f"{pluralize(totals.mappings, 'mapping')}; "
-        f"{totals.eligible_blocks} eligible, {totals.huge_blocks} huge; {coverage}"
+        f"{totals.eligible_blocks} eligible{skipped}, {totals.huge_blocks} huge; {coverage}"
     )
     perhaps = f", perhaps {totals.wasted_if} more" if totals.wasted_if else ""
     may = f", may collapse {totals.collapsible_if} more (adding {_size(totals.bloat_if)})"

@@ -139,8 +139,8 @@ class Judge:
         added = HPAGE_PMD_NR - facts.populated + np.where(shmem, 0, facts.shared)
         return Readings(
             rows=np.arange(len(addresses)),
-            used=(facts.used() > 0) & ~facts.huge,
-            added=np.where(facts.huge, 0, added),
+            used=(facts.used() > 0) & ~facts.pmd_mapped,
+            added=np.where(facts.pmd_mapped, 0, added),
             now=self._judge(snapshot, facts, areas, area, shmem, asks_now=True),
             then=self._judge(
                 self._snapshot(
@@ -165,11 +165,11 @@ class Judge:
         status = np.full(len(area), "", object)
         could, sure, wasted = (np.zeros(len(area), np.bool_) for _ in range(3))
         # khugepaged's scan of the page cache asks for no reference, and may find pages there that this process has not mapped.
-        cached = shmem & allowed & ~facts.huge
+        cached = shmem & allowed & ~facts.pmd_mapped
         status[cached], could[cached] = "succeeded", True
         short = cached & (HPAGE_PMD_NR - facts.populated > limits.max_ptes_none)
         status[short] = "exceed_none_pte"
-        rows = np.flatnonzero(allowed & ~shmem & ~facts.huge)
+        rows = np.flatnonzero(allowed & ~shmem & ~facts.pmd_mapped)
         if len(rows):
             # Its compiled loops take longer to import than small processes take to read.
             from secondsight.live.judge.judge_snapshot import Judged
@@ -188,7 +188,7 @@ class Judge:
             wasted[rows] = judged.first.scan.passed & (
                 judged.first.code == np.uint8(Scan.LACK_REFERENCED_PAGE)
             )
-        status[facts.huge] = "page_pmd_mapped"
+        status[facts.pmd_mapped] = "page_pmd_mapped"
         return Judgement(could, sure, wasted, status)
 
     def _snapshot(

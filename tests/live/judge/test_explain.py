@@ -58,6 +58,33 @@ def test_blocks_that_only_the_guest_uses():
     assert old.open_points and all(b.known for b in old.blocks)
 
 
+def test_the_huge_zero_page_is_mapped_by_a_pmd_and_is_no_memory():
+    read = columns(3)
+    read.pmd[:2] = bits.PRESENT | bits.PSE | bits.USER
+    read.pte[:2] = 0
+    read.flags[0, 0] = kpf.ZERO_PAGE
+    answer = explain(snapshot(read))
+    zero, huge, small = answer.blocks
+    assert (zero.mapping, zero.populated, zero.status) == ("zero", 0, "page_pmd_mapped")
+    assert zero.reason.startswith("the huge zero page is mapped") and huge.mapping == "huge"
+    totals = answer.totals
+    assert (totals.huge_blocks, totals.resident) == (1, 2 * BLOCK) and totals.coverage == 0.5
+    assert totals.sizes["PMD"] == BLOCK and small.mapping == "small"
+
+
+def test_a_mapping_that_is_skipped_and_holds_a_huge_page_counts_whole():
+    read = columns(3)
+    read.pmd[0] = bits.PRESENT | bits.PSE | bits.USER | bits.RW
+    read.pte[0] = 0
+    advised = explain(snapshot(read))
+    skipped = explain(snapshot(read, enabled="never"))
+    assert (advised.totals.eligible_blocks, advised.totals.skipped_blocks) == (3, 0)
+    assert (skipped.totals.eligible_blocks, skipped.totals.skipped_blocks) == (3, 3)
+    assert advised.totals.coverage == skipped.totals.coverage == pytest.approx(1 / 3)
+    read.pmd[0], read.pte[0] = read.pmd[1], read.pte[1]
+    assert explain(snapshot(read, enabled="never")).totals.coverage is None
+
+
 def test_limits_pins_and_shares_are_named():
     found = columns(5)
     found.pte[:, 0] |= bits.ACCESSED
@@ -162,8 +189,8 @@ def test_what_is_huge_already_counts_as_huge_whatever_the_switches_say(flags, en
     found.pte[1] = columns(1).pte[0]
     answer = explain(snapshot(found, flags=flags, enabled=enabled))
     assert [block.status for block in answer.blocks] == ["page_pmd_mapped", "ineligible"]
-    # What is small and cannot become huge is no eligible memory.
-    assert answer.totals.coverage == 1 and answer.totals.eligible_blocks == 1
+    # What is small in the same mapping counts beside it: else the share would be 100 % wherever a mapping is skipped.
+    assert answer.totals.coverage == 0.5 and answer.totals.eligible_blocks == answer.totals.skipped_blocks == 2
 
 
 @pytest.mark.parametrize(("facts", "profile"), [(FACTS_72, "7.2"), (FACTS_61, "6.1")])

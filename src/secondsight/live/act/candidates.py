@@ -227,7 +227,7 @@ class _Selector:
         )
         sharers = np.where(shared, 0, of(counts.shared, 0))
         huge = np.zeros(len(row), np.bool_)
-        huge[seen] = counts.huge[row[seen]]
+        huge[seen] = counts.pmd_mapped[row[seen]]
         heat = self.beside.heat
         unsorted = _CandidateRows(
             address, row, populated, np.where(shared, 0, of(counts.swapped, 0)), of(counts.used(), -1),

@@ -79,9 +79,9 @@ class Mapping(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Sums over the snapshot. Sizes are bytes. *eligible_blocks*: in mappings that khugepaged looks at, and those that are huge already;
-    *coverage*: huge / resident of them, None without any. *collapsible* blocks will become huge, which adds *bloat*; *collapsible_if* more
-    may, which would add *bloat_if*."""
+    """Sums over the snapshot. Sizes are bytes. *eligible_blocks*: in mappings that khugepaged looks at, and in those that hold huge pages
+    already, though it skips them (*skipped_blocks*); *coverage*: huge / resident of them, None without any. *collapsible* blocks will
+    become huge, which adds *bloat*; *collapsible_if* more may, which would add *bloat_if*."""
 
     mappings: int
     blocks: int
@@ -103,6 +103,7 @@ class Totals(msgspec.Struct, frozen=True):
     attempts: tuple[AttemptsAhead, ...] = ()
     #: that a collapse of all those which may, beside those which will, would add
     bloat_if: int = 0
+    skipped_blocks: int = 0
 
     @property
     def refused_collapses(self) -> int:

@@ -48,6 +48,9 @@ from secondsight.plural import pluralize
 if TYPE_CHECKING:
     from secondsight.live.judge.judge_snapshot import Judged
 
+#: What a PMD maps that is no memory (mm/huge_memory.c do_huge_pmd_anonymous_page).
+_ZERO = "the huge zero page is mapped: it was read, and nothing was stored yet"
+
 
 class BlockVerdicts:
     """Verdicts of one snapshot's blocks."""
@@ -69,24 +72,24 @@ class BlockVerdicts:
     def block(self, row: int, vma: Vma | None, refused: str) -> Block:
         """The block *row*, which *vma* holds; *refused* says why khugepaged passes that by, empty if it does not."""
         columns, counts = self._snapshot.columns, self._counts
-        huge = bool(counts.huge[row])
+        huge, whole = bool(counts.huge[row]), bool(counts.pmd_mapped[row])
         populated, swapped = (
             (HPAGE_PMD_NR, 0) if huge else (int(counts.populated[row]), int(counts.swapped[row]))
         )
-        entries = {} if huge else self._entries(row)
+        entries = {} if whole else self._entries(row)
         judged, place = self._judged, -1 if self._judged is None else int(self._judged.place[row])
         wasted_if = False
-        if refused and huge and vma is not None and not no_thp(vma):
-            already = reasons.words("page_pmd_mapped")
+        if refused and whole and vma is not None and not no_thp(vma):
+            already = reasons.words("page_pmd_mapped") if huge else _ZERO
             answer = BlockAnswer(
                 "page_pmd_mapped", f"{already}; khugepaged would skip the mapping: {refused}"
             )
         elif refused:
             answer = BlockAnswer("ineligible", refused)
-        elif not huge and self._files.of(row):
+        elif not whole and self._files.of(row):
             answer = self._surrounded(self._files.answer(row, vma))
         elif judged is None or place < 0:
-            answer = BlockAnswer("page_pmd_mapped", reasons.words("page_pmd_mapped"))
+            answer = BlockAnswer("page_pmd_mapped", reasons.words("page_pmd_mapped") if huge else _ZERO)
         else:
             answer = self._with_anon_vma(self._answer(row, place, judged, vma), row, vma)
             alone = not answer.wasted and counts.secondary_unknown[row] and judged.guest_alone[place]
@@ -105,7 +108,7 @@ class BlockVerdicts:
         succeeds = "succeeded" in (answer.status, *answer.others)
         return Block(
             address=int(columns.address[row]),
-            mapping=_mapped(huge, populated, swapped, int(columns.cached[row])),
+            mapping=_mapped(huge, whole, populated, swapped, int(columns.cached[row])),
             populated=populated,
             swapped=swapped,
             shared=int(counts.shared[row]),
@@ -349,9 +352,9 @@ def _fits(headroom: int) -> bool:
     return headroom < 0 or headroom >= PMD_SIZE
 
 
-def _mapped(huge: bool, populated: int, swapped: int, cached: int) -> str:
-    if huge:
-        return "huge"
+def _mapped(huge: bool, whole: bool, populated: int, swapped: int, cached: int) -> str:
+    if whole:
+        return "huge" if huge else "zero"
     return "small" if populated else "swapped" if swapped else "cached" if cached > 0 else "none"
 
 

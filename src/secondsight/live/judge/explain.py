@@ -63,7 +63,7 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
     files = np.array(
         [vma is not None and not judges[id(vma)].backing.page_table_scan for vma in holders], np.bool_
     )
-    rows = np.flatnonzero(may & ~facts.huge & ~files)
+    rows = np.flatnonzero(may & ~facts.pmd_mapped & ~files)
     judged = None
     if len(rows):
         # The compiled judgement takes longer to import than a snapshot without eligible blocks takes to explain.
@@ -89,7 +89,7 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
         channels=_channels(snapshot, facts),
         limits=msgspec.to_builtins(header.limits) | {"enabled": header.enabled},
         totals=_totals(
-            blocks, mappings, facts, may | _huge_pages(facts, holders), _sizes(snapshot, facts, slice(None))
+            blocks, mappings, facts, may, _beside_huge(facts, holders), _sizes(snapshot, facts, slice(None))
         ),
         notes=(*_notes(snapshot, mappings), *_without_effect(supposed or [], parts)),
         mappings=mappings,
@@ -151,9 +151,17 @@ def _without_effect(supposed: list[str], parts: bool) -> tuple[str, ...]:
     )
 
 
-def _huge_pages(facts: PageCounts, holders: list[Vma | None]) -> npt.NDArray[np.bool_]:
-    """Blocks that a transparent huge page maps, whatever the switches say of it now."""
-    return facts.huge & np.array([vma is None or not eligible.no_thp(vma) for vma in holders], np.bool_)
+def _beside_huge(facts: PageCounts, holders: list[Vma | None]) -> npt.NDArray[np.bool_]:
+    """Blocks of the mappings that hold a transparent huge page, whatever the switches say of them now; bool[N]."""
+    thp = facts.huge & np.array([vma is None or not eligible.no_thp(vma) for vma in holders], np.bool_)
+    holding = {id(holders[row]) for row in np.flatnonzero(thp).tolist()}
+    return np.array(
+        [
+            id(vma) in holding and (vma is not None or bool(own))
+            for vma, own in zip(holders, thp, strict=True)
+        ],
+        np.bool_,
+    )
 
 
 def _orders(vma: Vma, snapshot: Snapshot, judged: eligible.Eligibility, parts: bool) -> tuple[int, ...]:
@@ -214,18 +222,21 @@ def _totals(
     mappings: tuple[Mapping, ...],
     facts: PageCounts,
     may: npt.NDArray[np.bool_],
+    beside_huge: npt.NDArray[np.bool_],
     sizes: dict[str, int],
 ) -> Totals:
     resident = np.where(facts.huge, HPAGE_PMD_NR, facts.populated)
-    inside = int(resident[may].sum())
-    huge = int(facts.huge[may].sum())
+    skipped = beside_huge & ~may
+    inside = int(resident[may | skipped].sum())
+    huge = int(facts.huge[may | skipped].sum())
     by_status: dict[str, int] = {}
     for block in blocks:
         by_status[block.status] = by_status.get(block.status, 0) + 1
     return Totals(
         mappings=len(mappings),
         blocks=len(blocks),
-        eligible_blocks=int(may.sum()),
+        eligible_blocks=int((may | skipped).sum()),
+        skipped_blocks=int(skipped.sum()),
         huge_blocks=int(facts.huge.sum()),
         resident=int(resident.sum()) * PAGE_SIZE,
         coverage=huge * HPAGE_PMD_NR / inside if inside else None,

@@ -26,6 +26,7 @@ _KINDS = {
     "may": ("#a7d8a0", "will or may collapse: something is unknown"),
     "wasted": ("#d62839", "wasted pass: in use, and refused by isolate"),
     "idle": ("#e9c46a", "no page was used"),
+    "zero": ("#cdb4db", "the huge zero page"),
     "limit": ("#b08968", "a limit or a held page stands against it"),
     "passed": ("#8e929c66", "the mapping is skipped"),
 }
@@ -43,8 +44,8 @@ rect{stroke:#8886}svg{display:block;max-width:100%;height:auto;margin:.2rem 0 1r
 
 def kind(block: Block) -> str:
     """The legend's key of *block*."""
-    if block.mapping == "huge":
-        return "huge"
+    if block.mapping in ("huge", "zero"):
+        return block.mapping
     if block.status == "ineligible":
         return "passed"
     if block.wasted:

@@ -39,7 +39,8 @@ class PageCounts:
         present = bits.pte_present(columns.pte)
         zero = present & ((columns.pte & bits.PFN_MASK) == 0)
         mapped = present & ~zero
-        self.huge = bits.pmd_trans_huge(columns.pmd)
+        self.pmd_mapped = bits.pmd_trans_huge(columns.pmd)
+        self.huge = columns.huge
         self.populated: Counts = _count(mapped)
         kinds = entry_kinds(snapshot)
         #: entries that are not present, by what they are; those of an unread kind apart
@@ -91,7 +92,9 @@ class PageCounts:
         compound = ((flags & (kpf.COMPOUND_HEAD | kpf.COMPOUND_TAIL)) != 0) | ~mapped
         heads = mapped & ((flags & kpf.COMPOUND_HEAD) != 0)
         alone = heads[:, 0] & ~heads[:, 1:].any(axis=1)
-        huge_in_cache: Bools = mapped.any(axis=1) & fits & compound.all(axis=1) & alone & ~self.huge[rows]
+        huge_in_cache: Bools = (
+            mapped.any(axis=1) & fits & compound.all(axis=1) & alone & ~self.pmd_mapped[rows]
+        )
         return huge_in_cache
 
     def has(self, kind: EntryKind, row: int) -> bool:

@@ -59,7 +59,7 @@ class PageBits(NamedTuple):
         cls, columns: Columns, *, kernel: bool, words: U64 | None = None, soft_dirty: bool = False
     ) -> PageBits:
         """Those of *columns*, read from *kernel* memory or procfs; *words*: pagemap's, uint64[N, 512], for procfs's soft-dirty bits."""
-        huge = bits.pmd_trans_huge(columns.pmd)
+        huge = columns.huge
         first = huge[:, None]
         mapped = bits.pte_present(columns.pte) & ((columns.pte & bits.PFN_MASK) != 0)
         there = mapped | first

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.bits.pageflags import ZERO_PAGE
+from secondsight.bits.pte import pmd_trans_huge
 from secondsight.bufferpool import unset
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
 
@@ -94,6 +96,15 @@ class Columns:
     spte_level: npt.NDArray[np.uint8]
     counts_known: bool = True
     secondary: tuple[Secondary, ...] = field(default=())
+
+    @property
+    def huge(self) -> Bools:
+        """Which blocks a PMD maps to a huge page; bool[N].
+
+        The huge zero page is none: it is no memory, and smaps counts it nowhere (fs/proc/task_mmu.c smaps_pmd_entry).
+        """
+        huge: Bools = pmd_trans_huge(self.pmd) & ((self.flags[:, 0] & ZERO_PAGE) == 0)
+        return huge
 
     @classmethod
     def empty(cls, blocks: U64, **facts: object) -> Columns:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.errors import TargetGone
 from secondsight.geometry import HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER
@@ -78,6 +79,7 @@ class KernelReader:
         columns.sizes[:] = sizes_by_order(blocks, pfns, columns.flags, mapped, columns.order)
         columns.sizes[huge] = 0
         columns.sizes[huge, PMD_ORDER] = HPAGE_PMD_NR
+        columns.sizes[huge & ((columns.flags[:, 0] & kpf.ZERO_PAGE) != 0)] = 0
         self._process.require_alive()
         if self._kernel.find_mm(self._process.pid, self._process.start_time).value_() != self._mm.value_():
             raise TargetGone(

@@ -119,6 +119,10 @@ class ProcfsReader:
         columns = self._sized(columns, pfns, asked, huge)
         if shared_whole is not None:
             columns.shared[huge, 0] = shared_whole
+        # The huge zero page is no memory, and its mark stays, as on any frame that kpageflags tells of.
+        zero = huge & ((columns.pte[:, 0] & bits.PFN_MASK) == 0)
+        columns.flags[zero, 0] = kpf.ZERO_PAGE
+        columns.sizes[zero] = columns.order[zero] = 0
         first = np.where(visible[huge, 0], pfns[huge, 0], np.uint64(0))
         columns.pmd[huge] = bits.PRESENT | bits.PSE | bits.RW | bits.USER | first << bits.PFN_SHIFT
         columns.pte[huge] = 0
