@@ -129,7 +129,17 @@ def test_addresses_only_where_confirmed_and_one_process_only():
     assert [d.address for d in kept] == [0x7F0000000000, None], (
         "the same mm: its pid is known, the second address is not"
     )
-    assert watcher.elsewhere == 1 and watcher.wasted == 1 and watcher.located == 1
+    assert (watcher.elsewhere, watcher.unnamed) == (0, 1), (
+        "whose the third is no page tells: it may be this process's"
+    )
+    assert watcher.wasted == 1 and watcher.located == 1
+
+
+def test_what_is_anothers_is_not_what_nobody_names():
+    events = [parse_line(line) for line in V72.splitlines()]
+    watcher = Watcher(Known({(0x1200, False): (42, 0x7F0000000000)}), only=7)
+    assert watcher.take(events) == []
+    assert (watcher.elsewhere, watcher.unnamed) == (2, 1)
 
 
 def test_kernel_memory_names_whose_memory_it_was():

@@ -63,7 +63,7 @@ def watch(
             stopping = stack.enter_context(Stopping())
             instance = stack.enter_context(Instance.open())
             places = stack.enter_context(Places(known, max_pages=_MOST_PAGES)) if known else None
-            spaces, unnamed = _spaces(instance) if process is None else (None, "")
+            spaces, unnamed = _spaces(instance)
             watcher = Watcher(places, only=pid, spaces=spaces)
             sink = _DecisionFile(record)
             started = time.monotonic()
@@ -83,6 +83,8 @@ def watch(
                     seconds,
                 )
             _summary(json, watcher, instance, time.monotonic() - started)
+            if process is not None:
+                process.require_alive()
     finally:
         for each in known:
             each.close()
@@ -167,7 +169,7 @@ class _Printer:
             )
             lines.append(
                 f"{pluralize(sum(self._unnamed.values()), 'decision')} about {pluralize(len(self._spaces), 'address space')} "
-                f"that cannot be named (a process among the largest, or --pid, would be{self._why}): {counts}"
+                f"that cannot be named (one of a large process would be, by its pages{self._why}): {counts}"
             )
             self._unnamed.clear()
             self._spaces.clear()
@@ -216,6 +218,7 @@ def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -
         "by_status": dict(watcher.by_status.most_common()),
         "with_address": watcher.located,
         "other_processes": watcher.elsewhere,
+        "unnamed": watcher.unnamed,
         "page_cache": dict(watcher.files.most_common()),
         "attempts": [
             {"order": order, "begun": watcher.begun[order], "refused": watcher.refused[order]}
@@ -230,6 +233,7 @@ def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -
     print(
         f"\n{pluralize(watcher.total, 'decision')} in {seconds:.1f} s ({facts['per_second']} /s), {watcher.located} with an address, "
         f"{pluralize(watcher.wasted, 'wasted pass', 'wasted passes')}, {watcher.elsewhere} of other processes, "
+        f"{f'{watcher.unnamed} that no page tells whose, ' if watcher.unnamed else ''}"
         f"{pluralize(instance.lost, 'event')} lost"
     )
     for status, count in watcher.by_status.most_common():

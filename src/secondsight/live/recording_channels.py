@@ -180,7 +180,7 @@ class LiveChannels:
             notes.append(
                 f"khugepaged: {pluralize(self._watcher.total, 'decision')} about the process"
                 + (f" ({counts}; {self._watcher.wasted} wasted)" if counts else "")
-                + f", {self._watcher.elsewhere} about others or unknown"
+                + f", {self._watcher.elsewhere + self._watcher.unnamed} about others or unknown"
             )
             if self._instance.lost:
                 notes.append(

@@ -335,10 +335,21 @@ class Watcher:
         self.by_status: collections.Counter[str] = collections.Counter()
         self.wasted = 0
         self.located = 0
+        #: of other processes
         self.elsewhere = 0
+        self._unnamed: collections.Counter[int] = collections.Counter()
         #: attempts, and those of them that made nothing, by order
         self.begun: collections.Counter[int] = collections.Counter()
         self.refused: collections.Counter[int] = collections.Counter()
+
+    @property
+    def unnamed(self) -> int:
+        """Decisions that may be of the process asked for: no page, and no other decision, tells whose the address space is."""
+        return sum(
+            count
+            for mm, count in self._unnamed.items()
+            if self._owner_of_mm.get(mm, self._only) == self._only
+        )
 
     @property
     def files(self) -> collections.Counter[str]:
@@ -355,7 +366,10 @@ class Watcher:
             decision, frame = closed
             self._locate(decision, frame)
             if self._only is not None and decision.pid != self._only:
-                self.elsewhere += 1
+                if decision.pid is None:
+                    self._unnamed[decision.mm] += 1
+                else:
+                    self.elsewhere += 1
                 continue
             self.total += 1
             self.by_status[decision.status] += 1

@@ -128,3 +128,13 @@ def test_where_nothing_is_known_it_is_said_first(found):
     chosen, said = order(found)
     assert chosen == [0, 1, 2, 3] and said.startswith("no hotness is known here: in address order")
     assert ("someone else" in said) == (found is not None)
+
+
+def test_where_marks_alone_order_the_blocks_it_is_said_why_nothing_better_does():
+    found = columns(3)
+    found.pte[1, :9] |= bits.ACCESSED
+    found.pte[2, :5] |= bits.ACCESSED
+    heat = Heat({}, frozenset(), "", {"DAMON": "in use by someone else"})
+    selection = select(snapshot(found), make("khugepaged"), Wanted(), Beside(heat=heat))
+    assert [(choice.address - START) // BLOCK for choice in selection.chosen] == [1, 2]
+    assert selection.order.startswith("no hotness is known here") and "someone else" in selection.order

@@ -190,7 +190,9 @@ def test_what_is_huge_already_counts_as_huge_whatever_the_switches_say(flags, en
     answer = explain(snapshot(found, flags=flags, enabled=enabled))
     assert [block.status for block in answer.blocks] == ["page_pmd_mapped", "ineligible"]
     # What is small in the same mapping counts beside it: else the share would be 100 % wherever a mapping is skipped.
-    assert answer.totals.coverage == 0.5 and answer.totals.eligible_blocks == answer.totals.skipped_blocks == 2
+    assert (
+        answer.totals.coverage == 0.5 and answer.totals.eligible_blocks == answer.totals.skipped_blocks == 2
+    )
 
 
 @pytest.mark.parametrize(("facts", "profile"), [(FACTS_72, "7.2"), (FACTS_61, "6.1")])

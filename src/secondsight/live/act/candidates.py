@@ -184,13 +184,14 @@ class _Selector:
             return (
                 f"hot first, by {heat.source}: {pluralize(hot, 'block')} of {len(chosen):,} known to be hot"
             )
-        used = self.rows.used[chosen]
-        if len(chosen) and self.policy.khugepaged and len(np.unique(used)) > 1:
-            return "no hotness is known here: most used first, by bits set since anybody last cleared them (--watch 30s measures)"
         why = "".join(
             f"; {name}: {text}" for name, text in (heat.missing if heat is not None else {}).items()
         )
-        return f"no hotness is known here: in address order{why or ' (--watch 30s measures it where DAMON or kernel memory is there)'}"
+        why = why or " (--watch 30s measures it where DAMON or kernel memory is there)"
+        used = self.rows.used[chosen]
+        if len(chosen) and self.policy.khugepaged and len(np.unique(used)) > 1:
+            return f"no hotness is known here: those with most pages marked as used first, whenever that was{why}"
+        return f"no hotness is known here: in address order{why}"
 
     def _rows(self) -> _CandidateRows:
         """Blocks of the snapshot that are not shared memory, and those of the page cache."""
