@@ -8,6 +8,7 @@ from secondsight.live.read.capture import FORMAT, Answerer, Header, Snapshot
 from secondsight.live.read.columns import Columns, Secondary
 from secondsight.live.read.probe import Facts
 from secondsight.live.read.surroundings import Surroundings
+from secondsight.live.read.thp_disabled import ThpDisabled
 from secondsight.live.read.vma import Vma
 from secondsight.mm.config import Knobs
 
@@ -32,7 +33,9 @@ FACTS_61 = Facts(
 )  # fmt: skip
 
 #: nothing of the surroundings stands in the way, and all was read
-KNOWN = Surroundings(registered=True, without_anon_vma=(), huge_blocks=1000, headroom=-1, distances=False)
+KNOWN = Surroundings(
+    registered=True, without_anon_vma=(), huge_blocks=1000, headroom=-1, distances=False, thp_disabled=ThpDisabled.NONE
+)  # fmt: skip
 
 
 def columns(blocks, secondary=True):

@@ -207,6 +207,7 @@ class Rounds:
         from secondsight.live.read import capture, sysfs
         from secondsight.live.read.page_cache import PageCache
         from secondsight.live.read.procfs import Pagemap
+        from secondsight.live.read.thp_disabled import thp_enabled
         from secondsight.live.read.vma import parse_maps
 
         process, within = self.process, self.wanted.within
@@ -220,7 +221,7 @@ class Rounds:
             whole = parse_maps(process.read_file("maps"), f"/proc/{process.pid}/maps")
             with PageCache(process, whole) as cache:
                 beside = unfit.Beside(
-                    unfit.thp_enabled(process.read_file("status")), sysfs.shmem_enabled(), cache, heat_seen
+                    thp_enabled(process.read_file("status")), sysfs.shmem_enabled(), cache, heat_seen
                 )
                 selection = candidates.select(taken, self.policy, self.wanted, beside)
                 if self.dry_run:

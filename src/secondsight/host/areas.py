@@ -47,11 +47,16 @@ class Area(msgspec.Struct, frozen=True):
 
 
 def areas_of(
-    smaps: bytes, now: Switches, then: Switches, mounts: Callable[[], Mapping[str, str]] = dict
+    smaps: bytes,
+    now: Switches,
+    then: Switches,
+    mounts: Callable[[], Mapping[str, str]] = dict,
+    refused: bool = False,
 ) -> list[Area]:
     """The mappings in question among those that *smaps* (``/proc/PID/smaps``) tells, in the order of their addresses.
 
     *mounts*: the tmpfs mounts that the process sees, as ``Switches.mounts``; asked once, if a file is on none of ours: a container's.
+    *refused*: the process refuses huge pages by prctl, whatever the switches say.
     """
     theirs: dict[str, str] | None = None
     areas: list[Area] = []
@@ -73,7 +78,7 @@ def areas_of(
         # khugepaged's scan of the page cache changes what a shared mapping maps; a private one keeps its copies.
         if not kind.page_table_scan and not (kind.shmem and vma.perms[3:4] == "s"):
             continue
-        supposed = unsaid(vma, now.effective, now)
+        supposed = vma if refused else unsaid(vma, now.effective, now)
         areas.append(
             Area(
                 vma, kind.shmem, eligible.ineligible(vma, now.effective, now),

@@ -30,6 +30,7 @@ from secondsight.host.tasks import FAILED, GONE, UNREADABLE, Task
 from secondsight.live.read import switches
 from secondsight.live.read.process import Process
 from secondsight.live.read.procfs import Pagemap
+from secondsight.live.read.thp_disabled import thp_enabled
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -129,6 +130,7 @@ def _stratum(
     areas = areas_of(
         process.read_file("smaps"), judge.now.switches, judge.then.switches,
         lambda: switches.mounts_of(process.read_file("mountinfo").decode("utf-8", "surrogateescape")),
+        refused=thp_enabled(process.read_file("status")) is False,
     )  # fmt: skip
     if not areas:
         return None

@@ -10,7 +10,7 @@ from secondsight.bits import pte as bits
 from secondsight.bits import swap
 from secondsight.errors import UsageError
 from secondsight.live.act.candidates import Wanted, check_policy, select
-from secondsight.live.act.unfit import PRCTL, Beside, thp_enabled
+from secondsight.live.act.unfit import PRCTL, Beside
 from secondsight.policy.registry import make
 from support.snapshots import BLOCK, START, columns, snapshot, with_vm
 
@@ -84,12 +84,6 @@ def test_thp_eligible_zero_under_always_is_somebodys_wish():
     told = dataclasses.replace(taken, header=header)
     assert "THPeligible: 0" in next(iter(select(told, make("madv_collapse"), Wanted()).left))
     assert select(told, make("madv_collapse"), Wanted(override=True)).chosen
-
-
-def test_the_status_line():
-    assert thp_enabled(b"Name:\tx\nTHP_enabled:\t1\n") is True
-    assert thp_enabled(b"THP_enabled:\t0\nthreads: 1\n") is False
-    assert thp_enabled(b"Name:\tx\n") is None
 
 
 def test_too_little_in_it():

@@ -64,11 +64,3 @@ def _unfit_shared(vma: Vma, file: CachedFile, switch: str) -> tuple[str, str]:
         return "", ""
     advice = ", no MADV_HUGEPAGE" if switch == "advise" and "hg" not in vma.flags else ""
     return "", f"the kernel would not by itself (shmem_enabled={switch or 'unknown'}{advice})"
-
-
-def thp_enabled(status: bytes) -> bool | None:
-    """``THP_enabled`` of ``/proc/PID/status``: False under PR_SET_THP_DISABLE; None where the kernel does not print it (before 5.0)."""
-    for line in status.splitlines():
-        if line.startswith(b"THP_enabled:"):
-            return line.split()[1:] != [b"0"]
-    return None

@@ -35,12 +35,14 @@ from secondsight.live.judge.open_verdict import (
     PINS,
     SECONDARY,
     SHARED_FOLIOS,
+    THP_DISABLED,
     BlockAnswer,
 )
 from secondsight.live.judge.page_counts import Counts, PageCounts
 from secondsight.live.read.capture import Snapshot
 from secondsight.live.read.eligible import no_thp
 from secondsight.live.read.surroundings import UNREGISTERED
+from secondsight.live.read.thp_disabled import is_open
 from secondsight.live.read.vma import Vma
 from secondsight.mm.rules import Rules
 from secondsight.plural import pluralize
@@ -87,7 +89,7 @@ class BlockVerdicts:
         elif refused:
             answer = BlockAnswer("ineligible", refused)
         elif not whole and self._files.of(row):
-            answer = self._surrounded(self._files.answer(row, vma))
+            answer = self._by_prctl(self._surrounded(self._files.answer(row, vma)), vma)
         elif judged is None or place < 0:
             answer = BlockAnswer("page_pmd_mapped", reasons.words("page_pmd_mapped") if huge else _ZERO)
         else:
@@ -98,7 +100,7 @@ class BlockVerdicts:
                 answer = answer._replace(
                     reason=f"{answer.reason}; if only a secondary MMU used it, the pass is wasted"
                 )
-            answer = self._surrounded(answer)
+            answer = self._by_prctl(self._surrounded(answer), vma)
         tried = (
             ()
             if judged is None or place < 0 or refused
@@ -171,6 +173,14 @@ class BlockVerdicts:
             others.add("unregistered")
             unread.append(KHUGEPAGED_LIST)
         return answer._replace(others=tuple(sorted(others)), unread=tuple(unread))
+
+    def _by_prctl(self, answer: BlockAnswer, vma: Vma | None) -> BlockAnswer:
+        """*answer* of a process that may have refused huge pages but for advised memory."""
+        if vma is None or not is_open(vma, self._snapshot.header.surroundings.thp_disabled):
+            return answer
+        return answer._replace(
+            others=tuple(sorted({*answer.others, "ineligible"})), unread=(*answer.unread, THP_DISABLED)
+        )
 
     def _with_anon_vma(self, answer: BlockAnswer, row: int, vma: Vma | None) -> BlockAnswer:
         """*answer* of a mapping that may have no ``anon_vma``: nothing was ever written there, and khugepaged skips it."""

@@ -26,6 +26,7 @@ from secondsight.live.judge.guest_ram import guest_ram
 from secondsight.live.judge.page_counts import Counts, PageCounts
 from secondsight.live.read import eligible
 from secondsight.live.read.capture import Snapshot
+from secondsight.live.read.thp_disabled import refusal
 from secondsight.live.read.vma import Vma
 from secondsight.plural import pluralize
 
@@ -57,6 +58,10 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
         )
         for vma in vmas
     }
+    for vma in vmas:
+        why = refusal(vma, header.surroundings.thp_disabled)
+        if why and judges[id(vma)].refused in ("", eligible.NOT_ELIGIBLE):
+            judges[id(vma)] = judges[id(vma)]._replace(refused=why)
     holders = eligible.mappings_of(columns.address, vmas)
     refused = ["the mapping has gone" if vma is None else judges[id(vma)].refused for vma in holders]
     may = np.array([not why for why in refused], np.bool_)

@@ -38,9 +38,9 @@ INPUTS = (
         _NOT_SHOWN, "khugepaged_scan.mm_head", "open: the process may be unregistered", _BOOTED_INPUTS,
     ),
     Input(
-        "prctl", "process", "PR_SET_THP_DISABLE (MMF_DISABLE_THP), since 6.18 also its form that spares advised memory",
-        "3.15: K C F", "smaps THPeligible; status THP_enabled (5.0)", "as procfs; not read from dumps", "taken for not set",
-        _BOOTED,
+        names.THP_DISABLED, "process", "PR_SET_THP_DISABLE (MMF_DISABLE_THP), since 6.18 also its form that spares advised memory",
+        "3.15: K C F", "smaps THPeligible; status THP_enabled (5.0)", "mm->flags",
+        "open where switches are supposed (6.18 on, not advised): may be ineligible", _BOOTED,
     ),
     Input(
         "exiting", "process", "whether the process is on its way out (hpage_collapse_test_exit)", "all: K", "state in stat",

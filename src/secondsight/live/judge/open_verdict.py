@@ -21,6 +21,7 @@ SHMEM_SWAP = "which pages of the shared memory are swapped out"
 FREE_HUGE_BLOCKS = "free huge blocks"
 MEMORY_CGROUP = "room below the memory cgroup's limits"
 NODES = "which nodes the pages lie on"
+THP_DISABLED = "whether prctl PR_SET_THP_DISABLE spares advised memory alone (6.18)"
 ANON_VMA = "whether the mapping has an anon_vma"
 
 

@@ -15,6 +15,7 @@ from secondsight.geometry import ANON_ORDERS, PMD_ORDER, kb_of_order, order_of_k
 from secondsight.live.read.capture import Snapshot
 from secondsight.live.read.eligible import judge
 from secondsight.live.read.switches import Switches
+from secondsight.live.read.thp_disabled import ThpDisabled
 from secondsight.live.read.vma import Vma
 from secondsight.mm.config import Knobs
 
@@ -89,7 +90,10 @@ def suppose(snapshot: Snapshot, settings: list[str]) -> Snapshot:
         # Without the words of the switches (a dump, an older snapshot) the effective one is all there is.
         whole = then.enabled or header.enabled
         enabled = whole if then.enabled_size in ("", "inherit") else then.enabled_size
-    mappings = tuple(unsaid(vma, header.enabled, now) for vma in header.mappings)
+    refused = header.surroundings.thp_disabled is ThpDisabled.ALL
+    mappings = (
+        header.mappings if refused else tuple(unsaid(vma, header.enabled, now) for vma in header.mappings)
+    )
     changed = msgspec.structs.replace(header, limits=knobs, enabled=enabled, switches=then, mappings=mappings)
     return replace(snapshot, header=changed)
 

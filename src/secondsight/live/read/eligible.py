@@ -26,7 +26,7 @@ _SPECIAL = {
     "de": "may not expand",
 }
 #: THPeligible: 0 where everything else allows it
-_NOT_ELIGIBLE = "the kernel says THPeligible: 0 (prctl PR_SET_THP_DISABLE, most likely)"
+NOT_ELIGIBLE = "the kernel says THPeligible: 0 (prctl PR_SET_THP_DISABLE, most likely)"
 
 
 class Eligibility(NamedTuple):
@@ -115,7 +115,7 @@ def _anonymous(vma: Vma, enabled: str, switches: Switches) -> tuple[str, str]:
         return f"transparent huge pages are switched off ({by})", by
     if enabled == "madvise" and "hg" not in vma.flags:
         return f"not advised ({by}, no MADV_HUGEPAGE)", by
-    return (_NOT_ELIGIBLE if vma.eligible is False else ""), by
+    return (NOT_ELIGIBLE if vma.eligible is False else ""), by
 
 
 def _shmem(vma: Vma, kind: Backing, enabled: str, switches: Switches) -> Eligibility:
@@ -146,7 +146,7 @@ def _shmem(vma: Vma, kind: Backing, enabled: str, switches: Switches) -> Eligibi
     if not allowed:
         needs = " and no MADV_HUGEPAGE" if by.partition("=")[2].startswith(("advise", "within_size")) else ""
         return Eligibility(kind, f"shared memory: not allowed ({by}{needs}); MADV_COLLAPSE would", by)
-    return Eligibility(kind, _NOT_ELIGIBLE if vma.eligible is False else "", by)
+    return Eligibility(kind, NOT_ELIGIBLE if vma.eligible is False else "", by)
 
 
 def _policy(word: str, advised: bool) -> bool:

@@ -11,6 +11,7 @@ the limit, of every ancestor, decide too; ``vm.zone_reclaim_mode`` makes it keep
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ import msgspec
 
 from secondsight.errors import MissingDependency, SecondSightError
 from secondsight.live.read.limits import MemoryCgroup, parse_buddyinfo
+from secondsight.live.read.thp_disabled import ThpDisabled, from_status
+from secondsight.live.read.thp_disabled import from_kernel as thp_from_kernel
 
 if TYPE_CHECKING:
     from secondsight.live.read.kmem import KernelMemory
@@ -44,7 +47,7 @@ class Surroundings(msgspec.Struct, frozen=True, omit_defaults=True):
     ``anon_vma``; *huge_blocks*: free blocks of 2 MiB, over all nodes; *headroom*: bytes that the process may be charged before a limit
     refuses (-1: no limit); *distances*: whether khugepaged asks how far apart pages' nodes are (several nodes, zone_reclaim_mode);
     *ahead*: pages that khugepaged looks at before it comes to this process, at the most; *vms*: KVM VMs that
-    it holds open."""
+    it holds open; *thp_disabled*: what of its memory prctl keeps from huge pages."""
 
     registered: bool | None = None
     without_anon_vma: tuple[int, ...] | None = None
@@ -53,12 +56,16 @@ class Surroundings(msgspec.Struct, frozen=True, omit_defaults=True):
     distances: bool | None = None
     ahead: int | None = None
     vms: int = 0
+    thp_disabled: ThpDisabled | None = None
 
 
 def read(process: Process, proc: Path = Path("/proc")) -> Surroundings:
     """The surroundings of *process* as procfs and cgroupfs show them."""
     return Surroundings(
-        huge_blocks=_huge_blocks(proc / "buddyinfo"), headroom=_headroom(process), distances=_distances(proc)
+        huge_blocks=_huge_blocks(proc / "buddyinfo"),
+        headroom=_headroom(process),
+        distances=_distances(proc),
+        thp_disabled=from_status(process.read_file("status"), os.uname().release),
     )
 
 
@@ -73,6 +80,7 @@ def with_kernel(surroundings: Surroundings, kernel: KernelMemory, mm: int) -> Su
         registered=None if listed is None else mm in listed.mms,
         without_anon_vma=without_anon_vma(kernel, mm),
         ahead=None if listed is None else pages_ahead(kernel, listed, mm),
+        thp_disabled=thp_from_kernel(kernel, mm),
     )
 
 
