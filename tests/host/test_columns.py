@@ -59,6 +59,18 @@ def test_filters(condition, expected):
     assert [each.name for each in keep(ROWS, [condition])] == expected
 
 
+def test_sizes_that_no_block_showed_are_one_doubt():
+    mib = 1 << 20
+    sizes = {
+        "4K": Interval(898 * mib, 890 * mib, 906 * mib), "16K": Interval(9 * mib, 0, 18 * mib),
+        "64K": Interval(4 * mib, 4 * mib, 4 * mib), "2M": Interval(11 * mib, 0, 22 * mib),
+    }  # fmt: skip
+    shown = COLUMNS["sizes"].value(msgspec.structs.replace(ROWS[0], sizes=sizes))
+    assert shown == "4K 898M±8.0M 64K 4.0M others up to 22M"
+    exact = {"4K": Interval(mib, mib, mib), "2M": Interval(0, 0, 0)}
+    assert COLUMNS["sizes"].value(msgspec.structs.replace(ROWS[0], sizes=exact)) == "4K 1.0M"
+
+
 def test_cgroups_that_begin_alike_are_told_apart_where_there_is_little_room():
     names = [
         f"/kubepods.slice/kubepods-burstable.slice/pod{number}.slice/cri-{number}.scope"
@@ -114,6 +126,9 @@ def test_sizes(number, expected):
 
 def test_an_open_interval_shows_half_its_width():
     assert text(Interval(3 << 30, 2 << 30, 4 << 30), "bytes") == "3.0G±1.0G"
+    assert text(Interval(0, 0, 194 << 20), "bytes") == "0..194M", (
+        "no half-width that would reach below nothing"
+    )
     assert text(Interval.exact(3 << 30), "bytes") == "3.0G"
     assert text(None, "bytes") == "-"
 

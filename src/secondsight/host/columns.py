@@ -66,7 +66,10 @@ def _reasons(row: HostRow) -> str | None:
 def _sizes(row: HostRow) -> str | None:
     if row.sizes is None:
         return None
-    return " ".join(f"{name} {size(amount.value)}" for name, amount in row.sizes.items() if amount.value)
+    # Of one that no block read shows there may be none: together they say how much is left in doubt.
+    seen = [f"{name} {text(amount, 'bytes')}" for name, amount in row.sizes.items() if amount.low > 0]
+    doubt = max((amount.high for amount in row.sizes.values() if amount.low <= 0), default=0)
+    return " ".join([*seen, f"others up to {size(doubt)}"] if doubt else seen)
 
 
 #: every column, by name
@@ -169,6 +172,10 @@ def chosen(names: str | None, by: str) -> tuple[str, ...]:
     return tuple(columns)
 
 
+#: how far from the middle of its interval a figure may lie, as a share of half the width, that ± still tells it
+_EVEN = 0.1
+
+
 def size(number: float) -> str:
     """Bytes in five characters: ``0``, ``4.0K``, ``812M``, ``1.5T``."""
     if number < 1024:
@@ -183,13 +190,19 @@ def size(number: float) -> str:
 
 
 def text(value: Value, form: str) -> str:
-    """*value* as a person reads it; an interval that is open with half its width: ``1.5G±0.2G``."""
+    """*value* as a person reads it; an interval that is open with half its width: ``1.5G±0.2G``, or by its ends where it reaches much
+    farther to one side: ``0..97M``."""
     if value is None:
         return "-"
     if isinstance(value, Interval):
         middle = text(value.value, form)
         half = (value.high - value.low) / 2
-        return middle if value.known else f"{middle}±{text(half, form)}"
+        if value.known:
+            return middle
+        even = abs(value.value - (value.low + value.high) / 2) <= _EVEN * half
+        return (
+            f"{middle}±{text(half, form)}" if even else f"{text(value.low, form)}..{text(value.high, form)}"
+        )
     if isinstance(value, Bounds):
         return (
             f"{text(value.low, form)}..{text(value.high, form)}"
