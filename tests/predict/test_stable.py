@@ -1,18 +1,17 @@
-"""Measuring until the median stands still."""
+"""How sure a median is."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from secondsight.predict.stable import LEAST, median, until_stable
+from secondsight.predict.stable import LEAST, WITHIN, median
 
 
-def test_what_stands_still_is_measured_seldom_and_noise_to_the_limit():
-    assert until_stable(lambda: 2.0).times == LEAST
-    rng = np.random.default_rng(0)
-    noisy = until_stable(lambda: float(rng.exponential()), most=12)
+def test_what_stands_still_is_sure_and_noise_is_not():
+    assert median([2.0] * LEAST) == (2.0, 2.0, 2.0, LEAST)
+    noisy = median(np.random.default_rng(0).exponential(size=12))
     assert noisy.times == 12
-    assert noisy.width > 0.1
+    assert noisy.width > 0.1 > WITHIN
 
 
 def test_the_median_passes_over_what_was_disturbed():

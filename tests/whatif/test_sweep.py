@@ -11,7 +11,7 @@ from secondsight.report import encode, render
 from secondsight.whatif import compare, workers
 from secondsight.whatif import spec as specs
 from secondsight.whatif.cell import Outcome
-from secondsight.whatif.dataset import Dataset, is_sweep
+from secondsight.whatif.dataset import Dataset
 from secondsight.whatif.overview import results, sensitivities
 from secondsight.whatif.sweep import sweep
 from support import sweeps
@@ -170,8 +170,6 @@ def test_over_all_traces_counts_are_sums_and_shares_means(done):
 
 
 def test_what_is_not_there_is_said(done, tmp_path):
-    assert is_sweep(done / "out")
-    assert not is_sweep(tmp_path)
     with pytest.raises(UsageError, match="no such trace; there are traces"):
         results(done / "out", "t9")
     with pytest.raises(InputError, match="not a sweep's directory"):

@@ -62,7 +62,7 @@ def pte_none(pte: U64) -> Bools:
 
 def is_swap_pte(pte: U64) -> Bools:
     """Neither none nor present (include/linux/swapops.h, is_swap_pte)."""
-    return (pte != 0) & ~pte_present(pte)
+    return ~pte_none(pte) & ~pte_present(pte)
 
 
 def pte_young(pte: U64) -> Bools:

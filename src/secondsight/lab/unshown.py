@@ -56,7 +56,6 @@ for _name in (
 
 _NO_AD = "only where SPTEs have no accessed bit: ask ept-noad"
 _SHADOW = "only KVM's own shadow pages are filled in groups: ask shadow"
-_AD = "only where SPTEs have an accessed bit"
 #: Rules that a kernel has and that nothing compared depends on: on which machines, when, and why.
 _UNSEEN: dict[str, tuple[Callable[[Rules, str], bool], str]] = {
     "spte_era": (lambda r, mmu: mmu != "ept-noad", _NO_AD),

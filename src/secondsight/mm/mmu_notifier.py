@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -53,22 +53,13 @@ class Context:
                 raise SleepInAtomic(f"{who} would sleep inside {holder}, which holds the {what}")
 
 
-@runtime_checkable
-class TestYoung(Protocol):
-    """Say whether pages are young, changing nothing."""
-
-    def test_young(self, start: int, end: int, ask: Bools) -> Bools:
-        """Pages *start* to *end* (exclusive) of the mm; *ask* bool[end-start] marks those still to be answered."""
-        ...
-
-
 class MmuNotifier:
     """Base of every secondary MMU. It has no ops of its own: define those of the ops below that the MMU has.
 
     ``test_young(start, end, ask) -> bool[n]``, ``clear_young(start, end) -> bool[n]``,
     ``clear_flush_young(start, end) -> bool[n]``, ``change_pte(page, pte)``, ``invalidate_page(page)``,
     ``invalidate_range_start(start, end)``, ``invalidate_range_end(start, end)``, ``release()``. Pages are numbers in
-    the mm. ``context`` is set at registration.
+    the mm, *end* exclusive; n is end - start; *ask* bool[n] marks the pages still to be answered. ``context`` is set at registration.
     """
 
     name = "notifier"

@@ -1,4 +1,4 @@
-"""Measuring on a noisy machine: again and again until the median stands still.
+"""Measuring on a noisy machine: how sure a median is.
 
 A figure is stable when the 95 % bootstrap interval of its median is narrower than a share of it (``WITHIN``), and there were at least
 ``LEAST`` measurements. What took longer than the median by far tells of the machine, not of the program: the median passes over it.
@@ -6,14 +6,13 @@ A figure is stable when the 95 % bootstrap interval of its median is narrower th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-#: Width of the interval, as a share of the median, that will do; measurements at least, and at most.
-WITHIN, LEAST, MOST = 0.04, 5, 25
+#: Width of the interval, as a share of the median, that will do; measurements at least.
+WITHIN, LEAST = 0.04, 5
 _DRAWS = 200
 
 
@@ -37,15 +36,3 @@ def median(values: npt.ArrayLike, seed: int = 0) -> Stable:
     drawn = np.random.default_rng(seed).integers(0, len(sample), (_DRAWS, len(sample)))
     low, high = np.quantile(np.median(sample[drawn], axis=1), (0.025, 0.975))
     return Stable(float(np.median(sample)), float(low), float(high), len(sample))
-
-
-def until_stable(measure: Callable[[], float], within: float = WITHIN, most: int = MOST) -> Stable:
-    """*measure* until its median is stable *within* a share, or *most* times."""
-    values: list[float] = []
-    while True:
-        values.append(measure())
-        if len(values) < LEAST:
-            continue
-        estimate = median(values)
-        if estimate.width <= within or len(values) >= most:
-            return estimate

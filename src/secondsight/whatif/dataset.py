@@ -11,7 +11,6 @@ A cell is finished when its file is in ``cells``; files appear whole or not at a
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,8 +159,3 @@ class Dataset:
             raise InputError(
                 str(path), "", f"not a finished cell ({reason}); remove it and sweep again"
             ) from None
-
-
-def is_sweep(path: str | os.PathLike[str]) -> bool:
-    """Is *path* the directory of a sweep?"""
-    return (Path(path) / "sweep.json").is_file()

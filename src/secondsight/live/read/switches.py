@@ -54,14 +54,6 @@ class Switches(msgspec.Struct, frozen=True, omit_defaults=True):
             return self.shmem_enabled or "never"
         return self.shmem_size
 
-    @property
-    def smaller_sizes(self) -> tuple[int, ...]:
-        """KiB of the sizes below 2 MiB that anonymous memory may have."""
-        off = ("never", "") if self.enabled != "never" else ("never", "", "inherit")
-        return tuple(
-            kb for kb, word in sorted(self.sizes.items()) if word not in off and kb < kb_of_order(PMD_ORDER)
-        )
-
     def anon_orders(self, enabled: str, *, advised: bool) -> int:
         """The orders that khugepaged may collapse anonymous memory to, as bits: ``thp_vma_allowable_orders`` (mm/huge_memory.c).
 
