@@ -49,7 +49,7 @@ def history(path: Path, most: int, command: str = "") -> HostHistory:
     ever = [row for row in rows if row.resident.any() or row.huge.any()]
     shown = sorted(ever, key=lambda row: (-abs(row.grown), -row.resident[-1], row.label))[:most]
     marks: list[Mark] = metadata["marks"]
-    host = _Host(begun, totals)
+    host = _HostCounters(begun, totals)
     edges = [begun, *(mark.time for mark in marks), float("inf")]
     first = max(len(marks) - _MARKS, 0)
     return HostHistory(
@@ -180,7 +180,7 @@ def _median(values: F64, within: npt.NDArray[np.bool_]) -> float:
     return float(np.median(values[within])) if within.any() else 0.0
 
 
-class _Host:
+class _HostCounters:
     """The host's own counters over time, of the rows of all processes together."""
 
     def __init__(self, begun: float, totals: Sequence[dict[str, Any]]) -> None:
@@ -235,7 +235,7 @@ class _Host:
 
 
 def _change(
-    number: int, mark: Mark, edges: tuple[float, float, float], begun: float, times: list[float], rows: list[_Over], host: _Host
+    number: int, mark: Mark, edges: tuple[float, float, float], begun: float, times: list[float], rows: list[_Over], host: _HostCounters
 ) -> MarkedMoment:  # fmt: skip
     every = np.array(times)
     before, after = _windows(every, edges)

@@ -58,7 +58,7 @@ class Failure(msgspec.Struct, frozen=True):
     console: str = ""
 
 
-class _Batch:
+class _ScenarioBatch:
     """The scenarios *members* (indices), to be run together."""
 
     def __init__(self, members: list[int], scenarios: Sequence[verbs.Scenario], states: bool) -> None:
@@ -114,7 +114,10 @@ def run(
     kept = folder or _folder(cache or kernels.cache_dir(), booted, mmu)
     kept.mkdir(parents=True, exist_ok=True)
     out: dict[int, results.Run | Failure] = {}
-    todo = [_Batch(members, scenarios, states) for members in batch.plan(scenarios, size or blocks_of(mmu))]
+    todo = [
+        _ScenarioBatch(members, scenarios, states)
+        for members in batch.plan(scenarios, size or blocks_of(mmu))
+    ]
     before, stuck = -1, 0
     while todo:
         # Cutting a batch down to the one scenario at fault takes at most log2(size) guests; more mean that it is not a scenario.
@@ -161,7 +164,7 @@ def _store(path: Path, answer: results.Run) -> None:
 
 
 def _take(
-    one: _Batch,
+    one: _ScenarioBatch,
     answer: results.Run,
     scenarios: Sequence[verbs.Scenario],
     out: dict[int, results.Run | Failure],
@@ -172,9 +175,9 @@ def _take(
 
 
 def _boot(
-    todo: list[_Batch], where: Machine, kernel: kernels.Kernel, scenarios: Sequence[verbs.Scenario],
+    todo: list[_ScenarioBatch], where: Machine, kernel: kernels.Kernel, scenarios: Sequence[verbs.Scenario],
     out: dict[int, results.Run | Failure], kept: Path, cache: Path | None, say: Say,
-) -> list[_Batch]:  # fmt: skip
+) -> list[_ScenarioBatch]:  # fmt: skip
     """One guest, for as many batches as it lives through; the batches that are left to do."""
     say(f"booting {kernel.release} on {where.name}")
     left = list(todo)
@@ -227,7 +230,7 @@ def _boot(
     return left
 
 
-def _ask(guest: Guest, one: _Batch, patience: float) -> dict[str, Any]:
+def _ask(guest: Guest, one: _ScenarioBatch, patience: float) -> dict[str, Any]:
     one.step = -1
     guest.send({"batch": one.key, **one.request})
     while True:
@@ -243,9 +246,9 @@ def _ask(guest: Guest, one: _Batch, patience: float) -> dict[str, Any]:
 
 
 def _cut(
-    left: list[_Batch], failure: Failure, scenarios: Sequence[verbs.Scenario], states: bool,
+    left: list[_ScenarioBatch], failure: Failure, scenarios: Sequence[verbs.Scenario], states: bool,
     out: dict[int, results.Run | Failure],
-) -> list[_Batch]:  # fmt: skip
+) -> list[_ScenarioBatch]:  # fmt: skip
     """Take the scenario at fault out of the first batch of *left*; where it cannot be told, cut the batch in two."""
     one, rest = left[0], left[1:]
     fault = one.at_fault()
@@ -255,4 +258,4 @@ def _cut(
     else:
         half = len(one.members) // 2
         members = [one.members[:half], one.members[half:]]
-    return [_Batch(m, scenarios, states) for m in members if m] + rest
+    return [_ScenarioBatch(m, scenarios, states) for m in members if m] + rest

@@ -57,7 +57,7 @@ class ScoredSample:
         return sum(each.noticed is None and bool(each.mutant.equivalent) for each in self.scored)
 
 
-class _Process:
+class _MutantsProcess:
     """The process that holds mutants against *files*."""
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -105,7 +105,7 @@ def score_mutants(
 
     for path in files:
         read(path)
-    process = _Process(files)
+    process = _MutantsProcess(files)
     try:
         answer = process.ask({"lines": True}, None)
         if answer is None:
@@ -124,7 +124,7 @@ def score_mutants(
             answer = process.ask(each, _PATIENCE + 3 * process.took)
             if answer is None:
                 process.end()
-                process = _Process(files)
+                process = _MutantsProcess(files)
             noticed = "it crashes, or never ends" if answer is None else answer["noticed"]
             out.scored.append(ScoredMutant(each, noticed))
             say(f"{each}: {'unnoticed' if noticed is None else noticed}")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from secondsight.errors import UsageError
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from secondsight.mm.rules import Rules
+
+
+def page_runs(pages: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Each run of consecutive numbers in *pages* (int64[N]) as (start, end), *end* exclusive, in their order: a system call each."""
+    cut = np.flatnonzero(np.diff(pages) != 1) + 1
+    return [(int(run[0]), int(run[-1]) + 1) for run in np.split(pages, cut) if len(run)]
 
 
 class VmFlags(enum.IntFlag):

@@ -48,7 +48,7 @@ from secondsight.mm.rmap_walk import invalidate_folio
 from secondsight.mm.shmem import Reclaimed, swap_out_shared
 from secondsight.mm.swap import CACHED, CONTENT, CONTENT_ZERO, MUCH_USED, ZEROMAP
 from secondsight.mm.unmap import unmap
-from secondsight.mm.vma import VmFlags
+from secondsight.mm.vma import VmFlags, page_runs
 from secondsight.native import native
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def swap_out(mm: Mm, pages: Pages, took: Pages | None = None, slots: Pages | Non
         placed = {page: slot for page, slot in zip(took.tolist(), slots.tolist(), strict=True) if slot >= 0}
     reclaim = _Reclaim(mm, recorded, placed)
     errno: str | None = None
-    for start, end in _runs(pages):
+    for start, end in page_runs(pages):
         for vma, low, high in mm.vmas.within(start, end):
             if vma.flags & VmFlags.LOCKED:
                 errno = "EINVAL"
@@ -102,11 +102,6 @@ def swap_out(mm: Mm, pages: Pages, took: Pages | None = None, slots: Pages | Non
                 else:
                     reclaim.range(a, b)
     return PagedOut(np.array(reclaim.gone, dtype=np.int64), errno)
-
-
-def _runs(pages: Pages) -> list[tuple[int, int]]:
-    cut = np.flatnonzero(np.diff(pages) != 1) + 1
-    return [(int(p[0]), int(p[-1]) + 1) for p in np.split(pages, cut) if len(p)]
 
 
 @native

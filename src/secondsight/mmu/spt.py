@@ -72,7 +72,7 @@ def _tracked(lay, spte):  # type: ignore[no-untyped-def]
 
 
 @native
-def _touch(lay, spte, write):  # type: ignore[no-untyped-def]
+def touch_spte(lay, spte, write):  # type: ignore[no-untyped-def]
     """What the hardware does to a present SPTE it may use: sets A, and D for a store, where the format has them."""
     if lay.ad_disabled:
         return spte
@@ -83,7 +83,8 @@ def _touch(lay, spte, write):  # type: ignore[no-untyped-def]
 
 
 @native
-def _allowed(lay, spte, write):  # type: ignore[no-untyped-def]
+def spte_allows(lay, spte, write):  # type: ignore[no-untyped-def]
+    """Does a present SPTE let the guest read, or, with *write*, store?"""
     return (spte & lay.readable) != 0 and (not write or (spte & lay.writable) != 0)
 
 
@@ -95,7 +96,7 @@ def _fast_page_fault(lay, spte, write):  # type: ignore[no-untyped-def]
         new = ((new & ~lay.tracked) & ~SAVED_MASK) | ((spte >> SAVED_SHIFT) & SAVED_BITS) | lay.accessed
     if write and (spte & lay.mmu_writable) != 0:
         new |= lay.writable
-    if new == spte or not _allowed(lay, new, write):
+    if new == spte or not spte_allows(lay, new, write):
         return np.uint64(0)
     return new
 
@@ -197,8 +198,8 @@ def guest_access(f, r, m, guest, pages, write, resumed):  # type: ignore[no-unty
         spte = big if big & lay.present else t.spte[index]
         if spte & lay.present:
             new = np.uint64(0)
-            if _allowed(lay, spte, write):
-                new = _touch(lay, spte, write)
+            if spte_allows(lay, spte, write):
+                new = touch_spte(lay, spte, write)
             elif mode != SHADOW_PAGED:
                 new = _fast_page_fault(lay, spte, write)
             if new:
@@ -240,9 +241,9 @@ def guest_access(f, r, m, guest, pages, write, resumed):  # type: ignore[no-unty
         pmd = m.pmd[page >> PMD_ORDER]
         aligned = (page & BLOCK_MASK) == (index & BLOCK_MASK) and mode != SHADOW_PAGED
         if pmd & PSE and aligned:
-            t.smd[block] = _touch(lay, _make_spte(lay, pfn & ~BLOCK_MASK, writable, False, True), write)
+            t.smd[block] = touch_spte(lay, _make_spte(lay, pfn & ~BLOCK_MASK, writable, False, True), write)
         else:
-            t.spte[index] = _touch(lay, _make_spte(lay, pfn, writable, False, False), write)
+            t.spte[index] = touch_spte(lay, _make_spte(lay, pfn, writable, False, False), write)
             if (
                 (mode == SHADOW_DIRECT or (mode == TDP and not r.tdp_mmu))
                 and lay.accessed

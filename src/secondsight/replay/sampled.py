@@ -75,7 +75,7 @@ class _MomentRows:
 
 
 @dataclass(slots=True)
-class _Held:
+class _HeldMemory:
     """What the replayed memory holds: block (uint64 address, rising), its space, and how many of its pages are populated and swapped."""
 
     block: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
@@ -217,7 +217,7 @@ class SampledEvents(PopulatedSource):
 
     def batches(self, columns: Sequence[str] = (), rows: int | None = None) -> Iterator[EventBatch]:
         """The intervals, one after the other; *columns* and *rows* change nothing: all is made as it is walked."""
-        held = _Held()
+        held = _HeldMemory()
         before = 0
         for number, look in enumerate(self.samples.looks()):
             if number == 0:
@@ -233,7 +233,7 @@ class SampledEvents(PopulatedSource):
         if (events := end.events(self.span[1], self.spaces)) is not None:
             yield from events.batches()
 
-    def _interval(self, look: SampleLook, held: _Held, time: int) -> Iterator[EventBatch]:
+    def _interval(self, look: SampleLook, held: _HeldMemory, time: int) -> Iterator[EventBatch]:
         order, block, space = _by_block(look)
         look = _chosen(look, order)
         at = held.take_in(block, space)
@@ -250,7 +250,7 @@ class SampledEvents(PopulatedSource):
         for some in _parts(len(look)):
             yield from self._blocks(_chosen(look, some), held, at[some], time)
 
-    def _blocks(self, look: SampleLook, held: _Held, at: Ints, time: int) -> Iterator[EventBatch]:
+    def _blocks(self, look: SampleLook, held: _HeldMemory, at: Ints, time: int) -> Iterator[EventBatch]:
         """What happened to some blocks of *look*, which lie at *at* in *held*."""
         had, was_swapped = held.pages[at], held.swapped[at]
         space, block = held.space[at], look["address"]

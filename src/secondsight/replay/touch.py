@@ -20,7 +20,7 @@ from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR, PAGE_SHIFT, PMD_ORDER
 from secondsight.mm.memory import cpu_access
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mm.pgtable import pfn_of
-from secondsight.mmu.spt import Resumed, _allowed, _touch, guest_access
+from secondsight.mmu.spt import Resumed, guest_access, spte_allows, touch_spte
 from secondsight.native import allocating, inlined, native
 from secondsight.replay.ahead import AHEAD, prefetch
 from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, LEAF
@@ -172,10 +172,10 @@ def _guest_fast(lay, m, t, page, alone):  # type: ignore[no-untyped-def]
     spte = big if large else t.spte[index]
     if not spte & lay.present:
         return 0
-    if _allowed(lay, spte, True):
+    if spte_allows(lay, spte, True):
         return 3
     whole = large or (m.pmd[page >> PMD_ORDER] & PSE)
-    return 1 if alone and not whole and _allowed(lay, spte, False) else 0
+    return 1 if alone and not whole and spte_allows(lay, spte, False) else 0
 
 
 @inlined
@@ -267,10 +267,11 @@ def _fold_guest(f, lay, t, first_page, state, cell, shift):  # type: ignore[no-u
     large = (big & lay.present) != 0
     zero = np.uint64(0)
     some = _fold(
-        f.flags, t.spte, (first, large, np.uint64(pfn_of(big))), (_touch(lay, zero, False), _touch(lay, zero, True)), state, cell, shift
+        f.flags, t.spte, (first, large, np.uint64(pfn_of(big))), (touch_spte(lay, zero, False), touch_spte(lay, zero, True)),
+        state, cell, shift,
     )  # fmt: skip
     if large and some:
-        t.smd[first >> np.uint64(PMD_ORDER)] = _touch(lay, big, some & 2)
+        t.smd[first >> np.uint64(PMD_ORDER)] = touch_spte(lay, big, some & 2)
 
 
 @native

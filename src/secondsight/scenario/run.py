@@ -32,6 +32,7 @@ from secondsight.mm.config import HPAGE_PMD_NR
 from secondsight.mm.host import Host
 from secondsight.mm.mm_struct import Mm
 from secondsight.mm.rules import Rules
+from secondsight.mm.vma import page_runs
 from secondsight.mmu.gru import GruContext
 from secondsight.mmu.kvm import Kvm
 from secondsight.scenario import pages as page_text
@@ -58,12 +59,6 @@ def run(scenario: verbs.Scenario, rules: Rules | str, *, keep_states: bool = Fal
     :raises UsageError: a step that cannot be done.
     """
     return Runner(scenario, rules, keep_states=keep_states).finish()
-
-
-def spans(pages: Pages) -> list[tuple[int, int]]:
-    """Each run of consecutive page numbers as (start, end): a system call each."""
-    cut = np.flatnonzero(np.diff(pages) != 1) + 1
-    return [(int(p[0]), int(p[-1]) + 1) for p in np.split(pages, cut) if len(p)]
 
 
 class Runner:
@@ -219,7 +214,7 @@ class Runner:
     def _do_madvise(self, step: verbs.Madvise) -> None:
         mm = self._mm(step)
         errno: str | None = None
-        for start, end in spans(self._pages(step)):
+        for start, end in page_runs(self._pages(step)):
             errno = madvise.madvise(mm, start, end, step.advice) or errno
         if step.advice == "collapse":
             self._answer(errno=errno or "0")
@@ -227,23 +222,23 @@ class Runner:
             self._answer(errno=errno)
 
     def _do_mprotect(self, step: verbs.Mprotect) -> None:
-        for start, end in spans(self._pages(step)):
+        for start, end in page_runs(self._pages(step)):
             mprotect.mprotect(self._mm(step), start, end, step.prot)
 
     def _do_mremap(self, step: verbs.Mremap) -> None:
         errno: str | None = None
-        for start, end in spans(self._pages(step)):
+        for start, end in page_runs(self._pages(step)):
             errno = errno or mremap.there_and_back(self._mm(step), start, end)
         self._answer(errno=errno)
 
     def _do_mlock(self, step: verbs.Mlock) -> None:
         errno: str | None = None
-        for start, end in spans(self._pages(step)):
+        for start, end in page_runs(self._pages(step)):
             errno = mlock.mlock(self._mm(step), start, end, onfault=step.onfault) or errno
         self._answer(errno=errno)
 
     def _do_munlock(self, step: verbs.Munlock) -> None:
-        for start, end in spans(self._pages(step)):
+        for start, end in page_runs(self._pages(step)):
             mlock.munlock(self._mm(step), start, end)
 
     def _do_swap_out(self, step: verbs.SwapOut) -> None:
@@ -260,7 +255,7 @@ class Runner:
 
     def _do_uffd(self, step: verbs.Uffd) -> None:
         errno: str | None = None
-        for start, end in spans(self._pages(step)):
+        for start, end in page_runs(self._pages(step)):
             errno = userfaultfd.register(self._mm(step), start, end, step.mode) or errno
         self._answer(errno=errno)
 
@@ -285,7 +280,7 @@ class Runner:
         mm = self._mm(step)
         assert mm.memory is not None
         offset = mm.memory_block * HPAGE_PMD_NR
-        for start, end in spans(self._pages(step)):
+        for start, end in page_runs(self._pages(step)):
             if isinstance(step, verbs.FileDrop):
                 file_io.file_drop(self.host, mm.memory, offset + start, offset + end)
                 continue

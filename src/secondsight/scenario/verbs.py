@@ -73,18 +73,18 @@ class SpaceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     shared: Shared | None = None
 
 
-class _Verb(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", omit_defaults=True):
+class _VerbBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", omit_defaults=True):
     """Base of every verb; ``do`` is its name in files."""
 
 
-class CpuRead(_Verb, frozen=True, tag="cpu_read"):
+class CpuRead(_VerbBase, frozen=True, tag="cpu_read"):
     """The process loads one byte of each page through its own page table."""
 
     space: str
     pages: str
 
 
-class CpuWrite(_Verb, frozen=True, tag="cpu_write"):
+class CpuWrite(_VerbBase, frozen=True, tag="cpu_write"):
     """The process stores into each page. *value* fills the whole page (0 makes it zero-filled, equal values let KSM
     merge); without it the page's content is its own."""
 
@@ -93,7 +93,7 @@ class CpuWrite(_Verb, frozen=True, tag="cpu_write"):
     value: int | None = None
 
 
-class GuestRead(_Verb, frozen=True, tag="guest_read"):
+class GuestRead(_VerbBase, frozen=True, tag="guest_read"):
     """The VM's vCPU loads from each page. *view* 0: guest paging off; k >= 1: paging on, through the guest-virtual
     window k (each window maps the same guest-physical memory: under shadow paging each has SPTEs of its own).
     *slot*: through which memslot's guest-physical addresses; *vm*: the process's first VM (0) or its second (1).
@@ -107,7 +107,7 @@ class GuestRead(_Verb, frozen=True, tag="guest_read"):
     nested: int = 0
 
 
-class GuestWrite(_Verb, frozen=True, tag="guest_write"):
+class GuestWrite(_VerbBase, frozen=True, tag="guest_write"):
     """The VM's vCPU stores into each page; see ``guest_read``."""
 
     space: str
@@ -118,21 +118,21 @@ class GuestWrite(_Verb, frozen=True, tag="guest_write"):
     nested: int = 0
 
 
-class DeviceRead(_Verb, frozen=True, tag="device_read"):
+class DeviceRead(_VerbBase, frozen=True, tag="device_read"):
     """The GRU reads each page through its own TLB (model only: no kernel here can show it)."""
 
     space: str
     pages: str
 
 
-class DeviceWrite(_Verb, frozen=True, tag="device_write"):
+class DeviceWrite(_VerbBase, frozen=True, tag="device_write"):
     """The GRU writes each page through its own TLB (model only)."""
 
     space: str
     pages: str
 
 
-class IoCopied(_Verb, frozen=True, tag="io_copied"):
+class IoCopied(_VerbBase, frozen=True, tag="io_copied"):
     """qemu's copied I/O: the emulator itself reads or writes the page, through the primary page table."""
 
     space: str
@@ -140,7 +140,7 @@ class IoCopied(_Verb, frozen=True, tag="io_copied"):
     write: bool = True
 
 
-class IoZeroCopy(_Verb, frozen=True, tag="io_zero_copy"):
+class IoZeroCopy(_VerbBase, frozen=True, tag="io_zero_copy"):
     """qemu's zero-copy I/O: the pages are pinned by gup-fast, used by a device, and released again."""
 
     space: str
@@ -148,7 +148,7 @@ class IoZeroCopy(_Verb, frozen=True, tag="io_zero_copy"):
     write: bool = True
 
 
-class Pin(_Verb, frozen=True, tag="pin"):
+class Pin(_VerbBase, frozen=True, tag="pin"):
     """Pin pages and keep them under *name*: for reading with vmsplice (gup-fast, FOLL_GET: one reference a page), for writing as
     io_uring's registered buffers (FOLL_PIN | FOLL_LONGTERM | FOLL_WRITE: 1024 references a page)."""
 
@@ -158,20 +158,20 @@ class Pin(_Verb, frozen=True, tag="pin"):
     write: bool = False
 
 
-class Unpin(_Verb, frozen=True, tag="unpin"):
+class Unpin(_VerbBase, frozen=True, tag="unpin"):
     """Release the pins made under *name*."""
 
     space: str
     name: str
 
 
-class ClearRefs(_Verb, frozen=True, tag="clear_refs"):
+class ClearRefs(_VerbBase, frozen=True, tag="clear_refs"):
     """``echo 1 > /proc/PID/clear_refs``, followed by a TLB flush (the kernel does none)."""
 
     space: str
 
 
-class Madvise(_Verb, frozen=True, tag="madvise"):
+class Madvise(_VerbBase, frozen=True, tag="madvise"):
     """``madvise(2)`` over each run of pages. ``collapse`` is MADV_COLLAPSE (its errno is part of the answer)."""
 
     space: str
@@ -190,7 +190,7 @@ class Madvise(_Verb, frozen=True, tag="madvise"):
     ]
 
 
-class Mprotect(_Verb, frozen=True, tag="mprotect"):
+class Mprotect(_VerbBase, frozen=True, tag="mprotect"):
     """``mprotect(2)`` over each run of pages."""
 
     space: str
@@ -198,14 +198,14 @@ class Mprotect(_Verb, frozen=True, tag="mprotect"):
     prot: Literal["none", "r", "rw"]
 
 
-class Mremap(_Verb, frozen=True, tag="mremap"):
+class Mremap(_VerbBase, frozen=True, tag="mremap"):
     """``mremap(2)`` of each run of pages to another address (as far into a block), and back to where it was."""
 
     space: str
     pages: str
 
 
-class Mlock(_Verb, frozen=True, tag="mlock"):
+class Mlock(_VerbBase, frozen=True, tag="mlock"):
     """``mlock(2)`` (faults the pages in); *onfault*: ``mlock2(2)`` with MLOCK_ONFAULT, which takes what is there, and the rest when
     it comes."""
 
@@ -214,14 +214,14 @@ class Mlock(_Verb, frozen=True, tag="mlock"):
     onfault: bool = False
 
 
-class Munlock(_Verb, frozen=True, tag="munlock"):
+class Munlock(_VerbBase, frozen=True, tag="munlock"):
     """``munlock(2)``."""
 
     space: str
     pages: str
 
 
-class SwapOut(_Verb, frozen=True, tag="swap_out"):
+class SwapOut(_VerbBase, frozen=True, tag="swap_out"):
     """Ask the kernel to reclaim these pages (MADV_PAGEOUT). Which pages went is the kernel's choice: a lab run records it in *took*, and
     the swap slots that these got in *slots* (runs of (first, how many); -1: in none), and the model obeys; without *took* all of them go
     that can, and without *slots* to the first that are free."""
@@ -232,14 +232,14 @@ class SwapOut(_Verb, frozen=True, tag="swap_out"):
     slots: tuple[tuple[int, int], ...] = ()
 
 
-class NumaScan(_Verb, frozen=True, tag="numa_scan"):
+class NumaScan(_VerbBase, frozen=True, tag="numa_scan"):
     """NUMA balancing scans the process: what it might move becomes PROT_NONE and goes from secondary MMUs (change_prot_numa); the next
     access takes it back (do_numa_page). On one node nothing moves."""
 
     space: str
 
 
-class Uffd(_Verb, frozen=True, tag="uffd"):
+class Uffd(_VerbBase, frozen=True, tag="uffd"):
     """userfaultfd: UFFDIO_REGISTER each run of pages for *missing* ones, or for write protection, and UFFDIO_WRITEPROTECT them (*wp*).
 
     Nobody handles a fault there: the model refuses a step that would wait for it, and a booted kernel's would never end.
@@ -250,7 +250,7 @@ class Uffd(_Verb, frozen=True, tag="uffd"):
     mode: Literal["missing", "wp"]
 
 
-class Age(_Verb, frozen=True, tag="age"):
+class Age(_VerbBase, frozen=True, tag="age"):
     """Clear the young bits of these pages, primary and secondary, as ``clear_young``'s callers do (page_idle, DAMON): what was young
     moves to PG_young, PG_idle is set. *took* (recorded by the lab): the pages that the kernel had a way to age."""
 
@@ -259,20 +259,20 @@ class Age(_Verb, frozen=True, tag="age"):
     took: str | None = None
 
 
-class Fork(_Verb, frozen=True, tag="fork"):
+class Fork(_VerbBase, frozen=True, tag="fork"):
     """``fork(2)``: *child* is a new space with the same area, shared copy-on-write; it has no VM."""
 
     space: str
     child: str
 
 
-class Exit(_Verb, frozen=True, tag="exit"):
+class Exit(_VerbBase, frozen=True, tag="exit"):
     """The process exits; its VM goes with it."""
 
     space: str
 
 
-class FileRead(_Verb, frozen=True, tag="file_read"):
+class FileRead(_VerbBase, frozen=True, tag="file_read"):
     """``pread(2)`` of each run of pages of the regular file that the space maps, cut where a block ends, each through a descriptor of its
     own."""
 
@@ -280,27 +280,27 @@ class FileRead(_Verb, frozen=True, tag="file_read"):
     pages: str
 
 
-class FileWrite(_Verb, frozen=True, tag="file_write"):
+class FileWrite(_VerbBase, frozen=True, tag="file_write"):
     """``pwrite(2)`` of each run of pages; see ``file_read``."""
 
     space: str
     pages: str
 
 
-class FileSync(_Verb, frozen=True, tag="file_sync"):
+class FileSync(_VerbBase, frozen=True, tag="file_sync"):
     """``fsync(2)`` of the file."""
 
     space: str
 
 
-class FileDrop(_Verb, frozen=True, tag="file_drop"):
+class FileDrop(_VerbBase, frozen=True, tag="file_drop"):
     """``posix_fadvise(2)``, POSIX_FADV_DONTNEED, of each run of pages: what nobody uses leaves the page cache."""
 
     space: str
     pages: str
 
 
-class SlotAdd(_Verb, frozen=True, tag="slot_add"):
+class SlotAdd(_VerbBase, frozen=True, tag="slot_add"):
     """KVM_SET_USER_MEMORY_REGION: a further memslot of the first VM (*vm* 0) or the second."""
 
     space: str
@@ -308,7 +308,7 @@ class SlotAdd(_Verb, frozen=True, tag="slot_add"):
     vm: int = 0
 
 
-class SlotDelete(_Verb, frozen=True, tag="slot_delete"):
+class SlotDelete(_VerbBase, frozen=True, tag="slot_delete"):
     """KVM_SET_USER_MEMORY_REGION with size 0: memslot *id* goes, and its SPTEs."""
 
     space: str
@@ -316,14 +316,14 @@ class SlotDelete(_Verb, frozen=True, tag="slot_delete"):
     vm: int = 0
 
 
-class KsmMerge(_Verb, frozen=True, tag="ksm_merge"):
+class KsmMerge(_VerbBase, frozen=True, tag="ksm_merge"):
     """Run ksmd until nothing changes any more, then stop it. *took* (recorded by the lab) names for each space the pages that became KSM
     pages; without it all MADV_MERGEABLE pages of equal value are merged."""
 
     took: dict[str, str] | None = None
 
 
-class SplitPmd(_Verb, frozen=True, tag="split_pmd"):
+class SplitPmd(_VerbBase, frozen=True, tag="split_pmd"):
     """Turn each block's huge PMD into PTEs, the folio staying whole: MADV_DONTFORK on its first page cuts the VMA there
     (vma_adjust_trans_huge), MADV_DOFORK joins it again; no entry's bits change."""
 
@@ -331,14 +331,14 @@ class SplitPmd(_Verb, frozen=True, tag="split_pmd"):
     pages: str
 
 
-class SplitHuge(_Verb, frozen=True, tag="split_huge"):
+class SplitHuge(_VerbBase, frozen=True, tag="split_huge"):
     """Split each block's huge folio into small pages (debugfs ``split_huge_pages``)."""
 
     space: str
     pages: str
 
 
-class SetKnobs(_Verb, frozen=True, tag="knobs"):
+class SetKnobs(_VerbBase, frozen=True, tag="knobs"):
     """Write khugepaged's sysfs files; the ones not named keep their value."""
 
     max_ptes_none: int | None = None
@@ -348,15 +348,15 @@ class SetKnobs(_Verb, frozen=True, tag="knobs"):
     thp_enabled: Literal["always", "madvise", "never"] | None = None
 
 
-class Drain(_Verb, frozen=True, tag="drain"):
+class Drain(_VerbBase, frozen=True, tag="drain"):
     """Drain the per-CPU LRU batches (``lru_add_drain_all``)."""
 
 
-class Observe(_Verb, frozen=True, tag="observe"):
+class Observe(_VerbBase, frozen=True, tag="observe"):
     """Record the state of every page of every space at this point."""
 
 
-class Scan(_Verb, frozen=True, tag="scan"):
+class Scan(_VerbBase, frozen=True, tag="scan"):
     """*passes* full scans of khugepaged over everything registered, each starting at the list's head.
 
     *pages*: instead one wake-up that is good for so many (``pages_to_scan``), from the list's head; it may leave the list unfinished, so

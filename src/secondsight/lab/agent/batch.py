@@ -95,7 +95,7 @@ def _file(space: v.SpaceSpec) -> str:
     return f"memfd:{space.shared.memory}" if space.shared.memory else "dev/zero"
 
 
-class _Space:
+class _SpaceLink:
     """The agent's end of one process."""
 
     def __init__(self, name: str, pid: int, link: worker.Link, blocks: int, file: str) -> None:
@@ -129,8 +129,8 @@ class ScenarioRunner:
 
     def __init__(self, host: Boot, scenario: v.Scenario, observe: dict[int, list[str]], states: bool) -> None:
         self.host, self.scenario, self.observe, self.states = host, scenario, observe, states
-        self.spaces: dict[str, _Space] = {}
-        self.gone: list[_Space] = []
+        self.spaces: dict[str, _SpaceLink] = {}
+        self.gone: list[_SpaceLink] = []
         self.passes = 0
         self.unfinished = False
         self.uid = 0
@@ -223,7 +223,7 @@ class ScenarioRunner:
         hello = link.receive()
         if hello["name"] != name:
             raise libc.SysError(5, f"space {hello['name']} announced itself instead of {name}")
-        self.spaces[name] = _Space(name, hello["pid"], link, blocks, file)
+        self.spaces[name] = _SpaceLink(name, hello["pid"], link, blocks, file)
 
     def _step(self, step: int, verb: v.Verb) -> None:
         errno: str | None = None
@@ -270,7 +270,7 @@ class ScenarioRunner:
         if verb.thp_enabled is not None:
             knobs.thp_enabled(verb.thp_enabled)
 
-    def _age(self, space: _Space, text: str) -> str:
+    def _age(self, space: _SpaceLink, text: str) -> str:
         """Age; the pages asked for, and those whose secondary entries went old beside them."""
         has_vm = any(s.name == space.name and s.vm for s in self.scenario.spaces)
         before = self.host.eyes.look(space.pid, space.blocks).secondary if has_vm else None
@@ -281,7 +281,7 @@ class ScenarioRunner:
         asked = pagetext.parse(done, space.blocks)
         return pagetext.format(np.union1d(asked, np.flatnonzero(before & ~after)))
 
-    def _split(self, space: _Space, text: str) -> str | None:
+    def _split(self, space: _SpaceLink, text: str) -> str | None:
         """Split the blocks of *text*; the errno of a kernel that splits all of the machine's huge pages or none (before 5.13)."""
         for block in sorted({int(p) // HPAGE_PMD_NR for p in pagetext.parse(text, space.blocks)}):
             low = libc.AREA + block * libc.BLOCK_BYTES

@@ -49,7 +49,7 @@ Bools = npt.NDArray[np.bool_]
 _PARTS = np.uint16(sum(1 << order for order in ANON_ORDERS if order != PMD_ORDER))
 
 
-class _Reading(NamedTuple):
+class _JudgedReading(NamedTuple):
     """M blocks judged in one reading: *rules* over *view*, the unknown taken as *assume*; *scan* and the final *code* uint8[M]; *what*
     tells it from the likeliest."""
 
@@ -102,31 +102,33 @@ class Judged:
 
     def _readings(
         self, view: BlockView, doubted: Bools | None, kernels: tuple[Rules, ...]
-    ) -> tuple[list[_Reading], Verdict]:
+    ) -> tuple[list[_JudgedReading], Verdict]:
         """Every reading of the blocks as wholes, the likeliest first, and that one's verdict."""
         limits, mglru = self._limits, self._mglru
         verdicts = [verdict(view, limits, rules, mglru=mglru) for rules in kernels]
         asked = list(zip(kernels, verdicts, strict=True))
-        readings = [_Reading(rules, view, False, v.scan, v.code) for rules, v in asked]
+        readings = [_JudgedReading(rules, view, False, v.scan, v.code) for rules, v in asked]
         for rules, v in asked:
             perhaps = scan(view, limits, rules, assume=True)
-            readings.append(_Reading(rules, view, True, perhaps, v.other, "unknown"))
+            readings.append(_JudgedReading(rules, view, True, perhaps, v.other, "unknown"))
             if not rules.zap_transfers_accessed:
                 self.guest_alone |= perhaps.passed & (v.isolate.code == Scan.LACK_REFERENCED_PAGE)
         for rules, v in asked:
             readings.append(
-                _Reading(rules, view, False, v.scan, other_batch(view, limits, rules, v, mglru), "batch")
+                _JudgedReading(
+                    rules, view, False, v.scan, other_batch(view, limits, rules, v, mglru), "batch"
+                )
             )
         if doubted is not None:
             shared = replace(view, shared=view.shared | doubted)
             for rules in kernels:
                 v = verdict(shared, limits, rules, mglru=mglru)
-                readings.append(_Reading(rules, shared, False, v.scan, v.code, "shared"))
+                readings.append(_JudgedReading(rules, shared, False, v.scan, v.code, "shared"))
         return readings, verdicts[0]
 
-    def _walked(self, readings: list[_Reading]) -> tuple[list[_Reading], Bools]:
+    def _walked(self, readings: list[_JudgedReading]) -> tuple[list[_JudgedReading], Bools]:
         """*readings* with what the attempts of blocks that are tried in parts come to; which blocks are tried as wholes first."""
-        walked: list[_Reading] = []
+        walked: list[_JudgedReading] = []
         whole_first = ~self.divided
         for number, each in enumerate(readings):
             rows = np.flatnonzero(self.divided & each.scan.passed)
@@ -144,12 +146,14 @@ class Judged:
             walked.append(each._replace(code=code))
         return walked, whole_first
 
-    def _parts(self, reading: _Reading, rows: I64) -> PartsAhead:
+    def _parts(self, reading: _JudgedReading, rows: I64) -> PartsAhead:
         return parts_ahead(
             reading.view[rows], self._limits, reading.rules, mglru=self._mglru, assume=reading.assume
         )
 
-    def _correct(self, snapshot: Snapshot, rows: I64, readings: list[_Reading], whole_first: Bools) -> None:
+    def _correct(
+        self, snapshot: Snapshot, rows: I64, readings: list[_JudgedReading], whole_first: Bools
+    ) -> None:
         """Put right the codes of blocks with entries that are no swap (``entries.py``)."""
         kinds = entry_kinds(snapshot)
         if kinds is None:
@@ -196,7 +200,7 @@ def _view(
     return view, None if pages is None or not pages.open[rows].any() else pages.open[rows]
 
 
-def _differs(readings: list[_Reading], what: str) -> Bools:
+def _differs(readings: list[_JudgedReading], what: str) -> Bools:
     """Where a reading of the kind *what* differs from the likeliest one under the same rules, bool[M]."""
     plain = {each.rules.name: each.code for each in readings if not each.what}
     differs = np.zeros(len(readings[0].code), np.bool_)

@@ -46,14 +46,14 @@ def attempts_ahead(
     if not scanned.passed[0]:
         return ScanResult(int(scanned.code[0])), []
     unmapped = int(scanned.unmapped[0])
-    block = _Block(view, limits, rules, mglru, unmapped)
+    block = _AttemptedBlock(view, limits, rules, mglru, unmapped)
     result = mthp_collapse(
         present_pages(view, 0), unmapped, collapse_control(limits, khugepaged=True), int(view.orders[0]), block.attempt
     )  # fmt: skip
     return result, block.attempts
 
 
-class _Block:
+class _AttemptedBlock:
     """A view of one block that attempts are made on."""
 
     def __init__(self, view: BlockView, limits: Knobs, rules: Rules, mglru: bool, unmapped: int) -> None:

@@ -28,7 +28,7 @@ from secondsight.mm.view import BlockView, Channel
 from secondsight.native import merged, native
 
 
-class _Rules(NamedTuple):
+class _MarkRules(NamedTuple):
     """What ``mark_page_accessed`` reads of the rules."""
 
     lru_batch: int
@@ -210,7 +210,7 @@ def zap(
         left[:, first:end] = 0
     if not rules.zap_transfers_accessed or not marks.any():
         return replace(view, secondary=gone, zap_marks=left)
-    r = _Rules(
+    r = _MarkRules(
         rules.lru_batch, int(rules.activate_batched), int(rules.mark_needs_lru), int(mglru and rules.mglru_available)
     )  # fmt: skip
     columns = _Marked(view.folio, view.mapcount, view.refcount, view.flags, view.order, marks)

@@ -40,7 +40,7 @@ _PUNCH_HOLE: Final = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 Report = Callable[[int, int, int], None]  # accesses so far, rows so far, processes so far
 
 
-class _Clock:
+class _InstructionClock:
     """Instructions of all processes so far (ns)."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class _Clock:
 class _Log:
     """One process's log: followed as it grows, punched out behind the reader."""
 
-    def __init__(self, path: Path, parser: LackeyParser, clock: _Clock) -> None:
+    def __init__(self, path: Path, parser: LackeyParser, clock: _InstructionClock) -> None:
         self.parser, self.clock = parser, clock
         self._fd = os.open(path, os.O_RDWR)
         path.unlink()  # valgrind keeps its own descriptor; nothing is left behind however we end
@@ -160,7 +160,7 @@ def record_run(
 
 def _follow(process: subprocess.Popen[bytes], directory: Path, intake: Intake, report: Report | None) -> int:
     """Read all logs until every process has ended; returns how many ended within a line."""
-    clock = _Clock()
+    clock = _InstructionClock()
     logs: list[_Log] = []
     stopped = False
     try:
