@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,10 +15,17 @@ from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mprotect import mprotect
 from secondsight.mm.pgtable import V_HUGE, V_MIXED, V_READ, V_WRITE, vma_bits
-from secondsight.mm.vma import VmaList, VmArea, VmFlags, allowed, has_block
+from secondsight.mm.vma import VmaList, VmArea, VmFlags, allowed, has_block, page_runs
 
 RW = VmFlags.READ | VmFlags.WRITE
 spans = st.tuples(st.integers(0, 1536), st.integers(0, 1536)).map(sorted).filter(lambda s: s[0] < s[1])
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_runs_hold_the_pages_and_no_two_touch(pages) -> None:
+    runs = page_runs(np.array(sorted(pages), np.int64))
+    assert [page for start, end in runs for page in range(start, end)] == sorted(pages)
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(runs))
 
 
 @given(
