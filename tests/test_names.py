@@ -1,4 +1,4 @@
-"""One name, one thing; and every package has its place in the architecture page."""
+"""One name, one thing; tests drive public names; and every package has its place in the architecture page."""
 
 import ast
 import re
@@ -18,6 +18,19 @@ def test_no_class_name_stands_twice():
                 places[node.name.lstrip("_")].append(f"{file.relative_to(SOURCE)}:{node.lineno}")
     assert len(places) > 300, "the source was not found"
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_tests_import_public_names_alone():
+    private = []
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("secondsight"):
+                private += [
+                    f"{file.name}:{node.lineno} {each.name}"
+                    for each in node.names
+                    if re.match("_[^_]", each.name)
+                ]
+    assert private == []
 
 
 def test_the_architecture_page_names_every_package():

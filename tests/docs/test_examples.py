@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from secondsight.policy import Look, registry
-from secondsight.policy.registry import _installed
+from secondsight.policy.registry import installed
 from secondsight.report.metrics import METRICS
 from secondsight.whatif import compare
 from secondsight.whatif import spec as specs
@@ -68,7 +68,7 @@ def test_every_figure_stands_in_the_metrics_page_word_for_word() -> None:
 
 def test_every_policy_stands_in_the_policies_page() -> None:
     page = (DOCS / "policies.md").read_text()
-    for name in _installed():
+    for name in installed():
         assert f"| `{name}` |" in page
     for column in Look.__slots__:
         assert f"`{column}`" in page

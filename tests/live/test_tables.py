@@ -9,7 +9,7 @@ pytest.importorskip("drgn")
 
 from secondsight.bits import pte as bits
 from secondsight.live.read.kmem import Torn
-from secondsight.live.read.kvm import Memslot, RunningVm, _overlaps
+from secondsight.live.read.kvm import Memslot, RunningVm, slot_overlaps
 from secondsight.live.read.pagetable import PageTable
 
 TABLE = int(bits.PRESENT | bits.RW | bits.USER)
@@ -251,5 +251,5 @@ def test_is_accessed_spte(accessed, track, soft, spte, young):
 def test_slots_that_begin_inside_a_block():
     blocks = np.array([0, BLOCK, 4 * BLOCK], np.uint64)
     slot = Memslot(0, 1, 1000, 600, BLOCK - 0x3000, ())
-    assert list(_overlaps(blocks, slot)) == [(509, 1000, 515)]
-    assert list(_overlaps(blocks[2:], slot)) == []
+    assert list(slot_overlaps(blocks, slot)) == [(509, 1000, 515)]
+    assert list(slot_overlaps(blocks[2:], slot)) == []

@@ -208,10 +208,10 @@ def test_the_scan_of_the_page_cache_has_its_file_and_address():
 
 
 def test_what_cannot_be_named_becomes_a_line(capsys):
-    from secondsight.cli.watch import _Printer
+    from secondsight.cli.watch import DecisionPrinter
 
     some = [decision for decision, _ in decisions(V72)] * 50
-    printer = _Printer(False, {}, 3600)
+    printer = DecisionPrinter(False, {}, 3600)
     printer.take(some, False)
     assert capsys.readouterr().out == ""
     printer.take(some, True)
@@ -219,17 +219,17 @@ def test_what_cannot_be_named_becomes_a_line(capsys):
     assert (
         out.count("\n") == 1 and "300 decisions about 2 address spaces" in out and "no_pte_table 100" in out
     )
-    _Printer(True, {}, 3600).take(some, True)
+    DecisionPrinter(True, {}, 3600).take(some, True)
     assert capsys.readouterr().out.count("\n") == 150, "whole in JSON"
 
 
 def test_a_named_one_keeps_its_line(capsys):
-    from secondsight.cli.watch import _Printer
+    from secondsight.cli.watch import DecisionPrinter
 
     (decision, _), *_ = decisions(V61)
     decision.pid, decision.address = 42, 0x200000000000
     (file, _), *_ = decisions(FILES)
-    _Printer(False, {42: "a\x1bb"}, 3600).take([decision, file], False)
+    DecisionPrinter(False, {42: "a\x1bb"}, 3600).take([decision, file], False)
     first, second = capsys.readouterr().out.splitlines()
     assert "pid 42 (a\\x1bb) 0x200000000000: succeeded" in first
     assert "file ram 0x300000200000: succeeded" in second and "512 pages in the page cache" in second

@@ -56,7 +56,7 @@ def test_a_wrong_request_is_refused_in_one_line(spec, said):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", registry._installed())
+@pytest.mark.parametrize("name", registry.installed())
 def test_each_number_that_is_an_option_has_a_range_and_its_default_lies_in_it(name):
     policy = find(name)
     held = ranges(policy)
@@ -89,7 +89,7 @@ def test_a_broken_plug_in_gives_one_line(monkeypatch, value, said):
     monkeypatch.setattr(
         looks, "Nameless", type("Nameless", (), {"wake": lambda self, look: None}), raising=False
     )
-    monkeypatch.setattr(registry, "_installed", lambda: {"bad": EntryPoint("bad", value, registry.GROUP)})
+    monkeypatch.setattr(registry, "installed", lambda: {"bad": EntryPoint("bad", value, registry.GROUP)})
     with pytest.raises(MissingDependency, match=said) as caught:
         make("bad")
     assert "\n" not in str(caught.value)

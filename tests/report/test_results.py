@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from secondsight.errors import InputError, UsageError
 from secondsight.report import decode, encode, explain
 from secondsight.report.answer import best_within
-from secondsight.report.charts import _printer, write_svg
+from secondsight.report.charts import tick_printer, write_svg
 from secondsight.report.metrics import METRICS, SHOWN, text
 from secondsight.report.schema import finite, pack
 from secondsight.report.svg import Axis, Line, changes, chart, thin, ticks
@@ -130,13 +130,13 @@ def test_every_answer_of_khugepaged_has_its_rule():
 
 
 def test_ticks_have_no_decimal_that_says_nothing():
-    assert [_printer("bytes")(v * 2**20) for v in (0, 0.5, 5, 12.5)] == [
+    assert [tick_printer("bytes")(v * 2**20) for v in (0, 0.5, 5, 12.5)] == [
         "0 B",
         "512 KiB",
         "5 MiB",
         "12.5 MiB",
     ]
-    assert [_printer("seconds")(v) for v in (0, 0.4, 0.0025, 2)] == ["0 s", "400 ms", "2.5 ms", "2 s"]
+    assert [tick_printer("seconds")(v) for v in (0, 0.4, 0.0025, 2)] == ["0 s", "400 ms", "2.5 ms", "2 s"]
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))

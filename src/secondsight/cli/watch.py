@@ -78,7 +78,7 @@ def watch(
                     places,
                     process,
                     sink,
-                    _Printer(json, names, refresh, unnamed),
+                    DecisionPrinter(json, names, refresh, unnamed),
                     refresh,
                     seconds,
                 )
@@ -105,7 +105,7 @@ def _spaces(instance: Instance) -> tuple[AddressSpaces | None, str]:
 
 
 def _follow(
-    stopping: Any, instance: Instance, watcher: Watcher, places: Places | None, process: Any, sink: _DecisionFile, printer: _Printer,
+    stopping: Any, instance: Instance, watcher: Watcher, places: Places | None, process: Any, sink: _DecisionFile, printer: DecisionPrinter,
     refresh: float, seconds: float | None,
 ) -> None:  # fmt: skip
     import time
@@ -138,7 +138,7 @@ def _head(json: bool, instance: Instance, process: Any) -> None:
     )
 
 
-class _Printer:
+class DecisionPrinter:
     """Prints decisions; those about processes that have no name here become a line now and then."""
 
     def __init__(self, json: bool, names: dict[int, str], every: float, unnamed: str = "") -> None:

@@ -29,7 +29,7 @@ _ADDED: dict[str, type[Policy]] = {}
 
 
 @functools.cache
-def _installed() -> dict[str, EntryPoint]:
+def installed() -> dict[str, EntryPoint]:
     """Every entry point of the group by name; asked of the installed packages once a process."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
@@ -42,7 +42,7 @@ def add(policy: type[Policy]) -> type[Policy]:
 
 def names() -> list[str]:
     """The names of every policy there is, sorted; nothing is imported."""
-    return sorted({*_ADDED, *_installed()})
+    return sorted({*_ADDED, *installed()})
 
 
 def find(name: str) -> type[Policy]:
@@ -52,7 +52,7 @@ def find(name: str) -> type[Policy]:
     """
     if name in _ADDED:
         return _ADDED[name]
-    points = _installed()
+    points = installed()
     if name not in points:
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -149,4 +149,4 @@ def describe(policy: Policy) -> str:
     return ",".join([policy.name, *changed])
 
 
-__all__ = ["GROUP", "add", "describe", "find", "make", "names", "options"]
+__all__ = ["GROUP", "add", "describe", "find", "installed", "make", "names", "options"]

@@ -52,7 +52,7 @@ class Figure:
     def svg(self, *, standalone: bool = False) -> str:
         """The chart; *standalone*: with title, legend and colours of its own."""
         return chart(
-            self.lines, Axis(self.x_title, _printer(self.x)), Axis(self.y_title, _printer(self.y), self.y_max, self._unit()),
+            self.lines, Axis(self.x_title, tick_printer(self.x)), Axis(self.y_title, tick_printer(self.y), self.y_max, self._unit()),
             standalone=self.title if standalone else "", marks=self.marks,
         )  # fmt: skip
 
@@ -79,7 +79,8 @@ class Figure:
         )
 
 
-def _printer(form: Form) -> Callable[[float], str]:
+def tick_printer(form: Form) -> Callable[[float], str]:
+    """What writes a value of *form* beside a tick of an axis."""
     if form == "share":
         return lambda v: f"{100 * v:.0f} %"
     if form == "bytes":

@@ -11,7 +11,7 @@ from secondsight.errors import MissingDependency, SecondSightError, UsageError
 from secondsight.trace import Kind, Provenance, Trace, TraceWriter
 from secondsight.trace.intake import Intake
 from secondsight.trace.record import vm as module
-from secondsight.trace.record.vm import ROW, _Stream, build_plugin, qemu_version, ram_bytes, record_vm
+from secondsight.trace.record.vm import ROW, PluginStream, build_plugin, qemu_version, ram_bytes, record_vm
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def follow(tmp_path, monkeypatch, *pieces):
     writer = TraceWriter(tmp_path / "t.parquet", Provenance(source="record-vm"))
     intake = Intake(writer)
     intake.add_space("vm", "vm")
-    stream, notes = _Stream(0, intake, None), []
+    stream, notes = PluginStream(0, intake, None), []
     stream.follow()
     stream.account(notes)
     provenance = intake.close()

@@ -275,7 +275,7 @@ class RunningVm:
             known[:] = False
             slots, roots = [], []
         for slot in slots:
-            for first, gfn, count in _overlaps(blocks, slot):
+            for first, gfn, count in slot_overlaps(blocks, slot):
                 for space, level, table in roots:
                     if space == slot.space:
                         part, steady = self._steady_walk(table, level, gfn, count)
@@ -325,7 +325,7 @@ def _slots_of(slots: drgn.Object) -> Iterator[drgn.Object]:
     return iter(rbtree_inorder_for_each_entry("struct kvm_memory_slot", tree, node))
 
 
-def _overlaps(blocks: U64, slot: Memslot) -> Iterator[tuple[int, int, int]]:
+def slot_overlaps(blocks: U64, slot: Memslot) -> Iterator[tuple[int, int, int]]:
     """(index of the first page among the blocks' pages, its gfn, number of pages) where *slot* backs the blocks."""
     if not len(blocks):
         return

@@ -190,7 +190,7 @@ def record_vm(
     with recording:
         process = subprocess.Popen(ends_with_us(command), pass_fds=[theirs], stdin=stdin)
         os.close(theirs)
-        stream = _Stream(ours, intake, report)
+        stream = PluginStream(ours, intake, report)
         notes = []
         try:
             stream.follow()
@@ -215,7 +215,7 @@ def record_vm(
         return intake.close(notes=notes, unseen=[*UNSEEN, *stream.unseen]), process.returncode
 
 
-class _Stream:
+class PluginStream:
     """The plugin's rows from the pipe *fd* into *intake*, and its totals."""
 
     def __init__(self, fd: int, intake: Intake, report: Report | None) -> None:
