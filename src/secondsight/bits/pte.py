@@ -10,7 +10,7 @@
 PROT_NONE's entries have P clear, bit 8 (G) set and, in the kernel's own tables, the frame number inverted (``upright``
 turns it back). Any other entry with P clear and some bit set is a swap entry or one of its kin (``bits.swap``).
 Source of the layout: arch/x86/include/asm/pgtable_types.h. Every function takes and returns uint64 arrays (or scalars)
-of any shape; predicates return bool arrays.
+of any shape; predicates return bool arrays of the same. A function that bears a kernel's name is asm/pgtable.h's.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@
     sR/sX: the R and X bits an access-tracked SPTE had; W is not saved (it comes back with a write fault).
 
 Source: arch/x86/kvm/mmu/spte.h and spte.c (5.10, 6.1, 6.12, 7.2), arch/x86/kvm/mmu.c for 2.6.38, where EPT has no accessed bit. Up to
-5.12 there is no MMU-present bit, and HW and MW are bits 10 and 11 in every format. All functions are pure over uint64 arrays of any shape.
+5.12 there is no MMU-present bit, and HW and MW are bits 10 and 11 in every format. All functions are pure
+and take uint64 arrays of any shape; predicates return bool arrays of the same shape, the rest uint64.
 
 Without hardware A/D bits, 6.1 and 6.12 have ``shadow_accessed_mask == 0`` and "accessed" means "present and not access-tracked"; since
 6.13 (3835819fb1b3, 7971801b5618) bit 8 is kept in software, cleared when the SPTE is tracked and set when it is restored.
@@ -146,17 +147,17 @@ def is_accessed(spte: U64, at: SpteLayout) -> Bools:
 
 
 def is_writable(spte: U64, at: SpteLayout) -> Bools:
-    """The hardware lets a guest store through this SPTE."""
+    """is_writable_pte: the hardware lets a guest store through this SPTE."""
     return is_present(spte, at) & ((spte & at.writable) != 0)
 
 
 def is_large(spte: U64, at: SpteLayout) -> Bools:
-    """A leaf above level 1."""
+    """is_large_pte: a leaf above level 1."""
     return is_present(spte, at) & ((spte & at.large) != 0)
 
 
 def spte_pfn(spte: U64) -> U64:
-    """Page frame number."""
+    """spte_to_pfn: the page frame number."""
     return (spte & PFN_MASK) >> np.uint64(PAGE_SHIFT)
 
 

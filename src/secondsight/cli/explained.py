@@ -24,8 +24,7 @@ _ALIKE = 3  # of anything else with the same answer
 def share(word: str) -> float:
     """``95%`` or ``0.95`` as a share of 1.
 
-    Raises:
-        ValueError: it is no share.
+    :raises ValueError: it is no share.
     """
     try:
         part = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)

@@ -36,8 +36,10 @@ def libraries(program: Path) -> list[Path]:
 def write_initramfs(path: Path, command: Sequence[str], files: Sequence[str]) -> None:
     """Write to *path* an initramfs that runs *command* and powers off.
 
-    *files*: what else the guest needs: programs by name (with their libraries), or ``HOST:GUEST`` paths. Raises
-    :class:`MissingDependency` without busybox, :class:`UsageError` for a program or file that is not there.
+    *files*: what else the guest needs: programs by name (with their libraries), or ``HOST:GUEST`` paths.
+
+    :raises MissingDependency: without busybox.
+    :raises UsageError: a program or file that is not there.
     """
     busybox = shutil.which("busybox")
     if busybox is None or libraries(Path(busybox)):

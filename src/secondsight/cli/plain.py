@@ -29,8 +29,7 @@ class PlainOption(NamedTuple):
 def number(word: str) -> int:
     """*word*, ASCII digits, as a number.
 
-    Raises:
-        ValueError: it is anything else.
+    :raises ValueError: it is anything else.
     """
     if not (word.isascii() and word.isdigit()):
         raise ValueError(word)

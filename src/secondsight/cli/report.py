@@ -46,8 +46,7 @@ def report(
 def check(path: Path) -> None:
     """Tell other files of ours apart, each with the command that is for it.
 
-    Raises:
-        InputError: *path* cannot be read, or is no recording of the host.
+    :raises InputError: *path* cannot be read, or is no recording of the host.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

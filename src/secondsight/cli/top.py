@@ -185,8 +185,7 @@ def looker(
 ) -> Callable[[], HostView]:  # fmt: skip
     """What makes a pass, with *switches* as ``--if`` has them; whatever is wrong with these is said at once.
 
-    Raises:
-        UsageError: not NAME=VALUE.
+    :raises UsageError: not NAME=VALUE.
     """
     from secondsight.errors import UsageError
     from secondsight.host.survey import host

@@ -61,8 +61,7 @@ class Fill:
 def fill_of(pagemap: Pagemap, start: int, end: int) -> Fill:
     """How the blocks wholly in [start, end) are filled.
 
-    Raises:
-        TargetGone: the process exited or called exec.
+    :raises TargetGone: the process exited or called exec.
     """
     start, end = (start + PMD_SIZE - 1) & -PMD_SIZE, end & -PMD_SIZE
     if start >= end:

@@ -154,8 +154,7 @@ def shown(by: str) -> tuple[str, ...]:
 def chosen(names: str | None, by: str) -> tuple[str, ...]:
     """The columns that *names*, parted by commas, name; those of *by* without any. ``+NAME`` adds to those.
 
-    Raises:
-        UsageError: a column that there is not.
+    :raises UsageError: a column that there is not.
     """
     if names is None:
         return shown(by)
@@ -232,8 +231,7 @@ def duration(seconds: float) -> str:
 def order(rows: Iterable[HostRow], by: str | None) -> list[HostRow]:
     """*rows* by column *by*, numbers largest first, text rising; ``-NAME`` the other way about. None: by gain, then if, then resident.
 
-    Raises:
-        UsageError: a column that there is not.
+    :raises UsageError: a column that there is not.
     """
     if by is None:
         return sorted(
@@ -269,8 +267,7 @@ def keep(rows: Iterable[HostRow], filters: Sequence[str]) -> list[HostRow]:
 
     ``~`` is a regular expression found anywhere. A figure that is unknown satisfies none but ``!=``.
 
-    Raises:
-        UsageError: not such a condition.
+    :raises UsageError: not such a condition.
     """
     tests = [_test(each) for each in filters]
     return [row for row in rows if all(test(row) for test in tests)]

@@ -69,9 +69,8 @@ class HostRecording:
     def __init__(self, path: Path, most: int = 200_000, *, append: bool = False) -> None:
         """*most*: rows that are kept; *append*: go on with the recording in *path*, if there is one, whose place is taken otherwise.
 
-        Raises:
-            UsageError: *path* cannot be written.
-            InputError: it is to be gone on with, and is no recording of the host, or torn.
+        :raises UsageError: *path* cannot be written.
+        :raises InputError: it is to be gone on with, and is no recording of the host, or torn.
         """
         atomicfile.check_writable(path)
         self._path, self._most = path, most
@@ -111,8 +110,7 @@ class HostRecording:
     def add(self, view: HostView, rows: list[HostRow]) -> None:
         """Keep *rows* of *view*, and write the file.
 
-        Raises:
-            SecondSightError: it cannot be written; the last whole file stays.
+        :raises SecondSightError: it cannot be written; the last whole file stays.
         """
         columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         for by, row in [*((view.by, row) for row in rows), *([(TOTAL, view.total)] if view.total else [])]:
@@ -187,8 +185,7 @@ def _put(columns: dict[str, list[Any]], name: str, value: Any) -> None:
 def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     r"""(rows, metadata: kind, version, kernel, now, then, begun, and its ``Mark``\ s) of a recording.
 
-    Raises:
-        InputError: it is none, torn, or without a row yet.
+    :raises InputError: it is none, torn, or without a row yet.
     """
     table, metadata = _read(path)
     if not len(table):

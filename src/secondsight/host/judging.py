@@ -107,9 +107,8 @@ class Judge:
     ) -> Readings:
         """Read and judge the blocks at *addresses* (uint64[M], rising), each in the mapping ``areas[area[i]]``.
 
-        Raises:
-            TargetGone: the process exited or called exec.
-            MissingDependency: not even pagemap may be read.
+        :raises TargetGone: the process exited or called exec.
+        :raises MissingDependency: not even pagemap may be read.
         """
         parts = [
             self._read(process, areas, addresses[at : at + AT_ONCE], area[at : at + AT_ONCE])

@@ -48,9 +48,8 @@ def beside(recording: Path) -> Path:
 def add(recording: Path, text: str) -> Mark:
     """Mark this moment in *recording*, which may be under way or ended.
 
-    Raises:
-        UsageError: there is no such recording, the text is too long, or the line cannot be written.
-        SecondSightError: the disk is full.
+    :raises UsageError: there is no such recording, the text is too long, or the line cannot be written.
+    :raises SecondSightError: the disk is full.
     """
     if len(text) > LONGEST:
         raise UsageError(f"--mark: {len(text)} letters; at most {LONGEST} fit")

@@ -76,8 +76,7 @@ ROW_METRICS = {
 def openmetrics(view: HostView, most: int) -> bytes:
     """*view* as text; at most *most* rows have series of their own.
 
-    Raises:
-        MissingDependency: prometheus_client is not installed.
+    :raises MissingDependency: prometheus_client is not installed.
     """
     try:
         from prometheus_client import CollectorRegistry

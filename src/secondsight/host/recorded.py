@@ -37,8 +37,7 @@ _STATES = ("nr_anon_transparent_hugepages", "nr_shmem_pmdmapped", "nr_file_pmdma
 def history(path: Path, most: int, command: str = "") -> HostHistory:
     """What the recording *path* comes to, with at most *most* rows.
 
-    Raises:
-        InputError: it is no recording of the host, or torn.
+    :raises InputError: it is no recording of the host, or torn.
     """
     table, metadata = read(path)
     times: list[float] = np.unique(table.column("time").to_numpy()).tolist()

@@ -114,8 +114,7 @@ def _counting(trouble: Counter[str]) -> Iterator[None]:
 def _opened(task: Task) -> Process:
     """The process that *task* was read from.
 
-    Raises:
-        TargetGone: its number is another's now.
+    :raises TargetGone: its number is another's now.
     """
     process = Process.open(task.pid)
     if process.start_time != task.start_time:

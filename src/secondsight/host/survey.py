@@ -88,9 +88,8 @@ def host(
         seed: of the sample; unless given, another each time.
         kernel_memory: True reads accessed bits, pins and guests from it; None: if it can be read; False: from procfs alone.
 
-    Raises:
-        UsageError: *by* or *switches* name what there is not.
-        MissingDependency: kernel memory was asked for and cannot be read; a kernel without huge pages.
+    :raises UsageError: *by* or *switches* name what there is not.
+    :raises MissingDependency: kernel memory was asked for and cannot be read; a kernel without huge pages.
     """
     if by not in KINDS:
         raise UsageError(f"--by {by}: is one of {', '.join(KINDS)}")
@@ -136,8 +135,7 @@ def settings(
 ) -> tuple[tuple[Switches, Knobs], tuple[Switches, Knobs]]:
     """(switches, limits) as they are, and as *switches* would have them.
 
-    Raises:
-        UsageError: a switch or a word that there is not.
+    :raises UsageError: a switch or a word that there is not.
     """
     current = reading.read(os.getpid())
     now = (current, supply.limits or Knobs())

@@ -18,8 +18,7 @@ def in_cgroup(wanted: str, tasks: Iterable[Task] | None = None) -> list[Task]:
         wanted: the path that ``/proc/PID/cgroup`` shows (``/system.slice/x.service``), or the group's directory under its mount.
         tasks: among these; all processes unless given.
 
-    Raises:
-        UsageError: no process is there.
+    :raises UsageError: no process is there.
     """
     groups = Groups()
     inside = [task for task in _all(tasks) if _inside(task, wanted.rstrip("/") or "/", groups)]
@@ -41,8 +40,7 @@ def _inside(task: Task, wanted: str, groups: Groups) -> bool:
 def in_vm(wanted: str, tasks: Iterable[Task] | None = None) -> list[Task]:
     """The processes that run the VM called *wanted* (``naming.vm_of``), by PID.
 
-    Raises:
-        UsageError: there is none.
+    :raises UsageError: there is none.
     """
     every = [(vm_of(task.command, memory_path(task.cgroup), task.pid), task) for task in _all(tasks)]
     running = [task for name, task in every if name == wanted]

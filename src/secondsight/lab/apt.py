@@ -105,7 +105,10 @@ def _deb822(text: str) -> Iterator[AptSource]:
 
 
 def derive_sources(sources: list[AptSource]) -> list[str]:
-    """Lines for SUITES, and for SECURITY where the machine has a mirror of those. Raises MissingDependency if no source is Debian's."""
+    """Lines for SUITES, and for SECURITY where the machine has a mirror of those.
+
+    :raises MissingDependency: no source is Debian's.
+    """
     main: AptSource | None = None
     security: AptSource | None = None
     for source in sources:
@@ -168,7 +171,7 @@ class Archive:
     def offers(self) -> list[Offer]:
         """Every kernel for amd64 that the mirror has in some suite; no cloud, no real-time kernels.
 
-        Raises SecondSightError when no suite can be read.
+        :raises SecondSightError: no suite can be read.
         """
         self._update()
         listing = self._run(
@@ -216,7 +219,8 @@ class Archive:
         """The package *name*, ``linux-source-7.3`` or with its version (``linux-source-7.3=7.3.4-1~bpo13+1``); else the newest release
         of it.
 
-        Raises UsageError, with what there is, where no suite has it, SecondSightError when none can be read.
+        :raises UsageError: no suite has it; it names what there is.
+        :raises SecondSightError: none can be read.
         """
         self._update()
         called, _, version = name.partition("=")
@@ -237,7 +241,8 @@ class Archive:
         """Download *package* into *work*, check its sha256, put the files that are *wanted* (by their path) into *tree*.
 
         One that is not listed comes from the mirror's pool without a checksum: its modules are for the kernel itself to check.
-        Raises SecondSightError where the mirror has lost it, or what came is not what the archive lists.
+
+        :raises SecondSightError: the mirror has lost it, or what came is not what the archive lists.
         """
         self._say(f"fetching {package.name} {package.version} ({package.size / 1e6:.0f} MB)")
         since = time.monotonic()

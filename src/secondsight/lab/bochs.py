@@ -71,7 +71,9 @@ def boot_page(setup: bytes, command_line: str, kernel_size: int, initrd_size: in
     """What lies at 0x50000: boot parameters, command line, page tables, GDT, and what the first sector reads.
 
     *setup*: the first kilobyte of the bzImage, for its setup header; sizes are in bytes; *entry* is a physical
-    address. Raises SecondSightError for a command line that is too long.
+    address.
+
+    :raises SecondSightError: a command line that is too long.
     """
     line = command_line.encode() + b"\0"
     if len(line) > 2048:
@@ -108,7 +110,7 @@ def image(page: bytes, kernel: bytes) -> bytes:
 def flat(elf: bytes, source: str = "vmlinux") -> tuple[bytes, int]:
     """(bytes, entry) of the kernel *elf* as it lies in memory from KERNEL on, its zeroed memory included.
 
-    Raises InputError naming *source* for an ELF that is no x86-64 kernel.
+    :raises InputError: an ELF that is no x86-64 kernel; it names *source*.
     """
     if elf[:6] != b"\x7fELF\x02\x01" or len(elf) < 64 or struct.unpack_from("<H", elf, 18)[0] != 62:
         raise InputError(source, "byte 0", "not an x86-64 kernel")

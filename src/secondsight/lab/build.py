@@ -97,7 +97,10 @@ def build(
 
 
 def _is_folder(source: str) -> bool:
-    """Whether *source* means a folder. Raises UsageError where it means nothing."""
+    """Whether *source* means a folder.
+
+    :raises UsageError: it means nothing.
+    """
     if re.fullmatch(r"linux-source-\d+\.\d+(=\S+)?", source):
         return False
     if Path(source).is_dir():
@@ -191,7 +194,10 @@ def _unset(config: Path) -> list[str]:
 
 
 def _run(tree: Path, words: list[str], log: Path, say: Say) -> None:
-    """make in *tree*; what it prints goes to *log*. Raises SecondSightError with the first error of it."""
+    """make in *tree*; what it prints goes to *log*.
+
+    :raises SecondSightError: make failed; it has the first error.
+    """
     fixed = {
         "KCONFIG_ALLCONFIG": str(CONFIG), "KBUILD_BUILD_USER": "lab", "KBUILD_BUILD_HOST": "lab",
         "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970", "LC_ALL": "C",

@@ -25,7 +25,10 @@ __all__ = ["unpack", "vmlinux"]
 
 
 def vmlinux(image: bytes, source: str = "vmlinuz") -> bytes:
-    """The ELF kernel inside bzImage *image*. Raises InputError naming *source* where there is none."""
+    """The ELF kernel inside bzImage *image*.
+
+    :raises InputError: there is none; it names *source*.
+    """
     if image[:4] == b"\x7fELF":
         return image
     if image[0x202:0x206] != b"HdrS" or len(image) < 0x250:

@@ -77,7 +77,10 @@ class Writer:
 
 
 def read(data: bytes, source: str = "cpio") -> Iterator[ArchiveMember]:
-    """The entries of archives laid end to end, no trailers. Raises InputError naming *source* and byte."""
+    """The entries of archives laid end to end, no trailers.
+
+    :raises InputError: what is no archive; it names *source* and the byte.
+    """
     at = 0
     while at < len(data):
         if data[at] == 0:  # padding between archives

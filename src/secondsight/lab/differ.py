@@ -27,7 +27,8 @@ def differ(
     shortest scenario.
 
     What differs is asked a second time, on a fresh boot of both and in other company; what is then otherwise is no difference of theirs.
-    Raises as :func:`secondsight.lab.run.run`.
+
+    :raises MissingDependency: as :func:`secondsight.lab.run.run`.
     """
     scenarios = on_machine(scenarios, mmu)
     before, after = for_kernel(first.release), for_kernel(second.release)

@@ -41,8 +41,10 @@ def fetch(
 
     The kernel appears whole or not at all; two runs wait for each other. *say* is told what is being done, and before it
     begins how much there is to download and about how long that takes.
-    Raises UsageError for a name that means nothing, MissingDependency without apt or a Debian source, SecondSightError when
-    apt fails or the disk is full.
+
+    :raises UsageError: a name that means nothing.
+    :raises MissingDependency: without apt or a Debian source.
+    :raises SecondSightError: apt fails or the disk is full.
     """
     if not valid(name):
         raise UsageError(
@@ -71,7 +73,10 @@ def fetch(
 
 
 def available(*, cache: Path | None = None, say: Say = lambda text: None) -> list[Offer]:
-    """Every kernel that the machine's Debian mirror has. Raises MissingDependency and SecondSightError as :func:`fetch`."""
+    """Every kernel that the machine's Debian mirror has.
+
+    :raises MissingDependency, SecondSightError: as :func:`fetch`.
+    """
     cache = cache or cache_dir()
     with locked(cache / "kernels" / ".lock", say):
         return Archive(cache / "apt", say).offers()
@@ -80,7 +85,9 @@ def available(*, cache: Path | None = None, say: Say = lambda text: None) -> lis
 def drop(name: str, *, cache: Path | None = None, say: Say = lambda text: None) -> int:
     """Remove kernel *name* from the cache, and its files where no other name stands for it; the bytes that became free.
 
-    What kernels answered stays. Raises UsageError where no kernel of that name is here.
+    What kernels answered stays.
+
+    :raises UsageError: no kernel of that name is here.
     """
     cache = cache or cache_dir()
     folder = cache / "kernels"

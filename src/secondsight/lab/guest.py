@@ -111,8 +111,9 @@ class Guest:
     def receive(self, timeout: float = 60.0) -> Any:
         """The program's next value, or None once it has ended well (so a program should send no ``null``).
 
-        *timeout* is in seconds of silence of the program. Raises GuestDied when the kernel is lost, the
-        program fails, the emulator ends early, or nothing comes in *timeout*.
+        *timeout* is in seconds of silence of the program.
+
+        :raises GuestDied: the kernel is lost, the program fails, the emulator ends early, or nothing comes in *timeout*.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -174,7 +175,10 @@ class Guest:
         return used - before < STOPPED_AFTER / 100
 
     def __iter__(self) -> Iterator[Any]:
-        """The program's values until it ends; raises as ``receive`` does."""
+        """The program's values until it ends.
+
+        :raises GuestDied: as ``receive``.
+        """
         while (value := self.receive()) is not None:
             yield value
 

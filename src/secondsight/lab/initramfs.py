@@ -82,7 +82,10 @@ def ready() -> None:
 
 
 def build(kernel: Kernel, cache: Path | None = None, say: Say = lambda text: None) -> list[Path]:
-    """The base archives for *kernel*, in their order; built where the cache lacks them. Raises MissingDependency as ``ready``."""
+    """The base archives for *kernel*, in their order; built where the cache lacks them.
+
+    :raises MissingDependency: as ``ready``.
+    """
     folder = (cache or cache_dir()) / "initramfs"
     return [_python_base(folder, say), _module_base(folder, kernel, say)]
 
@@ -103,7 +106,8 @@ def package_sources(modules: Iterable[str], under: str = "/app") -> dict[str, by
     """Overlay files that bring *modules* of ours (``secondsight.lab.agent``) and the packages above them.
 
     A package's name brings its ``__init__`` alone, ``secondsight.live.*`` every module in it and in the packages below it.
-    Raises MissingDependency for a module that is not there.
+
+    :raises MissingDependency: a module that is not there.
     """
     files: dict[str, bytes | Path] = {}
     for name in modules:
@@ -136,7 +140,9 @@ def program(script: Path, under: str = "/app") -> dict[str, bytes | Path]:
     """Overlay files that bring *script* as ``main.py`` and every module of ours that it imports, those that they import, and so on.
 
     Every import statement counts, in a function too, but those that only a type checker reads. What is imported by a computed name
-    (``python -m``, a plug-in) is not seen. Raises MissingDependency for a module that is not there.
+    (``python -m``, a plug-in) is not seen.
+
+    :raises MissingDependency: a module that is not there.
     """
     ours: dict[str, Path] = {}
     waiting = [script]

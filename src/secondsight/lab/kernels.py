@@ -112,7 +112,10 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path, say: Say | None = None) -> Iterator[None]:
-    """Hold an exclusive lock on file *path*; *say* is told when another run has to be waited for."""
+    """Hold an exclusive lock on file *path*; *say* is told when another run has to be waited for.
+
+    :raises SecondSightError: its folder cannot be written in.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("a")
@@ -132,13 +135,19 @@ def locked(path: Path, say: Say | None = None) -> Iterator[None]:
 
 
 def manifest(name: str, cache: Path | None = None) -> Manifest:
-    """The manifest of kernel *name* in the cache. Raises InputError or MissingDependency where it is torn or gone."""
+    """The manifest of kernel *name* in the cache.
+
+    :raises InputError, MissingDependency: it is torn or gone.
+    """
     folder = (cache or cache_dir()) / "kernels"
     return read_manifest(folder / names_in(folder)[name])
 
 
 def installed(cache: Path | None = None) -> dict[str, Manifest]:
-    """The manifests of the kernels in the cache, by name. Raises InputError or MissingDependency where one is torn or gone."""
+    """The manifests of the kernels in the cache, by name.
+
+    :raises InputError, MissingDependency: one is torn or gone.
+    """
     folder = (cache or cache_dir()) / "kernels"
     return {name: read_manifest(folder / release) for name, release in names_in(folder).items()}
 
@@ -147,8 +156,10 @@ def resolve(name: str, *, modules: Path | None = None, cache: Path | None = None
     """The kernel that *name* stands for.
 
     *name* is what it was fetched as, the version or release of a kernel in the cache or the beginning of one (``7.2``,
-    ``6.1.0-56-amd64``), or a path to a vmlinuz, for which *modules* is its module tree. Raises UsageError for a name that
-    means nothing, MissingDependency for a kernel that has not been fetched.
+    ``6.1.0-56-amd64``), or a path to a vmlinuz, for which *modules* is its module tree.
+
+    :raises UsageError: a name that means nothing.
+    :raises MissingDependency: a kernel that has not been fetched.
     """
     if "/" in name:
         return _own(Path(name), modules)
@@ -192,7 +203,10 @@ def _stands_for(name: str, names: dict[str, str], folder: Path) -> str | None:
 
 
 def cached(name: str, folder: Path) -> Kernel:
-    """The kernel *name*, kept in *folder*. Raises MissingDependency or InputError where its manifest is gone or torn."""
+    """The kernel *name*, kept in *folder*.
+
+    :raises MissingDependency, InputError: its manifest is gone or torn.
+    """
     manifest = read_manifest(folder)
     checks = not all(package.listed for package in manifest.packages)
     return Kernel(name, manifest.release, manifest.version, folder / "vmlinuz", folder / "modules", checks)
@@ -230,7 +244,10 @@ def _own(vmlinuz: Path, modules: Path | None) -> Kernel:
 
 
 def names_in(folder: Path) -> dict[str, str]:
-    """The releases that the names in the cache's *folder* stand for. Raises InputError where they are torn."""
+    """The releases that the names in the cache's *folder* stand for.
+
+    :raises InputError: they are torn.
+    """
     path = folder / "names.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
@@ -243,7 +260,10 @@ def names_in(folder: Path) -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest in *folder* of the cache. Raises InputError or MissingDependency where it is torn or gone."""
+    """The manifest in *folder* of the cache.
+
+    :raises InputError, MissingDependency: it is torn or gone.
+    """
     path = folder / "manifest.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)

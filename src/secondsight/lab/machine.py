@@ -168,7 +168,9 @@ class Machine:
         """Boot *kernel* with *files* laid over the base, run Python with arguments *main*, power off.
 
         Returns a context manager that yields the ``Guest`` at once, before it has booted. *append* is added
-        to the kernel's command line. Raises MissingDependency as ``ready``.
+        to the kernel's command line.
+
+        :raises MissingDependency: as ``ready``.
         """
         self.ready()
         bases = initramfs.build(kernel, cache, say)

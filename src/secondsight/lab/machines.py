@@ -18,7 +18,10 @@ def machines() -> dict[str, Machine]:
 
 
 def machine(name: str) -> Machine:
-    """The machine called *name*. Raises UsageError for a name that there is not."""
+    """The machine called *name*.
+
+    :raises UsageError: a name that there is not.
+    """
     known = machines()
     if name not in known:
         raise UsageError(f"no machine is called {name!r}; known are {', '.join(known)}")
@@ -26,6 +29,9 @@ def machine(name: str) -> Machine:
 
 
 def on_machine(scenarios: Iterable[Scenario], name: str) -> list[Scenario]:
-    """*scenarios* as the machine called *name* is asked them: with its MMU. Raises UsageError for a name that there is not."""
+    """*scenarios* as the machine called *name* is asked them: with its MMU.
+
+    :raises UsageError: a name that there is not.
+    """
     mmu = machine(name).mmu
     return [msgspec.structs.replace(s, host=msgspec.structs.replace(s.host, mmu=mmu)) for s in scenarios]

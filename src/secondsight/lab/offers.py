@@ -117,7 +117,10 @@ def _weight(char: str) -> int:
 
 
 def choose(name: str, offers: Sequence[Offer]) -> Offer:
-    """The one of *offers* that *name* means. Raises UsageError, with what there is, where none is meant."""
+    """The one of *offers* that *name* means.
+
+    :raises UsageError: none is meant; it names what there is.
+    """
     base, pinned, version = name.partition("=")
     releases = [offer for offer in offers if not is_candidate(offer.version)]
     if name == NEWEST:

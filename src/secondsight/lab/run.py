@@ -106,7 +106,8 @@ def run(
     in one pass (default: what the machine has memory for);
     *folder*: where the batches' answers are kept (default: in the cache, named after what was asked); *say* hears of progress.
     A scenario that kills the guest, or that the agent cannot carry out, answers a ``Failure``; the others are answered all the same.
-    Raises MissingDependency when the kernel or the emulator is not here.
+
+    :raises MissingDependency: the kernel or the emulator is not here.
     """
     where = machine(mmu)
     booted = kernels.resolve(kernel, cache=cache) if isinstance(kernel, str) else kernel

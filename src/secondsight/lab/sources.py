@@ -44,7 +44,10 @@ class KernelSource(msgspec.Struct, frozen=True):
 
 
 def check(tree: Path) -> str:
-    """The version that *tree* says it is, ``7.3.4``. Raises UsageError where it is no Linux source."""
+    """The version that *tree* says it is, ``7.3.4``.
+
+    :raises UsageError: it is no Linux source.
+    """
     try:
         text = (tree / "Makefile").read_text(errors="replace")
     except OSError:
@@ -63,7 +66,9 @@ def check(tree: Path) -> str:
 def debian(name: str, cache: Path, say: Say) -> KernelSource:
     """Debian's source package *name*, unpacked into the *cache*; at once where it is there already and *name* says the version.
 
-    Raises UsageError for a package that there is not, MissingDependency without apt, SecondSightError when the network or the disk fails.
+    :raises UsageError: a package that there is not.
+    :raises MissingDependency: without apt.
+    :raises SecondSightError: the network or the disk fails.
     """
     builds = cache / "builds"
     called, _, version = name.partition("=")
@@ -116,7 +121,7 @@ def own(tree: Path, cache: Path, say: Say) -> KernelSource:
     """The user's *tree*, brought into the *cache* as links (copies on another disk); what has changed since the last time is brought
     again.
 
-    Raises UsageError where it is no Linux source, or one that was built in.
+    :raises UsageError: it is no Linux source, or one that was built in.
     """
     version = check(tree)
     if (tree / ".config").exists() or (tree / "include/config").exists():

@@ -29,7 +29,10 @@ def encode(value: object) -> bytes:
 
 
 def decode(line: bytes) -> Any:
-    """The value of a line that ``encode`` made. Raises ValueError for anything else."""
+    """The value of a line that ``encode`` made.
+
+    :raises ValueError: anything else.
+    """
     if line[:1] == b"z":
         try:
             line = zlib.decompress(base64.b64decode(line[1:].strip(), validate=True))
@@ -52,7 +55,10 @@ class Port:
             line = line[os.write(self._fd, line) :]
 
     def receive(self) -> Any:
-        """The next value from the host; waits for it. Raises EOFError when the host has hung up."""
+        """The next value from the host; waits for it.
+
+        :raises EOFError: the host has hung up.
+        """
         while b"\n" not in self._rest:
             more = os.read(self._fd, 65536)
             if not more:

@@ -57,9 +57,8 @@ class LiveChannels:
 
         *kernel_memory*, *damon*: True insists, False does without.
 
-        Raises:
-            MissingDependency: what was insisted on is not there.
-            UsageError: no such process.
+        :raises MissingDependency: what was insisted on is not there.
+        :raises UsageError: no such process.
         """
         made = cls(Process.open(pid))
         made._open.callback(made._process.close)
@@ -139,8 +138,7 @@ class LiveChannels:
     def kernel_reader(self) -> KernelReader | None:
         """A reader of the process's blocks from kernel memory, if that can be read.
 
-        Raises:
-            MissingDependency: it was insisted on, and cannot.
+        :raises MissingDependency: it was insisted on, and cannot.
         """
         if self._kernel is None:
             return None

@@ -56,8 +56,7 @@ class BlockLooker:
     def __init__(self, channels: LiveChannels, cleared: Cleared) -> None:
         """*channels*: opened; *cleared*: what the recorder clears after each look.
 
-        Raises:
-            MissingDependency: not even pagemap may be read.
+        :raises MissingDependency: not even pagemap may be read.
         """
         self._process, self._cleared = channels.process, cleared
         self._reader = ProcfsReader(channels.process)
@@ -80,8 +79,7 @@ class BlockLooker:
     def look(self) -> Iterator[tuple[Columns, Counts]]:
         """The blocks as they are now, in parts, with their counts.
 
-        Raises:
-            TargetGone: the process exited or called exec.
+        :raises TargetGone: the process exited or called exec.
         """
         self._process.require_alive()
         name = f"/proc/{self._process.pid}/maps"
@@ -165,8 +163,11 @@ def record_samples(
     """Look at the process of *channels* every *interval* seconds, for *duration* seconds or until it exits, into the samples *path*.
 
     *clear*: write clear_refs after each look; *say* hears at the start which channels are seen, and why the others are not. Ctrl-C ends
-    the recording and keeps it. Raises :class:`TargetGone` for a process that is not there, :class:`MissingDependency`
-    without the permission to look, :class:`UsageError` for times that cannot be.
+    the recording and keeps it.
+
+    :raises TargetGone: a process that is not there.
+    :raises MissingDependency: without the permission to look.
+    :raises UsageError: times that cannot be.
     """
     if not 0.001 <= interval <= 3600 or (duration is not None and not duration > 0):
         raise UsageError("expected an interval of 0.001 to 3600 s, and a duration above 0")

@@ -2,6 +2,9 @@
 
 read     the zero page; the huge zero page, where the block may be huge and has no page table
 write    a new page; a folio of the largest size that is switched on and fits its area and the empty entries round it; a huge page
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ entry marks its page accessed, which anonymous memory's unmapping does not.
 
 A regular file's PTE is read-only until somebody writes: the page becomes dirty then, and gets buffer heads (page_mkwrite). A page that
 the cache has not is read alone, or, where the area is advised to be huge, with its block and the next (``readahead``).
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

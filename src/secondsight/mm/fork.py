@@ -7,6 +7,8 @@ still), the child's entries are old, and no page is exclusive any more. Areas wi
 A page that is pinned for DMA (FOLL_PIN) must stay the parent's: the child gets a copy at once, writable and young, and the
 parent's entry stays as it is. A huge page of which any part is pinned is split in the parent's table first, and copied page by page
 (copy_huge_pmd).
+
+In compiled functions *f* is the frames (``page.FrameArrays``) and *r* the rules and the host's set-up (``compiled.R``).
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@
 
 A large folio's head is marked, once a subpage: many subpages in one call are many marks. Source: mm/gup.c
 (gup_pte_range, follow_page_pte, get_user_pages_unlocked); 2.6.38: arch/x86/mm/gup.c with the seed patch.
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

@@ -46,7 +46,10 @@ class Host:
         self.khugepaged = Daemon(self)
 
     def mm(self, name: str, blocks: int, *, numbers: Any = None, droppable: bool = False) -> Mm:
-        """A new process called *name* with one anonymous area of *blocks* aligned 2 MiB blocks; see :class:`Mm`."""
+        """A new process called *name* with one anonymous area of *blocks* aligned 2 MiB blocks; see :class:`Mm`.
+
+        :raises UsageError: there is a space of that name.
+        """
         if name in self.mms:
             raise UsageError(f"there is a space called {name!r} already")
         self.mms[name] = Mm(self, name, blocks, numbers=numbers, droppable=droppable)

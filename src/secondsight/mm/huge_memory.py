@@ -1,6 +1,9 @@
 """Huge pages split (mm/huge_memory.c); they are made by faults (``memory``) and by ``khugepaged.attempt``.
 
 split      split_pmd: 512 PTEs map the still whole folio;  split_folio: the folio too falls apart, tails inherit PG_referenced
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """How much of a large folio a process's PTEs map, and how (mm/internal.h folio_pte_batch; include/linux/mm.h folio_maybe_mapped_shared).
 
 A folio's pages are mapped in one block, each as far from the next as in the folio: fork keeps addresses, and mremap brings them back.
+
+In compiled functions *f* is the frames (``page.FrameArrays``) and *m* an address space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

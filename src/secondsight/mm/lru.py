@@ -10,6 +10,8 @@
 
 A page in a batch has one reference more than its mappings explain: khugepaged then answers ``not_suitable_page_count``.
 Source: mm/swap.c of 6.1, 6.12 and 7.2; mm/swap.c of 2.6.38, where activation is immediate.
+
+In compiled functions *f* is the frames (``page.FrameArrays``) and *r* the rules and the host's set-up (``compiled.R``).
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ cold                    PTE old, page unreferenced and inactive; no notifier is 
 mergeable               the area's advice for KSM; unmergeable breaks what was merged
 guard_install           (6.13) every page a marker, on which every access fails; what was there goes first; guard_remove takes them away
 collapse                MADV_COLLAPSE: khugepaged.py
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

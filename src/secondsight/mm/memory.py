@@ -12,6 +12,9 @@
 One call takes many pages, in order, and does to each exactly what it would do alone: cutting the list anywhere changes nothing.
 Where a translation that a secondary MMU may hold is about to change (a copy, a split), the call stops with the page's index so that
 the notifiers run first, and is entered again with *notified* set for that page.
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 present entry --scan--> PROT_NONE, its bits kept --access--> do_numa_page (``memory``): present and young again
      |                                                        with several nodes the page might move first; here there is one
      +--> notifiers: what secondary MMUs map there is gone, with what it told of use since 6.13
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""mlock and munlock (mm/mlock.c): the pages are faulted in, touched, and kept off the evictable lists."""
+"""mlock and munlock (mm/mlock.c): the pages are faulted in, touched, and kept off the evictable lists.
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
+"""
 
 from __future__ import annotations
 

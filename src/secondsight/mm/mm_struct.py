@@ -161,9 +161,7 @@ class Mm:
     def note_anon(self, pages: Pages) -> None:
         """anon_vma_prepare, seen after an access to *pages*: an area with an anonymous page, a swap entry or a huge PMD has an anon_vma."""
         areas = self.vmas.areas
-        if self.memory is not None:
-            return
-        if all(vma.anon_vma for vma in areas) or not len(pages):
+        if self.memory is not None or not len(pages) or all(vma.anon_vma for vma in areas):
             return
         starts = np.array([vma.start for vma in areas], np.int64)
         which = np.searchsorted(starts, pages, side="right") - 1
@@ -354,7 +352,10 @@ class Mm:
         return np.unique(heads_of(self.host.frames.arrays.flags[pfns], pfns))
 
     def unpin(self, name: str) -> None:
-        """put_page on everything pinned under *name*; a page that lived only by its pin is freed."""
+        """put_page on everything pinned under *name*; a page that lived only by its pin is freed.
+
+        :raises UsageError: nothing is pinned under *name*.
+        """
         if name not in self.pins:
             raise UsageError(f"space {self.name!r} holds no pins called {name!r}")
         self.dma_pins.pop(name, None)

@@ -47,7 +47,10 @@ class Context:
             self.held.pop()
 
     def might_sleep(self, who: str) -> None:
-        """Called by whoever may sleep; raises :class:`SleepInAtomic` if something held forbids it."""
+        """Called by whoever may sleep.
+
+        :raises SleepInAtomic: something held forbids it.
+        """
         for what, holder in reversed(self.held):
             if what in self.ATOMIC:
                 raise SleepInAtomic(f"{who} would sleep inside {holder}, which holds the {what}")
@@ -95,7 +98,11 @@ class MmuNotifiers:
         return self.built_in and bool(self.list)
 
     def register(self, notifier: MmuNotifier) -> None:
-        """mmu_notifier_register: at the head of the list. Takes the mmap lock, so it must be allowed to sleep."""
+        """mmu_notifier_register: at the head of the list. Takes the mmap lock, so it must be allowed to sleep.
+
+        :raises SleepInAtomic: what the caller holds forbids that.
+        :raises UsageError: *notifier* is registered already.
+        """
         self.context.might_sleep("mmu_notifier_register")
         if not self.built_in:
             return
@@ -106,7 +113,10 @@ class MmuNotifiers:
             self.list.insert(0, notifier)
 
     def unregister(self, notifier: MmuNotifier) -> None:
-        """mmu_notifier_unregister: ``release`` first, then off the list."""
+        """mmu_notifier_unregister: ``release`` first, then off the list.
+
+        :raises SleepInAtomic: what the caller holds forbids it to sleep.
+        """
         self.context.might_sleep("mmu_notifier_unregister")
         if notifier not in self.list:
             return

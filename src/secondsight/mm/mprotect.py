@@ -1,4 +1,8 @@
-"""mprotect(2) (mm/mprotect.c): notifiers, then each PTE's permissions; accessed and dirty bits stay."""
+"""mprotect(2) (mm/mprotect.c): notifiers, then each PTE's permissions; accessed and dirty bits stay.
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The model observed: a view of its blocks, as the live reader makes one of a running kernel's."""
+"""The model observed: a view of its blocks, as the live reader makes one of a running kernel's.
+
+In compiled functions *f* is the frames (``page.FrameArrays``) and *m* an address space (``pgtable.MmArrays``).
+"""
 
 from __future__ import annotations
 

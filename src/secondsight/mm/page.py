@@ -12,6 +12,8 @@ Anonymous memory has no folio of order 1 (THP_ORDERS_ALL_ANON); a file's has no 
 counts mappings from zero (the kernel's ``_mapcount`` counts from -1). A page whose refcount falls to zero is
 freed at once and its pfn used again. The kernel's own assertions (VM_BUG_ON_PAGE in include/linux/mm.h) are
 :func:`check` here.
+
+In compiled functions *f* is the frames (:class:`FrameArrays`).
 """
 
 from __future__ import annotations
@@ -348,7 +350,10 @@ def _grown(array: npt.NDArray, size: int) -> npt.NDArray:  # type: ignore[type-a
 
 
 def check(frames: Frames) -> None:
-    """The kernel's own assertions about every frame; raises AssertionError naming the pfn and the rule that broke."""
+    """The kernel's own assertions about every frame.
+
+    :raises AssertionError: one does not hold; it names the pfn and the rule.
+    """
     a = frames.arrays
     top = int(a.n[NEXT])
     flags, ref, mapc = a.flags[:top], a.refcount[:top], a.mapcount[:top]

@@ -1,6 +1,8 @@
 """An address space as compiled code takes it: page tables, what it must know of areas, the machine's swap slots; the bits of new entries.
 
 arch/x86/include/asm/pgtable.h, include/linux/mm_types.h.
+
+In compiled functions *m* is an address space (:class:`MmArrays`).
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@
     read_folio         one page, where it is asked for: nobody reads ahead (the device's read_ahead_kb is 0)
     forced_readahead   VM_HUGEPAGE: the block of the fault and the next, up to the file's end, each as one huge folio
                          a block that has some page already ends that: all else that is missing comes as small pages
+
+In compiled functions *f* is the frames (``page.FrameArrays``) and *r* the rules and the host's set-up (``compiled.R``).
 """
 
 from __future__ import annotations

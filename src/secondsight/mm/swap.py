@@ -11,6 +11,9 @@
 
 A large folio comes back where its order is enabled, its slots are a row as aligned as its pages, all entries are alike, none is cached,
 and all or none of its slots were all zeroes (thp_swapin_suitable_orders, alloc_swap_folio; swap_zeromap_batch, __swap_cache_add_check).
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Clears, for every page the process maps, the primary accessed bit, PG_young and PG_referenced. It asks no notifier: what a secondary MMU
 holds stays young there.
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

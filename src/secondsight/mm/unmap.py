@@ -1,4 +1,8 @@
-"""Unmapping: of private memory (zap_pte_range, zap_huge_pmd), and what madvise, fork, exit and mremap share of it (mm/memory.c)."""
+"""Unmapping: of private memory (zap_pte_range, zap_huge_pmd), and what madvise, fork, exit and mremap share of it (mm/memory.c).
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
+"""
 
 from __future__ import annotations
 

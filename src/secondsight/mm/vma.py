@@ -157,7 +157,10 @@ class VmaList:
         self.areas = areas
 
     def at(self, page: int) -> VmArea:
-        """The area that holds *page*; raises UsageError where there is none."""
+        """The area that holds *page*.
+
+        :raises UsageError: there is none.
+        """
         for vma in self.areas:
             if vma.start <= page < vma.end:
                 return vma

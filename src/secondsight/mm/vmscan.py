@@ -7,6 +7,8 @@
     put back     what is still mapped
 
 What is lazily freed is decided by the rules alone. Whether swap-backed memory goes is recorded from the kernel where one was asked.
+
+In compiled functions *f* is the frames (``page.FrameArrays``) and *m* an address space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

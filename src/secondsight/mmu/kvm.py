@@ -127,7 +127,7 @@ class Kvm(MmuNotifier):
     # -- the guest's accesses ---------------------------------------------------------------------------------
 
     def access(self, pages: npt.NDArray[np.int64], *, write: bool, view: int = 0, slot: int = 0) -> None:
-        """The guest loads or stores *pages* (numbers in the mm) through *slot*, in order.
+        """The guest loads or stores *pages* (int64[N], numbers in the mm) through *slot*, in order.
 
         *view* 0: the guest's paging is off; k >= 1: through its k-th way of mapping the slot; -k: not the guest but the k-th that it
         runs itself, by nested page tables of 4 KiB entries.
@@ -175,7 +175,8 @@ class Kvm(MmuNotifier):
         return out
 
     def test_young(self, start: int, end: int, ask: Bools) -> Bools:
-        """kvm_test_age_hva for each page; without accessed bits as the rules say."""
+        """kvm_test_age_hva for each page of *start* to *end* (exclusive) that *ask* (bool[end - start]) marks, bool[end - start]; without
+        accessed bits as the rules say."""
         young = np.zeros(end - start, dtype=np.bool_)
         if self._test_zero:
             return young
@@ -185,7 +186,8 @@ class Kvm(MmuNotifier):
         return young & ask
 
     def clear_young(self, start: int, end: int) -> Bools:
-        """kvm_age_hva for each page: clears the accessed bit, or access-tracks; 2.6.38's EPT drops the mapping instead."""
+        """kvm_age_hva for each page of *start* to *end* (exclusive), bool[end - start]: clears the accessed bit, or access-tracks; 2.6.38's
+        EPT drops the mapping instead."""
         young = np.zeros(end - start, dtype=np.bool_)
         for slot, low, high in self._holding(start, end):
             for table in slot.tables.values():
@@ -199,7 +201,7 @@ class Kvm(MmuNotifier):
         return young
 
     def clear_flush_young(self, start: int, end: int) -> Bools:
-        """As ``clear_young``, with a TLB flush that the model has no state for."""
+        """As ``clear_young`` (kvm_mmu_notifier_clear_flush_young), with a TLB flush that the model has no state for."""
         return self.clear_young(start, end)
 
     def invalidate_range_start(self, start: int, end: int) -> None:

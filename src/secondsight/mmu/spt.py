@@ -8,6 +8,9 @@
 A table is one root's view of one memslot: ``spte`` a 4 KiB entry for each page, ``smd`` a 2 MiB entry for each block
 (with the large bit: a leaf; else 0). TDP has one table a slot; shadow paging one for each way the guest maps the slot.
 Bit layouts: ``bits/spte.py``.
+
+In compiled functions *lay* is the format of the SPTEs (``bits.spte.SpteLayout``), *t* a table (:class:`SpteArrays`), *f* the frames
+(``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

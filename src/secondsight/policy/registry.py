@@ -48,7 +48,8 @@ def names() -> list[str]:
 def find(name: str) -> type[Policy]:
     """The policy class called *name*.
 
-    :raises UsageError: there is none; :raises MissingDependency: its package is broken.
+    :raises UsageError: there is none.
+    :raises MissingDependency: its package is broken.
     """
     if name in _ADDED:
         return _ADDED[name]
@@ -91,7 +92,8 @@ def options(policy: type[Policy]) -> dict[str, tuple[type, Any]]:
 def make(spec: str) -> Policy:
     """A policy made anew from ``name`` or ``name,option=value,…``.
 
-    :raises UsageError: an unknown name or option, a value out of its range; :raises MissingDependency: a broken plug-in.
+    :raises UsageError: an unknown name or option, a value out of its range.
+    :raises MissingDependency: a broken plug-in.
     """
     name, *given = [part.strip() for part in spec.split(",")]
     policy = find(name)

@@ -108,7 +108,8 @@ def shipped() -> Calibration:
 def find(named: Path | None, here: Hardware | None = None) -> tuple[Calibration, list[str]]:
     """The calibration to use, and what must be said of it: *named*, else this user's, else the shipped one if it fits *here*.
 
-    :raises UsageError: there is none for this machine; :raises InputError: a file that is none.
+    :raises UsageError: there is none for this machine.
+    :raises InputError: a file that is none.
     """
     machine = here or this_machine()
     if named is not None:

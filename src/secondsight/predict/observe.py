@@ -65,7 +65,8 @@ class Reading(msgspec.Struct, frozen=True):
 def of_process(pid: int, proc: Path = Path("/proc")) -> Reading:
     """Counters of process *pid*, all its threads.
 
-    :raises TargetGone: it has exited; :raises MissingDependency: no permission.
+    :raises TargetGone: it has exited.
+    :raises MissingDependency: no permission.
     """
     where = proc / str(pid)
     try:
@@ -93,7 +94,8 @@ def of_process(pid: int, proc: Path = Path("/proc")) -> Reading:
 def of_cgroup(path: Path) -> Reading:
     """Counters of the cgroup (v2) whose directory is *path*, and of those below it.
 
-    :raises UsageError: no such group; :raises MissingDependency: its controllers do not say.
+    :raises UsageError: no such group.
+    :raises MissingDependency: its controllers do not say.
     """
     if not (path / "cgroup.procs").exists():
         raise UsageError(f"--cgroup {path}: no directory of a cgroup, such as /sys/fs/cgroup/system.slice")

@@ -104,15 +104,15 @@ class Layout:
         return len(self.numbers)
 
     def part(self, space: int) -> slice:
-        """The rows of *space*."""
+        """The rows of *space* (its index in ``spaces``), to cut any array of rows by."""
         return slice(int(self.first[space]), int(self.first[space + 1]))
 
     def touched_pages(self, first: int, end: int) -> npt.NDArray[np.int64]:
-        """The pages (all spaces' numbering) of rows *first* to *end* that are accessed at all, rising."""
+        """int64[N]: the pages (all spaces' numbering) of rows *first* to *end* (exclusive) that are accessed at all, rising."""
         return np.asarray(_touched_pages(self.touched, self.cells, first, end))
 
     def pages(self, space: int, address: int, npages: int) -> tuple[int, int]:
-        """The pages of *space* (its own numbering) that lie in the *npages* from byte *address* on: first and end."""
+        """The pages of *space* (its own numbering) that lie in the *npages* from byte *address* on: first, and end (exclusive)."""
         numbers = self.numbers[self.part(space)]
 
         def page_of(page: int) -> int:

@@ -151,7 +151,11 @@ class SampledEvents(PopulatedSource):
     """*samples* as a source of events, under one *reading* of what could not be known; it can be walked more than once."""
 
     def __init__(self, samples: Samples, reading: Reading) -> None:
-        """:raises UsageError: fewer than two looks; :raises InputError: the samples are damaged."""
+        """Their looks at the times of the trace.
+
+        :raises UsageError: fewer than two looks.
+        :raises InputError: the samples are damaged.
+        """
         self.samples, self.reading, self.provenance = samples, reading, samples.provenance
         self._times: list[int] = []
         self._huge: dict[int, Ints] = {}

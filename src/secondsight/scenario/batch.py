@@ -114,7 +114,7 @@ def plan(scenarios: Sequence[v.Scenario], size: int = 96) -> list[list[int]]:
 def merge(scenarios: Sequence[v.Scenario]) -> Merged:
     """One scenario that does what all *scenarios* do.
 
-    Raises UsageError when they need different hosts or different knobs (see :func:`plan`), or there are none.
+    :raises UsageError: they need different hosts or different knobs (see :func:`plan`), or there are none.
     """
     if not scenarios:
         raise UsageError("no scenarios to merge")

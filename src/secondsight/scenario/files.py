@@ -35,7 +35,10 @@ def read(path: str | Path) -> verbs.Scenario:
 
 
 def decode(text: bytes, source: str, *, toml: bool) -> verbs.Scenario:
-    """The scenario in *text*; *source* names it in errors."""
+    """The scenario in *text*; *source* names it in errors.
+
+    :raises InputError: malformed, a host that cannot be, or a step that names what does not exist.
+    """
     decoder = msgspec.toml.decode if toml else msgspec.json.decode
     try:
         scenario = decoder(text, type=verbs.Scenario)

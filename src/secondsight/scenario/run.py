@@ -120,7 +120,10 @@ class Runner:
         )  # fmt: skip
 
     def take(self, step: verbs.Verb) -> None:
-        """One step, and the drain behind it."""
+        """One step, and the drain behind it.
+
+        :raises UsageError: it cannot be done; says which step.
+        """
         self.step += 1
         try:
             refuse_waiting(self.host.mms, step)

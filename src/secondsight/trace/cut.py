@@ -27,8 +27,9 @@ def cut(
     """Write the rows of *trace* inside *time* (ns), of *spaces*, and inside *address* (bytes) to *path*.
 
     Ranges are (first, end), the end excluded. Spaces keep their numbers. Verbs are kept whatever their address,
-    since they act on ranges. *progress*: see :meth:`Trace.batches`. Raises :class:`UsageError` for an empty range or a space that is
-    not there.
+    since they act on ranges. *progress*: see :meth:`Trace.batches`.
+
+    :raises UsageError: an empty range or a space that is not there.
     """
     for name, limits in (("time", time), ("address", address)):
         if limits is not None and not 0 <= limits[0] < limits[1] <= 1 << 64:
@@ -85,8 +86,10 @@ def salvage(
 ) -> tuple[Provenance, list[str]]:
     """Write the intact row groups of the damaged trace *source* to *path*; returns what was left out.
 
-    Checksums are verified. *progress*: see :meth:`Trace.batches`. Raises :class:`InputError` if *source* is not even openable, and
-    :class:`SecondSightError` if nothing of it is intact.
+    Checksums are verified. *progress*: see :meth:`Trace.batches`.
+
+    :raises InputError: *source* is not even openable.
+    :raises SecondSightError: nothing of it is intact.
     """
     trace = Trace.open(source, skip_damaged=True, verify=True)
     start = with_fields(trace.provenance, content_hash=None)

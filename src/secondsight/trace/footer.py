@@ -25,7 +25,7 @@ _LIMITS: Final = (1, 2, 5, 6)
 def damaged_group(path: Path, columns: Mapping[str, type[np.unsignedinteger]] = COLUMNS) -> int | None:
     """The first row group of *path*, a file of these *columns*, whose metadata cannot be; None if all can.
 
-    Raises ValueError for a footer that cannot be read at all.
+    :raises ValueError: a footer that cannot be read at all.
     """
     with path.open("rb") as file:
         end = file.seek(-8, 2)

@@ -209,10 +209,12 @@ class Trace:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, skip_damaged: bool = False, verify: bool = False) -> Self:
-        """Open the trace *path*. Raises :class:`InputError` if it is no trace, torn, or of a later version.
+        """Open the trace *path*.
 
         *skip_damaged*: row groups that cannot be decoded are left out and named in ``damaged`` instead of raised.
         *verify*: check each page's checksum while reading.
+
+        :raises InputError: it is no trace, torn, or of a later version.
         """
         where = Path(path)
         check_input(where, "a trace")
@@ -303,8 +305,10 @@ class Trace:
         *columns* are decoded ahead in a thread; any other is decoded when a batch is asked for it.
         *time* (ns, ``(first, end)``, end excluded) keeps only the rows inside it, cut exactly.
         *progress* is called with the rows done with and the rows to do, after each row group.
-        Raises :class:`InputError` naming the row group for damage, unknown kinds, times that run backwards, spaces
-        that the provenance does not list and addresses that are too wide; :class:`UsageError` for a bad request.
+
+        :raises InputError: damage (it names the row group), unknown kinds, times that run backwards, spaces that the provenance does
+            not list and addresses that are too wide.
+        :raises UsageError: a bad request.
         """
         if unknown := [name for name in columns if name not in COLUMNS]:
             raise UsageError(f"no column {unknown[0]!r} in a trace; there are {', '.join(COLUMNS)}")

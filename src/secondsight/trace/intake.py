@@ -38,7 +38,10 @@ class Intake:
     def add_space(
         self, name: str, type: Literal["process", "vm"] = "process", parent: int | None = None
     ) -> int:
-        """A new space; returns its number. Raises :class:`InputError` past 65,536 of them."""
+        """A new space; returns its number.
+
+        :raises InputError: past 65,536 of them.
+        """
         if len(self.spaces) >= MOST_SPACES:
             raise InputError(str(self.sink.path), "", f"more than {MOST_SPACES} spaces")
         number = len(self.spaces)

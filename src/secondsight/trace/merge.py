@@ -37,7 +37,8 @@ def merge(
 
     Every trace's clock begins where it began for that trace: they are taken as begun together. Rows of equal times stand in the order of
     *traces*. Of each at most *rows* are held at a time (default: a row group). *progress* is called with the rows done with and all rows.
-    Raises :class:`UsageError` for fewer than two traces, more spaces than a trace holds, and clocks that count different things.
+
+    :raises UsageError: fewer than two traces, more spaces than a trace holds, or clocks that count different things.
     """
     if len(traces) < 2:
         raise UsageError("there is nothing to merge: name two traces or more")

@@ -49,7 +49,10 @@ class _Page(NamedTuple):
 
 
 def _pages(file: Bytes, start: int, stop: int) -> list[_Page]:
-    """The pages of the column chunk ``file[start:stop]``. Raises IndexError, KeyError, TypeError or ValueError for nonsense."""
+    """The pages of the column chunk ``file[start:stop]``.
+
+    :raises IndexError, KeyError, TypeError, ValueError: nonsense.
+    """
     pages = []
     while start < stop:
         header = Reader(file[start : min(start + _LONGEST_HEADER, stop)].tobytes())

@@ -37,7 +37,10 @@ class RowForm(NamedTuple):
         return SAMPLES if isinstance(provenance, SampleProvenance) else EVENTS
 
     def decode(self, raw: bytes | None, source: str) -> Provenance:
-        """The provenance in *raw*; raises as ``provenance.decode``."""
+        """The provenance in *raw*.
+
+        :raises InputError: as ``provenance.decode``.
+        """
         return decode_samples(raw or b"", source) if self is SAMPLES else decode(raw, source)
 
 

@@ -45,7 +45,10 @@ class SampleSummary(msgspec.Struct, kw_only=True):
 
 
 def summarise_samples(samples: Samples) -> SampleSummary:
-    """Read *samples* once and count. Raises what :meth:`Samples.looks` raises."""
+    """Read *samples* once and count.
+
+    :raises InputError: as :meth:`Samples.looks`.
+    """
     sums = {name: ChannelSum() for name in CHANNELS}
     spaces = [SampledSpace(id=s.id, name=s.name, type=s.type) for s in samples.spaces]
     blocks: list[set[int]] = [set() for _ in spaces]

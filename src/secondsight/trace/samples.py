@@ -76,7 +76,7 @@ class Samples:
     def open(cls, path: str | os.PathLike[str], *, verify: bool = False) -> Self:
         """Open the samples *path*; *verify*: check each page's checksum while reading.
 
-        Raises :class:`InputError` if they are none, torn, or of a later version.
+        :raises InputError: they are none, torn, or of a later version.
         """
         where, source = Path(path), str(path)
         check_input(where, "what `record pid` writes")
@@ -113,7 +113,7 @@ class Samples:
     def looks(self) -> Iterator[SampleLook]:
         """The looks in order; holds one, and a row group, in memory.
 
-        Raises :class:`InputError` naming the row group, and the row in it, for damage and for counts that cannot be.
+        :raises InputError: damage, or counts that cannot be, by row group and row.
         """
         held: list[Columns] = []
         latest = -1

@@ -61,7 +61,8 @@ class RowSink(abc.ABC):
         """Add rows. *time* gives their number; the others are arrays of as many, or one value for all.
 
         A time below the latest one written is held at the latest, and counted in the provenance as ``clock_held``.
-        Raises ValueError if the shapes differ.
+
+        :raises ValueError: the shapes differ.
         """
         self.put(time, {"space": space, "address": address, "kind": kind, "count": count})
 

@@ -70,7 +70,10 @@ class _Pages:
 
 
 def summarise(trace: Trace, progress: Callable[[int, int], None] | None = None) -> Summary:
-    """Read *trace* once and count. *progress*: see :meth:`Trace.batches`. Raises what :meth:`Trace.batches` raises."""
+    """Read *trace* once and count. *progress*: see :meth:`Trace.batches`.
+
+    :raises InputError: as :meth:`Trace.batches`.
+    """
     spaces = [SpaceSummary(id=s.id, name=s.name, type=s.type) for s in trace.spaces]
     pages = [_Pages() for _ in spaces]
     by_kind = np.zeros(256, np.int64)

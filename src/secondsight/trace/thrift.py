@@ -17,7 +17,10 @@ _DEEPEST = 12
 
 
 class Reader:
-    """Reads values of *data* from its byte ``at`` on. What does not add up raises IndexError or ValueError."""
+    """Reads values of *data* from its byte ``at`` on.
+
+    :raises IndexError, ValueError: what does not add up.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0

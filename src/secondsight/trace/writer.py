@@ -69,8 +69,10 @@ class TraceWriter(RowSink):
 
     *profile* ``fast`` decodes quickest; ``compact`` is for shipping. Memory is bounded by one row group of
     2**20 rows. ``content_hash`` becomes the sha256 of the five columns' digests, so that equal rows have
-    equal hashes however they were cut into groups. Raises :class:`UsageError` if *path* cannot be written, and
-    :class:`SecondSightError` if the disk fills.
+    equal hashes however they were cut into groups.
+
+    :raises UsageError: *path* cannot be written.
+    :raises SecondSightError: the disk fills.
     """
 
     def __init__(
@@ -312,8 +314,9 @@ def recover(
 
     *provenance* replaces the recording's own; without it the trace's notes say that it was recovered. *progress* is called with the bytes
     read and the bytes there are.
-    Raises :class:`InputError` if *recording* is not one or does not even hold its head, and :class:`SecondSightError` if it is torn before
-    its first row.
+
+    :raises InputError: *recording* is not one or does not even hold its head.
+    :raises SecondSightError: it is torn before its first row.
     """
     source = str(recording)
     check_input(Path(recording), "a recording")

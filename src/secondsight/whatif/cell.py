@@ -72,7 +72,8 @@ def work(raw: bytes) -> bytes:
 def replay(cell: Cell) -> Results:
     """The results of *cell*.
 
-    :raises InputError: the trace is damaged; :raises SecondSightError: a policy failed, or whatever else a comparison raises.
+    :raises InputError: the trace is damaged.
+    :raises SecondSightError: a policy failed, or whatever else a comparison raises.
     """
     from secondsight.replay.tlb import TlbConfig
     from secondsight.trace import Trace

@@ -74,7 +74,8 @@ def compare(
     :param setting: :class:`Setting`, by name.
     :param vary: run everything again for each value of a knob, one knob at a time, for the sensitivity curves.
     :param channels: keep what each channel said over time, for the map; without, the results are small.
-    :raises UsageError: what is asked for does not exist or makes no sense; :raises InputError: the trace is damaged.
+    :raises UsageError: what is asked for does not exist or makes no sense.
+    :raises InputError: the trace is damaged.
     """
     config, time_scale = setting.get("config", HOST), setting.get("time_scale", 1.0)
     wanted = combinations(policies, rules, config, budget)

@@ -242,7 +242,7 @@ def _parts(channels: ChannelAnswers, end: float, columns: int) -> tuple[Ints, in
 
 
 def split_times(channels: ChannelAnswers) -> npt.NDArray[np.float64]:
-    """When each block was last seen small after it had been huge, in seconds; NaN never, and where its memory was given back."""
+    """float64[blocks]: when each was last seen small after it had been huge, in seconds; NaN never, and where its memory was given back."""
     huge = np.asarray(channels.huge, np.bool_)
     out = np.full(huge.shape[1] if huge.ndim == 2 else 0, np.nan)
     for i in range(1, len(huge)):
@@ -311,12 +311,13 @@ def row_not_run(combination: Combination) -> Row:
 
 
 def hot_huge(hot: Bools, data: ConfigurationData, time: Ints) -> Ints:
-    """Blocks with a hot page that had been made huge by each of *time*."""
+    """int64[N]: blocks with a hot page that had been made huge by each of *time* (int64[N], ns); *hot*: bool[pages]."""
     when = data.blocks.first_huge[hot.reshape(-1, HPAGE_PMD_NR).any(axis=1)]
     return np.searchsorted(np.sort(when[when >= 0]), time, side="right")
 
 
 def oracle_curve(accesses: Ints) -> list[tuple[float, float]]:
-    """The utility curve of the best choice there is: the most accessed blocks first."""
+    """The utility curve of the best choice there is, the most accessed blocks first: (share of the footprint, share of accesses);
+    *accesses*: int64[blocks]."""
     touched = np.argsort(-accesses, kind="stable")[: int((accesses > 0).sum())]
     return measure.thinned(measure.utility_curve(accesses, touched))

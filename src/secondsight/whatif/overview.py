@@ -39,7 +39,8 @@ Floats = npt.NDArray[np.float64]
 def results(where: str | Path, trace: str | None = None, command: str = "") -> Results:
     """The results in the sweep's directory *where*: of *trace* (its name or the end of it), of the only one, or over all.
 
-    :raises UsageError: no such trace, or nothing is finished yet; :raises InputError: no sweep, or damaged files.
+    :raises UsageError: no such trace, or nothing is finished yet.
+    :raises InputError: no sweep, or damaged files.
     """
     dataset = Dataset(Path(where))
     plan = dataset.plan()

@@ -112,8 +112,8 @@ def compare_samples(
 ) -> SampledComparison:
     """Replay *samples* under every combination, in both readings of what could not be known.
 
-    :raises UsageError: what is asked for does not exist, makes no sense, or needs what samples do not hold; :raises InputError: they
-        are damaged.
+    :raises UsageError: what is asked for does not exist, makes no sense, or needs what samples do not hold.
+    :raises InputError: they are damaged.
     """
     chosen = combinations(policies, rules, config, budget)
     for combination in chosen:

@@ -221,7 +221,8 @@ def _entry(
 def plan(spec: Spec, base: Path) -> tuple[list[Cell], dict[str, str]]:
     """Every cell, trace by trace; and the traces that cannot be read: name -> why.
 
-    :raises UsageError: see :func:`rows`; :raises InputError: see :func:`find`.
+    :raises UsageError: see :func:`rows`.
+    :raises InputError: see :func:`find`.
     """
     scales = [scale_of(value) for value in _values(spec.time_scale)]
     combos = rows(spec)

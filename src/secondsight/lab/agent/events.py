@@ -68,7 +68,10 @@ class TracedSpace(NamedTuple):
 
 
 def parse(text: str) -> list[TraceLine]:
-    """The events in the text of a tracefs ``trace`` file, in order. Raises TraceError for a line that is neither event nor comment."""
+    """The events in the text of a tracefs ``trace`` file, in order.
+
+    :raises TraceError: a line that is neither event nor comment.
+    """
     out: list[TraceLine] = []
     for line in text.splitlines():
         if line.startswith("#") or not line.strip():
@@ -85,7 +88,9 @@ def parse(text: str) -> list[TraceLine]:
 def attribute(events: Iterable[TraceLine], areas: Mapping[int, TracedSpace], number: int) -> list[BlockPass]:
     """The visits of khugepaged to *areas* (by mm pointer) in pass *number*, in the order made.
 
-    Visits to other processes are left out. Raises TraceError when the events do not fit together.
+    Visits to other processes are left out.
+
+    :raises TraceError: the events do not fit together.
     """
     out: list[BlockPass] = []
     last: dict[int, int] = {}

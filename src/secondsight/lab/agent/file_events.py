@@ -43,7 +43,7 @@ def attribute_files(
 ) -> list[FilePass]:
     """The visits of khugepaged to the *areas* (by mm pointer) of shared memory in pass *number*, in the order made.
 
-    Raises TraceError when the events do not fit together.
+    :raises TraceError: the events do not fit together.
     """
     out: list[FilePass] = []
     current: tuple[int, int] | None = None

@@ -42,7 +42,10 @@ def _scans() -> int:
 
 
 def scan_once(routines: Routines) -> None:
-    """Let NUMA balancing scan all VMAs of this process. Raises SysError where the kernel has none, or does not come by."""
+    """Let NUMA balancing scan all VMAs of this process.
+
+    :raises SysError: the kernel has none, or does not come by.
+    """
     knobs_at = next((at for at in _KNOBS if Path(f"{at}scan_size_mb").exists()), None)
     if not Path(_SWITCH).exists() or knobs_at is None:
         raise libc.SysError(95, "this kernel has no NUMA balancing (CONFIG_NUMA_BALANCING)")

@@ -53,7 +53,10 @@ class Tracer:
         knobs.put(INSTANCE / "tracing_on", 1)
 
     def stop(self) -> list[TraceLine]:
-        """What was recorded. Raises TraceError when the buffer overran."""
+        """What was recorded.
+
+        :raises TraceError: the buffer overran.
+        """
         knobs.put(INSTANCE / "tracing_on", 0)
         for cpu in INSTANCE.glob("per_cpu/cpu*/stats"):
             facts = dict(line.split(": ") for line in cpu.read_text().splitlines() if ": " in line)

@@ -66,7 +66,9 @@ class Routines:
     def run(self, vcpu: int, state: mmap.mmap, onwards: int) -> dict[str, int]:
         """Run *vcpu* until its guest halts, at *onwards* after each access that the host denies; how many it denied, by errno.
 
-        *state* is the vCPU's ``struct kvm_run``. ENXIO: no memslot there. Raises SysError when KVM_RUN itself fails.
+        *state* is the vCPU's ``struct kvm_run``. ENXIO: no memslot there.
+
+        :raises SysError: KVM_RUN itself fails.
         """
         # Written now, so that the kernel meets memory that is this process's own.
         room = ctypes.create_string_buffer(b"\0" * 152, 152)

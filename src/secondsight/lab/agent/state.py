@@ -80,7 +80,10 @@ class Eyes:
         self._frames = FrameReader(self._kernel)
 
     def look(self, pid: int, blocks: int) -> View:
-        """The space of process *pid*. Raises TraceError where kernel memory would not hold still."""
+        """The space of process *pid*.
+
+        :raises TraceError: kernel memory would not hold still.
+        """
         from secondsight.live.read.notifiers import registered
         from secondsight.live.read.pagetable import PageTable
 

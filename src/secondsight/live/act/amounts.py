@@ -15,8 +15,7 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.
 def parse_pace(text: str) -> int:
     """``512MiB/s``, ``1G/s``, ``4096k`` as bytes a second; at least one block.
 
-    Raises:
-        UsageError: not such an amount.
+    :raises UsageError: not such an amount.
     """
     match = re.fullmatch(rf"{_SIZE}(?:/s)?", text.strip())
     if match is None or (amount := int(float(match[1]) * _UNITS[match[2].lower()])) < PMD_SIZE:
@@ -27,8 +26,7 @@ def parse_pace(text: str) -> int:
 def parse_size(text: str, option: str) -> int:
     """``512MiB``, ``1G``, ``0`` as bytes.
 
-    Raises:
-        UsageError: not such an amount; the text names *option*.
+    :raises UsageError: not such an amount; the text names *option*.
     """
     match = re.fullmatch(_SIZE, text.strip())
     if match is None:
@@ -39,8 +37,7 @@ def parse_size(text: str, option: str) -> int:
 def parse_stall(text: str) -> float:
     """``5ms``, ``0.5s``, ``800us`` as seconds.
 
-    Raises:
-        UsageError: not such a time.
+    :raises UsageError: not such a time.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", text.strip())
     if match is None or float(match[1]) == 0:
@@ -51,8 +48,7 @@ def parse_stall(text: str) -> float:
 def parse_duration(text: str, option: str) -> float:
     """``30s``, ``2min``, ``500ms`` as seconds.
 
-    Raises:
-        UsageError: not such a time; the text names *option*.
+    :raises UsageError: not such a time; the text names *option*.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h)", text.strip())
     if match is None or not 0 < (seconds := float(match[1]) * _SECONDS[match[2]]) <= 86400:
@@ -63,8 +59,7 @@ def parse_duration(text: str, option: str) -> float:
 def parse_share(text: str, option: str, example: str = "95%") -> float:
     """``95%`` as 0.95.
 
-    Raises:
-        UsageError: not a percentage above 0 and up to 100; the text names *option*.
+    :raises UsageError: not a percentage above 0 and up to 100; the text names *option*.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
     if match is None or not 0 < float(match[1]) <= 100:

@@ -91,8 +91,7 @@ class Selection(NamedTuple):
 def check_policy(policy: Policy) -> None:
     """Refuse a policy that a running process cannot feed, or that makes nothing huge by itself.
 
-    Raises:
-        UsageError: says why, and what to do.
+    :raises UsageError: says why, and what to do.
     """
     for need in sorted(policy.needs - {"young"}):
         raise UsageError(

@@ -120,9 +120,8 @@ class Collapser:
     def run(self, selection: Selection) -> Round:
         """Collapse what was chosen.
 
-        Raises:
-            TargetGone: the process exited or called exec before the first call.
-            MissingDependency: no pidfd.
+        :raises TargetGone: the process exited or called exec before the first call.
+        :raises MissingDependency: no pidfd.
         """
         done = Round(selection.order, selection.considered, len(selection.chosen))
         done.allowance = self._guard.allowance

@@ -81,9 +81,8 @@ class Guard:
     ) -> None:
         """Read them all once.
 
-        Raises:
-            MissingDependency: not all can be read, and *wanted* does not say how much may be added.
-            TargetGone: the process has exited.
+        :raises MissingDependency: not all can be read, and *wanted* does not say how much may be added.
+        :raises TargetGone: the process has exited.
         """
         self._process, self._wanted, self._proc, self._clock = process, wanted, proc, clock
         self.problem = ""
@@ -154,8 +153,7 @@ class Guard:
     def refusal(self, added: int) -> str:
         """Why a block that adds *added* bytes must not be collapsed now, in one sentence; empty if it may.
 
-        Raises:
-            TargetGone: the process has exited.
+        :raises TargetGone: the process has exited.
         """
         try:
             self._find_group()

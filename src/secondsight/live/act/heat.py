@@ -73,8 +73,7 @@ def watch(
     *missing*). *wait(seconds)* sleeps and answers whether to stop: what was seen until then counts. Where nothing can be seen it does
     not wait.
 
-    Raises:
-        TargetGone: the process exited or called exec.
+    :raises TargetGone: the process exited or called exec.
     """
     problems: dict[str, str] = {}
     vmas = clip(parse_maps(process.read_file("maps"), f"/proc/{process.pid}/maps"), within)

@@ -34,8 +34,7 @@ from secondsight.plural import pluralize
 def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanation:
     """Judge *snapshot*, under the switches *supposed* where there are any (``suppose.py``); nothing is read.
 
-    Raises:
-        UsageError: *supposed* holds no switch.
+    :raises UsageError: *supposed* holds no switch.
     """
     if supposed:
         from secondsight.live.judge.suppose import suppose

@@ -35,8 +35,7 @@ _LIMITS = ("max_ptes_none", "max_ptes_swap", "max_ptes_shared", "pages_to_scan",
 def parse(settings: list[str]) -> tuple[dict[str, str], dict[str, int]]:
     """``name=value`` as (words of ``Switches`` by field, of a size below 2 MiB by its file; limits by name).
 
-    Raises:
-        UsageError: an unknown name, or a value that sysfs refuses.
+    :raises UsageError: an unknown name, or a value that sysfs refuses.
     """
     words: dict[str, str] = {}
     limits: dict[str, int] = {}
@@ -67,8 +66,7 @@ def parse(settings: list[str]) -> tuple[dict[str, str], dict[str, int]]:
 def suppose(snapshot: Snapshot, settings: list[str]) -> Snapshot:
     """*snapshot* under *settings*, as :func:`parse` takes them.
 
-    Raises:
-        UsageError: as :func:`parse`.
+    :raises UsageError: as :func:`parse`.
     """
     words, limits = parse(settings)
     header = snapshot.header

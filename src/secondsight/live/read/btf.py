@@ -53,8 +53,7 @@ class Blob:
     def __init__(self, data: bytes | mmap.mmap, base: Blob | None = None, source: str = "BTF") -> None:
         """Take *data* apart.
 
-        Raises:
-            InputError: not little-endian BTF, or torn.
+        :raises InputError: not little-endian BTF, or torn.
         """
         if len(data) < 24:
             raise InputError(source, "byte 0", "too short for BTF")
@@ -74,9 +73,8 @@ class Blob:
     def load(cls, path: Path, base: Self | None = None) -> Self:
         """Read a file of ``/sys/kernel/btf``.
 
-        Raises:
-            MissingDependency: the kernel has no such file (CONFIG_DEBUG_INFO_BTF off), or no permission.
-            InputError: not BTF.
+        :raises MissingDependency: the kernel has no such file (CONFIG_DEBUG_INFO_BTF off), or no permission.
+        :raises InputError: not BTF.
         """
         try:
             with path.open("rb") as stream:
@@ -122,8 +120,7 @@ class Btf(Blob):
     def __init__(self, data: bytes | mmap.mmap, base: Btf | None = None, source: str = "BTF") -> None:
         """Index *data*.
 
-        Raises:
-            InputError: not little-endian BTF, or torn.
+        :raises InputError: not little-endian BTF, or torn.
         """
         super().__init__(data, base, source)
         self.base = base
@@ -180,8 +177,7 @@ class Btf(Blob):
     def record(self, number: int) -> Record:
         """The record of type *number*.
 
-        Raises:
-            InputError: no such type.
+        :raises InputError: no such type.
         """
         if number < self.first:
             if self.base is None or number < 1:

@@ -64,8 +64,7 @@ class BtfTypes:
     def type(self, number: int) -> Any:
         """The drgn type of BTF type *number* (0 is void).
 
-        Raises:
-            InputError: the blob has no such type, or a kind newer than this reader.
+        :raises InputError: the blob has no such type, or a kind newer than this reader.
         """
         made = self._made.get(number)
         if made is None:
@@ -180,9 +179,8 @@ _MAKERS: dict[int, Callable[[BtfTypes, Record, str | None], Any]] = {
 def load(folder: Path, modules: tuple[str, ...] = ()) -> dict[str, Btf]:
     """The types of ``folder/vmlinux`` and of those *modules* that have a file there, by name.
 
-    Raises:
-        MissingDependency: the kernel has no BTF.
-        InputError: what is there is not BTF.
+    :raises MissingDependency: the kernel has no BTF.
+    :raises InputError: what is there is not BTF.
     """
     base = Btf.load(folder / "vmlinux")
     of_modules = {name: Btf.load(folder / name, base) for name in modules if (folder / name).exists()}

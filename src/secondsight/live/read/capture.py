@@ -95,8 +95,7 @@ class Snapshot:
 def parse_range(text: str) -> tuple[int, int]:
     """``0x7f0000000000-0x7f0040000000`` (hexadecimal, end exclusive) as numbers.
 
-    Raises:
-        UsageError: not such a range.
+    :raises UsageError: not such a range.
     """
     try:
         start, end = (int(part, 16) for part in text.split("-"))
@@ -113,8 +112,7 @@ def check_room(count: int, pid: int, room: Callable[[], int]) -> None:
     """Refuse to read *count* blocks of process *pid* at once where they take more than half of the *room* there is, bytes: before 1 TiB of
     pages here and there brings the kernel to end somebody.
 
-    Raises:
-        SecondSightError: they do.
+    :raises SecondSightError: they do.
     """
     if count > _AT_ANY_TIME and 2 * count * _BLOCK_TAKES > room():
         raise SecondSightError(
@@ -144,10 +142,9 @@ def take(
     Reads every 2 MiB block that holds anything, of every mapping, inside the addresses *within*. Without *facts* the kernel is probed,
     and unless the snapshot is to be *kept* only for what its verdicts ask.
 
-    Raises:
-        TargetGone: the process exited or called exec.
-        MissingDependency: not even pagemap may be read.
-        SecondSightError: so many blocks take more memory than there is.
+    :raises TargetGone: the process exited or called exec.
+    :raises MissingDependency: not even pagemap may be read.
+    :raises SecondSightError: so many blocks take more memory than there is.
     """
     begun = time.monotonic()
     path, surroundings = f"/proc/{process.pid}", read_surroundings(process)
@@ -210,8 +207,7 @@ def take(
 def open_kernel(wanted: bool | None) -> tuple[KernelMemory | None, str]:
     """(kernel memory, "") or (None, why not). *wanted*: True raises instead, False does not try.
 
-    Raises:
-        MissingDependency: *wanted*, and it cannot be read.
+    :raises MissingDependency: *wanted*, and it cannot be read.
     """
     if wanted is False:
         return None, "not asked for"
@@ -239,8 +235,7 @@ def open_kernel(wanted: bool | None) -> tuple[KernelMemory | None, str]:
 def save(snapshot: Snapshot, path: Path) -> None:
     """Write *snapshot*, whole or not at all.
 
-    Raises:
-        UsageError: it cannot be written there.
+    :raises UsageError: it cannot be written there.
     """
     arrays: dict[str, Any] = {name: getattr(snapshot.columns, name) for name in _COLUMNS}
     for index, answer in enumerate(snapshot.columns.secondary):
@@ -253,8 +248,7 @@ def save(snapshot: Snapshot, path: Path) -> None:
 def load(path: Path) -> Snapshot:
     """Read a snapshot.
 
-    Raises:
-        InputError: not a snapshot, torn, or of a newer format.
+    :raises InputError: not a snapshot, torn, or of a newer format.
     """
     try:
         # NumPy reads no more of it than its directory of contents names.

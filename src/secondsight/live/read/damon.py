@@ -82,8 +82,7 @@ class Damon:
     ) -> Damon:
         """Watch process *pid*, beginning with the addresses *spans* (ascending), aggregating over *interval* seconds (at most half of one).
 
-        Raises:
-            MissingDependency: a kernel without DAMON's sysfs, no permission, or DAMON is in use.
+        :raises MissingDependency: a kernel without DAMON's sysfs, no permission, or DAMON is in use.
         """
         made = cls(folder)
         try:

@@ -135,8 +135,7 @@ class FrameTable:
     def __init__(self, path: str = "/proc/kpageflags", preadv: Preadv = os.preadv) -> None:
         """Open it.
 
-        Raises:
-            MissingDependency: no permission (root only), or a kernel without CONFIG_PROC_PAGE_MONITOR.
+        :raises MissingDependency: no permission (root only), or a kernel without CONFIG_PROC_PAGE_MONITOR.
         """
         self.path = path
         self._preadv = preadv
@@ -153,8 +152,7 @@ class FrameTable:
         They are written to *out* if given (of any dtype that holds what is kept). A frame beyond the end of memory answers 0, a hole
         what the kernel says (KPF_NOPAGE).
 
-        Raises:
-            MissingDependency: the kernel refuses the read.
+        :raises MissingDependency: the kernel refuses the read.
         """
         flat = pfns.reshape(-1)
         if not len(flat):

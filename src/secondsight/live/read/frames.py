@@ -77,8 +77,7 @@ class FrameReader:
     def __init__(self, kernel: KernelMemory) -> None:
         """Probe the layout.
 
-        Raises:
-            MissingDependency: ``struct page`` lacks a member that must be there.
+        :raises MissingDependency: ``struct page`` lacks a member that must be there.
         """
         self._kernel = kernel
         self.size = int(kernel.program.type("struct page").size)

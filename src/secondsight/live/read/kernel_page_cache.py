@@ -48,8 +48,7 @@ class _Nodes:
     def node(self, entry: int) -> tuple[int, U64]:
         """(shift, slots uint64[64]) of the node that *entry* leads to, siblings replaced by what they stand for.
 
-        Raises:
-            Torn: it has gone.
+        :raises Torn: it has gone.
         """
         node = self._read.get(entry)
         if node is None:
@@ -67,8 +66,7 @@ class _Nodes:
         """What lies at the indices *start* … *start* + 511 (a multiple of 512) of the array that *head* is the head of; uint64[512]: the
         entry, of a large folio or value at each of its indices; 0 none.
 
-        Raises:
-            Torn: the array changed meanwhile.
+        :raises Torn: the array changed meanwhile.
         """
         entries = np.zeros(HPAGE_PMD_NR, np.uint64)
         if not _is_node(head):

@@ -35,8 +35,7 @@ class KernelReader:
     def __init__(self, kernel: KernelMemory, process: Process) -> None:
         """Find the process in *kernel*.
 
-        Raises:
-            TargetGone, MissingDependency: as ``KernelMemory.find_mm`` and ``FrameReader``.
+        :raises TargetGone, MissingDependency: as ``KernelMemory.find_mm`` and ``FrameReader``.
         """
         self._kernel = kernel
         self._process = process
@@ -52,8 +51,7 @@ class KernelReader:
     def read_blocks(self, blocks: U64) -> Columns:
         """Columns of the 2 MiB blocks at *blocks* (uint64[N], ascending).
 
-        Raises:
-            TargetGone: the process exited or called exec meanwhile.
+        :raises TargetGone: the process exited or called exec meanwhile.
         """
         entries = PageTable(self._kernel, int(self._mm.pgd.value_())).read_blocks(blocks)
         secondary, marks, gfn, slot, levels = self._secondary(blocks)

@@ -123,8 +123,7 @@ class KernelMemory:
     def live(cls, btf_folder: Path = BTF_FOLDER) -> KernelMemory:
         """The running kernel.
 
-        Raises:
-            MissingDependency: no permission, no ``/proc/kcore``, no BTF, or hidden symbols; says which.
+        :raises MissingDependency: no permission, no ``/proc/kcore``, no BTF, or hidden symbols; says which.
         """
         problem = kcore_problem()
         if problem:
@@ -145,9 +144,8 @@ class KernelMemory:
     def dump(cls, path: Path) -> KernelMemory:
         """The kernel of a crash dump (kdump, ``virsh dump --memory-only``, ``dump-guest-memory``); types come from its own memory.
 
-        Raises:
-            InputError: not a dump that drgn reads.
-            MissingDependency: a kernel without BTF or VMCOREINFO.
+        :raises InputError: not a dump that drgn reads.
+        :raises MissingDependency: a kernel without BTF or VMCOREINFO.
         """
         check_input(path, "a crash dump")
         program = drgn.Program()
@@ -163,8 +161,8 @@ class KernelMemory:
 
         The guest needs QEMU's ``-device vmcoreinfo`` and its own driver for it (qemu_fw_cfg).
 
-        Raises:
-            MissingDependency: no such socket, one that does not answer in time, a drgn without QMP, or a guest without vmcoreinfo or BTF.
+        :raises MissingDependency: no such socket, one that does not answer in time, a drgn without QMP,
+            or a guest without vmcoreinfo or BTF.
         """
         program = drgn.Program()
         if not hasattr(program, "set_qemu_qmp"):
@@ -233,8 +231,7 @@ class KernelMemory:
     def read(self, address: int, size: int) -> bytes:
         """*size* bytes at a kernel virtual address.
 
-        Raises:
-            Torn: nothing is mapped there (any more).
+        :raises Torn: nothing is mapped there (any more).
         """
         try:
             return bytes(self.program.read(address, size))
@@ -244,8 +241,7 @@ class KernelMemory:
     def words(self, address: int, count: int) -> U64:
         """*count* 8-byte words at a kernel virtual address; uint64[count].
 
-        Raises:
-            Torn: as :meth:`read`.
+        :raises Torn: as :meth:`read`.
         """
         return np.frombuffer(self.read(address, 8 * count), "<u8")
 
@@ -256,16 +252,14 @@ class KernelMemory:
     def table(self, physical: int) -> U64:
         """The 512 entries of the page table at a physical address, through the direct map; uint64[512].
 
-        Raises:
-            Torn: as :meth:`read`.
+        :raises Torn: as :meth:`read`.
         """
         return self.words(self._direct_map + physical, PTRS_PER_PTE)
 
     def gather(self, addresses: U64) -> U64:
         """The word at each kernel virtual address, aligned to 8 (uint64[N]); read a 4 KiB page at a time; uint64[N].
 
-        Raises:
-            Torn: as :meth:`read`.
+        :raises Torn: as :meth:`read`.
         """
         pages, which = np.unique(addresses & ~np.uint64(PAGE_SIZE - 1), return_inverse=True)
         held = np.empty((len(pages), PTRS_PER_PTE), np.uint64)
@@ -300,9 +294,8 @@ class KernelMemory:
 
         *start_time* (clock ticks since boot, ``Process.start_time``) makes sure that it is the same process.
 
-        Raises:
-            TargetGone: no such process, or it has no memory any more.
-            MissingDependency: the number means another process there (we run in a PID namespace of our own).
+        :raises TargetGone: no such process, or it has no memory any more.
+        :raises MissingDependency: the number means another process there (we run in a PID namespace of our own).
         """
         try:
             task = find_task(self.program, pid)

@@ -128,8 +128,7 @@ class RunningVm:
     def slots(self) -> list[Memslot]:
         """Memslots of every address space (0 is the guest's normal one), by gfn.
 
-        Raises:
-            Torn: they changed while they were read.
+        :raises Torn: they changed while they were read.
         """
         memslots = []
         try:
@@ -208,8 +207,7 @@ class RunningVm:
     def _from_rmaps(self, slot: Memslot, gfn: int, count: int) -> Iterator[tuple[int, I64, U64]]:
         """(level, index of each SPTE's first frame counted from *gfn*, SPTE) over the rmaps of *slot*.
 
-        Raises:
-            Torn: chains changed while they were read.
+        :raises Torn: chains changed while they were read.
         """
         for level, heads in enumerate(slot.rmaps, 1):
             if not heads:

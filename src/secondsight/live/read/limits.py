@@ -104,8 +104,7 @@ class HostMemory(msgspec.Struct, frozen=True):
 def read_host(proc: Path = PROC) -> HostMemory:
     """The host's memory now.
 
-    Raises:
-        MissingDependency: procfs does not show it.
+    :raises MissingDependency: procfs does not show it.
     """
     meminfo = {
         name: int(value) << 10
@@ -170,8 +169,7 @@ class MemoryCgroup:
 
         *mountinfo*: of whoever looks, ``/proc/self/mountinfo`` unless given.
 
-        Raises:
-            MissingDependency: there is a group, but its files cannot be seen from here.
+        :raises MissingDependency: there is a group, but its files cannot be seen from here.
         """
         mounts = _mounts(_read(PROC / "self/mountinfo") if mountinfo is None else mountinfo)
         lines = [line.split(":", 2) for line in text.splitlines() if line.count(":") >= 2]
@@ -217,8 +215,7 @@ class MemoryCgroup:
     def limits(self) -> list[Limit]:
         """Every limit that is set on the group or an ancestor; the group's own first.
 
-        Raises:
-            MissingDependency: the group has gone, or may not be read.
+        :raises MissingDependency: the group has gone, or may not be read.
         """
         names = (
             (("memory.max", "memory.current"), ("memory.high", "memory.current"))

@@ -29,8 +29,7 @@ class Notifier(NamedTuple):
 def registered(kernel: KernelMemory, mm: Any) -> list[Notifier]:
     """Notifiers of ``struct mm_struct *`` *mm*, in the order in which they are asked.
 
-    Raises:
-        Torn: the list changed while it was walked.
+    :raises Torn: the list changed while it was walked.
     """
     notifiers: list[Notifier] = []
     try:

@@ -57,8 +57,7 @@ class Remote:
     def __init__(self, kernel: KernelMemory, pid: int) -> None:
         """Find process *pid* of the kernel's initial PID namespace.
 
-        Raises:
-            TargetGone: there is no such process, or it has no memory.
+        :raises TargetGone: there is no such process, or it has no memory.
         """
         self.pid = pid
         self.mm = kernel.find_mm(pid)
@@ -71,9 +70,8 @@ class Remote:
 def take(kernel: KernelMemory, pid: int, within: tuple[int, int] | None = None) -> Snapshot:
     """Capture process *pid* of *kernel*: every 2 MiB block that holds anything, inside the addresses *within*.
 
-    Raises:
-        TargetGone: there is no such process.
-        MissingDependency: the kernel lacks a part that must be there.
+    :raises TargetGone: there is no such process.
+    :raises MissingDependency: the kernel lacks a part that must be there.
     """
     begun = time.monotonic()
     remote = Remote(kernel, pid)
@@ -103,8 +101,7 @@ def _holding(columns: Columns) -> Columns:
 def mappings(kernel: KernelMemory, mm: Any) -> list[Vma]:
     """The mappings of ``struct mm_struct *`` *mm*, by address; sizes and ``THPeligible`` stay unknown.
 
-    Raises:
-        TargetGone: they changed while they were read.
+    :raises TargetGone: they changed while they were read.
     """
     try:
         return [_vma(area) for area in for_each_vma(mm)]
@@ -141,8 +138,7 @@ def _word32(kernel: KernelMemory, name: str) -> int:
 def limits(kernel: KernelMemory) -> Knobs:
     """khugepaged's limits.
 
-    Raises:
-        MissingDependency: the kernel has no khugepaged.
+    :raises MissingDependency: the kernel has no khugepaged.
     """
     return Knobs(**{name: _word32(kernel, f"khugepaged_{name}") for name in Knobs.__struct_fields__})
 
@@ -150,8 +146,7 @@ def limits(kernel: KernelMemory) -> Knobs:
 def enabled(kernel: KernelMemory) -> str:
     """``always``, ``madvise`` or ``never`` for 2 MiB pages, as ``sysfs.thp_enabled`` says it.
 
-    Raises:
-        MissingDependency: the kernel has no transparent huge pages.
+    :raises MissingDependency: the kernel has no transparent huge pages.
     """
     settings = switches(kernel)
     return settings.enabled if settings.enabled_size in ("", "inherit") else settings.enabled_size
@@ -160,8 +155,7 @@ def enabled(kernel: KernelMemory) -> str:
 def switches(kernel: KernelMemory) -> Switches:
     """The switches of anonymous memory, as sysfs shows them; those of shared memory are not read.
 
-    Raises:
-        MissingDependency: the kernel has no transparent huge pages.
+    :raises MissingDependency: the kernel has no transparent huge pages.
     """
     word = _word32(kernel, "transparent_hugepage_flags")
 
@@ -202,9 +196,8 @@ def facts(kernel: KernelMemory) -> probe.Facts:
 def open_kernel(vmcore: Path | None, qmp: Path | None) -> KernelMemory:
     """The kernel of the crash dump *vmcore*, or of the guest behind QEMU's *qmp* socket.
 
-    Raises:
-        InputError: *vmcore* is no dump.
-        MissingDependency: not readable, or not a kernel that can be read.
+    :raises InputError: *vmcore* is no dump.
+    :raises MissingDependency: not readable, or not a kernel that can be read.
     """
     if vmcore is not None:
         return KernelMemory.dump(vmcore)

@@ -50,8 +50,7 @@ class Facts(msgspec.Struct, frozen=True):
 def scan_format(tracing: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Field names and status strings of the scan tracepoint.
 
-    Raises:
-        OSError: the kernel has no such tracepoint, or no permission.
+    :raises OSError: the kernel has no such tracepoint, or no permission.
     """
     text = (tracing / "events/huge_memory/mm_khugepaged_scan_pmd/format").read_text(encoding="ascii")
     fields = [line.split(";")[0].split()[-1] for line in text.splitlines() if line.startswith("\tfield:")]

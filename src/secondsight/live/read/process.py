@@ -73,9 +73,8 @@ class Process:
     def open(cls, pid: int) -> Process:
         """Hold process *pid*.
 
-        Raises:
-            UsageError: *pid* is not a number of a process (a thread, a kernel thread, nobody).
-            MissingDependency: the kernel hides the process from us.
+        :raises UsageError: *pid* is not a number of a process (a thread, a kernel thread, nobody).
+        :raises MissingDependency: the kernel hides the process from us.
         """
         if pid <= 0:
             raise UsageError(f"--pid {pid}: a process number is positive")
@@ -131,8 +130,7 @@ class Process:
     def pidfd(self) -> int:
         """The pidfd.
 
-        Raises:
-            MissingDependency: this kernel has no ``pidfd_open``.
+        :raises MissingDependency: this kernel has no ``pidfd_open``.
         """
         if self._pidfd is None:
             raise MissingDependency("pidfd_open: needs Linux 5.3 or newer")
@@ -167,9 +165,8 @@ class Process:
     def open_file(self, name: str, flags: int = os.O_RDONLY) -> int:
         """A descriptor of ``/proc/PID/name``, of this process and no other.
 
-        Raises:
-            TargetGone: the process has exited.
-            MissingDependency: no permission, or the kernel lacks the file.
+        :raises TargetGone: the process has exited.
+        :raises MissingDependency: no permission, or the kernel lacks the file.
         """
         try:
             return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._directory)
@@ -212,8 +209,7 @@ class Process:
     def locate(self, name: str) -> int:
         """A descriptor that only says where the link ``/proc/PID/name`` leads to (O_PATH): nothing is opened, no driver hears of it.
 
-        Raises:
-            OSError: it leads nowhere, or we may not follow it.
+        :raises OSError: it leads nowhere, or we may not follow it.
         """
         return os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=self._directory)
 

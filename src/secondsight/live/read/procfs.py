@@ -57,9 +57,8 @@ class Pagemap:
     def __init__(self, process: Process, preadv: Preadv = os.preadv) -> None:
         """Open it.
 
-        Raises:
-            MissingDependency: no permission (it needs PTRACE_MODE_READ on the process).
-            TargetGone: the process has exited.
+        :raises MissingDependency: no permission (it needs PTRACE_MODE_READ on the process).
+        :raises TargetGone: the process has exited.
         """
         self.process = process
         self._preadv = preadv
@@ -69,8 +68,7 @@ class Pagemap:
     def read(self, address: int, pages: int, out: U64 | None = None) -> U64:
         """Words of *pages* pages from *address* (both in the layout of ``bits.pagemap``); uint64[pages].
 
-        Raises:
-            TargetGone: the process exited or called exec.
+        :raises TargetGone: the process exited or called exec.
         """
         words = np.empty(pages, np.uint64) if out is None else out
         view = memoryview(words).cast("B")
@@ -88,8 +86,7 @@ class Pagemap:
     def word(self, address: int) -> int:
         """The word of the page at *address*; for one now and then :meth:`read` is mostly arrays.
 
-        Raises:
-            TargetGone: the process exited or called exec.
+        :raises TargetGone: the process exited or called exec.
         """
         try:
             data = os.pread(self._fd, 8, address // PAGE_SIZE * 8)
@@ -107,8 +104,7 @@ class Pagemap:
     def read_blocks(self, blocks: U64, out: U64 | None = None) -> U64:
         """Words of 2 MiB blocks at addresses *blocks* (uint64[N], ascending reads fastest); uint64[N, 512], into *out* if given.
 
-        Raises:
-            TargetGone: the process exited or called exec.
+        :raises TargetGone: the process exited or called exec.
         """
         words = np.empty((len(blocks), HPAGE_PMD_NR), np.uint64) if out is None else out
         if not len(blocks):
@@ -124,9 +120,8 @@ class Pagemap:
 
         Each record's categories are those of *returned* that hold. Nothing is changed in the process.
 
-        Raises:
-            MissingDependency: the kernel has no PAGEMAP_SCAN (before 6.7).
-            TargetGone: the process exited or called exec.
+        :raises MissingDependency: the kernel has no PAGEMAP_SCAN (before 6.7).
+        :raises TargetGone: the process exited or called exec.
         """
         regions: list[npt.NDArray[np.void]] = []
         vector = np.empty(_SCAN_VECTOR, _REGION)
@@ -159,8 +154,7 @@ class Pagemap:
         Without PAGEMAP_SCAN the words themselves are read, 1 GiB at a time, unless *resident* is False
         (the caller knows from smaps that there is nothing).
 
-        Raises:
-            TargetGone: the process exited or called exec.
+        :raises TargetGone: the process exited or called exec.
         """
         start = (start + PMD_SIZE - 1) & ~(PMD_SIZE - 1)
         end &= ~(PMD_SIZE - 1)
@@ -185,8 +179,7 @@ class Pagemap:
     def huge_blocks(self, blocks: U64) -> npt.NDArray[np.bool_] | None:
         """Which of *blocks* (ascending uint64[N]) a PMD maps as a whole; bool[N], None without PAGEMAP_SCAN.
 
-        Raises:
-            TargetGone: the process exited or called exec.
+        :raises TargetGone: the process exited or called exec.
         """
         if not len(blocks):
             return np.zeros(0, np.bool_)
@@ -211,8 +204,7 @@ class Pagemap:
     def zero_pages(self, blocks: U64) -> npt.NDArray[np.bool_] | None:
         """Which pages of *blocks* (ascending uint64[N]) are the zero page; bool[N, 512], None without PAGEMAP_SCAN.
 
-        Raises:
-            TargetGone: the process exited or called exec.
+        :raises TargetGone: the process exited or called exec.
         """
         zero = np.zeros((len(blocks), HPAGE_PMD_NR), np.bool_)
         if not len(blocks) or self._scan_works is False:

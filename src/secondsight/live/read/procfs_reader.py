@@ -44,8 +44,7 @@ class ProcfsReader:
     def __init__(self, process: Process) -> None:
         """Open what may be opened; what may not is unknown later.
 
-        Raises:
-            MissingDependency: not even pagemap may be read.
+        :raises MissingDependency: not even pagemap may be read.
         """
         self._process = process
         self._pagemap = Pagemap(process)
@@ -73,8 +72,7 @@ class ProcfsReader:
     def read_blocks(self, blocks: U64, reasons: bool = True) -> Columns:
         """Columns of the 2 MiB blocks at *blocks* (uint64[N], ascending); without *reasons* why SECONDARY is unknown is left out.
 
-        Raises:
-            TargetGone: the process exited or called exec meanwhile.
+        :raises TargetGone: the process exited or called exec meanwhile.
         """
         shape = (len(blocks), HPAGE_PMD_NR)
         nowhere = np.zeros(shape, np.bool_)

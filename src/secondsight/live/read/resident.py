@@ -48,8 +48,7 @@ def measure(
 ) -> Resident:
     """The sums of now, inside the addresses *within*; *spans* are the mappings that may be collapsed, ascending.
 
-    Raises:
-        TargetGone: the process exited or called exec.
+    :raises TargetGone: the process exited or called exec.
     """
     low, high = within or (0, 1 << 57)
     try:

@@ -94,8 +94,7 @@ class Splits:
     def open(cls, tracing: Path | None = None) -> Splits:
         """Begin.
 
-        Raises:
-            MissingDependency: no tracefs, no function tracer, a kernel that is locked down, or no permission.
+        :raises MissingDependency: no tracefs, no function tracer, a kernel that is locked down, or no permission.
         """
         path = tracefs.make_folder(tracefs.folder() if tracing is None else tracing)
         pipe = -1

@@ -45,8 +45,7 @@ class Kallsyms:
     def __init__(self, text: bytes) -> None:
         """Take the file's content.
 
-        Raises:
-            MissingDependency: the addresses are hidden (kptr_restrict).
+        :raises MissingDependency: the addresses are hidden (kptr_restrict).
         """
         self._text = text
         self._addresses: dict[str, int | None] = {}

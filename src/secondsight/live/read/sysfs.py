@@ -13,8 +13,7 @@ THP = Path("/sys/kernel/mm/transparent_hugepage")
 def switch(path: Path) -> str:
     """The word in brackets of a sysfs switch such as ``always [madvise] never``.
 
-    Raises:
-        MissingDependency: the kernel has no such file.
+    :raises MissingDependency: the kernel has no such file.
     """
     try:
         words = path.read_text(encoding="ascii").split()
@@ -47,8 +46,7 @@ def shmem_enabled(folder: Path = THP) -> str:
 def knobs(folder: Path = THP) -> Knobs:
     """khugepaged's limits as this kernel has them now.
 
-    Raises:
-        MissingDependency: the kernel has no khugepaged.
+    :raises MissingDependency: the kernel has no khugepaged.
     """
     try:
         values = {name: int((folder / "khugepaged" / name).read_text()) for name in Knobs.__struct_fields__}

@@ -78,8 +78,7 @@ def parse_line(line: bytes) -> Event | int | None:
 def folder(mount: bool = True) -> Path:
     """Where tracefs is. With *mount*, and none mounted, it is mounted for this process alone (a mount namespace of its own).
 
-    Raises:
-        MissingDependency: no tracefs in the kernel, or no permission.
+    :raises MissingDependency: no tracefs in the kernel, or no permission.
     """
     for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
         _, mounted, kind = line.split()[:3]
@@ -145,8 +144,7 @@ def remove_leftovers(tracing: Path) -> list[str]:
 def make_folder(tracing: Path) -> Path:
     """A new instance of our own under *tracing*.
 
-    Raises:
-        MissingDependency: no permission.
+    :raises MissingDependency: no permission.
     """
     pid = os.getpid()
     path = tracing / "instances" / f"{_PREFIX}{pid}-{_start_time(pid)}"
@@ -189,8 +187,7 @@ class Instance:
     ) -> Instance:
         """Remove what earlier runs left, make an instance, switch *events* on: khugepaged's by name, others as ``system/name``.
 
-        Raises:
-            MissingDependency: no tracefs, no instances, no khugepaged tracepoints, or no permission.
+        :raises MissingDependency: no tracefs, no instances, no khugepaged tracepoints, or no permission.
         """
         tracing = folder() if tracing is None else tracing
         remove_leftovers(tracing)

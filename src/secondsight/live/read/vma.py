@@ -101,8 +101,7 @@ def clip(vmas: list[Vma], within: tuple[int, int] | None) -> list[Vma]:
 def parse_maps(text: bytes, source: str = "maps") -> list[Vma]:
     """Mappings in the order of the file.
 
-    Raises:
-        InputError: a line that is not one of maps (names *source* and the line).
+    :raises InputError: a line that is not one of maps (names *source* and the line).
     """
     return [_vma(line, source, number) for number, line in enumerate(text.splitlines(), 1) if line]
 
@@ -110,8 +109,7 @@ def parse_maps(text: bytes, source: str = "maps") -> list[Vma]:
 def parse_smaps(text: bytes, source: str = "smaps") -> list[Vma]:
     """Mappings with their sizes and VmFlags; a file cut off in the middle keeps what it has.
 
-    Raises:
-        InputError: the text does not begin with a mapping, or holds a line of neither kind.
+    :raises InputError: the text does not begin with a mapping, or holds a line of neither kind.
     """
     vmas: list[Vma] = []
     header: Vma | None = None

@@ -61,8 +61,7 @@ class YoungLooker:
     ) -> None:
         """*clear*: the recorder clears accessed bits after each look; *soft_dirty*: those of writes too.
 
-        Raises:
-            TargetGone, MissingDependency: as ``KernelMemory.find_mm`` and ``FrameReader``.
+        :raises TargetGone, MissingDependency: as ``KernelMemory.find_mm`` and ``FrameReader``.
         """
         from secondsight.live.read.frames import FrameReader
 
@@ -153,8 +152,7 @@ class YoungLooker:
     def look(self) -> Iterator[Sighting]:
         """What turned young since the last look; the first only takes stock.
 
-        Raises:
-            TargetGone: the process exited or called exec.
+        :raises TargetGone: the process exited or called exec.
         """
         self._process.require_alive()
         self._find_slots()

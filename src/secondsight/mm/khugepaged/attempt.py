@@ -7,6 +7,9 @@
 
 The new folio is young, and writable and dirty iff its area is writable (a huge PMD is dirty always); it is unreferenced, and the old
 pages' flags are lost. Below the PMD order the page table is out of the way for the time of it, and comes back.
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 The tables say in which order a page's checks are made; ``scan`` and ``isolate`` are these tables as code, and the tests hold them
 against each other: a page with two faults answers with the one that stands first.
+
+In compiled functions *rules* is the checks' (``checks.Checks``), *cc* who collapses, within which limits (``limits.CollapseControl``),
+*c* a view's columns (``checks.ViewColumns``), *b* a row of them and *i* a page of its block.
 """
 
 from __future__ import annotations

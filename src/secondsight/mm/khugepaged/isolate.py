@@ -8,6 +8,9 @@
 The candidate is (mm, start, order): ``1 << order`` pages of the block from page *offset* on. A large folio is locked and isolated once,
 at its first page (compound_pagelist). Checks stand in the kernel's order, each with where the kernel has it; numbers of lines are those of
 Debian's 7.3.4. ``checks.ISOLATE_ORDER`` is the same as a table.
+
+In compiled functions *rules* is the checks' (``checks.Checks``), *cc* who collapses, within which limits (``limits.CollapseControl``),
+*c* a view's columns (``checks.ViewColumns``), *b* a row of them and *i* a page of its block.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@
 
 mm/khugepaged.c collapse_max_ptes_none, collapse_max_ptes_shared, collapse_max_ptes_swap (7.2; the code before says the same of
 the PMD order, the only one it has).
+
+In compiled functions *cc* is who collapses, within which limits (:class:`CollapseControl`).
 """
 
 from __future__ import annotations

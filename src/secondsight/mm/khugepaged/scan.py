@@ -8,6 +8,9 @@
 
 Checks stand in the kernel's order, each with where the kernel has it; numbers of lines are those of Debian's 7.3.4. What differs in
 order between kernels is a function of its own (``checks.SCAN_ORDER``); what differs in a value is a named rule.
+
+In compiled functions *rules* is the checks' (``checks.Checks``), *cc* who collapses, within which limits (``limits.CollapseControl``),
+*c* a view's columns (``checks.ViewColumns``), *b* a row of them and *i* a page of its block.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 On the model's own state (:func:`swap_in_block`), and on a view (:func:`swap_in`). Below the PMD order nothing is swapped in: the first
 entry that is not present ends the attempt (mm/khugepaged.c __collapse_huge_page_swapin, 7.3 line 1203).
+
+In compiled functions *f* is the frames (``page.FrameArrays``), *r* the rules and the host's set-up (``compiled.R``) and *m* an address
+space (``pgtable.MmArrays``).
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 accessed bit over, each page is marked accessed as often as it had accessed SPTEs.
 
 A page that this activates waits in the per-CPU batch, which holds a reference: isolate refuses it (``not_suitable_page_count``).
+
+In compiled functions *r* is what marking reads of the rules (``_MarkRules``), *b* a row of the view and *i* a page of its block.
 """
 
 from __future__ import annotations

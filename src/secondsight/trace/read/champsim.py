@@ -83,7 +83,7 @@ def detects(head: bytes) -> bool:
 def read(stream: ByteStream, intake: Intake) -> None:
     """Read all of *stream* into *intake* as one process.
 
-    Raises :class:`InputError` for a torn last record, and for flags that no record has.
+    :raises InputError: a torn last record, or flags that no record has.
     """
     intake.update(clock=Clock(meaning="instructions of the trace, one ns each"), unseen=UNSEEN)
     space = intake.add_space(stream.name)

@@ -83,7 +83,10 @@ def _delimiter(line: bytes) -> str:
 
 
 def open_text(stream: ByteStream) -> Table:
-    """CSV, TSV, or with semicolons; its first line names the columns."""
+    """CSV, TSV, or with semicolons; its first line names the columns.
+
+    :raises InputError: two columns of one name, or UTF-16.
+    """
     head = stream.text_head(1 << 16)
     lines = head.split(b"\n")
     first = lines[0].strip(b"\r")
@@ -130,7 +133,10 @@ def _seekable(stream: ByteStream) -> Any:
 
 
 def open_parquet(stream: ByteStream) -> Table:
-    """A Parquet file, decoded in parts."""
+    """A Parquet file, decoded in parts.
+
+    :raises UsageError: it is a trace of SecondSight's own.
+    """
     file = pq.ParquetFile(_seekable(stream))
     if KEY in (file.schema_arrow.metadata or {}):
         raise UsageError(f"{stream.name} is a trace of SecondSight's own: there is nothing to convert")
@@ -143,7 +149,10 @@ def open_parquet(stream: ByteStream) -> Table:
 
 
 def open_arrow(stream: ByteStream) -> Table:
-    """An Arrow IPC file or stream."""
+    """An Arrow IPC file or stream.
+
+    :raises UsageError: it is a recording of SecondSight's own.
+    """
     if stream.peek(6) == b"ARROW1":
         file = pa.ipc.open_file(_seekable(stream))
         schema, parts = file.schema, (file.get_batch(i) for i in range(file.num_record_batches))

@@ -33,7 +33,10 @@ class ColumnValues:
         )
 
     def plain(self, column: Any, name: str) -> Any:
-        """*column* without dictionaries, and without missing values."""
+        """*column* without dictionaries, and without missing values.
+
+        :raises InputError: a value is missing, by row and column.
+        """
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         if column.null_count:
@@ -44,7 +47,10 @@ class ColumnValues:
     def whole(
         self, column: Any, name: str, expected: str, *, hexadecimal: bool = False, scale: int = 1
     ) -> NDArray[np.uint64]:
-        """uint64: whole numbers, times *scale*; of an int64 the same bits (addresses of the kernel's half)."""
+        """uint64: whole numbers, times *scale*; of an int64 the same bits (addresses of the kernel's half).
+
+        :raises InputError: a value that does not fit, by row and column.
+        """
         column = self.plain(column, name)
         kind = column.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
@@ -117,7 +123,10 @@ class ColumnValues:
         )  # fmt: skip
 
     def kinds(self, column: Any, named: SourceColumn) -> NDArray[np.uint8]:
-        """The kind of each value of *column*, by the values that *named* says."""
+        """The kind of each value of *column*, by the values that *named* says.
+
+        :raises InputError: a value that none of them is, by row and column.
+        """
         column = self.plain(column, named.name)
         words = [word.strip().upper() for word in named.form.split("/")] if named.form else []
         if not words:

@@ -88,7 +88,11 @@ class Converted(NamedTuple):
 
 
 def choose(stream: ByteStream, name: str | None = None) -> Format:
-    """The format called *name*, or the one that recognises *stream*'s first bytes."""
+    """The format called *name*, or the one that recognises *stream*'s first bytes.
+
+    :raises UsageError: no format is called *name*.
+    :raises InputError: none recognises them.
+    """
     names = ", ".join(f.name for f in FORMATS)
     if name is not None:
         for known in FORMATS:
@@ -121,7 +125,9 @@ def convert(
     """Convert *source* (a file, or ``-``) to the trace *path*.
 
     *quantum* (ns; 0: exact). *columns*: which columns of a table are what, where their names do not tell; *say* is told what was made
-    of them before the rows are read. Raises :class:`InputError` with line and byte, or column and row, and then writes nothing.
+    of them before the rows are read.
+
+    :raises InputError: what does not fit, by line and byte or column and row; nothing is written then.
     """
     with ByteStream(source, progress) as stream:
         chosen = choose(stream, format)

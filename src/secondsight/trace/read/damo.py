@@ -91,7 +91,10 @@ def detects_raw(head: bytes) -> bool:
 
 
 def read_text(stream: ByteStream, intake: Intake) -> None:
-    """Read perf script's text; lines of other events are skipped and counted."""
+    """Read perf script's text; lines of other events are skipped and counted.
+
+    :raises InputError: a torn or foreign line, by line and byte.
+    """
     lines = Lines(stream)
     spaces: dict[bytes, int] = {}
 
@@ -120,7 +123,10 @@ def read_text(stream: ByteStream, intake: Intake) -> None:
 
 
 def read_json(stream: ByteStream, intake: Intake) -> None:
-    """Read a list of records, snapshot by snapshot."""
+    """Read a list of records, snapshot by snapshot.
+
+    :raises InputError: what is no record of damo's, or a torn list.
+    """
 
     def regions() -> Iterator[DamonRegion]:
         for where, target, snapshot in _snapshots(stream):
@@ -144,7 +150,10 @@ def read_json(stream: ByteStream, intake: Intake) -> None:
 
 
 def read_raw(stream: ByteStream, intake: Intake) -> None:
-    """Read the text of ``damo report access --raw_form``; its times count from the first snapshot's start."""
+    """Read the text of ``damo report access --raw_form``; its times count from the first snapshot's start.
+
+    :raises InputError: a torn or foreign line, by line and byte.
+    """
     lines = Lines(stream)
     spaces: dict[str, int] = {}
 

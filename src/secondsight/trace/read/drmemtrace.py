@@ -49,7 +49,10 @@ def detects(head: bytes) -> bool:
 
 
 def read(stream: ByteStream, intake: Intake) -> None:
-    """Read all of *stream* into *intake*: a space for each workload (a trace without workloads is one)."""
+    """Read all of *stream* into *intake*: a space for each workload (a trace without workloads is one).
+
+    :raises InputError: a torn or foreign line, by line and byte.
+    """
     intake.update(clock=Clock(meaning="instructions of the view tool's count, one ns each"), unseen=UNSEEN)
     lines = Lines(stream)
     spaces: dict[bytes | None, int] = {}

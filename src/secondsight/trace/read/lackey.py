@@ -187,7 +187,7 @@ class LackeyParser:
     def feed(self, block: bytes, shift: int = 0) -> None:
         """Parse *block*, which must end with a line's end; *shift* (ns) is added to the clock.
 
-        Raises :class:`InputError` with line and byte for a torn or foreign line.
+        :raises InputError: a torn or foreign line, by line and byte.
         """
         text = np.frombuffer(block, np.uint8)
         done = 0
@@ -241,7 +241,7 @@ def detects(head: bytes) -> bool:
 def read(stream: ByteStream, intake: Intake) -> None:
     """Read all of *stream* into *intake* as one process. Without instruction lines in its first 4 MiB, accesses are the clock.
 
-    Raises :class:`SecondSightError` if there is valgrind's own talk and not one access.
+    :raises SecondSightError: there is valgrind's own talk and not one access.
     """
     intake.update(clock=Clock(meaning=CLOCK), unseen=UNSEEN)
     parser = LackeyParser(intake, intake.add_space(stream.name), stream.name)

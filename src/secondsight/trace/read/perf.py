@@ -42,7 +42,10 @@ def detects(head: bytes) -> bool:
 
 
 def read(stream: ByteStream, intake: Intake) -> None:
-    """Read all of *stream* into *intake*: a space for each pid, or for each tid where pids were not printed."""
+    """Read all of *stream* into *intake*: a space for each pid, or for each tid where pids were not printed.
+
+    :raises InputError: a torn or foreign line, by line and byte.
+    """
     intake.update(clock=Clock(meaning="perf's clock, from its seconds"), unseen=UNSEEN)
     lines = Lines(stream)
     spaces: dict[int, int] = {}

@@ -43,7 +43,10 @@ def detects(head: bytes) -> bool:
 
 
 def read(stream: ByteStream, intake: Intake) -> None:
-    """Read all of *stream* into *intake* as one process."""
+    """Read all of *stream* into *intake* as one process.
+
+    :raises InputError: a torn or foreign line, by line and byte.
+    """
     intake.update(clock=Clock(meaning=COUNTED), unseen=UNSEEN)
     lines = Lines(stream)
     space, clock = intake.add_space(stream.name), 0

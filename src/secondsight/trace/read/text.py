@@ -28,8 +28,9 @@ Progress = Callable[[int, int | None], None]  # bytes read of the (compressed) i
 class ByteStream:
     """The decompressed bytes of *path* (``-``: standard input); gzip, xz, zstd and zlib are told by their first bytes.
 
-    ``offset`` is the number of decompressed bytes handed out, ``input_hash`` the sha256 of them. Raises
-    :class:`InputError` for a missing file and for a compressed stream that is torn.
+    ``offset`` is the number of decompressed bytes handed out, ``input_hash`` the sha256 of them.
+
+    :raises InputError: a missing file, or a compressed stream that is torn.
     """
 
     def __init__(self, path: str, progress: Progress | None = None) -> None:
@@ -86,7 +87,10 @@ class ByteStream:
             ) from None
 
     def read(self, size: int = BLOCK) -> bytes:
-        """Up to *size* bytes; empty at the end."""
+        """Up to *size* bytes; empty at the end.
+
+        :raises InputError: a compressed stream that is torn.
+        """
         if self._head:
             data, self._head = self._head[:size], self._head[size:]
         else:
@@ -112,7 +116,7 @@ class ByteStream:
     def text_head(self, size: int = 4096) -> bytes:
         """:meth:`peek`, without a byte order mark.
 
-        Raises :class:`InputError` if it is UTF-16's.
+        :raises InputError: it is UTF-16's.
         """
         head = self.peek(size)
         if (
@@ -124,7 +128,10 @@ class ByteStream:
         return head.removeprefix(BOM)
 
     def blocks(self) -> Iterator[bytes]:
-        """The bytes in blocks that end with a line's end; the last one may not, when the input is torn. A byte order mark is left out."""
+        """The bytes in blocks that end with a line's end; the last one may not, when the input is torn. A byte order mark is left out.
+
+        :raises InputError: UTF-16, or a compressed stream that is torn.
+        """
         rest = b""
         for number, block in enumerate(self.ahead()):
             data = block.removeprefix(BOM) if number == 0 else block

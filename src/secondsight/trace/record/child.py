@@ -53,7 +53,9 @@ def ends_with_us(command: Sequence[str]) -> list[str]:
     """*command*, begun so that the kernel ends it (SIGTERM) when the thread that started it is gone.
 
     A program asks for that and then becomes *command* (:manpage:`setpriv(1)`): code of ours between fork and exec could meet a lock that
-    another thread of this process held. Raises :class:`MissingDependency` without ``setpriv``.
+    another thread of this process held.
+
+    :raises MissingDependency: without ``setpriv``.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:

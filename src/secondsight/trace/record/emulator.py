@@ -273,8 +273,11 @@ def record_program(
     *quantum* (ns of the clock, that is instructions; 0: exact). Threads are the process's own; forks and programs that they become are
     spaces of their own. Ctrl-C ends the command and keeps what was recorded. A child that left for a session of its own and outlives the
     others is ended with them. *cpu_time*: run it once by itself before, its output thrown away, to know the CPU time that it takes
-    today. Raises :class:`MissingDependency` without the emulator or a
-    compiler, :class:`UsageError` without the program, :class:`SecondSightError` if nothing was recorded.
+    today.
+
+    :raises MissingDependency: without the emulator or a compiler.
+    :raises UsageError: without the program.
+    :raises SecondSightError: nothing was recorded.
     """
     Recording.check(path)
     version = qemu_version(EMULATOR, "qemu-user")

@@ -86,8 +86,11 @@ def record_pid(
     """Look at process *pid* every *interval* seconds, for *duration* seconds or until it exits, into the trace *path*.
 
     *clear*: see ``procfs.py``; *channels*: what to look through beside procfs; *say* hears at the start which channels are seen, and
-    why the others are not. Ctrl-C ends the recording and keeps it. Raises :class:`TargetGone` for a process that is not there,
-    :class:`MissingDependency` without the permission to look, :class:`UsageError` for times that cannot be.
+    why the others are not. Ctrl-C ends the recording and keeps it.
+
+    :raises TargetGone: a process that is not there.
+    :raises MissingDependency: without the permission to look.
+    :raises UsageError: times that cannot be.
     """
     if not 0.001 <= interval <= 3600 or (duration is not None and not duration > 0):
         raise UsageError("expected an interval of 0.001 to 3600 s, and a duration above 0")

@@ -56,7 +56,10 @@ class SmapsEntry(NamedTuple):
 
 
 def parse_smaps(text: str) -> list[SmapsEntry]:
-    """The mappings of *text*, an smaps file; user addresses only. Raises :class:`InputError` naming the line."""
+    """The mappings of *text*, an smaps file; user addresses only.
+
+    :raises InputError: a line that cannot be, by its number.
+    """
     entries: list[SmapsEntry] = []
     start = end = rss = referenced = 0
     permissions = ""
@@ -86,7 +89,11 @@ _PF_EXITING = 0x4  # include/linux/sched.h; the ninth field of /proc/PID/stat
 
 
 class ProcessDirectory:
-    """The procfs directory of a process, held so that a reused pid cannot be mistaken for it."""
+    """The procfs directory of a process, held so that a reused pid cannot be mistaken for it.
+
+    :raises TargetGone: there is no such process.
+    :raises MissingDependency: its pagemap may not be opened.
+    """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -113,7 +120,11 @@ class ProcessDirectory:
             raise TargetGone(f"process {self.pid} has exited") from None
 
     def text(self, name: str) -> str:
-        """The content of /proc/PID/*name*."""
+        """The content of /proc/PID/*name*.
+
+        :raises TargetGone: the process has exited.
+        :raises MissingDependency: no permission.
+        """
         try:
             with os.fdopen(self._open(name, os.O_RDONLY), "rb") as file:
                 return file.read().decode("utf-8", "replace")
@@ -123,7 +134,12 @@ class ProcessDirectory:
             raise MissingDependency(f"/proc/{self.pid}/{name} may not be read (CAP_SYS_PTRACE)") from None
 
     def clear(self, what: str) -> None:
-        """Write *what* to clear_refs: 1 accessed bits, 4 soft-dirty bits."""
+        """Write *what* to clear_refs: 1 accessed bits, 4 soft-dirty bits.
+
+        :raises TargetGone: the process has exited.
+        :raises MissingDependency: no permission.
+        :raises SecondSightError: the kernel refuses it.
+        """
         try:
             with os.fdopen(self._open("clear_refs", os.O_WRONLY), "w") as file:
                 file.write(what)
@@ -133,7 +149,10 @@ class ProcessDirectory:
             raise SecondSightError(f"/proc/{self.pid}/clear_refs: {error.strerror}") from None
 
     def words(self, first: int, pages: int) -> NDArray[np.uint64]:
-        """The pagemap words of *pages* pages from page number *first* (uint64); fewer where the address space ends."""
+        """The pagemap words of *pages* pages from page number *first* (uint64); fewer where the address space ends.
+
+        :raises TargetGone: the process has exited.
+        """
         assert self._pagemap is not None
         try:
             data = os.pread(self._pagemap, 8 * pages, 8 * first)
@@ -142,7 +161,10 @@ class ProcessDirectory:
         return np.frombuffer(data, np.uint64, len(data) // 8)
 
     def require_memory(self) -> None:
-        """Raise :class:`TargetGone` once the address space that was opened has gone: pagemap is empty after an exit and after an exec."""
+        """Is the address space that was opened still there? Pagemap is empty after an exit and after an exec.
+
+        :raises TargetGone: it has gone.
+        """
         if not self.words(0, 1).size:
             raise TargetGone(f"process {self.pid} has exited or called exec")
 
@@ -210,7 +232,11 @@ class ProcfsLooker:
         intake.add_space(self._target.name)
 
     def look(self) -> Iterator[Sighting]:
-        """What was accessed since the last look; the first only takes stock."""
+        """What was accessed since the last look; the first only takes stock.
+
+        :raises TargetGone: the process has exited.
+        :raises MissingDependency: no permission.
+        """
         present: list[NDArray[np.uint64]] = []
         unnamed = 0
         text = self._target.text("smaps")

@@ -111,8 +111,10 @@ def record_run(
 
     *quantum* (ns of the clock, that is instructions; 0: exact). Ctrl-C ends the command and keeps what was recorded. A child that left for
     a session of its own and outlives the others is ended with them: nobody would read its log any more.
-    Raises :class:`MissingDependency` without valgrind, :class:`UsageError` without the program, :class:`SecondSightError` if
-    valgrind cannot run the command.
+
+    :raises MissingDependency: without valgrind.
+    :raises UsageError: without the program.
+    :raises SecondSightError: valgrind cannot run the command.
     """
     Recording.check(path)
     valgrind = shutil.which("valgrind")

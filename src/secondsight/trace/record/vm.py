@@ -55,7 +55,8 @@ Report = Callable[[int, int, int], None]  # accesses so far, rows so far, spaces
 def build_plugin(api: int) -> Path:
     """The plugin for QEMU's plugin API version *api*, built if it is not in the cache yet.
 
-    Raises :class:`MissingDependency` without a C compiler, :class:`SecondSightError` if it fails.
+    :raises MissingDependency: without a C compiler.
+    :raises SecondSightError: it fails.
     """
     source = resources.files("secondsight.trace.record").joinpath("plugin", "guestmem.c").read_bytes()
     name = f"guestmem-{api}-{hashlib.sha256(source).hexdigest()[:16]}.so"
@@ -100,7 +101,7 @@ def api_of(version: tuple[int, int]) -> int:
 def qemu_version(program: str, package: str = "qemu-system-x86") -> tuple[int, int]:
     """Major and minor version of the QEMU *program*, which Debian's *package* has.
 
-    Raises :class:`MissingDependency` if it is not there or no QEMU.
+    :raises MissingDependency: it is not there or no QEMU.
     """
     if shutil.which(program) is None:
         raise MissingDependency(
@@ -116,7 +117,7 @@ def qemu_version(program: str, package: str = "qemu-system-x86") -> tuple[int, i
 def ram_bytes(arguments: Sequence[str]) -> int:
     """The guest's memory by QEMU's own *arguments* (``-m 2G``, ``-m size=512M,slots=2``), 128 MiB without.
 
-    Raises :class:`UsageError` for a size that QEMU would not take either.
+    :raises UsageError: a size that QEMU would not take either.
     """
     size = _DEFAULT_RAM
     for option, value in zip(arguments, arguments[1:], strict=False):
@@ -157,7 +158,11 @@ def record_vm(
     *arguments* may begin with the QEMU program. *quantum* in ns of the *clock*, that is instructions or real ones; 0: every access.
     *command_line*: the command that the provenance names, where *arguments* hold paths of this machine.
     *virtual*: guest-virtual addresses, of all the guest's processes mixed, instead of guest-physical ones. Ctrl-C ends
-    the VM and keeps what was recorded. Raises :class:`MissingDependency`, :class:`UsageError`, :class:`SecondSightError`.
+    the VM and keeps what was recorded.
+
+    :raises MissingDependency: QEMU or a C compiler is not there, or QEMU takes no plugins.
+    :raises UsageError: a clock or a quantum that there is not, an accelerator, a size of RAM that QEMU would not take.
+    :raises SecondSightError: the guest accessed no memory, or the plugin's stream is damaged.
     """
     if clock not in CLOCKS:
         raise UsageError(f"--clock {clock}: there are {' and '.join(CLOCKS)}")
