@@ -16,8 +16,8 @@ from secondsight.cli.options import (
     MmuOption,
     Progress,
     complete_policy,
-    complete_profile,
     host,
+    rules_option,
     stands_behind,
 )
 from secondsight.terminal import markup
@@ -50,12 +50,7 @@ def compare(
     ] = None,
     rules: Annotated[
         list[str] | None,
-        typer.Option(
-            "-r",
-            "--rules",
-            autocompletion=complete_profile,
-            help="A profile, or PROFILE+rule=value,…; repeatable. Default: 7.2.",
-        ),
+        rules_option("A profile, or PROFILE+rule=value,…; repeatable. Default: 7.2."),
     ] = None,
     vary: Annotated[
         list[str] | None,

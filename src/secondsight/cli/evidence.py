@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secondsight.cli.lab_options import KernelOption, MmuOption, ModulesOption, say
-from secondsight.cli.options import Progress, complete_profile
+from secondsight.cli.options import Progress, rules_option
 from secondsight.plural import pluralize
 from secondsight.terminal import printable
 
@@ -54,12 +54,7 @@ def hold_command(
     files: Annotated[list[Path], typer.Argument(help="Kept answers (`lab compare --states --keep FILE`).")],
     rules: Annotated[
         str | None,
-        typer.Option(
-            "--rules",
-            "-r",
-            autocompletion=complete_profile,
-            help="Profile to compare with them (default: each kernel's own).",
-        ),
+        rules_option("Profile to compare with them (default: each kernel's own)."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -169,12 +164,7 @@ def score_command(
     modules: ModulesOption = None,
     rules: Annotated[
         str | None,
-        typer.Option(
-            "--rules",
-            "-r",
-            autocompletion=complete_profile,
-            help="The profile that is tried (default: the kernel's).",
-        ),
+        rules_option("The profile that is tried (default: the kernel's)."),
     ] = None,
     random: RandomOption = 300,
     seed: SeedOption = 1,

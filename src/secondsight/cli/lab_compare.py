@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from secondsight.cli.lab_options import KernelOption, MmuOption, ModulesOption, say
-from secondsight.cli.options import complete_profile
+from secondsight.cli.options import rules_option
 from secondsight.errors import SecondSightError, UsageError
 from secondsight.plural import pluralize
 
@@ -107,12 +107,7 @@ def compare_command(
     modules: ModulesOption = None,
     rules: Annotated[
         str | None,
-        typer.Option(
-            "--rules",
-            "-r",
-            autocompletion=complete_profile,
-            help="Profile to compare with the kernel (default: its own).",
-        ),
+        rules_option("Profile to compare with the kernel (default: its own)."),
     ] = None,
     states: Annotated[
         bool, typer.Option(help="Also compare every page's PTE, flags, mapcount and SPTEs around each pass.")

@@ -158,6 +158,11 @@ def complete_profile(incomplete: str) -> list[str]:
     return [name for name in PROFILES if name.startswith(incomplete)]
 
 
+def rules_option(help: str) -> Any:
+    """``-r``, ``--rules``: kernel profiles by name, which a shell completes."""
+    return typer.Option("-r", "--rules", autocompletion=complete_profile, help=help)
+
+
 class Progress:
     """One line on standard error where that is a terminal: share done, and the time left."""
 

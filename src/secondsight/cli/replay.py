@@ -13,8 +13,8 @@ from secondsight.cli.options import (
     MglruOption,
     MmuOption,
     Progress,
-    complete_profile,
     host,
+    rules_option,
     stands_behind,
 )
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, kb_of_order
@@ -44,12 +44,7 @@ def replay(
     ],
     rules: Annotated[
         list[str] | None,
-        typer.Option(
-            "-r",
-            "--rules",
-            autocompletion=complete_profile,
-            help="A profile, or PROFILE+rule=value,…; repeatable. Default: all that matter.",
-        ),
+        rules_option("A profile, or PROFILE+rule=value,…; repeatable. Default: all that matter."),
     ] = None,
     backing: Annotated[
         str,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secondsight.cli.options import complete_profile
+from secondsight.cli.options import rules_option
 from secondsight.plural import pluralize
 from secondsight.terminal import printable
 
@@ -19,11 +19,8 @@ def run_command(
     files: Annotated[list[str], typer.Argument(help="Scenario files (TOML or JSON).")],
     rules: Annotated[
         list[str] | None,
-        typer.Option(
-            "--rules",
-            "-r",
-            autocompletion=complete_profile,
-            help="Kernel profile, or profile+field=value; may be repeated. Default: the file's, else all.",
+        rules_option(
+            "Kernel profile, or profile+field=value; may be repeated. Default: the file's, else all."
         ),
     ] = None,
     json: Annotated[

@@ -68,9 +68,7 @@ class Mm:
         if droppable and not host.rules.has_droppable:
             raise UsageError(f"{host.rules.name} has no MAP_DROPPABLE, which came in 6.11")
         self.host: MmHost = host
-        self.name = name
-        self.blocks = blocks
-        self.npages = blocks * HPAGE
+        self.name, self.blocks, self.npages = name, blocks, blocks * HPAGE
         self.numbers = np.arange(blocks, dtype=np.int64) if numbers is None else numbers
         self.notifiers = MmuNotifiers(
             built_in=host.config.mmu_notifier,
