@@ -14,7 +14,7 @@ from secondsight.lab.run import agent_files
 
 ROOT = Path(__file__).parents[2]
 GUESTS = ROOT / "tests/support/guests"
-SCRIPTS = [GUESTS / f"{name}.py" for name in ("heal", "outside", "verdicts")] + [
+SCRIPTS = [GUESTS / f"{name}.py" for name in ("fix", "outside", "verdicts")] + [
     ROOT / "bench/live_kernel_memory_guest.py"
 ]
 

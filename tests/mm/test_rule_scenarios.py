@@ -11,34 +11,34 @@ from secondsight.mm.profiles import profile
 from secondsight.mm.rules import Rules, info, rule_names
 from secondsight.scenario.results import Run
 from secondsight.scenario.run import run
+from support.distinguishing import Distinguishing
 from support.observable import SHOWN
-from support.rule_scenarios import TELLING, scenarios
-from support.telling import Telling
+from support.rule_scenarios import DISTINGUISHING, scenarios
 
 #: Rules that random scenarios showed and no short one does: on ept-noad (2 kernels), and on shadow (5.10).
 BY_CAMPAIGNS = {"spte_era", "test_young_without_ad", "slots_by_gfn"}
 
 
-def answer(telling: Telling, rules: Rules) -> Run | None:
+def answer(case: Distinguishing, rules: Rules) -> Run | None:
     """The model's answer; None: it refuses, for kernels of these rules cannot do that."""
     try:
-        return run(telling.scenario(), rules, keep_states=True)
+        return run(case.scenario(), rules, keep_states=True)
     except UsageError:
         return None
 
 
-@pytest.mark.parametrize("telling", TELLING, ids=lambda t: t.name)
-def test_a_scenario_tells_its_rules_values_apart(telling: Telling) -> None:
-    rules = profile(telling.profile)
-    now = answer(telling, rules)
+@pytest.mark.parametrize("case", DISTINGUISHING, ids=lambda t: t.name)
+def test_a_scenario_tells_its_rules_values_apart(case: Distinguishing) -> None:
+    rules = profile(case.profile)
+    now = answer(case, rules)
     assert now is not None
-    for name in telling.rules:
-        turned = [answer(telling, rules.derive(**{name: value})) for value in others(rules, name)]
+    for name in case.rules:
+        turned = [answer(case, rules.derive(**{name: value})) for value in others(rules, name)]
         assert any(each is None or between(0, each, now) for each in turned), name
 
 
 def test_every_rule_that_is_called_booted_has_a_scenario() -> None:
-    shown = {each.rule for each in SHOWN} | {name for each in TELLING for name in each.rules}
+    shown = {each.rule for each in SHOWN} | {name for each in DISTINGUISHING for name in each.rules}
     booted = {name for name in rule_names() if info(name)["evidence"] == "booted"}
     assert booted - shown == BY_CAMPAIGNS and shown <= booted
 

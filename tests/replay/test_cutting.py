@@ -69,7 +69,7 @@ def told(result):
     return result.configurations, columns, channels, blocks
 
 
-SUBJECTS = [
+CONFIGURATIONS = [
     Configuration.of("6.1"),
     Configuration.of("7.2"),
     Configuration(
@@ -107,11 +107,11 @@ SUBJECTS = [
     [(0, 0, 0, 0, Kind.PIN_WRITE, 1), (0, 0, 0, 0, Kind.CPU_WRITE, 1), (0, 0, 0, 0, Verb.UNPIN, 1)], 5, 1
 )
 def test_cutting_changes_nothing(events, batch, chunk):
-    whole = replay(trace(events, SPACES), SUBJECTS, channels=True)
+    whole = replay(trace(events, SPACES), CONFIGURATIONS, channels=True)
     before = engine.CHANGED, engine.SMALLEST, engine.LARGEST, tlb_path.CHUNK
     engine.CHANGED = engine.SMALLEST = engine.LARGEST = tlb_path.CHUNK = chunk
     try:
-        cut = replay(trace(events, SPACES, batch=batch), SUBJECTS, channels=True)
+        cut = replay(trace(events, SPACES, batch=batch), CONFIGURATIONS, channels=True)
     finally:
         engine.CHANGED, engine.SMALLEST, engine.LARGEST, tlb_path.CHUNK = before
     assert told(cut) == told(whole)
@@ -121,7 +121,7 @@ def test_cutting_changes_nothing(events, batch, chunk):
 @given(rows())
 def test_a_subject_does_not_know_of_the_others(events):
     # The third is filled as the first was, by copying it.
-    chosen = [SUBJECTS[0], SUBJECTS[2], SUBJECTS[-2], SUBJECTS[-1]]
+    chosen = [CONFIGURATIONS[0], CONFIGURATIONS[2], CONFIGURATIONS[-2], CONFIGURATIONS[-1]]
     together = replay(trace(events, SPACES), chosen, channels=True)
     for i, configuration in enumerate(chosen):
         alone = replay(trace(events, SPACES), [configuration], channels=True)
@@ -135,8 +135,8 @@ def test_a_tlb_changes_no_verdict_unless_bits_are_cleared_behind_it(events, gues
     # What a hit leaves unset is set already, since the walk that brought the entry; only clear_refs clears bits and flushes nothing.
     events = [row for row in events if row[4] != Verb.CLEAR_REFS]
     tlb = TlbConfig(guest_huge=guest_huge)
-    behind = [Configuration(s.name, s.rules, s.config, fill=s.fill, tlb=tlb) for s in SUBJECTS[:4]]
-    without = told(replay(trace(events, SPACES), SUBJECTS[:4], channels=True))
+    behind = [Configuration(s.name, s.rules, s.config, fill=s.fill, tlb=tlb) for s in CONFIGURATIONS[:4]]
+    without = told(replay(trace(events, SPACES), CONFIGURATIONS[:4], channels=True))
     found = told(replay(trace(events, SPACES), behind, channels=True))
     assert found[1:] == without[1:]
     for one in found[0]:

@@ -180,7 +180,7 @@ class Plain:
         whole = space.first_row * 512 + page
         self.pages[whole] += count
         host_before = self.translation(space, page, False)
-        way = int(space.how[kind])
+        way = int(space.access_mode[kind])
         if way >= H_DEVICE:
             where = np.array([page])
             if way >= H_PIN:

@@ -14,22 +14,22 @@ from pathlib import Path
 
 from secondsight.scenario import verbs as v
 from secondsight.scenario.files import write
+from support.distinguishing_khugepaged import KHUGEPAGED, LRU, SECONDARY
+from support.distinguishing_limits import LIMITS
+from support.distinguishing_memory import MEMORY
+from support.distinguishing_shared import SHARED_MEMORY
 from support.observable import SHOWN
-from support.telling_khugepaged import KHUGEPAGED, LRU, SECONDARY
-from support.telling_limits import LIMITS
-from support.telling_memory import MEMORY
-from support.telling_shared import SHARED_MEMORY
 
-TELLING = (*KHUGEPAGED, *SECONDARY, *LRU, *MEMORY, *SHARED_MEMORY, *LIMITS)
+DISTINGUISHING = (*KHUGEPAGED, *SECONDARY, *LRU, *MEMORY, *SHARED_MEMORY, *LIMITS)
 
 
 def scenarios(release: tuple[int, int], mmu: str = "npt") -> Iterator[v.Scenario]:
     """Every scenario that a kernel of this *release* can be asked on *mmu*."""
     for shown in SHOWN:
         yield shown.scenario()
-    for telling in TELLING:
-        if telling.since <= release:
-            yield telling.scenario()
+    for each in DISTINGUISHING:
+        if each.since <= release:
+            yield each.scenario()
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from secondsight.scenario import verbs as v
 
 
 @dataclass(frozen=True)
-class Telling:
+class Distinguishing:
     """*steps* in *spaces* on *host*, whose answer depends on each of *rules* (none: on no one rule) under the profile *profile*; only
     kernels *since* that version can be asked (of what older ones do not know)."""
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from secondsight.scenario import verbs as v
-from support.telling import VM, Telling, advise, fill, huge, look
+from support.distinguishing import VM, Distinguishing, advise, fill, huge, look
 
 fill_and_mark = (fill, v.NumaScan("p"))
 
 MEMORY = (
-    Telling(
+    Distinguishing(
         "NUMA balancing comes by",
         ("has_numa_balancing", "numa_keeps_write"),
         (*fill_and_mark, *look, v.CpuWrite("p", "0:3")),
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "NUMA balancing and what others hold",
         ("numa_counts_references",),
         (fill, v.Pin("p", "0:5", "held"), v.NumaScan("p")),
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "pins and locks of what NUMA balancing marked",
         ("gup_follows_protnone",),
         (
@@ -31,31 +31,33 @@ MEMORY = (
         ),
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "NUMA balancing and a huge page that a child maps too",
         ("numa_asks_huge",),
         (*huge, v.Fork("p", "c"), v.NumaScan("p"), *look, v.CpuRead("p", "0:4")),
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "a large folio that NUMA balancing marked",
         ("numa_fault_maps_folio",),
         (*huge, v.SplitPmd("p", "0"), v.Mprotect("p", "0:100", "r"), v.NumaScan("p"), v.CpuRead("p", "0:4")),
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "a huge page cut by advice",
         ("split_maps_zero_page",),
         (advise, v.CpuWrite("p", "0:0-9"), v.Drain(), v.Madvise("p", "0:100-200", "cold")),
     ),
-    Telling(
+    Distinguishing(
         "write protection of two areas",
         ("uffd_wp_many_areas", "has_userfaultfd"),
         (fill, v.Mprotect("p", "0:0-5", "r"), v.Uffd("p", "0", "wp")),
     ),
-    Telling("droppable", ("has_droppable",), (fill,), (v.SpaceSpec("p", droppable=True),), since=(6, 11)),
-    Telling("guards", ("has_guard",), (fill, v.Madvise("p", "0:5", "guard_install"))),
-    Telling(
+    Distinguishing(
+        "droppable", ("has_droppable",), (fill,), (v.SpaceSpec("p", droppable=True),), since=(6, 11)
+    ),
+    Distinguishing("guards", ("has_guard",), (fill, v.Madvise("p", "0:5", "guard_install"))),
+    Distinguishing(
         "first page kept by a child",
         ("free_asks_first_page",),
         (
@@ -68,7 +70,7 @@ MEMORY = (
         ),
         profile="6.1",
     ),
-    Telling(
+    Distinguishing(
         "first page let go by a child",
         ("free_asks_first_page",),
         (
@@ -81,7 +83,7 @@ MEMORY = (
         ),
         profile="6.1",
     ),
-    Telling(
+    Distinguishing(
         "cold, kept by a child in part",
         ("large_mapped_shared",),
         (
@@ -93,7 +95,7 @@ MEMORY = (
             v.Madvise("p", "0:100-200", "cold"),
         ),
     ),
-    Telling(
+    Distinguishing(
         "lazily freed and held",
         ("lazyfree_held_stays",),
         (
@@ -105,13 +107,13 @@ MEMORY = (
             v.Drain(),
         ),
     ),
-    Telling(
+    Distinguishing(
         "reclaim of what a guest used",
         ("pageout_asks_references",),
         (v.CpuWrite("p", "0:0-9"), v.Drain(), v.GuestRead("p", "0:3"), v.SwapOut("p", "0:0-9"), v.Drain()),
         VM,
     ),
-    Telling(
+    Distinguishing(
         "lazily freed, one stored to",
         ("unmap_batches_lazyfree",),
         (
@@ -124,12 +126,12 @@ MEMORY = (
             v.Drain(),
         ),
     ),
-    Telling(
+    Distinguishing(
         "locked, read-only",
         ("touch_pmd_always",),
         (*huge, v.ClearRefs("p"), v.Mprotect("p", "0", "r"), v.Mlock("p", "0")),
     ),
-    Telling(
+    Distinguishing(
         "cold, each has a part",
         ("large_mapped_shared",),
         (
@@ -143,17 +145,17 @@ MEMORY = (
         ),
         profile="7.3",
     ),
-    Telling(
+    Distinguishing(
         "cold, whole",
         ("advice_splits_whole",),
         (*huge, v.SplitPmd("p", "0"), v.Drain(), v.Madvise("p", "0", "cold"), v.Drain()),
     ),
-    Telling(
+    Distinguishing(
         "refault",
         ("refault_activates",),
         (fill, v.Drain(), v.ClearRefs("p"), v.SwapOut("p", "0:3"), v.CpuRead("p", "0:3"), v.Drain()),
     ),
-    Telling(
+    Distinguishing(
         "ksm broken",
         ("ksm_break_unshares",),
         (
@@ -164,12 +166,12 @@ MEMORY = (
             v.Madvise("p", "0", "unmergeable"),
         ),
     ),
-    Telling(
+    Distinguishing(
         "several areas moved",
         ("mremap_moves_many",),
         (fill, v.Mprotect("p", "0:5", "r"), v.Mremap("p", "0")),
     ),
-    Telling(
+    Distinguishing(
         "huge zero page made old",
         ("clear_refs_ages_huge_zero",),
         (advise, v.CpuRead("p", "0:3"), v.ClearRefs("p")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secondsight.mm.config import HostConfig, Knobs, ShmemSizes
 from secondsight.scenario import verbs as v
-from support.telling import SHARED, SHARED_BY_TWO, Telling
+from support.distinguishing import SHARED, SHARED_BY_TWO, Distinguishing
 
 ADVISED = HostConfig(shmem_enabled="advise")
 ALWAYS = HostConfig(shmem_enabled="always")
@@ -14,8 +14,10 @@ known = (v.Madvise("s", "0", "hugepage"), v.Madvise("s", "0", "hugepage"))
 huge_shared = (*known, v.CpuWrite("s", "0"))
 
 SHARED_MEMORY = (
-    Telling("shared memory, huge", ("shmem_huge",), (*huge_shared, v.Drain()), SHARED, ADVISED, since=(6, 1)),
-    Telling(
+    Distinguishing(
+        "shared memory, huge", ("shmem_huge",), (*huge_shared, v.Drain()), SHARED, ADVISED, since=(6, 1)
+    ),
+    Distinguishing(
         "shared sizes",
         ("has_shmem_sizes", "shmem_any_size"),
         (v.CpuWrite("s", "0:0-40"), v.Drain(), *known, v.Scan()),
@@ -23,7 +25,7 @@ SHARED_MEMORY = (
         HostConfig(shmem_sizes=ShmemSizes(kb64="always")),
         since=(6, 12),
     ),
-    Telling(
+    Distinguishing(
         "a file",
         ("file_collapse",),
         (
@@ -38,7 +40,7 @@ SHARED_MEMORY = (
         profile="7.3",
         since=(7, 2),
     ),
-    Telling(
+    Distinguishing(
         "advised once",
         ("advice_enters_late",),
         (v.CpuWrite("s", "0"), v.Drain(), v.Madvise("s", "0", "hugepage"), v.Scan()),
@@ -46,7 +48,7 @@ SHARED_MEMORY = (
         ADVISED,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "shared, in swap",
         ("file_swapin_drains", "trace_collapse_file"),
         (v.CpuWrite("s", "0"), v.Drain(), v.SwapOut("s", "0:3"), *known, v.Scan()),
@@ -54,7 +56,7 @@ SHARED_MEMORY = (
         ADVISED,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "shared, too much in swap",
         ("file_scan_names_entry",),
         (v.CpuWrite("s", "0"), v.Drain(), v.SwapOut("s", "0:3"), *known, v.Scan()),
@@ -62,7 +64,7 @@ SHARED_MEMORY = (
         HostConfig(shmem_enabled="advise", knobs=Knobs(max_ptes_swap=0)),
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "collapse that another maps",
         ("file_retract",),
         (
@@ -82,7 +84,7 @@ SHARED_MEMORY = (
         ADVISED,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "what a huge block of shared memory costs",
         ("file_progress",),
         (
@@ -96,7 +98,7 @@ SHARED_MEMORY = (
         ADVISED,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "collapse without a table",
         ("set_pmd_makes_table",),
         (
@@ -111,7 +113,7 @@ SHARED_MEMORY = (
         ADVISED,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "collapse where nothing was touched",
         ("set_pmd_makes_table",),
         (*huge_shared, v.Drain(), v.Madvise("o", "0", "collapse")),
@@ -120,7 +122,7 @@ SHARED_MEMORY = (
         since=(6, 1),
         profile="7.3",
     ),
-    Telling(
+    Distinguishing(
         "advised against",
         ("set_pmd_asks_advice",),
         (*huge_shared, v.Drain(), v.Madvise("o", "0", "nohugepage"), v.CpuRead("o", "0:3")),
@@ -128,7 +130,7 @@ SHARED_MEMORY = (
         ADVISED,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "area too small",
         ("shmem_fits_area",),
         (v.Madvise("s", "0:0-9", "nohugepage"), v.CpuWrite("s", "0:100"), v.Drain()),
@@ -136,7 +138,7 @@ SHARED_MEMORY = (
         ALWAYS,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "a table in the way, written",
         ("fault_maps_folio",),
         (
@@ -152,7 +154,7 @@ SHARED_MEMORY = (
         ADVISED,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "a table in the way, read",
         ("around_maps_folio",),
         (
@@ -167,7 +169,7 @@ SHARED_MEMORY = (
         ADVISED,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "huge to swap",
         ("shmem_swapin_large",),
         (
@@ -183,7 +185,7 @@ SHARED_MEMORY = (
         ADVISED,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "huge, in swap, scanned",
         ("shmem_swaps_whole",),
         (*huge_shared, v.Drain(), v.ClearRefs("s"), v.SwapOut("s", "0"), *known, v.Scan()),
@@ -191,14 +193,14 @@ SHARED_MEMORY = (
         ADVISED,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "read by another",
         ("fault_maps_dirty",),
         (v.CpuWrite("s", "0:0-20"), v.Drain(), v.CpuRead("o", "0:3")),
         SHARED_BY_TWO,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "let go of by PTEs",
         ("zap_batches",),
         (
@@ -217,7 +219,7 @@ SHARED_MEMORY = (
         ADVISED,
         since=(6, 1),
     ),
-    Telling(
+    Distinguishing(
         "let go of by a PMD",
         ("zap_pmd_marks",),
         (

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from secondsight.mm.config import HostConfig, Knobs, Sizes
 from secondsight.scenario import verbs as v
-from support.telling import VM, Telling, fill, huge, knobs, look, old, scan
+from support.distinguishing import VM, Distinguishing, fill, huge, knobs, look, old, scan
 
 KHUGEPAGED = (
-    Telling("unused", ("referenced_needed", "trace_writable"), (*old, *scan)),
-    Telling(
+    Distinguishing("unused", ("referenced_needed", "trace_writable"), (*old, *scan)),
+    Distinguishing(
         "referenced",
         ("asks_page_referenced", "gup_fast_sets_referenced"),
         (*old, v.IoZeroCopy("p", "0:3", write=False), *scan),
     ),
-    Telling("idle", ("asks_page_young",), (fill, v.Drain(), v.Age("p", "0"), *scan)),
-    Telling(
+    Distinguishing("idle", ("asks_page_young",), (fill, v.Drain(), v.Age("p", "0"), *scan)),
+    Distinguishing(
         "guest alone",
         ("asks_secondary", "scan_tests_base_address"),
         (fill, v.GuestWrite("p", "0:9"), v.Drain(), v.ClearRefs("p"), *scan),
         VM,
     ),
-    Telling("one in swap", ("swap_limit",), (fill, v.Drain(), v.SwapOut("p", "0:3"), *scan)),
-    Telling(
+    Distinguishing("one in swap", ("swap_limit",), (fill, v.Drain(), v.SwapOut("p", "0:3"), *scan)),
+    Distinguishing(
         "half used beside swap",
         ("swap_needs_half",),
         (fill, v.Drain(), v.ClearRefs("p"), v.SwapOut("p", "0:0"), v.CpuRead("p", "0:1-255"), *scan),
     ),
-    Telling(
+    Distinguishing(
         "shared, allowed",
         ("expected_refcount", "shared"),
         (fill, v.Drain(), v.Fork("p", "c"), *scan),
         host=knobs(max_ptes_shared=511),
     ),
-    Telling("shared, too many", ("shared",), (fill, v.Drain(), v.Fork("p", "c"), *scan)),
-    Telling(
+    Distinguishing("shared, too many", ("shared",), (fill, v.Drain(), v.Fork("p", "c"), *scan)),
+    Distinguishing(
         "half of a huge page shared",
         ("shared",),
         (
@@ -45,48 +45,48 @@ KHUGEPAGED = (
             *scan,
         ),
     ),
-    Telling(
+    Distinguishing(
         "zero pages",
         ("zero_page_is_none",),
         (v.CpuRead("p", "0:0-99"), v.CpuWrite("p", "0:100-511"), v.Drain(), *scan),
         host=knobs(max_ptes_none=50),
     ),
-    Telling(
+    Distinguishing(
         "one read-only",
         ("writable",),
         (fill, v.Drain(), v.Fork("p", "c"), v.Exit("c"), v.CpuWrite("p", "0:1-511"), *scan),
         host=knobs(max_ptes_shared=511),
     ),
-    Telling("all read-only", ("writable",), (fill, v.Drain(), v.Fork("p", "c"), v.Exit("c"), *scan)),
-    Telling(
+    Distinguishing("all read-only", ("writable",), (fill, v.Drain(), v.Fork("p", "c"), v.Exit("c"), *scan)),
+    Distinguishing(
         "lazily freed",
         ("lazyfree_refused", "has_madv_free"),
         (fill, v.Drain(), v.Madvise("p", "0:3", "free"), *scan),
     ),
-    Telling(
+    Distinguishing(
         "no page table",
         ("no_table_code",),
         (v.CpuWrite("p", "1"), v.Madvise("p", "0-1", "hugepage"), v.Scan()),
         (v.SpaceSpec("p", 2),),
     ),
-    Telling("huge already", ("no_table_code",), (*huge, v.Scan())),
-    Telling(
+    Distinguishing("huge already", ("no_table_code",), (*huge, v.Scan())),
+    Distinguishing(
         "collapse of no block",
         ("collapse_of_no_block",),
         (fill, v.Madvise("p", "0:5-9", "collapse")),
     ),
-    Telling(
+    Distinguishing(
         "collapse under userfaultfd",
         ("madv_collapse", "has_userfaultfd"),
         (v.CpuWrite("p", "0:0-9"), v.Uffd("p", "0", "missing"), v.Madvise("p", "0", "collapse")),
         host=knobs(max_ptes_none=100),
     ),
-    Telling(
+    Distinguishing(
         "collapse",
         ("madv_collapse", "huge_folio_active"),
         (fill, v.Drain(), v.Madvise("p", "0", "collapse"), *look),
     ),
-    Telling(
+    Distinguishing(
         "what a visit costs",
         ("progress",),
         (
@@ -97,14 +97,14 @@ KHUGEPAGED = (
         (v.SpaceSpec("p", 8),),
         knobs(max_ptes_none=100),
     ),
-    Telling(
+    Distinguishing(
         "part of a block",
         ("mthp_collapse", "has_sizes"),
         (v.CpuWrite("p", "0:0-15"), v.Drain(), *scan),
         host=HostConfig(sizes=Sizes(kb64="madvise"), knobs=Knobs(max_ptes_none=0)),
         since=(6, 8),
     ),
-    Telling(
+    Distinguishing(
         "a fault under sizes",
         ("has_sizes", "swapin_large"),
         (v.CpuWrite("p", "0:0"), v.Drain(), v.SwapOut("p", "0:0-15"), v.CpuRead("p", "0:3"), v.Drain()),
@@ -114,19 +114,19 @@ KHUGEPAGED = (
 )
 
 SECONDARY = (
-    Telling(
+    Distinguishing(
         "guest reads",
         ("release_marks_accessed",),
         (fill, v.Drain(), v.GuestRead("p", "0:3"), *look),
         VM,
     ),
-    Telling(
+    Distinguishing(
         "guest copies",
         ("retry_marks_accessed",),
         (fill, v.Drain(), v.Fork("p", "c"), v.GuestWrite("p", "0:3"), *look),
         VM,
     ),
-    Telling(
+    Distinguishing(
         "guest reads shared memory",
         ("release_dirties",),
         (v.CpuRead("s", "0:3"), v.GuestRead("s", "0:3"), v.CpuRead("o", "0:3")),
@@ -134,15 +134,15 @@ SECONDARY = (
         profile="7.3",
         since=(6, 1),
     ),
-    Telling("guest stores to what is new", ("mark_needs_lru",), (v.GuestWrite("p", "0:0-5"),), VM),
-    Telling(
+    Distinguishing("guest stores to what is new", ("mark_needs_lru",), (v.GuestWrite("p", "0:0-5"),), VM),
+    Distinguishing(
         "prefetched",
         ("prefetch_marks_accessed",),
         (fill, v.Drain(), v.GuestRead("p", "0:3"), v.Drain()),
         VM,
         HostConfig(mmu="shadow"),
     ),
-    Telling(
+    Distinguishing(
         "ksm under a guest",
         ("ksm_invalidates",),
         (
@@ -160,7 +160,7 @@ SECONDARY = (
 )
 
 LRU = (
-    Telling(
+    Distinguishing(
         "fifteen activated by the zap",
         ("lru_batch", "activate_batched"),
         (
@@ -175,7 +175,7 @@ LRU = (
         ),
         VM,
     ),
-    Telling(
+    Distinguishing(
         "a few activated by the zap",
         ("activate_batched",),
         (
@@ -190,7 +190,7 @@ LRU = (
         ),
         VM,
     ),
-    Telling(
+    Distinguishing(
         "much used, back from swap",
         ("mglru_add_clears_referenced",),
         (
@@ -206,21 +206,21 @@ LRU = (
         HostConfig(mglru=True),
         profile="7.3",
     ),
-    Telling(
+    Distinguishing(
         "locked, some of it the child's too",
         ("swapin_drains", "mlock_batched"),
         (fill, v.SwapOut("p", "0:4"), v.Fork("p", "c"), v.Mlock("p", "0")),
         host=HostConfig(mglru=True),
         profile="6.1",
     ),
-    Telling("new", ("new_anon_active",), (fill, v.Drain())),
-    Telling(
+    Distinguishing("new", ("new_anon_active",), (fill, v.Drain())),
+    Distinguishing(
         "new under MGLRU",
         ("mglru_fault_marks",),
         (v.CpuWrite("p", "0:3"), *look),
         host=HostConfig(mglru=True),
     ),
-    Telling(
+    Distinguishing(
         "guest fills under MGLRU",
         ("mglru_add_clears_referenced", "mglru_available"),
         (v.GuestWrite("p", "0:3"), *look, v.GuestRead("p", "0:3"), *look),
