@@ -94,7 +94,7 @@ class ReplayedSpace:
     as_cpu: int
     as_guest: int
     alone: bool
-    how: npt.NDArray[np.uint8]
+    access_mode: npt.NDArray[np.uint8]
 
     @property
     def rows(self) -> slice:
@@ -106,26 +106,26 @@ class ReplayedSpace:
         """What its guest's accesses go through."""
         return GuestTables(self.lay, self.table, self.mode)
 
-    def access(self, pages: npt.NDArray[np.int64], how: npt.NDArray[np.uint8]) -> None:
-        """The accesses *how* (H_ codes of ``touch``) to *pages* (of this space), in order, through the model's verbs."""
+    def access(self, pages: npt.NDArray[np.int64], access_mode: npt.NDArray[np.uint8]) -> None:
+        """The accesses *access_mode* (H_ codes of ``touch``) to *pages* (of this space), in order, through the model's verbs."""
 
         def step(start: int, notified: bool) -> int:
-            return self._run(pages, how, start, notified)
+            return self._run(pages, access_mode, start, notified)
 
         self.mm.run_faults(pages, step, "the guest" if self.kvm else "the process")
 
-    def steady(self, pages: npt.NDArray[np.int64], how: npt.NDArray[np.uint8]) -> None:
+    def steady(self, pages: npt.NDArray[np.int64], access_mode: npt.NDArray[np.uint8]) -> None:
         """:meth:`access`, of touches that are fast here."""
-        done = self._run(pages, how, 0, False)
+        done = self._run(pages, access_mode, 0, False)
         assert done == len(pages)
 
     def _run(
-        self, pages: npt.NDArray[np.int64], how: npt.NDArray[np.uint8], start: int, notified: bool
+        self, pages: npt.NDArray[np.int64], access_mode: npt.NDArray[np.uint8], start: int, notified: bool
     ) -> int:
         host = self.mm.host
         return int(
             access_runs(
-                host.frames.arrays, host.r, self.mm.arrays, self.guest, pages, how,
+                host.frames.arrays, host.r, self.mm.arrays, self.guest, pages, access_mode,
                 Resumed(start, notified, bool(self.mm.notifiers)),
             )
         )  # fmt: skip

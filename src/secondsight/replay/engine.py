@@ -2,7 +2,7 @@
 
     events ──mark──▶ fast touches: a bit a page, shared by all configurations ────────────────────────────┐
                  └─▶ the others, in order ──▶ each configuration: cpu_access, guest_access, pin ──▶ fast? │
-    at each wake-up, and before each verb:  every configuration folds the noted bits in ◀─────────────────┘
+    at each wake-up, and before each verb:  every configuration flushes the noted bits ◀──────────────────┘
                                             the configurations whose alarm it is act; blocks they changed are fast no more
 
 A batch may be cut anywhere: nothing depends on where it ends.
@@ -115,7 +115,7 @@ class Engine:
             id(run): TlbPath(run, self.layout) for run in self.runs if run.configuration.tlb is not None
         }
         self.shared = [run for run in self.runs if id(run) not in self.tlb_paths]
-        # A byte for each cell (the layout's, who needs it no more after this), and the accesses of each 512 since they were folded in.
+        # A byte for each slot (the layout's, who needs it no more after this), and the accesses of each 512 since they were flushed.
         self.state = self.layout.touched
         self.accesses = np.zeros(len(self.layout.touched) // HPAGE, np.int64)
         self._out = np.zeros(LARGEST, np.int64)
@@ -153,7 +153,7 @@ class Engine:
         for row in range(0, self.layout.rows, 128):
             end = min(row + 128, self.layout.rows)
             pages = self.layout.touched_pages(row, end)
-            touch.clear(self.state, self.layout.cells, np.arange(row, end))
+            touch.clear(self.state, self.layout.slots, np.arange(row, end))
             self._find_fast(pages)
 
     def _find_fast(self, pages: Ints) -> None:
@@ -161,7 +161,7 @@ class Engine:
         bits = np.full(len(pages), 15, np.uint8)
         for run in self.shared:
             run.find_fast(pages, bits)
-        touch.set_fast(self.state, self.layout.cells, pages, bits)
+        touch.set_fast(self.state, self.layout.slots, pages, bits)
 
     def _find_fast_fresh(self, pages: Ints) -> None:
         """The first touch of a block since its mappings changed may have mapped it whole: all of it is looked at, once."""
@@ -231,7 +231,7 @@ class Engine:
         if id(run) in self.tlb_paths:
             self.tlb_paths[id(run)].changed(rows, flushes=flushes)
         else:
-            touch.clear_fast(self.state, self.layout.cells, rows)
+            touch.clear_fast(self.state, self.layout.slots, rows)
             self._fresh[rows] = True
             self._chunk = min(self._chunk, CHANGED)
 
@@ -286,7 +286,7 @@ class Engine:
             run.touch(pages, kinds, spaces, bits)
             if run.cuts:
                 self._landed(run, columns, plain, index, end)
-        touch.set_fast(self.state, self.layout.cells, pages, bits)
+        touch.set_fast(self.state, self.layout.slots, pages, bits)
         self._find_fast_fresh(pages)
 
     def _landed(
@@ -302,17 +302,17 @@ class Engine:
         address, _, space, count = columns
         since = touch.accesses_since(address, space, count, plain, at, end, self.layout.lookup, self._place)
         self._place[rows] = -1
-        run.split(rows, self.accesses[self.layout.cells[rows] // HPAGE] - since)
+        run.split(rows, self.accesses[self.layout.slots[rows] // HPAGE] - since)
 
     def close(self) -> None:
-        """Before anyone looks: every configuration folds what was noted, and the accesses are counted."""
-        at = self.layout.cells // HPAGE
+        """Before anyone looks: every configuration flushes what was noted, and the accesses are counted."""
+        at = self.layout.slots // HPAGE
         accesses = self.accesses[at]
         rows = np.flatnonzero(accesses)
         if len(rows):
             for run in self.shared:
-                run.fold(self.state, rows)
-            touch.forget(self.state, self.layout.cells, rows)
+                run.flush(self.state, rows)
+            touch.forget(self.state, self.layout.slots, rows)
         for run in self.shared:
             run.count(accesses, rows)
         self.accesses[at] = 0

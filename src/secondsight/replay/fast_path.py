@@ -1,7 +1,7 @@
 """Fast accesses through a TLB (``tlb_path.py``): nothing changes but the TLB, counters and notes of what walked.
 
-    64 events     address ──▶ cell, whose notes are asked for          a page's cell: touch.py
-    each of them  cell ──▶ row ──▶ its place in the TLB ──▶ use        the first that is not fast ends it
+    64 events     address ──▶ slot, whose notes are asked for          a page's slot: touch.py
+    each of them  slot ──▶ row ──▶ its place in the TLB ──▶ use        the first that is not fast ends it
 
 Who accesses is mostly one and the same, the CPU or guests alone. To ask of each access which it is takes a sixth of the time, so
 that the loop is compiled for each of the three cases.
@@ -19,7 +19,7 @@ from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mm.pgtable import pfn_of
 from secondsight.native import inlined, merged, native
 from secondsight.replay.ahead import prefetch
-from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT
+from secondsight.replay.layout import GIB_SHIFT, SLOT_SHIFT, SLOTS
 from secondsight.replay.tlb import MISS, place, use_here
 
 #: Events whose notes are asked for together.
@@ -62,31 +62,31 @@ def _fast_path_through(who, f, lay, m, t, tlb, guest_huge, guest_pages, look, fi
         for j in range(n):
             a = np.uint64(address[at + j])
             leaf = np.uint64(look.directory[first + (a >> np.uint64(GIB_SHIFT))])
-            cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
-            ahead[j] = cell
-            prefetch(state, cell)
+            slot = (leaf << np.uint64(SLOT_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(SLOTS - 1))
+            ahead[j] = slot
+            prefetch(state, slot)
         for j in range(n):
-            cell = ahead[j]
-            row = np.uint64(look.leaves[cell >> np.uint64(PMD_ORDER)])
-            page = (row << np.uint64(PMD_ORDER)) | (cell & np.uint64(BLOCK_MASK))
+            slot = ahead[j]
+            row = np.uint64(look.leaves[slot >> np.uint64(PMD_ORDER)])
+            page = (row << np.uint64(PMD_ORDER)) | (slot & np.uint64(BLOCK_MASK))
             code = np.uint64(codes[kind[at + j]])
             guest = (code & np.uint64(GUEST)) != 0 if who == BOTH else who == GUESTS
             big = large(lay, m, t, row - first_row, guest)
             entry = place(tlb, page + guest_pages if guest else page, big and (guest_huge or not guest))
-            was = state[cell]
+            was = state[slot]
             touched = np.uint8(code) & (was >> np.uint8(4))
             if touched == 0:
                 return at + j
-            accesses[cell >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[at + j])
+            accesses[slot >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[at + j])
             write = (code >> np.uint64(4)) & np.uint64(1)
-            walk = (cell >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)
+            walk = (slot >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)
             entry_state = use_here(tlb, entry[0], entry[1], entry[2], entry[3], write)
             # A miss walks, and a store through a clean entry. Which accesses do, no processor can predict: no branch.
-            state[cell] = was | touched * np.uint8(entry_state <= np.int64(write))
+            state[slot] = was | touched * np.uint8(entry_state <= np.int64(write))
             walks[walk] += np.int64(entry_state == MISS)
             # Huge, a store, and dirty before: one condition, for to ask first whether it is a store would be a branch.
             if walk & write & np.uint64(entry_state >> 1):
-                stored(f, lay, m, t, row - first_row, cell, guest)
+                stored(f, lay, m, t, row - first_row, slot, guest)
         at += n
     return stop
 

@@ -4,7 +4,7 @@
              | GiB       | block in GiB| page      | byte  |        of space s
                  |              |          |
        directory[first[s] + GiB - low[s]] = leaf                 0: nothing of this GiB is touched
-                      cell = leaf * 2**18 + page in GiB          what is noted of a page while the trace is read: one look-up away
+                      slot = leaf * 2**18 + page in GiB          what is noted of a page while the trace is read: one look-up away
                       leaves[leaf, block in GiB] = row           rows of all spaces, one after another: row r is block
                                     page = row * 512 + page      numbers[r] of its space, and pages r*512 .. r*512+511
 
@@ -35,9 +35,9 @@ HPAGE = HPAGE_PMD_NR
 GIB_SHIFT = 30
 #: Blocks of a GiB, and how many bits a page's number in it has.
 LEAF = 1 << GIB_SHIFT - PMD_SHIFT
-CELL_SHIFT = GIB_SHIFT - PAGE_SHIFT
-CELLS = LEAF * HPAGE
-#: GiBs that a trace may touch something in: 16 GiB for the cells, of which only those touched need memory.
+SLOT_SHIFT = GIB_SHIFT - PAGE_SHIFT
+SLOTS = LEAF * HPAGE
+#: GiBs that a trace may touch something in: 16 GiB for the slots, of which only those touched need memory.
 MOST_LEAVES = 1 << 16
 _TOO_WIDE = (
     f"the trace touches memory in more than {MOST_LEAVES:,} different GiB; cut it (secondsight trace cut)"
@@ -56,7 +56,7 @@ class EventColumns(NamedTuple):
 
 class _Notes(NamedTuple):
     """What the first reading notes: *seen* int64[leaves * 512], accesses of each block; *used* int64[1], leaves given out; *touched*
-    uint8[cells]; *origins* uint8[spaces, 32], which there are."""
+    uint8[slots]; *origins* uint8[spaces, 32], which there are."""
 
     seen: npt.NDArray[np.int64]
     used: npt.NDArray[np.int64]
@@ -79,7 +79,7 @@ class Layout:
     """The blocks of a trace.
 
     spaces: as in the trace; first int64[spaces + 1]: rows of each space; numbers int64[rows]: true block numbers, rising in each space;
-    total int64[rows]: accesses in the whole trace; cells int64[rows]: each row's first cell; touched uint8[cells]: which pages are
+    total int64[rows]: accesses in the whole trace; slots int64[rows]: each row's first slot; touched uint8[slots]: which pages are
     accessed at all (bit 0), until an engine uses it for its own notes; origins: for each space the bits ``1 << origin`` of its accesses;
     has_verbs; lookup; family int64[spaces]: which spaces come from each other by forks, a number for each such group; born: the spaces
     that begin by a fork.
@@ -89,7 +89,7 @@ class Layout:
     first: npt.NDArray[np.int64]
     numbers: npt.NDArray[np.int64]
     total: npt.NDArray[np.int64]
-    cells: npt.NDArray[np.int64]
+    slots: npt.NDArray[np.int64]
     touched: npt.NDArray[np.uint8]
     origins: list[int]
     has_verbs: bool
@@ -109,7 +109,7 @@ class Layout:
 
     def touched_pages(self, first: int, end: int) -> npt.NDArray[np.int64]:
         """int64[N]: the pages (all spaces' numbering) of rows *first* to *end* (exclusive) that are accessed at all, rising."""
-        return np.asarray(_touched_pages(self.touched, self.cells, first, end))
+        return np.asarray(_touched_pages(self.touched, self.slots, first, end))
 
     def pages(self, space: int, address: int, npages: int) -> tuple[int, int]:
         """The pages of *space* (its own numbering) that lie in the *npages* from byte *address* on: first, and end (exclusive)."""
@@ -125,15 +125,15 @@ class Layout:
 
 
 @allocating
-def _touched_pages(touched, cells, first, end):  # type: ignore[no-untyped-def]
+def _touched_pages(touched, slots, first, end):  # type: ignore[no-untyped-def]
     """See :meth:`Layout.touched_pages`."""
     out = np.empty((end - first) * HPAGE, np.int64)
     n = np.uint64(0)
     for row in range(first, end):
-        cell = np.uint64(cells[row])
+        slot = np.uint64(slots[row])
         for i in range(np.uint64(HPAGE)):
             out[n] = row * HPAGE + np.int64(i)
-            n += np.uint64(touched[cell + i] & 1)
+            n += np.uint64(touched[slot + i] & 1)
     return out[:n]
 
 
@@ -145,7 +145,7 @@ def _discover(columns, plain, start, look, notes):  # type: ignore[no-untyped-de
     """
     address, kind, space, count = columns.address, columns.kind, columns.space, columns.counts
     seen, used, touched, origins = notes.seen, notes.used, notes.touched, notes.origins
-    room = len(touched) >> CELL_SHIFT
+    capacity = len(touched) >> SLOT_SHIFT
     many = len(space) > 0
     first = np.uint64(look.first[0] - look.low[0])
     for i in range(np.uint64(start), np.uint64(len(address))):
@@ -161,14 +161,14 @@ def _discover(columns, plain, start, look, notes):  # type: ignore[no-untyped-de
         at = first + (a >> np.uint64(GIB_SHIFT))
         leaf = np.uint64(look.directory[at])
         if leaf == 0:
-            if used[0] == room:
+            if used[0] == capacity:
                 return i
             leaf = np.uint64(used[0])
             used[0] += 1
             look.directory[at] = np.uint32(leaf)
-        cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
-        touched[cell] = 1
-        seen[cell >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[i])
+        slot = (leaf << np.uint64(SLOT_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(SLOTS - 1))
+        touched[slot] = 1
+        seen[slot >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[i])
         origins[s, np.uint64(kind[i] >> np.uint8(2))] = 1
     return len(address)
 
@@ -193,9 +193,9 @@ def discover(source: EventSource) -> Layout:
     first = np.arange(len(spaces), dtype=np.int64) * gibs
     directory = np.zeros(len(spaces) * gibs, np.uint32)
     look = Lookup(lows, first, directory, np.zeros(0, np.int32))
-    room = len(directory) + 1 if len(directory) < _FEW else 8
-    seen = np.zeros(room * LEAF, np.int64)
-    touched = np.zeros(room * CELLS, np.uint8)
+    capacity = len(directory) + 1 if len(directory) < _FEW else 8
+    seen = np.zeros(capacity * LEAF, np.int64)
+    touched = np.zeros(capacity * SLOTS, np.uint8)
     used = np.ones(1, np.int64)  # leaf 0 stands for none
     origins = np.zeros((len(spaces), 32), np.uint8)
     many = len(spaces) > 1
@@ -279,7 +279,7 @@ def _families(forks: list[tuple[int, int]], spaces: int) -> npt.NDArray[np.int64
 def _shared_blocks(
     family: npt.NDArray[np.int64], look: Lookup, notes: _Notes
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """Give each space the blocks of its *family*: bit 1 of a cell where it touches nothing itself. The notes' ``seen`` and ``touched``,
+    """Give each space the blocks of its *family*: bit 1 of a slot where it touches nothing itself. The notes' ``seen`` and ``touched``,
     which may have grown.
 
     :raises UsageError: more GiBs than :data:`MOST_LEAVES`.
@@ -293,12 +293,12 @@ def _shared_blocks(
             for space in members[directory[members, gib] == 0].tolist():
                 if int(used[0]) >= MOST_LEAVES:
                     raise UsageError(_TOO_WIDE)
-                if int(used[0]) == len(touched) // CELLS:
+                if int(used[0]) == len(touched) // SLOTS:
                     seen, touched = _doubled(seen), _doubled(touched)
                 directory[space, gib] = used[0]
                 used[0] += 1
             leaves = directory[members, gib].tolist()
-            parts = [touched[leaf * CELLS : (leaf + 1) * CELLS].reshape(LEAF, HPAGE) for leaf in leaves]
+            parts = [touched[leaf * SLOTS : (leaf + 1) * SLOTS].reshape(LEAF, HPAGE) for leaf in leaves]
             whole = np.any([part.any(axis=1) for part in parts], axis=0)
             for part in parts:
                 part[whole, 0] |= 2
@@ -319,7 +319,7 @@ def _compact(
 ) -> Layout:
     """Leaves in order of first touch become rows in order of address."""
     used = int(notes.used[0])
-    touched = notes.touched[: used * CELLS]
+    touched = notes.touched[: used * SLOTS]
     block_touched = np.logical_or.reduceat(
         touched.view(np.uint64), np.arange(0, len(touched) // 8, HPAGE // 8)
     )
@@ -346,7 +346,7 @@ def _compact(
         first=np.array(starts, np.int64),
         numbers=np.concatenate(numbers).astype(np.int64),
         total=notes.seen[at],
-        cells=at * HPAGE,
+        slots=at * HPAGE,
         touched=touched,
         origins=[int(sum(1 << o for o in np.flatnonzero(line))) for line in notes.origins],
         has_verbs=has_verbs,

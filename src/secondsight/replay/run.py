@@ -1,6 +1,6 @@
 """A configuration under way: what it does at each wake-up, and what is counted about it.
 
-between two looks    touch (what is not fast, in order) ... fold (what was noted)      engine
+between two looks    touch (what is not fast, in order) ... flush (what was noted)      engine
 a wake-up            count the accesses since --> khugepaged or the policy acts --> which blocks lost their mappings
 """
 
@@ -25,7 +25,7 @@ from secondsight.replay.events import runs_of
 from secondsight.replay.layout import HPAGE, Layout
 from secondsight.replay.metrics import SECOND, ChannelAnswers, Visits, WakeValues
 from secondsight.replay.summary import Ints, huge_frames, pages_young, summarise, zero_filled
-from secondsight.replay.touch import BITS, fold, keep_fast
+from secondsight.replay.touch import BITS, flush, keep_fast
 from secondsight.replay.verbs import WHOLE, carry_out, fork, rows_of
 from secondsight.trace.kinds import Verb
 
@@ -120,25 +120,25 @@ class ConfigurationReplay:
         for start, stop, index in runs_of(spaces, len(pages), self.machine.spaces[0].index):
             space = self.machine.at[index]
             local = pages[start:stop] - space.first_row * HPAGE
-            how = space.how[kinds[start:stop]]
+            access_mode = space.access_mode[kinds[start:stop]]
             bits = np.full(stop - start, 15, np.uint8)
             self._keep_fast(space, local, bits)
             if (bits & BITS[kinds[start:stop]]).all():
                 # Fast here, if not in every configuration: nothing is mapped or allocated, and what is fast stays so.
-                space.steady(local, how)
+                space.steady(local, access_mode)
                 fast_bits[start:stop] &= bits
                 continue
             steady = False
             pmd = space.mm.arrays.pmd
             limited = self.machine.budget < UNLIMITED and bool((space.mm.arrays.vma & V_HUGE).any())
-            for a, b in self._pieces(space, local, how, limited):
+            for a, b in self._pieces(space, local, access_mode, limited):
                 last = int(local[b - 1]) >> PMD_ORDER
                 empty = not pmd[last]
                 large = pmd[int(local[a]) >> PMD_ORDER] & PSE
-                if how[a] >= H_DEVICE:
-                    self.hold(space, int(local[a]), int(how[a]))
+                if access_mode[a] >= H_DEVICE:
+                    self.hold(space, int(local[a]), int(access_mode[a]))
                 else:
-                    space.access(local[a:b], how[a:b])
+                    space.access(local[a:b], access_mode[a:b])
                 if limited and empty and pmd[last] & PSE:
                     self.machine.spend()
                 if large and not pmd[int(local[a]) >> PMD_ORDER] & PSE:
@@ -157,23 +157,23 @@ class ConfigurationReplay:
         )
 
     def _pieces(
-        self, space: ReplayedSpace, pages: Ints, how: npt.NDArray[np.uint8], limited: bool
+        self, space: ReplayedSpace, pages: Ints, access_mode: npt.NDArray[np.uint8], limited: bool
     ) -> list[tuple[int, int]]:
         """Where to cut: around each pin and device access, and around the first store to a block that may split the huge zero page
         or what a fork shared; with a budget, behind each page that may get a huge page by its fault."""
-        single = np.flatnonzero(how >= H_DEVICE)
+        single = np.flatnonzero(access_mode >= H_DEVICE)
         cuts = {0, len(pages), *single.tolist(), *(single + 1).tolist()}
         blocks = pages >> PMD_ORDER
         if self._splits:
             pmd = space.mm.arrays.pmd[blocks]
             may = (pmd & PFN_MASK == HUGE_ZERO_PMD & PFN_MASK) & (pmd & PSE != 0)
             may |= (pmd == 0) & ((space.mm.arrays.vma[blocks] & V_HUGE) != 0)
-            _, first = np.unique(blocks[may & (how % 2 != 0)], return_index=True)
-            stores = np.flatnonzero(may & (how % 2 != 0))[first]
+            _, first = np.unique(blocks[may & (access_mode % 2 != 0)], return_index=True)
+            stores = np.flatnonzero(may & (access_mode % 2 != 0))[first]
             cuts.update(stores.tolist(), (stores + 1).tolist())
         if self._copies:
             pmd = space.mm.arrays.pmd[blocks]
-            stores = np.flatnonzero((pmd & PSE != 0) & (pmd & RW == 0) & (how % 2 != 0))
+            stores = np.flatnonzero((pmd & PSE != 0) & (pmd & RW == 0) & (access_mode % 2 != 0))
             stores = stores[np.unique(blocks[stores], return_index=True)[1]]
             cuts.update(stores.tolist(), (stores + 1).tolist())
         if limited:
@@ -183,13 +183,13 @@ class ConfigurationReplay:
         edges = sorted(cuts)
         return list(zip(edges, edges[1:], strict=False))
 
-    def hold(self, space: ReplayedSpace, page: int, how: int) -> None:
+    def hold(self, space: ReplayedSpace, page: int, access_mode: int) -> None:
         """A pin, held until UNPIN (for writing a long-term one, as a scenario has it); a device's access: pinned, used and let go."""
         where = np.array([page], np.int64)
-        if how >= H_PIN:
-            space.mm.pin(where, f"{page}", write=how > H_PIN, longterm=how > H_PIN)
+        if access_mode >= H_PIN:
+            space.mm.pin(where, f"{page}", write=access_mode > H_PIN, longterm=access_mode > H_PIN)
         else:
-            space.mm.direct_io(where, write=how > H_DEVICE)
+            space.mm.direct_io(where, write=access_mode > H_DEVICE)
 
     def find_fast(self, pages: Ints, fast_bits: npt.NDArray[np.uint8]) -> None:
         """Before the trace: ``fast_bits`` (uint8, 15 at first) loses what is not fast of *pages* (rising, all spaces' numbering)."""
@@ -197,13 +197,13 @@ class ConfigurationReplay:
             low, high = np.searchsorted(pages, (space.rows.start * HPAGE, space.rows.stop * HPAGE))
             self._keep_fast(space, pages[low:high] - space.first_row * HPAGE, fast_bits[low:high])
 
-    def fold(self, state: npt.NDArray[np.uint8], rows: Ints) -> None:
+    def flush(self, state: npt.NDArray[np.uint8], rows: Ints) -> None:
         """The noted touches of *rows* become accessed and dirty bits."""
         for space in self.machine.spaces:
             part = space.rows
             low, high = np.searchsorted(rows, (part.start, part.stop))
-            fold(
-                self.host.frames.arrays, space.mm.arrays, space.guest, state, self.layout.cells, rows[low:high],
+            flush(
+                self.host.frames.arrays, space.mm.arrays, space.guest, state, self.layout.slots, rows[low:high],
                 space.first_row, (space.as_cpu, space.as_guest),
             )  # fmt: skip
 

@@ -84,9 +84,9 @@ def empty(config: TlbConfig) -> Tlb:
         levels.append((np.uint64(sets), np.uint64(here - 1), np.uint64((1 << ways) - 1)))
         sets += here
     # A set to a cache line: NumPy aligns to 16 bytes alone.
-    room = np.zeros(WAYS * (sets + 1), np.uint32)
-    start = -room.ctypes.data // room.itemsize % WAYS
-    return Tlb(room[start : start + WAYS * sets], *levels)
+    buffer = np.zeros(WAYS * (sets + 1), np.uint32)
+    start = -buffer.ctypes.data // buffer.itemsize % WAYS
+    return Tlb(buffer[start : start + WAYS * sets], *levels)
 
 
 _TAG, _SET = ir.IntType(32), ir.VectorType(ir.IntType(32), WAYS)

@@ -1,7 +1,7 @@
 """A configuration with a TLB: every access is looked up in order, and only those that walk reach the page tables.
 
     access --hit--> counted, nothing more
-           --miss--> walk: fast touch? --yes--> noted          (touch.py: folded in before anyone looks)
+           --miss--> walk: fast touch? --yes--> noted          (touch.py: flushed before anyone looks)
                                           --no--> the model's verb, then perhaps fast
                      into the TLB, as large as the mapping is now
 
@@ -38,7 +38,7 @@ from secondsight.replay.fast_path import (
     large,
     stored,
 )
-from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, HPAGE, EventColumns, Layout
+from secondsight.replay.layout import GIB_SHIFT, HPAGE, SLOT_SHIFT, SLOTS, EventColumns, Layout
 from secondsight.replay.tlb import CLEAN, DIRTY, MISS, MOST_PAGES, drop, empty, flush, use
 from secondsight.replay.touch import BITS, H_GUEST_READ, H_GUEST_WRITE, fast_bits
 
@@ -97,7 +97,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
     *guest_pages*: where the guests' entries are numbered from, in the TLB's pages. *resumed*: 0, or 1 + the
     *entry_state* of event *start*, which its verb has made meanwhile; the rest of it is still to be done.
     codes uint8[256]: of each kind its touch bits, and WRITE, GUEST, HELD. ways: (as_cpu, as_guest, alone) of the space. walks int64[4 for
-    each 512 cells]: the CPU's to the block's small and huge pages, the guest's likewise. *one_page* int64[1] and *ahead* uint64[BLOCK] are
+    each 512 slots]: the CPU's to the block's small and huge pages, the guest's likewise. *one_page* int64[1] and *ahead* uint64[BLOCK] are
     scratch; *new* int64[...] receives the pages (of the space) that a verb was called for, and has room for as many as may be.
     """
     first = np.uint64(look.first[space] - look.low[space])
@@ -124,8 +124,8 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
                 break
         a = np.uint64(address[i])
         leaf = np.uint64(look.directory[first + (a >> np.uint64(GIB_SHIFT))])
-        cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
-        row = np.uint64(look.leaves[cell >> np.uint64(PMD_ORDER)])
+        slot = (leaf << np.uint64(SLOT_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(SLOTS - 1))
+        row = np.uint64(look.leaves[slot >> np.uint64(PMD_ORDER)])
         code = codes[kind[i]]
         if code & HELD:
             return i, HOLD, called, MISS
@@ -142,7 +142,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
         else:
             if called == np.uint64(len(new)):
                 return i, FULL, called, MISS
-            accesses[cell >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[i])
+            accesses[slot >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[i])
             here = page - np.uint64(first_row) * np.uint64(HPAGE)
             mapped = _mapped(lay, m, t, here, guest)
             entry_state = np.int64(MISS)
@@ -167,7 +167,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
             new[called] = here
             called += np.uint64(1)
             fast_now = fast_bits(lay, m, t, np.int64(here), ways[0], ways[1], ways[2])
-            state[cell] = (state[cell] & np.uint8(15)) | np.uint8(fast_now << 4)
+            state[slot] = (state[slot] & np.uint8(15)) | np.uint8(fast_now << 4)
             now = _guest_translation(lay, t, here, whole) if guest else translation(m, here)
             if mapped and now != was:
                 drop(tlb, tagged, big and whole)
@@ -180,7 +180,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
             big = large(lay, m, t, block, guest)
             if not mapped:
                 use(tlb, tagged, big and whole, write)
-        walks[(cell >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(entry_state == MISS)
+        walks[(slot >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(entry_state == MISS)
         i += np.uint64(1)
     return stop, END, called, np.int64(MISS)
 
@@ -225,7 +225,7 @@ class TlbPath:
             pages = layout.touched_pages(row, min(row + 1024, layout.rows))
             fast = np.full(len(pages), 15, np.uint8)
             run.find_fast(pages, fast)
-            touch.set_fast(self.state, layout.cells, pages, fast)
+            touch.set_fast(self.state, layout.slots, pages, fast)
 
     def apply(self, columns: EventColumns, plain: bool, start: int, stop: int) -> None:
         """The accesses *start* to *stop* of the columns (address, kind, space, count), in order."""
@@ -244,8 +244,8 @@ class TlbPath:
         mm, host = space.mm, space.mm.host
         at, resumed = start, 0
         ways = np.array([space.as_cpu, space.as_guest, space.alone], np.int64)
-        codes = np.array(BITS & 15 | (space.how & 1) * WRITE | (space.how >= H_GUEST_READ) * GUEST, np.uint8)
-        codes[space.how > H_GUEST_WRITE] = HELD
+        codes = np.array(BITS & 15 | (space.access_mode & 1) * WRITE | (space.access_mode >= H_GUEST_READ) * GUEST, np.uint8)
+        codes[space.access_mode > H_GUEST_WRITE] = HELD
         while at < stop:
             huge = mm.huge_faults(np.arange(0, mm.npages, HPAGE))
             frames = host.frames.reserve(min(stop - at, len(self._new)), huge, 1024)
@@ -261,11 +261,11 @@ class TlbPath:
                 break
             if why == FULL:
                 continue
-            way = space.how[kind[at : at + 1]]
+            way = space.access_mode[kind[at : at + 1]]
             row, page = self._where(space, int(address[at]))
             times = 1 if plain else int(count[at])
             if why == HOLD:
-                self.accesses[self.layout.cells[row] // HPAGE] += times
+                self.accesses[self.layout.slots[row] // HPAGE] += times
                 was, none = int(translation(mm.arrays, np.uint64(page))), not mm.arrays.pmd[page // HPAGE]
                 self.run.hold(space, page, int(way[0]))
                 self._replaced(space, row, page, was, times)
@@ -310,7 +310,7 @@ class TlbPath:
 
     def _split(self, row: int, times: int) -> None:
         """The last *times* accesses split the huge mapping of *row*; those before them landed in it."""
-        landed = self.accesses[self.layout.cells[row] // HPAGE] - times
+        landed = self.accesses[self.layout.slots[row] // HPAGE] - times
         self.run.split(np.array([row]), np.array([landed]))
 
     def _where(self, space: ReplayedSpace, address: int) -> tuple[int, int]:
@@ -321,18 +321,18 @@ class TlbPath:
 
     def changed(self, rows: Ints, *, flushes: bool = True) -> None:
         """The mappings of *rows* may have changed: nothing there is fast, and (*flushes*) no entry of them is left."""
-        touch.clear_fast(self.state, self.layout.cells, rows)
+        touch.clear_fast(self.state, self.layout.slots, rows)
         if flushes:
             flush(self.tlb, np.concatenate((rows, rows + self._apart)))
 
     def close(self) -> None:
-        """Before anyone looks: the noted touches are folded in, the accesses counted."""
-        at = self.layout.cells // HPAGE
+        """Before anyone looks: the noted touches are flushed, the accesses counted."""
+        at = self.layout.slots // HPAGE
         accesses: npt.NDArray[np.int64] = self.accesses[at]
         rows = np.flatnonzero(accesses)
         if len(rows):
-            self.run.fold(self.state, rows)
-            touch.forget(self.state, self.layout.cells, rows)
+            self.run.flush(self.state, rows)
+            touch.forget(self.state, self.layout.slots, rows)
         self.run.count(accesses, rows)
         self.run.walks = self.walks.reshape(-1, 4)[at].T
         self.accesses[at] = 0

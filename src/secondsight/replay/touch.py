@@ -1,12 +1,12 @@
 """The passes over events and pages, compiled.
 
-    a page's cell     7  6  5  4   3  2  1  0
+    a page's slot     7  6  5  4   3  2  1  0
                       GW GR CW CR  GW GR CW CR        C: by the CPU, G: by a guest; R: read or fetched, W: written
-                      fast         touched since the last fold
+                      fast         touched since the last flush
 
 *Fast*: that kind of touch would change nothing but an accessed or dirty bit, in every configuration; so between two looks of khugepaged
 such touches commute, and it is enough to note them. Every other touch goes, in order, through the model's verbs (``access_runs``), after
-which its page may be fast. Before anything looks at the bits, ``fold`` sets what the noted touches would have set. A page whose
+which its page may be fast. Before anything looks at the bits, ``flush`` sets what the noted touches would have set. A page whose
 mapping is taken away by khugepaged, a policy or a verb of the trace is fast no more.
 """
 
@@ -23,7 +23,7 @@ from secondsight.mm.pgtable import pfn_of
 from secondsight.mmu.spt import Resumed, guest_access, spte_allows, touch_spte
 from secondsight.native import allocating, inlined, native
 from secondsight.replay.ahead import AHEAD, prefetch
-from secondsight.replay.layout import CELL_SHIFT, CELLS, GIB_SHIFT, LEAF
+from secondsight.replay.layout import GIB_SHIFT, LEAF, SLOT_SHIFT, SLOTS
 from secondsight.trace.kinds import Access, Kind, Origin
 
 CPU_READ, CPU_WRITE, GUEST_READ, GUEST_WRITE = 1, 2, 4, 8
@@ -53,7 +53,7 @@ BITS = _bits()
 def mark(address, kind, space, count, start, stop, plain, bits, look, state, accesses, out):  # type: ignore[no-untyped-def]
     """Note the fast touches of events *start* to *stop*; returns how many of them are not, with their indices in *out*.
 
-    *plain*: one space, and every count 1 (*count* may be empty). state uint8[cells], accesses int64[cells / 512], out int64[stop - start].
+    *plain*: one space, and every count 1 (*count* may be empty). state uint8[slots], accesses int64[slots / 512], out int64[stop - start].
     """
     n = np.uint64(0)
     first = np.uint64(look.first[0] - look.low[0])
@@ -63,11 +63,11 @@ def mark(address, kind, space, count, start, stop, plain, bits, look, state, acc
             prefetch(kind, i + AHEAD)
             a = np.uint64(address[i])
             leaf = np.uint64(look.directory[first + (a >> np.uint64(GIB_SHIFT))])
-            cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
-            was = state[cell]
+            slot = (leaf << np.uint64(SLOT_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(SLOTS - 1))
+            was = state[slot]
             noted = bits[kind[i]] & (was >> np.uint8(4))
-            state[cell] = was | noted
-            accesses[cell >> np.uint64(PMD_ORDER)] += 1
+            state[slot] = was | noted
+            accesses[slot >> np.uint64(PMD_ORDER)] += 1
             out[n] = i
             n += np.uint64(noted == 0)
         return n
@@ -78,11 +78,11 @@ def mark(address, kind, space, count, start, stop, plain, bits, look, state, acc
             first = np.uint64(look.first[s] - look.low[s])
         a = np.uint64(address[i])
         leaf = np.uint64(look.directory[first + (a >> np.uint64(GIB_SHIFT))])
-        cell = (leaf << np.uint64(CELL_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(CELLS - 1))
-        was = state[cell]
+        slot = (leaf << np.uint64(SLOT_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(SLOTS - 1))
+        was = state[slot]
         noted = bits[kind[i]] & (was >> np.uint8(4))
-        state[cell] = was | noted
-        accesses[cell >> np.uint64(PMD_ORDER)] += np.int64(count[i])
+        state[slot] = was | noted
+        accesses[slot >> np.uint64(PMD_ORDER)] += np.int64(count[i])
         out[n] = i
         n += np.uint64(noted == 0)
     return n
@@ -123,17 +123,17 @@ def accesses_since(address, space, count, plain, at, end, look, place):  # type:
 
 
 @native
-def access_runs(f, r, m, guest, pages, how, resumed):  # type: ignore[no-untyped-def]
-    """The verbs ``cpu_access`` and ``guest_access`` over *pages* in order, each made as *how* (H_ codes) says.
+def access_runs(f, r, m, guest, pages, access_mode, resumed):  # type: ignore[no-untyped-def]
+    """The verbs ``cpu_access`` and ``guest_access`` over *pages* in order, each made as *access_mode* (H_ codes) says.
 
     Answers like they do: len(pages), the index of a page whose notifiers must run first, or ``-1 - index`` of a forbidden one.
     """
     i = resumed.start
     n = len(pages)
     while i < n:
-        code = how[i]
+        code = access_mode[i]
         j = i + 1
-        while j < n and how[j] == code:
+        while j < n and access_mode[j] == code:
             j += 1
         notified = resumed.notified and i == resumed.start
         if code >= H_GUEST_READ:
@@ -204,11 +204,11 @@ def keep_fast(lay, m, t, pages, as_cpu, as_guest, alone, out):  # type: ignore[n
 
 
 @native
-def set_fast(state, cells, pages, bits):  # type: ignore[no-untyped-def]
+def set_fast(state, slots, pages, bits):  # type: ignore[no-untyped-def]
     """Record what :func:`keep_fast` found for *pages* (all spaces' numbering)."""
     for i in range(len(pages)):
-        cell = cells[pages[i] >> PMD_ORDER] + (pages[i] & BLOCK_MASK)
-        state[cell] = (state[cell] & np.uint8(15)) | np.uint8(bits[i] << 4)
+        slot = slots[pages[i] >> PMD_ORDER] + (pages[i] & BLOCK_MASK)
+        state[slot] = (state[slot] & np.uint8(15)) | np.uint8(bits[i] << 4)
 
 
 #: A frame that is never used (``mm/page.py``: the first is 1024), so that it has no flags.
@@ -216,8 +216,8 @@ _NO_FRAME = np.uint64(1)
 
 
 @inlined
-def _fold(flags, table, where, bits, state, cell, shift):  # type: ignore[no-untyped-def]
-    """The noted touches of one block, bits *shift* (read) and the next (written) of 512 cells from *cell* on, into its small pages' entries
+def _flush(flags, table, where, bits, state, slot, shift):  # type: ignore[no-untyped-def]
+    """The noted touches of one block, bits *shift* (read) and the next (written) of 512 slots from *slot* on, into its small pages' entries
     ``table[first:]`` and, where they wrote, the flags of the pages behind (of a huge page from *head* on). Which touches there were.
 
     *where*: first, huge, head; *bits*: an entry's accessed bit, and both for a store.
@@ -228,7 +228,7 @@ def _fold(flags, table, where, bits, state, cell, shift):  # type: ignore[no-unt
     accessed, dirty = bits
     some, new, zero = np.uint8(0), np.uint64(0), np.uint32(0)
     for i in range(np.uint64(HPAGE_PMD_NR)):
-        noted = (state[cell + i] >> shift) & np.uint8(3)
+        noted = (state[slot + i] >> shift) & np.uint8(3)
         some |= noted
         entry = table[first + i]
         stored = noted & np.uint8(2) != 0
@@ -237,82 +237,84 @@ def _fold(flags, table, where, bits, state, cell, shift):  # type: ignore[no-unt
         zero |= flags[pfn if stored else _NO_FRAME]
     if new and not huge:
         for i in range(np.uint64(HPAGE_PMD_NR)):
-            noted = (state[cell + i] >> shift) & np.uint8(3)
+            noted = (state[slot + i] >> shift) & np.uint8(3)
             table[first + i] |= (accessed if noted else np.uint64(0)) | (
                 dirty if noted & np.uint8(2) else np.uint64(0)
             )
     if zero & ZERO_FILLED and not (huge and head == HUGE_ZERO_PFN):
         for i in range(np.uint64(HPAGE_PMD_NR)):
-            if state[cell + i] >> shift & np.uint8(2):
+            if state[slot + i] >> shift & np.uint8(2):
                 flags[head + i if huge else np.uint64(pfn_of(table[first + i]))] &= ~ZERO_FILLED
     return some
 
 
 @inlined
-def _fold_cpu(f, m, block, state, cell, shift):  # type: ignore[no-untyped-def]
-    """The CPU's noted touches of one block: see :func:`_fold`."""
+def _flush_cpu(f, m, block, state, slot, shift):  # type: ignore[no-untyped-def]
+    """The CPU's noted touches of one block: see :func:`_flush`."""
     pmd = m.pmd[block]
     huge = (pmd & PSE) != 0
     first = np.uint64(block) << np.uint64(PMD_ORDER)
-    some = _fold(f.flags, m.pte, (first, huge, np.uint64(pfn_of(pmd))), (ACCESSED, DIRTY), state, cell, shift)
+    some = _flush(
+        f.flags, m.pte, (first, huge, np.uint64(pfn_of(pmd))), (ACCESSED, DIRTY), state, slot, shift
+    )
     if huge and some:
         m.pmd[block] = pmd | ACCESSED | (DIRTY if some & 2 else np.uint64(0))
 
 
 @inlined
-def _fold_guest(f, lay, t, first_page, state, cell, shift):  # type: ignore[no-untyped-def]
+def _flush_guest(f, lay, t, first_page, state, slot, shift):  # type: ignore[no-untyped-def]
     """The guest's noted touches of the block that begins at *first_page*, likewise."""
     first = np.uint64(first_page - t.first)
     big = t.smd[first >> np.uint64(PMD_ORDER)]
     large = (big & lay.present) != 0
     zero = np.uint64(0)
-    some = _fold(
+    some = _flush(
         f.flags, t.spte, (first, large, np.uint64(pfn_of(big))), (touch_spte(lay, zero, False), touch_spte(lay, zero, True)),
-        state, cell, shift,
+        state, slot, shift,
     )  # fmt: skip
     if large and some:
         t.smd[first >> np.uint64(PMD_ORDER)] = touch_spte(lay, big, some & 2)
 
 
 @native
-def fold(f, m, guest, state, cells, rows, first_row, ways):  # type: ignore[no-untyped-def]
+def flush(f, m, guest, state, slots, rows, first_row, ways):  # type: ignore[no-untyped-def]
     """Set the bits that the noted touches of *rows* (all spaces' numbering) would have set; the space begins at *first_row*.
 
     *ways*: what the trace's CPU and guest accesses are here, as of :func:`fast_bits`.
     """
     for row in rows:
         block = row - first_row
-        cell = np.uint64(cells[row])
+        slot = np.uint64(slots[row])
         for origin in range(2):
             kind = ways[1] if origin else ways[0]
             if kind == 0:
-                _fold_cpu(f, m, block, state, cell, np.uint8(2 * origin))
+                _flush_cpu(f, m, block, state, slot, np.uint8(2 * origin))
             elif kind == 1:
-                _fold_guest(f, guest.lay, guest.t, block * HPAGE_PMD_NR, state, cell, np.uint8(2 * origin))
+                _flush_guest(f, guest.lay, guest.t, block * HPAGE_PMD_NR, state, slot, np.uint8(2 * origin))
 
 
 @native
-def forget(state, cells, rows):  # type: ignore[no-untyped-def]
-    """The noted touches of *rows* are folded in every configuration."""
+def forget(state, slots, rows):  # type: ignore[no-untyped-def]
+    """The noted touches of *rows* are flushed in every configuration."""
     for row in rows:
-        cell = np.uint64(cells[row])
+        slot = np.uint64(slots[row])
         for i in range(np.uint64(HPAGE_PMD_NR)):
-            state[cell + i] &= np.uint8(0xF0)
+            state[slot + i] &= np.uint8(0xF0)
 
 
 @native
-def clear(state, cells, rows):  # type: ignore[no-untyped-def]
+def clear(state, slots, rows):  # type: ignore[no-untyped-def]
     """Nothing is noted or fast in *rows*."""
     for row in rows:
-        cell = np.uint64(cells[row])
+        slot = np.uint64(slots[row])
         for i in range(np.uint64(HPAGE_PMD_NR)):
-            state[cell + i] = 0
+            state[slot + i] = 0
 
 
 @native
-def clear_fast(state, cells, rows):  # type: ignore[no-untyped-def]
+def clear_fast(state, slots, rows):  # type: ignore[no-untyped-def]
     """The mappings of *rows* may have changed in some configuration: their next touches go through the verbs."""
     for row in rows:
-        cell = np.uint64(cells[row])
+        slot = np.uint64(slots[row])
         for i in range(np.uint64(HPAGE_PMD_NR)):
-            state[cell + i] &= np.uint8(0x0F)
+            state[slot + i] &= np.uint8(0x0F)

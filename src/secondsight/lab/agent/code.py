@@ -8,7 +8,7 @@ batches and the pages that the routine puts into them:
                       mapping denies does nothing, and is counted
     SYSCALL           number and five arguments; the result, or -errno
     PAUSE             waits for signals and does nothing else
-    RUN               KVM_RUN until the guest halts, stepping over what the host denies: the vCPU's descriptor, its kvm_run, room for
+    RUN               KVM_RUN until the guest halts, stepping over what the host denies: the vCPU's descriptor, its kvm_run, a buffer for
                       kvm_regs, where the guest goes on, counts of accesses denied by EFAULT and by MMIO (uint32[2])
 
 In the VM, one program in two encodings, for the vCPU without paging and for the one in long mode. It reads a list from the mailbox,

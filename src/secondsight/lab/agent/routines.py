@@ -71,11 +71,11 @@ class Routines:
         :raises SysError: KVM_RUN itself fails.
         """
         # Written now, so that the kernel meets memory that is this process's own.
-        room = ctypes.create_string_buffer(b"\0" * 152, 152)
-        at = ctypes.addressof(room)
+        buffer = ctypes.create_string_buffer(b"\0" * 152, 152)
+        at = ctypes.addressof(buffer)
         run = ctypes.addressof(ctypes.c_char.from_buffer(state))
         wrong = self._run(vcpu, run, at, onwards, at + 144)
         if wrong:
             raise libc.SysError(-wrong, "KVM_RUN: " + os.strerror(-wrong))
-        efault, enxio = struct.unpack_from("<II", room, 144)
+        efault, enxio = struct.unpack_from("<II", buffer, 144)
         return {"EFAULT": efault, "ENXIO": enxio}
