@@ -20,6 +20,18 @@ def test_no_class_name_stands_twice():
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
+def test_what_is_raised_is_said_in_one_spelling():
+    """``:raises Error: when``, an error's kinds each on a line of its own."""
+    fields, others = 0, []
+    for file in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (said := ast.get_docstring(node)):
+                fields += len(re.findall(r"^:raises \w+(?:, \w+)*: ", said, flags=re.MULTILINE))
+                if re.search(r"\bRaises\b|; raises |(?<!^):raises", said, flags=re.MULTILINE):
+                    others.append(f"{file.relative_to(SOURCE)}:{node.lineno}")
+    assert fields > 300 and others == []
+
+
 def test_tests_import_public_names_alone():
     private = []
     for file in sorted((ROOT / "tests").rglob("*.py")):

@@ -65,7 +65,8 @@ def open_atomic(path: Name) -> Iterator[Path]:
     What writes to the name must not remove it when it fails, as pyarrow's ``write_table`` does: the name can be a device. Give it the
     opened file.
 
-    :raises UsageError: *path* cannot be written; so does an OSError within the block. :raises SecondSightError: the disk is full or failed.
+    :raises UsageError: *path* cannot be written; so does an OSError within the block.
+    :raises SecondSightError: the disk is full or failed.
     """
     written = temporary_path(path)
     try:

@@ -20,7 +20,8 @@ READ_TIMEOUT: Final = 60.0
 def greeted(path: Path, seconds: float = HANDSHAKE_TIMEOUT) -> socket.socket:
     """A connection to the Unix socket *path* whose greeting is there to be read; no single receive on it takes over *seconds*.
 
-    :raises TimeoutError: nothing came in that time. :raises OSError: it cannot be connected to, or was closed at once.
+    :raises TimeoutError: nothing came in that time.
+    :raises OSError: it cannot be connected to, or was closed at once.
     """
     connection = socket.socket(socket.AF_UNIX)
     try:
