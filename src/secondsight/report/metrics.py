@@ -88,7 +88,8 @@ _ALL: Final = (
         "bloat", "bloat", "bytes", "less",
         "Memory that huge pages occupy and the program had not asked for: sum of (512 − pages populated when the block got its huge page) "
         "× 4 KiB over the blocks that are huge at the end (of the trace, or just before the process exits). Of a huge page that a fault "
-        "mapped, the pages written by the next wake-up or verb of the trace count as populated; the huge zero page occupies nothing. "
+        "mapped, the pages written by the next wake-up or verb of the trace count as populated; the huge zero page occupies nothing, and a "
+        "page that was only read, the zero page, is not populated. "
         "A huge page that several processes have since a fork counts once.",
     ),
     Metric(
