@@ -60,7 +60,7 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
             f"  {pluralize(free, 'free huge block')}: the kernel would have to compact memory for the rest (--compact)"
         )
     _print_overridden(overridden)
-    _print_left(left)
+    _print_left(left, selection.considered)
     for choice in chosen[:_LISTED]:
         used = "?" if choice.used is None else choice.used
         heat = "" if choice.heat is None else f", heat {choice.heat:,}"
@@ -94,14 +94,14 @@ def print_round(done: Round, json: bool) -> None:
     _print_overridden(done.overridden)
     for cause, count in done.refused.items():
         print(f"  {count:6,} refused: {printable(cause)}")
-    _print_left(done.left)
+    _print_left(done.left, done.considered)
     before, after = done.before, done.after
     if after is None:
         print(f"  huge: {mib(before.huge, 0)} before, unknown after")
     else:
         print(
             f"  huge: {mib(before.huge, 0)} before, {mib(after.huge, 0)} after: {percent(after.coverage)} of the "
-            f"{mib(after.eligible, 0)} that may be, {percent(after.share)} of the {mib(after.resident, 0)} resident"
+            f"{mib(after.eligible, 0)} of eligible memory, {percent(after.share)} of the {mib(after.resident, 0)} resident"
         )
     if done.stopped:
         print(f"  stopped: {printable(done.stopped)}", flush=True)
@@ -112,6 +112,8 @@ def _print_overridden(overridden: dict[str, int]) -> None:
         print(f"  {count:6,} against the administrator (--override): {printable(cause)}")
 
 
-def _print_left(left: dict[str, int]) -> None:
+def _print_left(left: dict[str, int], considered: int) -> None:
+    if not considered:
+        print("  no whole aligned 2 MiB that holds memory lies there")
     for cause, count in left.items():
         print(f"  {count:6,} left alone: {printable(cause)}")
