@@ -61,7 +61,6 @@ NOT_MADE: dict[str, str] = {
     str(ScanResult.PAGE_NULL): "special pages alone",
     str(ScanResult.VMA_CHECK): "one CPU: areas change between passes alone",
     str(ScanResult.ANY_PROCESS): "one CPU: nobody exits during a pass",
-    f"{ScanResult.PAGE_LOCK} in the scan": "one CPU: nobody has a page locked while khugepaged looks",
     f"{ScanResult.PAGE_LOCK} below order {PMD_ORDER}": "a page that the range maps twice is shared, which ends it first",
 }
 
@@ -113,6 +112,7 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
     parts = [order for order in orders if order < PMD_ORDER]
     scan: list[ScanResult] = [
         r.SUCCEED, r.PMD_MAPPED, r.EXCEED_NONE_PTE, r.EXCEED_SWAP_PTE, r.EXCEED_SHARED_PTE, r.LACK_REFERENCED_PAGE, r.PAGE_COUNT,
+        r.PAGE_LOCK,  # by the attempt that ended so: khugepaged's own, of a KSM page that the block maps twice
         r.NO_PTE_TABLE if rules.no_table_code == "no_pte_table" else r.PMD_NONE,
     ]  # fmt: skip
     if rules.no_table_code == "pmd_null":
@@ -138,7 +138,7 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
             taken += [r.EXCEED_SHARED_PTE, r.PTE_MAPPED_HUGEPAGE]
             ended = [r.EXCEED_SWAP_PTE]
         else:
-            taken.append(r.PAGE_LOCK)  # khugepaged's own: a KSM page that the block maps twice
+            taken.append(r.PAGE_LOCK)
             if rules.has_guard:
                 ended = [r.FAIL]
         swapped_in = [] if order < PMD_ORDER else [r.SUCCEED]
