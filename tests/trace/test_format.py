@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter, Verb, recover, writer
 from secondsight.trace.cut import cut, salvage
 from secondsight.trace.kinds import COLUMNS
-from secondsight.trace.provenance import KEY, encode
+from secondsight.trace.provenance import KEY, decode, encode
 from secondsight.trace.rowform import SCHEMA
 
 PROVENANCE = Provenance(source="synthetic", spaces=[Space(id=0, name="a"), Space(id=1, name="b")])
@@ -448,3 +449,99 @@ def test_a_disk_that_fills_leaves_nothing_that_holds_nothing(tmp_path, monkeypat
         out._hand_on()
     # An empty stream would be in the next recording's way.
     assert list(tmp_path.iterdir()) == []
+
+
+def foreign(path, source, **columns):
+    """The trace *source* as another program writes it to *path*, with *columns* in place of its own; its metadata stays."""
+    table = pq.read_table(source)
+    for name, values in columns.items():
+        table = table.set_column(
+            table.schema.get_field_index(name), pa.field(name, values.type), values
+        ).replace_schema_metadata(table.schema.metadata)
+    return table
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("name", list(COLUMNS))
+def test_nulls_are_refused_with_their_column(tmp_path, capsys, name, statistics):
+    source = write(tmp_path / "t.parquet", some(1000))
+    values = pq.read_table(source).column(name).combine_chunks().to_pylist()
+    values[300] = values[700] = None
+    path = tmp_path / "nulls.parquet"
+    table = foreign(path, source, **{name: pa.array(values, pa.from_numpy_dtype(COLUMNS[name]))})
+    pq.write_table(table, path, row_group_size=500, write_statistics=statistics)
+    wanted = f"secondsight: {path}: row group 0: column {name} has 1 NULL, and a trace has none\n"
+    for words in (["trace", "info"], ["trace", "info", "--verify"], ["replay"], ["compare"]):
+        with pytest.raises(SystemExit, match="2"):
+            main([*words, str(path)])
+        assert capsys.readouterr().err == wanted
+
+
+def test_a_column_that_is_one_value_or_null_is_not_taken_for_that_value(tmp_path):
+    columns = some(100) | {"count": np.full(100, 7, np.uint32)}
+    source = write(tmp_path / "t.parquet", columns)
+    path = tmp_path / "nulls.parquet"
+    values = pa.array([None if at == 50 else 7 for at in range(100)], pa.uint32())
+    pq.write_table(foreign(path, source, count=values), path)
+    with pytest.raises(InputError, match="column count has 1 NULL"):
+        Trace.open(path)
+
+
+def test_columns_that_could_hold_nulls_and_hold_none_are_read(tmp_path):
+    columns = some(1000)
+    source = write(tmp_path / "t.parquet", columns)
+    own = {name: pa.array(values) for name, values in columns.items()}
+    for number, options in enumerate(
+        ({"compression": "none"}, {"write_statistics": False}, {"use_dictionary": False})
+    ):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(foreign(path, source, **own), path, **options)
+        assert Trace.open(path).optional and not Trace.open(source).optional
+        assert_same(Trace.open(path), columns)
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.string()])
+def test_a_trace_with_columns_of_other_types_is_mended_where_it_was_made(tmp_path, capsys, kind):
+    source = write(tmp_path / "t.parquet", some(10))
+    path = tmp_path / "other.parquet"
+    pq.write_table(foreign(path, source, address=pa.array([4096] * 10, pa.int64()).cast(kind)), path)
+    wanted = f"address {'double' if kind == pa.float64() else 'string'}, kind uint8, count uint32 (its provenance is a trace's"
+    for words in (["trace", "info"], ["convert", "-o", str(tmp_path / "out.parquet")]):
+        with pytest.raises(SystemExit, match="2"):
+            main([*words, str(path)])
+        error = capsys.readouterr().err
+        assert wanted in error and "let that write the columns in these types" in error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"quantum": -1}, "quantum"),
+        ({"quantum": 1 << 70}, "quantum"),
+        ({"clock_held": -4}, "clock_held"),
+        ({"dropped": {"x": -1}}, "dropped"),
+        ({"page_size": 0}, "pages of 0 bytes; those of x86_64 have 4096"),
+        ({"page_size": 65536}, "pages of 65536 bytes; those of x86_64 have 4096"),
+        ({"page_size": 5000, "arch": "aarch64"}, "pages of 5000 bytes; a page has"),
+        ({"spaces": [{"id": 0, "name": "a", "parent": 0}]}, "space 0 is its own parent"),
+        ({"spaces": [{"id": 0, "name": "a", "parent": 1}, {"id": 1, "name": "b", "parent": 0}]}, "space 0 is its own"),
+        ({"spaces": [{"id": 0, "name": "a", "parent": 3}]}, "space 3, a parent of space 0, is not among the 1 spaces"),
+    ],
+)  # fmt: skip
+def test_provenance_that_cannot_be_is_refused(change, said):
+    raw = msgspec.to_builtins(PROVENANCE) | {"arch": "x86_64"}
+    assert decode(msgspec.json.encode(raw), "t").spaces == PROVENANCE.spaces
+    with pytest.raises(InputError, match=r"^t: metadata: .*") as told:
+        decode(msgspec.json.encode(raw | change), "t")
+    assert said in str(told.value)
+
+
+def test_parents_among_the_spaces_and_pages_of_another_machine_are_read():
+    spaces = [Space(id=0, name="a"), Space(id=1, name="b", parent=2), Space(id=2, name="c", parent=0)]
+    raw = msgspec.to_builtins(PROVENANCE) | {
+        "spaces": msgspec.to_builtins(spaces),
+        "arch": "aarch64",
+        "page_size": 65536,
+    }
+    assert decode(msgspec.json.encode(raw), "t").spaces == spaces

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from secondsight.errors import InputError, UsageError
+from secondsight.plural import pluralize
 from secondsight.trace import pages
 from secondsight.trace.footer import damaged_group
 from secondsight.trace.kinds import (
@@ -30,7 +31,7 @@ from secondsight.trace.kinds import (
     first_unknown,
 )
 from secondsight.trace.provenance import KEY, Provenance, Space, decode
-from secondsight.trace.rowform import SCHEMA
+from secondsight.trace.rowform import SCHEMA, other_columns
 from secondsight.trace.sampled import SAMPLES_KEY
 from secondsight.trace.writer import DAMAGE
 from secondsight.wholefile import check_input
@@ -49,6 +50,10 @@ class _Group:
             self.rows: int = metadata.num_rows
             for position, name in enumerate(COLUMNS):
                 statistics: Any = metadata.column(position).statistics
+                if trace.optional and not (
+                    statistics and statistics.has_null_count and not statistics.null_count
+                ):
+                    self._refuse_nulls(name)
                 if statistics is not None and statistics.has_min_max:
                     self.limits[name] = (int(statistics.min), int(statistics.max))
         except (*DAMAGE, TypeError):
@@ -56,6 +61,13 @@ class _Group:
         if self.rows < 0 or any(not 0 <= low <= high for low, high in self.limits.values()):
             raise self.error("its metadata is damaged")
         self._columns: dict[str, NDArray[Any]] = {}
+
+    def _refuse_nulls(self, name: str) -> None:
+        """Refuse a column with NULLs, counted; one that cannot be decoded is told when it is asked for."""
+        with contextlib.suppress(*DAMAGE):
+            table = self.trace._file.read_row_group(self.index, columns=[name], use_threads=False)
+            if nulls := table.column(0).null_count:
+                raise self.error(f"column {name} has {pluralize(nulls, 'NULL')}, and a trace has none")
 
     def error(self, problem: str) -> InputError:
         """An :class:`InputError` that names this row group."""
@@ -94,7 +106,7 @@ class _Group:
 
     def _straight(self, name: str) -> pages.DecodedColumn | None:
         """The column from its pages as they lie in the file, where their shape allows it and no checksum is asked for."""
-        if self.trace.mapped is None:
+        if self.trace.mapped is None or self.trace.optional:
             return None
         try:
             chunk = self.trace._file.metadata.row_group(self.index).column(list(COLUMNS).index(name))
@@ -201,6 +213,8 @@ class Trace:
         self.damaged: list[str] = []  # what was left out under skip_damaged
         self.mapped = mapped  # the file's bytes, for columns that need no decoder
         self._file, self._skip = file, skip_damaged
+        #: whether a column may hold NULLs by the file's schema, as those that others wrote may
+        self.optional = any(file.schema.column(at).max_definition_level for at in range(len(COLUMNS)))
         # One bound for the file: a trace that holds a process may hold its 56-bit addresses.
         only_vms = bool(self.spaces) and all(space.type == "vm" for space in self.spaces)
         self.address_bits = VM_ADDRESS_BITS if only_vms else PROCESS_ADDRESS_BITS
@@ -236,15 +250,7 @@ class Trace:
                 "holds samples of blocks and not accesses: `replay`, `compare` and `trace info` take them, this does not",
             )
         if names != SCHEMA.names or types != SCHEMA.types:
-            wanted = ", ".join(
-                f"{name} {kind}" for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
-            )
-            actual = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
-            raise InputError(
-                str(path),
-                "schema",
-                f"a trace has {wanted}; this has {actual[:300]} (`secondsight convert` makes a trace of such tables)",
-            )
+            raise InputError(str(path), "schema", other_columns(arrow_schema, KEY in metadata))
         try:
             damaged = damaged_group(where)
         except (OSError, ValueError) as error:

@@ -7,7 +7,7 @@ machine: the same recording made elsewhere under the same conditions has the sam
 from __future__ import annotations
 
 import platform
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -17,6 +17,9 @@ from secondsight.geometry import PAGE_SIZE
 
 KEY: Final = b"secondsight.trace"
 VERSION: Final = 1
+
+#: A number that counts something, or ns: from 0 up, and what a signed 64-bit integer holds.
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Space(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +49,12 @@ class Walks(msgspec.Struct, frozen=True, kw_only=True):
     every page been small, and had every block been huge.
     """
 
-    space: int
-    accesses: int
-    counted: int
-    block: list[int]
-    small: list[int]
-    huge: list[int]
+    space: Count
+    accesses: Count
+    counted: Count
+    block: list[Count]
+    small: list[Count]
+    huge: list[Count]
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,15 +66,15 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock = Clock()
     spaces: list[Space] = []
     unseen: list[str] = []  # what the source could not see: "page walks", "DMA", ...
-    quantum: int = 0  # ns; 0: every access is a row of its own
+    quantum: Count = 0  # ns; 0: every access is a row of its own
     arch: str = msgspec.field(default_factory=platform.machine)
     page_size: int = PAGE_SIZE
     tool: str = f"secondsight {secondsight.__version__}"
     seed: int | None = None
     input_hash: str | None = None  # sha256 of the bytes that were converted
     content_hash: str | None = None  # sha256 over the columns; see TraceWriter
-    clock_held: int = 0  # rows whose source clock ran backwards and was held at the latest time seen
-    dropped: dict[str, int] = {}  # accesses left out, by reason
+    clock_held: Count = 0  # rows whose source clock ran backwards and was held at the latest time seen
+    dropped: dict[str, Count] = {}  # accesses left out, by reason
     notes: list[str] = []
     walks: list[Walks] = []
     cpu_seconds: float | None = None  # that the command took by itself, without whoever records
@@ -101,10 +104,32 @@ def decode(raw: bytes | None, source: str) -> Provenance:
         provenance = msgspec.json.decode(raw, type=Provenance)
     except ValueError as error:  # msgspec raises these, also for bytes that are no UTF-8
         raise InputError(source, "metadata", f"provenance is not readable: {error}") from None
-    ids = [space.id for space in provenance.spaces]
-    if ids != list(range(len(ids))):
-        raise InputError(source, "metadata", "spaces must be numbered 0, 1, 2 … in order")
+    if problem := contradiction(provenance):
+        raise InputError(source, "metadata", problem)
     return provenance
+
+
+def contradiction(provenance: Provenance) -> str:
+    """What in *provenance* cannot be, whose types are right; empty where all can."""
+    spaces = provenance.spaces
+    if [space.id for space in spaces] != list(range(len(spaces))):
+        return "spaces must be numbered 0, 1, 2 … in order"
+    for space in spaces:
+        # A chain of parents is no longer than there are spaces, unless it goes in a circle.
+        ancestor, steps = space.parent, 0
+        while ancestor is not None:
+            if not 0 <= ancestor < len(spaces):
+                return (
+                    f"space {ancestor}, a parent of space {space.id}, is not among the {len(spaces)} spaces"
+                )
+            if (steps := steps + 1) > len(spaces) or ancestor == space.id:
+                return f"space {space.id} is its own parent, or a parent of its is"
+            ancestor = spaces[ancestor].parent
+    if provenance.arch == "x86_64" and provenance.page_size != PAGE_SIZE:
+        return f"pages of {provenance.page_size} bytes; those of x86_64 have {PAGE_SIZE}"
+    if provenance.page_size < PAGE_SIZE or provenance.page_size & (provenance.page_size - 1):
+        return f"pages of {provenance.page_size} bytes; a page has 4096, 8192, 16384 …"
+    return ""
 
 
 def with_fields(provenance: Provenance, **fields: object) -> Provenance:

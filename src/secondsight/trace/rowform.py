@@ -46,3 +46,17 @@ class RowForm(NamedTuple):
 
 EVENTS: Final = RowForm(COLUMNS, SCHEMA, KEY, "a trace")
 SAMPLES: Final = RowForm(SAMPLE_COLUMNS, SAMPLE_SCHEMA, SAMPLES_KEY, "samples")
+
+
+def other_columns(found: pa.Schema, ours: bool) -> str:
+    """That a file has the columns *found* and not a trace's, and the mend; *ours*: a trace's provenance is with them all the same."""
+    wanted, has = (
+        ", ".join(f"{name} {kind}" for name, kind in zip(schema.names, schema.types, strict=True))
+        for schema in (SCHEMA, found)
+    )
+    mend = (
+        "its provenance is a trace's, so another program wrote it anew: let that write the columns in these types and order"
+        if ours
+        else "`secondsight convert` makes a trace of such tables"
+    )
+    return f"a trace has {wanted}; this has {has[:300]} ({mend})"

@@ -21,7 +21,7 @@ import numpy as np
 
 from secondsight.errors import InputError
 from secondsight.geometry import PMD_ORDER
-from secondsight.trace.provenance import Provenance
+from secondsight.trace.provenance import Provenance, contradiction
 
 SAMPLES_KEY: Final = b"secondsight.samples"
 SAMPLES_VERSION: Final = 1
@@ -98,8 +98,8 @@ def decode_samples(raw: bytes, source: str) -> SampleProvenance:
         provenance = msgspec.json.decode(raw, type=SampleProvenance)
     except ValueError as error:
         raise InputError(source, "metadata", f"provenance is not readable: {error}") from None
-    if [space.id for space in provenance.spaces] != list(range(len(provenance.spaces))):
-        raise InputError(source, "metadata", "spaces must be numbered 0, 1, 2 … in order")
+    if problem := contradiction(provenance):
+        raise InputError(source, "metadata", problem)
     if provenance.interval <= 0:
         raise InputError(source, "metadata", f"an interval of {provenance.interval} ns between looks")
     return provenance

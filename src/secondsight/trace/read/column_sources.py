@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from secondsight.errors import InputError, UsageError
 from secondsight.trace.provenance import KEY
 from secondsight.trace.read.text import BOM, ByteStream
+from secondsight.trace.rowform import SCHEMA, other_columns
 
 _ROWS: Final = 1 << 18
 #: How a column of addresses is called by those who have made such files, the likeliest first.
@@ -139,6 +140,9 @@ def open_parquet(stream: ByteStream) -> Table:
     """
     file = pq.ParquetFile(_seekable(stream))
     if KEY in (file.schema_arrow.metadata or {}):
+        found = file.schema_arrow.remove_metadata()
+        if (found.names, found.types) != (SCHEMA.names, SCHEMA.types):
+            raise InputError(stream.name, "schema", other_columns(found, True))
         raise UsageError(f"{stream.name} is a trace of SecondSight's own: there is nothing to convert")
     head = next(file.iter_batches(1000), None)
 
