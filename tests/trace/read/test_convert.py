@@ -1,11 +1,14 @@
 """From what users hold to a trace: formats told apart, damage named, nothing half written."""
 
 import bz2
+import re
+from typing import get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from secondsight.cli.convert import convert as command
 from secondsight.errors import InputError, UsageError
 from secondsight.trace.read.convert import FORMATS, convert
 from support.foreign_traces import (
@@ -105,3 +108,9 @@ def test_no_text_brings_more_than_an_input_error(tmp_path, name, data):
         run(tmp_path, bytes(text), format=name)
     except InputError as error:
         assert error.where
+
+
+def test_the_help_names_every_format():
+    """By hand: reading them from the table would make --help import every reader."""
+    (option,) = get_type_hints(command, include_extras=True)["format"].__metadata__
+    assert set(re.split(r", | or ", option.help.partition(";")[0])) == {known.name for known in FORMATS}
