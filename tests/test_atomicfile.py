@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from secondsight import atomicfile
+from secondsight.cli import main
 from secondsight.errors import SecondSightError, UsageError
 
 
@@ -36,19 +38,53 @@ def test_a_link_stays_a_link(tmp_path) -> None:
 
 
 def test_a_pipe_is_written_to_and_never_replaced(tmp_path) -> None:
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    reader, writer = os.pipe()
+    path = Path(f"/dev/fd/{writer}")  # what a shell's >(command) and /dev/stdout are
     try:
         atomicfile.check_writable(path)
         with atomicfile.open_atomic(path) as part:
             part.write_text("x")
         assert os.read(reader, 9) == b"x"
+        with pytest.raises(RuntimeError), atomicfile.open_atomic(path):
+            raise RuntimeError
+        assert stat.S_ISFIFO(path.stat().st_mode)
     finally:
         os.close(reader)
-    with pytest.raises(RuntimeError), atomicfile.open_atomic(path):
-        raise RuntimeError
+        os.close(writer)
+
+
+def test_a_pipe_with_a_name_is_refused_and_not_waited_for(tmp_path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    (tmp_path / "link").symlink_to(path)
+    for name in (path, tmp_path / "link"):
+        with pytest.raises(UsageError, match="is a pipe, no regular file; name a file"):
+            atomicfile.check_writable(name)
+        with pytest.raises(UsageError, match="is a pipe, no regular file"), atomicfile.open_atomic(name):
+            pass
     assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["top", "--once", "--record"],
+        ["export", "--sums", "-o"],
+        ["snapshot", "--pid", str(os.getpid()), "-o"],
+        ["explain", "--pid", str(os.getpid()), "--report"],
+        ["verify", "--pid", str(os.getpid()), "--for", "1s", "--save"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_no_command_waits_for_who_reads_a_pipe(tmp_path, capsys, words) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, str(tmp_path / "pipe")])
+    out, err = capsys.readouterr()
+    assert (out, err) == (
+        "",
+        f"secondsight: {tmp_path}/pipe: cannot be written: is a pipe, no regular file; name a file\n",
+    )
 
 
 def test_a_full_disk_is_a_failure_and_no_wrong_request(tmp_path) -> None:

@@ -3,7 +3,8 @@
 ::
 
     part(T) ──▶ .T.PID.tmp ── write ── put ──▶ T        what is written; T is complete whenever it is there
-    part(/dev/null) ──▶ /dev/null                       a device or a pipe is written to itself: it is never replaced
+    part(/dev/null) ──▶ /dev/null                       a device, or /dev/stdout, is written to itself: it is never replaced
+    part(pipe) ──▶ refused                              a pipe with a name: its open waits for who reads it, for ever where nobody does
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def temporary_path(path: Name) -> Path:
     """Where to write what :func:`commit` makes *path* of.
 
-    :raises UsageError: *path* is a directory, or its own directory is not there.
+    :raises UsageError: *path* is a directory or a named pipe, or its own directory is not there.
     """
     target = Path(path)
     try:
@@ -34,6 +35,8 @@ def temporary_path(path: Name) -> Path:
         mode = stat.S_IFREG
     if stat.S_ISDIR(mode):
         raise UsageError(f"{path}: cannot be written: is a directory; name a file in it")
+    if stat.S_ISFIFO(mode) and os.path.exists(os.path.realpath(target)):  # noqa: PTH110 - as it stands
+        raise UsageError(f"{path}: cannot be written: is a pipe, no regular file; name a file")
     if not target.parent.is_dir():
         raise UsageError(f"{path}: cannot be written: there is no directory {target.parent}")
     if not stat.S_ISREG(mode):

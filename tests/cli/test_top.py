@@ -120,3 +120,15 @@ def test_wrong_words_are_one_line(capsys, words, problem):
     assert out == ""
     assert problem in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["top", "export"])
+@pytest.mark.parametrize("budget", ["inf", "86401"])
+def test_a_budget_that_is_no_number_of_seconds_is_one_line(capsys, verb, budget):
+    with pytest.raises(SystemExit, match="2"):
+        main([verb, "--budget", budget, *(["--once"] if verb == "top" else [])])
+    out, err = capsys.readouterr()
+    assert (out, err) == (
+        "",
+        f"secondsight: --budget {float(budget):g}: write seconds of CPU time, at most 86,400\n",
+    )

@@ -24,9 +24,11 @@ def snapshot(
     qmp: QmpOption = None,
 ) -> None:
     """Capture a process: mappings, page tables, page flags, and every channel that can be read. No kernel pointer is kept."""
+    from secondsight import atomicfile
     from secondsight.cli import import_numpy
     from secondsight.cli.explained import take
 
+    atomicfile.check_writable(output, *(path for path in (vmcore, qmp) if path is not None))
     import_numpy()
     from secondsight.live.read import capture
 

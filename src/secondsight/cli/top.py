@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from secondsight.host.rows import HostRow
     from secondsight.host.survey import HostView
 
+#: seconds of CPU time that a pass may be given: a day
+_LONGEST_PASS = 86_400
+
 app = typer.Typer()
 
 
@@ -183,13 +186,15 @@ def looker(
     by: str, switches: list[str] | None, budget: float | None, blocks: bool, pids: list[int] | None,
     kernel_memory: bool | None,
 ) -> Callable[[], HostView]:  # fmt: skip
-    """What makes a pass, with *switches* as ``--if`` has them; whatever is wrong with these is said at once.
+    """What makes a pass, with *switches* as ``--if`` has them; whatever is wrong with these, or the *budget*, is said at once.
 
-    :raises UsageError: not NAME=VALUE.
+    :raises UsageError: not NAME=VALUE; no number of seconds, or too many.
     """
     from secondsight.errors import UsageError
     from secondsight.host.survey import host
 
+    if budget is not None and not 0 <= budget <= _LONGEST_PASS:
+        raise UsageError(f"--budget {budget:g}: write seconds of CPU time, at most {_LONGEST_PASS:,}")
     changed = None
     if switches is not None:
         parts = [each.partition("=") for each in switches]
