@@ -166,3 +166,24 @@ def test_counts_of_a_large_table_are_those_of_the_table(tmp_path):
     columns = trace.read()
     assert (columns["address"] == address.astype(np.uint64)).all()
     assert int((columns["kind"] == W).sum()) == int(kind.sum())
+
+
+@pytest.mark.parametrize(
+    ("content", "at"),
+    [
+        (b'address\n"4096\n', 8),
+        (b'time,address\n1,4096\n2,8192\n3,"4096', 27),
+        (b'address,name\r\n4096,a\r\n8192,"b\r\n4096,c\r\n', 22),
+        (b"address,name\n" + b"4096,a\n" * 1_300_000 + b'8192,"' + b"b" * 200_000, 13 + 7 * 1_300_000),
+    ],
+    ids=["first", "no line end", "crlf", "large"],
+)
+def test_a_quote_that_is_never_closed_is_refused_with_its_row(tmp_path, content, at):
+    with pytest.raises(InputError, match=rf"in: byte {at}: a quote in this row is never closed"):
+        run(tmp_path, content)
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_quotes_that_are_closed_and_quotes_within_words_are_read(tmp_path):
+    rows, _, _ = run(tmp_path, b'address,name\n"4096","a ""b"""\n8192,5" disk\n')
+    assert [row[2] for row in rows] == [4096, 8192]

@@ -27,6 +27,18 @@ def test_several_members_are_one_input(tmp_path):
         assert len(run(tmp_path, b"".join(map(compress, halves)))[1]) == 9
 
 
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, zstandard.compress])
+def test_what_follows_a_compressed_stream_is_refused(tmp_path, compress):
+    for junk in (b"junk", b"\1" * 5000):
+        with pytest.raises(InputError, match=r"byte \d+ of the decompressed data: .* damaged or torn"):
+            run(tmp_path, compress(LACKEY) + junk, format="lackey")
+
+
+def test_padding_between_and_after_xz_streams_is_none_of_it(tmp_path):
+    padded = b"".join(lzma.compress(part) + bytes(4096) for part in (LACKEY[:100], LACKEY[100:]))
+    assert run(tmp_path, padded)[1] == run(tmp_path, LACKEY)[1]
+
+
 def test_utf16_is_refused_with_the_way_out(tmp_path):
     with pytest.raises(InputError, match="UTF-16 text; make it UTF-8"):
         run(tmp_path, LACKEY.decode().encode("utf-16"))

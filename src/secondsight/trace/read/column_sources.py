@@ -17,6 +17,7 @@ from secondsight.trace.read.text import BOM, ByteStream
 from secondsight.trace.rowform import SCHEMA, other_columns
 
 _ROWS: Final = 1 << 18
+_CSV_BLOCK: Final = 4 << 20  # bytes that Arrow parses at once, whole lines
 #: How a column of addresses is called by those who have made such files, the likeliest first.
 ADDRESS_NAMES: Final = (
         "address", "addr", "vaddr", "va", "virtual_address", "data_addr", "mem_addr", "memory_address", "paddr",
@@ -43,10 +44,11 @@ def listed(table: Table) -> str:
 
 
 class _File(io.RawIOBase):
-    """A :class:`ByteStream` as the file that Arrow reads."""
+    """A :class:`ByteStream` as the file that Arrow reads; *tail*: the last that was read of it, two blocks of Arrow's at most."""
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
+        self.tail = b""
 
     def readable(self) -> bool:
         return True
@@ -57,6 +59,8 @@ class _File(io.RawIOBase):
         out = b""
         while len(out) < size and (data := self._stream.read(size - len(out))):
             out += data
+        if out:
+            self.tail = (self.tail + out)[-2 * _CSV_BLOCK :]
         return out
 
 
@@ -108,16 +112,39 @@ def open_text(stream: ByteStream) -> Table:
             include_columns=list(wanted),
             strings_can_be_null=False,
         )
-        return iter(
-            pacsv.open_csv(
-                cast(Any, pa.PythonFile(_File(stream), mode="r")),
-                read_options=pacsv.ReadOptions(use_threads=False, block_size=4 << 20),
-                parse_options=pacsv.ParseOptions(delimiter=mark),
-                convert_options=options,
-            )
+        file = _File(stream)
+        yield from pacsv.open_csv(
+            cast(Any, pa.PythonFile(file, mode="r")),
+            read_options=pacsv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK),
+            parse_options=pacsv.ParseOptions(delimiter=mark),
+            convert_options=options,
         )
+        # Where the text ends within quotes Arrow takes the rest for the value.
+        if (open_at := _open_quote(file.tail, mark)) is not None:
+            raise InputError(
+                stream.name,
+                f"byte {stream.offset - len(file.tail) + open_at}",
+                "a quote in this row is never closed",
+            )
 
     return Table(stream.name, table.schema, batches, table)
+
+
+def _open_quote(tail: bytes, mark: str) -> int | None:
+    """Where in *tail*, the end of a CSV text, the row begins that ends within quotes; None where none does."""
+    if b'"' not in tail:
+        return None
+    # Rows have no newlines within them, but the last may; the first line may be a part of one.
+    begin = 0 if len(tail) < 2 * _CSV_BLOCK else tail.find(b"\n") + 1
+    rows = csv.reader(io.StringIO(tail[begin:].decode("latin-1"), newline=""), delimiter=mark, strict=True)
+    whole = 0
+    try:
+        for _ in rows:
+            whole = rows.line_num
+    except csv.Error as error:
+        if "end of data" in str(error) or "field limit" in str(error):
+            return begin + sum(map(len, tail[begin:].splitlines(keepends=True)[:whole]))
+    return None
 
 
 def _rows_of(text: bytes, mark: str) -> Iterator[list[str]]:

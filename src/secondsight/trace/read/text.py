@@ -61,7 +61,10 @@ class ByteStream:
         if head.startswith(b"\x1f\x8b"):
             return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
         if head.startswith(b"\xfd7zXZ\0"):
-            return cast(BinaryIO, lzma.LZMAFile(raw))
+            # LZMAFile takes whatever follows a stream for nothing.
+            return cast(
+                BinaryIO, _Inflated(raw, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), padding=b"\0")
+            )
         if head.startswith(b"\x28\xb5\x2f\xfd"):
             return cast(BinaryIO, _Inflated(raw, lambda: zstandard.ZstdDecompressor().decompressobj()))
         if head[:2] in (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"):
@@ -210,12 +213,15 @@ def _split(block: bytes) -> Iterator[bytes]:
 
 
 class _Inflated(io.RawIOBase):
-    """A zlib or zstd stream as a file that tells its tear (zstandard's own reader ends silently there)."""
+    """A zlib, xz or zstd stream as a file that tells its tear (zstandard's own reader ends silently there).
+
+    *padding*: bytes that may stand between streams and after the last (the .xz file format, 2.2: Stream Padding).
+    """
 
     FEED = 1024  # bytes at once: the most that they can become, 128 KiB for each 4 of zstd's, is 32 MiB
 
-    def __init__(self, raw: BinaryIO, begin: Callable[[], Any]) -> None:
-        self._raw, self._begin, self._inflate = raw, begin, begin()
+    def __init__(self, raw: BinaryIO, begin: Callable[[], Any], padding: bytes = b"") -> None:
+        self._raw, self._begin, self._inflate, self._padding = raw, begin, begin(), padding
         self._feed = self._ready = b""
 
     def readable(self) -> bool:
@@ -230,6 +236,9 @@ class _Inflated(io.RawIOBase):
                 if not self._inflate.eof:
                     raise EOFError("it ends early")
                 break
+            if self._inflate.eof and self._padding and not (feed := feed.lstrip(self._padding)):
+                self._feed = b""
+                continue
             if self._inflate.eof:  # another frame follows
                 self._inflate = self._begin()
             data = self._inflate.decompress(feed)
