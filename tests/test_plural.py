@@ -1,6 +1,6 @@
 import pytest
 
-from secondsight.plural import pluralize
+from secondsight.plural import file_size, pluralize
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,18 @@ from secondsight.plural import pluralize
 )
 def test_one_is_one_and_all_else_are_many(told, expected):
     assert told == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (3586, "3,586 bytes"),
+        (41_200, "41.2 kB"),
+        (3_590_000, "3.59 MB"),
+        (9_876_543_210, "9,876.54 MB"),
+    ],
+)
+def test_no_file_is_of_no_size(size, expected):
+    assert file_size(size) == expected

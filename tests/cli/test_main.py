@@ -196,3 +196,15 @@ def test_a_later_sigterm_ends_what_does_not_come_to_an_end() -> None:
     process.terminate()
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (143, "", "secondsight: terminated at once\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["lab", "compare", "--random", "-5"], "--random"),
+        (["verify", "--pid", str(os.getpid()), "--for", "nan"], "--for nan: write a time such as 30s"),
+    ],
+    ids=["random", "for"],
+)
+def test_what_is_wrong_with_a_number_is_said_first(argv, words) -> None:
+    one_line(run(*argv), 2, words)

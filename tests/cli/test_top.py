@@ -132,3 +132,19 @@ def test_a_budget_that_is_no_number_of_seconds_is_one_line(capsys, verb, budget)
         "",
         f"secondsight: --budget {float(budget):g}: write seconds of CPU time, at most 86,400\n",
     )
+
+
+def test_a_pid_that_leaves_no_row_is_one_line_that_says_why(capsys):
+    ended = os.fork()
+    if not ended:
+        os._exit(0)
+    try:
+        os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)  # a zombie, until it is waited for
+        for form in ("--once", "--json", "--csv"):
+            code, out, err = run(capsys, "--pid", str(ended), form)
+            assert (code, out) == (2, "")
+            assert err == (
+                f"secondsight: --pid {ended}: no process with memory that can be read: left out: 1 zombie\n"
+            )
+    finally:
+        os.waitpid(ended, 0)

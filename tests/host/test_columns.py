@@ -208,3 +208,9 @@ def test_what_is_sorted_by_stays_in_sight():
     assert printing.sorted_first(("name", "resident"), "resident") == ("name", "resident")
     assert printing.sorted_first(("name", "resident"), None) == ("name", "resident")
     assert printing.sorted_first(("name", "resident"), "user") == ("name", "resident")
+
+
+def test_csv_for_people_has_one_line_a_row_whatever_a_name_holds():
+    rows = [row("a\nb\x1b[2J,c", 7)]
+    assert printing.to_csv(rows, ("name", "resident"), escaped=True) == 'name,resident\n"a\\nb\\x1b[2J,c",7\n'
+    assert printing.to_csv(rows, ("name", "resident")) == 'name,resident\n"a\nb\x1b[2J,c",7\n'

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secondsight.plural import pluralize
+from secondsight.plural import file_size, pluralize
 
 app = typer.Typer()
 
@@ -77,7 +77,7 @@ def convert(
     in_rows = "" if rows == accesses else f" in {pluralize(rows, 'row')}"
     console.print(
         f"{output}: {pluralize(accesses, 'access', 'accesses')}{in_rows} from {provenance.source} in {seconds:.1f} s "
-        f"({rows / seconds / 1e6:.2f} M rows/s), {output.stat().st_size / 1e6:.2f} MB",
+        f"({rows / seconds / 1e6:.2f} M rows/s), {file_size(output.stat().st_size)}",
         highlight=False,
         markup=False,
     )

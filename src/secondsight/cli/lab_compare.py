@@ -98,7 +98,7 @@ def compare_command(
     files: Annotated[
         list[str] | None, typer.Argument(help="Scenario files, or kept answers (*.zst): what was asked then.")
     ] = None,
-    random: Annotated[int, typer.Option(help="How many random scenarios.")] = 0,
+    random: Annotated[int, typer.Option(min=0, help="How many random scenarios.")] = 0,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the random ones (default: a fresh one, printed).")
     ] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secondsight.cli.options import KernelMemoryOption
-from secondsight.plural import pluralize
+from secondsight.plural import file_size, pluralize
 from secondsight.terminal import markup
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class _Ticker:
         seconds = time.monotonic() - self.start
         size = path.stat().st_size
         self.console.print(
-            f"{markup(path)}: {pluralize(accesses, 'access', 'accesses')} in {seconds:.1f} s, {size / 1e6:.2f} MB",
+            f"{markup(path)}: {pluralize(accesses, 'access', 'accesses')} in {seconds:.1f} s, {file_size(size)}",
             highlight=False,
         )
 
@@ -277,7 +277,7 @@ def _samples(
     )
     size = output.stat().st_size
     ticker.console.print(
-        f"{markup(output)}: {pluralize(provenance.cost.looks, 'look')} in {provenance.cost.seconds:.1f} s, {size / 1e6:.2f} MB",
+        f"{markup(output)}: {pluralize(provenance.cost.looks, 'look')} in {provenance.cost.seconds:.1f} s, {file_size(size)}",
         highlight=False,
     )
     print_cost(provenance.cost, ticker.console)

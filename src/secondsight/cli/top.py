@@ -154,7 +154,13 @@ def top(
         _record(look, shown, record, interval, 0.0 if once else seconds, append=append)
         return
     if json or csv or once or not (sys.stdout.isatty() and sys.stdin.isatty()):
-        _print(look(), shown, json=json, csv=csv)
+        view = look()
+        if pids and not view.rows:
+            why = f": left out: {printing.left_out(view.trouble)}" if view.trouble else ""
+            raise UsageError(
+                f"--pid {' '.join(map(str, pids))}: no process with memory that can be read{why}"
+            )
+        _print(view, shown, json=json, csv=csv)
         return
     try:
         from secondsight.cli import topview
@@ -270,10 +276,8 @@ def _print(view: HostView, shown: Shown, *, json: bool, csv: bool) -> None:
         print(printing.to_json(view, rows))
         return
     if csv:
-        text = printing.to_csv(rows, shown.names)
-        if sys.stdout.isatty():
-            # Here people read it: names keep their control characters for programs alone.
-            text = "\n".join(map(printable, text.split("\n")))
+        # On a terminal people read it: names keep their control characters for programs alone.
+        text = printing.to_csv(rows, shown.names, escaped=sys.stdout.isatty())
         print(text, end="")
         return
     width = _width()

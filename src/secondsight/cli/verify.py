@@ -45,6 +45,7 @@ def verify(
 
     if (pid is None) == (cgroup is None):
         raise UsageError("say what to look at: --pid PID or --cgroup DIRECTORY")
+    seconds = parse_duration(during, "--for")
     # Whom to look at comes before what to do with it.
     if pid is not None:
         Process.open(pid).close()
@@ -54,7 +55,6 @@ def verify(
         raise UsageError("--save FILE before the change, --before FILE after it")
     if predicted is not None and before is None:
         raise UsageError("--predicted is compared with a change: it needs --before FILE")
-    seconds = parse_duration(during, "--for")
     atomicfile.check_writable(save, *(path for path in (before, predicted) if path is not None))
     old = seen.decode(_bytes(before), str(before)) if before is not None else None
     interval = _row(predicted, row) if predicted is not None else None

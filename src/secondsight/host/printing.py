@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from secondsight.host.columns import COLUMNS, size, text
 from secondsight.host.intervals import Interval
 from secondsight.host.rows import HostRow
 from secondsight.host.survey import HostView
+from secondsight.host.tasks import KERNEL_THREAD, ZOMBIE
 from secondsight.plural import pluralize
 from secondsight.predict.at_most import Bounds
 from secondsight.terminal import printable
@@ -60,7 +61,7 @@ def _head(view: HostView, matched: int) -> list[str]:
         + (f"; if: {changed}" if view.source and changed else "")
     )
     if view.trouble:
-        lines.append("left out: " + ", ".join(f"{count:,} {what}" for what, count in view.trouble.items()))
+        lines.append("left out: " + left_out(view.trouble))
     return lines
 
 
@@ -144,9 +145,9 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def to_csv(rows: Sequence[HostRow], names: Sequence[str]) -> str:
+def to_csv(rows: Sequence[HostRow], names: Sequence[str], *, escaped: bool = False) -> str:
     """*rows* as CSV (RFC 4180) with a line of names; a column that can be sampled is three: value, ``_low`` and ``_high``,
-    one of bounds the latter two."""
+    one of bounds the latter two. *escaped*: for people, words without control characters and newlines."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([title for name in names for title in _titles(name)])
@@ -159,7 +160,9 @@ def to_csv(rows: Sequence[HostRow], names: Sequence[str]) -> str:
             elif isinstance(value, Bounds):
                 line += [round(value.low, 4), round(value.high, 4)]
             else:
-                line += ["" if value is None else _clean(value)] + [""] * (len(_titles(name)) - 1)
+                line += ["" if value is None else printable(value) if escaped else _clean(value)] + [""] * (
+                    len(_titles(name)) - 1
+                )
         writer.writerow(line)
     return out.getvalue()
 
@@ -170,9 +173,17 @@ def _titles(name: str) -> list[str]:
     return [name, f"{name}_low", f"{name}_high"] if COLUMNS[name].sampled else [name]
 
 
+def left_out(trouble: Mapping[str, int]) -> str:
+    """Processes that were not read, counted by what stood in the way: ``1 zombie, 59 kernel threads``."""
+    return ", ".join(
+        f"{count:,} {what.removesuffix('s') if count == 1 and what in (KERNEL_THREAD, ZOMBIE) else what}"
+        for what, count in trouble.items()
+    )
+
+
 def definitions(names: Sequence[str]) -> list[str]:
     """What each of the columns *names* means."""
     return [f"{name:<11} {COLUMNS[name].title!r}: {COLUMNS[name].meaning}" for name in names]
 
 
-__all__ = ["definitions", "head", "lines", "to_csv", "to_json"]
+__all__ = ["definitions", "head", "left_out", "lines", "to_csv", "to_json"]
