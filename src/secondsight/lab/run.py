@@ -34,6 +34,7 @@ _AGENT = (
     "secondsight.errors",
     "secondsight.geometry",
     "secondsight.bufferpool",
+    "secondsight.wholefile",
     "secondsight.bits.*",
     "secondsight.mm.config",
     "secondsight.scenario.pages",
