@@ -82,6 +82,20 @@ def test_areas_whose_pages_hang_off_different_anon_vmas_stay_apart() -> None:
     assert not len(host.khugepaged.eligible_blocks(mm))
 
 
+@pytest.mark.parametrize("rules", ["6.1", "7.3"])
+def test_a_denied_store_to_the_zero_page_makes_no_anon_vma(rules: str) -> None:
+    """An entry that is PROT_NONE is no entry of swap: khugepaged does not look at an area that was only read."""
+    host = Host(rules)
+    mm = host.mm("p", 2)
+    mm.cpu_access(np.array([3]), write=True)
+    other = host.mm("q", 1)
+    other.cpu_access(np.array([5]), write=False)
+    mprotect(other, 0, 512, "none")
+    assert other.cpu_access(np.array([5]), write=True) is None and not other.vmas.at(5).anon_vma
+    madvise(other, 0, 512, "hugepage")
+    assert not len(host.khugepaged.eligible_blocks(other))
+
+
 def test_areas_that_differ_in_protection_alone_share_an_anon_vma() -> None:
     mm = Host("6.1").mm("p", 1)
     mprotect(mm, 7, 512, "r")

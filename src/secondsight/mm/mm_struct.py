@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import MAPPED, PFN_MASK, PRESENT, PSE, RW
+from secondsight.bits.pte import MAPPED, PFN_MASK, PSE, RW
 from secondsight.errors import UsageError
 from secondsight.geometry import BLOCK_MASK
 from secondsight.mm import gup, memory, pgtable
@@ -174,7 +174,8 @@ class Mm:
         a = self.arrays
         pmd = a.pmd[pages // HPAGE]
         pte = a.pte[pages]
-        small = (pmd != 0) & (pte != 0) & ((pte & (PFN_MASK | PRESENT)) != PRESENT)
+        zero_page = ((pte & MAPPED) != 0) & ((pte & PFN_MASK) == 0)
+        small = (pmd != 0) & (pte != 0) & ~zero_page
         return bool((((pmd & PSE) != 0) | small).any())
 
     # -- accesses -----------------------------------------------------------------------------------------------
