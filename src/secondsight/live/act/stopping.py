@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Final
+
+#: seconds
+_SAME: Final = 1.0
 
 
 class Stopping:
-    """While entered, SIGINT and SIGTERM are remembered instead of ending the process; a second one ends it.
+    """While entered, SIGINT and SIGTERM are remembered instead of ending the process; one more than a second later ends it.
+
+    Sooner it is the first one come twice: `timeout` signals its child, and the group that the child is in.
 
     :meth:`wait` sleeps and wakes at once when one arrives.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self._heard_at = 0.0
         self._before: dict[int, Any] = {}
         self._read, self._write = -1, -1
 
@@ -27,9 +34,12 @@ class Stopping:
         return self
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+            if now - self._heard_at > _SAME:
+                raise KeyboardInterrupt
+            return
+        self.asked, self._heard_at = True, now
         os.write(self._write, b"!")
 
     def wait(self, seconds: float) -> bool:

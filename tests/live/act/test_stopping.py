@@ -1,0 +1,25 @@
+"""Signals while something must not be left half done: remembered, once, and a later one ends it."""
+
+import os
+import signal
+
+import pytest
+
+from secondsight.live.act import stopping
+from secondsight.live.act.stopping import Stopping
+
+
+def test_a_signal_ends_the_sleep_and_its_repeat_changes_nothing(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    before = signal.getsignal(signal.SIGTERM)
+    with Stopping() as stop:
+        assert not stop.asked
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(60.0) and stop.asked
+        now[0] += 0.5
+        os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` sends it, to its child and to its group
+        now[0] += 1.0
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
