@@ -80,7 +80,7 @@ def test_a_device_without_an_end_is_refused_in_one_line(words, tmp_path: Path, c
         ["explain"],
         ["explain", "--pid", "1", "--vmcore"],
         ["report"],
-        ["verify", "--pid", str(os.getpid()), "--before"],
+        ["verify", "--pid", "SELF", "--before"],
         ["lab", "hold"],
         ["scenario", "run"],
         ["calibrate", "--show"],
@@ -91,6 +91,7 @@ def test_a_pipe_that_nobody_writes_is_refused_and_not_waited_for(words, tmp_path
     if "--vmcore" in words:
         pytest.importorskip("drgn")
     os.mkfifo(tmp_path / "pipe")
+    words = [str(os.getpid()) if word == "SELF" else word for word in words]
     told = subprocess.run(
         [sys.executable, "-c", "from secondsight.cli import main; main()", *words, "pipe"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
