@@ -298,6 +298,8 @@ def _do_wp_page(f, r, m, page):  # type: ignore[no-untyped-def]
     m.n[FAULTS] += 1
     bits = vma_bits(m, page)
     pfn = new_anon(f, r, bits, True)
+    # A copy, until somebody stores: gup for writing does not.
+    f.flags[pfn] |= f.flags[old] & ZERO_FILLED
     if old != ZERO_PFN:
         m.n[COPIED] += 1
         if bits & V_LOCKED:
@@ -354,6 +356,7 @@ def unshare_page(f, r, m, page, notifiers_done):  # type: ignore[no-untyped-def]
     m.n[COPIED] += 1
     bits = vma_bits(m, page)
     pfn = new_anon(f, r, bits, True)
+    f.flags[pfn] |= f.flags[old] & ZERO_FILLED
     if bits & V_LOCKED:
         munlock_folio(f, r, old)
     unmap_anon(f, m, old)
