@@ -108,6 +108,8 @@ def _protected_and_back(g: Lives, s: Life) -> None:
 
 def _locked_as_it_comes(g: Lives, s: Life) -> None:
     """mlock2(MLOCK_ONFAULT): holes are locked when they are filled, and what is protected is not populated."""
+    if not g.may_lock(s):
+        return
     pages = g.some(s)
     s.locked = True
     s.alike = True
@@ -254,6 +256,8 @@ def _huge_freed(g: Lives, s: Life) -> None:
 
 def _huge_locked(g: Lives, s: Life) -> None:
     """A locked huge page whose PMD is split, and what is locked of it afterwards."""
+    if not g.may_lock(s):
+        return
     block = str(g.rng.randrange(s.blocks))
     s.locked = True
     s.steps += [v.Mlock("vm", block, onfault=_chance(g, 0.4)), v.SplitPmd("vm", block)]
