@@ -30,6 +30,8 @@ from secondsight.scenario.results import BlockPass, FilePass, PageState, StepAns
 __all__ = ["Boot", "ScenarioRunner"]
 
 _KSM_SCANS = 7
+#: seconds without a page looked at
+_KSM_ASLEEP = 5
 
 
 class Boot:
@@ -294,14 +296,22 @@ class ScenarioRunner:
         return None
 
     def _ksm(self) -> dict[str, str]:
-        """Run ksmd for as many scans as settle everything (``mm/ksm.py``), and one more: the last run may have left it in the middle."""
+        """Run ksmd for as many scans as settle everything (``mm/ksm.py``), and one more: the last run may have left it in the middle.
+
+        It sleeps on where no area could be made mergeable, as droppable ones cannot (vma_ksm_compatible): since 6.6 the pages that it has
+        looked at tell.
+        """
         ksm = Path("/sys/kernel/mm/ksm")
-        before = int(knobs.read(ksm / "full_scans"))
+        before, looked = int(knobs.read(ksm / "full_scans")), ksm / "pages_scanned"
+        pages = knobs.read(looked) if looked.exists() else None
         knobs.put(ksm / "run", 1)
-        deadline = time.monotonic() + 60
-        while int(knobs.read(ksm / "full_scans")) < before + _KSM_SCANS:
+        begun = time.monotonic()
+        while (scans := int(knobs.read(ksm / "full_scans"))) < before + _KSM_SCANS:
             time.sleep(0.005)
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - begun
+            if waited > _KSM_ASLEEP and scans == before and pages is not None and knobs.read(looked) == pages:
+                break
+            if waited > 60:
                 raise TraceError("ksmd has not made its scans in 60 s")
         knobs.put(ksm / "run", 0)
         return {name: text for name, s in self.spaces.items() if (text := ksm_pages(s.pid, s.blocks))}
