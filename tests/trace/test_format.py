@@ -317,8 +317,11 @@ def test_a_batch_with_nulls_is_where_a_recording_is_torn(tmp_path):
 def test_a_pipe_takes_no_recording_and_nothing_is_left_beside_it(tmp_path, full_device):
     """A trace's file is written in more than one place; that is said before the work, not after it."""
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", full_device):
-        with pytest.raises(UsageError, match="a pipe or a device takes no trace"):
+    for path, why in (
+        (tmp_path / "pipe", "is a pipe, no regular file"),
+        (full_device, "a pipe or a device takes no trace"),
+    ):
+        with pytest.raises(UsageError, match=f"cannot be written: {why}.*; name a file"):
             Recording(path, PROVENANCE)
     assert {each.name for each in tmp_path.iterdir()} == {"pipe", "full"}
 
