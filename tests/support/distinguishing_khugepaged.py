@@ -52,6 +52,17 @@ KHUGEPAGED = (
         host=knobs(max_ptes_none=50),
     ),
     Distinguishing(
+        "a page missing where userfaultfd is armed",
+        ("armed_counts_none",),
+        (
+            v.CpuWrite("p", "0:1-511"),
+            v.Drain(),
+            v.Madvise("p", "0", "hugepage"),
+            v.Uffd("p", "0", "missing"),
+            v.Scan(),
+        ),
+    ),
+    Distinguishing(
         "one read-only",
         ("writable",),
         (fill, v.Drain(), v.Fork("p", "c"), v.Exit("c"), v.CpuWrite("p", "0:1-511"), *scan),

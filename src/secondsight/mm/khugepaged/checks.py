@@ -62,6 +62,7 @@ class Checks(NamedTuple):
     shared_by_folio: int
     counts_mappings: int
     zero_page_is_none: int
+    armed_counts_none: int
     writable: int
     lazyfree_refused: int
     swap_needs_half: int
@@ -90,6 +91,7 @@ def checks_of(rules: Rules) -> Checks:
         shared_by_folio=int(rules.shared == "folio"),
         counts_mappings=int(rules.expected_refcount == "mapcount"),
         zero_page_is_none=int(rules.zero_page_is_none),
+        armed_counts_none=int(rules.armed_counts_none),
         writable={"none": WRITABLE_NONE, "one": WRITABLE_ONE, "every": WRITABLE_EVERY}[rules.writable],
         lazyfree_refused=int(rules.lazyfree_refused),
         swap_needs_half=int(rules.swap_needs_half),

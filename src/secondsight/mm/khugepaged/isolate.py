@@ -203,7 +203,7 @@ def collapse_huge_page_isolate(rules, cc, c, at, assume, held, numbers):  # type
             result = ScanResult.LACK_REFERENCED_PAGE
     numbers.code[b] = result
     numbers.referenced[b] = referenced
-    numbers.none_or_zero[b] = none_or_zero
+    numbers.none_or_zero[b] = none_or_zero if rules.armed_counts_none or not c.uffd[b] else 0
     numbers.writable[b] = writable
     numbers.stopped[b] = stopped
     numbers.asked[b] = asked

@@ -241,7 +241,7 @@ def collapse_scan_pmd(rules, cc, c, b, assume, numbers):  # type: ignore[no-unty
             result = ScanResult.LACK_REFERENCED_PAGE
     numbers.code[b] = result
     numbers.referenced[b] = referenced
-    numbers.none_or_zero[b] = none_or_zero
+    numbers.none_or_zero[b] = none_or_zero if rules.armed_counts_none or not c.uffd[b] else 0
     numbers.unmapped[b] = unmapped
     numbers.writable[b] = writable
     numbers.stopped[b] = stopped

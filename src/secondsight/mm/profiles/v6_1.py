@@ -14,6 +14,7 @@ SERIES = Series(
     ),
     changes={
         "has_numa_balancing": True,
+        "armed_counts_none": True,
         "spte_era": "tracked",
         "tdp_mmu": True,
         "free_asks_first_page": True,

@@ -69,6 +69,12 @@ class KhugepagedRules:
         "mm/khugepaged.c pte_none_or_zero",
         "booted",
     )
+    armed_counts_none: bool = rule(
+        False,
+        "where userfaultfd is armed the empty page that ends a visit is counted; else none_or_zero is 0",
+        "mm/khugepaged.c khugepaged_scan_pmd: ++none_or_zero behind userfaultfd_armed before cc->is_khugepaged (6.1)",
+        "booted",
+    )
     writable: Literal["every", "one", "none"] = rule(
         "every",
         "how many mapped PTEs must be writable",
