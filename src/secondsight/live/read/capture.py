@@ -240,7 +240,9 @@ def save(snapshot: Snapshot, path: Path) -> None:
     arrays: dict[str, Any] = {name: getattr(snapshot.columns, name) for name in _COLUMNS}
     for index, answer in enumerate(snapshot.columns.secondary):
         arrays[f"young_{index}"], arrays[f"known_{index}"] = answer.young, answer.known
-    arrays["header"] = np.frombuffer(msgspec.json.encode(snapshot.header, order="deterministic"), np.uint8)
+    # Sets in a fixed order; where keys are numbers, as of sizes, the encoder itself cannot.
+    header = msgspec.to_builtins(snapshot.header, str_keys=True, order="deterministic")
+    arrays["header"] = np.frombuffer(msgspec.json.encode(header), np.uint8)
     with atomicfile.open_atomic(path) as part, part.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
