@@ -7,16 +7,15 @@ import select
 import signal
 import time
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import Any
 
-#: seconds
-_SAME: Final = 1.0
+from secondsight.signals import SAME_SIGNAL
 
 
 class Stopping:
     """While entered, SIGINT and SIGTERM are remembered instead of ending the process; one more than a second later ends it.
 
-    Sooner it is the first one come twice: `timeout` signals its child, and the group that the child is in.
+    Sooner it is the first one come twice (:data:`SAME_SIGNAL`).
 
     :meth:`wait` sleeps and wakes at once when one arrives.
     """
@@ -36,7 +35,7 @@ class Stopping:
     def _heard(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.asked:
-            if now - self._heard_at > _SAME:
+            if now - self._heard_at > SAME_SIGNAL:
                 raise KeyboardInterrupt
             return
         self.asked, self._heard_at = True, now
