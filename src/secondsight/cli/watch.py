@@ -13,8 +13,9 @@ from secondsight.terminal import printable
 
 if TYPE_CHECKING:
     from secondsight.live.read.address_spaces import AddressSpaces
+    from secondsight.live.read.places import Places
     from secondsight.live.read.tracefs import Instance
-    from secondsight.live.watch import Places, TracedDecision, Watcher
+    from secondsight.live.watch import TracedDecision, Watcher
 
 app = typer.Typer()
 
@@ -51,9 +52,10 @@ def watch(
 
     from secondsight.live.act.stopping import Stopping
     from secondsight.live.read.largest import largest_processes
+    from secondsight.live.read.places import Places
     from secondsight.live.read.process import Process
     from secondsight.live.read.tracefs import Instance
-    from secondsight.live.watch import Places, Watcher
+    from secondsight.live.watch import Watcher
 
     process = Process.open(pid) if pid is not None else None
     # Host-wide, the largest processes are those whose memory can be named.

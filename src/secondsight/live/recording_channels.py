@@ -18,10 +18,11 @@ from secondsight.errors import MissingDependency
 from secondsight.live.read import tracefs
 from secondsight.live.read.capture import open_kernel
 from secondsight.live.read.damon import EVENT, Damon, spans
+from secondsight.live.read.places import Places
 from secondsight.live.read.process import Process
 from secondsight.live.read.tracefs import Event, Instance
 from secondsight.live.read.vma import parse_maps
-from secondsight.live.watch import Places, Watcher
+from secondsight.live.watch import Watcher
 from secondsight.plural import pluralize
 from secondsight.trace.read.damo import DamonRegion
 from secondsight.trace.record.pid import Looker

@@ -20,10 +20,11 @@ from secondsight.live.act.guard import Guard, Guarding
 from secondsight.live.read import capture
 from secondsight.live.read.kmem import KernelMemory
 from secondsight.live.read.notifiers import registered
+from secondsight.live.read.places import Places
 from secondsight.live.read.process import Process
 from secondsight.live.read.procfs import Pagemap
 from secondsight.live.read.tracefs import Instance
-from secondsight.live.watch import Places, Watcher
+from secondsight.live.watch import Watcher
 from secondsight.policy.kernel import Khugepaged
 from secondsight.scenario import verbs as v
 
