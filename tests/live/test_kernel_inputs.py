@@ -12,12 +12,17 @@ from secondsight.lab.run import agent_files
 from secondsight.live.judge import inputs
 from secondsight.live.judge.explain import explain
 from secondsight.live.read import capture
+from secondsight.live.read.thp_disabled import ThpDisabled
 
 pytestmark = pytest.mark.kernel
 
 SUPPORT = Path(__file__).parents[1] / "support"
 #: what only newer kernels lay out
-NEWER = {"guard", "guard65", "droppable", "droppable_free", "poison"}
+NEWER = {"guard", "guard65", "droppable", "droppable_free", "poison", "refuses_unadvised"}
+#: processes whose block nobody advised, and what prctl keeps from huge pages there: judged as if enabled were always, which it then is
+REFUSING = {
+    "refuses_nothing": ThpDisabled.NONE, "refuses_all": ThpDisabled.ALL, "refuses_unadvised": ThpDisabled.NOT_ADVISED,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["newest", "6.1"])
@@ -51,7 +56,7 @@ def blocks(answers, tmp_path):
             continue
         path = tmp_path / "snapshot.npz"
         path.write_bytes(base64.b64decode(answer["snapshot"]))
-        explained = explain(capture.load(path))
+        explained = explain(capture.load(path), ["enabled=always"] if case in REFUSING else None)
         assert explained.source == "kernel memory"
         (block,) = explained.blocks
         told[case] = (block, explained, answer)
@@ -104,3 +109,15 @@ def test_the_rows_that_were_promised_wrongly(blocks):
     said = {case: block.status for case, (block, _, _) in told.items()}
     assert {case: said[case] for case in wanted} == wanted
     assert [told[case][1].registered for case in ("plain", "unregistered")] == [True, False]
+
+
+def test_what_prctl_refuses_stays_refused_under_another_switch(blocks):
+    """Read from the flags of the mm; khugepaged then comes under that switch, and does so."""
+    kernel, told = blocks
+    there = [case for case in REFUSING if case in told]
+    assert len(there) == (2 if kernel == "6.1" else 3)
+    for case in there:
+        block, _, answer = told[case]
+        wanted = "succeeded" if REFUSING[case] is ThpDisabled.NONE else "ineligible"
+        assert (block.status, block.known) == (wanted, True), (case, block)
+        assert (answer["huge"] > 0) == (wanted == "succeeded"), answer["huge"]

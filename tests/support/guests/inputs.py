@@ -29,6 +29,9 @@ FILE = Path("/tmp/snapshot.npz")
 PASSES = 4
 #: case: (how its block is laid out, whether the process is allowed huge pages while it does so)
 CASES = {name: (name, True) for name in laid_out.CASES} | {"unregistered": ("plain", False)}
+#: A process whose block nobody advised, registered by another one that it gives back, and what it then asks of PR_SET_THP_DISABLE: nothing,
+#: all, all but what is advised (6.18). khugepaged comes while enabled is always; the capture is made before, under madvise.
+REFUSING = {"refuses_nothing": None, "refuses_all": 0, "refuses_unadvised": 2}
 
 
 def statuses():
@@ -64,6 +67,29 @@ def child(how, allowed):
     return pid, int(at), problem
 
 
+def refusing(how):
+    """(pid, address, problem) of a process that khugepaged knows, with a block that is not advised."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(read)
+        libc.disable_thp(False)
+        laid, _ = laid_out.lay_out(["plain"])
+        libc.munmap(laid["plain"], libc.BLOCK_BYTES)
+        at = laid_out.area()
+        laid_out.write(at)
+        libc.drain()
+        problem = "EINVAL" if how is not None and libc.lib.prctl(41, 1, how, 0, 0) else ""
+        os.write(write, f"{at} {problem}".encode())
+        os.close(write)
+        while True:
+            signal.pause()
+    os.close(write)
+    with os.fdopen(read, "rb") as stream:
+        at, _, problem = stream.read().decode().partition(" ")
+    return pid, int(at), problem
+
+
 def huge(pid, at):
     text = Path(f"/proc/{pid}/smaps").read_text()
     lines = text.partition(f"{at:x}-")[2].splitlines()
@@ -89,18 +115,22 @@ def main():
     gc.disable()
     gc.freeze()
     port.send({"ready": facts.release})
-    for case, (how, allowed) in CASES.items():
-        pid, at, problem = child(how, allowed)
+    for case in (*CASES, *REFUSING):
+        refuses = case in REFUSING
+        pid, at, problem = refusing(REFUSING[case]) if refuses else child(*CASES[case])
         told = {"case": case, "problem": problem}
         if not problem:
             within = (at, at + libc.BLOCK_BYTES)
             with Process.open(pid) as process:
                 capture.save(capture.take(process, kernel, within=within, facts=facts), FILE)
             told["snapshot"] = base64.b64encode(FILE.read_bytes()).decode()
+            knobs.thp_enabled("always" if refuses else "madvise")
             knobs.put(TRACE / "trace", "")
             for _ in range(PASSES):
                 one_pass()
-            told |= {"statuses": statuses(), "huge": huge(pid, at)}
+            knobs.thp_enabled("madvise")
+            # Under always khugepaged looks at the keeper's memory too: what became of the block is the answer then.
+            told |= {"statuses": [] if refuses else statuses(), "huge": huge(pid, at)}
         port.send(told)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
