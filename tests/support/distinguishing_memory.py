@@ -127,6 +127,22 @@ MEMORY = (
         ),
     ),
     Distinguishing(
+        "lazily freed and stored to behind a fork",
+        ("unmap_batch_ends_at_write",),
+        (
+            *huge,
+            v.SplitPmd("p", "0"),
+            v.Fork("p", "c"),
+            v.CpuWrite("c", "0"),
+            v.Drain(),
+            v.Madvise("p", "0", "free"),
+            v.CpuWrite("p", "0:3"),
+            v.SwapOut("p", "0"),
+            v.Drain(),
+        ),
+        profile="7.2",
+    ),
+    Distinguishing(
         "locked, read-only",
         ("touch_pmd_always",),
         (*huge, v.ClearRefs("p"), v.Mprotect("p", "0", "r"), v.Mlock("p", "0")),

@@ -142,6 +142,17 @@ SHOWN = (
         (False, "PW"),
     ),
     Shown(
+        "unmap_batch_ends_at_write",
+        (
+            *(*_huge, v.SplitPmd("p", "0"), v.Fork("p", "c"), v.CpuWrite("c", "0"), v.Drain()),
+            *(v.Madvise("p", "0", "free"), v.CpuWrite("p", "0:3"), v.SwapOut("p", "0")),
+        ),
+        pte(3),
+        (True, "PWAD"),
+        (False, "PAD"),
+        rules="7.2",
+    ),
+    Shown(
         "swapin_writable",
         (_fill, v.Drain(), v.ClearRefs("p"), v.SwapOut("p", "0:7", took="0:7"), v.CpuRead("p", "0:7")),
         pte(7),

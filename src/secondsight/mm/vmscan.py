@@ -142,24 +142,26 @@ def _to_swap(f, m, first, slots, entries):  # type: ignore[no-untyped-def]
 
 
 @native
-def _discard(f, m, first, head, batches):  # type: ignore[no-untyped-def]
+def _discard(f, m, first, head, alike):  # type: ignore[no-untyped-def]
     """try_to_unmap of a lazily freed folio whose PTEs start at *first*: how many pages went before a dirty one ended it.
 
-    *batches*: PTEs of equal write permission are taken together (folio_unmap_pte_batch), and share their bits if they come back.
+    *alike*: the bits (uint64) in which a batch's PTEs must be alike (folio_unmap_pte_batch); 0: each is taken alone. Those that come
+    back (set_ptes) are as writable as the batch's first, and share what it gathered.
     """
     count = folio_nr_pages(f, head)
     i = 0
     while i < count:
         n = 1
         bits = m.pte[first + i] & (ACCESSED | DIRTY)
-        while batches and i + n < count and (m.pte[first + i + n] ^ m.pte[first + i]) & RW == 0:
+        while alike and i + n < count and (m.pte[first + i + n] ^ m.pte[first + i]) & alike == 0:
             bits |= m.pte[first + i + n] & (ACCESSED | DIRTY)
             n += 1
         if bits & DIRTY:
             f.flags[head] |= PAGE_DIRTY
         if f.flags[head] & PAGE_DIRTY and not m.n[DROPPABLE]:
+            writable = m.pte[first + i] & RW
             for j in range(i, i + n):
-                m.pte[first + j] |= bits
+                m.pte[first + j] = (m.pte[first + j] & ~RW) | writable | bits
             f.flags[head] |= SWAPBACKED
             return i
         for j in range(i, i + n):
@@ -301,7 +303,12 @@ class _Reclaim:
     def _lazily_freed(self, page: int, head: int) -> None:
         f = self.mm.host.frames.arrays
         count = int(folio_nr_pages(f, head))
-        went = int(_discard(f, self.mm.arrays, page, head, self.rules.unmap_batches_lazyfree))
+        alike = (
+            (UFFD_WP | RW if self.rules.unmap_batch_ends_at_write else UFFD_WP)
+            if self.rules.unmap_batches_lazyfree
+            else np.uint64(0)
+        )
+        went = int(_discard(f, self.mm.arrays, page, head, alike))
         self.gone.extend(range(page, page + went))
         if went < count:
             self._put_back(head, active=True)

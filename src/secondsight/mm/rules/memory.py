@@ -113,6 +113,12 @@ class MemoryRules:
         "mm/rmap.c folio_unmap_pte_batch; 354dffd29575 (6.15)",
         "booted",
     )
+    unmap_batch_ends_at_write: bool = rule(
+        False,
+        "such a batch ends where PTEs differ in the write bit; else all that it puts back become as writable as its first",
+        "mm/rmap.c folio_unmap_pte_batch: FPB_RESPECT_WRITE (6.19.14; neither 6.17 nor 6.18.15)",
+        "booted",
+    )
     advice_splits_whole: bool = rule(
         True,
         "MADV_COLD, _FREE and _PAGEOUT split a PTE-mapped huge page even where they cover all of it",
