@@ -430,12 +430,32 @@ static void access_page(meminfo info, uint64_t vaddr, unsigned kind)
         touch(virtual_addresses ? vaddr : address, kind, 1);
 }
 
-/* An access of a program that is more than a row found last: in a window of the TLB's, across two pages, of one of several threads. */
-static __attribute__((noinline)) void accessed_fully(meminfo info, uint64_t vaddr)
+/* -- several threads: each notes what it does in a log of its own, and tells it under the lock when the log is full, or before a system call.
+ *
+ * So the lock is taken once for many accesses, and what is left of a log when a thread waits, forks or ends is told before. Threads take
+ * turns by logs, which is where the order between them, and the time of what they did, is known to. Exact traces (no quantum) note nothing:
+ * there every access takes the lock.
+ */
+
+#define LOGGED 4096u
+#define MOST_THREADS 4096u
+#define IS_BLOCK (1ull << 63) /* the rest is where the block executed lies; else the address accessed, which is below 2^47 */
+#define IS_STORE (1ull << 62)
+#define IS_REST (1ull << 61)  /* the second page of the access before */
+
+struct block;
+struct log {
+    uint32_t n;    /* entries, by its thread alone */
+    uint32_t done; /* of them told, under the lock */
+    uint64_t entries[LOGGED];
+};
+static struct log *logs[MOST_THREADS];
+
+static void tell_block(struct block *b);
+
+/* An access of a program, with its part of the TLB's window; under the lock. */
+static void tell_access(uint64_t vaddr, unsigned kind)
 {
-    unsigned kind = qemu_plugin_mem_is_store(info) ? WRITE : READ;
-    uint64_t last = vaddr + (1ull << qemu_plugin_mem_size_shift(info)) - 1;
-    acquire();
     if (quick_left)
         quick_left--;
     else {
@@ -450,16 +470,77 @@ static __attribute__((noinline)) void accessed_fully(meminfo info, uint64_t vadd
         }
     }
     touch(vaddr, kind, 1);
-    if ((last ^ vaddr) >= PAGE && last > vaddr)
-        touch(last & ~(PAGE - 1), kind, 1);
+}
+
+static void tell_log(struct log *log)
+{
+    uint32_t n = __atomic_load_n(&log->n, __ATOMIC_ACQUIRE);
+    while (log->done < n) {
+        uint64_t entry = log->entries[log->done++], address = entry & (IS_REST - 1);
+        unsigned kind = entry & IS_STORE ? WRITE : READ;
+        if (entry & IS_BLOCK)
+            tell_block((struct block *)(uintptr_t)address);
+        else if (entry & IS_REST)
+            touch(address, kind, 1);
+        else
+            tell_access(address, kind);
+    }
+}
+
+static void tell_own_log(struct log *log)
+{
+    acquire();
+    tell_log(log);
+    log->n = log->done = 0;
+    release();
+}
+
+/* Under the lock, by whoever ends the process or its translated blocks. A thread that runs on goes on behind what is told. */
+static void tell_every_log(void)
+{
+    for (uint32_t i = 0; i < MOST_THREADS; i++)
+        if (logs[i])
+            tell_log(logs[i]);
+}
+
+static inline struct log *log_of(unsigned vcpu)
+{
+    return several && quantum && vcpu < MOST_THREADS ? logs[vcpu] : NULL;
+}
+
+static inline void note(struct log *log, uint64_t entry)
+{
+    log->entries[log->n] = entry;
+    __atomic_store_n(&log->n, log->n + 1, __ATOMIC_RELEASE);
+    if (log->n == LOGGED)
+        tell_own_log(log);
+}
+
+/* An access of a program that is more than a row found last: in a window of the TLB's, across two pages, of one of several threads. */
+static __attribute__((noinline)) void accessed_fully(unsigned vcpu, meminfo info, uint64_t vaddr)
+{
+    bool store = qemu_plugin_mem_is_store(info);
+    uint64_t last = vaddr + (1ull << qemu_plugin_mem_size_shift(info)) - 1;
+    bool two_pages = (last ^ vaddr) >= PAGE && last > vaddr;
+    struct log *log = log_of(vcpu);
+    if (log) {
+        note(log, vaddr | (store ? IS_STORE : 0));
+        if (two_pages)
+            note(log, (last & ~(PAGE - 1)) | IS_REST | (store ? IS_STORE : 0));
+        return;
+    }
+    acquire();
+    tell_access(vaddr, store ? WRITE : READ);
+    if (two_pages)
+        touch(last & ~(PAGE - 1), store ? WRITE : READ, 1);
     release();
 }
 
 static void accessed_by_program(unsigned vcpu, meminfo info, uint64_t vaddr, void *unused)
 {
-    (void)vcpu, (void)unused;
+    (void)unused;
     if (__builtin_expect(!quick_left || (vaddr & (PAGE - 1)) > PAGE - MOST_BYTES, 0)) {
-        accessed_fully(info, vaddr);
+        accessed_fully(vcpu, info, vaddr);
         return;
     }
     quick_left--;
@@ -506,16 +587,9 @@ static void fetched(struct block *b)
     }
 }
 
-static void executed(unsigned vcpu, void *data)
+/* A block executed; under the lock. */
+static void tell_block(struct block *b)
 {
-    (void)vcpu;
-    struct block *b = data;
-    if (__builtin_expect(b->turn == turn && now < quantum_end && b->whole && !several, 1)) {
-        now += b->n[0];
-        b->row->count += b->n[0];
-        return;
-    }
-    acquire();
     if (__builtin_expect(quantum && now >= quantum_end, 0)) {
         quantum_end = now - now % quantum + quantum;
         end_quantum(false);
@@ -528,6 +602,23 @@ static void executed(unsigned vcpu, void *data)
     if (__builtin_expect(b->n[1] && b->page[1] != NOWHERE, 0))
         touch(b->page[1], FETCH, b->n[1]);
     now += b->n[0] + b->n[1] - 1;
+}
+
+static void executed(unsigned vcpu, void *data)
+{
+    struct block *b = data;
+    if (__builtin_expect(b->turn == turn && now < quantum_end && b->whole && !several, 1)) {
+        now += b->n[0];
+        b->row->count += b->n[0];
+        return;
+    }
+    struct log *log = user ? log_of(vcpu) : NULL;
+    if (log) {
+        note(log, (uint64_t)(uintptr_t)b | IS_BLOCK);
+        return;
+    }
+    acquire();
+    tell_block(b);
     release();
 }
 
@@ -636,6 +727,7 @@ static void flushed(plugin_id id)
 {
     (void)id;
     acquire();
+    tell_every_log();
     while (arenas) {
         struct arena *next = arenas->next;
         free(arenas);
@@ -646,6 +738,7 @@ static void flushed(plugin_id id)
 
 static void say_totals(void)
 {
+    tell_every_log();
     end_quantum(true);
     if (user)
         say_walks();
@@ -677,6 +770,8 @@ static void now_several(plugin_id id, unsigned vcpu)
         window_left += quick_left;
         quick_left = 0;
     }
+    if (vcpu < MOST_THREADS && !logs[vcpu])
+        logs[vcpu] = calloc(1, sizeof(*logs[vcpu])); /* where there is none, each access takes the lock */
     if (vcpu)
         several = true; /* by the thread that makes the second one, between its own accesses */
 }
@@ -684,6 +779,9 @@ static void now_several(plugin_id id, unsigned vcpu)
 /* In a fork's child: what is pending is the parent's to tell; the clock goes on. */
 static void child_begins(void)
 {
+    for (uint32_t i = 0; i < MOST_THREADS; i++)
+        if (logs[i])
+            logs[i]->n = logs[i]->done = 0;
     for (uint32_t r = first_open; r < n_rows; r++)
         slots[slot_of[r]] = 0;
     next_epoch();
@@ -824,7 +922,10 @@ static void exec_with_us(const char *path, char *const *argv, char *const *envp)
 static void before_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
                            uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
-    (void)id, (void)vcpu, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+    (void)id, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+    struct log *log = log_of(vcpu);
+    if (log && log->n)
+        tell_own_log(log);
     /* kill, tkill, tgkill: perhaps itself; fork, vfork, clone and clone3 but for a thread: what a child begins with is told before it. */
     bool forks = number == 57 || number == 58 || number == 435 || (number == 56 && !(a1 & 0x10000));
     if (number == 62 || number == 200 || number == 234 || forks) {
