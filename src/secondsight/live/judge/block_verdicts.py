@@ -250,7 +250,7 @@ class BlockVerdicts:
             points.append(SHARED_FOLIOS)
         if judged.unwalked[place]:
             points.append(PARTS)
-        if counts.primary_unknown[row]:
+        if counts.accessed_unknown[row]:
             points.append(ACCESSED)
         if counts.referenced_unknown[row]:
             points.append(PAGE_FLAGS)

@@ -283,9 +283,13 @@ def _channels(snapshot: Snapshot, facts: PageCounts) -> dict[str, str]:
         pages = int(np.where(facts.huge, HPAGE_PMD_NR, facts.populated).sum())
         return f"unknown for {int(unknown.sum()):,} of {pluralize(pages, 'page')}: {why}"
 
+    count = int((facts.either * (facts.primary_unknown > 0)).sum())
+    either = (
+        f"; {count:,} used or referenced, by smaps' sums, which of the two they do not say" if count else ""
+    )
     why = next((answer.why for answer in snapshot.header.secondary if answer.why), "")
     return {
-        "PRIMARY": seen(facts.primary_unknown, "procfs has no accessed bit"),
+        "PRIMARY": seen(facts.primary_unknown, f"procfs has no accessed bit{either}"),
         "REFERENCED": seen(facts.referenced_unknown, "page flags may not be read (root, CAP_SYS_ADMIN)"),
         "SECONDARY": seen(facts.secondary_unknown, why)
         if snapshot.header.secondary

@@ -68,6 +68,10 @@ class PageCounts:
         pte_known, page_known = _of_first(first, columns.pte_known), _of_first(first, columns.page_known)
         self.primary: Counts = _count(each & pte_known & young_pte)
         self.primary_unknown: Counts = _count(each & ~pte_known)
+        #: pages of which the accessed bit, PG_young or PG_referenced is set, and pages of which that is not known either
+        either = _of_first(first, columns.either)
+        self.either: Counts = _count(each & either)
+        self.accessed_unknown: Counts = _count(each & ~pte_known & ~either)
         marks = _of_first(first, (columns.flags & (kpf.REFERENCED | kpf.YOUNG)) != 0)
         self.referenced: Counts = _count(each & page_known & marks)
         self.referenced_unknown: Counts = _count(each & ~page_known)
@@ -107,7 +111,7 @@ class PageCounts:
 
     def used(self) -> Counts:
         """Pages that any channel calls used, as far as is known; -1 where nothing is known to be and something is unknown."""
-        most = np.maximum(np.maximum(self.primary, self.referenced), self.secondary)
+        most = np.maximum(np.maximum(self.primary, self.referenced), np.maximum(self.either, self.secondary))
         unknown = self.primary_unknown + self.referenced_unknown + self.secondary_unknown
         return np.where((most == 0) & (unknown > 0), -1, most)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from secondsight.bits import pte as bits
 from secondsight.geometry import PMD_ORDER
 from secondsight.live.read.columns import Bools, Columns
 from secondsight.live.read.eligible import collapse_orders, ineligible, mappings_of
@@ -30,11 +31,19 @@ def to_view(
     # A mapping that is judged although no switch allows it: the PMD order is meant.
     orders[orders == 0] = 1 << PMD_ORDER
     droppable = np.array([vma is not None and "dp" in vma.flags for vma in holders], np.bool_)
+    # khugepaged asks for any of the accessed bit, PG_young and PG_referenced: to it a page of which one is set is as good as young.
+    either = columns.either & ~columns.pte_known
+    pmd, pte, known = columns.pmd, columns.pte, columns.pte_known
+    if either.any():
+        known = known | either
+        huge = bits.pmd_trans_huge(pmd)
+        pmd = np.where(huge & either[:, 0], pmd | bits.ACCESSED, pmd)
+        pte = np.where(either & ~huge[:, None], pte | bits.ACCESSED, pte)
     armed = np.array([vma is not None and vma.uffd_armed for vma in holders], np.bool_)
     return BlockView(
-        address=columns.address, pmd=columns.pmd, pte=columns.pte, flags=columns.flags, mapcount=columns.mapcount,
+        address=columns.address, pmd=pmd, pte=pte, flags=columns.flags, mapcount=columns.mapcount,
         folio_mapcount=columns.folio_mapcount, refcount=columns.refcount, shared=columns.shared if shared is None else shared,
         folio=columns.folio, order=columns.order, eligible=eligible, orders=orders, uffd=armed, droppable=droppable,
-        pte_known=columns.pte_known, page_known=columns.page_known, zap_marks=columns.zap_marks,
+        pte_known=known, page_known=columns.page_known, zap_marks=columns.zap_marks,
         secondary=tuple(Channel(answer.name, answer.young, answer.known) for answer in columns.secondary),
     )  # fmt: skip

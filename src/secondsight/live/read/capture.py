@@ -50,7 +50,7 @@ _COLUMNS = tuple(field.name for field in fields(Columns) if field.name not in ("
 _BLOCK_TAKES, _AT_ANY_TIME = 60_000, 8192
 
 #: columns that snapshots of earlier versions lack; what they hold then is unknown
-_LATER = frozenset({"cached", "evicted", "dirty", "cache", "sizes", "spte_level", "order"})
+_LATER = frozenset({"cached", "evicted", "dirty", "cache", "sizes", "spte_level", "order", "either"})
 
 
 class Answerer(msgspec.Struct, frozen=True):

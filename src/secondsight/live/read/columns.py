@@ -4,8 +4,9 @@
 
                       procfs                                   kernel memory
     pte, pmd          present, PFN, swapped; no accessed bit    the entries themselves
-    PRIMARY           unknown (known where smaps rules it out)  known
+    PRIMARY           unknown (clear where smaps rules it out)  known
     REFERENCED        KPF_REFERENCED; PG_young not seen         known, PG_young too
+    one of the two    where smaps' sums say so of every page    known
     SECONDARY         unknown if any notifier may be there      KVM: known; a notifier that cannot be read: unknown
     references held   unknown                                   known
 
@@ -64,10 +65,11 @@ class Columns:
 
     address, pmd uint64[N]; pte uint64[N, 512], the zero page as frame 0; flags uint32 (``bits.pageflags``); mapcount,
     folio_mapcount, refcount int32; shared bool; folio int64 (head's frame, -1: none); order uint8, of the folio; pte_known bool: the
-    accessed bit is real; page_known bool; zap_marks uint8: accessed SPTEs over the page; all [N, 512]. *counts_known* False: references
-    beyond the mappings could not be seen. gfn int64[N]: guest frame of the block's first page (-1: no VM), slot int32[N].
-    cached int32[N]: pages of the block that are in the page cache, whoever maps them; -1: anonymous memory, or not read. evicted, dirty
-    int32[N]: pages that the page cache has an entry in place of, and pages that are not written (cachestat); -1: not read.
+    accessed bit is real; page_known bool; either bool: the accessed bit, PG_young or PG_referenced is set, which is not known; zap_marks
+    uint8: accessed SPTEs over the page; all [N, 512]. *counts_known* False: references beyond the mappings could not be seen.
+    gfn int64[N]: guest frame of the block's first page (-1: no VM), slot int32[N]. cached int32[N]: pages of the block
+    that are in the page cache, whoever maps them; -1: anonymous memory, or not read. evicted, dirty int32[N]: pages
+    that the page cache has an entry in place of, and pages that are not written (cachestat); -1: not read.
     cache uint8[N, 512]: ``CachePage`` of each page of a file, where kernel memory was read.
     sizes int32[N, 11]: pages by the order of their folio (``folio_sizes.py``); of a block that a PMD maps all 512 at order 9. spte_level
     uint8[N]: the level at which KVM maps the block (1: 4 KiB, 2: 2 MiB, 3: 1 GiB; the lowest of several; 0: not mapped, or not read).
@@ -85,6 +87,7 @@ class Columns:
     order: npt.NDArray[np.uint8]
     pte_known: Bools
     page_known: Bools
+    either: Bools
     zap_marks: npt.NDArray[np.uint8]
     gfn: npt.NDArray[np.int64]
     slot: npt.NDArray[np.int32]
@@ -123,7 +126,7 @@ class Columns:
         """
         count, page = len(blocks), (len(blocks), HPAGE_PMD_NR)
         # The arrays of a number a page lie in one.
-        arena = unset(count * HPAGE_PMD_NR * 28)
+        arena = unset(count * HPAGE_PMD_NR * 29)
         taken = 0
 
         def part(of: type[np.generic]) -> npt.NDArray[Any]:
@@ -132,18 +135,19 @@ class Columns:
             return arena[start:taken].view(of).reshape(page)
 
         pte, folio, flags, mapcount = part(np.uint64), part(np.int64), part(np.uint32), part(np.int32)
-        page_known, shared, pte_known, zap_marks = (
+        page_known, shared, pte_known, either, zap_marks = (
+            part(np.bool_),
             part(np.bool_),
             part(np.bool_),
             part(np.bool_),
             part(np.uint8),
         )
-        shared[:] = pte_known[:] = False
+        shared[:] = pte_known[:] = either[:] = False
         zap_marks[:] = 0
         return cls(
             address=blocks.copy(), pmd=np.zeros(count, np.uint64), pte=pte, flags=flags, mapcount=mapcount,
             folio_mapcount=mapcount, refcount=mapcount, shared=shared, folio=folio, order=np.zeros(page, np.uint8), pte_known=pte_known,
-            page_known=page_known, zap_marks=zap_marks, gfn=np.full(count, -1, np.int64),
+            page_known=page_known, either=either, zap_marks=zap_marks, gfn=np.full(count, -1, np.int64),
             slot=np.full(count, -1, np.int32), cached=np.full(count, -1, np.int32),
             evicted=np.full(count, -1, np.int32), dirty=np.full(count, -1, np.int32), cache=np.full(page, CachePage.UNREAD, np.uint8),
             sizes=np.zeros((count, PMD_ORDER + 2), np.int32), spte_level=np.zeros(count, np.uint8), **facts,  # type: ignore[arg-type]

@@ -10,18 +10,27 @@ from secondsight.geometry import BLOCK_MASK, PAGE_SIZE
 from secondsight.live.read.columns import Columns
 from secondsight.live.read.vma import Vma
 
+#: Mappings whose pages smaps leaves out of its sums: hugetlb's (smaps_hugetlb_range), and those that vm_normal_page takes for no memory.
+_UNCOUNTED = frozenset({"ht", "io", "mm", "pf"})
+
 
 def resolve_accessed(columns: Columns, vmas: list[Vma]) -> None:
-    """Make PRIMARY known where the sums of smaps, read *after* the columns, leave only one answer.
+    """Fill in what the sums of smaps, read *after* the columns, leave only one answer for.
 
-    smaps counts a page as Referenced if its PTE is young, PG_young or PG_referenced is set (``smaps_account``), which is what khugepaged
-    asks of the CPU's side. Where a mapping's sum is no more than its PG_referenced pages, no other page of it can be young; where it
-    is all that is resident, every page must be (PG_young, the accessed bit that idle tracking took off, counted with it).
+    ::
+
+        Referenced of a mapping                 every page that is resident        so PRIMARY    either
+        0                                       none of the three bits is set      clear         no
+        its PG_referenced pages, no more        so of every other page             clear         no
+        Rss                                     one of the three bits is set       unknown       yes
+
+    smaps counts a page as Referenced if its PTE is young, PG_young or PG_referenced is set (``smaps_account``, fs/proc/task_mmu.c), which
+    is what khugepaged asks of the CPU's side. A page that is not counted has an accessed bit that is clear; one that is counted may owe it
+    to PG_referenced, which read() and process_vm_readv set, or to PG_young, which kpageflags does not show: its accessed bit stays unknown.
     """
     for vma in vmas:
         low, high = np.searchsorted(columns.address, np.array([vma.start, vma.end], np.uint64)).tolist()
-        # smaps leaves hugetlb's pages out of its sums (smaps_hugetlb_range).
-        if "Referenced" not in vma.kb or "ht" in vma.flags or low == high:
+        if "Referenced" not in vma.kb or _UNCOUNTED & vma.flags or low == high:
             continue
         pmd, pte, known = columns.pmd[low:high], columns.pte[low:high], columns.pte_known[low:high]
         referenced = vma.kb["Referenced"]
@@ -29,16 +38,16 @@ def resolve_accessed(columns: Columns, vmas: list[Vma]) -> None:
         marked = (columns.flags[low:high] & kpf.REFERENCED) != 0
         whole = vma.first_block == vma.start and vma.block_end == vma.end
         huge = bits.pmd_trans_huge(pmd)
+        if referenced and referenced == vma.kb.get("Rss"):
+            columns.either[low:high] |= present
+            columns.either[low:high][huge, 0] = True
+            continue
         # A huge page counts with all of its pages; its flags stand with the first.
         pages = int(np.count_nonzero(marked)) + BLOCK_MASK * int(np.count_nonzero(marked[huge, 0]))
-        if referenced in (0, vma.kb.get("Rss")):
-            pmd[huge] |= bits.ACCESSED if referenced else bits.NONE
+        if referenced == 0:
             known[huge, 0] = True
         if referenced == 0 or (whole and referenced <= 4 * pages):
             known |= ~marked & present
-        elif referenced == vma.kb.get("Rss"):
-            np.bitwise_or(pte, bits.ACCESSED, out=pte, where=present)
-            known |= present
 
 
 def resolve_swapped(columns: Columns, vmas: list[Vma]) -> None:
