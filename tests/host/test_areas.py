@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from secondsight.host.areas import areas_of, guest_ram
@@ -142,5 +143,17 @@ def test_guest_ram():
     marked, other = (
         areas_of(text(flags=flags), switches(), switches())[0] for flags in ("rd wr dc", "rd wr")
     )
-    assert guest_ram(marked, "qemu-system-x86_64")
-    assert not guest_ram(other, "qemu-system-x86_64")
+    assert guest_ram([marked, other], "qemu-system-x86_64") == [marked]
+
+
+def test_what_lies_beside_guest_ram_is_none_as_in_explain():
+    """QEMU marks VGA memory and its ACPI tables as it marks RAM: small mappings beside one four times as large."""
+
+    def marked(blocks):
+        (found,) = areas_of(text(flags="rd wr dc"), switches(), switches())
+        vma = msgspec.structs.replace(found.vma, start=0, end=blocks << 21)
+        return msgspec.structs.replace(found, vma=vma)
+
+    tables, less, large = map(marked, (1, 3, 8))
+    assert guest_ram([tables, less, large], "qemu-system-x86_64") == [less, large]
+    assert guest_ram([tables, less], "qemu-system-x86_64") == [tables, less]

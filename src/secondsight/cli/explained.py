@@ -208,11 +208,13 @@ def _print_guest_ram(answer: Explanation) -> None:
     if ram is None:
         return
     coverage = (
-        "nothing is resident" if ram.coverage is None else f"{100 * ram.coverage:.1f} % of that is huge"
+        "its whole 2 MiB blocks hold nothing"
+        if ram.coverage is None
+        else f"{100 * ram.coverage:.1f} % of its whole 2 MiB blocks is huge"
     )
     print(
         f"\nguest RAM: {_size(ram.size)} in {pluralize(ram.mappings, 'mapping')} ({', '.join(ram.backing)}; known by {ram.told_by}), "
-        f"{_size(ram.resident)} resident; {coverage}"
+        f"{_size(ram.resident)} resident{' in whole 2 MiB blocks' * ram.blocks_only}; {coverage}"
     )
     if ram.levels:
         print(
@@ -308,7 +310,11 @@ def _backing(m: Mapping) -> str:
         return ""
     if m.cached is None:
         return f"{m.backing}:"
-    return f"{m.backing}, {_size(m.cached)} in the page cache, {_size(m.resident)} mapped here:"
+    cached, resident = (
+        _size(amount) + " of whole 2 MiB blocks" * (name in m.blocks_only)
+        for name, amount in (("cached", m.cached), ("resident", m.resident))
+    )
+    return f"{m.backing}, {cached} in the page cache, {resident} mapped here:"
 
 
 def _groups(answer: Explanation) -> list[list[Block]]:

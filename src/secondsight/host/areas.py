@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from secondsight.geometry import PMD_SIZE
+from secondsight.live.judge.guest_ram import is_beside
 from secondsight.live.judge.suppose import unsaid
 from secondsight.live.read import eligible
 from secondsight.live.read.backing import Backing, backing
@@ -111,12 +112,18 @@ def _in_question(part: bytes, start: int, flags: bytes) -> Vma | None:
     return None if words & {"ht", "io", "pf", "mm"} else vma
 
 
-def guest_ram(area: Area, program: str) -> bool:
-    """Whether *area* of the VMM *program* is its guest's RAM, by what each VMM does with such memory.
+def guest_ram(areas: list[Area], program: str) -> list[Area]:
+    """Those of *areas*, the mappings of the VMM *program*, that are its guest's RAM, by what each VMM does with such memory.
 
     QEMU marks every RAM block MADV_DONTFORK (``dc``; softmmu/physmem.c, ram_block_add) and nothing else of 2 MiB and more; Firecracker and
-    Cloud Hypervisor map RAM without a reserve (``nr``) or from a memfd.
+    Cloud Hypervisor map RAM without a reserve (``nr``) or from a memfd. Small ones beside it are VGA
+    memory and ROMs, as ``explain`` has it.
     """
-    if program.startswith(("qemu", "kvm")):
-        return "dc" in area.vma.flags
-    return area.shmem or "nr" in area.vma.flags
+    emulator = program.startswith(("qemu", "kvm"))
+    ram = [
+        each
+        for each in areas
+        if ("dc" if emulator else "nr") in each.vma.flags or (each.shmem and not emulator)
+    ]
+    most = max((each.ranges for each in ram), default=0)
+    return [each for each in ram if not is_beside(each.ranges, most)]

@@ -146,11 +146,10 @@ def _stratum(
         _first(areas, parts, seen), settled,
     )  # fmt: skip
     if program:
-        for each in areas:
-            if guest_ram(each, program):
-                kb = each.vma.kb
-                stratum.guest_resident += kb.get("Rss", 0) << 10
-                stratum.guest_huge += (kb.get("AnonHugePages", 0) + kb.get("ShmemPmdMapped", 0)) << 10
+        for each in guest_ram(areas, program):
+            kb = each.vma.kb
+            stratum.guest_resident += kb.get("Rss", 0) << 10
+            stratum.guest_huge += (kb.get("AnonHugePages", 0) + kb.get("ShmemPmdMapped", 0)) << 10
     return stratum
 
 

@@ -10,7 +10,7 @@ from secondsight.bits import pte as bits
 from secondsight.cli import main
 from secondsight.live.judge.explain import explain
 from secondsight.live.read import capture
-from secondsight.live.read.vma import Vma
+from secondsight.live.read.vma import Vma, clip
 from support.snapshots import BLOCK, KNOWN, START, columns, snapshot, with_vm
 
 HUGE = bits.PRESENT | bits.PSE | bits.RW | bits.USER | bits.ACCESSED
@@ -87,6 +87,38 @@ def test_vga_memory_is_told_beside_the_ram(slots, blocks, counted, tmp_path, cap
     with pytest.raises(SystemExit):
         main(["explain", str(tmp_path / "s.npz")])
     assert ("not counted: 2.0 MiB in 1 small mapping" in capsys.readouterr().out) != counted
+
+
+@pytest.mark.parametrize("slots", [True, False])
+def test_what_is_resident_is_told_to_the_page_and_coverage_of_whole_blocks(slots, tmp_path, capsys):
+    """A mapping that begins and ends between two blocks: 8 of them, and 1 MiB before and 512 kB behind, all resident."""
+    taken = snapshot(half_huge(slots), flags=("hg", "dc"))
+    (ram,) = taken.header.mappings
+    before, behind = BLOCK // 2, BLOCK // 4
+    kb = {**ram.kb, "Rss": (8 * BLOCK + before + behind) >> 10}
+    ram = msgspec.structs.replace(ram, start=ram.start - before, end=ram.end + behind, kb=kb)
+    taken = dataclasses.replace(taken, header=msgspec.structs.replace(taken.header, mappings=(ram,)))
+    taken = dataclasses.replace(taken, header=msgspec.structs.replace(taken.header, name="qemu-system-x86"))
+    told = explain(taken)
+    assert told.guest_ram.size == told.guest_ram.resident == 8 * BLOCK + before + behind
+    assert told.mappings[0].resident == told.guest_ram.resident and not told.guest_ram.blocks_only
+    assert told.guest_ram.coverage == 0.5
+    capture.save(taken, tmp_path / "s.npz")
+    with pytest.raises(SystemExit):
+        main(["explain", str(tmp_path / "s.npz")])
+    out = capsys.readouterr().out
+    assert "guest RAM: 17.5 MiB in 1 mapping" in out
+    assert "17.5 MiB resident; 50.0 % of its whole 2 MiB blocks is huge" in out
+    # Without smaps, as of a dump, or of a part of the mapping: what its whole blocks hold, and it says so.
+    for other in (
+        msgspec.structs.replace(ram, kb={}),
+        clip([ram], (ram.start + 4096, ram.end))[0],
+    ):
+        blind = dataclasses.replace(taken, header=msgspec.structs.replace(taken.header, mappings=(other,)))
+        capture.save(blind, tmp_path / "s.npz")
+        with pytest.raises(SystemExit):
+            main(["explain", str(tmp_path / "s.npz")])
+        assert "16.0 MiB resident in whole 2 MiB blocks; 50.0 %" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

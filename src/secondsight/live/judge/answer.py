@@ -69,9 +69,11 @@ class Mapping(msgspec.Struct, frozen=True):
     by: str = ""
     #: why MADV_COLLAPSE cannot make it huge either, as far as the mapping decides
     forced: str = ""
-    #: bytes mapped here, and of the file in the page cache whoever maps them (None: not a file's, or not read)
+    #: bytes mapped here, and of the file in the page cache whoever maps them (None: not a file's, or not read); to the page, but for those
+    #: that *blocks_only* names: they are of the whole 2 MiB blocks alone
     resident: int = 0
     cached: int | None = None
+    blocks_only: tuple[str, ...] = ()
     #: bytes by the size of the folio, as ``sizes`` of the whole
     sizes: dict[str, int] = {}
     #: orders that khugepaged may collapse it to; empty where it is skipped
@@ -112,8 +114,9 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class GuestRam(msgspec.Struct, frozen=True):
-    """Bytes of the whole 2 MiB blocks. *told_by*: how its mappings were found; *blocks* of them hold anything; *huge*: mapped by a PMD on
-    the host; *coverage*: huge / resident, None where nothing is resident; *backing*: of its mappings; *levels*: bytes by the size of
+    """Bytes. *told_by*: how its mappings were found; *size*, *resident* of them to the page (*blocks_only*: what is resident is counted in
+    whole 2 MiB blocks alone); *blocks* whole ones that hold anything; *huge*: mapped by a PMD on the host; *coverage*: the share of what
+    the whole blocks hold that is huge, None where they hold nothing; *backing*: of its mappings; *levels*: bytes by the size of
     KVM's SPTE (empty where only kernel memory would tell); *pinned* pages, None unknown; *small_by*: blocks that are small, by who keeps
     them so."""
 
@@ -131,6 +134,7 @@ class GuestRam(msgspec.Struct, frozen=True):
     #: bytes and number of small mappings that are marked alike and not counted: VGA memory, ROMs
     beside: int = 0
     beside_mappings: int = 0
+    blocks_only: bool = False
 
 
 class Explanation(msgspec.Struct, frozen=True):

@@ -191,6 +191,7 @@ def _mappings(
         huge = int(facts.huge[low:high].sum())
         judged = judges[id(vma)]
         held = cached[low:high]
+        mapped = vma.resident
         asked = (
             vma.of_file and not judged.backing.page_table_scan and (not len(held) or bool((held >= 0).all()))
         )
@@ -212,8 +213,17 @@ def _mappings(
                 backing=str(judged.backing),
                 by=judged.by,
                 forced=judged.forced,
-                resident=(int(facts.populated[low:high].sum()) + huge * HPAGE_PMD_NR) * PAGE_SIZE,
-                cached=int(held.sum()) * PAGE_SIZE if asked and len(held) else None,
+                resident=(int(facts.populated[low:high].sum()) + huge * HPAGE_PMD_NR) * PAGE_SIZE
+                if mapped is None
+                else mapped,
+                cached=int(held.sum()) * PAGE_SIZE + (vma.cached_beside or 0)
+                if asked and len(held)
+                else None,
+                blocks_only=tuple(
+                    name
+                    for name, exact in (("resident", mapped), ("cached", vma.cached_beside))
+                    if exact is None and vma.size != blocks * PMD_SIZE
+                ),
                 sizes=_sizes(snapshot, facts, slice(low, high)),
                 orders=_orders(vma, snapshot, judged, parts),
             )

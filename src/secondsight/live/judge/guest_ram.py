@@ -60,17 +60,18 @@ def guest_ram(
         chosen = ram
         for mapping in beside:
             rows &= (columns.address < np.uint64(mapping.start)) | (columns.address >= np.uint64(mapping.end))
-    resident = int(np.where(counts.huge, HPAGE_PMD_NR, counts.populated)[rows].sum()) * PAGE_SIZE
+    in_blocks = int(np.where(counts.huge, HPAGE_PMD_NR, counts.populated)[rows].sum()) * PAGE_SIZE
+    exact = not any("resident" in m.blocks_only for m in chosen)
     huge = int(counts.huge[rows].sum()) * HPAGE_PMD_NR * PAGE_SIZE
     levels = columns.spte_level[rows]
     return GuestRam(
         told_by=told_by,
         mappings=len(chosen),
-        size=sum(m.blocks for m in chosen) * HPAGE_PMD_NR * PAGE_SIZE,
+        size=sum(m.end - m.start for m in chosen),
         blocks=int(rows.sum()),
-        resident=resident,
+        resident=sum(m.resident for m in chosen) if exact else in_blocks,
         huge=huge,
-        coverage=huge / resident if resident else None,
+        coverage=huge / in_blocks if in_blocks else None,
         backing=tuple(dict.fromkeys(m.backing for m in chosen)),
         levels={
             name: int((levels == level).sum()) * HPAGE_PMD_NR * PAGE_SIZE
@@ -79,15 +80,21 @@ def guest_ram(
         },
         pinned=int(counts.pinned[rows].sum()) if counts.pins_known else None,
         small_by=_small_by(rows, columns.spte_level, blocks),
-        beside=sum(m.blocks for m in beside) * HPAGE_PMD_NR * PAGE_SIZE,
+        beside=sum(m.end - m.start for m in beside),
         beside_mappings=len(beside),
+        blocks_only=not exact,
     )
+
+
+def is_beside(blocks: int, most: int) -> bool:
+    """Whether a mapping of so many *blocks* is something beside a VM's RAM, of whose mappings the largest has *most*."""
+    return blocks <= BESIDE_BLOCKS and 4 * blocks <= most
 
 
 def _apart(chosen: list[Mapping]) -> tuple[list[Mapping], list[Mapping]]:
     """*chosen* as RAM, and what else a VM maps alike: QEMU allocates VGA memory (16 to 64 MiB) and ROMs as it does RAM."""
     most = max(m.blocks for m in chosen)
-    beside = [m for m in chosen if m.blocks <= BESIDE_BLOCKS and 4 * m.blocks <= most]
+    beside = [m for m in chosen if is_beside(m.blocks, most)]
     return [m for m in chosen if m not in beside], beside
 
 

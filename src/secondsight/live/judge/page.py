@@ -123,12 +123,16 @@ def _facts(answer: Explanation) -> str:
 
 
 def _guest_ram(ram: GuestRam) -> str:
-    coverage = "nothing resident" if ram.coverage is None else f"{100 * ram.coverage:.1f} % of it huge"
+    coverage = (
+        "nothing resident"
+        if ram.coverage is None
+        else f"{100 * ram.coverage:.1f} % of its whole 2 MiB blocks huge"
+    )
     levels = ", ".join(f"{name} {amount / 2**20:,.1f} MiB" for name, amount in ram.levels.items())
     small = "; ".join(f"{count:,} small: {why}" for why, count in ram.small_by.items())
     parts = (
         f"{ram.size / 2**20:,.1f} MiB, known by {ram.told_by}",
-        f"{ram.resident / 2**20:,.1f} MiB resident, {coverage}",
+        f"{ram.resident / 2**20:,.1f} MiB resident{' in whole 2 MiB blocks' * ram.blocks_only}, {coverage}",
         f"{ram.beside / 2**20:,.1f} MiB of small mappings beside it (VGA memory, ROMs) not counted"
         if ram.beside
         else "",

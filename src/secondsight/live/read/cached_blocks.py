@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from secondsight.errors import MissingDependency
-from secondsight.geometry import PMD_SIZE
+from secondsight.geometry import PAGE_SIZE, PMD_SIZE
 from secondsight.live.read.columns import Columns
 from secondsight.live.read.page_cache import CachedFile, local_devices
 from secondsight.live.read.process import Process
@@ -21,18 +22,20 @@ _NOTHING = (np.empty(0, np.uint64), np.empty(0, np.int64))
 class CachedBlocks(NamedTuple):
     """Of the whole blocks with a page in the page cache: *address* uint64[K], ascending; *pages* int64[K]; *evicted*, *dirty* int64[K] as
     cachestat counts them, -1 unknown. *asked*: (start, end, whether cachestat could be asked) of the mappings that could be asked: what is
-    not named of them is 0, but for pages that are gone where the last is False."""
+    not named of them is 0, but for pages that are gone where the last is False. *beside*: of the mapping that starts there, the bytes in
+    the page cache before and behind its whole blocks."""
 
     address: npt.NDArray[np.uint64]
     pages: npt.NDArray[np.int64]
     evicted: npt.NDArray[np.int64]
     dirty: npt.NDArray[np.int64]
     asked: tuple[tuple[int, int, bool], ...]
+    beside: dict[int, int]
 
     @classmethod
     def of(cls, process: Process, vmas: list[Vma]) -> CachedBlocks:
         """Those of *vmas*, ascending mappings of *process*."""
-        parts, asked = [], []
+        parts, asked, beside = [], [], {}
         local: frozenset[str] | None = None
         for vma in vmas:
             if not vma.of_file or vma.first_block >= vma.block_end:
@@ -43,6 +46,9 @@ class CachedBlocks(NamedTuple):
             if file is None:
                 continue
             with contextlib.closing(file):
+                beside[vma.start] = PAGE_SIZE * sum(
+                    _pages(file, *edge) for edge in ((vma.start, vma.first_block), (vma.block_end, vma.end))
+                )
                 whole = file.counts(vma.first_block, vma.block_end)
                 addresses, counts = (
                     file.blocks(vma.start, vma.end) if whole is None or whole.cached else _NOTHING
@@ -56,14 +62,23 @@ class CachedBlocks(NamedTuple):
             asked.append((vma.first_block, vma.block_end, whole is not None))
         if not asked:
             none = np.empty(0, np.int64)
-            return cls(np.empty(0, np.uint64), none, none, none, ())
+            return cls(np.empty(0, np.uint64), none, none, none, (), {})
         address, pages, evicted, dirty = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return cls(address, pages, evicted, dirty, tuple(asked))
+        return cls(address, pages, evicted, dirty, tuple(asked), beside)
 
     def joined(self, blocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         """*blocks* (ascending) with those that only the page cache holds; ascending."""
         new = self.address[~np.isin(self.address, blocks)] if len(self.address) else self.address
         return np.sort(np.concatenate((blocks, new))) if len(new) else blocks
+
+    def marked(self, vmas: list[Vma]) -> list[Vma]:
+        """*vmas* with what lies beside their whole blocks."""
+        return [
+            msgspec.structs.replace(vma, cached_beside=self.beside[vma.start])
+            if vma.start in self.beside
+            else vma
+            for vma in vmas
+        ]
 
     def fill(self, columns: Columns) -> None:
         """Write the column ``cached``."""
@@ -80,6 +95,14 @@ class CachedBlocks(NamedTuple):
             self.evicted,
             self.dirty,
         )
+
+
+def _pages(file: CachedFile, start: int, end: int) -> int:
+    """Pages of [start, end) in the page cache, counted as those of whole blocks are."""
+    if start >= end:
+        return 0
+    counted = file.counts(start, end)
+    return int(file.pages(start, end).sum()) if counted is None else counted.cached
 
 
 def _local(process: Process) -> frozenset[str]:

@@ -172,7 +172,9 @@ def take(
             columns = reader.read_blocks(blocks)
             cache.fill(columns)
         surroundings = msgspec.structs.replace(surroundings, vms=reader.vms)
-        mappings = mark_zero_devices(process, parse_smaps(process.read_file("smaps"), f"{path}/smaps"))
+        mappings = cache.marked(
+            mark_zero_devices(process, parse_smaps(process.read_file("smaps"), f"{path}/smaps"))
+        )
         if kernel is None:
             resolve_accessed(columns, mappings)
             resolve_swapped(columns, mappings)

@@ -50,6 +50,10 @@ class Vma(msgspec.Struct, frozen=True):
     eligible: bool | None = None
     #: a private mapping of /dev/zero, which the kernel makes anonymous memory that keeps its file
     zero_device: bool = False
+    #: only a part of the mapping is meant (``clip``): *kb* is of the whole
+    part: bool = False
+    #: bytes of its file that the page cache holds before and behind the whole 2 MiB blocks; None: not asked
+    cached_beside: int | None = None
 
     @property
     def size(self) -> int:
@@ -81,6 +85,13 @@ class Vma(msgspec.Struct, frozen=True):
         )
 
     @property
+    def resident(self) -> int | None:
+        """Bytes that are mapped, to the page; None where smaps was not read, or does not count it (hugetlb), or counts more of it."""
+        if self.part or "ht" in self.flags or "Rss" not in self.kb:
+            return None
+        return self.kb["Rss"] << 10
+
+    @property
     def uffd_armed(self) -> bool:
         """Registered with userfaultfd in any mode (userfaultfd_armed): khugepaged tolerates no hole then."""
         return not self.flags.isdisjoint(_UFFD)
@@ -92,7 +103,9 @@ def clip(vmas: list[Vma], within: tuple[int, int] | None) -> list[Vma]:
         return vmas
     low, high = within
     return [
-        msgspec.structs.replace(vma, start=max(vma.start, low), end=min(vma.end, high))
+        vma
+        if low <= vma.start and vma.end <= high
+        else msgspec.structs.replace(vma, start=max(vma.start, low), end=min(vma.end, high), part=True)
         for vma in vmas
         if vma.start < high and low < vma.end
     ]
