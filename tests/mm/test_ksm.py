@@ -40,6 +40,23 @@ def test_equal_pages_become_one(rules) -> None:
     assert ksm.merge(host) == 0, "nothing is left to do"
 
 
+@pytest.mark.parametrize("rules", KERNELS)
+def test_an_entry_that_changes_over_is_young_and_unprotected_whatever_it_was(rules) -> None:
+    """replace_page makes it anew from the area's protection; the page that stays keeps its entry (booted: 5.10, 6.1, 7.3)."""
+    host, mm, _ = vm(rules, 1)
+    mm.cpu_access(pages(0, 1, 2, 3), write=True, value=7)
+    host.drain()
+    mm.arrays.pte[1:4] |= x86.UFFD_WP
+    clear_refs(mm)
+    madvise(mm, 0, 512, "mergeable")
+    ksm.merge(host)
+    entries = mm.arrays.pte[1:4]
+    assert ((entries & x86.ACCESSED) != 0).tolist() == [True, False, True]
+    assert ((entries & x86.UFFD_WP) != 0).tolist() == [False, True, False]
+    assert not (entries & (x86.RW | x86.DIRTY)).any()
+    holds(host)
+
+
 @pytest.mark.parametrize(
     ("rules", "follows"), [("2.6.38", True), ("6.1", False), ("6.12", False), ("7.2", False)]
 )
@@ -63,6 +80,20 @@ def test_a_write_breaks_the_merge(rules) -> None:
     holds(host)
     madvise(mm, 0, 512, "unmergeable")
     assert mm.pfn(1) != mm.pfn(3)
+    holds(host)
+
+
+@pytest.mark.parametrize("rules", ["5.10", "6.1", "7.3"])
+def test_two_pages_of_one_huge_page_only_split_it(rules) -> None:
+    """cmp_and_merge_page: the third of a kind finds the first, and is the one that stays (booted: 5.10)."""
+    host, mm, _ = vm(rules, 1)
+    madvise(mm, 0, 512, "hugepage")
+    mm.cpu_access(np.arange(512), write=True)
+    mm.cpu_access(pages(0, 7, 8, 300), write=True, value=7)
+    third = mm.pfn(300)
+    madvise(mm, 0, 512, "mergeable")
+    ksm.merge(host, {mm.name: {7, 8, 300}})
+    assert mm.pfn(7) == mm.pfn(8) == mm.pfn(300) == third and flags(mm, 300) & KSM
     holds(host)
 
 

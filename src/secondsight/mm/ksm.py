@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondsight.bits.pte import DIRTY, MAPPED, PFN_MASK, PSE, RW
+from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PFN_MASK, PSE, RW, UFFD_WP
 from secondsight.mm.huge_memory import is_large, split_folio
 from secondsight.mm.lru import mark_page_accessed, munlock_folio
 from secondsight.mm.memory import unshare_page
@@ -79,7 +79,13 @@ def merge(host: MmHost, took: Took | None = None) -> int:
             else:
                 other_mm, other = unstable[value]
                 # Don't substitute a ksm page for a forked page (unstable_tree_search_insert).
-                if pfn == other_mm.pfn(other) or not _becomes_ksm(mm, page):
+                if pfn == other_mm.pfn(other):
+                    continue
+                if mm.folio(page) == other_mm.folio(other):
+                    # Both are of one large folio, to which ksmd has a reference for each: it is split, and nothing merged (5.10 to 7.3).
+                    split_folio(mm, page)
+                    continue
+                if not _becomes_ksm(mm, page):
                     continue
                 kept = mm.pfn(page)
                 if _merge_into(other_mm, other, kept):
@@ -154,7 +160,8 @@ def _merge_into(mm: Mm, page: int, keep: int) -> bool:
     old = mm.pfn(page)
     if host.rules.ksm_invalidates:
         mm.notifiers.invalidate_range(page, page + 1)
-    entry = (mm.arrays.pte[page] & ~PFN_MASK & ~DIRTY) | (np.uint64(keep) << PFN_SHIFT)
+    # mk_pte of the area's protection, which has the accessed bit, whoever used the page last (replace_page, 5.10 to 7.3).
+    entry = (mm.arrays.pte[page] & ~(PFN_MASK | DIRTY | UFFD_WP)) | ACCESSED | (np.uint64(keep) << PFN_SHIFT)
     if host.rules.has_change_pte:
         mm.notifiers.change_pte(page, entry)
     mm.arrays.pte[page] = entry
