@@ -11,7 +11,9 @@ from secondsight.bits import spte as s
 from secondsight.bits.spte import (
     EPT,
     EPT_2010,
+    EPT_MBEC,
     EPT_NOAD,
+    EPT_NOAD_MBEC,
     EPT_NOAD_SOFT,
     EPT_NOAD_UNMARKED,
     EPT_UNMARKED,
@@ -26,6 +28,7 @@ LAYOUTS = {
     "ept": EPT,
     "noad": EPT_NOAD,
     "soft": EPT_NOAD_SOFT,
+    "mbec": EPT_NOAD_MBEC,
     "npt510": NPT_UNMARKED,
     "ept510": EPT_UNMARKED,
     "noad510": EPT_NOAD_UNMARKED,
@@ -65,6 +68,11 @@ def test_which_layout_a_machine_has() -> None:
     assert layout("ept", "unmarked") is EPT_UNMARKED and layout("ept-noad", "unmarked") is EPT_NOAD_UNMARKED
     assert layout("ept", "2010") is layout("ept-noad", "2010") is EPT_2010
     assert layout("ept", "tracked") is layout("ept", "soft") is EPT
+    assert (
+        layout("ept", "mbec") is EPT_MBEC
+        and layout("ept-noad", "mbec") is EPT_NOAD_MBEC
+        and layout("npt", "mbec") is NPT
+    )
     assert layout("ept-noad", "tracked") is EPT_NOAD and layout("ept-noad", "soft") is EPT_NOAD_SOFT
     assert EPT_NOAD.accessed == 0 and EPT_NOAD_SOFT.accessed == bit(8) and EPT_2010.accessed == 0
 
@@ -94,7 +102,10 @@ def test_entries_of_a_booted_6_1() -> None:
 entries = st.tuples(st.integers(0, (1 << 40) - 1), st.booleans(), st.booleans())
 
 
-@given(st.lists(entries, min_size=1, max_size=20), st.sampled_from(["npt", "ept", "noad", "soft", "noad510"]))
+@given(
+    st.lists(entries, min_size=1, max_size=20),
+    st.sampled_from(["npt", "ept", "noad", "soft", "mbec", "noad510"]),
+)
 def test_ageing_and_the_next_touch(many, name) -> None:
     lay = LAYOUTS[name]
     base = lay.present | lay.readable | lay.executable | lay.user | lay.ad_disabled

@@ -216,7 +216,10 @@ def test_rmaps_of_a_kernel_whose_modules_have_no_types():
 
 @pytest.mark.parametrize(
     ("has", "era"),
-    [((), "unmarked"), (("shadow_host_writable_mask",), "tracked"), (("shadow_host_writable_mask", "kvm_ad_enabled"), "soft")],
+    [
+        ((), "unmarked"), (("shadow_host_writable_mask",), "tracked"), (("shadow_host_writable_mask", "kvm_ad_enabled"), "soft"),
+        (("shadow_host_writable_mask", "kvm_ad_enabled", "shadow_xs_mask"), "mbec"),
+    ],
 )  # fmt: skip
 def test_the_era_of_the_sptes_is_told_by_what_kvm_has(has, era):
     machine = vm(Memory(), soft="kvm_ad_enabled" in has)

@@ -176,7 +176,7 @@ def test_what_ages_and_tests_compiled_does_what_the_layouts_plain_form_does(mmu,
     lay = sx.layout(mmu, era)
     rng = np.random.default_rng(5)
     # Each bit that means something, at random; the type of A/D bits one of the two that KVM gives.
-    meaning = sum({int(mask) for mask in lay[:-2]}) | int(sx.RWX)
+    meaning = sum({int(mask) for mask in lay[:-3]}) | int(sx.RWX)
     words = rng.integers(0, 1 << 63, 512).astype(np.uint64) & np.uint64(meaning & ~int(lay.large))
     words |= np.where(rng.random(512) < 0.5, lay.ad_disabled, np.uint64(0))
     table = spt.SpteArrays(words.copy(), np.zeros(1, np.uint64), 0)

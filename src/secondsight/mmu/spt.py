@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits.pte import PSE
-from secondsight.bits.spte import AD_TYPE_MASK, SAVED_BITS, SAVED_MASK, SAVED_SHIFT, SpteLayout
+from secondsight.bits.spte import SpteLayout
 from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER
 from secondsight.mm.gup import MISS, NOT_PERMITTED, NOTIFY, gup_fast, gup_slow
 from secondsight.mm.lru import mark_page_accessed
@@ -60,18 +60,19 @@ class Resumed(NamedTuple):
 
 
 @native
+def _tracked(lay, spte):  # type: ignore[no-untyped-def]
+    type_mask = lay.ad_disabled * np.uint64(3)
+    return lay.ad_disabled != 0 and (spte & type_mask) == lay.ad_disabled and (spte & lay.tracked) == 0
+
+
+@native
 def accessed(lay, spte):  # type: ignore[no-untyped-def]
     """is_accessed_spte of a present SPTE."""
     if lay.accessed:
         return (spte & lay.accessed) != 0
     if lay.ad_disabled:
-        return not ((spte & AD_TYPE_MASK) == lay.ad_disabled and (spte & lay.tracked) == 0)
+        return not _tracked(lay, spte)
     return True
-
-
-@native
-def _tracked(lay, spte):  # type: ignore[no-untyped-def]
-    return lay.ad_disabled != 0 and (spte & AD_TYPE_MASK) == lay.ad_disabled and (spte & lay.tracked) == 0
 
 
 @native
@@ -96,7 +97,9 @@ def _fast_page_fault(lay, spte, write):  # type: ignore[no-untyped-def]
     """fast_page_fault: the SPTE with its access given back, or 0 where that does not help."""
     new = spte
     if _tracked(lay, spte):
-        new = ((new & ~lay.tracked) & ~SAVED_MASK) | ((spte >> SAVED_SHIFT) & SAVED_BITS) | lay.accessed
+        saved = lay.tracked & ~lay.writable
+        kept = (new & ~lay.tracked) & ~(saved << lay.saved_shift)
+        new = kept | ((spte >> lay.saved_shift) & saved) | lay.accessed
     if write and (spte & lay.mmu_writable) != 0:
         new |= lay.writable
     if new == spte or not spte_allows(lay, new, write):
@@ -324,7 +327,8 @@ def age_range(lay, t, start, end, out):  # type: ignore[no-untyped-def]
             continue
         out[page - start] = True
         if lay.ad_disabled:
-            new = (spte | ((spte & SAVED_BITS) << SAVED_SHIFT)) & ~lay.tracked & ~lay.accessed
+            saved = (spte & lay.tracked & ~lay.writable) << lay.saved_shift
+            new = (spte | saved) & ~lay.tracked & ~lay.accessed
         else:
             new = spte & ~lay.accessed
         if big & lay.present:

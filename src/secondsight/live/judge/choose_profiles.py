@@ -48,6 +48,8 @@ def choose_profiles(facts: Facts, has_vm: bool = True) -> PossibleProfiles:
     if re.match(r"\d+\.\d+", facts.release):
         # What no interface shows is taken from the kernel's own series: 6.18 has the software accessed bit and no marks at faults.
         series = for_kernel(facts.release)
+        if facts.soft_accessed and series.spte_era == "mbec":
+            changes["spte_era"] = "mbec"
         changes["mglru_fault_marks"] = series.mglru_fault_marks
         changes["mthp_collapse"] = series.mthp_collapse
         changes["file_collapse"] = series.file_collapse

@@ -98,7 +98,10 @@ class RunningVm:
 
     @property
     def era(self) -> bits.Era:
-        """Which SPTE formats KVM has: since 5.13, with the MMU-present bit, where the host-writable one sits is a variable."""
+        """Which SPTE formats KVM has: since 5.13, with the MMU-present bit, where the host-writable one sits is a variable; since
+        7.2 which X bit is the kernel's."""
+        if self._kernel.symbols.address("shadow_xs_mask") is not None:
+            return "mbec"
         marked = self._kernel.symbols.address("shadow_host_writable_mask") is not None
         return "soft" if self.soft else "tracked" if marked else "unmarked"
 

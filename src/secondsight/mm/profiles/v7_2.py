@@ -13,6 +13,7 @@ SERIES = Series(
         Asked("7.2.13-1", "shadow", 60, 22291),
     ),
     changes={
+        "spte_era": "mbec",
         "collapse_of_no_block": True,
         "mthp_collapse": True,
         "mglru_fault_marks": True,

@@ -16,8 +16,9 @@ class SecondaryRules:
     # -- notifiers and SPTEs ---------------------------------------------------------------------------------
     spte_era: Era = rule(
         "2010",
-        "the SPTE formats: 2010, access tracking without an accessed bit (unmarked: no MMU-present bit), or a software bit (6.13)",
-        "arch/x86/kvm/mmu/spte.h; 3835819fb1b3, 7971801b5618",
+        "the SPTE formats: 2010, access tracking without an accessed bit (unmarked: no MMU-present bit), a software bit (6.13), "
+        "EPT's high bits moved for a second X bit (mbec, 7.2)",
+        "arch/x86/kvm/mmu/spte.h; 3835819fb1b3, 7971801b5618; SPTE_TDP_AD_SHIFT 60, SHADOW_ACC_TRACK_SAVED_BITS_SHIFT 52 (7.2)",
         "booted",
     )
     test_young_without_ad: Literal["zero", "present", "bit"] = rule(
@@ -30,7 +31,7 @@ class SecondaryRules:
         "zap",
         "kvm_age without hardware A/D bits: unmaps the page / access-tracks the SPTE",
         "arch/x86/kvm/mmu.c kvm_age_rmapp (2.6.38); f160c7b7bb32 (4.11)",
-        "source",
+        "booted",
     )
     tdp_mmu: bool = rule(
         False,
