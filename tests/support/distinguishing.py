@@ -20,6 +20,7 @@ class Distinguishing:
     host: HostConfig = HostConfig()
     profile: str = "6.12"
     since: tuple[int, int] = (5, 10)
+    until: tuple[int, int] = (99, 0)
 
     def scenario(self) -> v.Scenario:
         """The steps, and a look at the end, unless a pass that is left unfinished has to be the last."""
@@ -44,6 +45,14 @@ huge = (advise, fill)
 scan = (advise, v.Scan())
 #: A block that nobody has used of late.
 old = (fill, v.Drain(), v.ClearRefs("p"))
+
+
+def equal(pages: str) -> tuple[v.Verb, ...]:
+    """One page at these addresses of a block."""
+    return (fill, v.CpuWrite("p", pages, value=7), v.Madvise("p", "0", "mergeable"), v.KsmMerge())
+
+
+merged = equal("0:7,8,300")
 #: A look in between.
 look = (v.Observe(), v.Drain())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secondsight.mm.config import HostConfig, Knobs, Sizes
 from secondsight.scenario import verbs as v
-from support.distinguishing import VM, Distinguishing, fill, huge, knobs, look, old, scan
+from support.distinguishing import VM, Distinguishing, equal, fill, huge, knobs, look, merged, old, scan
 
 KHUGEPAGED = (
     Distinguishing("unused", ("referenced_needed", "trace_writable"), (*old, *scan)),
@@ -154,6 +154,22 @@ SECONDARY = (
         HostConfig(mmu="shadow"),
     ),
     Distinguishing(
+        "a guest's page ages, without accessed bits",
+        ("spte_era", "age_without_ad"),
+        (fill, v.Drain(), v.GuestRead("p", "0:3"), v.Age("p", "0:0-9")),
+        VM,
+        HostConfig(mmu="ept-noad"),
+        profile="7.3",
+    ),
+    Distinguishing(
+        "guest alone, without accessed bits",
+        ("test_young_without_ad",),
+        (fill, v.GuestRead("p", "0:9"), v.Drain(), v.ClearRefs("p"), *scan),
+        VM,
+        HostConfig(mmu="ept-noad"),
+        profile="7.3",
+    ),
+    Distinguishing(
         "ksm under a guest",
         ("ksm_invalidates",),
         (
@@ -223,6 +239,43 @@ LRU = (
         (fill, v.SwapOut("p", "0:4"), v.Fork("p", "c"), v.Mlock("p", "0")),
         host=HostConfig(mglru=True),
         profile="6.1",
+    ),
+    Distinguishing(
+        "marked by two slots, the last two wait",
+        ("slots_by_gfn",),
+        (
+            *old,
+            v.GuestRead("p", "0:0-15"),
+            v.GuestRead("p", "0:16-31", slot=1),
+            v.Madvise("p", "0:0-31", "cold"),
+            v.IoZeroCopy("p", "0:0-31", write=False),
+            v.Drain(),
+            # Young again: isolate counts up to the first page that waits.
+            v.CpuRead("p", "0"),
+            *scan,
+        ),
+        (v.SpaceSpec("p", vm=v.Vm(slots=(v.Slot(1, 8, 0, 1),))),),
+        profile="6.1",
+    ),
+    Distinguishing(
+        "one page that a guest reads at three addresses",
+        ("activate_batched",),
+        (*merged, v.ClearRefs("p"), v.GuestRead("p", "0:7,8,300")),
+        VM,
+        profile="7.3",
+    ),
+    Distinguishing(
+        "locked where one page is mapped twice",
+        ("putback_batched",),
+        (*equal("0:7,8"), v.ClearRefs("p"), v.Mprotect("p", "0", "r"), v.Mlock("p", "0")),
+        profile="5.10",
+    ),
+    Distinguishing(
+        "collapse of what is locked, and a child's too",
+        ("mlock_batched",),
+        (fill, v.Mlock("p", "0"), v.Fork("p", "c"), v.CpuWrite("p", "0:0-9"), *scan),
+        host=knobs(max_ptes_shared=511),
+        profile="5.10",
     ),
     Distinguishing("new", ("new_anon_active",), (fill, v.Drain())),
     Distinguishing(

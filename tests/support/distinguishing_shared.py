@@ -170,6 +170,27 @@ SHARED_MEMORY = (
         since=(6, 1),
     ),
     Distinguishing(
+        "a table in the way, and a wake-up that ends with it",
+        ("pte_mapped_queued",),
+        (
+            # The first on khugepaged's list.
+            v.Madvise("o", "0", "hugepage"),
+            v.Madvise("o", "0", "hugepage"),
+            *huge_shared,
+            v.Drain(),
+            v.Madvise("o", "0:5", "nohugepage"),
+            v.CpuRead("o", "0:100"),
+            v.Madvise("o", "0", "hugepage"),
+            v.Scan(pages=512),
+        ),
+        SHARED_BY_TWO,
+        ADVISED,
+        since=(6, 1),
+        # Such a visit costs one page since then: no wake-up ends with it but by chance.
+        until=(7, 1),
+        profile="6.1",
+    ),
+    Distinguishing(
         "huge to swap",
         ("shmem_swapin_large",),
         (

@@ -28,7 +28,7 @@ def scenarios(release: tuple[int, int], mmu: str = "npt") -> Iterator[v.Scenario
     for shown in SHOWN:
         yield shown.scenario()
     for each in DISTINGUISHING:
-        if each.since <= release:
+        if each.since <= release < each.until:
             yield each.scenario()
 
 

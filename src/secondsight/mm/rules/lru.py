@@ -43,7 +43,7 @@ class LruRules:
         False,
         "what mlock and munlock put back on the LRU waits in lru_add's batch (with a reference); else it is there at once",
         "mm/vmscan.c putback_lru_page: lru_cache_add; 9c4e6b1a7027 (4.16), asked no more since mlock has a batch of its own (5.18)",
-        "source",
+        "booted",
         compiled=True,
     )
     mlock_counts_large: bool = rule(

@@ -59,7 +59,7 @@ class SharedRules:
         True,
         "a huge page that PTEs map is noted by khugepaged, and its page table goes when the process is next come to; else at once",
         "mm/khugepaged.c khugepaged_add_pte_mapped_thp, khugepaged_collapse_pte_mapped_thps (6.1; gone in 6.6)",
-        "source",
+        "booted",
     )
     file_swapin_drains: bool = rule(
         False,
