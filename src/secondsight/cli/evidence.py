@@ -188,7 +188,7 @@ def score_command(
     from secondsight.errors import UsageError
     from secondsight.lab.answers import read
     from secondsight.lab.score import score_kept
-    from secondsight.lab.unshown import unmet, unseen
+    from secondsight.lab.unshown import alike, unmet, unseen
     from secondsight.mm.profiles import for_kernel, profile
 
     if mutants:
@@ -224,18 +224,28 @@ def score_command(
             f"  {turned_rule.rule}={_word(turned_rule.value)}: noticed by #{turned_rule.noticed}{on}, {turned_rule.where}"
         )
     mmus = {each.mmu for each in campaigns}
-    lacked = 0
+    lacked = same = 0
     for turned_rule in turned:
-        if turned_rule.noticed is None and (why := unmet(tried, turned_rule.rule)):
+        if turned_rule.noticed is not None:
+            continue
+        name, value = turned_rule.rule, turned_rule.value
+        if why := unmet(tried, name):
             lacked += 1
-            print(f"  {turned_rule.rule}={_word(turned_rule.value)}: no rule of this kernel: {why}")
-        elif turned_rule.noticed is None:
-            why = unseen(tried, turned_rule.rule, mmus)
-            print(
-                f"  {turned_rule.rule}={_word(turned_rule.value)}: unnoticed ({turned_rule.evidence}){f': {why}' if why else ''}"
-            )
+            said = "no rule of this kernel"
+        elif why := alike(tried, name, value):
+            same += 1
+            said = "no answer tells"
+        else:
+            why = unseen(tried, name, mmus)
+            said = f"unnoticed ({turned_rule.evidence})"
+        print(f"  {name}={_word(value)}: {said}{f': {why}' if why else ''}")
     of = len(turned) - lacked
-    print(f"{len(noticed)} of {of} noticed ({100 * len(noticed) / max(1, of):.0f} %)")
+    print(f"{len(noticed)} of {of} noticed ({_percent(len(noticed), of)})", end="")
+    print(f"; of the {of - same} that an answer can tell {_percent(len(noticed), of - same)}" if same else "")
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.0f} %"
 
 
 def _mutants(kept: list[Path], count: int, seed: int, json: bool) -> None:

@@ -25,20 +25,78 @@ FILES = ("scan", "isolate", "attempt", "orders", "zap")
 _NOT_ANONYMOUS = "they differ for pages that are not anonymous, of which there are none"
 _NO_LOCK = "nobody holds a page's lock while khugepaged scans"
 _COMPILED = "the same function either way, compiled for one kernel or for all"
-#: Mutants that answer as the code does for every kernel that can be booted: the function, how the changed place begins, and why.
-EQUIVALENT: tuple[tuple[str, str, str], ...] = (
-    ("_page_6_12", "if c.flags[b, i] & LOCKED", _NO_LOCK),
-    ("_page_6_1", "if c.flags[b, i] & LOCKED", _NO_LOCK),
-    (
-        "collapse_scan_pmd",
-        "if not rules.swap_limit ; if unmapped > max_swap",
-        "every kernel since 4.8 has the limit",
-    ),
-    ("collapse_scan_pmd", "rules.order != ORDER_6_1", _NOT_ANONYMOUS),
-    ("collapse_scan_pmd", "rules.order == ORDER_6_1", _NOT_ANONYMOUS),
-    ("scan", "len(view) >= MANY_BLOCKS", _COMPILED),
-    ("isolate", "len(view) >= MANY_BLOCKS", _COMPILED),
-)
+_EMPTY = "an empty entry and the zero page count alike in every kernel that boots, and no other entry that is not present has frame 0"
+_UNTOLD = "how often notifiers are asked no tracepoint tells"
+_TABLE = "where a hash table looks first, how it goes on and what its empty places hold: it finds the same"
+_READY = "how many frames are held ready"
+_LOWEST = "no order below the lowest is ever enabled, and a walk through orders that are not tries nothing"
+_GENERAL = "the block goes the general way, which answers the same, more slowly"
+_MARKED = "what is marked is mapped, so it has a folio and a reference"
+_STAND_INS = "stand-ins need room, and references to spare"
+_LATER = "it shows in later attempts alone, and each is foretold from the state that it finds"
+#: Mutants that answer as the code does for every kernel that can be booted: the function, how the changed place begins ("": whatever it
+#: is), what stands in its line ("": anything), and why.
+EQUIVALENT: tuple[tuple[str, str, str, str], ...] = (
+    ("check_pmd_state", "if not pmd & MAPPED ; if pmd & PSE", "", "a PMD that is not present has no PSE: none is under migration here"),
+    ("_page_6_12", "if c.flags[b, i] & LOCKED", "", _NO_LOCK),
+    ("_page_6_12", "if not c.flags[b, i] & LRU ; if c.flags[b, i] & LOCKED", "", _NO_LOCK),
+    ("_page_6_1", "if c.flags[b, i] & LOCKED", "", _NO_LOCK),
+    ("_page_6_1", "if not c.flags[b, i] & LRU ; if c.flags[b, i] & LOCKED", "", _NO_LOCK),
+    ("_page_6_1", "if not c.flags[b, i] & ANON", "", _NOT_ANONYMOUS),
+    ("collapse_scan_pmd", "if not entry & MAPPED ; if entry & PFN_MASK == 0", "", _EMPTY),
+    ("collapse_scan_pmd", "if not rules.swap_limit ; if unmapped > max_swap", "", "every kernel since 4.8 has the limit"),
+    ("collapse_scan_pmd", "rules.order != ORDER_6_1", "", _NOT_ANONYMOUS),
+    ("collapse_scan_pmd", "rules.order == ORDER_6_1", "", _NOT_ANONYMOUS),
+    ("collapse_scan_pmd", "1", "asked += 1", _UNTOLD),
+    ("scan", "len(view) >= MANY_BLOCKS", "", _COMPILED),
+    ("_hold", "1", "at = folio & (_HELD - 1)", _TABLE),
+    ("_hold", "1", "at = (at + 1) & (_HELD - 1)", _TABLE),
+    ("_take", "if c.flags[b, i] & LOCKED or held_already", "", "what an earlier entry holds had the right count"),
+    ("collapse_huge_page_isolate", "1", "last_large = np.int64(-1)", "any number that is no frame's"),
+    ("collapse_huge_page_isolate", "if not entry & MAPPED ; if entry & PFN_MASK == 0", "", _EMPTY),
+    ("collapse_huge_page_isolate", "if entry & UFFD_WP ; if rules.writable == WRITABLE_EVERY", "", "only 2.6.38 wants every page writable"),
+    ("collapse_huge_page_isolate", "0", "large = c.order[b, i] > 0", "no anonymous folio is of order 1 (THP_ORDERS_ALL_ANON)"),
+    ("collapse_huge_page_isolate", "c.mapcount[b, i] > 1", "", "no earlier entry maps a page that is mapped once"),
+    ("collapse_huge_page_isolate", "1", "asked += 1", _UNTOLD),
+    ("isolate", "", "np.full((_HELD, 2), -1, np.int64)", _TABLE),
+    ("isolate", "len(view) >= MANY_BLOCKS", "", _COMPILED),
+    ("isolate", "order == PMD_ORDER", "", _COMPILED),
+    ("collapse_huge_page", "", "parts = pages if order != PMD_ORDER", _READY),
+    ("collapse_huge_page", "", "f = host.frames.reserve(", _READY),
+    ("mthp_collapse", "order > MIN_ANON_ORDER", "", _LOWEST),
+    ("mthp_collapse", "1", "if order > MIN_ANON_ORDER and", _LOWEST),
+    ("_marked_at_most_once", "True", "every = True", _GENERAL),
+    ("_marked_at_most_once", "columns.marks[b, i] <= 1", "", _GENERAL),
+    ("_marked_at_most_once", "0", "(columns.order[b, i] == 0)", _GENERAL),
+    ("_marked_at_most_once", "columns.refcount[b, i] > 0", "", _MARKED),
+    ("_marked_at_most_once", "0", "first = (columns.refcount[b, i] > 0)", _GENERAL),
+    ("_marked_at_most_once", "columns.mapcount[b, i] <= 1", "", _GENERAL),
+    ("_marked_at_most_once", "", "(columns.folio[b, i] >= 0)", _MARKED),
+    ("_mark_first", "True", "every = True", _GENERAL),
+    ("_mark_first", "i < end", "", "kernels whose zap marks pages (up to 6.12) try whole blocks alone"),
+    ("_rows_of", "False", "shared = False", _GENERAL),
+    ("_rows_of", "folio[b, i] < 0", "", "no folio has frame 0"),
+    ("_rows_of", "0", "if folio[b, i] < 0 or", "a page that shares none is looked up, and its row is found to be its own"),
+    ("_rows_of", "columns.mapcount[b, i] <= 1", "", "a page that is mapped once is looked up, and its row is found to be its own"),
+    ("_rows_of", "0", "if i > 0 and folio", "the second page's row is looked up, and found where it was copied from"),
+    ("_rows_of", "1", "at = folio[b, i] & (len(seen) - 1)", _TABLE),
+    ("_rows_of", "1", "at = (at + 1) & (len(seen) - 1)", _TABLE),
+    ("_may_share", "False", "shared = False", _GENERAL),
+    ("_may_share", "columns.mapcount[b, i] > 1", "", _GENERAL),
+    ("_may_share", "0", "(columns.order[b, i] != 0)", _GENERAL),
+    ("_mark", "columns.folio[b, i] >= 0", "", _MARKED),
+    ("_mark", "f.refcount[page] > 0", "", _MARKED),
+    ("_zap_blocks", "last > first", "", "where nothing is marked, nothing is marked either way"),
+    ("_zap_blocks", "2", "f.refcount[others + i] = 2", _STAND_INS),
+    ("zap", "order == PMD_ORDER", "", _LATER),
+    ("zap", "True", "channel.known[:, first:end] = False, True", "what is not known counts as old here"),
+    ("zap", "0", "left[:, first:end] = 0", _LATER),
+    ("zap", "1", "page = (len(view) + 1", _STAND_INS),
+    ("zap", "2", "flags[-1], refcount[-1] = 0, 2", _STAND_INS),
+    ("zap", "0", "flags[-1], refcount[-1] = 0, 2", _STAND_INS),
+    ("zap", "2", "np.full(2 * HPAGE_PMD_NR, -1, np.int64)", _TABLE),
+    ("zap", "1", "np.full(2 * HPAGE_PMD_NR, -1, np.int64)", _TABLE),
+)  # fmt: skip
 
 Kind = Literal["comparison", "constant", "order"]
 _SWAPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -68,12 +126,14 @@ class Mutant:
     @property
     def equivalent(self) -> str:
         """Why it answers as the code does; "" where it does not, as far as is known."""
-        compiled = (
+        lines = source(self.file).splitlines()
+        line = lines[self.line - 1] if self.line <= len(lines) else ""
+        known = (
             why
-            for name, before, why in EQUIVALENT
-            if name == self.function and self.before.startswith(before)
+            for name, before, inside, why in EQUIVALENT
+            if name == self.function and self.before.startswith(before) and inside in line
         )
-        return next(compiled, "")
+        return next(known, "")
 
     def __str__(self) -> str:
         """One line: where, and what was changed."""

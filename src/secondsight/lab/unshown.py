@@ -1,7 +1,7 @@
 """Which values of a rule no scenario can show, on which kernel and machine, and why.
 
-``unmet``: the kernel has no code that the rule is about, so that it does not count as one of its rules. ``unseen``: it has, and nothing
-that is compared depends on it.
+``unmet``: the kernel has no code that the rule is about, so that it does not count as one of its rules. ``alike``: it has, and what it
+answers is the same for both values. ``unseen``: another machine shows it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 
 from secondsight.mm.rules import Rules
 
-__all__ = ["unmet", "unseen"]
+__all__ = ["alike", "unmet", "unseen"]
 
 _SIZES = "the kernel has no hugepages-*kB"
 #: Rules that a kernel does not have: when (of its profile), and why.
@@ -47,6 +47,22 @@ _UNMET: dict[str, tuple[Callable[[Rules], bool], str]] = {
     "mglru_lazyfree_keeps_referenced": (lambda r: not r.mglru_available, "the kernel has no MGLRU"),
     "has_change_pte": (lambda r: r.ksm_invalidates, "ksmd unmaps the page from secondary MMUs first (3.7): nothing is left for change_pte"),
     "swapin_drains": (lambda r: not r.anon_exclusive, "since 5.18: nobody asks, where no page remembers whose it is"),
+    "asks_page_young": (
+        lambda r: not r.has_droppable and r.has_madv_cold,
+        "Debian builds 5.10 and 6.1 without PG_young (CONFIG_PAGE_IDLE_FLAG): folio_test_young is always no",
+    ),
+    "swapin_writable": (
+        lambda r: not r.anon_exclusive,
+        "asked only where pages remember whose they are (5.19): reuse_swap_page is asked at a store",
+    ),
+    "mlock_counts_large": (
+        lambda r: r.mlock_by_populate,
+        "up to 5.17 follow_page_pte mlocks nothing of a huge page that PTEs map, and splitting its PMD unlocks it (clear_page_mlock)",
+    ),
+    "numa_fault_maps_folio": (
+        lambda r: r.has_numa_balancing and r.numa_counts_references,
+        "NUMA balancing passes over what has more than one reference (change_pte_range: page_count), as a folio that several PTEs map",
+    ),
 }  # fmt: skip
 for _name in (
     "advice_enters_late", "file_retract", "pte_mapped_queued", "file_swapin_drains", "file_scan_names_entry", "file_progress",
@@ -57,19 +73,44 @@ for _name in (
 
 _NO_AD = "only where SPTEs have no accessed bit: ask ept-noad"
 _SHADOW = "only KVM's own shadow pages are filled in groups: ask shadow"
-#: Rules that a kernel has and that nothing compared depends on: on which machines, when, and why.
+#: Rules that a kernel has and that another machine shows: on which ones it does not, and why.
 _UNSEEN: dict[str, tuple[Callable[[Rules, str], bool], str]] = {
     "spte_era": (lambda r, mmu: mmu != "ept-noad", _NO_AD),
     "test_young_without_ad": (lambda r, mmu: mmu != "ept-noad", _NO_AD),
     "age_without_ad": (lambda r, mmu: mmu != "ept-noad", _NO_AD),
     "prefetch_marks_accessed": (lambda r, mmu: mmu != "shadow" and r.tdp_mmu, _SHADOW),
     "prefetch_ends_group": (lambda r, mmu: mmu != "shadow" and r.tdp_mmu, _SHADOW),
-    "has_clear_young": (lambda r, mmu: True, "both ways age, and a TLB's flush is no state"),
-    "notifier_protection": (lambda r, mmu: True, "which section a callback runs in shows in none of its answers"),
-    "anon_before_shared": (lambda r, mmu: True, "only a page that is not anonymous tells: none is scanned"),
-    "asks_page_young": (lambda r, mmu: True, "only where something ages pages, which 5.10 and 6.1 have not"),
-    "pte_mapped_queued": (lambda r, mmu: True, "the wake-up that notes a block comes back for it: only one that ends there tells"),
-    "release_dirties": (lambda r, mmu: not r.fault_maps_dirty, "PG_dirty alone tells, which no fault asks about before 6.16"),
+}
+#: Rules that a kernel has, and whose other value answers alike: when (of its profile, and that value), and why.
+_ALIKE: dict[str, tuple[Callable[[Rules, object], bool], str]] = {
+    "spte_era": (
+        lambda r, value: "2010" not in (r.spte_era, value),
+        "which bit of an SPTE says what; what it says is the same in all, and that is what is compared (bits/spte.py)",
+    ),
+    "test_young_without_ad": (
+        lambda r, value: {r.test_young_without_ad, value} == {"present", "bit"},
+        "the software bit is clear exactly where the SPTE is access-tracked (mark_spte_for_access_track, restore_acc_track_spte)",
+    ),
+    "has_clear_young": (lambda r, value: True, "both age; what the one spares is a TLB's flush, which is no state"),
+    "notifier_protection": (lambda r, value: True, "a callback answers the same in either read-side section"),
+    "anon_before_shared": (
+        lambda r, value: True,
+        "an area whose PTEs are scanned is anonymous, and none of VM_SPECIAL (thp_vma_allowable_order): so is every page that it maps",
+    ),
+    "release_dirties": (
+        lambda r, value: not r.fault_maps_dirty,
+        "make_spte makes an SPTE that may be written dirty at once, and who asks PG_dirty before 6.16 (reclaim, MADV_FREE, a split) has it "
+        "zapped first, which marks the page dirty as well",
+    ),
+    "swapin_drains": (
+        lambda r, value: r.swapin_bypasses_cache and not r.swapin_mlocks,
+        "a page comes through the cache only where another entry names it too: its store is do_wp_page's, which drains as well "
+        "(wp_can_reuse_anon_folio) where three hold the page; a mlock batch is the fourth on 6.1",
+    ),
+    "pte_mapped_queued": (
+        lambda r, value: r.file_progress == "ptes",
+        "a visit to it costs one page since 7.1: the same wake-up comes back for what it noted, unless it ends with that very page",
+    ),
 }  # fmt: skip
 
 
@@ -83,3 +124,9 @@ def unseen(rules: Rules, name: str, mmus: Collection[str]) -> str:
     """Why the rule *name*, which kernels of *rules* have, shows on none of the machines *mmus*; "": it should."""
     when, why = _UNSEEN.get(name, (None, ""))
     return why if when is not None and all(when(rules, mmu) for mmu in mmus) else ""
+
+
+def alike(rules: Rules, name: str, value: object) -> str:
+    """Why kernels of *rules* answer as they would if the rule *name*, which they have, were *value*; "": they should not."""
+    when, why = _ALIKE.get(name, (None, ""))
+    return why if when is not None and when(rules, value) else ""
