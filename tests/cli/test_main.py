@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -54,7 +55,12 @@ def test_a_locale_without_the_signs_we_print() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+    ("number", "code", "word"),
+    [
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGHUP, 129, "terminated"),
+    ],
 )
 def test_a_signal_in_the_middle_of_work_leaves_nothing_half_written(tmp_path, number, code, word) -> None:
     path = tmp_path / "t.parquet"
@@ -73,7 +79,7 @@ def test_a_signal_in_the_middle_of_work_leaves_nothing_half_written(tmp_path, nu
     process.send_signal(number)
     told = process.communicate(timeout=60)[1]
     assert process.returncode == code
-    assert told == f"secondsight: {word}; what was finished is kept\n"
+    assert told == f"secondsight: {word}\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -142,9 +148,10 @@ cli.main(["rules"])
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
     )
     assert told.returncode == 130
-    assert told.stderr == "secondsight: interrupted; what was finished is kept\n"
+    assert told.stderr == "secondsight: interrupted\n"
 
 
+_CONTROLLING = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
 _SLOW_TIDYING = """
 import sys, time
 from secondsight import cli
@@ -167,7 +174,12 @@ cli.main(["rules"])
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+    ("number", "code", "word"),
+    [
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGHUP, 129, "terminated"),
+    ],
 )
 def test_a_signal_that_comes_twice_at_once_undoes_nothing_of_what_the_first_began(number, code, word) -> None:
     process = subprocess.Popen(
@@ -181,8 +193,74 @@ def test_a_signal_that_comes_twice_at_once_undoes_nothing_of_what_the_first_bega
         process.send_signal(number)
         time.sleep(0.002)
     out, err = process.communicate(timeout=60)
-    assert (out, err) == ("tidying\ntidied\n", f"secondsight: {word}; what was finished is kept\n")
+    assert (out, err) == ("tidying\ntidied\n", f"secondsight: {word}\n")
     assert process.returncode == code
+
+
+def test_a_hangup_that_was_ignored_at_the_start_stays_ignored() -> None:
+    process = subprocess.Popen(
+        ["nohup", sys.executable, "-c", _SLOW_TIDYING, "0"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.terminate()
+    assert process.communicate(timeout=60)[0] == "tidying\ntidied\n" and process.returncode == 143
+
+
+def test_what_is_said_to_a_terminal_that_hung_up_is_no_error() -> None:
+    """A dropped connection: the terminal's other end closes, which sends SIGHUP to who leads its session, and takes no more lines."""
+    script = _SLOW_TIDYING.replace(
+        'print("tidying", flush=True)', 'print("tidying", flush=True, file=sys.stderr)'
+    )
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CONTROLLING + script, "0"], stdin=theirs, stdout=subprocess.PIPE, stderr=theirs,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    os.close(ours)
+    assert (process.communicate(timeout=60)[0], process.returncode) == ("tidied\n", 129)
+
+
+def test_a_mark_that_comes_before_the_recording_or_after_it_does_not_end_it() -> None:
+    script = """
+import os, signal
+from secondsight import cli
+from secondsight.cli import group
+
+def work(self, context):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    print("goes on", flush=True)
+
+group.LazyGroup.invoke = work
+cli.main(["top", "--record=x.parquet"])
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (0, "goes on\n")
+
+
+def test_what_is_kept_is_said_with_the_interrupt_and_only_then() -> None:
+    script = """
+from secondsight import cli
+from secondsight.cli import group
+
+def work(self, context):
+    error = KeyboardInterrupt()
+    error.add_note("x.recording is kept")
+    raise error
+
+group.LazyGroup.invoke = work
+cli.main(["rules"])
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (130, "secondsight: interrupted; x.recording is kept\n")
 
 
 def test_a_later_sigterm_ends_what_does_not_come_to_an_end() -> None:

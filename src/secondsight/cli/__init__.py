@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from secondsight.errors import SecondSightError
 from secondsight.signals import Interrupts, Terminated
@@ -26,19 +27,20 @@ def main(argv: list[str] | None = None) -> None:
     hook_before = sys.unraisablehook
     interrupts = Interrupts()
     sys.unraisablehook = interrupts.once_more
+    mark_before = _ignore_marks(words)
     try:
         interrupts.begin()
         _run(words)
         sys.stdout.flush()
         sys.exit(0)
     except SecondSightError as error:
-        print("secondsight: " + "\n".join(map(printable, error.lines())), file=sys.stderr)
+        print("secondsight: " + _with_notes("\n".join(map(printable, error.lines())), error), file=sys.stderr)
         sys.exit(error.exit_code)
-    except Terminated:
-        print("secondsight: terminated; what was finished is kept", file=sys.stderr)
-        sys.exit(128 + signal.SIGTERM)
-    except KeyboardInterrupt:
-        print("secondsight: interrupted; what was finished is kept", file=sys.stderr)
+    except Terminated as end:
+        print(f"secondsight: {_with_notes('terminated', end)}", file=sys.stderr)
+        sys.exit(128 + end.number)
+    except KeyboardInterrupt as end:
+        print(f"secondsight: {_with_notes('interrupted', end)}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         _no_reader()
@@ -56,6 +58,21 @@ def main(argv: list[str] | None = None) -> None:
     finally:
         sys.unraisablehook = hook_before
         interrupts.end()
+        if mark_before is not None:
+            signal.signal(signal.SIGUSR1, mark_before)
+
+
+def _ignore_marks(words: list[str]) -> Any:
+    """A mark of `top --record` may come while modules are imported, or after its last pass: it must not end it. What SIGUSR1 did before."""
+    if words[:1] == ["top"] and any(word.partition("=")[0] == "--record" for word in words):
+        with contextlib.suppress(ValueError):  # not the main thread
+            return signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    return None
+
+
+def _with_notes(told: str, error: BaseException) -> str:
+    """*told*, and what those that *error* passed through say of it: what is kept, and where (``BaseException.add_note``)."""
+    return "; ".join([told, *map(printable, getattr(error, "__notes__", ()))])
 
 
 def _streams() -> None:

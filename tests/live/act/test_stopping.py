@@ -23,3 +23,20 @@ def test_a_signal_ends_the_sleep_and_its_repeat_changes_nothing(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_hangup_is_remembered_and_its_repeats_end_nothing(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    with Stopping() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.wait(60.0)
+        now[0] += 5.0
+        os.kill(os.getpid(), signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stopping() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)

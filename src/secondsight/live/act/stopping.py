@@ -1,4 +1,4 @@
-"""Ending on SIGINT or SIGTERM at a place of our choosing, so that nothing is left half done."""
+"""Ending on SIGINT, SIGTERM or SIGHUP at a place of our choosing, so that nothing is left half done."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from secondsight.signals import SAME_SIGNAL
+from secondsight.signals import ENDING, SAME_SIGNAL, heeded, leave_terminal
 
 
 class Stopping:
-    """While entered, SIGINT and SIGTERM are remembered instead of ending the process; one more than a second later ends it.
+    """While entered, SIGINT, SIGTERM and SIGHUP are remembered instead of ending the process; one more than a second later ends it.
 
-    Sooner it is the first one come twice (:data:`SAME_SIGNAL`).
+    Sooner it is the first one come twice (:data:`SAME_SIGNAL`), and so is a SIGHUP at any time.
 
     :meth:`wait` sleeps and wakes at once when one arrives.
     """
@@ -28,14 +28,16 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in filter(heeded, ENDING):
             self._before[number] = signal.signal(number, self._heard)
         return self
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if number == signal.SIGHUP:
+            leave_terminal()
         if self.asked:
-            if now - self._heard_at > SAME_SIGNAL:
+            if number != signal.SIGHUP and now - self._heard_at > SAME_SIGNAL:
                 raise KeyboardInterrupt
             return
         self.asked, self._heard_at = True, now

@@ -35,6 +35,7 @@ from secondsight.errors import MissingDependency
 from secondsight.geometry import PAGE_SIZE
 from secondsight.live.read.tracefs import Event
 from secondsight.live.read.vma import Vma
+from secondsight.signals import ENDING
 from secondsight.trace.read.damo import DamonRegion
 
 KDAMONDS: Final = Path("/sys/kernel/mm/damon/admin/kdamonds")
@@ -168,7 +169,7 @@ class Damon:
 
     def close(self) -> None:
         """Stop the kdamond and remove it; may be called twice, and an interrupt waits until it is done."""
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
             if self._made:
                 # A kdamond whose process has exited has stopped by itself, and cannot be stopped again.

@@ -25,6 +25,7 @@ from types import TracebackType
 import msgspec
 
 from secondsight.errors import MissingDependency
+from secondsight.signals import ENDING
 
 SYSTEM = "huge_memory"
 EVENTS = (
@@ -195,7 +196,7 @@ class Instance:
         if EVENTS[0] in events and EVENTS[0] not in present:
             raise MissingDependency(f"{tracing}/events/{SYSTEM}: this kernel has no khugepaged tracepoints")
         # An interrupt between making the folder and remembering it would leave it behind.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
             made = cls(make_folder(tracing), present)
         finally:
