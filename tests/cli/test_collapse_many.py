@@ -26,8 +26,10 @@ class Pretended:
 
     def run(self, stopping, follow):
         assert not follow
-        self._seen.append(self.guarding.max_added)
-        self.last = SimpleNamespace(allowance=self._allowance, added=self._adds)
+        self._seen.append(self.guarding.left)
+        self.of = self.guarding.left_of
+        limit = "half of what its limits leave"
+        self.last = SimpleNamespace(allowance=self._allowance, added=self._adds, limit=limit)
         return 0
 
 
@@ -43,6 +45,27 @@ def test_one_allowance_over_all():
     )
     assert code == 0
     assert seen == [None, 70, 20]
+
+
+def test_one_allowance_over_all_rounds_too():
+    """With --follow it would else be a new one every interval."""
+
+    class Twice(Waiting):
+        waits = 0
+
+        def wait(self, seconds):
+            self.waits += 1
+            return self.waits > 1
+
+    own, seen, made = read_tasks([os.getpid()], sums=False)[0], [], []
+
+    def make(process):
+        made.append(Pretended(60, 100, seen))
+        return made[-1]
+
+    collapse_many.run(lambda: own, make, Twice(), interval=1.0, follow=True)
+    assert seen == [None, 40]
+    assert made[-1].of.endswith(", half of what its limits leave")
 
 
 def test_a_process_that_went_is_passed_over():

@@ -23,7 +23,16 @@ TASKS = [
 
 @pytest.mark.parametrize(
     ("wanted", "expected"),
-    [("/a", [2, 3]), ("/a/", [2, 3]), ("/a/b", [3]), ("/", [1, 2, 3, 4, 5, 6]), ("/vms", [5, 6])],
+    [
+        ("/a", [2, 3]),
+        ("/a/", [2, 3]),
+        ("/a/b", [3]),
+        ("a", [2, 3]),
+        ("a/b/", [3]),
+        ("ab", [4]),
+        ("/", [1, 2, 3, 4, 5, 6]),
+        ("/vms", [5, 6]),
+    ],
 )
 def test_a_cgroup_and_those_below(wanted, expected):
     assert [each.pid for each in in_cgroup(wanted, TASKS)] == expected

@@ -11,6 +11,7 @@ import msgspec
 if TYPE_CHECKING:
     from secondsight.cli.collapse import Rounds
     from secondsight.host.tasks import Task
+    from secondsight.live.act.collapse import Round
     from secondsight.live.act.stopping import Stopping
     from secondsight.live.read.process import Process
 
@@ -33,14 +34,33 @@ def run(
     from secondsight.errors import UsageError
 
     closed: set[tuple[int, int]] = set()
+    allowance = _Allowance()
     while True:
-        code = _once(find, make, stopping, closed)
+        code = _once(find, make, stopping, closed, allowance)
         if code or not follow or stopping.wait(interval):
             return code or int(bool(closed))
         try:
             find()
         except UsageError as none:
             print(f"{none}; waiting", flush=True)
+
+
+class _Allowance:
+    """What all processes may add together, in all rounds: what the first might. *left* bytes of it (None before the first) *of* what."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+        self.of = ""
+
+    def take(self, done: Round) -> None:
+        """Take off what *done* has added."""
+        if self.left is None:
+            from secondsight.live.act.guard import mib
+
+            self.left = done.allowance
+            given = done.limit.startswith("--max-added")
+            self.of = done.limit if given else f"{mib(done.allowance)}, {done.limit}"
+        self.left = max(self.left - done.added, 0)
 
 
 def _unreadable(process: Process) -> str:
@@ -60,14 +80,15 @@ def _once(
     make: Callable[[Process], Rounds],
     stopping: Stopping,
     closed: set[tuple[int, int]],
+    allowance: _Allowance,
 ) -> int:
-    """One round over all; *closed* takes in those that may not be read (PID, start time), each told once."""
+    """One round over all, which takes what it adds off *allowance*; *closed* takes in those that may not be read (PID, start time), each
+    told once."""
     from secondsight.errors import TargetGone, UsageError
     from secondsight.live.read.process import Process
     from secondsight.terminal import printable
 
     tasks = find()
-    left: int | None = None
     code = 0
     for number, task in enumerate(tasks, 1):
         if stopping.asked:
@@ -84,8 +105,9 @@ def _once(
                     closed.add((task.pid, task.start_time))
                     continue
                 rounds = make(process)
-                if left is not None:
-                    rounds.guarding = msgspec.structs.replace(rounds.guarding, max_added=left)
+                rounds.guarding = msgspec.structs.replace(
+                    rounds.guarding, left=allowance.left, left_of=allowance.of
+                )
                 if not rounds.json:
                     print(
                         f"process {task.pid} ({printable(task.name)}), {number} of {len(tasks)}", flush=True
@@ -94,6 +116,5 @@ def _once(
         except (TargetGone, UsageError):
             continue  # it ended since it was found: the others are as they were
         if rounds.last is not None:
-            # What all may add is what the first might.
-            left = max((rounds.last.allowance if left is None else left) - rounds.last.added, 0)
+            allowance.take(rounds.last)
     return code

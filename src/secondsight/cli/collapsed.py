@@ -31,7 +31,7 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
     """What would be collapsed, and why the rest would be left alone."""
     import msgspec
 
-    from secondsight.live.act.guard import describe
+    from secondsight.live.act.guard import mib as amount
 
     fits = guard.within(choice.added * PAGE_SIZE for choice in selection.chosen)
     chosen = [choice for choice, within in zip(selection.chosen, fits, strict=True) if within]
@@ -42,8 +42,7 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
     if json:
         document = {
             "order": selection.order, "considered": selection.considered, "chosen": chosen, "left": left,
-            "overridden": overridden, "allowance": guard.allowance,
-            "limit": describe(guard.start) if guard.start is not None else "",
+            "overridden": overridden, "allowance": guard.allowance, "limit": guard.source(),
         }  # fmt: skip
         print(msgspec.json.encode(document).decode())
         return
@@ -52,8 +51,7 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
     print(
         f"would collapse {pluralize(len(chosen), 'block')} ({len(chosen) * 2} MiB), adding {mib(added)} of memory; nothing was changed"
     )
-    limit = f" ({printable(describe(guard.start))})" if guard.start is not None else ""
-    print(f"  at most {mib(guard.allowance)} may be added{limit if guard.derived else ' (--max-added)'}")
+    print(f"  at most {amount(guard.allowance)} may be added: {printable(guard.source())}")
     free = guard.free_huge_blocks()
     if free is not None and free < len(chosen):
         print(

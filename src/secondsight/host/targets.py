@@ -15,13 +15,15 @@ def in_cgroup(wanted: str, tasks: Iterable[Task] | None = None) -> list[Task]:
     """The processes charged to the memory cgroup *wanted* or one below it, by PID.
 
     Args:
-        wanted: the path that ``/proc/PID/cgroup`` shows (``/system.slice/x.service``), or the group's directory under its mount.
+        wanted: the path that ``/proc/PID/cgroup`` shows (``/system.slice/x.service``, its first slash may be left out), or the group's
+            directory under its mount.
         tasks: among these; all processes unless given.
 
     :raises UsageError: no process is there.
     """
     groups = Groups()
-    inside = [task for task in _all(tasks) if _inside(task, wanted.rstrip("/") or "/", groups)]
+    path = "/" + wanted.strip("/")
+    inside = [task for task in _all(tasks) if _inside(task, path, groups)]
     if not inside:
         raise UsageError(
             f"--cgroup {wanted}: no process is in such a memory cgroup; `secondsight top --by cgroup` lists them"

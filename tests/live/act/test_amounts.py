@@ -13,9 +13,20 @@ def test_paces(text, value):
     assert parse_pace(text) == value
 
 
-@pytest.mark.parametrize(("text", "value"), [("0", 0), ("1.5GiB", 3 << 29), ("100", 100), ("2T", 2 << 40)])
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("1.5GiB", 3 << 29), ("4096", 4096), ("2T", 2 << 40)])
 def test_sizes(text, value):
     assert parse_size(text, "--max-added") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("10", "is 10 bytes, less than a page; 10M?"), ("1", "is 1 byte, less"), ("0.5k", "is 512 bytes, less than a page"),
+     ("0.1", "is 0 bytes")],
+)  # fmt: skip
+def test_less_than_a_page_is_a_unit_forgotten(text, said):
+    with pytest.raises(UsageError) as error:
+        parse_size(text, "--max-added")
+    assert said in str(error.value) and ("?" in str(error.value)) == ("k" not in text)
 
 
 @pytest.mark.parametrize(("text", "value"), [("30s", 30), ("2min", 120), ("500ms", 0.5), ("1h", 3600)])

@@ -83,6 +83,26 @@ def test_what_a_dry_run_may_say(here):
     assert made.no_room() == "it would add more than --max-added 10.0 MiB"
 
 
+def test_what_processes_before_left_is_named_for_what_it_is(here):
+    """No option that was never given: the limit that the first one's allowance came from."""
+    first = guard(here)
+    of = f"30.0 MiB, {first.source()}"
+    second = guard(here, left=20 << 10, left_of=of)
+    assert second.allowance == 20 << 10 and second.derived
+    assert second.no_room() == (
+        "it would add more than 20 KiB, what the processes before left of 30.0 MiB, half of what its limits leave "
+        "(memory.max of cgroup /a/b: 40.0 MiB of 100.0 MiB used); --max-added allows more"
+    )
+    # Its own limit may be tighter than what is left.
+    assert guard(here, left=50 * MIB, left_of=of).source() == first.source()
+    given = guard(here, max_added=10 * MIB, left=4 * MIB, left_of="--max-added 10.0 MiB")
+    assert given.allowance == 4 * MIB
+    assert given.no_room() == (
+        "it would add more than 4.0 MiB, what the processes before left of --max-added 10.0 MiB"
+    )
+    assert guard(here, max_added=4 * MIB).source() == "--max-added 4.0 MiB"
+
+
 def test_memory_high_is_a_limit(here):
     here.limit(60 * MIB, 40 * MIB, "memory.high")
     assert guard(here).allowance == 10 * MIB

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from secondsight.errors import UsageError
-from secondsight.geometry import PMD_SIZE
+from secondsight.geometry import PAGE_SIZE, PMD_SIZE
+from secondsight.plural import pluralize
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(?:i?[bB])?"
@@ -26,12 +27,16 @@ def parse_pace(text: str) -> int:
 def parse_size(text: str, option: str) -> int:
     """``512MiB``, ``1G``, ``0`` as bytes.
 
-    :raises UsageError: not such an amount; the text names *option*.
+    :raises UsageError: not such an amount, or less than a page and not none; the text names *option*.
     """
     match = re.fullmatch(_SIZE, text.strip())
     if match is None:
         raise UsageError(f"{option} {text}: write an amount such as 512MiB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    size = int(float(match[1]) * _UNITS[match[2].lower()])
+    if size < PAGE_SIZE and float(match[1]):
+        meant = f"; {match[1]}M?" if not match[2] else ""
+        raise UsageError(f"{option} {text}: is {pluralize(size, 'byte')}, less than a page{meant}")
+    return size
 
 
 def parse_stall(text: str) -> float:

@@ -33,7 +33,7 @@ from secondsight.geometry import HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE
 from secondsight.live.act import madvise
 from secondsight.live.act.added import added_bytes
 from secondsight.live.act.candidates import Choice, Selection
-from secondsight.live.act.guard import Guard, describe
+from secondsight.live.act.guard import Guard, mib
 from secondsight.live.read.page_cache import PageCache
 from secondsight.live.read.process import Process
 from secondsight.live.read.procfs import Pagemap
@@ -52,7 +52,8 @@ class Round(msgspec.Struct):
     """What one round did. Sizes are bytes, *stall* seconds of the longest call; *refused*, *left* count blocks by cause,
     *overridden* those that were collapsed against a switch of the administrator's, by switch.
 
-    *confirmed*, *after* are None where the memory had gone before they could be read. *failed*: it did not end as asked.
+    *allowance*: bytes that may be added, *limit*: where that comes from. *confirmed*, *after* are None where the memory had gone before
+    they could be read. *failed*: it did not end as asked.
     """
 
     order: str = ""
@@ -125,8 +126,7 @@ class Collapser:
         """
         done = Round(selection.order, selection.considered, len(selection.chosen))
         done.allowance = self._guard.allowance
-        if self._guard.start is not None:
-            done.limit = describe(self._guard.start)
+        done.limit = self._guard.source()
         spans = [(vma.start, vma.end) for vma in selection.vmas]
         done.before = measure(self._process, self._memory, spans, self._pace.within)
         began = time.monotonic()
@@ -258,6 +258,10 @@ class Collapser:
             # What was read since is of nobody, or of another program.
             done.confirmed = done.after = None
             done.stopped = why
+        if not done.stopped and self._guard.derived and self._left[self._guard.no_room()]:
+            done.stopped = (
+                f"what is left would add more than {mib(self._guard.allowance)}, {self._guard.source()}"
+            )
         if not done.stopped and self._pace.until is not None and (done.coverage or 0) >= self._pace.until:
             done.stopped = COVERED
 

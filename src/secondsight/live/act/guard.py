@@ -44,17 +44,20 @@ class GuardedProcess(Protocol):
 
 
 class Guarding(msgspec.Struct, frozen=True, kw_only=True):
-    """*max_added*: bytes that may be added (None: half of the least headroom); *max_stall_share*: stop once tasks stood still for want of
+    """*max_added*: bytes that may be added (None: half of the least headroom); *left*: what processes before left of it (None: this is the
+    first), and *left_of* of what, in words; *max_stall_share*: stop once tasks stood still for want of
     memory for more than this share of the time; *compact*: go on where no free huge block is left."""
 
     max_added: int | None = None
+    left: int | None = None
+    left_of: str = ""
     max_stall_share: float = 0.10
     compact: bool = False
 
 
 def mib(size: float) -> str:
-    """Bytes as ``12.3 MiB``."""
-    return f"{size / (1 << 20):,.1f} MiB"
+    """Bytes as ``12.3 MiB``; few of them as ``12 KiB``."""
+    return f"{size / (1 << 20):,.1f} MiB" if not 0 < size < 100 << 10 else f"{size / 1024:,.0f} KiB"
 
 
 def describe(limit: Limit) -> str:
@@ -69,8 +72,11 @@ class Guard:
     """The limits of one process, and what may still be added.
 
     *start*: the tightest limit at the beginning; *allowance*: bytes that may be added in all, however many rounds it takes;
-    *derived*: whether we chose that; *spent*: bytes that were added so far.
+    *derived*: whether we chose that; *left_of*: what processes before left the allowance of, in words, empty where they did not decide;
+    *spent*: bytes that were added so far.
     """
+
+    left_of = ""
 
     def __init__(
         self,
@@ -107,6 +113,8 @@ class Guard:
         self.derived = wanted.max_added is None
         headroom = start.headroom if start is not None else 0
         self.allowance = headroom // 2 if wanted.max_added is None else wanted.max_added
+        if wanted.left is not None and wanted.left < self.allowance:
+            self.allowance, self.left_of = wanted.left, wanted.left_of
         self._host_read = clock()
         self._stall_from = (clock(), self._stalls())
 
@@ -137,10 +145,19 @@ class Guard:
 
     def no_room(self) -> str:
         """Why what does not fit is left alone."""
+        if not self.derived and not self.left_of:
+            return f"it would add more than {self.source()}"
+        more = "; --max-added allows more" if self.derived else ""
+        return f"it would add more than {mib(self.allowance)}, {self.source()}{more}"
+
+    def source(self) -> str:
+        """Where the allowance comes from, in words."""
+        if self.left_of:
+            return f"what the processes before left of {self.left_of}"
         if not self.derived:
-            return f"it would add more than --max-added {mib(self.allowance)}"
+            return f"--max-added {mib(self.allowance)}"
         where = f" ({describe(self.start)})" if self.start is not None else ""
-        return f"it would add more than {mib(self.allowance)}, half of what its limits leave{where}; --max-added allows more"
+        return f"half of what its limits leave{where}"
 
     def within(self, added: Iterable[int]) -> list[bool]:
         """Which of blocks that add *added* bytes each, in this order, would be within the allowance: each that still fits is taken."""
