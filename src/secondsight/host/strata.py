@@ -13,6 +13,7 @@ and all.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ from secondsight.live.read.thp_disabled import thp_enabled
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: of each process that is read at all, at least so many blocks are; and so many in all, whatever the budget
+#: of each process that is read at all, at least so many blocks are; and so many in all, whatever the budget, each process its share
 _LEAST, _ANYWAY = 8, 256
 #: blocks a second of CPU time that a core reads and judges, until it is measured
 _GUESS = 4000.0
@@ -214,8 +215,8 @@ def sample(
         count = len(rows)
         if end is not None:
             rate = read / spent if read > 64 else _GUESS
-            affordable = max(end - time.process_time(), 0.0) * rate
-            count = min(count, max(_LEAST, int(len(rows) * affordable / left)))
+            affordable = max(max(end - time.process_time(), 0.0) * rate, anyway)
+            count = min(count, max(_LEAST, math.ceil(len(rows) * affordable / left)))
         left -= len(rows)
         anyway -= count
         chosen = rows if count == len(rows) else np.sort(random.choice(rows, count, replace=False))
