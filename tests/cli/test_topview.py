@@ -9,6 +9,8 @@ from rich.cells import cell_len, set_cell_size
 
 pytest.importorskip("textual")
 
+from textual.widgets import DataTable
+
 from secondsight.cli.top import Shown
 from secondsight.cli.topview import TopView
 from secondsight.host.columns import shown
@@ -58,6 +60,7 @@ def test_a_picture_of_it(size, last):
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)])
 def test_keys(size):
+    """Every key, on a terminal where all columns fit and on one where some do."""
     rows = [row(name, float(at + 1), pid=None, resident=1000 - at) for at, name in enumerate(NAMES)]
     looks = []
 
@@ -71,11 +74,15 @@ def test_keys(size):
             await app.workers.wait_for_complete()
             await pilot.pause()
             assert [each.name for each in app.rows] == NAMES[::-1]
-            await pilot.press("s", "s", "s")
-            assert app._shown.sort == shown("cgroup")[2]
+            # From gain, which rows are sorted by until something else is asked for, to the column beside it.
+            seen = [str(column.key.value) for column in app.query_one(DataTable).ordered_columns]
+            await pilot.press("s")
+            assert app._shown.sort == (seen * 2)[seen.index("gain") + 1]
+            await pilot.press("S", "S")
+            assert app._shown.sort == seen[seen.index("gain") - 1]
+            while app._shown.sort != "resident":
+                await pilot.press("S")
             assert [each.name for each in app.rows] == NAMES
-            await pilot.press("S")
-            assert app._shown.sort == shown("cgroup")[1]
             await pilot.press("f")
             assert app.frozen
             app._due()
@@ -85,6 +92,23 @@ def test_keys(size):
             await app.workers.wait_for_complete()
             assert len(looks) == 2
             await pilot.press("q")
+        assert app.return_code == 0
+
+    asyncio.run(drive())
+
+
+@pytest.mark.parametrize("keys", [("ctrl+c",), ("enter", "ctrl+c")])
+def test_an_interrupt_leaves_it_wherever_it_is(keys):
+    rows = [row("one", 1.0, pid=None, resident=1)]
+
+    async def drive():
+        app = TopView(lambda: view(rows), Shown("cgroup", shown("cgroup"), None, (), None), 1000.0)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await app.workers.wait_for_complete()
+            await pilot.pause()
+            await pilot.press(*keys)
+            await pilot.pause()
+            assert not app.is_running
         assert app.return_code == 0
 
     asyncio.run(drive())

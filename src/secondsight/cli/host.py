@@ -151,8 +151,8 @@ def _pace(supply: Supply, rates: dict[str, float]) -> list[str]:
         "khugepaged",
         f"  pace                  {limits.pages_to_scan:,} pages every {limits.scan_sleep_millisecs:,} ms: {speed}",
         f"  full scans            {counted.full_scans}, {rates.get('full_scans', 0):.2f} a second; collapsed {counted.pages_collapsed}",
-        f"  shrinker              {rates.get('thp_underused_split_page', 0):.1f} underused pages split a second, "
-        f"{rates.get('thp_deferred_split_page', 0):.1f} queued, {rates.get('thp_split_page', 0):.1f} split in all",
+        f"  splits a second       {rates.get('thp_split_page', 0):.1f} of huge pages, {rates.get('thp_underused_split_page', 0):.1f} by "
+        f"the shrinker, being underused; {rates.get('thp_deferred_split_page', 0):.1f} more queued for it",
         f"  limits                max_ptes_none {limits.max_ptes_none}, swap {limits.max_ptes_swap}, shared {limits.max_ptes_shared}",
     ]
 

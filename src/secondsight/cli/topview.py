@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.cells import cell_len
 from rich.text import Text
 from textual.app import App, ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Static
@@ -60,7 +60,8 @@ class TopView(App[None]):
     ENABLE_COMMAND_PALETTE = False
     CSS = "#head { height: auto; } DataTable { height: 1fr; } #keys { height: 1; dock: bottom; }"
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("q", "quit", "quit"), ("s", "sort(1)", "sort"), ("S", "sort(-1)", "sort"), ("f", "freeze", "freeze"), ("r", "look", "now"),
+        ("q", "quit", "quit"), Binding("ctrl+c", "quit", "quit", priority=True),
+        ("s", "sort(1)", "sort"), ("S", "sort(-1)", "sort"), ("f", "freeze", "freeze"), ("r", "look", "now"),
     ]  # fmt: skip
 
     def __init__(self, look: Callable[[], HostView], shown: Shown, interval: float) -> None:
@@ -70,6 +71,7 @@ class TopView(App[None]):
         self.rows: list[HostRow] = []
         self.frozen = False
         self._looking = False
+        self._drawn: list[str] = []
 
     def compose(self) -> ComposeResult:
         """The head, the rows, the keys."""
@@ -117,7 +119,7 @@ class TopView(App[None]):
         table: DataTable[Text] = self.query_one(DataTable)
         kept = table.cursor_row
         table.clear(columns=True)
-        names = _fitting(self.rows, self._shown.names, width, (self._shown.sort or "gain").removeprefix("-"))
+        names = self._drawn = _fitting(self.rows, self._shown.names, width, self._sorted_by)
         for name in names:
             column = columns.COLUMNS[name]
             # A title stands over its numbers, which end at the right.
@@ -138,10 +140,15 @@ class TopView(App[None]):
             )
         table.move_cursor(row=min(kept, max(len(self.rows) - 1, 0)))
 
+    @property
+    def _sorted_by(self) -> str:
+        return (self._shown.sort or "gain").removeprefix("-")
+
     def action_sort(self, step: int) -> None:
-        """Sort by the column after, or before, the one that is sorted by."""
-        names = self._shown.names
-        at = names.index(self._shown.sort) if self._shown.sort in names else -1 if step > 0 else 0
+        """Sort by the column on the right, or the left, of the one that is sorted by, among those that are seen."""
+        names = self._drawn or self._shown.names
+        by = self._sorted_by
+        at = names.index(by) if by in names else -1 if step > 0 else 0
         self._shown = self._shown._replace(sort=names[(at + step) % len(names)])
         self.show()
 
