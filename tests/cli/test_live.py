@@ -1,5 +1,6 @@
 """The commands about a running machine, on a process of our own, with whatever rights the tests have."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,6 +14,8 @@ from secondsight.cli.collapsed import print_choices, print_round
 from secondsight.live.act.candidates import Choice, Selection
 from secondsight.live.act.collapse import Round
 from secondsight.live.act.guard import Guard
+from secondsight.live.read.capture import save
+from support.snapshots import columns, snapshot
 
 TARGET = """
 import mmap, sys
@@ -181,6 +184,10 @@ def test_doctor_answers_with_any_rights(capsys):
         (("explain", "--pid", "1", "--range", "5"), "write START-END in hexadecimal"),
         (("explain", "--pid", "1", "--vmcore", "nowhere"), "there is no such file"),
         (("explain", "--pid", "1", "--vmcore", __file__, "--qmp", __file__), "name one of them"),
+        (
+            ("collapse", "--pid", "1", "--max-added", "10"),
+            "--max-added 10: is 10 bytes, less than a page; 10M?",
+        ),
         (("collapse",), "secondsight: say which process: one of --pid PID, --cgroup PATH, --vm NAME"),
         (("collapse", "--pid", "99999999"), "there is no such process"),
         (("collapse", "--pid", "1", "--budget", "lots"), "--budget lots"),
@@ -199,6 +206,47 @@ def test_doctor_answers_with_any_rights(capsys):
 def test_what_cannot_be_asked_is_one_line(argv, says, capsys):
     told = run(capsys, *argv, code=2)
     assert says in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--kernel-memory", "--procfs"])
+def test_of_a_snapshot_no_source_can_be_chosen(option, tmp_path, capsys):
+    path = tmp_path / "s.npz"
+    save(snapshot(columns(1)), path)
+    told = run(capsys, "explain", path, option, code=2)
+    assert told.count("\n") == 1 and "belong to --pid; a snapshot holds what was captured" in told
+
+
+def test_watching_a_process_whose_decisions_cannot_be_told_apart_is_a_failure(monkeypatch, capsys):
+    """Neither its pages nor kernel memory may be read: none of khugepaged's decisions could be called its own, or anothers."""
+    from secondsight.errors import MissingDependency
+    from secondsight.live.read import capture, places, tracefs
+
+    class Traced:
+        events, lost = ("mm_khugepaged_scan_pmd",), 0
+
+        def read(self):
+            return []
+
+    def denied(process, most):
+        raise MissingDependency(f"/proc/{process.pid}/pagemap: permission denied")
+
+    monkeypatch.setattr(tracefs.Instance, "open", classmethod(lambda cls: contextlib.nullcontext(Traced())))
+    monkeypatch.setattr(capture, "open_kernel", lambda wanted: (None, "not here"))
+    monkeypatch.setattr(places, "_places", denied)
+    told = run(capsys, "watch", "--pid", os.getpid(), "--seconds", "0", code=1)
+    assert told.count("\n") == 1 and f"/proc/{os.getpid()}/pagemap: permission denied" in told
+
+
+@pytest.mark.parametrize("rate", [0.0, 28.0])
+def test_splits_are_told_as_a_rate(rate):
+    from secondsight.cli.host import _pace
+    from secondsight.host.supply import read_supply
+
+    supply = read_supply()
+    if supply.limits is None:
+        pytest.skip("no khugepaged here")
+    (line,) = (each for each in _pace(supply, {"thp_split_page": rate}) if "split" in each)
+    assert line.startswith(f"  splits a second       {rate:.1f} of huge pages, ") and "in all" not in line
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,29 @@ def test_a_full_disk_under_standard_output_is_told(argv) -> None:
         one_line(run(*argv, capture_output=False, stdout=full, stderr=subprocess.PIPE), 1, "No space left")
 
 
-def test_closed_streams_are_no_error() -> None:
-    told = subprocess.run(
-        ["sh", "-c", '"$@" <&- >&-', "sh", *SECONDSIGHT, "rules"], capture_output=True, text=True, check=False
+def closed(streams: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """The command with *streams* closed, as a shell writes it."""
+    return subprocess.run(
+        ["sh", "-c", f'"$@" {streams}', "sh", *SECONDSIGHT, *argv],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert (told.returncode, told.stderr) == (0, "")
+
+
+def test_a_closed_standard_input_or_error_is_no_error() -> None:
+    told = closed("<&- 2>&-", "rules")
+    assert told.returncode == 0 and told.stdout.startswith(closed("", "rules").stdout[:20])
+
+
+@pytest.mark.parametrize(
+    "argv", [("rules",), ("--help",), ("doctor",), ("top", "--csv"), ("explain", "--pid", "1")]
+)
+def test_a_closed_standard_output_is_told(argv: tuple[str, ...]) -> None:
+    """What was to be told would be lost, with the exit code of success."""
+    one_line(closed("<&- >&-", *argv), 1, "standard output is closed")
+    told = closed(">&- 2>&-", *argv)
+    assert (told.returncode, told.stdout, told.stderr) == (1, "", "")
 
 
 def test_a_locale_without_the_signs_we_print() -> None:

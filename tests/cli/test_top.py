@@ -5,12 +5,15 @@ import io
 import json
 import os
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from secondsight.cli import main
 from secondsight.geometry import PAGE_SIZE
+from secondsight.host import survey
 from secondsight.host.history import passes, read
+from secondsight.host.tasks import UNREADABLE
 
 
 def run(capsys, *words):
@@ -148,3 +151,12 @@ def test_a_pid_that_leaves_no_row_is_one_line_that_says_why(capsys):
             )
     finally:
         os.waitpid(ended, 0)
+
+
+@pytest.mark.parametrize("form", ["--once", "--json", "--csv"])
+def test_a_process_that_may_not_be_read_is_a_failure_as_in_explain(capsys, monkeypatch, form):
+    trouble = {UNREADABLE: 1}
+    monkeypatch.setattr(survey, "host", lambda *_, **__: SimpleNamespace(rows=[], trouble=trouble))
+    code, out, err = run(capsys, "--pid", str(os.getpid()), form)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "no process with memory that can be read: left out: 1 not readable" in err

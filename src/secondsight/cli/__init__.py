@@ -23,6 +23,7 @@ from secondsight.terminal import printable
 def main(argv: list[str] | None = None) -> None:
     """Entry point: run a command; turn our errors, and a command line that cannot be read, into one line and their exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
+    no_output = sys.stdout is None
     _streams()
     hook_before = sys.unraisablehook
     interrupts = Interrupts()
@@ -30,6 +31,11 @@ def main(argv: list[str] | None = None) -> None:
     mark_before = _ignore_marks(words)
     try:
         interrupts.begin()
+        if no_output:
+            # Said before anything is done, not when it is to be told.
+            raise SecondSightError(
+                "standard output is closed: nothing could be told; >/dev/null throws it away"
+            )
         _run(words)
         sys.stdout.flush()
         sys.exit(0)

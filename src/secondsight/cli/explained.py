@@ -88,6 +88,8 @@ def explain(
     if file is not None:
         if within or vmcore or qmp:
             raise UsageError("--range, --vmcore, --qmp: belong to --pid; a snapshot holds what was captured")
+        if kernel_memory is not None:
+            raise UsageError("--kernel-memory, --procfs: belong to --pid; a snapshot holds what was captured")
         taken = capture.load(file)
     else:
         assert pid is not None

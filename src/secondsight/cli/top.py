@@ -115,11 +115,11 @@ def top(
     Without root: one's own processes; the others are counted.
     """
     from secondsight.cli import import_numpy
-    from secondsight.errors import UsageError
+    from secondsight.errors import MissingDependency, UsageError
 
     import_numpy()
     from secondsight.host import columns as defined
-    from secondsight.host import printing
+    from secondsight.host import printing, tasks
     from secondsight.host.rows import KINDS
 
     if by not in KINDS:
@@ -157,9 +157,9 @@ def top(
         view = look()
         if pids and not view.rows:
             why = f": left out: {printing.left_out(view.trouble)}" if view.trouble else ""
-            raise UsageError(
-                f"--pid {' '.join(map(str, pids))}: no process with memory that can be read{why}"
-            )
+            # As where explain and record may not read it.
+            error = MissingDependency if tasks.UNREADABLE in view.trouble else UsageError
+            raise error(f"--pid {' '.join(map(str, pids))}: no process with memory that can be read{why}")
         _print(view, shown, json=json, csv=csv)
         return
     try:

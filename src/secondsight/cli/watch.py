@@ -50,6 +50,7 @@ def watch(
     import contextlib
     import time
 
+    from secondsight.errors import MissingDependency
     from secondsight.live.act.stopping import Stopping
     from secondsight.live.read.largest import largest_processes
     from secondsight.live.read.places import Places
@@ -66,6 +67,10 @@ def watch(
             instance = stack.enter_context(Instance.open())
             places = stack.enter_context(Places(known, max_pages=_MOST_PAGES)) if known else None
             spaces, unnamed = _spaces(instance)
+            if spaces is None and places is not None and pid in places.unread:
+                raise MissingDependency(
+                    f"{places.unread[pid]}; without its pages, or kernel memory, none of khugepaged's decisions can be told to be its own"
+                )
             watcher = Watcher(places, only=pid, spaces=spaces)
             sink = _DecisionFile(record)
             started = time.monotonic()
