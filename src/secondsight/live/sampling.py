@@ -94,8 +94,9 @@ class BlockLooker:
             if self._cleared.soft_dirty and self._kernel is None:
                 words = self._reader.pagemap.read_blocks(columns.address)
             now = PageBits.of(
-                columns, kernel=self._kernel is not None, words=words, soft_dirty=self._cleared.soft_dirty
-            )
+                columns, kernel=self._kernel is not None, words=words, soft_dirty=self._cleared.soft_dirty,
+                aged=self._cleared.accessed and self._use.looked,
+            )  # fmt: skip
             yield columns, self._use.add(columns, now)
         self._use.turn()
 

@@ -154,3 +154,23 @@ def test_swapped_pages_shared_pages_and_sizes():
 def test_damons_share_of_samples_is_taken_for_that_of_the_pages(hits, samples, told):
     counts = damon_counts(np.array([512], np.uint16), np.array([float(hits)]), samples)
     assert (counts["damon_used"][0], counts["damon_unused"][0]) == told
+
+
+def test_of_pages_that_smaps_counts_those_without_a_mark_were_accessed_since_all_was_cleared():
+    """One of the three bits is set, and PG_referenced is not: but for a folio whose marks another page has, and one that others map."""
+    found = columns(2, secondary=False)
+    found.pte_known[:], found.either[:] = False, True
+    found.flags[0, :10] |= kpf.REFERENCED
+    found.page_known[0, 10:20] = False
+    found.order[0, 20:30] = 2
+    found.shared[0, 30:40] = True
+    found.pmd[1], found.pte[1], found.order[1] = bits.PRESENT | bits.PSE, 0, 9
+    told = PageBits.of(found, kernel=False, aged=True)
+    assert not told.known[0, 0, :40].any() and not told.set[0, 0, :40].any()
+    assert told.known[0, 0, 40:].all() and told.set[0, 0, 40:].all() and told.set[0, 1].all()
+    fresh = PageBits.of(found, kernel=False)
+    assert not fresh.known[0].any(), "before anything was cleared PG_young may be as old as the page"
+    counted = BlockUse(Cleared(accessed=True))
+    counted.add(found, fresh)
+    counted.turn()
+    assert counted.add(found, told)["primary_used"].tolist() == [472, 1]

@@ -56,9 +56,13 @@ class PageBits(NamedTuple):
 
     @classmethod
     def of(
-        cls, columns: Columns, *, kernel: bool, words: U64 | None = None, soft_dirty: bool = False
-    ) -> PageBits:
-        """Those of *columns*, read from *kernel* memory or procfs; *words*: pagemap's, uint64[N, 512], for procfs's soft-dirty bits."""
+        cls, columns: Columns, *, kernel: bool, words: U64 | None = None, soft_dirty: bool = False, aged: bool = False
+    ) -> PageBits:  # fmt: skip
+        """Those of *columns*, read from *kernel* memory or procfs; *words*: pagemap's, uint64[N, 512], for procfs's soft-dirty bits.
+
+        *aged*: the bits and marks were cleared before. Then a page of which one of the three is set, and PG_referenced is not, was accessed
+        since: its accessed bit is set, or was until somebody made PG_young of it.
+        """
         huge = columns.huge
         first = huge[:, None]
         mapped = bits.pte_present(columns.pte) & ((columns.pte & bits.PFN_MASK) != 0)
@@ -74,6 +78,12 @@ class PageBits(NamedTuple):
         guest_known |= guest
         # procfs shows no PG_young: that no mark is there it knows where smaps' sums leave none.
         marks_known = page_known & (marked | kernel | pte_known)
+        if aged:
+            # Of a large folio kpageflags may show the marks with its first page alone; what is shared others may have accessed.
+            alone = first | ((columns.order == 0) & ~columns.shared)
+            unmarked = page_known & alone & ~_of_first(first, (columns.flags & kpf.REFERENCED) != 0)
+            accessed = _of_first(first, columns.either) & unmarked
+            young, pte_known = young | accessed, pte_known | accessed
         known = np.stack([pte_known, marks_known, guest_known]) & there
         written = None
         if soft_dirty:
@@ -88,7 +98,7 @@ class PageBits(NamedTuple):
 
 
 class BlockUse:
-    """Counts the rows of one look after the other; keeps 256 bytes a block of the last."""
+    """Counts the rows of one look after the other; keeps 256 bytes a block of the last. *looked*: there was one."""
 
     def __init__(self, cleared: Cleared) -> None:
         self._cleared = cleared
@@ -96,7 +106,7 @@ class BlockUse:
         self._blocks = np.empty(0, np.uint64)
         self._kept = np.empty((0, 4, HPAGE_PMD_NR // 8), np.uint8)
         self._huge = np.empty(0, np.bool_)
-        self._looked = False
+        self.looked = False
 
     def add(self, columns: Columns, now: PageBits) -> Counts:
         """The counts of the next blocks (ascending) of the look that is being made, uint16[N] by the names of ``SAMPLE_COLUMNS``."""
@@ -127,7 +137,7 @@ class BlockUse:
 
     def _put(self, counts: Counts, name: str, used: Bools, unused: Bools, one_bit: Bools) -> None:
         """Counts of *used* and *unused* pages; where *one_bit* speaks for the block, its yes is that of one page."""
-        used_count, unused_count = _count(used & self._looked), _count(unused & self._looked)
+        used_count, unused_count = _count(used & self.looked), _count(unused & self.looked)
         counts[f"{name}_used"] = np.where(one_bit, np.minimum(used_count, 1), used_count).astype(np.uint16)
         counts[f"{name}_unused"] = unused_count
 
@@ -148,7 +158,7 @@ class BlockUse:
         parts = self._parts or [(self._blocks[:0], self._kept[:0], self._huge[:0])]
         self._blocks, self._kept, self._huge = (np.concatenate(column) for column in zip(*parts, strict=True))
         self._parts = []
-        self._looked = True
+        self.looked = True
 
 
 def _standing(columns: Columns, now: PageBits) -> Counts:
