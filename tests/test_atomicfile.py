@@ -112,3 +112,70 @@ def test_what_cannot_be_written_is_one_line(tmp_path) -> None:
     with pytest.raises(UsageError, match="is what is read"):
         atomicfile.check_writable(tmp_path / "." / "t", source)
     atomicfile.check_writable(None, source)
+
+
+def test_the_mode_and_the_owner_that_are_there_stay(tmp_path) -> None:
+    path = tmp_path / "t"
+    path.write_text("before")
+    path.chmod(0o400)
+    if not os.getuid():
+        os.chown(path, 7, 8)
+    before = path.stat()
+    with atomicfile.open_atomic(path) as part:
+        part.write_text("after")
+    after = path.stat()
+    assert path.read_text() == "after"
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "--sums", "-o"],
+        ["snapshot", "--pid", str(os.getpid()), "-o"],
+        ["explain", "--pid", str(os.getpid()), "--report"],
+        ["verify", "--pid", str(os.getpid()), "--for", "1s", "--save"],
+        ["calibrate", "--out"],
+        ["record", "pid", str(os.getpid()), "-o"],
+        ["record", "vm", "--kernel", "newest", "true", "-o"],
+        ["record", "run", "true", "-o"],
+        ["convert", "IN", "-o"],
+        ["trace", "merge", "TRACE", "TRACE", "-o"],
+        ["replay", "TRACE", "--picture"],
+        ["compare", "TRACE", "--json"],
+        ["compare", "TRACE", "--report"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_no_command_takes_the_place_of_what_it_does_not_make(tmp_path, monkeypatch, capsys, words) -> None:
+    trace = Path(__file__).parents[1] / "examples" / "traces" / "redis-fork.parquet"
+    (tmp_path / "in.txt").write_text(" L 1ffeffe7e,8\n")
+    names = {"IN": str(tmp_path / "in.txt"), "TRACE": str(trace)}
+    path = tmp_path / ("notes.svg" if "--picture" in words else "notes.txt")
+    path.write_text("precious\n")
+    with pytest.raises(SystemExit, match="2"):
+        main([*(names.get(word, word) for word in words), str(path)])
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert f"{path}: is there already and holds text, no " in told
+    assert told.rstrip().endswith("give another name, or remove it first")
+    assert path.read_text() == "precious\n"
+    assert {each.name for each in tmp_path.iterdir()} == {"in.txt", path.name}
+
+
+def test_what_a_command_makes_and_an_empty_file_are_taken_the_place_of(tmp_path) -> None:
+    kind = atomicfile.starting("metrics", b"# HELP", b"# EOF")
+    path = tmp_path / "t.prom"
+    for content in (b"", b"# HELP x\n", b"\xef\xbb\xbf \n# eof"):
+        path.write_bytes(content)
+        atomicfile.check_writable(path, kind=kind)
+    for content, told in ((b"x # HELP", "text"), (b"PAR1", "another Parquet file"), (b"a\0", "binary data")):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=f"holds {told}, no metrics: give another name"):
+            atomicfile.check_writable(path, kind=kind)
+
+
+def test_a_device_that_takes_nothing_is_told_before_the_work(capsys) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        main(["calibrate", "--out", "/dev/full"])
+    assert capsys.readouterr().err == "secondsight: /dev/full: cannot be written: No space left on device\n"
+    atomicfile.check_writable("/dev/null")

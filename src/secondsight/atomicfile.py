@@ -2,7 +2,8 @@
 
 ::
 
-    part(T) ──▶ .T.PID.tmp ── write ── put ──▶ T        what is written; T is complete whenever it is there
+    part(T) ──▶ .T.PID.tmp ── write ── put ──▶ T        what is written; T is complete whenever it is there, and keeps its mode and owner
+    part(T) ──▶ refused                                 T holds something that the command does not make (FileKind)
     part(/dev/null) ──▶ /dev/null                       a device, or /dev/stdout, is written to itself: it is never replaced
     part(pipe) ──▶ refused                              a pipe with a name: its open waits for who reads it, for ever where nobody does
 """
@@ -13,8 +14,9 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from secondsight.errors import SecondSightError, UsageError
 
@@ -23,10 +25,54 @@ Name = str | os.PathLike[str]
 FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def temporary_path(path: Name) -> Path:
-    """Where to write what :func:`commit` makes *path* of.
+class FileKind(NamedTuple):
+    """What a command makes: its *name* ("trace"), and whether the file at a path *is_one*, which another may take the place of."""
 
-    :raises UsageError: *path* is a directory or a named pipe, or its own directory is not there.
+    name: str
+    is_one: Callable[[Path], bool]
+
+
+def starting(name: str, *heads: bytes) -> FileKind:
+    """Files that begin with one of *heads*, white space before it and its case aside."""
+
+    def is_one(path: Path) -> bool:
+        try:
+            with path.open("rb") as file:
+                head = file.read(256)
+        except OSError:
+            return False
+        return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(tuple(map(bytes.lower, heads)))
+
+    return FileKind(name, is_one)
+
+
+#: pages and pictures that are read in a browser
+PAGE = starting("page", b"<!doctype html", b"<html", b"<svg", b"<?xml")
+_HEADS = (
+    (b"PAR1", "another Parquet file"),
+    (b"PK", "another archive"),
+    (b"\x7fELF", "a program"),
+    (b"#!", "a script"),
+)
+
+
+def _content(path: Path) -> str:
+    """What the file *path* holds, in words."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        return f"a file that cannot be read ({error.strerror})"
+    for start, content in _HEADS:
+        if head.startswith(start):
+            return content
+    return "binary data" if b"\0" in head else "text"
+
+
+def temporary_path(path: Name, kind: FileKind | None = None) -> Path:
+    """Where to write what :func:`commit` makes *path* of; *kind*: what alone it replaces, besides an empty file.
+
+    :raises UsageError: *path* is a directory, a named pipe or a file of another kind, or its own directory is not there.
     """
     target = Path(path)
     try:
@@ -41,6 +87,10 @@ def temporary_path(path: Name) -> Path:
         raise UsageError(f"{path}: cannot be written: there is no directory {target.parent}")
     if not stat.S_ISREG(mode):
         return target
+    if kind is not None and target.is_file() and target.stat().st_size and not kind.is_one(target):
+        raise UsageError(
+            f"{path}: is there already and holds {_content(target)}, no {kind.name}: give another name, or remove it first"
+        )
     # A symbolic link stays one: what it names is written.
     place = Path(os.path.realpath(target))
     return place.with_name(f".{place.name}.{os.getpid()}.tmp")
@@ -52,7 +102,14 @@ def commit(written: Path, path: Name) -> None:
     :raises OSError: it cannot be renamed.
     """
     if written != Path(path):
-        written.replace(os.path.realpath(path))
+        place = os.path.realpath(path)
+        # What was made unreadable for others, or given to a service, stays so.
+        with contextlib.suppress(OSError):
+            there = os.stat(place)  # noqa: PTH116 - as it stands
+            with contextlib.suppress(PermissionError):
+                os.chown(written, there.st_uid, there.st_gid)
+            written.chmod(stat.S_IMODE(there.st_mode))
+        written.replace(place)
 
 
 def discard(written: Path, path: Name) -> None:
@@ -82,19 +139,40 @@ def open_atomic(path: Name) -> Iterator[Path]:
         discard(written, path)
 
 
-def check_writable(path: Name | None, *sources: Name) -> None:
+def check_writable(path: Name | None, *sources: Name, kind: FileKind | None = None) -> None:
     """Refuse *path* before work begins of which it is to hold the result (None: nothing is to be written).
 
-    *sources*: what the work reads, and must not write over.
+    *sources*: what the work reads, and must not write over; *kind*: as :func:`temporary_path`.
 
-    :raises UsageError: it cannot be written, or is one of *sources*.
+    :raises UsageError: it cannot be written, is one of *sources*, or is a file of another kind.
+    :raises SecondSightError: a device that is full.
     """
     if path is None:
         return
-    written = temporary_path(path)
-    if not os.access(written if written == Path(path) else written.parent, os.W_OK):
-        raise UsageError(f"{path}: cannot be written: permission denied")
     for source in sources:
         with contextlib.suppress(OSError):
             if Path(path).samefile(source):
+                temporary_path(path)
                 raise UsageError(f"{path}: is what is read; give the output another name")
+    written = temporary_path(path, kind)
+    if not os.access(written if written == Path(path) else written.parent, os.W_OK):
+        raise UsageError(f"{path}: cannot be written: permission denied")
+    if written == Path(path):
+        _probe(path)
+
+
+def _probe(path: Name) -> None:
+    """Ask a device or a pipe whether it takes anything, by writing nothing to it.
+
+    :raises SecondSightError: it does not.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return  # a socket as standard output: whoever writes it says what is wrong
+    try:
+        os.write(descriptor, b"")
+    except OSError as error:
+        raise SecondSightError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        os.close(descriptor)

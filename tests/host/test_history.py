@@ -102,9 +102,8 @@ def test_a_place_that_cannot_be_written_is_told_before_a_pass(tmp_path):
 
 def test_a_device_that_takes_nothing_stays_and_is_a_failure(full_device):
     """A full disk under a recording, told as that; and what is no file is not removed with it."""
-    recording = HostRecording(full_device)
     with pytest.raises(SecondSightError, match="No space left on device") as told:
-        recording.add(view([row("a")]), [row("a")])
+        HostRecording(full_device)
     assert told.value.exit_code == 1
     assert stat.S_ISCHR(full_device.stat().st_mode)
 
@@ -117,6 +116,7 @@ def test_a_mark_beside_the_file_is_taken_in_once_and_read_after_the_end(tmp_path
     recording.add(view([row("a")], taken=2000.0), [row("a")])
     late = marks.add(path, "after the end")
     assert read(path)[1]["marks"] == [early, late]
+    recording.close()
     # Another recording of that name has none of them.
     HostRecording(path).add(view([row("a")], taken=3000.0), [row("a")])
     assert read(path)[1]["marks"] == []
@@ -130,6 +130,7 @@ def test_a_mark_before_the_first_pass_is_kept(tmp_path):
     early = marks.add(path, "before the first pass")
     recording.add(view([row("a")], taken=early.time + 5), [row("a")])
     recording.discard()
+    recording.close()
     assert read(path)[1]["marks"] == [early]
     gone_on_with = HostRecording(path, append=True)
     gone_on_with.add(view([row("a")], taken=early.time + 9), [row("a")])
@@ -158,6 +159,7 @@ def test_a_recording_is_gone_on_with(tmp_path):
         first.add(view(rows, taken=1000.0 + number), rows)
         once.add(view(rows, taken=1000.0 + number), rows)
     early = marks.add(path, "before the restart")
+    first.close()
     second = HostRecording(path, append=True)
     assert second.by == view(rows).by
     for number in range(2, 4):
@@ -166,6 +168,29 @@ def test_a_recording_is_gone_on_with(tmp_path):
     table, told = read(path)
     assert table.equals(read(whole)[0]) and passes(table) == 4
     assert told["marks"] == [early]
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_two_do_not_write_one_recording(tmp_path, append):
+    path = tmp_path / "host.parquet"
+    first = HostRecording(path)
+    for number in range(2):
+        first.add(view([row("a")], taken=1000.0 + number), [row("a")])
+        with pytest.raises(UsageError, match="another process is recording into it; give another name"):
+            HostRecording(path, append=append)
+        assert passes(read(path)[0]) == number + 1
+    first.close()
+    second = HostRecording(path, append=True)
+    second.add(view([row("a")], taken=1002.0), [row("a")])
+    assert passes(read(path)[0]) == 3
+
+
+def test_what_is_no_recording_is_not_taken_the_place_of(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("precious")
+    with pytest.raises(UsageError, match="is there already and holds text, no recording of the host"):
+        HostRecording(path)
+    assert path.read_text() == "precious"
 
 
 def test_what_is_no_recording_is_not_gone_on_with(tmp_path):

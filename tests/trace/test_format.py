@@ -430,7 +430,9 @@ def test_a_disk_that_fills_leaves_nothing_that_holds_nothing(tmp_path, monkeypat
     assert told.value.exit_code == 1 and list(tmp_path.iterdir()) == []
 
     # Full by the time that the trace is made of the recording: the rows stay, and where they are is said.
-    kept = pytest.raises(SecondSightError, match=r"`secondsight trace recover \S*r.recording` makes a trace")
+    kept = pytest.raises(
+        SecondSightError, match=r"`secondsight trace recover \S*r.recording -o FILE` makes a trace"
+    )
     with kept, Recording(tmp_path / "r", PROVENANCE) as out:
         out.append(**some(3))
     none = pytest.raises(SecondSightError, match=r"r2: cannot be written: No space left on device$")
@@ -439,14 +441,10 @@ def test_a_disk_that_fills_leaves_nothing_that_holds_nothing(tmp_path, monkeypat
     (tmp_path / "r.recording").unlink()
     assert list(tmp_path.iterdir()) == []
 
-    class Full:
-        def write_table(self, table):
-            pass
+    def no_room(self):
+        raise full
 
-        def write_batch(self, *_, **__):
-            raise full
-
-    monkeypatch.setattr(writer.pa.ipc, "new_stream", lambda *_, **__: Full())
+    monkeypatch.setattr(Recording, "_send", no_room)
     with pytest.raises(SecondSightError, match="No space left"), Recording(tmp_path / "r", PROVENANCE) as out:
         out.append(**some(3))
         out._hand_on()

@@ -42,13 +42,17 @@ def calibrate(
     path = out or file.own_path()
     if out is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    atomicfile.check_writable(path)
+    # This user's own is written anew whatever it holds: one of an earlier version, most likely.
+    atomicfile.check_writable(
+        path, kind=atomicfile.starting("calibration", b"{") if out is not None else None
+    )
     from secondsight.predict.calibrate import calibrate as measure
 
     with Progress("measured") as progress:
         calibration = measure(nested=nested, progress=progress)
-    file.save(calibration, path)
+    # Minutes of measuring are told even where the file takes nothing.
     _print(calibration)
+    file.save(calibration, path)
     print(f"kept in {path}")
 
 

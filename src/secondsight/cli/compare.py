@@ -134,7 +134,7 @@ def compare(
             },
             "compare",
         )  # fmt: skip
-        atomicfile.check_writable(json, trace)
+        atomicfile.check_writable(json, trace, kind=atomicfile.starting("JSON", b"{"))
         _samples(
             trace,
             policy,
@@ -146,7 +146,9 @@ def compare(
             json,
         )
     else:
-        for path in (report, json, csv, parquet):
+        atomicfile.check_writable(report, trace, kind=atomicfile.PAGE)
+        atomicfile.check_writable(json, trace, kind=atomicfile.starting("JSON", b"{"))
+        for path in (csv, parquet):
             atomicfile.check_writable(path, trace)
         results = _made(trace, of)
         if results is None:

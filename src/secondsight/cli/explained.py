@@ -84,7 +84,7 @@ def explain(
         from secondsight.live.judge.suppose import parse
 
         parse(supposed)
-    atomicfile.check_writable(report, *([file] if file else []))
+    atomicfile.check_writable(report, *([file] if file else []), kind=atomicfile.PAGE)
     if file is not None:
         if within or vmcore or qmp:
             raise UsageError("--range, --vmcore, --qmp: belong to --pid; a snapshot holds what was captured")

@@ -40,7 +40,7 @@ def export(
     from secondsight import atomicfile as files
     from secondsight.cli import import_numpy
 
-    files.check_writable(output)
+    files.check_writable(output, kind=files.starting("metrics", b"# HELP", b"# TYPE", b"# UNIT", b"# EOF"))
     import_numpy()
     from secondsight.cli.top import looker
     from secondsight.host.metrics import openmetrics

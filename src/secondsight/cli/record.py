@@ -93,7 +93,7 @@ def run(
     from secondsight.errors import UsageError
     from secondsight.trace.record import emulator
     from secondsight.trace.record.run import record_run
-    from secondsight.trace.writer import Recording
+    from secondsight.trace.recording import Recording
 
     if witness not in (None, "qemu", "lackey"):
         raise UsageError(f"--with {witness}: there are qemu and lackey")
@@ -171,7 +171,9 @@ def vm(
 
     from secondsight.errors import UsageError
     from secondsight.trace.record.vm import record_vm
+    from secondsight.trace.recording import Recording
 
+    Recording.check(output)
     command_line = None
     if kernel is None and file:
         raise UsageError(
@@ -238,11 +240,11 @@ def pid(
 
     A sample counts, of each 2 MiB block at each look, the pages that each channel calls used, unused, and those that it cannot tell.
     """
-    from secondsight import atomicfile as output_file
     from secondsight.live.recording_channels import LiveChannels
+    from secondsight.trace.recording import Recording
 
     # Before the channels are opened and told of.
-    output_file.check_writable(output)
+    Recording.check(output)
     with LiveChannels.open(process, interval, kernel_memory=kernel_memory, damon=damon) as channels:
         if pages:
             _pages(output, channels, interval, duration, clear)

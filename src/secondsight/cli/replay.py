@@ -94,7 +94,7 @@ def replay(
 
     if picture is not None and picture.suffix not in (".svg", ".html"):
         raise UsageError(f"--picture {picture}: the name must end in .svg or .html")
-    atomicfile.check_writable(picture, trace)
+    atomicfile.check_writable(picture, trace, kind=atomicfile.PAGE)
     config, behind = host(knob or [], mmu, mglru), stands_behind(backing, "--as")
     if is_samples(trace):
         refuse({"--tlb": tlb, "--empty": empty}, "replay")

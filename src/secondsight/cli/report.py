@@ -31,10 +31,10 @@ def report(
 
     import_numpy()
     if output is not None:
-        files.check_writable(output, recording)
+        files.check_writable(output, recording, kind=files.PAGE)
     check(recording)
     page = output if output is not None else recording.with_suffix(".html")
-    files.check_writable(page, recording)
+    files.check_writable(page, recording, kind=files.PAGE)
     from secondsight.host.recorded import history
     from secondsight.report import host_page
 

@@ -14,6 +14,16 @@ from secondsight.terminal import printable
 app = typer.Typer()
 
 
+def _is_snapshot(path: Path) -> bool:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "header.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 @app.command()
 def snapshot(
     pid: Annotated[int, typer.Option(help="The process.")],
@@ -28,7 +38,11 @@ def snapshot(
     from secondsight.cli import import_numpy
     from secondsight.cli.explained import take
 
-    atomicfile.check_writable(output, *(path for path in (vmcore, qmp) if path is not None))
+    atomicfile.check_writable(
+        output,
+        *(path for path in (vmcore, qmp) if path is not None),
+        kind=atomicfile.FileKind("snapshot", _is_snapshot),
+    )
     import_numpy()
     from secondsight.live.read import capture
 

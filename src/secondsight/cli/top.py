@@ -246,6 +246,7 @@ def _record(
         raise UsageError(f"{path}: is there already; --append goes on with it, or give another name")
     recording = HostRecording(path, append=append)
     if recording.by not in ("", shown.by):
+        recording.close()
         raise UsageError(
             f"--append: a row of {path} is a {recording.by}; go on with it by --by {recording.by}"
         )
@@ -265,6 +266,7 @@ def _record(
         signal.signal(signal.SIGUSR1, before)
         if not count:
             recording.discard()
+        recording.close()
     print(f"{pluralize(count, 'pass', 'passes')} in {path}, {pluralize(len(recording.marks), 'mark')}")
 
 

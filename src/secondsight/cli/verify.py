@@ -55,7 +55,11 @@ def verify(
         raise UsageError("--save FILE before the change, --before FILE after it")
     if predicted is not None and before is None:
         raise UsageError("--predicted is compared with a change: it needs --before FILE")
-    atomicfile.check_writable(save, *(path for path in (before, predicted) if path is not None))
+    atomicfile.check_writable(
+        save,
+        *(path for path in (before, predicted) if path is not None),
+        kind=atomicfile.FileKind("file of --save", _is_kept),
+    )
     old = seen.decode(_bytes(before), str(before)) if before is not None else None
     interval = _row(predicted, row) if predicted is not None else None
     if work is not None and not work.strip():
@@ -88,6 +92,17 @@ def verify(
                 verdict.met
             ]
         )
+
+
+def _is_kept(path: Path) -> bool:
+    from secondsight.errors import SecondSightError
+    from secondsight.predict import observe
+
+    try:
+        observe.decode(_bytes(path), str(path))
+    except SecondSightError:
+        return False
+    return True
 
 
 def _bytes(path: Path) -> bytes:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from secondsight.live.read.tracefs import Instance
     from secondsight.live.watch import TracedDecision, Watcher
 
+#: what a file of --record says that it is
+_DECISIONS = "khugepaged-decisions"
+
 app = typer.Typer()
 
 _MOST_PAGES = 64 << 20  # whose places are read: 256 GiB of memory
@@ -253,13 +256,23 @@ def _summary(json: bool, watcher: Watcher, instance: Instance, seconds: float) -
     print(f"  own cost: {spent:.2f} s of CPU, start included")
 
 
+def _holds_decisions(path: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return (pq.read_schema(path).metadata or {}).get(b"secondsight.kind") == _DECISIONS.encode()
+    except (OSError, pa.ArrowException):
+        return False
+
+
 class _DecisionFile:
     """Decisions for a Parquet file, written when the watch ends, under a temporary name first."""
 
     def __init__(self, path: Path | None) -> None:
         from secondsight import atomicfile
 
-        atomicfile.check_writable(path)
+        atomicfile.check_writable(path, kind=atomicfile.FileKind("recording of decisions", _holds_decisions))
         self._path = path
         self._rows: list[TracedDecision] = []
 
@@ -283,7 +296,7 @@ class _DecisionFile:
         kinds = {"int": pa.int64(), "str": pa.string(), "bool": pa.bool_(), "uint": pa.uint64()}
         table = pa.table({name: pa.array(values, kinds[SCHEMA[name]]) for name, values in columns.items()})
         table = table.replace_schema_metadata(
-            {"secondsight.kind": "khugepaged-decisions", "secondsight.version": __version__}
+            {"secondsight.kind": _DECISIONS, "secondsight.version": __version__}
         )
         with atomicfile.open_atomic(self._path) as part, part.open("wb") as file:
             pq.write_table(table, file, compression="zstd")

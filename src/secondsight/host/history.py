@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from secondsight import __version__, atomicfile
+from secondsight.claim import Claim
 from secondsight.errors import InputError
 from secondsight.host import marks
 from secondsight.host.columns import COLUMNS
@@ -61,6 +62,8 @@ def _schema() -> pa.Schema:
 
 
 SCHEMA = _schema()
+#: what a recording may take the place of
+RECORDING = atomicfile.FileKind("recording of the host", marks.is_recording)
 
 
 class HostRecording:
@@ -72,7 +75,9 @@ class HostRecording:
         :raises UsageError: *path* cannot be written.
         :raises InputError: it is to be gone on with, and is no recording of the host, or torn.
         """
-        atomicfile.check_writable(path)
+        atomicfile.check_writable(path, kind=None if append else RECORDING)
+        there = path.is_file() and path.stat().st_size > 0
+        self._claim = Claim(path)
         self._path, self._most = path, most
         self._passes: list[pa.Table] = []
         self._switches: dict[str, Any] | None = None
@@ -83,12 +88,16 @@ class HostRecording:
         self._begun = time.time()
         #: what a row is in the passes before this one's, empty where there are none
         self.by = ""
-        if append and path.is_file():
-            self._go_on()
+        if append and there:
+            try:
+                self._go_on()
+            except BaseException:
+                self.close()
+                raise
             return
         # Those beside a recording of the same name that this one takes the place of.
         marks.beside(path).unlink(missing_ok=True)
-        if not path.exists():
+        if not there:
             self._keep(SCHEMA.empty_table(), {"kernel": "", "now": "{}", "then": "{}"})
 
     def _go_on(self) -> None:
@@ -140,6 +149,10 @@ class HostRecording:
             {"kernel": view.kernel, "now": json.dumps(view.now), "then": json.dumps(view.then)},
         )
 
+    def close(self) -> None:
+        """Let another go on with the file."""
+        self._claim.close()
+
     def discard(self) -> None:
         """Take away what stands for a recording that never had a pass."""
         if not self._passes:
@@ -156,6 +169,7 @@ class HostRecording:
         )
         with atomicfile.open_atomic(self._path) as part, part.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
+            self._claim.move(file.fileno())
 
 
 def _counters(supply: Supply) -> dict[str, float]:

@@ -57,7 +57,7 @@ def add(recording: Path, text: str) -> Mark:
         raise UsageError(
             f"--mark: there is no recording {recording}; `secondsight top --record {recording}` makes one"
         )
-    if not _is_recording(recording):
+    if not is_recording(recording):
         raise UsageError(
             f"--mark: {recording} is no recording of the host, which `secondsight top --record` makes"
         )
@@ -79,7 +79,7 @@ def add(recording: Path, text: str) -> Mark:
     return mark
 
 
-def _is_recording(path: Path) -> bool:
+def is_recording(path: Path) -> bool:
     """Whether *path* says of itself that it is one; it is whole whenever it is there."""
     if not path.is_file():  # Arrow would wait for who writes a pipe
         return False

@@ -31,8 +31,8 @@ from secondsight.live.read.vma import parse_maps, parse_smaps
 from secondsight.live.recording_channels import LiveChannels
 from secondsight.trace.provenance import Clock, Space, with_fields
 from secondsight.trace.record.procfs import ProcessDirectory, soft_dirty_works
+from secondsight.trace.recording import Recording
 from secondsight.trace.sampled import CHANNELS, SampledChannel, SampleProvenance, SamplingCost
-from secondsight.trace.writer import Recording
 
 if TYPE_CHECKING:
     from secondsight.live.read.kernel_reader import KernelReader

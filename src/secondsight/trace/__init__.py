@@ -9,7 +9,8 @@ from __future__ import annotations
 from secondsight.trace.format import Batch, Trace
 from secondsight.trace.kinds import Access, Kind, Origin, Verb
 from secondsight.trace.provenance import Clock, Provenance, Space
-from secondsight.trace.writer import Recording, TraceWriter, recover
+from secondsight.trace.recording import Recording, recover
+from secondsight.trace.writer import TraceWriter
 
 __all__ = [
     "Access",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from secondsight.errors import InputError
-from secondsight.trace.kinds import PROCESS_ADDRESS_BITS, VM_ADDRESS_BITS
+from secondsight.trace.kinds import FIRST_VERB, PROCESS_ADDRESS_BITS, VM_ADDRESS_BITS
 from secondsight.trace.provenance import Provenance, Space, with_fields
+from secondsight.trace.recording import Recording
 from secondsight.trace.reduce import Reducer
-from secondsight.trace.writer import Recording, TraceWriter
+from secondsight.trace.writer import TraceWriter
 
 MOST_SPACES: Final = 1 << 16
 BEYOND: Final = "addresses outside the space"
@@ -75,13 +76,16 @@ class Intake:
             self.events += int(np.count_nonzero(keep))
             self.drop(BEYOND, int(t.size - np.count_nonzero(keep)))
             columns = [np.broadcast_to(np.asarray(c), t.shape)[keep] for c in (space, kind, count)]
-            self.accesses += int(columns[2].sum(dtype=np.uint64))
+            self._count(columns[1], columns[2])
             self._out.append(t[keep], columns[0], where[keep], columns[1], columns[2])
             return
         self.events += t.size
-        each = np.asarray(count)
-        self.accesses += t.size * int(each) if each.ndim == 0 else int(each.sum(dtype=np.uint64))
+        self._count(np.broadcast_to(np.asarray(kind), t.shape), np.broadcast_to(np.asarray(count), t.shape))
         self._out.append(t, space, where, kind, count)
+
+    def _count(self, kinds: NDArray[Any], counts: NDArray[Any]) -> None:
+        """Count the accesses of rows; what a verb's count says is no number of them (of a fork: the child's space)."""
+        self.accesses += int(counts[kinds < FIRST_VERB].sum(dtype=np.uint64))
 
     def flush(self) -> None:
         """While recording: bring what is finished to the file, at most once a second."""

@@ -24,7 +24,7 @@ from secondsight.live.recording_channels import LiveChannels
 from secondsight.scenario import verbs as v
 from secondsight.trace import intake
 from secondsight.trace.record.pid import record_pid
-from secondsight.trace.writer import Recording
+from secondsight.trace.recording import Recording
 
 INSTANCES = Path("/sys/kernel/tracing/instances")
 BUSY = 32 << 20  # bytes, of which the first half is busy

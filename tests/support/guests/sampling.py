@@ -20,7 +20,7 @@ from secondsight.live.read.damon import KDAMONDS
 from secondsight.live.recording_channels import LiveChannels
 from secondsight.live.sampling import record_samples
 from secondsight.scenario import verbs as v
-from secondsight.trace.writer import Recording
+from secondsight.trace.recording import Recording
 
 HOTCOLD = 0x300000000000
 VERBS = {"read": v.CpuRead, "write": v.CpuWrite, "guest": v.GuestRead}

@@ -35,7 +35,8 @@ from secondsight.trace.provenance import PAGE_WALKS, Clock, Provenance, Walks
 from secondsight.trace.record.child import Reaper, ends_with_us
 from secondsight.trace.record.run import CLOCK, end_group
 from secondsight.trace.record.vm import ROW, TOTALS, api_of, build_plugin, qemu_version
-from secondsight.trace.writer import Profile, Recording
+from secondsight.trace.recording import Recording
+from secondsight.trace.writer import Profile
 
 EMULATOR: Final = "qemu-x86_64"
 UNSEEN: Final = [
@@ -292,12 +293,12 @@ def record_program(
         unseen=list(UNSEEN),
         quantum=quantum,
     )
-    took = _cpu_time(command) if cpu_time else None
     recording = Recording(path, start, profile=profile)
     intake = Intake(recording, 0)  # the plugin aggregates
     intake.update(quantum=quantum)
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="secondsight-") as directory, recording:
+        took = _cpu_time(command) if cpu_time else None
         where = Path(directory) / "rows"
         options = f"file={plugin},socket={where},self={plugin},quantum={quantum}"
         interpreter = _interpreted(Path(program))
@@ -320,6 +321,7 @@ def record_program(
         for pid in list(streams.senders):
             streams.end(pid)
         if not intake.accesses:
+            recording.abandon()
             raise SecondSightError(
                 f"the emulator recorded nothing of {command[0]} (exit code {process.returncode})"
             )

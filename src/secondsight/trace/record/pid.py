@@ -26,7 +26,7 @@ from secondsight.trace.intake import Intake
 from secondsight.trace.provenance import Clock, Provenance
 from secondsight.trace.read.damo import DamonRegion, append_region
 from secondsight.trace.record.procfs import ProcessDirectory, ProcfsLooker, Sighting, soft_dirty_works
-from secondsight.trace.writer import Recording
+from secondsight.trace.recording import Recording
 
 CLOCK: Final = "monotonic time since the recording began; each row carries the time of the look that saw it"
 UNSEEN: Final = ["accesses between two looks beyond the fact that there were any", "page walks"]

@@ -28,7 +28,8 @@ from secondsight.trace.provenance import Clock, Provenance
 from secondsight.trace.read.lackey import UNSEEN, LackeyParser, compile_parser
 from secondsight.trace.read.text import BLOCK
 from secondsight.trace.record.child import Reaper, ends_with_us
-from secondsight.trace.writer import Profile, Recording
+from secondsight.trace.recording import Recording
+from secondsight.trace.writer import Profile
 
 CLOCK: Final = "instructions retired by all recorded processes together, one ns each"
 _BACKLOG: Final = 256 << 20
@@ -178,7 +179,7 @@ def _follow(process: subprocess.Popen[bytes], directory: Path, intake: Intake, r
             taken = sum([log.take() if running else log.take_all() for log in logs])
             intake.flush()
             if report is not None:
-                report(intake.events, intake.sink.rows, len(logs))
+                report(intake.accesses, intake.sink.rows, len(logs))
             behind = sum(log.backlog for log in logs)
             if running and not stopped and behind > _BACKLOG:
                 os.killpg(process.pid, signal.SIGSTOP)

@@ -27,7 +27,7 @@ from secondsight.trace.intake import Intake
 from secondsight.trace.kinds import is_known
 from secondsight.trace.provenance import Clock, Provenance
 from secondsight.trace.record.child import ends_with_us
-from secondsight.trace.writer import Recording
+from secondsight.trace.recording import Recording
 
 #: What each clock counts.
 CLOCKS: Final[dict[str, str]] = {
