@@ -117,7 +117,7 @@ def test_a_dry_run_counts_what_may_be_added(capsys):
         for n, added in enumerate((30, 20, 10, 0, 1))
     ]
     selection = Selection(chosen, {"huge already": 2}, 7, [])
-    print_choices(selection, Limited(), json=False)
+    assert print_choices(selection, Limited(), json=False) == 40 * 4096
     told = capsys.readouterr().out
     assert "would collapse 3 blocks (6 MiB), adding 0.2 MiB of memory" in told
     assert (
@@ -125,7 +125,7 @@ def test_a_dry_run_counts_what_may_be_added(capsys):
         and " 2 left alone: it would add more than --max-added 0.2 MiB" in told
     )
     assert " 2 left alone: huge already" in told
-    print_choices(selection, Limited(), json=True)
+    assert print_choices(selection, Limited(), json=True) == 40 * 4096
     told = json.loads(capsys.readouterr().out)
     assert [choice["address"] >> 21 for choice in told["chosen"]] == [0, 2, 3]
     assert told["overridden"] == {"enabled=never": 2} and sum(told["left"].values()) == 4

@@ -170,7 +170,7 @@ class Rounds:
         self.kernel_memory: bool | None = None
         self.json = self.dry_run = False
         self.watch = 0.0
-        #: what the last round did
+        #: what the last round did, or would have done
         self.last: Round | None = None
 
     def run(self, stopping: Stopping, follow: bool) -> int:
@@ -225,7 +225,8 @@ class Rounds:
                 )
                 selection = candidates.select(taken, self.policy, self.wanted, beside)
                 if self.dry_run:
-                    collapsed.print_choices(selection, guard, self.json)
+                    added = collapsed.print_choices(selection, guard, self.json)
+                    self.last = live.Round(allowance=guard.allowance, limit=guard.source(), added=added)
                     return None
                 work = live.Collapser(process, memory, guard, self.pace, stopping.wait, cache)
                 done = work.run(selection)

@@ -27,8 +27,8 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
-    """What would be collapsed, and why the rest would be left alone."""
+def print_choices(selection: Selection, guard: Guard, json: bool) -> int:
+    """What would be collapsed, and why the rest would be left alone; bytes that it would add."""
     import msgspec
 
     from secondsight.live.act.guard import mib as amount
@@ -39,14 +39,14 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
     left = dict(selection.left)
     if len(chosen) < len(selection.chosen):
         left[guard.no_room()] = len(selection.chosen) - len(chosen)
+    added = sum(choice.added for choice in chosen) * PAGE_SIZE
     if json:
         document = {
             "order": selection.order, "considered": selection.considered, "chosen": chosen, "left": left,
             "overridden": overridden, "allowance": guard.allowance, "limit": guard.source(),
         }  # fmt: skip
         print(msgspec.json.encode(document).decode())
-        return
-    added = sum(choice.added for choice in chosen) * PAGE_SIZE
+        return added
     print(printable(selection.order))
     print(
         f"would collapse {pluralize(len(chosen), 'block')} ({len(chosen) * 2} MiB), adding {mib(added)} of memory; nothing was changed"
@@ -69,6 +69,7 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> None:
         )
     if len(chosen) > _LISTED:
         print(f"  … {len(chosen) - _LISTED} more; --json lists all")
+    return added
 
 
 def print_round(done: Round, json: bool) -> None:

@@ -82,7 +82,7 @@ def host(
         by: what a row is: ``process``, ``vm``, ``cgroup``, ``container``, ``user`` or ``name``.
         switches: what would be changed (``SWITCHES``), for the columns *then*; all sizes on (``always``) unless given.
         budget: seconds of CPU time for the whole pass, kept to by reading a sample; None reads every block. What holds for any sample is
-            read first: sums, mappings, how blocks are filled, a few hundred blocks.
+            read first: sums, mappings, how blocks are filled, 256 blocks.
         blocks: False leaves out whatever needs more than sums: what could become huge, sizes, reasons.
         pids: only these processes.
         seed: of the sample; unless given, another each time.
