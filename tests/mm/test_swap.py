@@ -11,6 +11,7 @@ from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.lru import mark_page_accessed
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mlock import mlock
+from secondsight.mm.mprotect import mprotect
 from secondsight.mm.page import ACTIVE, EXCLUSIVE, REFERENCED, SWAPCACHE, folio_order
 from secondsight.mm.swap import CACHED, COUNT
 from secondsight.mm.vmscan import swap_out
@@ -174,6 +175,18 @@ def test_a_large_folio_in_the_cache_is_mapped_whole_by_the_next_who_reads_it(rul
     holds(host)
     exit_mm(mm)
     assert host.frames.in_use == 0 and not host.slots[:2].any()
+
+
+@pytest.mark.parametrize("rules", ["7.2", "7.3"])
+def test_a_large_folio_in_the_cache_is_mapped_by_one_page_where_areas_part_it(rules) -> None:
+    """do_swap_page: folio_start below vm_start, or folio_end behind vm_end. 7.0.13 on shadow, seed 62007."""
+    host, mm = swapped(rules, list(range(32, 48)))
+    child = fork(mm, "c")
+    child.cpu_access(pages(0, 5), write=False)
+    mprotect(mm, 12, 13, "r")
+    mm.cpu_access(pages(0, 9), write=False)
+    assert [p for p in range(16) if mm.pfn(p) >= 0] == [9] and mm.pfn(9) == child.pfn(9)
+    holds(host)
 
 
 @pytest.mark.parametrize("rules", ["7.2", "7.3"])

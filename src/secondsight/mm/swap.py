@@ -255,7 +255,7 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
         head = np.int64(head_of(f, cached))
         f.refcount[head] += 1
         if f.flags[head] & HEAD:
-            # The folio is mapped whole, if all of its entries are here and alike.
+            # The folio is mapped whole, if all of its entries are here, in one area, and alike.
             whole = folio_nr_pages(f, head)
             start = page - (cached - head)
             same = (
@@ -264,8 +264,10 @@ def swap_in(f, r, m, page, write, in_fault):  # type: ignore[no-untyped-def]
             )
             if same:
                 expected = entry + _NEXT * np.uint64(cached - head)
+                mixed = m.vma[page >> PMD_ORDER] & V_MIXED
                 for i in range(whole):
                     same = same and m.pte[start + i] == expected
+                    same = same and not (mixed and i > 0 and m.vma_page[start + i] & V_START)
                     expected -= _NEXT
             if same:
                 first, base, count, pfn = start, slot - (cached - head), whole, head
