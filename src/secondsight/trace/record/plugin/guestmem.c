@@ -29,6 +29,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -127,8 +128,9 @@ static void acquire(void)
 {
     if (several)
         while (__atomic_exchange_n(&lock_word, 1, __ATOMIC_ACQUIRE))
-            while (__atomic_load_n(&lock_word, __ATOMIC_RELAXED))
-                ;
+            for (unsigned looks = 0; __atomic_load_n(&lock_word, __ATOMIC_RELAXED); looks++)
+                if (looks >= 100) /* who has it may have no processor */
+                    sched_yield();
 }
 
 static void release(void)
