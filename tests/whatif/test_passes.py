@@ -14,7 +14,10 @@ def notes(rows, policies=("never", "khugepaged"), **options):
 def test_a_trace_too_short_for_a_pass_is_told_with_a_scale_that_gives_one():
     rows = [(s, 0, b, 0, CW) for s in range(3) for b in range(20)]
     (note,) = notes(rows)
-    assert "no pass of khugepaged fits into the trace, 2 s of its clock" in note
+    assert (
+        "no pass of khugepaged ends within the trace, 2 s of its clock: its rows show what faults do alone"
+        in note
+    )
     scale = float(note.split("--time-scale ")[1].split()[0])
     assert notes(rows, time_scale=scale) == []
     # And not ten times too much.
@@ -28,6 +31,7 @@ def test_only_the_rows_that_had_none_are_named():
     assert notes([*rows[:-12], (15, 0, 0, 0, CW)]) != []
     (note,) = notes(rows, ["always,khugepaged=false", "khugepaged", "khugepaged,pages_to_scan=512"])
     assert "under khugepaged,pages_to_scan=512 under 7.2," in note
+    assert "a part of what it would make huge" in note, "it woke up, and collapsed"
 
 
 def test_who_runs_without_khugepaged_needs_no_pass():

@@ -19,7 +19,7 @@ def without_a_pass(engine: Engine, chosen: Sequence[Combination]) -> list[str]:
     """
     clock = (engine.end - engine.start) * engine.clock.scale
     none: list[str] = []
-    asked, needs = 0, 0.0
+    asked, needs, woke = 0, 0.0, False
     for combination, run in zip(chosen, engine.runs, strict=False):
         if not combination.make().khugepaged:
             continue
@@ -28,13 +28,16 @@ def without_a_pass(engine: Engine, chosen: Sequence[Combination]) -> list[str]:
         if within and run.series.full_scans[within - 1]:
             continue
         none.append(combination.label)
+        # The first wake-up is at the trace's first event, when nothing is there yet.
+        woke = woke or any(run.series.accesses[:within])
         knobs = run.host.config.knobs
         wakes = math.ceil(engine.layout.rows * HPAGE_PMD_NR / knobs.pages_to_scan) + 1
         needs = max(needs, wakes * knobs.scan_sleep_millisecs * 1e6)
     if not none:
         return []
     under = "" if len(none) == asked else f" under {', '.join(none)}"
-    note = f"no pass of khugepaged fits into the trace{under}, {clock / 1e9:.3g} s of its clock: its rows show what faults do alone"
+    shown = "a part of what it would make huge" if woke else "what faults do alone"
+    note = f"no pass of khugepaged ends within the trace{under}, {clock / 1e9:.3g} s of its clock: its rows show {shown}"
     if not clock:
         return [f"{note}; every event stands at one moment, which no --time-scale spreads"]
     scale = needs / clock * engine.clock.scale
