@@ -26,6 +26,7 @@ ALL = (
     "memory",
     "starting",
     "trace_reading",
+    "recording",
     "live_procfs",
     "sampling",
     "host_top",

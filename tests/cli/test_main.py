@@ -120,6 +120,15 @@ def test_a_signal_in_the_middle_of_work_leaves_nothing_half_written(tmp_path, nu
         (["trace", "cut", "TRACE", "-o", "FOLDER"], "is a directory"),
         (["trace", "recover", "TORN", "-o", "TORN"], "is what is read"),
         (["record", "run", "-o", "FOLDER", "--", "true"], "is a directory"),
+        (
+            ["record", "run", "-o", "OUT", "--output", "OUT", "--", "true"],
+            "-o/--output is given more than once",
+        ),
+        (["collapse", "--pid", "1", "--pid", "2", "--dry-run"], "--pid is given more than once"),
+        (
+            ["explain", "--pid", "1", "--kernel-memory", "--procfs"],
+            "--kernel-memory/--procfs is given more than once",
+        ),
         (["record", "run", "-o", "KILLED", "--", "true"], "trace recover"),
     ],
 )

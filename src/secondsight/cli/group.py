@@ -40,6 +40,7 @@ class LazyGroup(TyperGroup):
         # A group has no function whose docstring is its help.
         command.help = command.help or COMMANDS[cmd_name].line
         _begin_with_examples(command, cmd_name)
+        _take_options_once(command)
         return command
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -53,6 +54,30 @@ def _begin_with_examples(command: Any, path: str) -> None:
         _begin_with_examples(each, f"{path} {name}")
     command.short_help = (command.help or "").partition("\n")[0]
     command.help = f"\b\n{EXAMPLES[path]}\n\n{command.help or ''}"
+
+
+def _take_options_once(command: Any) -> None:
+    """Let *command*, and each command in it, refuse an option that stands twice and can say one thing alone: click takes the last."""
+    for each in getattr(command, "commands", {}).values():
+        _take_options_once(each)
+    make = command.make_parser
+
+    def make_parser(ctx: Any) -> Any:
+        parser = make(ctx)
+        parse = parser.parse_args
+
+        def parse_args(args: list[str]) -> Any:
+            options, rest, order = parse(args)
+            for at, param in enumerate(order):
+                if param in order[:at] and not (param.multiple or param.count):
+                    words = "/".join([*param.opts, *param.secondary_opts])
+                    raise _UsageError(f"{words} is given more than once; it says one thing alone", ctx)
+            return options, rest, order
+
+        parser.parse_args = parse_args
+        return parser
+
+    command.make_parser = make_parser
 
 
 app = typer.Typer(
