@@ -23,11 +23,12 @@ PYTEST := $(BIN)/python -m pytest
 RULES := 6.1 6.12 6.18 7.3 2.6.38 thp-base
 demo: $(VENV)/.plain
 	@mkdir -p out
+	@echo "Replaying a recorded VM under six kernels. The first time the model is compiled for this machine: a minute or two."
 	$(BIN)/secondsight replay examples/traces/redis-vm.parquet --time-scale 100 $(RULES:%=-r %) --map 7.3 --picture out/redis-vm.html
 	@echo "The same for each kernel profile, as a picture: out/redis-vm.html"
 
 test: $(VENV)/.dev
-	$(PYTEST) -n 2 --dist loadgroup
+	$(PYTEST) -n auto --maxprocesses 8 --dist loadgroup
 
 # Every kept answer of a booted kernel against the model: whoever changes src/secondsight/mm/ runs it. No boot; two minutes.
 hold: $(VENV)/.dev
