@@ -115,6 +115,18 @@ def test_no_work_done_is_an_error():
             seen.work_of(f"echo {word}")
 
 
+def test_work_is_a_line_of_the_shell_and_what_is_wrong_with_it_is_said():
+    assert seen.work_of("printf 'served:42\n' | cut -d: -f2") == 42
+    with pytest.raises(UsageError, match=r"ended with exit code 127: .*nosuchcommand"):
+        seen.work_of("nosuchcommand")
+    with pytest.raises(UsageError, match=r"ended with exit code 1$"):
+        seen.work_of("false")
+    with pytest.raises(UsageError, match="it printed nothing"):
+        seen.work_of("true")
+    with pytest.raises(UsageError, match="it printed 'many' first"):
+        seen.work_of("echo many words")
+
+
 def test_what_is_no_observation():
     with pytest.raises(InputError, match="not what"):
         seen.decode(b"{}", "b.json")

@@ -22,7 +22,9 @@ def verify(
     during: Annotated[str, typer.Option("--for", help="How long to look, such as 30s.")] = "10s",
     work: Annotated[
         str | None,
-        typer.Option(help="A command that prints how much work was done so far: a number that rises."),
+        typer.Option(
+            help="A line of the shell that prints how much work was done so far: a number that rises."
+        ),
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Keep what is seen: before the change.")] = None,
     before: Annotated[Path | None, typer.Option(help="What was kept before the change.")] = None,

@@ -9,9 +9,9 @@ CPU time for each unit of work compares whatever the load was; CPU time alone sa
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -24,6 +24,8 @@ from secondsight.errors import InputError, MissingDependency, SecondSightError, 
 
 SCHEMA: Final = 1
 _TICK = os.sysconf("SC_CLK_TCK")
+#: Seconds that the user's command may take.
+_PATIENCE: Final = 60
 #: Share of the anonymous memory: what moved less in huge pages has not moved.
 UNMOVED: Final = 0.01
 
@@ -115,22 +117,32 @@ def _counters(path: Path) -> dict[str, int]:
 
 
 def work_of(command: str) -> float:
-    """The number that *command* prints.
+    """The number that *command*, a line of the shell, prints first.
 
-    :raises UsageError: it fails, or prints no number.
+    :raises UsageError: it fails, takes longer than a minute, or prints no number.
     """
     try:
-        done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False, timeout=60)
-        value = float(done.stdout.split()[0])
-        if not math.isfinite(value):
-            raise ValueError
-    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
-        raise UsageError(
-            f"--work {command!r}: must print a number that says how much was done so far"
-        ) from None
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"--work {command!r}: did not end within {_PATIENCE} s") from None
     if done.returncode:
-        raise UsageError(f"--work {command!r}: ended with exit code {done.returncode}")
-    return value
+        why = done.stderr.strip().splitlines()
+        raise UsageError(
+            f"--work {command!r}: ended with exit code {done.returncode}{f': {why[-1]}' if why else ''}"
+        )
+    words = done.stdout.split()
+    with contextlib.suppress(ValueError):
+        if words and math.isfinite(value := float(words[0])):
+            return value
+    printed = f"it printed {words[0]!r} first" if words else "it printed nothing"
+    raise UsageError(f"--work {command!r}: must print a number that says how much was done so far; {printed}")
 
 
 def name_of(pid: int, proc: Path = Path("/proc")) -> str:
