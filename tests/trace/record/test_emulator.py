@@ -1,9 +1,12 @@
 """Programs under QEMU's user mode: against valgrind's lackey, and their threads, forks and execs."""
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +72,19 @@ int main(void) {
 """
 
 
+IDLE = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+int main(void) {
+    volatile char *room = aligned_alloc(2097152, 8ul << 20);
+    for (int i = 0; i < 2048; i++) room[i * 4096] = 1;
+    printf("%d\n", getpid());
+    fflush(stdout);
+    for (int i = 0; i < 2048; i++) room[i * 4096] = 2;
+    pause();
+}
+"""
 FORKS = r"""
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -245,3 +261,67 @@ def test_what_cannot_be_recorded(tmp_path):
     (tmp_path / "empty").chmod(0o755)
     with pytest.raises(SecondSightError):
         record_program(tmp_path / "t.parquet", [str(tmp_path / "empty")])
+
+
+def test_what_a_program_did_before_it_waits_is_kept_when_it_is_interrupted(tmp_path):
+    program, path = built(tmp_path, IDLE), tmp_path / "i.parquet"
+    recorder = subprocess.Popen(
+        [sys.executable, "-m", "secondsight", "record", "run", "-o", str(path), "--", str(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert recorder.stdout is not None
+    emulated = Path("/proc") / recorder.stdout.readline().strip() / "stat"
+
+    def cpu_time() -> list[str]:
+        return emulated.read_text().rpartition(")")[2].split()[11:13]
+
+    # It sleeps in pause(): for two seconds it has taken no time.
+    before, since, deadline = cpu_time(), time.monotonic(), time.monotonic() + 60
+    while time.monotonic() - since < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        if (now := cpu_time()) != before:
+            before, since = now, time.monotonic()
+    recorder.send_signal(signal.SIGINT)
+    told = recorder.communicate(timeout=60)[1]
+    assert recorder.returncode == 128 + signal.SIGTERM, told
+    trace, columns = recorded(path)
+    stored = {page: count for (page, kind), count in pages(columns).items() if kind == Kind.CPU_WRITE}
+    # 2,048 pages in a row, each of which was stored to once before the line and once after it.
+    twice = np.array(sorted(page for page, count in stored.items() if count >= 2))
+    runs = np.split(twice, np.flatnonzero(np.diff(twice) != 1) + 1)
+    assert max(map(len, runs)) >= 2048
+    assert "interrupted; holds what was recorded until then" in trace.provenance.notes
+    accesses = columns["count"][columns["kind"] < 0x80].sum()
+    assert f"{accesses:,} accesses in" in told
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("i.parquet")] == ["i.parquet"]
+
+
+def test_a_program_that_is_interrupted_before_it_did_anything_leaves_nothing(tmp_path):
+    """The first run of --cpu-time, whose output is thrown away: nothing is kept, and so nothing is said to be."""
+    recorder = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "secondsight",
+            "record",
+            "run",
+            "--cpu-time",
+            "-o",
+            str(tmp_path / "t"),
+            "--",
+            "sleep",
+            "60",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    recorder.send_signal(signal.SIGINT)
+    told = recorder.communicate(timeout=60)[1]
+    assert (recorder.returncode, told) == (130, "secondsight: interrupted\n")
+    assert not list(tmp_path.iterdir())

@@ -921,6 +921,19 @@ static void exec_with_us(const char *path, char *const *argv, char *const *envp)
     execve("/proc/self/exe", out, envp ? envp : nothing);
 }
 
+/* A program that waits has told what it did, whenever it is killed: pause and rt_sigsuspend wait for nothing but that. */
+#define UNTOLD 10000000u /* ns without a send, after which any system call may be where it waits */
+
+static bool long_untold(int64_t number)
+{
+    static uint64_t last;
+    uint64_t at = monotonic();
+    if (number != 34 && number != 130 && at - __atomic_load_n(&last, __ATOMIC_RELAXED) < UNTOLD)
+        return false;
+    __atomic_store_n(&last, at, __ATOMIC_RELAXED);
+    return true;
+}
+
 static void before_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
                            uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
@@ -930,7 +943,7 @@ static void before_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t
         tell_own_log(log);
     /* kill, tkill, tgkill: perhaps itself; fork, vfork, clone and clone3 but for a thread: what a child begins with is told before it. */
     bool forks = number == 57 || number == 58 || number == 435 || (number == 56 && !(a1 & 0x10000));
-    if (number == 62 || number == 200 || number == 234 || forks) {
+    if (number == 62 || number == 200 || number == 234 || forks || long_untold(number)) {
         acquire();
         end_quantum(true);
         release();
