@@ -118,11 +118,13 @@ LIMITS = (
                 v.ClearRefs("p"),
                 v.GuestRead("p", f"0:{other}"),
                 v.ClearRefs("p"),
+                # The neighbour counts by itself: a mark that went to it would be missed.
+                v.CpuRead("p", f"0:{young}"),
                 *scan,
             ),
             VM,
         )
-        for other in (8, 9)
+        for other, young in ((8, 6), (9, 8))
     ),
     Distinguishing(
         "one page at two addresses, under MGLRU",
