@@ -144,6 +144,8 @@ def test_the_mode_and_the_owner_that_are_there_stay(tmp_path) -> None:
         ["replay", "TRACE", "--picture"],
         ["compare", "TRACE", "--json"],
         ["compare", "TRACE", "--report"],
+        ["compare", "TRACE", "--csv"],
+        ["compare", "TRACE", "--parquet"],
     ],
     ids=lambda words: " ".join(words[:2]),
 )

@@ -8,9 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from secondsight.cli import main
+from secondsight.cli.compare import _is_table
 from secondsight.policy import Decision, Policy, registry
+from secondsight.report import table
 from secondsight.report.metrics import METRICS
 from support import sweeps
+from support.results import results
 
 
 @pytest.fixture
@@ -185,3 +188,10 @@ def test_a_sweep_asked_wrongly_is_one_line(tmp_path, capsys, arguments, code, sa
     found, _, err = run(capsys, "sweep", sweeps.spec(tmp_path, 1), "-o", tmp_path / "out", *arguments)
     assert (found, err.count("\n")) == (code, 1)
     assert said in err
+
+
+def test_tables_that_compare_wrote_are_those_that_it_takes_the_place_of(tmp_path):
+    table.write_parquet(results(), tmp_path / "r.parquet")
+    table.write_csv(results(), tmp_path / "r.csv")
+    assert _is_table(tmp_path / "r.parquet") and not _is_table(tmp_path / "r.csv")
+    assert (tmp_path / "r.csv").read_bytes().startswith(b"# {")

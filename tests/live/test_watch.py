@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondsight.errors import MissingDependency
+from secondsight.cli.watch import _DecisionFile
+from secondsight.errors import MissingDependency, UsageError
 from secondsight.glossary import TERMS
 from secondsight.live.judge.reasons import REFUSAL
 from secondsight.live.read import tracefs
@@ -233,3 +234,15 @@ def test_a_named_one_keeps_its_line(capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert "pid 42 (a\\x1bb) 0x200000000000: succeeded" in first
     assert "file ram 0x300000200000: succeeded" in second and "512 pages in the page cache" in second
+
+
+def test_decisions_take_the_place_of_earlier_ones_alone_and_one_watch_writes_them(tmp_path):
+    path, notes = tmp_path / "w.parquet", tmp_path / "notes.txt"
+    notes.write_text("precious")
+    with pytest.raises(UsageError, match="holds text, no recording of decisions: give another name"):
+        _DecisionFile(notes)
+    with _DecisionFile(path), pytest.raises(UsageError, match="another process is recording into it"):
+        _DecisionFile(path)
+    with _DecisionFile(path):
+        pass
+    assert notes.read_text() == "precious" and path.read_bytes().startswith(b"PAR1")

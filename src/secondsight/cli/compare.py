@@ -28,6 +28,18 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
+def _is_table(path: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from secondsight.report.table import KEY
+
+    try:
+        return KEY in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
+
+
 @app.command()
 def compare(
     trace: Annotated[
@@ -148,8 +160,8 @@ def compare(
     else:
         atomicfile.check_writable(report, trace, kind=atomicfile.PAGE)
         atomicfile.check_writable(json, trace, kind=atomicfile.starting("JSON", b"{"))
-        for path in (csv, parquet):
-            atomicfile.check_writable(path, trace)
+        atomicfile.check_writable(csv, trace, kind=atomicfile.starting("CSV of results", b"# {"))
+        atomicfile.check_writable(parquet, trace, kind=atomicfile.FileKind("table of results", _is_table))
         results = _made(trace, of)
         if results is None:
             if of is not None:

@@ -271,8 +271,11 @@ class _DecisionFile:
 
     def __init__(self, path: Path | None) -> None:
         from secondsight import atomicfile
+        from secondsight.claim import Claim
 
         atomicfile.check_writable(path, kind=atomicfile.FileKind("recording of decisions", _holds_decisions))
+        # The file is written at the end: until then nobody else begins one that would take its place.
+        self._claim = Claim(path) if path is not None else None
         self._path = path
         self._rows: list[TracedDecision] = []
 
@@ -300,3 +303,5 @@ class _DecisionFile:
         )
         with atomicfile.open_atomic(self._path) as part, part.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
+        if self._claim is not None:
+            self._claim.close()
