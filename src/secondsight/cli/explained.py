@@ -283,7 +283,7 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
         for m in same[:_ALIKE]:
             words = (
                 f"{m.start:012x}-{m.end:012x}", m.perms, f"{pluralize(m.blocks, 'block')} ({m.huge} huge, {m.empty} empty)",
-                m.advice, printable(m.name), _backing(m), _state(m),
+                m.advice, printable(m.name), describe_backing(m), _state(m),
             )  # fmt: skip
             print(f"  {' '.join(word for word in words if word)}")
         left = same[_ALIKE:]
@@ -306,7 +306,7 @@ def _state(m: Mapping) -> str:
     return f"eligible{sizes} ({printable(m.by)})" if m.by and m.backing != "anonymous" else f"eligible{sizes}"
 
 
-def _backing(m: Mapping) -> str:
+def describe_backing(m: Mapping) -> str:
     """What stands behind a mapping that is not anonymous, and how much of it is there."""
     if m.backing == "anonymous":
         return ""

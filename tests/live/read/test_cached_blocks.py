@@ -4,7 +4,7 @@ import os
 
 import msgspec
 
-from secondsight.cli.explained import _backing
+from secondsight.cli.explained import describe_backing
 from secondsight.geometry import PAGE_SIZE
 from secondsight.live.judge.explain import explain
 from secondsight.live.read.cached_blocks import CachedBlocks
@@ -65,7 +65,7 @@ def test_explain_tells_both_figures_to_the_page_or_says_that_it_does_not():
     def told(vma):
         header = msgspec.structs.replace(taken.header, mappings=(vma,))
         (mapping,) = explain(Snapshot(header, found)).mappings
-        return mapping, _backing(mapping)
+        return mapping, describe_backing(mapping)
 
     exact, words = told(msgspec.structs.replace(MAPPING, cached_beside=7 * PAGE_SIZE))
     assert (exact.cached, exact.resident, exact.blocks_only) == (57 * PAGE_SIZE, 30 * PAGE_SIZE, ())
