@@ -89,10 +89,17 @@ def _asked(rules: Rules) -> list[dict[str, Any]]:
 
 def _behind(rules: Rules) -> str:
     """The booted kernels behind *rules*, and in how many random scenarios they agreed."""
-    versions: dict[str, list[str]] = {}
+    versions: dict[str, dict[str, int]] = {}
     for each in rules.asked:
-        versions.setdefault(each.version, []).append(f"{each.scenarios:,} on {each.mmu}")
-    return "; ".join(f"{version}: {', '.join(on)}" for version, on in versions.items()) or "unasked"
+        on = versions.setdefault(each.version, {})
+        on[each.mmu] = on.get(each.mmu, 0) + each.scenarios
+    return (
+        "; ".join(
+            f"{version}: {', '.join(f'{count:,} on {mmu}' for mmu, count in on.items())}"
+            for version, on in versions.items()
+        )
+        or "unasked"
+    )
 
 
 def _profiles() -> None:

@@ -6,7 +6,12 @@ from secondsight.mm.rules import Asked
 SERIES = Series(
     version=(5, 10),
     about="Debian 11's kernel, with the 2025 stable fix",
-    asked=(Asked("5.10.262-1", "npt", 300, 515), Asked("5.10.262-1", "shadow", 240, 516)),
+    asked=(
+        Asked("5.10.262-1", "npt", 300, 515),
+        Asked("5.10.262-1", "shadow", 240, 516),
+        Asked("5.10.262-1", "npt", 300, 60101),
+        Asked("5.10.262-1", "shadow", 300, 60102),
+    ),
     changes={
         "asks_page_young": True,
         "scan_tests_base_address": False,

@@ -11,6 +11,8 @@ SERIES = Series(
         Asked("6.1.192-2", "shadow", 2000, 8002),
         Asked("6.1.192-2", "ept", 300, 8010),
         Asked("6.1.192-2", "ept-noad", 300, 8011),
+        Asked("6.1.192-2", "npt", 500, 61005),
+        Asked("6.1.192-2", "shadow", 500, 60001),
     ),
     changes={
         "has_numa_balancing": True,

@@ -6,7 +6,11 @@ from secondsight.mm.rules import Asked
 SERIES = Series(
     version=(6, 12),
     about="Debian 13's kernel, with the 2025 stable fix",
-    asked=(Asked("6.12.117-1", "npt", 2000, 8003), Asked("6.12.118-1", "shadow", 60, 122)),
+    asked=(
+        Asked("6.12.117-1", "npt", 2000, 8003),
+        Asked("6.12.118-1", "shadow", 60, 122),
+        Asked("6.12.118-1", "shadow", 300, 60115),
+    ),
     variants=(
         Variant(
             name="6.12.43",

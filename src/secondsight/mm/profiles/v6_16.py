@@ -6,7 +6,12 @@ from secondsight.mm.rules import Asked
 SERIES = Series(
     version=(6, 16),
     about="after the zap stopped carrying the accessed bit (6.13) and lockless ageing (6.15)",
-    asked=(Asked("6.16.12-1~bpo13+1", "npt", 60, 160), Asked("6.16.12-1~bpo13+1", "shadow", 60, 161)),
+    asked=(
+        Asked("6.16.12-1~bpo13+1", "npt", 60, 160),
+        Asked("6.16.12-1~bpo13+1", "shadow", 60, 161),
+        Asked("6.16.12-1~bpo13+1", "npt", 300, 60103),
+        Asked("6.16.12-1~bpo13+1", "shadow", 300, 62003),
+    ),
     changes={
         "has_guard": True,
         "spte_era": "soft",

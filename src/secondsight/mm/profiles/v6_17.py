@@ -11,6 +11,8 @@ SERIES = Series(
         Asked("6.17.13-1~bpo13+1", "shadow", 60, 171),
         Asked("6.17.13-1~bpo13+1", "npt", 60, 22291),
         Asked("6.17.13-1~bpo13+1", "shadow", 60, 22291),
+        Asked("6.17.13-1~bpo13+1", "npt", 300, 60105),
+        Asked("6.17.13-1~bpo13+1", "shadow", 300, 62004),
     ),
     changes={
         "mprotect_batches": True,

@@ -11,6 +11,8 @@ SERIES = Series(
         Asked("6.19.14-1~bpo13+1", "shadow", 60, 191),
         Asked("6.19.14-1~bpo13+1", "npt", 60, 22291),
         Asked("6.19.14-1~bpo13+1", "shadow", 60, 22291),
+        Asked("6.19.14-1~bpo13+1", "npt", 300, 60109),
+        Asked("6.19.14-1~bpo13+1", "shadow", 300, 62006),
     ),
     changes={
         "numa_asks_huge": True,

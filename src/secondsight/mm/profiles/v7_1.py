@@ -11,6 +11,8 @@ SERIES = Series(
         Asked("7.1.13-1~bpo13+1", "shadow", 60, 711),
         Asked("7.1.13-1~bpo13+1", "npt", 60, 22291),
         Asked("7.1.13-1~bpo13+1", "shadow", 60, 22291),
+        Asked("7.1.13-1~bpo13+1", "npt", 300, 62001),
+        Asked("7.1.13-1~bpo13+1", "shadow", 300, 62002),
     ),
     changes={
         "lazyfree_refused": True,

@@ -6,7 +6,14 @@ from secondsight.mm.rules import Asked
 SERIES = Series(
     version=(7, 3),
     about="Debian 13's newest backport",
-    asked=(Asked("7.3.4-1~bpo13+1", "npt", 240, 7303), Asked("7.3.4-1~bpo13+1", "shadow", 64, 7304)),
+    asked=(
+        Asked("7.3.4-1~bpo13+1", "npt", 240, 7303),
+        Asked("7.3.4-1~bpo13+1", "shadow", 64, 7304),
+        Asked("7.3.4-1~bpo13+1", "npt", 500, 61001),
+        Asked("7.3.4-1~bpo13+1", "npt", 500, 61002),
+        Asked("7.3.4-1~bpo13+1", "npt", 500, 61003),
+        Asked("7.3.4-1~bpo13+1", "npt", 500, 61004),
+    ),
     changes={
         "clear_refs_ages_huge_zero": False,
         "lazyfree_keeps_pmd": False,
