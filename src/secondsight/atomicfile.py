@@ -60,7 +60,7 @@ def _content(path: Path) -> str:
     """What the file *path* holds, in words."""
     try:
         with path.open("rb") as file:
-            head = file.read(4096)
+            head = file.read(1000)
     except OSError as error:
         return f"a file that cannot be read ({error.strerror})"
     for start, content in _HEADS:

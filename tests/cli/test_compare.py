@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from secondsight.cli import main
-from secondsight.cli.compare import _is_table
+from secondsight.cli.compare import is_table
 from secondsight.policy import Decision, Policy, registry
 from secondsight.report import table
 from secondsight.report.metrics import METRICS
@@ -193,5 +193,5 @@ def test_a_sweep_asked_wrongly_is_one_line(tmp_path, capsys, arguments, code, sa
 def test_tables_that_compare_wrote_are_those_that_it_takes_the_place_of(tmp_path):
     table.write_parquet(results(), tmp_path / "r.parquet")
     table.write_csv(results(), tmp_path / "r.csv")
-    assert _is_table(tmp_path / "r.parquet") and not _is_table(tmp_path / "r.csv")
+    assert is_table(tmp_path / "r.parquet") and not is_table(tmp_path / "r.csv")
     assert (tmp_path / "r.csv").read_bytes().startswith(b"# {")

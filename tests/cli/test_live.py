@@ -239,13 +239,13 @@ def test_watching_a_process_whose_decisions_cannot_be_told_apart_is_a_failure(mo
 
 @pytest.mark.parametrize("rate", [0.0, 28.0])
 def test_splits_are_told_as_a_rate(rate):
-    from secondsight.cli.host import _pace
+    from secondsight.cli.host import describe_pace
     from secondsight.host.supply import read_supply
 
     supply = read_supply()
     if supply.limits is None:
         pytest.skip("no khugepaged here")
-    (line,) = (each for each in _pace(supply, {"thp_split_page": rate}) if "split" in each)
+    (line,) = (each for each in describe_pace(supply, {"thp_split_page": rate}) if "split" in each)
     assert line.startswith(f"  splits a second       {rate:.1f} of huge pages, ") and "in all" not in line
 
 

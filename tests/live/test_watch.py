@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondsight.cli.watch import _DecisionFile
+from secondsight.cli.watch import DecisionFile
 from secondsight.errors import MissingDependency, UsageError
 from secondsight.glossary import TERMS
 from secondsight.live.judge.reasons import REFUSAL
@@ -240,9 +240,9 @@ def test_decisions_take_the_place_of_earlier_ones_alone_and_one_watch_writes_the
     path, notes = tmp_path / "w.parquet", tmp_path / "notes.txt"
     notes.write_text("precious")
     with pytest.raises(UsageError, match="holds text, no recording of decisions: give another name"):
-        _DecisionFile(notes)
-    with _DecisionFile(path), pytest.raises(UsageError, match="another process is recording into it"):
-        _DecisionFile(path)
-    with _DecisionFile(path):
+        DecisionFile(notes)
+    with DecisionFile(path), pytest.raises(UsageError, match="another process is recording into it"):
+        DecisionFile(path)
+    with DecisionFile(path):
         pass
     assert notes.read_text() == "precious" and path.read_bytes().startswith(b"PAR1")

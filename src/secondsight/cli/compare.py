@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -161,7 +161,7 @@ def compare(
         atomicfile.check_writable(report, trace, kind=atomicfile.PAGE)
         atomicfile.check_writable(json, trace, kind=atomicfile.starting("JSON", b"{"))
         atomicfile.check_writable(csv, trace, kind=atomicfile.starting("CSV of results", b"# {"))
-        atomicfile.check_writable(parquet, trace, kind=atomicfile.FileKind("table of results", _is_table))
+        atomicfile.check_writable(parquet, trace, kind=atomicfile.FileKind("table of results", is_table))
         results = _made(trace, of)
         if results is None:
             if of is not None:

@@ -51,7 +51,7 @@ def host(
             [
                 *_supply(supply),
                 "",
-                *_pace(supply, rates),
+                *describe_pace(supply, rates),
                 "",
                 *_switches(supply),
                 "",
@@ -133,7 +133,7 @@ def _supply(supply: Supply) -> list[str]:
     return [*lines, *(f"  not read: {why}" for why in supply.missing.values())]
 
 
-def _pace(supply: Supply, rates: dict[str, float]) -> list[str]:
+def describe_pace(supply: Supply, rates: dict[str, float]) -> list[str]:
     from secondsight.geometry import PAGE_SIZE
     from secondsight.host.columns import size
 

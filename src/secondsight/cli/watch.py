@@ -75,7 +75,7 @@ def watch(
                     f"{places.unread[pid]}; without its pages, or kernel memory, none of khugepaged's decisions can be told to be its own"
                 )
             watcher = Watcher(places, only=pid, spaces=spaces)
-            sink = _DecisionFile(record)
+            sink = DecisionFile(record)
             started = time.monotonic()
             with sink:
                 _head(json, instance, process)
@@ -115,7 +115,7 @@ def _spaces(instance: Instance) -> tuple[AddressSpaces | None, str]:
 
 
 def _follow(
-    stopping: Any, instance: Instance, watcher: Watcher, places: Places | None, process: Any, sink: _DecisionFile, printer: DecisionPrinter,
+    stopping: Any, instance: Instance, watcher: Watcher, places: Places | None, process: Any, sink: DecisionFile, printer: DecisionPrinter,
     refresh: float, seconds: float | None,
 ) -> None:  # fmt: skip
     import time
@@ -266,7 +266,7 @@ def _holds_decisions(path: Path) -> bool:
         return False
 
 
-class _DecisionFile:
+class DecisionFile:
     """Decisions for a Parquet file, written when the watch ends, under a temporary name first."""
 
     def __init__(self, path: Path | None) -> None:
@@ -283,7 +283,7 @@ class _DecisionFile:
         if self._path is not None:
             self._rows += decisions
 
-    def __enter__(self) -> _DecisionFile:
+    def __enter__(self) -> DecisionFile:
         return self
 
     def __exit__(self, *_: object) -> None:
