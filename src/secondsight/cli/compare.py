@@ -29,6 +29,7 @@ app = typer.Typer(add_completion=False)
 
 
 def is_table(path: Path) -> bool:
+    """Does *path* hold a table of results, as ``--parquet`` writes it?"""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -134,6 +134,7 @@ def _supply(supply: Supply) -> list[str]:
 
 
 def describe_pace(supply: Supply, rates: dict[str, float]) -> list[str]:
+    """Lines about khugepaged's pace and who splits huge pages; *rates*: vmstat's counters, events a second."""
     from secondsight.geometry import PAGE_SIZE
     from secondsight.host.columns import size
 

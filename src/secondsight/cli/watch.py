@@ -280,6 +280,7 @@ class DecisionFile:
         self._rows: list[TracedDecision] = []
 
     def add(self, decisions: list[TracedDecision]) -> None:
+        """Keep *decisions*, where anything is kept."""
         if self._path is not None:
             self._rows += decisions
 
