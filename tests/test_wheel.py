@@ -160,7 +160,7 @@ def test_it_runs_from_the_wheel(installed, tmp_path):
     # The page's parts, the scenarios' schema and the tables of policies are files of the package, or found by its metadata.
     assert "khugepaged:" in run(installed, "secondsight", "compare", "--policies")
     recording, page = tmp_path / "host.parquet", tmp_path / "host.html"
-    run(installed, "secondsight", "top", "--record", recording, "--seconds", "0", "--columns", "pid,resident")
+    run(installed, "secondsight", "top", "--record", recording, "--once", "--columns", "pid,resident")
     run(installed, "secondsight", "report", recording, "-o", page)
     assert "<style>:root" in page.read_text()
 

@@ -151,7 +151,7 @@ def test_where_nothing_was_read_no_channel_is_known(target, capsys):
 
 def test_an_output_that_cannot_be_written_is_told_before_the_channels(target, tmp_path, capsys):
     nowhere = tmp_path / "no" / "t.parquet"
-    told = run(capsys, "record", "pid", target.pid, "-o", nowhere, "--duration", "1", code=2)
+    told = run(capsys, "record", "pid", target.pid, "-o", nowhere, "--for", "1s", code=2)
     assert "there is no directory" in told and told.count("\n") == 1
 
 
@@ -233,7 +233,7 @@ def test_watching_a_process_whose_decisions_cannot_be_told_apart_is_a_failure(mo
     monkeypatch.setattr(tracefs.Instance, "open", classmethod(lambda cls: contextlib.nullcontext(Traced())))
     monkeypatch.setattr(capture, "open_kernel", lambda wanted: (None, "not here"))
     monkeypatch.setattr(places, "_places", denied)
-    told = run(capsys, "watch", "--pid", os.getpid(), "--seconds", "0", code=1)
+    told = run(capsys, "watch", "--pid", os.getpid(), "--for", "1s", code=1)
     assert told.count("\n") == 1 and f"/proc/{os.getpid()}/pagemap: permission denied" in told
 
 
@@ -277,7 +277,7 @@ def test_a_reader_that_leaves_is_no_error(argv):
 def test_a_recording_that_saw_nothing_says_what_it_could_not_see(target, capsys, tmp_path):
     path = tmp_path / "t.parquet"
     argv = ["record", "pid", target.pid, "-o", path, "--procfs", "--no-damon", "--pages"]
-    told = run_err(capsys, *argv, "--interval", "0.05", "--duration", "0.2")
+    told = run_err(capsys, *argv, "--interval", "0.05", "--for", "200ms")
     assert (
         "nothing was seen, which does not mean that nothing was used; not seen by these channels: accesses between"
         in told
@@ -288,7 +288,7 @@ def test_a_recording_that_saw_nothing_says_what_it_could_not_see(target, capsys,
 def test_samples_say_what_they_could_not_see_and_what_they_cost(target, capsys, tmp_path):
     path = tmp_path / "s.parquet"
     argv = ["record", "pid", target.pid, "-o", path, "--procfs", "--no-damon"]
-    told = run_err(capsys, *argv, "--interval", "0.05", "--duration", "0.2")
+    told = run_err(capsys, *argv, "--interval", "0.05", "--for", "200ms")
     assert "primary not seen: no kernel memory (not asked for): use is unknown" in told
     assert "damon not seen: not asked for" in told
     assert "cost     ours: " in told and "ms of CPU a look" in told and "minor fault" in told

@@ -110,11 +110,11 @@ class TestProcess:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="tracing needs root")
     def test_watching_it(self, process, capsys):
-        _, out, err = run(capsys, "watch", "--pid", process, "--seconds", "0.3")
+        _, out, err = run(capsys, "watch", "--pid", process, "--for", "300ms")
         assert not raw(out) and not raw(err)
 
     def test_recording_it(self, process, tmp_path, capsys):
-        _, out, err = run(capsys, "record", "pid", process, "-o", tmp_path / "t.parquet", "--duration", "0.3",
+        _, out, err = run(capsys, "record", "pid", process, "-o", tmp_path / "t.parquet", "--for", "300ms",
                           "--interval", "0.1", "--procfs", "--no-damon")  # fmt: skip
         assert not raw(out) and not raw(err)
 

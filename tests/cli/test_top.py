@@ -64,7 +64,7 @@ def test_columns_that_need_no_blocks_read_none(capsys):
 
 def test_a_recording_that_is_there_is_not_taken_the_place_of(capsys, tmp_path):
     path = tmp_path / "host.parquet"
-    words = ["--pid", str(os.getpid()), "--record", str(path), "--seconds", "0"]
+    words = ["--pid", str(os.getpid()), "--record", str(path), "--once"]
     assert run(capsys, *words)[0] == 0
     before = path.read_bytes()
     code, _, told = run(capsys, *words)
@@ -110,7 +110,7 @@ def test_explain_defines_every_column(capsys):
         (("--if", "enabled"), "--if enabled: write NAME=VALUE"),
         (("--json", "--csv"), "choose one"),
         (("--record", "x.parquet", "--json"), "--record: keeps the rows and prints none"),
-        (("--seconds", "1"), "--seconds: ends a recording"),
+        (("--for", "1s"), "--for: ends a recording"),
         (("--pid", "0"), "--pid 0: a process number is positive"),
         (("--pid", "4194999"), "--pid 4194999: there is no such process"),
         (("--pid", "4194999", "--pid", "9" * 30), "none of the 2 processes is there"),

@@ -101,7 +101,7 @@ PLACES = (
     Rule("*", FAST),
 )  # fmt: skip
 #: Run as shown, but shorter.
-SHORTER = {"--random": "4", "--duration": "3", "--interval": "2"}
+SHORTER = {"--random": "4", "--for": "3s", "--interval": "2"}
 SHOWN = [
     Shown(page, line, tuple(words))
     for page in documents.PAGES

@@ -163,6 +163,16 @@ def rules_option(help: str) -> Any:
     return typer.Option("-r", "--rules", autocompletion=complete_profile, help=help)
 
 
+def seconds_of(during: str | None) -> float | None:
+    """What ``--for`` says, in seconds; None where it is not given.
+
+    :raises UsageError: no such time.
+    """
+    from secondsight.live.act.amounts import parse_duration
+
+    return None if during is None else parse_duration(during, "--for")
+
+
 class Progress:
     """One line on standard error where that is a terminal: share done, and the time left."""
 

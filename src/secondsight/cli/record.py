@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secondsight.cli.options import KernelMemoryOption
+from secondsight.cli.options import KernelMemoryOption, seconds_of
 from secondsight.plural import file_size, pluralize
 from secondsight.terminal import markup
 
@@ -214,8 +214,8 @@ def pid(
     process: Annotated[int, typer.Argument(metavar="PID", help="The process to look at.")],
     output: Output,
     interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 1.0,
-    duration: Annotated[
-        float | None, typer.Option(help="Seconds to record; else until it exits or Ctrl-C.")
+    during: Annotated[
+        str | None, typer.Option("--for", help="How long, such as 60s; else until it exits or Ctrl-C.")
     ] = None,
     clear: Annotated[
         bool,
@@ -244,6 +244,7 @@ def pid(
     from secondsight.trace.recording import Recording
 
     # Before the channels are opened and told of.
+    duration = seconds_of(during)
     Recording.check(output)
     with LiveChannels.open(process, interval, kernel_memory=kernel_memory, damon=damon) as channels:
         if pages:

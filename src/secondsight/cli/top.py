@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from secondsight.cli.options import KernelMemoryOption
+from secondsight.cli.options import KernelMemoryOption, seconds_of
 from secondsight.terminal import printable
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ def top(
             help="Say what happens at this moment in the --record under way (or SIGUSR1 to it, without words)."
         ),
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="End a --record after this long.", min=0)] = None,
+    during: Annotated[
+        str | None, typer.Option("--for", help="End a --record after this long, such as 10min.")
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="What each column means, and nothing else.")
     ] = False,
@@ -130,8 +132,9 @@ def top(
         return
     if json and csv:
         raise UsageError("--json and --csv: choose one")
+    seconds = seconds_of(during)
     if record is None and (append or seconds is not None):
-        word, does = ("--append", "goes on with") if append else ("--seconds", "ends")
+        word, does = ("--append", "goes on with") if append else ("--for", "ends")
         raise UsageError(f"{word}: {does} a recording; name it by --record FILE")
     if record is not None and (json or csv):
         raise UsageError("--record: keeps the rows and prints none; --json and --csv go without it")

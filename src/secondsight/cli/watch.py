@@ -31,8 +31,8 @@ def watch(
     pid: Annotated[
         int | None, typer.Option(help="Only this process; its frames are mapped to addresses.")
     ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="Stop after this long (else at an interrupt).", min=0)
+    during: Annotated[
+        str | None, typer.Option("--for", help="Stop after this long, such as 60s (else at an interrupt).")
     ] = None,
     refresh: Annotated[
         float,
@@ -53,6 +53,7 @@ def watch(
     import contextlib
     import time
 
+    from secondsight.cli.options import seconds_of
     from secondsight.errors import MissingDependency
     from secondsight.live.act.stopping import Stopping
     from secondsight.live.read.largest import largest_processes
@@ -61,6 +62,7 @@ def watch(
     from secondsight.live.read.tracefs import Instance
     from secondsight.live.watch import Watcher
 
+    seconds = seconds_of(during)
     process = Process.open(pid) if pid is not None else None
     # Host-wide, the largest processes are those whose memory can be named.
     known = [process] if process is not None else largest_processes()
