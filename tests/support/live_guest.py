@@ -33,6 +33,7 @@ def files(program: str) -> dict[str, bytes | Path]:
         "/app/patterns.py": SUPPORT / "patterns.py",
         "/app/secondsight/trace/__init__.py": b"",
         "/app/secondsight/trace/writer.py": GUESTS / "writer.py",
+        "/app/secondsight/trace/recording.py": GUESTS / "recording.py",
         "/app/zstandard.py": b"",
         **{
             f"/app/secondsight/mm/profiles/{file.name}": file

@@ -1,4 +1,4 @@
-"""Stands in for ``secondsight.trace.writer`` in the lab's guest, which has no pyarrow: a recording keeps its rows."""
+"""Stands in for ``secondsight.trace.writer`` in the lab's guest, which has no pyarrow: its class keeps the rows last written."""
 
 import numpy as np
 
@@ -9,6 +9,7 @@ Profile = str
 
 
 class TraceWriter:
+    last = None
     due = False
     clock_held = 0
 
@@ -33,7 +34,7 @@ class TraceWriter:
     def close(self, provenance=None):
         parts = self.parts or [[np.empty(0, kind) for kind in self.columns.values()]]
         columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-        Recording.last = dict(zip(self.columns, columns, strict=True))
+        type(self).last = dict(zip(self.columns, columns, strict=True))
         self.provenance = provenance or self.provenance
         return self.provenance
 
@@ -42,7 +43,3 @@ class TraceWriter:
 
     def __exit__(self, *_):
         pass
-
-
-class Recording(TraceWriter):
-    last = None
