@@ -28,7 +28,7 @@ demo: $(VENV)/.plain
 	@echo "The same for each kernel profile, as a picture: out/redis-vm.html"
 
 test: $(VENV)/.dev
-	$(PYTEST) -n auto --maxprocesses 8 --dist loadgroup
+	$(PYTEST) -n auto --maxprocesses 4 --dist loadgroup
 
 # Every kept answer of a booted kernel against the model: whoever changes src/secondsight/mm/ runs it. No boot; two minutes.
 hold: $(VENV)/.dev
