@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 import re
 from types import SimpleNamespace
 
@@ -138,9 +140,8 @@ def test_a_budget_that_is_no_number_of_seconds_is_one_line(capsys, verb, budget)
 
 
 def test_a_pid_that_leaves_no_row_is_one_line_that_says_why(capsys):
-    ended = os.fork()
-    if not ended:
-        os._exit(0)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    ended = child.pid
     try:
         os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)  # a zombie, until it is waited for
         for form in ("--once", "--json", "--csv"):
@@ -150,7 +151,7 @@ def test_a_pid_that_leaves_no_row_is_one_line_that_says_why(capsys):
                 f"secondsight: --pid {ended}: no process with memory that can be read: left out: 1 zombie\n"
             )
     finally:
-        os.waitpid(ended, 0)
+        child.wait()
 
 
 @pytest.mark.parametrize("form", ["--once", "--json", "--csv"])
