@@ -4,9 +4,9 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
-import re
 from types import SimpleNamespace
 
 import pytest
