@@ -11,6 +11,7 @@ SERIES = Series(
         Asked("7.2.13-1", "ept", 300, 8012),
         Asked("7.2.13-1", "npt", 60, 22291),
         Asked("7.2.13-1", "shadow", 60, 22291),
+        Asked("7.2.13-1", "npt", 300, 62104),
         Asked("7.2.13-1", "shadow", 300, 60116),
     ),
     changes={

@@ -13,6 +13,12 @@ SERIES = Series(
         Asked("7.3.4-1~bpo13+1", "npt", 500, 61002),
         Asked("7.3.4-1~bpo13+1", "npt", 500, 61003),
         Asked("7.3.4-1~bpo13+1", "npt", 500, 61004),
+        Asked("7.3.4-1~bpo13+1", "shadow", 300, 50008),
+        Asked("7.3.4-1~bpo13+1", "ept", 100, 50011),
+        Asked("7.3.4-1~bpo13+1", "ept", 60, 62201),
+        Asked("7.3.4-1~bpo13+1", "ept", 100, 62211),
+        Asked("7.3.4-1~bpo13+1", "ept-noad", 60, 62202),
+        Asked("7.3.4-1~bpo13+1", "ept-noad", 100, 62212),
     ),
     changes={
         "clear_refs_ages_huge_zero": False,
