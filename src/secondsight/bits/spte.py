@@ -57,11 +57,14 @@ class SpteLayout(NamedTuple):
     tracked: np.uint64
     saved_shift: np.uint64 = np.uint64(54)
 
+    @property
+    def ad_type(self) -> np.uint64:
+        """The two bits of the type (``SPTE_TDP_AD_MASK``)."""
+        return self.ad_disabled | self.ad_disabled << np.uint64(1)
 
-#: SPTE_TDP_AD_MASK and its value without A/D bits, up to 7.1.
-AD_TYPE_MASK = _bit(52) | _bit(53)
+
+#: The value of SPTE_TDP_AD_MASK without A/D bits, up to 7.1.
 AD_DISABLED = _bit(52)
-_THREE = np.uint64(3)
 RWX = _bit(0) | _bit(1) | _bit(2)
 
 NPT = SpteLayout(
@@ -146,11 +149,7 @@ def is_access_track(spte: U64, at: SpteLayout) -> Bools:
     """is_access_track_spte: A/D off for this SPTE and its RWX taken away."""
     if not at.ad_disabled:
         return np.zeros(np.shape(spte), dtype=np.bool_)
-    return (
-        is_present(spte, at)
-        & ((spte & (at.ad_disabled * _THREE)) == at.ad_disabled)
-        & ((spte & at.tracked) == 0)
-    )
+    return is_present(spte, at) & ((spte & at.ad_type) == at.ad_disabled) & ((spte & at.tracked) == 0)
 
 
 def is_accessed(spte: U64, at: SpteLayout) -> Bools:

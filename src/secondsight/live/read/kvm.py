@@ -124,7 +124,8 @@ class RunningVm:
         accessed = (spte & self.accessed_mask) != 0
         if self.soft:
             return accessed
-        disabled = (spte & bits.AD_TYPE_MASK) == bits.AD_DISABLED
+        # Where the accessed bit is not kept in software (up to 6.12) the type says whether there is one.
+        disabled = (spte & bits.EPT_NOAD.ad_type) == bits.AD_DISABLED
         tracked = disabled & ((spte & self._track_mask) == 0)
         return np.where(disabled | (self.accessed_mask == 0), ~tracked, accessed)
 
