@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -125,6 +126,16 @@ def test_work_is_a_line_of_the_shell_and_what_is_wrong_with_it_is_said():
         seen.work_of("true")
     with pytest.raises(UsageError, match="it printed 'many' first"):
         seen.work_of("echo many words")
+
+
+def test_work_that_does_not_end_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(seen, "_PATIENCE", 0.3)
+    with pytest.raises(UsageError, match=r"did not end within 0.3 s"):
+        seen.work_of(f"sh -c 'echo $$ >{tmp_path}/pid; exec sleep 1000' | cat")
+    pid = int((tmp_path / "pid").read_text())
+    # Gone, or a zombie that nobody has waited for yet.
+    state = Path(f"/proc/{pid}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
 def test_what_is_no_observation():

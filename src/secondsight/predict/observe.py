@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -121,23 +122,25 @@ def work_of(command: str) -> float:
 
     :raises UsageError: it fails, takes longer than a minute, or prints no number.
     """
-    try:
-        done = subprocess.run(
-            ["/bin/sh", "-c", command],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=_PATIENCE,
-        )
-    except subprocess.TimeoutExpired:
-        raise UsageError(f"--work {command!r}: did not end within {_PATIENCE} s") from None
-    if done.returncode:
-        why = done.stderr.strip().splitlines()
+    # A session of its own, so that all that the line started can be ended with it.
+    with subprocess.Popen(
+        ["/bin/sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        start_new_session=True,
+    ) as child:  # fmt: skip
+        try:
+            output, errors = child.communicate(timeout=_PATIENCE)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise UsageError(f"--work {command!r}: did not end within {_PATIENCE} s") from None
+            raise
+    if child.returncode:
+        why = errors.strip().splitlines()
         raise UsageError(
-            f"--work {command!r}: ended with exit code {done.returncode}{f': {why[-1]}' if why else ''}"
+            f"--work {command!r}: ended with exit code {child.returncode}{f': {why[-1]}' if why else ''}"
         )
-    words = done.stdout.split()
+    words = output.split()
     with contextlib.suppress(ValueError):
         if words and math.isfinite(value := float(words[0])):
             return value
