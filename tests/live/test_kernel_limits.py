@@ -29,13 +29,10 @@ def test_a_limit_of_v2_is_not_met(answer, name, event):
 def test_hot_memory_comes_first_where_damon_shows_it(answer):
     """Blocks 56 to 63 of 64 are in use; the rest was written once.
 
-    DAMON asks one page of a region at a time and parts regions at random, where no block ends: a border that it has not found yet hides
-    hot blocks in a cold region, or takes a neighbour in. What it shows is right for most of them, and they come first.
+    DAMON asks one page of a region at a time and parts regions at random: the guest looks up to three times, until a look shows all.
     """
     seen = answer["heat"]
     assert seen["order"].startswith("hot first, by DAMON over"), seen
-    hot = set(seen["hot"])
-    assert len(hot & set(range(56, 64))) >= 4 and min(hot) >= 54, seen
-    assert set(seen["first"][: len(hot)]) == hot or set(seen["first"]) <= hot
-    assert seen["collapsed"] == 8
+    assert set(seen["hot"]) >= set(range(57, 64)) and min(seen["hot"]) >= 54
+    assert min(seen["first"]) >= 54 and seen["collapsed"] == 8
     assert seen["kdamonds"] == "0", "taken down again"

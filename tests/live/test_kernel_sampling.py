@@ -67,19 +67,18 @@ class TestHotcold:
         assert len(found & self.HOT) >= 0.9 * len(found) and len(found & self.HOT) >= 0.9 * len(self.HOT)
         assert len(told.blocks) == 64 and told.rows[0].coverage is not None
 
-    def test_damon_finds_most_of_it_and_beside_it_once_its_regions_are_split_neighbours_alone(
+    def test_damon_finds_all_of_it_and_once_its_regions_are_split_at_most_its_neighbours(
         self, answer, tmp_path
     ):
         samples = self.samples(answer, tmp_path, "damon")
         told = compared(samples)
+        assert set(told.hot.blocks) >= self.HOT
         assert len(told.blocks) == 64 and told.rows[0].coverage is not None
-        # DAMON asks one page of a region at a time and parts regions at random, where no block ends: the hot ones are one range, so a
-        # border that it has not found hides one of them, or takes a neighbour on either side in.
-        assert len(set(told.hot.blocks) & self.HOT) >= len(self.HOT) // 2
+        # DAMON splits regions at random, where no block ends: the hot ones are one range, so a neighbour on either side may count too.
         looks = [set(each["address"][each["damon_used"] > 0].tolist()) for each in samples.looks()]
-        assert any(
-            len(look & self.HOT) >= len(self.HOT) // 2 and len(look - self.HOT) <= 2 for look in looks
-        ), [len(x) for x in looks]
+        assert any(look >= self.HOT and len(look) <= len(self.HOT) + 2 for look in looks), [
+            len(x) for x in looks
+        ]
 
     @pytest.mark.parametrize("way", ["sticky", "procfs"])
     def test_elsewhere_use_is_unknown_and_no_coverage_is_made(self, answer, tmp_path, way):
