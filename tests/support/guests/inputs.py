@@ -46,40 +46,13 @@ def statuses():
     return found
 
 
-def child(how, allowed):
-    """(pid, address, problem) of a process with that block."""
+def forked(lay_out):
+    """(pid, address, problem) of a child in which *lay_out* has answered the last two, and which stays."""
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
         os.close(read)
-        libc.disable_thp(not allowed)
-        laid, problems = laid_out.lay_out([how])
-        # What was just advised may wait in the CPU's batches, which khugepaged empties before it looks (lru_add_drain_all).
-        libc.drain()
-        libc.disable_thp(False)
-        os.write(write, f"{laid.get(how, 0)} {problems.get(how, '')}".encode())
-        os.close(write)
-        while True:
-            signal.pause()
-    os.close(write)
-    with os.fdopen(read, "rb") as stream:
-        at, _, problem = stream.read().decode().partition(" ")
-    return pid, int(at), problem
-
-
-def refusing(how):
-    """(pid, address, problem) of a process that khugepaged knows, with a block that is not advised."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.close(read)
-        libc.disable_thp(False)
-        laid, _ = laid_out.lay_out(["plain"])
-        libc.munmap(laid["plain"], libc.BLOCK_BYTES)
-        at = laid_out.area()
-        laid_out.write(at)
-        libc.drain()
-        problem = "EINVAL" if how is not None and libc.lib.prctl(41, 1, how, 0, 0) else ""
+        at, problem = lay_out()
         os.write(write, f"{at} {problem}".encode())
         os.close(write)
         while True:
@@ -88,6 +61,35 @@ def refusing(how):
     with os.fdopen(read, "rb") as stream:
         at, _, problem = stream.read().decode().partition(" ")
     return pid, int(at), problem
+
+
+def child(how, allowed):
+    """(pid, address, problem) of a process with that block."""
+
+    def lay_out():
+        libc.disable_thp(not allowed)
+        laid, problems = laid_out.lay_out([how])
+        # What was just advised may wait in the CPU's batches, which khugepaged empties before it looks (lru_add_drain_all).
+        libc.drain()
+        libc.disable_thp(False)
+        return laid.get(how, 0), problems.get(how, "")
+
+    return forked(lay_out)
+
+
+def refusing(how):
+    """(pid, address, problem) of a process that khugepaged knows, with a block that is not advised."""
+
+    def lay_out():
+        libc.disable_thp(False)
+        laid, _ = laid_out.lay_out(["plain"])
+        libc.munmap(laid["plain"], libc.BLOCK_BYTES)
+        at = laid_out.area()
+        laid_out.write(at)
+        libc.drain()
+        return at, "EINVAL" if how is not None and libc.lib.prctl(41, 1, how, 0, 0) else ""
+
+    return forked(lay_out)
 
 
 def huge(pid, at):
