@@ -451,7 +451,7 @@ struct log {
     uint32_t done; /* of them told, under the lock */
     uint64_t entries[LOGGED];
 };
-static struct log *logs[MOST_THREADS];
+static struct log *logs[MOST_THREADS]; /* of a program; a VM has none */
 
 static void tell_block(struct block *b);
 
@@ -614,7 +614,7 @@ static void executed(unsigned vcpu, void *data)
         b->row->count += b->n[0];
         return;
     }
-    struct log *log = user ? log_of(vcpu) : NULL;
+    struct log *log = log_of(vcpu);
     if (log) {
         note(log, (uint64_t)(uintptr_t)b | IS_BLOCK);
         return;
