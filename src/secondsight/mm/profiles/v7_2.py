@@ -13,6 +13,7 @@ SERIES = Series(
         Asked("7.2.13-1", "shadow", 60, 22291),
         Asked("7.2.13-1", "npt", 300, 62104),
         Asked("7.2.13-1", "shadow", 300, 60116),
+        Asked("7.2.13-1", "ept-noad", 40, 62301),
     ),
     changes={
         "spte_era": "mbec",
