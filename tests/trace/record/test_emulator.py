@@ -72,6 +72,19 @@ int main(void) {
 """
 
 
+AGAIN = r"""
+#include <stdio.h>
+#include <unistd.h>
+int main(int n, char **words) {
+    char own[32];
+    snprintf(own, sizeof(own), "/proc/%d/exe", getpid());
+    if (n == 1) { chdir("/"); execl("/proc/self/exe", "a", "b", (char *)0); }
+    if (n == 2) execl(own, "a", "b", "c", (char *)0);
+    return n == 3 ? 5 : 1;
+}
+"""
+
+
 IDLE = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -237,6 +250,17 @@ def test_a_script_and_a_program_that_closes_every_descriptor(tmp_path):
     assert code == 0
     assert provenance.dropped == {} and provenance.notes == []
     assert len(provenance.spaces) == 1
+
+
+def test_a_program_that_becomes_itself_by_its_name_in_proc_is_not_the_emulator(tmp_path):
+    """/proc/self/exe and /proc/PID/exe, from another directory than it was started in."""
+    program = built(tmp_path, AGAIN)
+    provenance, code = record_program(tmp_path / "t.parquet", [program])
+    assert code == 5
+    assert provenance.dropped == {} and provenance.notes == []
+    _, columns = recorded(tmp_path / "t.parquet")
+    # Three short programs: the emulator itself would be ten million.
+    assert 0 < columns["count"].sum() < 3_000_000
 
 
 def test_a_killed_program_says_what_is_missing(tmp_path):

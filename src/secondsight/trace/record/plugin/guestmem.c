@@ -73,6 +73,7 @@ extern void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *);
 extern unsigned qemu_plugin_mem_size_shift(meminfo);
 extern bool qemu_plugin_mem_is_store(meminfo);
 extern struct qemu_plugin_hwaddr *qemu_plugin_get_hwaddr(meminfo, uint64_t);
+extern const char *qemu_plugin_path_to_binary(void) __attribute__((weak)); /* since 7.1 */
 extern bool qemu_plugin_hwaddr_is_io(const struct qemu_plugin_hwaddr *);
 extern uint64_t qemu_plugin_hwaddr_phys_addr(const struct qemu_plugin_hwaddr *);
 
@@ -100,6 +101,7 @@ enum { STARTED, FORKED, EXECED, AGAIN };   /* why a HELLO is said: its count; it
 
 static int out_fd = -1;
 static const char *socket_path, *self_path;   /* user mode: where to connect, and this plugin's file */
+static char *own_program;                     /* what the emulator runs; NULL: nobody says */
 static ino_t socket_inode;
 static pid_t owner;
 static unsigned base = GUEST;                 /* of the kinds: a program's accesses are the CPU's own */
@@ -698,6 +700,12 @@ static void translated(plugin_id id, struct qemu_plugin_tb *tb)
 {
     (void)id;
     acquire();
+    if (user && !own_program && qemu_plugin_path_to_binary) {
+        /* Before the program runs, and changes its directory. */
+        char *named = (char *)qemu_plugin_path_to_binary();
+        own_program = named ? realpath(named, NULL) : NULL;
+        free(named);
+    }
     if (!arenas || arenas->used == 4096) {
         struct arena *fresh = calloc(1, sizeof(*fresh));
         if (!fresh)
@@ -866,12 +874,22 @@ static int runnable(const char *path, char *line, size_t size)
     return n > 2 && line[0] == '#' && line[1] == '!' ? 2 : 0;
 }
 
+/* The program's own file by a name that is the emulator's for us: in /proc the process is the emulator. */
+static bool is_own_program(const char *path)
+{
+    char by_number[32];
+    snprintf(by_number, sizeof(by_number), "/proc/%d/exe", (int)getpid());
+    return !strcmp(path, "/proc/self/exe") || !strcmp(path, "/proc/thread-self/exe") || !strcmp(path, by_number);
+}
+
 static void exec_with_us(const char *path, char *const *argv, char *const *envp)
 {
     static char line[256], option[512], script[4096];
     static char *out[MOST_ARGUMENTS + 16];
     if (!is_string(path))
         return;
+    if (own_program && is_own_program(path))
+        path = own_program;
     int n = argv ? length_of(argv) : 0, at = 0;
     if (n < 0 || n > MOST_ARGUMENTS - 8 || (envp && length_of(envp) < 0))
         return;
