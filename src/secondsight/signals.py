@@ -54,6 +54,8 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._first: float | None = None
+        #: the last ending signal that was heard, if any
+        self.number: int | None = None
         self._before: dict[int, Any] = {}
 
     def begin(self) -> None:
@@ -72,6 +74,7 @@ class Interrupts:
 
     def _heard(self, number: int, _: object) -> None:
         now = time.monotonic()
+        self.number = number
         if number == signal.SIGHUP:
             leave_terminal()
         if self._first is None or (number == signal.SIGINT and now - self._first > SAME_SIGNAL):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from secondsight.cli import main
 from secondsight.trace import Provenance, Space, TraceWriter
 
 SECONDSIGHT = [sys.executable, "-c", "from secondsight.cli import main; main()"]
@@ -313,3 +315,25 @@ def test_a_later_sigterm_ends_what_does_not_come_to_an_end() -> None:
 )
 def test_what_is_wrong_with_a_number_is_said_first(argv, words) -> None:
     one_line(run(*argv), 2, words)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_what_is_raised_because_an_interrupt_was_lost_is_no_traceback(
+    capsys, monkeypatch, number, code, word
+) -> None:
+    def run(words):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            signal.pause()
+        raise RuntimeError("no compiled object yet")
+
+    monkeypatch.setattr("secondsight.cli._run", run)
+    with pytest.raises(SystemExit, match=str(code)):
+        main(["rules"])
+    assert capsys.readouterr().err == f"secondsight: {word}\n"
+    # And where there was no interrupt it is a fault of ours, whole.
+    monkeypatch.setattr("secondsight.cli._run", lambda words: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["rules"])

@@ -56,6 +56,13 @@ def main(argv: list[str] | None = None) -> None:
         print(f"secondsight: {printable(error.filename or 'the output')}: {why}", file=sys.stderr)
         _silence()
         sys.exit(1)
+    except Exception as error:
+        # Code that lost the interrupt, as LLVM's calls do, stumbles over what it left undone.
+        if interrupts.number is None:
+            raise
+        told = "interrupted" if interrupts.number == signal.SIGINT else "terminated"
+        print(f"secondsight: {_with_notes(told, error)}", file=sys.stderr)
+        sys.exit(128 + interrupts.number)
     except SystemExit as end:
         # What rich makes of a closed pipe.
         if isinstance(end.__context__, BrokenPipeError):
