@@ -91,9 +91,12 @@ def test_a_full_disk_is_a_failure_and_no_wrong_request(tmp_path) -> None:
     path = tmp_path / "t"
     path.write_text("before")
     for number, code in ((errno.ENOSPC, 1), (errno.EIO, 1), (errno.EACCES, 2)):
-        with pytest.raises(SecondSightError, match=os.strerror(number)) as told, atomicfile.open_atomic(path):
+        with (
+            pytest.raises(SecondSightError, match=os.strerror(number)) as raised,
+            atomicfile.open_atomic(path),
+        ):
             raise OSError(number, os.strerror(number))
-        assert told.value.exit_code == code
+        assert raised.value.exit_code == code
     assert path.read_text() == "before"
 
 
@@ -157,9 +160,9 @@ def test_no_command_takes_the_place_of_what_it_does_not_make(tmp_path, monkeypat
     path.write_text("precious\n")
     with pytest.raises(SystemExit, match="2"):
         main([*(names.get(word, word) for word in words), str(path)])
-    told = capsys.readouterr().err.replace("\n", " ")
-    assert f"{path}: is there already and holds text, no " in told
-    assert told.rstrip().endswith("give another name, or remove it first")
+    message = capsys.readouterr().err.replace("\n", " ")
+    assert f"{path}: is there already and holds text, no " in message
+    assert message.rstrip().endswith("give another name, or remove it first")
     assert path.read_text() == "precious\n"
     assert {each.name for each in tmp_path.iterdir()} == {"in.txt", path.name}
 
@@ -170,9 +173,9 @@ def test_what_a_command_makes_and_an_empty_file_are_taken_the_place_of(tmp_path)
     for content in (b"", b"# HELP x\n", b"\xef\xbb\xbf \n# eof"):
         path.write_bytes(content)
         atomicfile.check_writable(path, kind=kind)
-    for content, told in ((b"x # HELP", "text"), (b"PAR1", "another Parquet file"), (b"a\0", "binary data")):
+    for content, holds in ((b"x # HELP", "text"), (b"PAR1", "another Parquet file"), (b"a\0", "binary data")):
         path.write_bytes(content)
-        with pytest.raises(UsageError, match=f"holds {told}, no metrics: give another name"):
+        with pytest.raises(UsageError, match=f"holds {holds}, no metrics: give another name"):
             atomicfile.check_writable(path, kind=kind)
 
 

@@ -17,10 +17,10 @@ def none_is_free(monkeypatch):
 @pytest.mark.parametrize("size", [0, 8, 1 << 19, (2 << 20) - 1, 2 << 20, (2 << 20) + 1, 9 << 20])
 def test_sizes(size):
     for make in (unset, zeroed):
-        found = make(size)
-        assert found.shape == (size,) and found.dtype == np.uint8 and found.flags.writeable
-        found[:] = 7
-        del found
+        buffer = make(size)
+        assert buffer.shape == (size,) and buffer.dtype == np.uint8 and buffer.flags.writeable
+        buffer[:] = 7
+        del buffer
         gc.collect()
     assert not zeroed(size).any()
 

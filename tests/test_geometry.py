@@ -117,7 +117,7 @@ def _in_f_strings(source: str):
 
 
 def test_the_numbers_of_a_page_and_a_block_stand_in_one_module():
-    used, found = set(), []
+    used, literals = set(), []
     for path in sorted(SOURCE.rglob("*.py")):
         name = str(path.relative_to(SOURCE))
         if name == "geometry.py":
@@ -126,8 +126,8 @@ def test_the_numbers_of_a_page_and_a_block_stand_in_one_module():
             known = [key for key in OTHER if key[0] == name and key[1] in line]
             used.update(known)
             if not known:
-                found.append(f"{name}:{number}: {line.strip()}")
-    assert not found, "say it by a name of geometry.py:\n" + "\n".join(found)
+                literals.append(f"{name}:{number}: {line.strip()}")
+    assert not literals, "say it by a name of geometry.py:\n" + "\n".join(literals)
     assert not set(OTHER) - used, "an exception that is none any more"
 
 
@@ -183,10 +183,10 @@ def _crowded(tree: ast.AST):
 
 
 def test_functions_have_at_most_eight_parameters():
-    found = {
+    widest = {
         (str(path.relative_to(SOURCE)), name)
         for path in SOURCE.rglob("*.py")
         if path.relative_to(SOURCE).parts[0] != "cli"
         for name in _crowded(ast.parse(path.read_text(encoding="utf-8")))
     }
-    assert found == HOTTEST
+    assert widest == HOTTEST

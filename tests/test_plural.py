@@ -4,7 +4,7 @@ from secondsight.plural import file_size, pluralize
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("phrase", "expected"),
     [
         (pluralize(1, "block"), "1 block"),
         (pluralize(0, "block"), "0 blocks"),
@@ -13,8 +13,8 @@ from secondsight.plural import file_size, pluralize
         (pluralize(2, "pass", "passes"), "2 passes"),
     ],
 )
-def test_one_is_one_and_all_else_are_many(told, expected):
-    assert told == expected
+def test_one_is_one_and_all_else_are_many(phrase, expected):
+    assert phrase == expected
 
 
 @pytest.mark.parametrize(

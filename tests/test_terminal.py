@@ -9,10 +9,10 @@ from secondsight.terminal import markup, printable
 
 @given(st.text())
 def test_what_is_printed_is_one_line_that_can_be_seen(text):
-    told = printable(text)
-    assert told.isprintable()
-    assert told == text or not text.isprintable()
-    assert told.encode("utf-8") or not text
+    printed = printable(text)
+    assert printed.isprintable()
+    assert printed == text or not text.isprintable()
+    assert printed.encode("utf-8") or not text
 
 
 @pytest.mark.parametrize(

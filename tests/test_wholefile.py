@@ -39,9 +39,9 @@ def test_only_a_regular_file_is_opened_and_the_refusal_says_what_is_there(tmp_pa
         (Path("/dev/null"), "is a device; a letter is one file"),
         (tmp_path / "loop", "cannot be read: Too many levels of symbolic links; give a letter"),
     ):
-        with pytest.raises(InputError) as told:
+        with pytest.raises(InputError) as raised:
             check_input(path, "a letter")
-        assert str(told.value) == f"{path}: {why}"
+        assert str(raised.value) == f"{path}: {why}"
     with pytest.raises(InputError, match="none: no such file"):
         check_input(tmp_path / "none", "a letter")
 
@@ -92,12 +92,12 @@ def test_a_pipe_that_nobody_writes_is_refused_and_not_waited_for(words, tmp_path
         pytest.importorskip("drgn")
     os.mkfifo(tmp_path / "pipe")
     words = [str(os.getpid()) if word == "SELF" else word for word in words]
-    told = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", "from secondsight.cli import main; main()", *words, "pipe"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-    assert (told.returncode, told.stdout, told.stderr.count("\n")) == (2, "", 1), told
-    assert told.stderr.startswith("secondsight: pipe: is a pipe; "), told.stderr
+    assert (finished.returncode, finished.stdout, finished.stderr.count("\n")) == (2, "", 1), finished
+    assert finished.stderr.startswith("secondsight: pipe: is a pipe; "), finished.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
 
 

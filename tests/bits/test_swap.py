@@ -59,16 +59,16 @@ def test_what_is_the_same_in_every_build(entry, kind, devices):
     [(4, [23], [24, 25, 26], [27, 28, 29, 30]), (3, [24], [25, 26, 27], [28, 29, 30])],
 )
 def test_the_types_of_a_build(devices, hwpoison, migration, device):
-    found = swap.kinds(swap.swp_entry(np.arange(32, dtype=np.uint64), np.full(32, 9, np.uint64)), devices)
-    assert np.flatnonzero(found == EntryKind.HWPOISON).tolist() == hwpoison
-    assert np.flatnonzero(found == EntryKind.MIGRATION).tolist() == migration
-    assert np.flatnonzero(found == EntryKind.DEVICE).tolist() == device
-    assert (found[: hwpoison[0]] == EntryKind.SWAP).all()
+    kinds = swap.kinds(swap.swp_entry(np.arange(32, dtype=np.uint64), np.full(32, 9, np.uint64)), devices)
+    assert np.flatnonzero(kinds == EntryKind.HWPOISON).tolist() == hwpoison
+    assert np.flatnonzero(kinds == EntryKind.MIGRATION).tolist() == migration
+    assert np.flatnonzero(kinds == EntryKind.DEVICE).tolist() == device
+    assert (kinds[: hwpoison[0]] == EntryKind.SWAP).all()
 
 
 def test_a_build_whose_numbers_are_not_known_is_not_guessed():
-    found = swap.kinds(swap.swp_entry(np.arange(32, dtype=np.uint64), np.full(32, 9, np.uint64)))
-    assert (found[:23] == EntryKind.SWAP).all() and (found[23:31] == EntryKind.SPECIAL).all()
+    kinds = swap.kinds(swap.swp_entry(np.arange(32, dtype=np.uint64), np.full(32, 9, np.uint64)))
+    assert (kinds[:23] == EntryKind.SWAP).all() and (kinds[23:31] == EntryKind.SPECIAL).all()
 
 
 def test_what_a_reader_without_rights_sees():

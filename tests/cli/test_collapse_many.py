@@ -92,8 +92,8 @@ def test_a_process_that_may_not_be_read_does_not_keep_the_others_waiting(capsys,
         lambda: [other, own], lambda process: Pretended(1, 2, seen), Waiting(), interval=1.0, follow=False
     )
     assert (code, seen) == (1, [None])
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "left alone: not yours" in told and str(other.pid) in told
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "left alone: not yours" in message and str(other.pid) in message
 
 
 @pytest.mark.parametrize("words", [("--cgroup", ""), ("--vm", "")])

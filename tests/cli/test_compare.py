@@ -28,8 +28,8 @@ def run(capsys, *arguments):
         main([str(a) for a in arguments])
     except SystemExit as stop:
         code = stop.code or 0
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
 
 
 def test_everything_is_written_and_says_the_same(trace, tmp_path, capsys):
@@ -42,10 +42,10 @@ def test_everything_is_written_and_says_the_same(trace, tmp_path, capsys):
     assert "khugepaged under 7.2" in printed
     assert "hot blocks made huge, after pass" in printed
     assert "coverage at max_ptes_none =" in printed
-    told = msgspec.json.decode(out["json"].read_bytes())
-    assert told["schema"] == 2
-    assert told["provenance"]["command"].startswith("secondsight")
-    coverage = [row["metrics"]["coverage"] for row in told["rows"]]
+    decoded = msgspec.json.decode(out["json"].read_bytes())
+    assert decoded["schema"] == 2
+    assert decoded["provenance"]["command"].startswith("secondsight")
+    coverage = [row["metrics"]["coverage"] for row in decoded["rows"]]
     lines = out["csv"].read_text().splitlines()
     assert msgspec.json.decode(lines[0][2:])["schema"] == 2
     rows = list(csv.DictReader(io.StringIO("\n".join(lines[1:]))))
@@ -71,9 +71,9 @@ def test_every_figure_is_explained_and_every_policy_listed(capsys):
     _, out, _ = run(capsys, "compare", "--explain", "all")
     assert all(m.title in out for m in METRICS.values())
     _, out, _ = run(capsys, "compare", "--policies")
-    told = out[out.index("hawkeye: ") :]
-    assert told.index("Simplified: ") < told.index("  alpha=0.4                  0 to 1\n")
-    assert "  at_most=0                  1 to 34359738368, or 0: no limit\n" in told
+    about_hawkeye = out[out.index("hawkeye: ") :]
+    assert about_hawkeye.index("Simplified: ") < about_hawkeye.index("  alpha=0.4                  0 to 1\n")
+    assert "  at_most=0                  1 to 34359738368, or 0: no limit\n" in about_hawkeye
     assert "  faults=huge                small or huge\n" in out
 
 
@@ -185,8 +185,8 @@ def test_a_sweep_from_plan_to_report(tmp_path, capsys):
     ],
 )
 def test_a_sweep_asked_wrongly_is_one_line(tmp_path, capsys, arguments, code, said):
-    found, _, err = run(capsys, "sweep", sweeps.spec(tmp_path, 1), "-o", tmp_path / "out", *arguments)
-    assert (found, err.count("\n")) == (code, 1)
+    exit_code, _, err = run(capsys, "sweep", sweeps.spec(tmp_path, 1), "-o", tmp_path / "out", *arguments)
+    assert (exit_code, err.count("\n")) == (code, 1)
     assert said in err
 
 

@@ -9,8 +9,8 @@ from secondsight.cli.completion import SHELLS, VARIABLE
 def run(capsys, *words):
     with pytest.raises(SystemExit) as end:
         main(list(words))
-    told = capsys.readouterr()
-    return end.value.code, told.out, told.err
+    captured = capsys.readouterr()
+    return end.value.code, captured.out, captured.err
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -10,8 +10,8 @@ from secondsight.lab import cpio
 
 
 def has_static_busybox():
-    found = shutil.which("busybox")
-    return found is not None and not libraries(found)
+    busybox = shutil.which("busybox")
+    return busybox is not None and not libraries(busybox)
 
 
 needs_busybox = pytest.mark.skipif(not has_static_busybox(), reason="no static busybox")

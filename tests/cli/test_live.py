@@ -51,15 +51,15 @@ def run(capsys, *argv, code=0):
         main([str(word) for word in argv])
     except SystemExit as end:
         left = end.code or 0
-    told = capsys.readouterr()
-    assert left == code, told.err
-    assert "Traceback" not in told.err
-    return told.out if code == 0 else told.err
+    captured = capsys.readouterr()
+    assert left == code, captured.err
+    assert "Traceback" not in captured.err
+    return captured.out if code == 0 else captured.err
 
 
 def test_explain_prints_totals_then_what_is_alike_once(target, capsys):
-    told = run(capsys, "explain", "--pid", target.pid, "--procfs")
-    head, mappings, blocks = told.split("\n\n")[0], told.split("\n\n")[2], told.split("\n\n")[3]
+    printed = run(capsys, "explain", "--pid", target.pid, "--procfs")
+    head, mappings, blocks = printed.split("\n\n")[0], printed.split("\n\n")[2], printed.split("\n\n")[3]
     assert f"process {target.pid} (" in head and "SECONDARY  unknown" in head
     assert mappings.count("shared memory") <= 3 and "skipped: MADV_NOHUGEPAGE" in mappings
     assert blocks.count("ineligible: MADV_NOHUGEPAGE") == 1 and "--all shows every block" in blocks
@@ -94,14 +94,14 @@ def test_a_snapshot_says_what_the_process_said(target, tmp_path, capsys):
 
 
 def test_collapse_leaves_what_is_marked_alone(target, capsys):
-    told = run(capsys, "collapse", "--pid", target.pid, "--procfs", "--dry-run", "--json")
+    dry_run = json.loads(run(capsys, "collapse", "--pid", target.pid, "--procfs", "--dry-run", "--json"))
     with Path(f"/proc/{target.pid}/smaps").open() as smaps:
         marked = [line.split()[0] for line in smaps if "-" in line.split()[0]]
-    assert marked and all(choice["address"] for choice in json.loads(told)["chosen"])
+    assert marked and all(choice["address"] for choice in dry_run["chosen"])
     live = json.loads(run(capsys, "explain", "--pid", target.pid, "--procfs", "--json"))
     forbidden = [(m["start"], m["end"]) for m in live["mappings"] if m["advice"] == "MADV_NOHUGEPAGE"]
-    assert forbidden and json.loads(told)["left"]["MADV_NOHUGEPAGE"] >= 9, "each with its reason"
-    for choice in json.loads(told)["chosen"]:
+    assert forbidden and dry_run["left"]["MADV_NOHUGEPAGE"] >= 9, "each with its reason"
+    for choice in dry_run["chosen"]:
         assert not any(low <= choice["address"] < high for low, high in forbidden)
 
 
@@ -118,17 +118,17 @@ def test_a_dry_run_counts_what_may_be_added(capsys):
     ]
     selection = Selection(chosen, {"huge already": 2}, 7, [])
     assert print_choices(selection, Limited(), json=False) == 40 * 4096
-    told = capsys.readouterr().out
-    assert "would collapse 3 blocks (6 MiB), adding 0.2 MiB of memory" in told
+    printed = capsys.readouterr().out
+    assert "would collapse 3 blocks (6 MiB), adding 0.2 MiB of memory" in printed
     assert (
-        " 2 against the administrator" in told
-        and " 2 left alone: it would add more than --max-added 0.2 MiB" in told
+        " 2 against the administrator" in printed
+        and " 2 left alone: it would add more than --max-added 0.2 MiB" in printed
     )
-    assert " 2 left alone: huge already" in told
+    assert " 2 left alone: huge already" in printed
     assert print_choices(selection, Limited(), json=True) == 40 * 4096
-    told = json.loads(capsys.readouterr().out)
-    assert [choice["address"] >> 21 for choice in told["chosen"]] == [0, 2, 3]
-    assert told["overridden"] == {"enabled=never": 2} and sum(told["left"].values()) == 4
+    as_json = json.loads(capsys.readouterr().out)
+    assert [choice["address"] >> 21 for choice in as_json["chosen"]] == [0, 2, 3]
+    assert as_json["overridden"] == {"enabled=never": 2} and sum(as_json["left"].values()) == 4
 
 
 def test_one_of_a_kind_is_told_as_one(target, capsys):
@@ -136,23 +136,25 @@ def test_one_of_a_kind_is_told_as_one(target, capsys):
     area = next(m for m in live["mappings"] if m["advice"] == "MADV_NOHUGEPAGE" and m["blocks"] >= 9)
     first = -(-area["start"] // (1 << 21)) << 21
     one = f"{first:x}-{first + (1 << 21):x}"
-    told = run(capsys, "explain", "--pid", target.pid, "--procfs", "--range", one)
-    assert "1 block holds memory (2.0 MiB) in 1 mapping; 0 eligible" in told and "1 block (0 huge" in told
+    printed = run(capsys, "explain", "--pid", target.pid, "--procfs", "--range", one)
+    assert (
+        "1 block holds memory (2.0 MiB) in 1 mapping; 0 eligible" in printed and "1 block (0 huge" in printed
+    )
     print_round(Round(considered=1, chosen=1), json=False)
-    told = capsys.readouterr().out
-    assert "1 block looked at, 1 chosen" in told
+    printed = capsys.readouterr().out
+    assert "1 block looked at, 1 chosen" in printed
 
 
 def test_where_nothing_was_read_no_channel_is_known(target, capsys):
-    told = run(capsys, "explain", "--pid", target.pid, "--procfs", "--range", "10000-400000")
-    assert told.count("nothing to see: no block holds memory") == 3 and "  PRIMARY    known" not in told
-    assert "0 blocks hold memory (0 B) in 0 mappings" in told
+    printed = run(capsys, "explain", "--pid", target.pid, "--procfs", "--range", "10000-400000")
+    assert printed.count("nothing to see: no block holds memory") == 3 and "  PRIMARY    known" not in printed
+    assert "0 blocks hold memory (0 B) in 0 mappings" in printed
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_channels(target, tmp_path, capsys):
     nowhere = tmp_path / "no" / "t.parquet"
-    told = run(capsys, "record", "pid", target.pid, "-o", nowhere, "--for", "1s", code=2)
-    assert "there is no directory" in told and told.count("\n") == 1
+    message = run(capsys, "record", "pid", target.pid, "-o", nowhere, "--for", "1s", code=2)
+    assert "there is no directory" in message and message.count("\n") == 1
 
 
 def test_doctor_answers_with_any_rights(capsys):
@@ -167,9 +169,9 @@ def test_doctor_answers_with_any_rights(capsys):
         "what is missing has a mend"
     )
     assert report["kernel"] == os.uname().release
-    found = {check["name"]: check for check in report["checks"]}
+    checks = {check["name"]: check for check in report["checks"]}
     # What `who splits` of host needs is a check of its own, and the verb hangs on it.
-    assert found["host: who splits"]["state"] == found["function tracer"]["state"]
+    assert checks["host: who splits"]["state"] == checks["function tracer"]["state"]
     assert not list(Path("/sys/kernel/tracing/instances").glob(f"secondsight-{os.getpid()}-*"))
 
 
@@ -204,16 +206,16 @@ def test_doctor_answers_with_any_rights(capsys):
     ],
 )
 def test_what_cannot_be_asked_is_one_line(argv, says, capsys):
-    told = run(capsys, *argv, code=2)
-    assert says in told and told.count("\n") == 1
+    message = run(capsys, *argv, code=2)
+    assert says in message and message.count("\n") == 1
 
 
 @pytest.mark.parametrize("option", ["--kernel-memory", "--procfs"])
 def test_of_a_snapshot_no_source_can_be_chosen(option, tmp_path, capsys):
     path = tmp_path / "s.npz"
     save(snapshot(columns(1)), path)
-    told = run(capsys, "explain", path, option, code=2)
-    assert told.count("\n") == 1 and "belong to --pid; a snapshot holds what was captured" in told
+    message = run(capsys, "explain", path, option, code=2)
+    assert message.count("\n") == 1 and "belong to --pid; a snapshot holds what was captured" in message
 
 
 def test_watching_a_process_whose_decisions_cannot_be_told_apart_is_a_failure(monkeypatch, capsys):
@@ -233,8 +235,8 @@ def test_watching_a_process_whose_decisions_cannot_be_told_apart_is_a_failure(mo
     monkeypatch.setattr(tracefs.Instance, "open", classmethod(lambda cls: contextlib.nullcontext(Traced())))
     monkeypatch.setattr(capture, "open_kernel", lambda wanted: (None, "not here"))
     monkeypatch.setattr(places, "_places", denied)
-    told = run(capsys, "watch", "--pid", os.getpid(), "--for", "1s", code=1)
-    assert told.count("\n") == 1 and f"/proc/{os.getpid()}/pagemap: permission denied" in told
+    message = run(capsys, "watch", "--pid", os.getpid(), "--for", "1s", code=1)
+    assert message.count("\n") == 1 and f"/proc/{os.getpid()}/pagemap: permission denied" in message
 
 
 @pytest.mark.parametrize("rate", [0.0, 28.0])
@@ -262,8 +264,8 @@ def test_splits_are_told_as_a_rate(rate):
     ],
 )
 def test_a_command_line_that_cannot_be_read_is_one_line(argv, says, capsys):
-    told = run(capsys, *argv, code=2)
-    assert told.startswith(says) and told.count("\n") == 1 and "--help" in told
+    message = run(capsys, *argv, code=2)
+    assert message.startswith(says) and message.count("\n") == 1 and "--help" in message
 
 
 @pytest.mark.parametrize("argv", [["rules"], ["doctor", "--json"]])
@@ -277,10 +279,10 @@ def test_a_reader_that_leaves_is_no_error(argv):
 def test_a_recording_that_saw_nothing_says_what_it_could_not_see(target, capsys, tmp_path):
     path = tmp_path / "t.parquet"
     argv = ["record", "pid", target.pid, "-o", path, "--procfs", "--no-damon", "--pages"]
-    told = run_err(capsys, *argv, "--interval", "0.05", "--for", "200ms")
+    message = run_err(capsys, *argv, "--interval", "0.05", "--for", "200ms")
     assert (
         "nothing was seen, which does not mean that nothing was used; not seen by these channels: accesses between"
-        in told
+        in message
     )
     assert "(process): no accesses\n" in run(capsys, "trace", "info", path)
 
@@ -288,10 +290,10 @@ def test_a_recording_that_saw_nothing_says_what_it_could_not_see(target, capsys,
 def test_samples_say_what_they_could_not_see_and_what_they_cost(target, capsys, tmp_path):
     path = tmp_path / "s.parquet"
     argv = ["record", "pid", target.pid, "-o", path, "--procfs", "--no-damon"]
-    told = run_err(capsys, *argv, "--interval", "0.05", "--for", "200ms")
-    assert "primary not seen: no kernel memory (not asked for): use is unknown" in told
-    assert "damon not seen: not asked for" in told
-    assert "cost     ours: " in told and "ms of CPU a look" in told and "minor fault" in told
+    message = run_err(capsys, *argv, "--interval", "0.05", "--for", "200ms")
+    assert "primary not seen: no kernel memory (not asked for): use is unknown" in message
+    assert "damon not seen: not asked for" in message
+    assert "cost     ours: " in message and "ms of CPU a look" in message and "minor fault" in message
     info = run(capsys, "trace", "info", path)
     assert (
         "samples, " in info and "through procfs" in info and "channel  damon: not seen: not asked for" in info
@@ -310,8 +312,8 @@ def test_what_could_not_be_read_after_a_collapse_is_unknown_not_none(capsys):
     print_round(
         Round(considered=3, chosen=2, collapsed=2, confirmed=None, after=None, stopped="gone"), json=False
     )
-    told = capsys.readouterr().out
-    assert "2 collapsed (unknown confirmed by the page table)" in told and "unknown after" in told
+    printed = capsys.readouterr().out
+    assert "2 collapsed (unknown confirmed by the page table)" in printed and "unknown after" in printed
 
 
 def test_names_in_a_rounds_reasons_reach_no_terminal_raw(capsys):
@@ -319,5 +321,5 @@ def test_names_in_a_rounds_reasons_reach_no_terminal_raw(capsys):
     print_round(
         Round(refused={hostile: 1}, left={hostile: 1}, overridden={hostile: 1}, stopped=hostile), json=False
     )
-    told = capsys.readouterr().out
-    assert "\x1b" not in told and "\x07" not in told and told.count(r"\x1b]0;title\x07") == 4
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and "\x07" not in printed and printed.count(r"\x1b]0;title\x07") == 4

@@ -25,10 +25,10 @@ def run(*argv: str, **how: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*SECONDSIGHT, *argv], **options)  # type: ignore[call-overload, no-any-return]
 
 
-def one_line(told: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    assert told.returncode == code, told.stderr
-    assert told.stderr.startswith("secondsight") and told.stderr.count("\n") == 1, told.stderr
-    assert all(word in told.stderr for word in words), told.stderr
+def one_line(finished: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert finished.returncode == code, finished.stderr
+    assert finished.stderr.startswith("secondsight") and finished.stderr.count("\n") == 1, finished.stderr
+    assert all(word in finished.stderr for word in words), finished.stderr
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["rules"], ["rules", "--json"]])
@@ -48,8 +48,8 @@ def closed(streams: str, *argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_closed_standard_input_or_error_is_no_error() -> None:
-    told = closed("<&- 2>&-", "rules")
-    assert told.returncode == 0 and told.stdout.startswith(closed("", "rules").stdout[:20])
+    finished = closed("<&- 2>&-", "rules")
+    assert finished.returncode == 0 and finished.stdout.startswith(closed("", "rules").stdout[:20])
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_a_closed_standard_input_or_error_is_no_error() -> None:
 def test_a_closed_standard_output_is_told(argv: tuple[str, ...]) -> None:
     """What was to be told would be lost, with the exit code of success."""
     one_line(closed("<&- >&-", *argv), 1, "standard output is closed")
-    told = closed(">&- 2>&-", *argv)
-    assert (told.returncode, told.stdout, told.stderr) == (1, "", "")
+    finished = closed(">&- 2>&-", *argv)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (1, "", "")
 
 
 def test_a_locale_without_the_signs_we_print() -> None:
@@ -69,9 +69,9 @@ def test_a_locale_without_the_signs_we_print() -> None:
         "PYTHONCOERCECLOCALE": "0",
         "LC_ALL": "C",
     }
-    told = run("rules", "--diff", "6.12", "6.18", env=environment)
-    assert told.returncode == 0, told.stderr
-    assert "zap_transfers_accessed = true ? false" in told.stdout
+    finished = run("rules", "--diff", "6.12", "6.18", env=environment)
+    assert finished.returncode == 0, finished.stderr
+    assert "zap_transfers_accessed = true ? false" in finished.stdout
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_a_signal_in_the_middle_of_work_leaves_nothing_half_written(tmp_path, nu
     while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(number)
-    told = process.communicate(timeout=60)[1]
+    message = process.communicate(timeout=60)[1]
     assert process.returncode == code
-    assert told == f"secondsight: {word}\n"
+    assert message == f"secondsight: {word}\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -173,11 +173,11 @@ def work(self, context):
 group.LazyGroup.invoke = work
 cli.main(["rules"])
 """
-    told = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
     )
-    assert told.returncode == 130
-    assert told.stderr == "secondsight: interrupted\n"
+    assert finished.returncode == 130
+    assert finished.stderr == "secondsight: interrupted\n"
 
 
 _CONTROLLING = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
@@ -271,8 +271,8 @@ def work(self, context):
 group.LazyGroup.invoke = work
 cli.main(["top", "--record=x.parquet"])
 """
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (told.returncode, told.stdout) == (0, "goes on\n")
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout) == (0, "goes on\n")
 
 
 def test_what_is_kept_is_said_with_the_interrupt_and_only_then() -> None:
@@ -288,8 +288,8 @@ def work(self, context):
 group.LazyGroup.invoke = work
 cli.main(["rules"])
 """
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (told.returncode, told.stderr) == (130, "secondsight: interrupted; x.recording is kept\n")
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stderr) == (130, "secondsight: interrupted; x.recording is kept\n")
 
 
 def test_a_later_sigterm_ends_what_does_not_come_to_an_end() -> None:

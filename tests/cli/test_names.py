@@ -43,8 +43,8 @@ def run(capsys, *argv):
         main([str(word) for word in argv])
     except SystemExit as end:
         code = end.code or 0
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +103,9 @@ class TestProcess:
         assert code == 0 and not raw(out) and "\\x1b[31mred" in out, err
         page = tmp_path / "page.html"
         code, out, _ = run(capsys, "explain", path, "--json", "--report", page)
-        told = json.loads(out)
-        assert code == 0 and any("\x1b]0;title\x07" in mapping["name"] for mapping in told["mappings"])
-        assert told["name"].startswith("\x1b[31mred")
+        answer = json.loads(out)
+        assert code == 0 and any("\x1b]0;title\x07" in mapping["name"] for mapping in answer["mappings"])
+        assert answer["name"].startswith("\x1b[31mred")
         assert not raw(page.read_text())
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="tracing needs root")

@@ -21,10 +21,10 @@ def test_compiling_is_told_once_on_a_terminal(terminal, compiled, capsys, monkey
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     with Progress("replayed", compiles=True):
         compiled(1), compiled(1.0)
-    told = capsys.readouterr()
-    assert told.out == "" and told.err.count("compiling") == terminal
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("compiling") == terminal
     # And nothing is left of it, nor heard afterwards.
-    assert told.err.endswith("\r\x1b[K") == terminal
+    assert captured.err.endswith("\r\x1b[K") == terminal
     compiled(1j)
     assert capsys.readouterr().err == ""
 

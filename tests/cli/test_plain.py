@@ -54,5 +54,5 @@ def test_the_rest_is_left_to_typer(words):
 def test_a_wrong_option_is_one_line(capsys):
     with pytest.raises(SystemExit) as end:
         main(["explain", "--pid", "x"])
-    told = capsys.readouterr().err
-    assert end.value.code == 2 and told.count("\n") == 1 and "--pid" in told
+    message = capsys.readouterr().err
+    assert end.value.code == 2 and message.count("\n") == 1 and "--pid" in message

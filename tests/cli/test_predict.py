@@ -17,7 +17,7 @@ SHIPPED = str(resources.files("secondsight.predict").joinpath("data", "default.j
 
 
 def run(*argv, **environment):
-    told = subprocess.run(
+    finished = subprocess.run(
         [*SECONDSIGHT, *argv],
         capture_output=True,
         text=True,
@@ -25,7 +25,7 @@ def run(*argv, **environment):
         timeout=600,
         env=os.environ | environment,
     )
-    return told.returncode, told.stdout, told.stderr
+    return finished.returncode, finished.stdout, finished.stderr
 
 
 def test_whose_a_calibration_is_and_what_it_says():

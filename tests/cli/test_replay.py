@@ -37,8 +37,8 @@ def run(capsys, *argv):
 
 
 def line(out, title):
-    found = next(text for text in out.splitlines() if text.startswith(title))
-    return re.split(r"\s{2,}|(?<=\d) (?=\d)", found.strip())[1:]
+    row = next(text for text in out.splitlines() if text.startswith(title))
+    return re.split(r"\s{2,}|(?<=\d) (?=\d)", row.strip())[1:]
 
 
 def test_the_table_has_a_column_for_each_rules(recorded, capsys):
@@ -67,7 +67,7 @@ def test_every_row_and_every_word_is_explained_below_the_table(recorded, capsys,
     code, out, err = run(capsys, recorded, *argv, "--map", "none")
     assert code == 0, err
     _, table, meanings = re.split(r"\n\n+", out, maxsplit=3)[:3]
-    rows = [found[1] for text in table.splitlines() if (found := TITLES.match(text))]
+    rows = [title[1] for text in table.splitlines() if (title := TITLES.match(text))]
     assert rows[0] == "collapses" and rows[-1] == "full scans" and len(rows) > 8
     # A meaning of its own: the row's name again, two spaces, and a sentence.
     for row in rows:
@@ -94,9 +94,9 @@ def test_the_map_of_the_last_rules(recorded, capsys):
 
 def test_json(recorded, capsys):
     _, out, _ = run(capsys, recorded, "-r", "6.1", "--json")
-    told = json.loads(out)
-    assert told["configurations"][0]["total"]["collapses"] == 2
-    assert told["provenance"]["trace"]["source"] == "test"
+    decoded = json.loads(out)
+    assert decoded["configurations"][0]["total"]["collapses"] == 2
+    assert decoded["provenance"]["trace"]["source"] == "test"
 
 
 @pytest.mark.parametrize("suffix", ["svg", "html"])

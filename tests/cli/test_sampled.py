@@ -24,34 +24,34 @@ def samples(tmp_path):
 def run(capsys, *argv, code=0):
     with pytest.raises(SystemExit) as end:
         main([str(word) for word in argv])
-    told = capsys.readouterr()
-    assert end.value.code == code, told.err
-    return told.out if not code else told.err
+    captured = capsys.readouterr()
+    assert end.value.code == code, captured.err
+    return captured.out if not code else captured.err
 
 
 def test_replay_prints_ranges_a_map_and_what_stays_open(samples, capsys):
-    told = run(capsys, "replay", samples, "-r", "7.2", "--time-scale", "20")
-    assert "samples of 4 blocks of 2 MiB over 3.0 s (60 s of khugepaged's time)" in told
-    assert "uses (a page in an interval): 2,304 … 4,608" in told
+    printed = run(capsys, "replay", samples, "-r", "7.2", "--time-scale", "20")
+    assert "samples of 4 blocks of 2 MiB over 3.0 s (60 s of khugepaged's time)" in printed
+    assert "uses (a page in an interval): 2,304 … 4,608" in printed
     assert (
         f"in use: 2 blocks hold 90 % of the known uses: 0x{BASE:x}..0x{BASE + BLOCK:x}, 0x{BASE + 7 * BLOCK:x}.."
-        in told
+        in printed
     )
-    assert "of 2 blocks it is not wholly known" in told
-    line = next(line for line in told.splitlines() if line.startswith("khugepaged under 7.2"))
+    assert "of 2 blocks it is not wholly known" in printed
+    line = next(line for line in printed.splitlines() if line.startswith("khugepaged under 7.2"))
     assert line.split()[3:6] == ["3", "of", "4"] and "2 … 3" in line
-    assert "what each channel called used" in told and "?" in told
+    assert "what each channel called used" in printed and "?" in printed
 
 
 def test_compare_keeps_everything_as_json(samples, tmp_path, capsys):
     path = tmp_path / "c.json"
-    told = run(
+    printed = run(
         capsys, "compare", samples, "-p", "ingens", "-p", "never", "--time-scale", "20", "--json", path
     )
     kept = json.loads(path.read_text())
     assert [row["decisions"] for row in kept["rows"]] == [["huge", "small", "open", "huge"], ["small"] * 4]
     assert kept["hot"]["blocks"] == [BASE, BASE + 7 * BLOCK]
-    assert kept["provenance"]["interval"] == 10**9 and "ingens under 7.2" in told
+    assert kept["provenance"]["interval"] == 10**9 and "ingens under 7.2" in printed
 
 
 def test_a_picture_of_the_channels(samples, tmp_path, capsys):
@@ -81,8 +81,8 @@ def test_what_samples_cannot_feed_is_refused_in_one_line(samples, tmp_path, caps
     words = [*argv[:2], samples, *argv[2:]] if argv[0] == "trace" else [argv[0], samples, *argv[1:]]
     with pytest.raises(SystemExit) as end:
         main([str(word) for word in words])
-    told = capsys.readouterr().err
-    assert end.value.code in (1, 2) and what in told and told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert end.value.code in (1, 2) and what in message and message.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["s.parquet"]
 
 
@@ -93,5 +93,5 @@ def test_names_of_others_reach_no_terminal_raw(tmp_path, capsys):
         tmp_path / "s.parquet", rows, provenance(spaces=spaces, notes=["\x1b[31m"], memory="\x1b[31m")
     )
     for argv in (["trace", "info"], ["replay", "-r", "7.2"], ["compare", "-p", "never"]):
-        told = run(capsys, *argv, path) if argv[0] == "trace" else run(capsys, argv[0], path, *argv[1:])
-        assert "\x1b" not in told and "\x07" not in told
+        printed = run(capsys, *argv, path) if argv[0] == "trace" else run(capsys, argv[0], path, *argv[1:])
+        assert "\x1b" not in printed and "\x07" not in printed

@@ -69,16 +69,16 @@ def test_a_recording_that_is_there_is_not_taken_the_place_of(capsys, tmp_path):
     words = ["--pid", str(os.getpid()), "--record", str(path), "--once"]
     assert run(capsys, *words)[0] == 0
     before = path.read_bytes()
-    code, _, told = run(capsys, *words)
-    assert code == 2 and told.count("\n") == 1 and "--append goes on with it" in told
+    code, _, message = run(capsys, *words)
+    assert code == 2 and message.count("\n") == 1 and "--append goes on with it" in message
     assert path.read_bytes() == before
     assert run(capsys, *words, "--append")[0] == 0
     assert passes(read(path)[0]) == 2
-    code, _, told = run(capsys, *words, "--append", "--by", "vm")
-    assert code == 2 and "go on with it by --by process" in told
+    code, _, message = run(capsys, *words, "--append", "--by", "vm")
+    assert code == 2 and "go on with it by --by process" in message
     path.write_bytes(b"PAR1")
-    code, _, told = run(capsys, *words, "--append")
-    assert code == 2 and "no recording of the host" in told and path.read_bytes() == b"PAR1"
+    code, _, message = run(capsys, *words, "--append")
+    assert code == 2 and "no recording of the host" in message and path.read_bytes() == b"PAR1"
     assert run(capsys, "--append")[0] == 2
 
 

@@ -27,5 +27,5 @@ def test_what_is_known_of_page_walks_is_no_loss(changes, said, capsys, tmp_path)
         out.append(*(columns[name] for name in ("time", "space", "address", "kind")))
     with pytest.raises(SystemExit):
         main(["trace", "info", str(tmp_path / "t")])
-    told = capsys.readouterr().out
-    assert f"walks    {said}" in told and "unseen   DMA\n" in told
+    printed = capsys.readouterr().out
+    assert f"walks    {said}" in printed and "unseen   DMA\n" in printed

@@ -46,15 +46,15 @@ def assert_shows_the_same(kept: str, fresh: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def told():
+def results():
     trace = ROOT / "examples" / "traces" / "redis-vm.parquet"
     return compare(trace, ["never", "khugepaged"], RULES, time_scale=1000, channels=False)
 
 
-def test_the_table_at_the_end(told):
+def test_the_table_at_the_end(results):
     assert len(RULES) == 7
-    never = told.rows[0].metrics["guest_faults"]
-    for row in told.rows[1:]:
+    never = results.rows[0].metrics["guest_faults"]
+    for row in results.rows[1:]:
         m = row.metrics
         said = [
             text(m[key], METRICS[key].form) for key in ("huge_blocks", "coverage", "bloat", "wasted_passes")
@@ -64,8 +64,8 @@ def test_the_table_at_the_end(told):
         assert [cell.strip() for cell in line.split("|")[2:-1]] == said
 
 
-def test_the_tables_after_each_pass(told):
-    for table in by_pass(told):
+def test_the_tables_after_each_pass(results):
+    for table in by_pass(results):
         assert f"    {table.columns[0].header} " in PAGE
         block = PAGE[PAGE.index(f"    {table.columns[0].header} ") :].split("\n\n")[0].splitlines()[1:]
         for number, line in enumerate(block):
@@ -73,8 +73,8 @@ def test_the_tables_after_each_pass(told):
             assert line.split() == " ".join(c.replace("khugepaged under ", "") for c in cells).split()
 
 
-def test_the_pictures(told):
-    fresh = {figure.name: figure.svg(standalone=True) for figure in figures(told)}
+def test_the_pictures(results):
+    fresh = {figure.name: figure.svg(standalone=True) for figure in figures(results)}
     shown = re.findall(r"img/claim/(\w+)\.svg", PAGE)
     assert shown == ["hot", "wasted", "faults", "hour"]
     for name in shown[:3]:
@@ -90,8 +90,8 @@ def test_a_picture_that_differs_is_noticed():
             assert_shows_the_same(kept, kept.replace(old, new))
 
 
-def test_how_often_khugepaged_comes_round(told):
-    rounds = {row.rules: int(row.passes.array()[-1]) for row in told.rows}
+def test_how_often_khugepaged_comes_round(results):
+    rounds = {row.rules: int(row.passes.array()[-1]) for row in results.rows}
     assert f"{rounds['7.2']} times where 6.1 does {rounds['6.1']} times" in " ".join(PAGE.split())
 
 

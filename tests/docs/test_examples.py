@@ -92,8 +92,8 @@ def test_the_budget_of_the_tutorial() -> None:
     )
     policies = re.findall(r"-p (\S+)", command)
     trace = DOCS.parent / "examples" / "traces" / "redis-vm.parquet"
-    told = compare(trace, policies, ["7.2"], time_scale=1000, budget="10%", channels=False)
-    for row in told.rows:
+    results = compare(trace, policies, ["7.2"], time_scale=1000, budget="10%", channels=False)
+    for row in results.rows:
         line = next(line for line in page.splitlines() if line.startswith(f"| `{row.policy}`"))
         said = [f"{100 * row.metrics['coverage']:.1f} %", f"{100 * row.metrics['precision']:.0f} %"]
         assert [cell.strip() for cell in line.split("|")[2:-1]] == said

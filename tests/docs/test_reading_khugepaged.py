@@ -36,11 +36,11 @@ def rows(name: str) -> list[str]:
     out: list[tuple[int, str]] = []
     at, ours = 0, ""
     while at < len(lines):
-        if found := re.match(r"def (\w+)", lines[at]):
-            ours = found[1]
+        if definition := re.match(r"def (\w+)", lines[at]):
+            ours = definition[1]
         comment = []
-        while at < len(lines) and (found := re.match(r"\s*#:? (.*)", lines[at])):
-            comment.append(found[1])
+        while at < len(lines) and (comment_line := re.match(r"\s*#:? (.*)", lines[at])):
+            comment.append(comment_line[1])
             at += 1
         text = " ".join(comment)
         if (where := _LINES.search(text)) and ours:
@@ -61,8 +61,8 @@ def _result(code: list[str]) -> str:
     for line in code:
         if re.match(r"\s*# ", line):
             break
-        if found := re.search(r"ScanResult\.(\w+)", line):
-            return f"`{ScanResult[found[1]]}`" if found[1] != "SUCCEED" else ""
+        if named := re.search(r"ScanResult\.(\w+)", line):
+            return f"`{ScanResult[named[1]]}`" if named[1] != "SUCCEED" else ""
     return ""
 
 
@@ -72,7 +72,7 @@ def written(page: str) -> str:
         table = ["| our sentence | answers | 7.3.4 | ours |", "|---|---|---|---|", *rows(name)]
         page = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)",
-            lambda found, table=table: found[1] + "\n".join(table) + "\n" + found[2],
+            lambda markers, table=table: markers[1] + "\n".join(table) + "\n" + markers[2],
             page,
             flags=re.S,
         )

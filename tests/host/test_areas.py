@@ -57,14 +57,14 @@ def test_our_own_as_the_whole_reader_has_them():
     memory, _ = area(range(512))
     smaps = Path("/proc/self/smaps").read_bytes()
     now, then = switches("madvise"), switches("always", "always")
-    found = {each.vma.start: each for each in areas_of(smaps, now, then) if not each.shmem}
+    by_start = {each.vma.start: each for each in areas_of(smaps, now, then) if not each.shmem}
     for vma in parse_smaps(smaps):
         wanted = vma.anonymous and vma.first_block < vma.block_end and (vma.kb["Rss"] or vma.kb["Swap"])
         wanted = wanted and not vma.flags & {"ht", "io", "pf", "mm"}
-        assert (vma.start in found) == bool(wanted), vma
+        assert (vma.start in by_start) == bool(wanted), vma
         if wanted:
-            assert found[vma.start].now == ineligible(vma, "madvise")
-            assert found[vma.start].vma.kb["Rss"] == vma.kb["Rss"]
+            assert by_start[vma.start].now == ineligible(vma, "madvise")
+            assert by_start[vma.start].vma.kb["Rss"] == vma.kb["Rss"]
     del memory
 
 
@@ -87,9 +87,9 @@ def test_our_own_as_the_whole_reader_has_them():
     ],
 )
 def test_why_not(given, now, then):
-    found = areas_of(text(**given), switches("madvise"), switches("always", "always"))
-    assert [(each.now, each.then) for each in found] == [(now, then)]
-    assert found[0].ranges == 9
+    areas = areas_of(text(**given), switches("madvise"), switches("always", "always"))
+    assert [(each.now, each.then) for each in areas] == [(now, then)]
+    assert areas[0].ranges == 9
 
 
 def test_tmpfs_asks_its_mount_and_the_kernels_word():
@@ -114,8 +114,8 @@ def test_a_containers_mount_is_asked_once_and_only_for_a_shared_file():
 
     theirs = text(name="/dev/shm/x", perms="rw-s", inode=5, device="00:77", eligible=1)
     disk = text(name="/var/lib/x", perms="rw-s", inode=6, device="08:01", eligible=0)
-    found = areas_of(disk + theirs + theirs, switches(), switches(), mounts)
-    assert [(each.vma.name, each.now) for each in found] == [("/dev/shm/x", "")] * 2
+    areas = areas_of(disk + theirs + theirs, switches(), switches(), mounts)
+    assert [(each.vma.name, each.now) for each in areas] == [("/dev/shm/x", "")] * 2
     assert len(asked) == 1
     areas_of(text(), switches(), switches(), mounts)
     assert len(asked) == 1
@@ -123,8 +123,8 @@ def test_a_containers_mount_is_asked_once_and_only_for_a_shared_file():
 
 def test_misaligned_shared_memory_is_never_huge():
     shared = {"name": "/memfd:ram (deleted)", "perms": "rw-s", "inode": 5, "offset": 0x1000}
-    (found,) = areas_of(text(**shared), switches("always", "always"), switches("always", "always"))
-    assert "misaligned" in found.now and "misaligned" in found.then
+    (shared_area,) = areas_of(text(**shared), switches("always", "always"), switches("always", "always"))
+    assert "misaligned" in shared_area.now and "misaligned" in shared_area.then
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def test_what_lies_beside_guest_ram_is_none_as_in_explain():
     """QEMU marks VGA memory and its ACPI tables as it marks RAM: small mappings beside one four times as large."""
 
     def marked(blocks):
-        (found,) = areas_of(text(flags="rd wr dc"), switches(), switches())
-        vma = msgspec.structs.replace(found.vma, start=0, end=blocks << 21)
-        return msgspec.structs.replace(found, vma=vma)
+        (guest_area,) = areas_of(text(flags="rd wr dc"), switches(), switches())
+        vma = msgspec.structs.replace(guest_area.vma, start=0, end=blocks << 21)
+        return msgspec.structs.replace(guest_area, vma=vma)
 
     tables, less, large = map(marked, (1, 3, 8))
     assert guest_ram([tables, less, large], "qemu-system-x86_64") == [less, large]

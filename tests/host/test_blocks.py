@@ -23,17 +23,17 @@ KINDS = [PRESENT, PRESENT | pm.SCAN_PFNZERO, SWAPPED, 0]
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 700)), max_size=12), st.integers(0, 600))
 def test_regions_are_counted_as_a_plain_loop_counts(runs, before):
-    page, found, plain = before, [], {}
+    page, regions, plain = before, [], {}
     for kind, length in runs:
-        if kind and not (found and found[-1][2] == kind and found[-1][1] == page * PAGE_SIZE):
-            found.append([page * PAGE_SIZE, (page + length) * PAGE_SIZE, kind])
+        if kind and not (regions and regions[-1][2] == kind and regions[-1][1] == page * PAGE_SIZE):
+            regions.append([page * PAGE_SIZE, (page + length) * PAGE_SIZE, kind])
         elif kind:
-            found[-1][1] += length * PAGE_SIZE
+            regions[-1][1] += length * PAGE_SIZE
         for each in range(page, page + length if kind else page):
             count = plain.setdefault(each // HPAGE_PMD_NR, dict.fromkeys(KINDS, 0))
             count[kind] += 1
         page += length
-    fill = blocks._by_regions(np.array([tuple(each) for each in found], REGION))
+    fill = blocks._by_regions(np.array([tuple(each) for each in regions], REGION))
     assert [address // PMD_SIZE for address in fill.address.tolist()] == sorted(plain)
     for at, count in enumerate(plain[block] for block in sorted(plain)):
         assert (fill.populated[at], fill.zero[at], fill.swapped[at]) == tuple(

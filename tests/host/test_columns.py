@@ -193,9 +193,11 @@ def test_what_huge_pages_could_save_has_no_middle():
     assert printing.to_csv(rows, ("name", "saves")).splitlines() == [
         "name,saves_low,saves_high", "unknown,,", "nothing,0.0,0.0", "most,-0.08,0.7", "some,-0.04,0.3",
     ]  # fmt: skip
-    told = msgspec.structs.replace(view([]), unpriced="no calibration of this machine")
-    assert printing.head(told, 0, None, ("saves",))[-1] == "saves is unknown: no calibration of this machine"
-    assert not any("calibration" in line for line in printing.head(told, 0, None, ("gain",)))
+    unpriced = msgspec.structs.replace(view([]), unpriced="no calibration of this machine")
+    assert (
+        printing.head(unpriced, 0, None, ("saves",))[-1] == "saves is unknown: no calibration of this machine"
+    )
+    assert not any("calibration" in line for line in printing.head(unpriced, 0, None, ("gain",)))
 
 
 def test_what_is_sorted_by_stays_in_sight():

@@ -22,11 +22,11 @@ def test_what_is_kept_is_read_again_after_every_pass(tmp_path):
         if number == 2:
             recording.marks.append(Mark(1002.5, "here"))
         recording.add(view(rows, taken=1000.0 + number), rows)
-        table, told = read(path)
+        table, footer = read(path)
         assert passes(table) == number + 1
         assert table.column("name").to_pylist()[: len(NAMES)] == NAMES
-    assert told["marks"] == [Mark(1002.5, "here")]
-    assert told["now"]["enabled"] == "madvise"
+    assert footer["marks"] == [Mark(1002.5, "here")]
+    assert footer["now"]["enabled"] == "madvise"
     assert table.column("gain_high").to_pylist()[:3] == [0, 2, 4]
     assert [each.name for each in tmp_path.iterdir()] == ["host.parquet"]
 
@@ -102,9 +102,9 @@ def test_a_place_that_cannot_be_written_is_told_before_a_pass(tmp_path):
 
 def test_a_device_that_takes_nothing_stays_and_is_a_failure(full_device):
     """A full disk under a recording, told as that; and what is no file is not removed with it."""
-    with pytest.raises(SecondSightError, match="No space left on device") as told:
+    with pytest.raises(SecondSightError, match="No space left on device") as raised:
         HostRecording(full_device)
-    assert told.value.exit_code == 1
+    assert raised.value.exit_code == 1
     assert stat.S_ISCHR(full_device.stat().st_mode)
 
 
@@ -165,9 +165,9 @@ def test_a_recording_is_gone_on_with(tmp_path):
     for number in range(2, 4):
         second.add(view(rows, taken=1000.0 + number), rows)
         once.add(view(rows, taken=1000.0 + number), rows)
-    table, told = read(path)
+    table, footer = read(path)
     assert table.equals(read(whole)[0]) and passes(table) == 4
-    assert told["marks"] == [early]
+    assert footer["marks"] == [early]
 
 
 @pytest.mark.parametrize("append", [False, True])

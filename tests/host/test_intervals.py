@@ -14,32 +14,32 @@ BLOCKS = st.lists(st.lists(st.integers(0, 7), max_size=12), max_size=5)
 @given(BLOCKS, st.randoms())
 def test_bounds_are_possible_and_around_the_value(strata, random):
     read = [random.sample(values, random.randint(0, len(values))) for values in strata]
-    found = estimate([(len(values), some) for values, some in zip(strata, read, strict=True)], cap=7)
+    interval = estimate([(len(values), some) for values, some in zip(strata, read, strict=True)], cap=7)
     known = sum(map(sum, read))
     rest = sum(len(values) - len(some) for values, some in zip(strata, read, strict=True))
-    assert known <= found.low <= found.value <= found.high <= known + 7 * rest + 1e-6
+    assert known <= interval.low <= interval.value <= interval.high <= known + 7 * rest + 1e-6
     if not rest:
-        assert found == Interval.exact(known)
+        assert interval == Interval.exact(known)
 
 
 def test_a_few_that_agree_are_not_certain():
-    found = estimate([(1000, [1] * 5)])
-    assert found.value == 1000
-    assert found.low < 700
+    interval = estimate([(1000, [1] * 5)])
+    assert interval.value == 1000
+    assert interval.low < 700
 
 
 def test_what_was_not_read_is_anything():
-    found = estimate([(10, [])])
-    assert (found.low, found.high) == (0, 10)
+    interval = estimate([(10, [])])
+    assert (interval.low, interval.high) == (0, 10)
 
 
 @pytest.mark.parametrize("truth", [0, 1])
 def test_processes_that_were_not_read_may_all_be_alike(truth):
     """Of 800 processes 50 were read, in which half the blocks count: in the others none may, or every one."""
     read = [(4, [0, 1, 1, 0])] * 50
-    found = estimate([*read, *[(2, [])] * 750])
+    interval = estimate([*read, *[(2, [])] * 750])
     whole = 50 * 2 + 750 * 2 * truth
-    assert found.low <= whole <= found.high
+    assert interval.low <= whole <= interval.high
     assert estimate(read) == Interval.exact(100)
 
 
@@ -66,8 +66,8 @@ def held(kind, share):
         strata = KINDS[kind](random)
         # The blocks of a process are drawn alike and independently: the first of them are a random choice.
         read = [v[: max(8, int(share * len(v)))] for v in strata]
-        found = estimate([(len(v), some) for v, some in zip(strata, read, strict=True)])
-        count += found.low - 1e-9 <= sum(int(v.sum()) for v in strata) <= found.high + 1e-9
+        interval = estimate([(len(v), some) for v, some in zip(strata, read, strict=True)])
+        count += interval.low - 1e-9 <= sum(int(v.sum()) for v in strata) <= interval.high + 1e-9
     return count
 
 

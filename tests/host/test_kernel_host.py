@@ -11,8 +11,8 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def answer():
-    with answered("host.py", "6.12", 900) as told:
-        yield told
+    with answered("host.py", "6.12", 900) as reply:
+        yield reply
 
 
 def test_a_group_is_what_is_charged_there_and_mapped(answer):

@@ -11,29 +11,29 @@ from support.host_views import NAMES, row, view
 
 @pytest.mark.parametrize("families", [openmetrics_families, text_families])
 def test_both_formats_read_every_name(families):
-    found = {
+    by_name = {
         family.name: family
         for family in families(openmetrics(view([row(name) for name in NAMES]), 50).decode())
     }
-    resident = found["secondsight_group_resident_bytes"]
+    resident = by_name["secondsight_group_resident_bytes"]
     assert len({sample.labels["name"] for sample in resident.samples}) == len(NAMES)
     assert all(len(sample.labels["name"]) <= 120 for sample in resident.samples)
-    assert all(family.type == "gauge" and family.documentation for family in found.values())
-    assert [(s.labels["node"], s.value) for s in found["secondsight_free_huge_bytes"].samples] == [
+    assert all(family.type == "gauge" and family.documentation for family in by_name.values())
+    assert [(s.labels["node"], s.value) for s in by_name["secondsight_free_huge_bytes"].samples] == [
         ("0", 5 << 21),
         ("1", 0),
     ]
     bounds = {
         s.labels["bound"]: s.value
-        for s in found["secondsight_group_gain_bytes"].samples
+        for s in by_name["secondsight_group_gain_bytes"].samples
         if s.labels["name"] == "/plain"
     }
     assert bounds == {"estimate": 1.0, "low": 0.5, "high": 2.0}
-    assert {s.labels["reason"]: s.value for s in found["secondsight_processes_unread"].samples} == {
+    assert {s.labels["reason"]: s.value for s in by_name["secondsight_processes_unread"].samples} == {
         "zombies": 2,
         "not readable": 1,
     }
-    assert found["secondsight_pass_cpu_seconds"].samples[0].value == 0.5
+    assert by_name["secondsight_pass_cpu_seconds"].samples[0].value == 0.5
 
 
 def test_a_thousand_rows_are_bounded_and_lose_nothing():
@@ -61,10 +61,10 @@ def test_bounds_of_run_time_are_two_series_and_none_where_it_is_unknown():
     ]
 
     def bounds(rows, most):
-        found = {family.name: family for family in text_families(openmetrics(view(rows), most).decode())}
+        by_name = {family.name: family for family in text_families(openmetrics(view(rows), most).decode())}
         return {
             (s.labels["name"], s.labels["bound"]): s.value
-            for s in found["secondsight_group_savable_processors"].samples
+            for s in by_name["secondsight_group_savable_processors"].samples
         }
 
     assert bounds(rows, 3) == {

@@ -63,8 +63,8 @@ def waited(work, seconds=60.0):
     end = time.monotonic() + seconds
     while True:
         try:
-            if found := work():
-                return found
+            if result := work():
+                return result
         except (urllib.error.URLError, ConnectionError):
             pass
         assert time.monotonic() < end, "no answer in time"

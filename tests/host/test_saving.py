@@ -39,10 +39,10 @@ def over(used, priced=None):
 
 
 def test_a_busy_process_by_its_size():
-    told = over({1: 3.0}).of([task(1)], {1: Open(True)})
-    assert told.busy == 1.5 and told.why == ""
+    saved = over({1: 3.0}).of([task(1)], {1: Open(True)})
+    assert saved.busy == 1.5 and saved.why == ""
     share = AtMost(made()).saving(1024)
-    assert (told.bounds.low, told.bounds.high) == (1.5 * share.low, 1.5 * share.high)
+    assert (saved.bounds.low, saved.bounds.high) == (1.5 * share.low, 1.5 * share.high)
     half = over({1: 3.0}).of([task(1, huge=GIB // 2)], {1: Open(True)})
     assert half.bounds.high == pytest.approx(1.5 * AtMost(made()).saving(512).high)
 
@@ -62,8 +62,8 @@ def test_where_nothing_could_become_huge_nothing_is_saved():
     ],
 )
 def test_unknown_and_why(command, strata, priced, why):
-    told = over({1: 3.0, 2: 1.0}, priced).of([task(1, command), task(2)], {1: strata, 2: Open(False)})
-    assert told == (2.0, None, why)
+    saved = over({1: 3.0, 2: 1.0}, priced).of([task(1, command), task(2)], {1: strata, 2: Open(False)})
+    assert saved == (2.0, None, why)
 
 
 def test_another_process_of_the_same_number_is_not_taken_for_it():
@@ -77,9 +77,9 @@ def test_clocks_of_processes():
     """Of this process: what time.process_time says. Of one that is not there: none."""
     one = SimpleNamespace(pid=os.getpid(), start_time=1)
     began = time.process_time()
-    found = saving.moment([one, SimpleNamespace(pid=4194999, start_time=1)])
-    assert began <= found.used[one.pid, 1] <= time.process_time()
-    assert list(found.used) == [(one.pid, 1)]
+    clocks = saving.moment([one, SimpleNamespace(pid=4194999, start_time=1)])
+    assert began <= clocks.used[one.pid, 1] <= time.process_time()
+    assert list(clocks.used) == [(one.pid, 1)]
 
 
 def test_a_process_that_works_and_one_that_sleeps(monkeypatch):

@@ -62,10 +62,10 @@ class Running(NamedTuple):
 
 def until(condition, seconds=120.0):
     end = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (outcome := condition()):
         assert time.monotonic() < end, "it never began"
         time.sleep(0.1)
-    return found
+    return outcome
 
 
 def resident(pid):
@@ -100,14 +100,14 @@ def vms(stack):
     if qemu is None:
         return None
     kinds = {"first": "memory-backend-ram", "second,one": "memory-backend-memfd,share=on"}
-    found = []
+    pids = []
     for name, kind in kinds.items():
         named = name.replace(",", ",,")
         command = [qemu, "-name", f"guest={named},debug-threads=on", "-machine", "q35,memory-backend=ram", "-accel", "tcg", "-m", "64",
                    "-object", f"{kind},id=ram,size=64M,prealloc=on", "-nodefaults", "-display", "none", "-S"]  # fmt: skip
-        found.append(stack.enter_context(started(command)).pid)
-    until(lambda: all(resident(pid) > 64 * MIB for pid in found))
-    return found
+        pids.append(stack.enter_context(started(command)).pid)
+    until(lambda: all(resident(pid) > 64 * MIB for pid in pids))
+    return pids
 
 
 def redis(stack, folder):
@@ -216,19 +216,19 @@ def running(tmp_path_factory):
             "jvm": jvm(stack),
         }
         kinds["small"] = list(groups) if groups else None
-        found = Running(
+        programs = Running(
             {kind: pids for kind, pids in kinds.items() if pids},
             groups or {},
             [kind for kind, pids in kinds.items() if not pids],
         )
-        for pid in found.every():
+        for pid in programs.every():
             os.kill(pid, signal.SIGSTOP)
         time.sleep(1)
         try:
-            yield found
+            yield programs
         finally:
             # A stopped process outlives the one that made it, and postgres' helpers lead sessions of their own.
-            for pid in found.every():
+            for pid in programs.every():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 

@@ -19,10 +19,10 @@ Node 1, zone   Normal            1            3
 
 
 def test_pagetypeinfo():
-    found = parse_pagetypes(TYPES)
-    assert found.free_blocks == {"Unmovable": 2, "Movable": 1 + 2 * 3 + 2}
-    assert found.free_small == {"Unmovable": 2 * PAGE_SIZE, "Movable": (4 + 256 + 100_000) * PAGE_SIZE}
-    assert found.blocks == {"Unmovable": 42, "Movable": 1000}
+    types = parse_pagetypes(TYPES)
+    assert types.free_blocks == {"Unmovable": 2, "Movable": 1 + 2 * 3 + 2}
+    assert types.free_small == {"Unmovable": 2 * PAGE_SIZE, "Movable": (4 + 256 + 100_000) * PAGE_SIZE}
+    assert types.blocks == {"Unmovable": 42, "Movable": 1000}
 
 
 def test_rates_are_of_what_both_have():
@@ -32,27 +32,27 @@ def test_rates_are_of_what_both_have():
 
 
 def test_this_host():
-    found = read_supply()
-    assert found.counters.vmstat
-    if found.limits is not None:
-        pace = found.pages_a_second()
+    supply_here = read_supply()
+    assert supply_here.counters.vmstat
+    if supply_here.limits is not None:
+        pace = supply_here.pages_a_second()
         assert pace is not None
         assert pace > 0
-    if found.types is not None and found.memory is not None:
-        blocks = sum(found.memory.huge_blocks.values())
-        assert abs(sum(found.types.free_blocks.values()) - blocks) <= max(64, blocks // 4), (
+    if supply_here.types is not None and supply_here.memory is not None:
+        blocks = sum(supply_here.memory.huge_blocks.values())
+        assert abs(sum(supply_here.types.free_blocks.values()) - blocks) <= max(64, blocks // 4), (
             "both read the same lists, a moment apart"
         )
 
 
 def test_a_kernel_that_shows_nothing(tmp_path):
-    found = read_supply(tmp_path, tmp_path)
-    assert found.memory is None
-    assert found.types is None
-    assert found.limits is None
-    assert found.switches == {}
-    assert found.pages_a_second() is None
-    assert set(found.missing) == {"memory", "pagetypeinfo", "khugepaged"}
+    nothing = read_supply(tmp_path, tmp_path)
+    assert nothing.memory is None
+    assert nothing.types is None
+    assert nothing.limits is None
+    assert nothing.switches == {}
+    assert nothing.pages_a_second() is None
+    assert set(nothing.missing) == {"memory", "pagetypeinfo", "khugepaged"}
 
 
 def test_switches(tmp_path):

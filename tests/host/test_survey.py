@@ -145,9 +145,9 @@ def test_a_process_of_a_tebibyte_is_read_by_what_it_holds():
 def test_more_blocks_than_memory_can_hold_are_refused_with_a_way_out():
     check_room(8192, 1, lambda: 0)
     check_room(100_000, 1, lambda: 12_000_000_000)
-    with pytest.raises(SecondSightError, match=re.escape("process 7: 100,000 blocks hold memory")) as told:
+    with pytest.raises(SecondSightError, match=re.escape("process 7: 100,000 blocks hold memory")) as raised:
         check_room(100_000, 7, lambda: 11_999_999_999)
-    assert "`secondsight top --pid 7` reads all in parts" in str(told.value) and told.value.exit_code == 1
+    assert "`secondsight top --pid 7` reads all in parts" in str(raised.value) and raised.value.exit_code == 1
 
 
 def test_switches_that_refuse_all(target):

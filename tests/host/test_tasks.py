@@ -9,9 +9,9 @@ from secondsight.host import tasks
 
 
 def test_our_own():
-    found, trouble = tasks.read_tasks([os.getpid()])
+    read, trouble = tasks.read_tasks([os.getpid()])
     assert not trouble
-    task = found[0]
+    task = read[0]
     assert (task.pid, task.uid) == (os.getpid(), os.geteuid())
     assert "python" in task.command[0] or "pytest" in task.command[0]
     assert 0 < task.sums["Anonymous"] <= task.resident
@@ -19,9 +19,9 @@ def test_our_own():
 
 
 def test_sums_need_no_right_that_listing_needs():
-    found, _ = tasks.read_tasks([os.getpid()], sums=False)
-    assert found[0].sums == {}
-    assert found[0].name == tasks.read_tasks([os.getpid()])[0][0].name
+    read, _ = tasks.read_tasks([os.getpid()], sums=False)
+    assert read[0].sums == {}
+    assert read[0].name == tasks.read_tasks([os.getpid()])[0][0].name
 
 
 def test_zombies_and_those_that_ended_are_counted():
@@ -51,11 +51,11 @@ def test_a_name_that_would_fool_a_split(tmp_path):
     (folder / "status").write_text("Name:\ta\nUid:\t1\t1000\t3\t4\n")
     (folder / "cgroup").write_text("0::/x\n")
     (folder / "cmdline").write_bytes(b"one\0two words\0")
-    found, trouble = tasks.read_tasks([77], str(tmp_path))
+    read, trouble = tasks.read_tasks([77], str(tmp_path))
     assert not trouble
-    assert found[0].name == "a) Z\n(\ufffd b)"
-    assert (found[0].uid, found[0].start_time, found[0].command) == (1000, 4242, ("one", "two words"))
-    assert (found[0].resident, found[0].huge) == (12 << 10, 4 << 10)
+    assert read[0].name == "a) Z\n(\ufffd b)"
+    assert (read[0].uid, read[0].start_time, read[0].command) == (1000, 4242, ("one", "two words"))
+    assert (read[0].resident, read[0].huge) == (12 << 10, 4 << 10)
 
 
 def test_every_process_is_listed():

@@ -32,9 +32,9 @@ def test_what_was_asked_and_answered_comes_back(tmp_path):
     write(tmp_path / "a.zst", kept())
     again = read(tmp_path / "a.zst")
     assert msgspec.json.encode(again) == msgspec.json.encode(kept())
-    found = held(again)
-    assert (found.rules, found.scenarios, found.agreed, found.differences) == ("6.12", 2, 2, [])
-    assert found.states == sum(len(a.states) for a in again.answers) > 0
+    score = held(again)
+    assert (score.rules, score.scenarios, score.agreed, score.differences) == ("6.12", 2, 2, [])
+    assert score.states == sum(len(a.states) for a in again.answers) > 0
 
 
 def test_what_the_kernel_does_otherwise_is_a_difference_except_where_chance_had_a_hand():
@@ -115,8 +115,8 @@ def test_the_model_answers_as_the_kernels_did(path):
     """The shortest batch of every kept campaign, every field of every page, under the kernel's own profile; `make hold`: all of them."""
     campaign = read(path)
     assert for_kernel(campaign.release).asked, "a kernel whose answers are here was asked"
-    found = held(shortest(campaign))
-    assert found.differences == [] and found.scenarios > 0
+    score = held(shortest(campaign))
+    assert score.differences == [] and score.scenarios > 0
 
 
 def shortest(campaign: Kept) -> Kept:

@@ -95,10 +95,10 @@ def test_what_is_built_is_a_kernel_of_the_cache(tree: Path, cache: Path) -> None
         and "modules/kvm.ko" in manifest.files
     )
     # How long it takes is said before it begins.
-    told = next(
+    resumed_at = next(
         i for i, line in enumerate(said) if "with 3 jobs: how long that takes is not known here yet" in line
     )
-    assert "goes on where it stopped" in said[told] and said[-1].startswith("kept ")
+    assert "goes on where it stopped" in said[resumed_at] and said[-1].startswith("kept ")
     with pytest.raises(MissingDependency, match=r"lab fetch 7\.3"):
         kernels.resolve("7.3")  # a series is not met by what was built here
     with pytest.raises(MissingDependency, match=r"lab build --name 7.3\+other"):

@@ -53,11 +53,11 @@ def test_what_was_seen_often_enough_is_not_rare() -> None:
     rules = profile("7.3")
     counted = coverage.seen([Run("kernel", VISITS)])
     counted[ISOLATE, 9, "succeeded"] = coverage.FEW
-    told = {
+    seen_by_event = {
         (each.function, each.order, each.result): each.count for each in coverage.rare(counted, rules, [4, 9])
     }
-    assert (ISOLATE, 9, "succeeded") not in told
-    assert told[ISOLATE, 4, "succeeded"] == 2 and told[COLLAPSE, 9, "succeeded"] == 0
+    assert (ISOLATE, 9, "succeeded") not in seen_by_event
+    assert seen_by_event[ISOLATE, 4, "succeeded"] == 2 and seen_by_event[COLLAPSE, 9, "succeeded"] == 0
 
 
 def test_orders_below_the_pmds_count_only_where_the_kernel_tries_them() -> None:
@@ -68,12 +68,12 @@ def test_orders_below_the_pmds_count_only_where_the_kernel_tries_them() -> None:
 
 @pytest.mark.parametrize("name", ["6.1", "6.12", "7.2", "7.3"])
 def test_what_can_be_reached_follows_the_profile_and_is_not_what_cannot_be_made(name: str) -> None:
-    found = {result for _, _, result in coverage.reachable(PROFILES[name], [2, 9])}
+    results = {result for _, _, result in coverage.reachable(PROFILES[name], [2, 9])}
     assert ((SWAPIN, 9, "failed") in coverage.reachable(PROFILES[name], [9])) == PROFILES[name].has_guard
-    assert ("page_lazyfree" in found) == PROFILES[name].lazyfree_refused
-    assert ("no_writable_page" in found) == (PROFILES[name].writable != "none")
-    assert not found & set(coverage.NOT_MADE)
-    assert found <= {str(each) for each in ScanResult}
+    assert ("page_lazyfree" in results) == PROFILES[name].lazyfree_refused
+    assert ("no_writable_page" in results) == (PROFILES[name].writable != "none")
+    assert not results & set(coverage.NOT_MADE)
+    assert results <= {str(each) for each in ScanResult}
 
 
 def test_visits_to_shared_memory_are_counted_and_asked_for_where_they_can_be() -> None:

@@ -42,14 +42,14 @@ def visit(pass_: int, block: int, status: str, isolated: int | None = None, **mo
 
 
 def test_the_same_kernel_differs_in_nothing():
-    told = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, RULES), RULES, RULES)
-    assert told.kinds == [] and told.compared == 3 and told.differing == []
+    difference = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, RULES), RULES, RULES)
+    assert difference.kinds == [] and difference.compared == 3 and difference.differing == []
 
 
 def test_a_kind_names_the_rule_that_explains_it():
     after = RULES.derive(pmd_modify_drops_dirty=True)
-    told = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, after), RULES, after)
-    assert [(k.name, k.scenarios, k.rules, k.unexplained) for k in told.kinds] == [
+    difference = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, after), RULES, after)
+    assert [(k.name, k.scenarios, k.rules, k.unexplained) for k in difference.kinds] == [
         ("state.pte: PADH → PAH", [2], {"pmd_modify_drops_dirty": 1}, [])
     ]
 
@@ -57,9 +57,11 @@ def test_a_kind_names_the_rule_that_explains_it():
 def test_a_rule_that_makes_another_difference_explains_nothing():
     # Both profiles differ in a rule that this scenario shows, but what the second kernel did is another thing.
     odd, after = RULES.derive(split_pmd_keeps_dirty=False), RULES.derive(pmd_modify_drops_dirty=True)
-    told = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, odd), RULES, after)
+    difference = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, odd), RULES, after)
     assert (
-        len(told.differing) == 1 and told.kinds[0].rules == {} and told.kinds[0].unexplained == told.differing
+        len(difference.differing) == 1
+        and difference.kinds[0].rules == {}
+        and difference.kinds[0].unexplained == difference.differing
     )
 
 
@@ -95,69 +97,69 @@ def test_two_blocks_that_differ_in_the_same_pass_are_two_kinds():
 def test_what_reclaim_chose_otherwise_counts_only_before_anything_differed(step: int, aside: int):
     first = run_of(visit(1, 0, "x"), took=(StepAnswer(step, took="0:1"),))
     second = run_of(visit(1, 0, "y"), took=(StepAnswer(step, took="0:2"),))
-    told = kinds([TWICE], [first], [second], RULES, RULES)
-    assert (told.chance, len(told.kinds)) == (aside, 1 - aside)
+    difference = kinds([TWICE], [first], [second], RULES, RULES)
+    assert (difference.chance, len(difference.kinds)) == (aside, 1 - aside)
 
 
 def test_a_scenario_that_one_kernel_did_not_answer_is_left_aside():
     second = [Failure("", "died"), *answers(SCENARIOS, RULES)[1:]]
-    told = kinds(SCENARIOS, answers(SCENARIOS, RULES), second, RULES, RULES)
-    assert told.lost == 1 and told.compared == 2
+    difference = kinds(SCENARIOS, answers(SCENARIOS, RULES), second, RULES, RULES)
+    assert difference.lost == 1 and difference.compared == 2
 
 
 def test_what_only_a_guest_used_is_counted():
     only, both = visit(1, 0, "x", young=(0, 0, 3)), visit(1, 0, "x", young=(1, 0, 3))
-    told = kinds([TWICE] * 2, [run_of(only), run_of(both)], [run_of(only), run_of(both)], RULES, RULES)
-    assert told.guest_only == 1
+    difference = kinds([TWICE] * 2, [run_of(only), run_of(both)], [run_of(only), run_of(both)], RULES, RULES)
+    assert difference.guest_only == 1
 
 
 def test_what_is_otherwise_when_asked_again_is_no_difference():
     after = RULES.derive(pmd_modify_drops_dirty=True)
-    told = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, after), RULES, after)
-    steady(told, {2: {"state.pte: PADH → PAH"}})
-    assert told.differing == [2] and told.unsteady == []
-    steady(told, {2: {"state.pte: another"}})
-    assert told.kinds == [] and told.differing == [] and told.unsteady == [2]
+    difference = kinds(SCENARIOS, answers(SCENARIOS, RULES), answers(SCENARIOS, after), RULES, after)
+    steady(difference, {2: {"state.pte: PADH → PAH"}})
+    assert difference.differing == [2] and difference.unsteady == []
+    steady(difference, {2: {"state.pte: another"}})
+    assert difference.kinds == [] and difference.differing == [] and difference.unsteady == [2]
 
 
 def test_a_kind_gets_the_shortest_scenario_that_both_kernels_confirm():
     after = RULES.derive(pmd_modify_drops_dirty=True)
-    told = kinds([LONG], answers([LONG], RULES), answers([LONG], after), RULES, after)
+    difference = kinds([LONG], answers([LONG], RULES), answers([LONG], after), RULES, after)
     asked: list[int] = []
 
     def ask(some):
         asked.append(len(some))
         return list(zip(answers(some, RULES), answers(some, after), strict=True))
 
-    shorten(told.kinds, [LONG], ask, RULES, after)
-    short = msgspec.toml.decode(told.kinds[0].shortest, type=v.Scenario)
-    assert len(short.steps) == len(SCENARIOS[2].steps) and short.title == told.kinds[0].name
+    shorten(difference.kinds, [LONG], ask, RULES, after)
+    short = msgspec.toml.decode(difference.kinds[0].shortest, type=v.Scenario)
+    assert len(short.steps) == len(SCENARIOS[2].steps) and short.title == difference.kinds[0].name
     assert asked == [1]  # the model had shortened it: the kernels only say that it still differs
     (kind,) = of_scenario(short, *(answers([short], rules)[0] for rules in (RULES, after)))
-    assert kind.name == told.kinds[0].name
+    assert kind.name == difference.kinds[0].name
 
 
 def test_where_the_model_shows_nothing_the_kernels_are_asked_about_every_version():
     after = RULES.derive(pmd_modify_drops_dirty=True)
-    told = kinds([LONG], answers([LONG], RULES), answers([LONG], after), RULES, RULES)
+    difference = kinds([LONG], answers([LONG], RULES), answers([LONG], after), RULES, RULES)
     rounds: list[int] = []
 
     def ask(some):
         rounds.append(len(some))
         return list(zip(answers(some, RULES), answers(some, after), strict=True))
 
-    shorten(told.kinds, [LONG], ask, RULES, RULES)
-    short = msgspec.toml.decode(told.kinds[0].shortest, type=v.Scenario)
+    shorten(difference.kinds, [LONG], ask, RULES, RULES)
+    short = msgspec.toml.decode(difference.kinds[0].shortest, type=v.Scenario)
     assert len(short.steps) == len(SCENARIOS[2].steps) and len(rounds) > 1
 
 
 def test_a_file_of_expected_kinds(tmp_path):
-    found = [DifferenceKind("state.pte", "PADH", "PAH"), DifferenceKind("status", "x", "y")]
+    met = [DifferenceKind("state.pte", "PADH", "PAH"), DifferenceKind("status", "x", "y")]
     path = tmp_path / "kinds"
     path.write_text("# the dirty bit\n\nstate.pte: PADH → PAH\n? status: x → y\n? status: y → z\n")
-    assert unexpected(found, read(path)) == ([], [])
+    assert unexpected(met, read(path)) == ([], [])
     path.write_text("visited: a → b\n? state.pte: PADH → PAH\n")
-    assert unexpected(found, read(path)) == (["status: x → y"], ["visited: a → b"])
+    assert unexpected(met, read(path)) == (["status: x → y"], ["visited: a → b"])
     path.write_text("status\n")
     with pytest.raises(InputError, match="line 1: no kind"):
         read(path)

@@ -81,5 +81,5 @@ def test_a_stub_asks_for_no_executable_stack(tmp_path: Path) -> None:
     # glibc before 2.41 made the stack executable for a library that does not say otherwise; since then it refuses the library.
     path = tmp_path / "libss_stub.so"
     path.write_bytes(elf.stub("libss_stub.so", {"f"}))
-    told = subprocess.run([sys.executable, "-c", LOADER, str(path)], capture_output=True, text=True)
-    assert (told.stdout, told.stderr) == ("rw-p\n", "")
+    finished = subprocess.run([sys.executable, "-c", LOADER, str(path)], capture_output=True, text=True)
+    assert (finished.stdout, finished.stderr) == ("rw-p\n", "")

@@ -62,8 +62,8 @@ def test_a_kernel_comes_from_whichever_suite_has_it(
     assert manifest.builtin == ([] if release[0] == "7" else ["ext4", "irqbypass"])
     assert (kernel.vmlinuz.parent / "config").read_text() == "CONFIG_KVM=m\n"
     # How much, how long and where, before anything comes.
-    told = next(i for i, line in enumerate(said) if "MB to download" in line)
-    assert "are needed meanwhile" in said[told] and said[told + 1].startswith("fetching ")
+    announced_at = next(i for i, line in enumerate(said) if "MB to download" in line)
+    assert "are needed meanwhile" in said[announced_at] and said[announced_at + 1].startswith("fetching ")
     assert kept(tmp_path) == [release, "names.json"]
     assert kernels.resolve(name) == kernel == fetch(name, say=said.append)
 
@@ -184,26 +184,28 @@ def test_a_name_that_moves_on_leaves_its_kernel_under_its_version(mirror: Path, 
 @needs_apt
 @pytest.mark.usefixtures("mirror")
 def test_the_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    def told(*argv: str) -> str:
+    def printed_by(*argv: str) -> str:
         with pytest.raises(SystemExit) as end:
             main(["lab", *argv])
         assert not end.value.code
         return capsys.readouterr().out
 
-    offers = json.loads(told("kernels", "--available", "--json"))
+    offers = json.loads(printed_by("kernels", "--available", "--json"))
     assert [offer["version"] for offer in offers][-1] == "7.4~rc7-1~exp1" and len(offers) == 8
-    rows = [line.split() for line in told("kernels", "--available").splitlines()]
+    rows = [line.split() for line in printed_by("kernels", "--available").splitlines()]
     assert next(row for row in rows if row[0] == "7.3.4-1~bpo13+1")[-2:] == ["7.3,", "newest"]
-    assert told("fetch", "5.10") == "5.10: 5.10.262-1 (5.10.0-46-amd64)\n"
+    assert printed_by("fetch", "5.10") == "5.10: 5.10.262-1 (5.10.0-46-amd64)\n"
     # What another version of this program called otherwise is listed like the rest.
     names = tmp_path / "cache" / "kernels" / "names.json"
     names.write_text(json.dumps({"5.10": "5.10.0-46-amd64", "daily": "5.10.0-46-amd64", "gone": "6.6.6"}))
-    listed = {line.split()[0]: line for line in told("kernels").splitlines()}
+    listed = {line.split()[0]: line for line in printed_by("kernels").splitlines()}
     assert listed.keys() == {"kernel", "6.1", "6.12", "newest", "5.10", "daily", "gone"}
     assert "not here" in listed["newest"] and "5.10.262-1" in listed["daily"]
     assert "lab fetch --refresh gone" in listed["gone"]
-    assert told("drop", "gone", "daily").endswith("daily: removed; another name stands for its kernel\n")
-    assert "MB freed" in told("drop", "5.10")
+    assert printed_by("drop", "gone", "daily").endswith(
+        "daily: removed; another name stands for its kernel\n"
+    )
+    assert "MB freed" in printed_by("drop", "5.10")
 
 
 @needs_apt

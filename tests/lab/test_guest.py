@@ -208,8 +208,8 @@ def test_a_dead_guests_console_is_told_line_by_line(capsys: pytest.CaptureFixtur
     monkeypatch.setattr(cli, "_run", dies)
     with pytest.raises(SystemExit):
         cli.main(["lab"])
-    told = capsys.readouterr().err
-    assert told == (
+    message = capsys.readouterr().err
+    assert message == (
         "secondsight: the guest died: it panicked; its console ended with\n"
         "  | first\\x1b[2J\n  | Kernel panic\n"
     )

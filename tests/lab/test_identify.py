@@ -41,17 +41,17 @@ def test_scenarios_that_tell_two_profiles_apart():
 
 def test_the_profile_whose_answers_they_are(booted):
     booted(profile("6.1"))
-    found = identify(KERNEL, "npt", POOL)
-    assert found.profile == "6.1" and found.agreed["6.1"] == found.scenarios
-    assert not found.turned and not found.differences
+    identity = identify(KERNEL, "npt", POOL)
+    assert identity.profile == "6.1" and identity.agreed["6.1"] == identity.scenarios
+    assert not identity.turned and not identity.differences
 
 
 def test_a_rule_in_which_it_differs_is_named(booted):
     booted(profile("6.1").derive(split_pmd_keeps_dirty=True))
-    found = identify(KERNEL, "npt", POOL, size=len(POOL))
-    assert found.profile == "6.1"
-    assert found.turned["split_pmd_keeps_dirty"][:2] == (False, True)
-    assert not found.differences
+    identity = identify(KERNEL, "npt", POOL, size=len(POOL))
+    assert identity.profile == "6.1"
+    assert identity.turned["split_pmd_keeps_dirty"][:2] == (False, True)
+    assert not identity.differences
 
 
 def test_other_values_of_a_rule():

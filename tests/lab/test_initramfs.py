@@ -100,13 +100,13 @@ def test_a_module_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_package_of_the_guests_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
-    def found(name):
+    def distribution(name):
         if name == "drgn":
             raise importlib.metadata.PackageNotFoundError(name)
 
     still = tmp_path / "busybox"
     still.write_bytes(Path(sys.executable).read_bytes())
-    monkeypatch.setattr(importlib.metadata, "distribution", found)
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
     monkeypatch.setattr(shutil, "which", lambda name: str(still))
     monkeypatch.setattr(initramfs.elf, "needed", lambda data: [])
     with pytest.raises(MissingDependency, match=r"needs drgn.*secondsight\[lab\]"):

@@ -88,8 +88,8 @@ def test_what_is_called_equivalent_is_there():
 
 
 def _none_pages(view: BlockView, limits: Knobs) -> tuple[str, int]:
-    found = scan.scan(view, limits, profile("7.3"))
-    return str(scan.ScanResult(int(found.code[0]))), int(found.stopped[0])
+    scanned = scan.scan(view, limits, profile("7.3"))
+    return str(scan.ScanResult(int(scanned.code[0]))), int(scanned.stopped[0])
 
 
 def test_a_mutated_module_answers_otherwise_and_is_as_before_afterwards():
@@ -123,10 +123,10 @@ def kept(tmp_path: Path) -> Path:
 
 
 def test_a_sample_is_held_against_kept_answers(kept: Path):
-    found = score_mutants([kept], 12, 3)
-    assert len(found.scored) == 12 <= found.pool
-    assert 0 < found.noticed < 12, "one scenario notices some, and cannot notice all"
+    score = score_mutants([kept], 12, 3)
+    assert len(score.scored) == 12 <= score.pool
+    assert 0 < score.noticed < 12, "one scenario notices some, and cannot notice all"
     # Lines that this scenario never runs are not in the sample, and told.
-    assert "scan._page_2_6_38" in found.unrun
-    lines = {(m.mutant.file, m.mutant.function) for m in found.scored}
+    assert "scan._page_2_6_38" in score.unrun
+    lines = {(m.mutant.file, m.mutant.function) for m in score.scored}
     assert ("scan", "_page_2_6_38") not in lines

@@ -197,11 +197,11 @@ def test_what_the_guest_is_given_imports_nothing_that_it_has_not(tmp_path):
     agent = sorted((tmp_path / "secondsight/lab/agent").glob("*.py"))
     names = {name for path in agent for name in initramfs._imported(path)}
     assert {"secondsight.live.read.kmem", "secondsight.lab.agent.batch"} <= names
-    told = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", GUEST, str(tmp_path), *sorted(names)],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
-    assert told.returncode == 0, told.stderr
+    assert finished.returncode == 0, finished.stderr

@@ -70,10 +70,10 @@ def ask(
     kernel: str, mmu: str, scenarios: list[v.Scenario], tmp_path: Path, states: bool = False
 ) -> list[Run]:
     try:
-        found = kernels.resolve(kernel)
+        booted = kernels.resolve(kernel)
     except MissingDependency as missing:
         pytest.skip(str(missing))
-    answers = run(scenarios, found, mmu, states=states, folder=tmp_path)
+    answers = run(scenarios, booted, mmu, states=states, folder=tmp_path)
     assert all(isinstance(a, Run) for a in answers), answers
     return answers  # type: ignore[return-value]
 

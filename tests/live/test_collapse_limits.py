@@ -26,9 +26,9 @@ def collapse(capsys, pid, *options):
         main([str(word) for word in argv])
     except SystemExit as end:
         code = end.code or 0
-    told = capsys.readouterr()
-    assert "Traceback" not in told.err
-    return code, json.loads(told.out)
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return code, json.loads(captured.out)
 
 
 def smaps(pid, name):
@@ -127,8 +127,11 @@ def test_nothing_chosen_has_its_reasons(capsys):
         argv = ["collapse", "--pid", str(process.pid), "--procfs", *area(process)]
         with pytest.raises(SystemExit):
             main(argv)
-        told = capsys.readouterr().out
-        assert "0 chosen" in told and "32 left alone: the kernel would not by itself (shmem_enabled=" in told
+        printed = capsys.readouterr().out
+        assert (
+            "0 chosen" in printed
+            and "32 left alone: the kernel would not by itself (shmem_enabled=" in printed
+        )
 
 
 @pytest.mark.parametrize("already", [0, 1])

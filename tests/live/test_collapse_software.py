@@ -77,19 +77,19 @@ def collapses():
 
 def collapse(pid, *options):
     argv = [sys.executable, "-m", "secondsight", "collapse", "--pid", str(pid), "--procfs", "--override"]
-    told = subprocess.run(
+    finished = subprocess.run(
         [*argv, "--compact", "--json", *options], capture_output=True, text=True, check=False
     )
-    assert "Traceback" not in told.stderr and told.stdout, told.stderr
-    return told.returncode, json.loads(told.stdout)
+    assert "Traceback" not in finished.stderr and finished.stdout, finished.stderr
+    return finished.returncode, json.loads(finished.stdout)
 
 
 def until(condition, seconds=60):
     """What *condition* answers once that is true."""
     for _ in range(seconds * 20):
         with contextlib.suppress(OSError):
-            if found := condition():
-                return found
+            if outcome := condition():
+                return outcome
         time.sleep(0.05)
     raise AssertionError("it did not come to that")
 
@@ -174,10 +174,10 @@ def test_redis_alone(redis):
 @pytest.fixture(params=["mmap", "sysv"])
 def postgres(request, tmp_path):
     """A postmaster whose 64 MiB of shared buffers a backend filled."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres")) or [
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres")) or [
         Path(shutil.which("postgres") or "/nowhere")
     ]
-    bins = found[-1].resolve().parent
+    bins = binaries[-1].resolve().parent
     if not (bins / "initdb").exists():
         pytest.skip("postgresql is not installed")
     try:
@@ -304,7 +304,7 @@ def test_the_ram_of_a_vm(backend, field):
 @pytest.mark.software
 def test_the_heap_of_a_jvm():
     with servers.jvm() as java:
-        told = java.ask("sum")
+        checksum = java.ask("sum")
         before, huge, allocated = smaps(java.pid, "Pss_Anon"), mapped_huge(java.pid), collapses()
         code, done = collapse(java.pid, "--policy", "madv_collapse", "--min-populated", "256")
         assert code == 0 and done["collapsed"] >= 40, "a heap of 96 MiB"
@@ -312,23 +312,23 @@ def test_the_heap_of_a_jvm():
         assert collapses() - allocated >= done["collapsed"]
         # The compiler's threads and the collector's tables may grow meanwhile.
         assert abs(smaps(java.pid, "Pss_Anon") - before - done["added"]) <= 8 * MIB
-        assert java.ask("sum") == told
+        assert java.ask("sum") == checksum
         # The collector moves what is alive, through memory that was collapsed.
-        assert java.ask("gc") == told and java.child.poll() is None
+        assert java.ask("gc") == checksum and java.child.poll() is None
 
 
 @pytest.mark.software
 def test_a_jvm_that_works_meanwhile():
     """Its program sums its heap and its collector moves it while the memory below is replaced, block by block."""
     with servers.jvm() as java:
-        told = java.ask("sum")
+        checksum = java.ask("sum")
         argv = [sys.executable, "-m", "secondsight", "collapse", "--pid", str(java.pid), "--procfs"]
         options = ["--override", "--compact", "--json", "--policy", "madv_collapse", "--budget", "32MiB/s"]
         with subprocess.Popen([*argv, *options], stdout=subprocess.PIPE, text=True) as running:
             asked = 0
             while running.poll() is None:
-                assert java.ask("gc") == told
+                assert java.ask("gc") == checksum
                 asked += 1
             done = json.loads(running.stdout.read())
         assert asked > 3 and done["collapsed"] >= 20 and not done["failed"]
-        assert java.ask("gc") == told
+        assert java.ask("gc") == checksum

@@ -230,5 +230,5 @@ def test_it_is_our_own_memory_too():
         "m = mmap.mmap(-1, 8 << 21, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS); m.write(b'x' * (8 << 21));"
         "from secondsight.cli import main; main()"
     )
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert told.returncode == 0 and "confirmed by the page table" in told.stdout, told.stderr
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0 and "confirmed by the page table" in finished.stdout, finished.stderr

@@ -16,8 +16,8 @@ BLOCKS, PAGES = 16, 16 * 512
 
 @pytest.fixture(scope="module")
 def answer():
-    with answered("fix.py", "newest", 240) as told:
-        yield told
+    with answered("fix.py", "newest", 240) as reply:
+        yield reply
 
 
 def test_khugepaged_collapses_none_and_unmaps_them_all(answer):
@@ -32,10 +32,14 @@ def test_khugepaged_collapses_none_and_unmaps_them_all(answer):
 def test_explain_foretells_it(answer, tmp_path):
     path = tmp_path / "snapshot.npz"
     path.write_bytes(base64.b64decode(answer["snapshot"]))
-    told = explain(capture.load(path))
-    assert told.totals.wasted == BLOCKS and told.totals.collapsible == 0 and told.totals.unknown == 0
-    assert {(b.primary, b.referenced, b.secondary) for b in told.blocks} == {(0, 0, 512)}
-    assert [(b.guest, b.slot) for b in told.blocks] == [(i << 21, 0) for i in range(BLOCKS)]
+    explained = explain(capture.load(path))
+    assert (
+        explained.totals.wasted == BLOCKS
+        and explained.totals.collapsible == 0
+        and explained.totals.unknown == 0
+    )
+    assert {(b.primary, b.referenced, b.secondary) for b in explained.blocks} == {(0, 0, 512)}
+    assert [(b.guest, b.slot) for b in explained.blocks] == [(i << 21, 0) for i in range(BLOCKS)]
 
 
 def test_watch_recognises_it_with_addresses(answer):

@@ -37,20 +37,20 @@ def answers(request):
         **initramfs.program(SUPPORT / "guests/inputs.py"),
         "/app/laid_out.py": SUPPORT / "laid_out.py",
     }
-    found = {}
+    by_case = {}
     with machine("npt").boot(kernel, files, main=["/app/main.py"], memory_mib=2048) as guest:
         guest.receive(120)
-        while "end" not in (told := guest.receive(120)):
-            found[told["case"]] = told
-        assert told["owner"][0] == told["pid"] and told["owner"][1], "watch names processes by it"
-    return request.param, found
+        while "end" not in (reply := guest.receive(120)):
+            by_case[reply["case"]] = reply
+        assert reply["owner"][0] == reply["pid"] and reply["owner"][1], "watch names processes by it"
+    return request.param, by_case
 
 
 @pytest.fixture
 def blocks(answers, tmp_path):
-    kernel, found = answers
-    told = {}
-    for case, answer in found.items():
+    kernel, answers_by_case = answers
+    by_case = {}
+    for case, answer in answers_by_case.items():
         if answer["problem"]:
             assert case in NEWER and kernel == "6.1", answer
             continue
@@ -59,14 +59,14 @@ def blocks(answers, tmp_path):
         explained = explain(capture.load(path), ["enabled=always"] if case in REFUSING else None)
         assert explained.source == "kernel memory"
         (block,) = explained.blocks
-        told[case] = (block, explained, answer)
-    return kernel, told
+        by_case[case] = (block, explained, answer)
+    return kernel, by_case
 
 
 def test_no_certain_verdict_is_wrong(blocks):
-    kernel, told = blocks
+    kernel, by_case = blocks
     wrong, certain = [], 0
-    for case, (block, _, answer) in told.items():
+    for case, (block, _, answer) in by_case.items():
         seen, huge = answer["statuses"], answer["huge"] > 0
         # A shared block is huge in the page cache first; the next touch maps it.
         done = huge or "succeeded" in seen
@@ -81,18 +81,18 @@ def test_no_certain_verdict_is_wrong(blocks):
                 f"{kernel} {case}: {block.status} ({block.reason}), kernel {seen}, {answer['huge']} kB huge"
             )
     assert not wrong, "\n".join(wrong)
-    assert len(told) >= 10 and certain >= len(told) * 2 // 3, "where little is certain little is shown"
+    assert len(by_case) >= 10 and certain >= len(by_case) * 2 // 3, "where little is certain little is shown"
 
 
 def test_most_are_certain_and_what_is_not_names_inputs(blocks):
-    kernel, told = blocks
-    open_ones = {case: block.unread for case, (block, _, _) in told.items() if not block.known}
+    kernel, by_case = blocks
+    open_ones = {case: block.unread for case, (block, _, _) in by_case.items() if not block.known}
     assert all(inputs.named(name) for unread in open_ones.values() for name in unread), open_ones
-    assert len(open_ones) <= len(told) // 10 + (kernel == "6.1") * 2, open_ones
+    assert len(open_ones) <= len(by_case) // 10 + (kernel == "6.1") * 2, open_ones
 
 
 def test_the_rows_that_were_promised_wrongly(blocks):
-    kernel, told = blocks
+    kernel, by_case = blocks
     wanted = {
         "unregistered": "unregistered",
         "devzero": "succeeded",
@@ -106,18 +106,18 @@ def test_the_rows_that_were_promised_wrongly(blocks):
             "droppable_free": "succeeded",
             "lazyfree": "page_lazyfree",
         }
-    said = {case: block.status for case, (block, _, _) in told.items()}
+    said = {case: block.status for case, (block, _, _) in by_case.items()}
     assert {case: said[case] for case in wanted} == wanted
-    assert [told[case][1].registered for case in ("plain", "unregistered")] == [True, False]
+    assert [by_case[case][1].registered for case in ("plain", "unregistered")] == [True, False]
 
 
 def test_what_prctl_refuses_stays_refused_under_another_switch(blocks):
     """Read from the flags of the mm; khugepaged then comes under that switch, and does so."""
-    kernel, told = blocks
-    there = [case for case in REFUSING if case in told]
+    kernel, by_case = blocks
+    there = [case for case in REFUSING if case in by_case]
     assert len(there) == (2 if kernel == "6.1" else 3)
     for case in there:
-        block, _, answer = told[case]
+        block, _, answer = by_case[case]
         wanted = "succeeded" if REFUSING[case] is ThpDisabled.NONE else "ineligible"
         assert (block.status, block.known) == (wanted, True), (case, block)
         assert (answer["huge"] > 0) == (wanted == "succeeded"), answer["huge"]

@@ -11,8 +11,8 @@ MIB, BLOCK = 1 << 20, 2 << 20
 
 @pytest.fixture(scope="module")
 def answer():
-    with answered("limits.py", "6.12", 900) as told:
-        yield told
+    with answered("limits.py", "6.12", 900) as reply:
+        yield reply
 
 
 @pytest.mark.parametrize(("name", "event"), [("max", "max"), ("high", "high")])

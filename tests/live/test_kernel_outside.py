@@ -49,15 +49,15 @@ def agree(kernel, answer, blocks, folder):
         path = folder / "inside.npz"
         path.write_bytes(base64.b64decode(answer["taken"][space]))
         inside = capture.load(path)
-        found = outside.take(kernel, pid, (libc.AREA, libc.AREA + blocks * libc.BLOCK_BYTES))
+        from_outside = outside.take(kernel, pid, (libc.AREA, libc.AREA + blocks * libc.BLOCK_BYTES))
         for name in capture._COLUMNS:
-            assert np.array_equal(getattr(inside.columns, name), getattr(found.columns, name)), name
-        for ours, theirs in zip(inside.columns.secondary, found.columns.secondary, strict=True):
+            assert np.array_equal(getattr(inside.columns, name), getattr(from_outside.columns, name)), name
+        for ours, theirs in zip(inside.columns.secondary, from_outside.columns.secondary, strict=True):
             assert (ours.name, ours.young.tolist()) == (theirs.name, theirs.young.tolist())
-        a, b = inside.header, found.header
+        a, b = inside.header, from_outside.header
         assert (a.limits, a.enabled, a.name) == (b.limits, b.enabled, b.name)
         assert msgspec.structs.replace(a.facts, trace_statuses=b.facts.trace_statuses) == b.facts
-        assert explain(inside).blocks == explain(found).blocks
+        assert explain(inside).blocks == explain(from_outside).blocks
         area = [vma for vma in b.mappings if libc.AREA <= vma.start < libc.AREA + blocks * libc.BLOCK_BYTES]
         same = [vma for vma in a.mappings if libc.AREA <= vma.start < libc.AREA + blocks * libc.BLOCK_BYTES]
         assert [(x.start, x.end, x.perms) for x in area] == [(x.start, x.end, x.perms) for x in same]
@@ -66,7 +66,7 @@ def agree(kernel, answer, blocks, folder):
 @pytest.mark.parametrize(("kernel", "mmu", "mglru"), [("6.1", "shadow", False), ("newest", "npt", True)])
 def test_from_outside_as_from_inside(kernel, mmu, mglru, tmp_path):
     try:
-        found = kernels.resolve(kernel)
+        booted = kernels.resolve(kernel)
     except MissingDependency as missing:
         pytest.skip(str(missing))
     scenario = random_blocks.scenario(7, mmu, 48, 2, mglru=mglru, age=False)
@@ -74,15 +74,15 @@ def test_from_outside_as_from_inside(kernel, mmu, mglru, tmp_path):
         scenario, steps=tuple(step for step in scenario.steps if not isinstance(step, v.Scan))
     )
     files = {**agent_files(), **initramfs.program(PROGRAM)}
-    with machine(mmu).boot(found, files, main=["/app/main.py"], qmp=True) as guest:
-        assert guest.receive(120)["ready"] == found.release
+    with machine(mmu).boot(booted, files, main=["/app/main.py"], qmp=True) as guest:
+        assert guest.receive(120)["ready"] == booted.release
         guest.send({"scenario": msgspec.to_builtins(scenario)})
         answer = guest.receive(120)
         # QEMU talks to one at a time, and drgn holds its line as long as anything refers to it: the dump comes first.
         dump(guest.qmp_socket, guest.folder / "vmcore")
         agree(outside.open_kernel(guest.folder / "vmcore", None), answer, 24, tmp_path)
         live = outside.open_kernel(None, guest.qmp_socket)
-        assert live.release == found.release
+        assert live.release == booted.release
         agree(live, answer, 24, tmp_path)
         with pytest.raises(TargetGone):
             outside.take(live, 4_000_000)

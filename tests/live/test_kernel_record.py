@@ -13,17 +13,17 @@ HALF = 4096  # pages of the busy process's memory that are busy; as many are idl
 
 @pytest.fixture(scope="module")
 def answer():
-    with answered("record.py", "6.12", 600) as told:
-        yield told
+    with answered("record.py", "6.12", 600) as reply:
+        yield reply
 
 
 def pages(recorded):
     """Of each look that saw anything: the pages of each (space, kind)."""
-    found = {}
+    by_look = {}
     for look, space, page, kind, count in recorded["rows"]:
         assert count == 1
-        found.setdefault(look, {}).setdefault((space, Kind(kind)), []).append(page)
-    return [found[look] for look in sorted(found)]
+        by_look.setdefault(look, {}).setdefault((space, Kind(kind)), []).append(page)
+    return [by_look[look] for look in sorted(by_look)]
 
 
 def test_kernel_memory_names_the_pages_that_turned_young(answer):

@@ -19,8 +19,8 @@ SCALE = 40  # an interval of 0.3 s is 12 s of khugepaged's time
 
 @pytest.fixture(scope="module")
 def answer():
-    with answered("sampling.py", "6.12", 1500, 2560) as told:
-        yield told
+    with answered("sampling.py", "6.12", 1500, 2560) as reply:
+        yield reply
 
 
 def compared(samples):
@@ -39,10 +39,10 @@ class TestPatterns:
         assert len(looks) == INTERVALS + 1
         for number, look in enumerate(looks[1:]):
             at = (look["address"].astype(np.int64) - base) // BLOCK
-            found = np.zeros(BLOCKS, np.int64)
-            found[at] = np.maximum(look["primary_used"], look["secondary_used"])
+            used = np.zeros(BLOCKS, np.int64)
+            used[at] = np.maximum(look["primary_used"], look["secondary_used"])
             # A look clears bits after it has read them; what QEMU and the kernel touch by the way is few.
-            assert np.abs(found - truth[number]).sum() <= 0.02 * truth[number].sum() + 2, number
+            assert np.abs(used - truth[number]).sum() <= 0.02 * truth[number].sum() + 2, number
 
     @pytest.mark.parametrize("rules", RULES)
     def test_hot_blocks_and_decisions_are_those_of_the_full_trace(self, answer, tmp_path, name, rules):
@@ -62,18 +62,18 @@ class TestHotcold:
         return as_samples(tmp_path / "s.parquet", answer["hotcold"][way])
 
     def test_where_accessed_bits_are_cleared_the_hot_memory_is_found(self, answer, tmp_path):
-        told = compared(self.samples(answer, tmp_path, "clear"))
-        found = set(told.hot.blocks)
-        assert len(found & self.HOT) >= 0.9 * len(found) and len(found & self.HOT) >= 0.9 * len(self.HOT)
-        assert len(told.blocks) == 64 and told.rows[0].coverage is not None
+        comparison = compared(self.samples(answer, tmp_path, "clear"))
+        hot = set(comparison.hot.blocks)
+        assert len(hot & self.HOT) >= 0.9 * len(hot) and len(hot & self.HOT) >= 0.9 * len(self.HOT)
+        assert len(comparison.blocks) == 64 and comparison.rows[0].coverage is not None
 
     def test_damon_finds_all_of_it_and_once_its_regions_are_split_at_most_its_neighbours(
         self, answer, tmp_path
     ):
         samples = self.samples(answer, tmp_path, "damon")
-        told = compared(samples)
-        assert set(told.hot.blocks) >= self.HOT
-        assert len(told.blocks) == 64 and told.rows[0].coverage is not None
+        comparison = compared(samples)
+        assert set(comparison.hot.blocks) >= self.HOT
+        assert len(comparison.blocks) == 64 and comparison.rows[0].coverage is not None
         # DAMON splits regions at random, where no block ends: the hot ones are one range, so a neighbour on either side may count too.
         looks = [set(each["address"][each["damon_used"] > 0].tolist()) for each in samples.looks()]
         assert any(look >= self.HOT and len(look) <= len(self.HOT) + 2 for look in looks), [
@@ -82,10 +82,10 @@ class TestHotcold:
 
     @pytest.mark.parametrize("way", ["sticky", "procfs"])
     def test_elsewhere_use_is_unknown_and_no_coverage_is_made(self, answer, tmp_path, way):
-        told = compared(self.samples(answer, tmp_path, way))
-        assert len(told.blocks) == 64 and told.hot.blocks == []
-        assert all(row.coverage is None for row in told.rows)
-        assert any(note.startswith("use is unknown") for note in told.notes)
+        comparison = compared(self.samples(answer, tmp_path, way))
+        assert len(comparison.blocks) == 64 and comparison.hot.blocks == []
+        assert all(row.coverage is None for row in comparison.rows)
+        assert any(note.startswith("use is unknown") for note in comparison.notes)
 
     def test_each_channel_says_what_it_could_see(self, answer):
         for way, seen in (("clear", {"primary", "referenced", "secondary"}), ("sticky", {"primary", "referenced", "secondary"}),

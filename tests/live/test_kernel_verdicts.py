@@ -135,10 +135,10 @@ class Tally:
             self.count(title, at, block, compare_file(block, visit["status"]), visit["status"], names)
         for at, block in unseen.items():
             passed = {"ineligible", "unregistered"}
-            told = block.status in passed or (not block.known and passed & set(block.others))
+            foretold = block.status in passed or (not block.known and passed & set(block.others))
             if "khugepaged would skip the mapping" in block.reason:
-                told = True
-            problem = "" if told else f"{block.status} ({block.reason}), kernel did not look"
+                foretold = True
+            problem = "" if foretold else f"{block.status} ({block.reason}), kernel did not look"
             self.count(title, at, block, problem, "", self.names(kinds, snapshots, at, block, places[at]))
 
     def names(self, kinds, snapshots, at, block, place):
@@ -181,7 +181,7 @@ def states(snapshot, place, block):
     columns = snapshot.columns
     flags, mapped = columns.flags[place], columns.mapcount[place] > 0
     lazy = ((flags & kpf.ANON) != 0) & ((flags & kpf.SWAPBACKED) == 0)
-    found = {
+    states_there = {
         "huge": block.mapping == "huge",
         "in swap": block.swapped,
         "holes": block.mapping != "huge" and block.populated + block.swapped < 512,
@@ -195,7 +195,7 @@ def states(snapshot, place, block):
         "locked": bool((flags & kpf.MLOCKED).any()),
         "ineligible": block.status == "ineligible",
     }
-    return [name for name, there in found.items() if there] or ["plain"]
+    return [name for name, there in states_there.items() if there] or ["plain"]
 
 
 def load(taken, folder):
@@ -249,7 +249,7 @@ def scanned(snapshot):
 @pytest.mark.parametrize(("kernel", "mmu", "wanted", "blocks", "spaces"), CASES)
 def test_explain_says_what_khugepaged_then_does(kernel, mmu, wanted, blocks, spaces, tmp_path):
     try:
-        found = kernels.resolve(kernel)
+        booted = kernels.resolve(kernel)
     except MissingDependency as missing:
         pytest.skip(str(missing))
     where, tally, seed = machine(mmu), Tally(), SEED * 1000 + zlib.crc32(f"{kernel}/{mmu}".encode()) % 900
@@ -258,7 +258,7 @@ def test_explain_says_what_khugepaged_then_does(kernel, mmu, wanted, blocks, spa
         files |= {**initramfs.program(SUPPORT / f"{name}.py"), f"/app/{name}.py": SUPPORT / f"{name}.py"}
     files |= initramfs.program(PROGRAM)
     memory = 1024 if where.slow > 1 else 3072
-    with where.boot(found, files, main=["/app/main.py"], memory_mib=memory) as guest:
+    with where.boot(booted, files, main=["/app/main.py"], memory_mib=memory) as guest:
         assert guest.receive(120 * where.slow)["missing"] == {}
         while tally.visited < wanted:
             seed += 1
@@ -271,7 +271,7 @@ def test_explain_says_what_khugepaged_then_does(kernel, mmu, wanted, blocks, spa
             answer = guest.receive(240 * where.slow)
             assert "failed" not in answer, answer
             tally.add(f"seed {seed}{' MGLRU' * mglru}", answer, tmp_path)
-    print(f"\n{found.release} {mmu}: {tally}")
+    print(f"\n{booted.release} {mmu}: {tally}")
     assert not tally.wrong, "\n".join(tally.wrong)
     assert tally.disturbed <= tally.visited // 50
     assert tally.sure >= tally.visited * 0.9

@@ -70,34 +70,38 @@ def record(path, child, at_look, *, looks, regions=None, **options):
     with LiveChannels.open(child.process.pid, 0.02, kernel_memory=False, damon=False) as channels:
         if regions is not None:
             channels.regions, channels.damon_taken = regions, lambda: 20
-        told = record_samples(path, channels, interval=0.02, report=report, **options)
-    found = {}
+        about = record_samples(path, channels, interval=0.02, report=report, **options)
+    rows = {}
     for number, look in enumerate(Samples.open(path).looks()):
         for at, address in enumerate(look["address"].tolist()):
             for area, base in enumerate(child.base):
                 if base <= address < base + 4 * BLOCK:
                     row = {name: int(look[name][at]) for name in look.columns}
-                    found[number, area, (address - base) // BLOCK] = row
-    return found, told
+                    rows[number, area, (address - base) // BLOCK] = row
+    return rows, about
 
 
 def test_through_procfs_what_appeared_was_used_and_the_rest_is_unknown(tmp_path):
     with Child() as child:
         child.write(0, 0, 512)
         at_look = {1: lambda: child.write(0, 512, 30), 2: lambda: child.write(0, 540, 10)}
-        found, told = record(tmp_path / "s.parquet", child, at_look, looks=3)
+        rows_at, about = record(tmp_path / "s.parquet", child, at_look, looks=3)
     whole = [
-        (found[look, 0, 0]["primary_used"], found[look, 0, 0]["primary_unused"], found[look, 0, 0]["present"])
+        (
+            rows_at[look, 0, 0]["primary_used"],
+            rows_at[look, 0, 0]["primary_unused"],
+            rows_at[look, 0, 0]["present"],
+        )
         for look in range(3)
     ]
     assert whole == [(0, 0, 512)] * 3
-    grown = [found[look, 0, 1]["primary_used"] for look in (1, 2)]
-    assert grown == [30, 8] and found[2, 0, 1]["present"] == 38 and (0, 0, 1) not in found
-    assert told.memory == "procfs" and told.cleared == [] and told.cost.looks == 3
-    assert {channel.name: channel.seen for channel in told.channels} == dict.fromkeys(
+    grown = [rows_at[look, 0, 1]["primary_used"] for look in (1, 2)]
+    assert grown == [30, 8] and rows_at[2, 0, 1]["present"] == 38 and (0, 0, 1) not in rows_at
+    assert about.memory == "procfs" and about.cleared == [] and about.cost.looks == 3
+    assert {channel.name: channel.seen for channel in about.channels} == dict.fromkeys(
         ("primary", "referenced", "secondary", "damon", "soft_dirty"), False
     )
-    assert "interrupted; holds what was recorded until then" in told.notes
+    assert "interrupted; holds what was recorded until then" in about.notes
 
 
 def damon_runs() -> bool:
@@ -119,12 +123,12 @@ def test_with_clear_mappings_that_rested_are_unused_and_those_used_whole_used(tm
             child.write(0, 0, 2048)
             child.write(1, 0, 2048)
             at_look = {1: lambda child=child: child.write(0, 0, 2048)}
-            found, told = record(tmp_path / f"{n}.parquet", child, at_look, looks=3, clear=True)
-        assert told.cleared[0] == "1"
+            rows_at, about = record(tmp_path / f"{n}.parquet", child, at_look, looks=3, clear=True)
+        assert about.cleared[0] == "1"
         rows = [
             [
                 (row["primary_used"], row["primary_unused"])
-                for row in (found[1, 0, b], found[1, 1, b], found[2, 0, b])
+                for row in (rows_at[1, 0, b], rows_at[1, 1, b], rows_at[2, 0, b])
             ]
             for b in range(4)
         ]
@@ -141,12 +145,12 @@ def test_with_clear_mappings_that_rested_are_unused_and_those_used_whole_used(tm
 def test_with_clear_a_mapping_used_in_part_stays_unknown(tmp_path):
     with Child() as child:
         child.write(0, 0, 2048)
-        found, told = record(
+        rows_at, about = record(
             tmp_path / "s.parquet", child, {1: lambda: child.write(0, 0, 512)}, looks=2, clear=True
         )
-    rows = [found[1, 0, block] for block in range(4)]
+    rows = [rows_at[1, 0, block] for block in range(4)]
     assert {(row["primary_used"], row["primary_unused"]) for row in rows} == {(0, 0)}
-    soft = next(channel for channel in told.channels if channel.name == "soft_dirty")
+    soft = next(channel for channel in about.channels if channel.name == "soft_dirty")
     if soft.seen:
         assert [row["soft_dirty_used"] for row in rows] == [512, 0, 0, 0]
     else:
@@ -162,10 +166,10 @@ def test_damons_regions_are_the_blocks_that_they_cover(tmp_path):
         def regions():
             return [DamonRegion(0, 0, first, first + BLOCK, 10)]
 
-        found, _ = record(tmp_path / "s.parquet", child, {}, looks=2, regions=regions)
-    rows = [found[1, 0, block] for block in range(2)]
+        rows_at, _ = record(tmp_path / "s.parquet", child, {}, looks=2, regions=regions)
+    rows = [rows_at[1, 0, block] for block in range(2)]
     assert [(row["damon_used"], row["damon_unused"]) for row in rows] == [(256, 256), (0, 512)]
-    assert found[0, 0, 0]["damon_used"] + found[0, 0, 0]["damon_unused"] == 0, (
+    assert rows_at[0, 0, 0]["damon_used"] + rows_at[0, 0, 0]["damon_unused"] == 0, (
         "nothing was sampled before the first look"
     )
 
@@ -173,8 +177,8 @@ def test_damons_regions_are_the_blocks_that_they_cover(tmp_path):
 def test_what_it_cost_is_measured(tmp_path):
     with Child() as child:
         child.write(0, 0, 2048)
-        _, told = record(tmp_path / "s.parquet", child, {1: lambda: child.write(1, 0, 1000)}, looks=4)
-    cost = told.cost
+        _, about = record(tmp_path / "s.parquet", child, {1: lambda: child.write(1, 0, 1000)}, looks=4)
+    cost = about.cost
     assert cost.looks == 4 and cost.own_cpu > 0 and 0 < cost.looking <= cost.seconds
     assert cost.longest_call > 0 and cost.target_faults >= 1000 and cost.target_cpu >= cost.target_system >= 0
 
@@ -182,7 +186,7 @@ def test_what_it_cost_is_measured(tmp_path):
 def test_a_process_that_exits_ends_its_recording(tmp_path):
     child = subprocess.Popen(["sleep", "0.3"])
     with LiveChannels.open(child.pid, 0.05, kernel_memory=False, damon=False) as channels:
-        told = record_samples(
+        about = record_samples(
             tmp_path / "s.parquet",
             channels,
             interval=0.05,
@@ -190,7 +194,7 @@ def test_a_process_that_exits_ends_its_recording(tmp_path):
             report=lambda *_: child.poll() and None,
         )
     child.wait()
-    assert "the process exited while it was recorded" in told.notes
+    assert "the process exited while it was recorded" in about.notes
 
 
 def test_a_process_that_execs_ends_its_recording(tmp_path):
@@ -199,13 +203,13 @@ def test_a_process_that_execs_ends_its_recording(tmp_path):
         operated("plain") as child,
         LiveChannels.open(child.pid, 0.05, kernel_memory=False, damon=False) as channels,
     ):
-        told = record_samples(
+        about = record_samples(
             tmp_path / "t.parquet", channels, interval=0.05, duration=20,
             report=lambda looks, blocks: child.tell("exec") if looks == 2 else None,
         )  # fmt: skip
         assert child.child.poll() is None
-    assert told.cost.looks == 2 and told.cost.seconds < 15
-    assert any("called exec while it was recorded" in note for note in told.notes)
+    assert about.cost.looks == 2 and about.cost.seconds < 15
+    assert any("called exec while it was recorded" in note for note in about.notes)
     for look in Samples.open(tmp_path / "t.parquet").looks():
         assert ((look["address"] >= child.start) & (look["address"] < child.end)).sum() == 32
 
@@ -226,9 +230,9 @@ def test_sizes_never_count_more_than_is_present(tmp_path):
     """Whatever the machine's THP setting, a reader takes what the recorder wrote."""
     with Child() as child:
         child.write(0, 0, 1500)
-        found, _ = record(tmp_path / "s.parquet", child, {}, looks=2)
-    assert np.sum([row["present"] for (look, *_), row in found.items() if look == 1]) == 1500
-    for row in found.values():
+        rows_at, _ = record(tmp_path / "s.parquet", child, {}, looks=2)
+    assert np.sum([row["present"] for (look, *_), row in rows_at.items() if look == 1]) == 1500
+    for row in rows_at.values():
         sizes = [count for name, count in row.items() if name.startswith("order_")]
         assert len(sizes) == 11 and sum(sizes) <= row["present"] <= 512
 
@@ -240,7 +244,9 @@ def test_the_operators_hot_memory_is_unknown_through_procfs_and_no_coverage_is_m
         LiveChannels.open(child.pid, 0.1, kernel_memory=False, damon=False) as channels,
     ):
         record_samples(tmp_path / "s.parquet", channels, interval=0.1, duration=0.5)
-    told = compare_samples(Samples.open(tmp_path / "s.parquet"), ["khugepaged"], ["7.2"], time_scale=100)
-    assert len([address for _, address in told.blocks if child.start <= address < child.end]) == 64
-    assert told.hot.blocks == [] and told.rows[0].coverage is None
-    assert told.notes[0].startswith("use is unknown")
+    comparison = compare_samples(
+        Samples.open(tmp_path / "s.parquet"), ["khugepaged"], ["7.2"], time_scale=100
+    )
+    assert len([address for _, address in comparison.blocks if child.start <= address < child.end]) == 64
+    assert comparison.hot.blocks == [] and comparison.rows[0].coverage is None
+    assert comparison.notes[0].startswith("use is unknown")

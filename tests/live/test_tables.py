@@ -67,11 +67,11 @@ def test_primary_entries(levels):
     memory.page_table_levels = levels
     entries = np.arange(512, dtype=np.uint64) << np.uint64(12) | np.uint64(0x27)
     top, leaf = tree(memory, levels, entries)
-    found = PageTable(memory, top).read_blocks(np.array([0, BLOCK], np.uint64))
-    assert found.known.all()
-    assert np.array_equal(found.pte[0], entries)
-    assert int(found.pmd[0]) == leaf | TABLE
-    assert found.pmd[1] == 0 and not found.pte[1].any()
+    tables = PageTable(memory, top).read_blocks(np.array([0, BLOCK], np.uint64))
+    assert tables.known.all()
+    assert np.array_equal(tables.pte[0], entries)
+    assert int(tables.pmd[0]) == leaf | TABLE
+    assert tables.pmd[1] == 0 and not tables.pte[1].any()
 
 
 def test_huge_leaves():
@@ -80,11 +80,11 @@ def test_huge_leaves():
     pud = int(memory.pages[top][0]) & ~0xFFF
     pmd = int(memory.pages[pud][0]) & ~0xFFF
     memory.pages[pmd][1] = (5 << 21) | 0xE7
-    found = PageTable(memory, top).read_blocks(np.array([BLOCK], np.uint64))
-    assert bits.pmd_trans_huge(found.pmd).all() and not found.pte.any()
+    tables = PageTable(memory, top).read_blocks(np.array([BLOCK], np.uint64))
+    assert bits.pmd_trans_huge(tables.pmd).all() and not tables.pte.any()
     memory.pages[pud][0] = (1 << 30) | 0xE7
-    found = PageTable(memory, top).read_blocks(np.array([3 * BLOCK], np.uint64))
-    assert bits.pmd_trans_huge(found.pmd).all(), "a 1 GiB leaf covers its blocks"
+    tables = PageTable(memory, top).read_blocks(np.array([3 * BLOCK], np.uint64))
+    assert bits.pmd_trans_huge(tables.pmd).all(), "a 1 GiB leaf covers its blocks"
 
 
 def test_a_table_that_moves_is_read_again_then_unknown():
@@ -101,16 +101,16 @@ def test_a_table_that_moves_is_read_again_then_unknown():
             memory.pages[pmd][0] = other | TABLE
 
     memory.before = once
-    found = PageTable(memory, top).read_blocks(np.array([0], np.uint64))
-    assert found.known.all() and (found.pte == 0x47).all()
+    tables = PageTable(memory, top).read_blocks(np.array([0], np.uint64))
+    assert tables.known.all() and (tables.pte == 0x47).all()
 
     def always(address):
         if address in (leaf, other):
             memory.pages[pmd][0] ^= np.uint64(leaf ^ other)
 
     memory.before = always
-    found = PageTable(memory, top).read_blocks(np.array([0], np.uint64))
-    assert not found.known.any() and not found.pte.any(), "unknown, never a guess"
+    tables = PageTable(memory, top).read_blocks(np.array([0], np.uint64))
+    assert not tables.known.any() and not tables.pte.any(), "unknown, never a guess"
 
 
 def test_an_accessed_bit_set_by_the_walk_is_no_move():
@@ -136,8 +136,8 @@ def test_garbage_never_crashes(word):
     for page in list(memory.pages):
         if page != leaf:
             memory.pages[page][:] = np.uint64(word)
-    found = PageTable(memory, top).read_blocks(np.array([0, 5 * BLOCK], np.uint64))
-    assert found.pte.shape == (2, 512)
+    tables = PageTable(memory, top).read_blocks(np.array([0, 5 * BLOCK], np.uint64))
+    assert tables.pte.shape == (2, 512)
 
 
 SPTE = 1 << 11

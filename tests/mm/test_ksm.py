@@ -63,10 +63,10 @@ def test_an_entry_that_changes_over_is_young_and_unprotected_whatever_it_was(rul
 def test_secondary_entries_change_over_or_go(rules, follows) -> None:
     """Without the invalidation around it (before 3.7) change_pte moved the SPTE to the new page, read-only and old."""
     _, mm, kvm = merged(rules)
-    found = kvm.sptes(2)
-    assert bool(found) == follows
+    sptes = kvm.sptes(2)
+    assert bool(sptes) == follows
     if follows:
-        (_, _, entry) = found[0]
+        (_, _, entry) = sptes[0]
         assert int((entry & x86.PFN_MASK) >> np.uint64(12)) == mm.pfn(1)
         assert not entry & kvm.layout.writable and not entry & kvm.layout.accessed
     assert kvm.sptes(4), "a page that was not merged stays mapped"

@@ -65,22 +65,22 @@ everything = (st.sampled_from(KERNELS), st.sampled_from(MMUS), st.booleans(), st
 def test_zap_is_what_the_models_invalidation_does(rules, mmu, mglru, s) -> None:
     host, mm, _ = prepared(rules, mmu, mglru, s)
     seen = of_model(mm, [0])
-    told = zap(seen, host.rules, mglru=mglru)
+    zapped = zap(seen, host.rules, mglru=mglru)
     f = host.frames.arrays
     waiting = np.isin([mm.pfn(p) for p in range(512)], f.batch[BATCH_ACTIVATE, : f.n[N_ACTIVATE]])
     mm.notifiers.invalidate_range(0, 512)
     real = of_model(mm, [0])
     assert not any(c.young.any() for c in real.secondary), "nothing is left to be young"
     # PG_dirty, which a zap carries over too, is nothing that the judgement asks about.
-    off = (told.flags ^ real.flags) & ~DIRTY
+    off = (zapped.flags ^ real.flags) & ~DIRTY
     # Nor does a view tell which pages wait in the batch: the zap may have filled it, so that they are active and without its reference.
     off[0, waiting] &= ~ACTIVE
     assert not off.any(), (
-        f"{np.argwhere(off)[:3].tolist()}: {told.flags[off != 0][:3]} {real.flags[off != 0][:3]}"
+        f"{np.argwhere(off)[:3].tolist()}: {zapped.flags[off != 0][:3]} {real.flags[off != 0][:3]}"
     )
-    assert np.array_equal(told.pte, real.pte)
-    assert np.array_equal(told.refcount[0, ~waiting], real.refcount[0, ~waiting])
-    assert not told.zap_marks.any() and not told.merged().any()
+    assert np.array_equal(zapped.pte, real.pte)
+    assert np.array_equal(zapped.refcount[0, ~waiting], real.refcount[0, ~waiting])
+    assert not zapped.zap_marks.any() and not zapped.merged().any()
 
 
 @given(*everything)
@@ -88,16 +88,19 @@ def test_zap_is_what_the_models_invalidation_does(rules, mmu, mglru, s) -> None:
 def test_a_verdict_foretells_khugepaged(rules, mmu, mglru, s) -> None:
     host, mm, _ = prepared(rules, mmu, mglru, s)
     host.drain()
-    told = verdict(of_model(mm, [0]), Knobs(), host.rules, mglru=mglru)
+    foretold = verdict(of_model(mm, [0]), Knobs(), host.rules, mglru=mglru)
     seen = []
     host.khugepaged.on_visit = seen.append
     host.khugepaged.full_scan()
     (visit,) = seen
-    assert told.known[0] and told.code[0] == visit.status
-    assert told.scan.referenced[0] == visit.scan.referenced[0] and told.scan.asked[0] == visit.scan.asked[0]
-    for found in visit.isolates:
-        assert told.isolate.referenced[0] == found.referenced[0]
-        assert told.isolate.stopped[0] == found.stopped[0]
+    assert foretold.known[0] and foretold.code[0] == visit.status
+    assert (
+        foretold.scan.referenced[0] == visit.scan.referenced[0]
+        and foretold.scan.asked[0] == visit.scan.asked[0]
+    )
+    for isolated in visit.isolates:
+        assert foretold.isolate.referenced[0] == isolated.referenced[0]
+        assert foretold.isolate.stopped[0] == isolated.stopped[0]
 
 
 def _everything_of(host, mm, kvm):

@@ -10,9 +10,11 @@ from support.predict import GROWTH, KNEE, PRICE, law, made
 
 def exactly(**other):
     """A calibration that knows the law, with the errors of no program."""
-    found = made()
+    calibration = made()
     known = {"price": PRICE, "knee": KNEE, "bend": 3.0, "growth": GROWTH, "floor": 0.0, "relative": 0.0}
-    return msgspec.structs.replace(found, model=msgspec.structs.replace(found.model, **(known | other)))
+    return msgspec.structs.replace(
+        calibration, model=msgspec.structs.replace(calibration.model, **(known | other))
+    )
 
 
 @pytest.mark.parametrize("mib", [4, 16, 256, 1024, 1 << 13])
@@ -26,9 +28,9 @@ def test_no_time_between_two_walks_saves_more(mib):
 
 
 def test_both_bounds_have_the_errors_of_a_prediction():
-    found = AtMost(exactly(floor=0.1, relative=0.7)).saving(256)
-    assert found.low == -0.1
-    assert found.high == pytest.approx(0.1 + 1.7 * PRICE / KNEE)
+    saving = AtMost(exactly(floor=0.1, relative=0.7)).saving(256)
+    assert saving.low == -0.1
+    assert saving.high == pytest.approx(0.1 + 1.7 * PRICE / KNEE)
 
 
 def test_nobody_saves_more_than_all():
@@ -37,12 +39,12 @@ def test_nobody_saves_more_than_all():
 
 def test_what_the_suite_saved_lies_within():
     """Every pattern of the shipped calibration that was measured surely, all of its blocks huge against none."""
-    found = shipped()
-    base = {(cell.pattern, cell.footprint): cell.seconds for cell in found.cells if cell.share == 0}
-    surely = [cell for cell in found.cells if cell.share == 1 and cell.width <= 0.1]
+    calibration = shipped()
+    base = {(cell.pattern, cell.footprint): cell.seconds for cell in calibration.cells if cell.share == 0}
+    surely = [cell for cell in calibration.cells if cell.share == 1 and cell.width <= 0.1]
     assert len(surely) > 20
     for cell in surely:
-        bounds = AtMost(found).saving(cell.footprint)
+        bounds = AtMost(calibration).saving(cell.footprint)
         assert bounds.low <= 1 - cell.seconds / base[cell.pattern, cell.footprint] <= bounds.high
 
 
@@ -53,9 +55,9 @@ def test_what_the_suite_saved_can_be_saved():
         msgspec.structs.replace(one, pattern=name, footprint=256, share=share, seconds=seconds, width=width)
         for name, share, seconds, width in [("a", 0.0, 1.0, 0.01), ("a", 1.0, 0.3, 0.01), ("b", 0.0, 1.0, 0.5), ("b", 1.0, 0.1, 0.5)]
     ]  # fmt: skip
-    told = msgspec.structs.replace(exactly(), cells=cells)
-    assert AtMost(told).saving(256).high == pytest.approx(0.7)
-    assert AtMost(told).saving(512).high == pytest.approx(0.7 * 2**GROWTH)
+    calibration = msgspec.structs.replace(exactly(), cells=cells)
+    assert AtMost(calibration).saving(256).high == pytest.approx(0.7)
+    assert AtMost(calibration).saving(512).high == pytest.approx(0.7 * 2**GROWTH)
 
 
 def test_sums():

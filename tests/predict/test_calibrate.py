@@ -31,10 +31,10 @@ def test_a_region_is_laid_out_block_by_block_and_keeps_what_is_in_it():
 
 @pytest.mark.parametrize("shape", sorted({p.shape for p in SUITE}))
 def test_patterns_stay_in_the_region_and_are_the_same_each_time(shape):
-    found = lines(shape, 1024, 5000, 1)
-    assert found.max() < 1024 * 64
-    np.testing.assert_array_equal(found, lines(shape, 1024, 5000, 1))
-    pages = len(np.unique(found // 64))
+    touched = lines(shape, 1024, 5000, 1)
+    assert touched.max() < 1024 * 64
+    np.testing.assert_array_equal(touched, lines(shape, 1024, 5000, 1))
+    pages = len(np.unique(touched // 64))
     assert {
         "random": pages > 900,
         "skewed": pages < 600,

@@ -36,8 +36,8 @@ def test_a_foreign_one_is_never_used_silently(home, tmp_path, change):
     calibration.save(made(msgspec.structs.replace(HERE, **change)), calibration.own_path())
     with pytest.raises(UsageError, match=r"another machine's.*secondsight calibrate"):
         calibration.find(None, HERE)
-    found, notes = calibration.find(calibration.own_path(), HERE)
-    assert found.machine != HERE
+    foreign, notes = calibration.find(calibration.own_path(), HERE)
+    assert foreign.machine != HERE
     assert "is of" in notes[0]
 
 
@@ -84,9 +84,9 @@ def test_the_machine_is_what_proc_says(tmp_path):
         "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu hypervisor\n\nprocessor\t: 1\nmodel name\t: Other\n"
     )
     (tmp_path / "meminfo").write_text("MemTotal:       1024 kB\nMemFree: 1 kB\n")
-    found = this_machine(tmp_path)
-    assert (found.cpu, found.virtualised, found.memory) == ("Some CPU", True, 1 << 20)
-    assert differs(found, found) == changed(found, found) == []
+    machine = this_machine(tmp_path)
+    assert (machine.cpu, machine.virtualised, machine.memory) == ("Some CPU", True, 1 << 20)
+    assert differs(machine, machine) == changed(machine, machine) == []
 
 
 def test_the_longest_stall_is_of_what_happens():

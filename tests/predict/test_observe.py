@@ -18,8 +18,8 @@ AFTER = seen.Observed(what="p", seconds=20, cpu=12, faults=500, anon=1 << 30, hu
 
 def test_by_work():
     """20 ms a unit become 15 ms; faults 2.5 a unit 0.625."""
-    found = seen.change(BEFORE, AFTER)
-    assert (found.cpu, found.faults, found.coverage, found.by_work) == (
+    change = seen.change(BEFORE, AFTER)
+    assert (change.cpu, change.faults, change.coverage, change.by_work) == (
         pytest.approx(-0.25),
         pytest.approx(-0.75),
         0.5,
@@ -28,8 +28,8 @@ def test_by_work():
 
 
 def test_by_the_clock():
-    found = seen.change(*(msgspec.structs.replace(o, work=None) for o in (BEFORE, AFTER)))
-    assert (found.cpu, found.by_work) == (pytest.approx(-0.25), False)
+    change = seen.change(*(msgspec.structs.replace(o, work=None) for o in (BEFORE, AFTER)))
+    assert (change.cpu, change.by_work) == (pytest.approx(-0.25), False)
 
 
 def test_work_in_one_alone_compares_nothing():
@@ -38,27 +38,27 @@ def test_work_in_one_alone_compares_nothing():
 
 
 def test_a_verdict_needs_work():
-    told = (8.0, 7.0, 9.0, -0.2)  # today 10 s: -30 % to -10 %
+    predicted = (8.0, 7.0, 9.0, -0.2)  # today 10 s: -30 % to -10 %
     change = seen.change(BEFORE, AFTER)
-    found = seen.verdict("always", told, change)
-    assert (found.low, found.high, found.met) == (pytest.approx(-0.3), pytest.approx(-0.1), True)
+    verdict = seen.verdict("always", predicted, change)
+    assert (verdict.low, verdict.high, verdict.met) == (pytest.approx(-0.3), pytest.approx(-0.1), True)
     assert seen.verdict("always", (9.5, 9.4, 9.6, -0.05), change).met is False
-    idle = seen.verdict("always", told, msgspec.structs.replace(change, by_work=False))
+    idle = seen.verdict("always", predicted, msgspec.structs.replace(change, by_work=False))
     assert idle.met is None and "--work" in idle.why
 
 
 @pytest.mark.parametrize(
-    ("told", "coverage", "why"),
+    ("predicted", "coverage", "why"),
     [
         ((9.0, 7.0, 10.5, -0.1), 0.5, "no change at all too"),  # -30 % to +5 %
         ((9.0, 7.0, 9.5, -0.1), 0.0, "the change was not made"),
         ((10.0, 10.0, 10.0, 0.0), 0.5, "no change was predicted"),
     ],
 )
-def test_what_shows_nothing_is_neither_met_nor_missed(told, coverage, why):
+def test_what_shows_nothing_is_neither_met_nor_missed(predicted, coverage, why):
     change = msgspec.structs.replace(seen.change(BEFORE, AFTER), coverage=coverage)
-    found = seen.verdict("always", told, change)
-    assert found.met is None and why in found.why
+    verdict = seen.verdict("always", predicted, change)
+    assert verdict.met is None and why in verdict.why
 
 
 def test_two_programs_are_not_compared():
@@ -87,10 +87,10 @@ def test_a_process_whose_name_is_no_text_is_seen(tmp_path):
     fields = b"7 (\xff) R 1 (\x1b) S " + b" ".join(b"%d" % number for number in range(4, 60))
     (tmp_path / "7/stat").write_bytes(fields)
     (tmp_path / "7/smaps_rollup").write_text("0-1 ---p [rollup]\nAnonymous: 8 kB\nAnonHugePages: 4 kB\n")
-    found = seen.of_process(7, tmp_path)
+    observed = seen.of_process(7, tmp_path)
     # Fields 10, 14 and 15 of proc_pid_stat(5), counted from the last parenthesis.
-    assert (found.faults, found.anon, found.huge) == (10, 8192, 4096)
-    assert found.cpu == (14 + 15) / os.sysconf("SC_CLK_TCK")
+    assert (observed.faults, observed.anon, observed.huge) == (10, 8192, 4096)
+    assert observed.cpu == (14 + 15) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_cgroup_by_its_files(tmp_path):

@@ -23,10 +23,10 @@ def predictor(today=NONE, seconds=1.0, guest=False, faults=(0, 0)):
 
 def test_walks_that_go_are_saved():
     """4 M walks in 1 s: 250 ns each. All huge leaves 1 M of three quarters' cost: 3.25 M are saved."""
-    told = predictor().of(ReplayedRow(ALL, Waits(0, 0)))
+    predicted = predictor().of(ReplayedRow(ALL, Waits(0, 0)))
     saved = PROGRAMS * 3.25e6 * law(250, 256) * 1e-9
-    assert told.seconds == pytest.approx(1 - saved, abs=0.02)
-    assert told.low < told.seconds < told.high
+    assert predicted.seconds == pytest.approx(1 - saved, abs=0.02)
+    assert predicted.low < predicted.seconds < predicted.high
 
 
 def test_today_is_what_was_measured():
@@ -43,8 +43,8 @@ def test_there_and_back():
 
 def test_faults_have_their_price():
     """1,024 faults of 1 µs become two of 100 µs."""
-    told = predictor(faults=(1024, 0)).of(ReplayedRow(NONE, Waits(0, 2)))
-    assert told.seconds == pytest.approx(1 - 1024e-6 + 200e-6)
+    predicted = predictor(faults=(1024, 0)).of(ReplayedRow(NONE, Waits(0, 2)))
+    assert predicted.seconds == pytest.approx(1 - 1024e-6 + 200e-6)
 
 
 def test_memory_that_a_hypervisor_must_give_first_widens_the_interval_alone():
@@ -63,14 +63,14 @@ def test_memory_that_a_hypervisor_must_give_first_widens_the_interval_alone():
 
 def test_a_guests_entries_stay_small():
     """The host's huge pages shorten its walks, 19 references for 24; none of them goes."""
-    told = predictor(guest=True).of(ReplayedRow(ALL, Waits(0, 0)))
-    assert 1 - told.seconds == pytest.approx(PROGRAMS * 4e6 * 5 / 24 * law(250, 256) * 1e-9, rel=0.15)
+    predicted = predictor(guest=True).of(ReplayedRow(ALL, Waits(0, 0)))
+    assert 1 - predicted.seconds == pytest.approx(PROGRAMS * 4e6 * 5 / 24 * law(250, 256) * 1e-9, rel=0.15)
 
 
 def test_the_interval_is_no_narrower_than_the_suites_errors():
-    told = predictor().of(ReplayedRow(ALL, Waits(0, 0)))
+    predicted = predictor().of(ReplayedRow(ALL, Waits(0, 0)))
     model = made().model
-    assert told.high - told.seconds >= model.within(1 - told.seconds) - 1e-12
+    assert predicted.high - predicted.seconds >= model.within(1 - predicted.seconds) - 1e-12
 
 
 def test_too_few_accesses():

@@ -15,9 +15,9 @@ def test_what_stands_still_is_sure_and_noise_is_not():
 
 
 def test_the_median_passes_over_what_was_disturbed():
-    found = median([1.0, 1.01, 0.99, 1.0, 50.0, 1.0, 1.0])
-    assert found.value == 1.0
-    assert found.low <= 1.0 <= found.high < 2
+    estimate = median([1.0, 1.01, 0.99, 1.0, 50.0, 1.0, 1.0])
+    assert estimate.value == 1.0
+    assert estimate.low <= 1.0 <= estimate.high < 2
 
 
 def test_the_interval_narrows_with_more():

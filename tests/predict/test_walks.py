@@ -28,8 +28,8 @@ def plain(address, kind):
 
 def walked(events):
     source = walks.Walking(events)
-    found = discover(events)
-    source.start(found)
+    layout = discover(events)
+    source.start(layout)
     for _ in source.batches(("address", "kind")):
         pass
     return source.profile()
@@ -41,14 +41,14 @@ def test_every_walk_of_a_short_trace(seed):
     pages = rng.integers(0, 5000, 300)
     address = (rng.choice(pages, 20_000) * 7 << 12).astype(np.uint64)
     kind = rng.choice(np.array([0, 1, 2], np.uint8), 20_000)
-    found = walked(Events(address=address, kind=kind))
+    counted = walked(Events(address=address, kind=kind))
     data = np.count_nonzero(kind != 2)
     scale = 20_000 / data
     expected = plain(address, kind)
-    np.testing.assert_allclose(found.small, scale * expected[0])
-    np.testing.assert_allclose(found.huge, scale * expected[1])
-    assert found.counted == data
-    assert found.error == 0
+    np.testing.assert_allclose(counted.small, scale * expected[0])
+    np.testing.assert_allclose(counted.huge, scale * expected[1])
+    assert counted.counted == data
+    assert counted.error == 0
 
 
 def test_windows_of_a_long_trace_come_near_all_of_it(monkeypatch):
@@ -83,9 +83,9 @@ def test_batches_may_be_cut_anywhere(monkeypatch):
 
 def test_what_the_recorder_counted_is_scaled_and_put_in_its_rows():
     events = Events(address=np.array([3 << 21, 7 << 21, 9 << 21], np.uint64), kind=0)
-    told = Walks(space=0, accesses=1000, counted=100, block=[3, 5, 9], small=[4, 99, 2], huge=[1, 99, 0])
-    about = Provenance(source="record-run", spaces=[Space(id=0, name="p")], walks=[told])
-    found = walks.recorded(about, discover(events))
-    np.testing.assert_array_equal(found.small, [40, 0, 20])
-    np.testing.assert_array_equal(found.huge, [10, 0, 0])
+    recorded = Walks(space=0, accesses=1000, counted=100, block=[3, 5, 9], small=[4, 99, 2], huge=[1, 99, 0])
+    about = Provenance(source="record-run", spaces=[Space(id=0, name="p")], walks=[recorded])
+    scaled = walks.recorded(about, discover(events))
+    np.testing.assert_array_equal(scaled.small, [40, 0, 20])
+    np.testing.assert_array_equal(scaled.huge, [10, 0, 0])
     assert walks.recorded(Provenance(source="lackey"), discover(events)) is None

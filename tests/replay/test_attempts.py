@@ -14,9 +14,9 @@ from support.events import CW, GW, trace
 
 
 def test_attempts_are_counted_by_row_and_order():
-    counts, found = AttemptColumns(3), no_numbers(1)
-    counts.add(0, [Attempt(9, 0, ScanResult.LACK_REFERENCED_PAGE, None, found)])
-    counts.add(0, [Attempt(4, at, ScanResult.SUCCEED, None, found) for at in range(0, 64, 16)])
+    counts, numbers = AttemptColumns(3), no_numbers(1)
+    counts.add(0, [Attempt(9, 0, ScanResult.LACK_REFERENCED_PAGE, None, numbers)])
+    counts.add(0, [Attempt(4, at, ScanResult.SUCCEED, None, numbers) for at in range(0, 64, 16)])
     counts.add(
         2,
         [

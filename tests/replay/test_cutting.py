@@ -55,7 +55,7 @@ def rows(draw):
     ]
 
 
-def told(result):
+def outcome_of(result):
     """Everything that was found, for comparing."""
     columns = [{name: value.tolist() for name, value in d.visits.columns().items()} for d in result.data]
     channels = [
@@ -114,7 +114,7 @@ def test_cutting_changes_nothing(events, batch, chunk):
         cut = replay(trace(events, SPACES, batch=batch), CONFIGURATIONS, channels=True)
     finally:
         engine.CHANGED, engine.SMALLEST, engine.LARGEST, tlb_path.CHUNK = before
-    assert told(cut) == told(whole)
+    assert outcome_of(cut) == outcome_of(whole)
 
 
 @settings(max_examples=8, deadline=None)
@@ -125,8 +125,8 @@ def test_a_subject_does_not_know_of_the_others(events):
     together = replay(trace(events, SPACES), chosen, channels=True)
     for i, configuration in enumerate(chosen):
         alone = replay(trace(events, SPACES), [configuration], channels=True)
-        configurations, *rest = told(together)
-        assert told(alone) == ([configurations[i]], *([part[i]] for part in rest))
+        configurations, *rest = outcome_of(together)
+        assert outcome_of(alone) == ([configurations[i]], *([part[i]] for part in rest))
 
 
 @settings(max_examples=20, deadline=None)
@@ -136,10 +136,10 @@ def test_a_tlb_changes_no_verdict_unless_bits_are_cleared_behind_it(events, gues
     events = [row for row in events if row[4] != Verb.CLEAR_REFS]
     tlb = TlbConfig(guest_huge=guest_huge)
     behind = [Configuration(s.name, s.rules, s.config, fill=s.fill, tlb=tlb) for s in CONFIGURATIONS[:4]]
-    without = told(replay(trace(events, SPACES), CONFIGURATIONS[:4], channels=True))
-    found = told(replay(trace(events, SPACES), behind, channels=True))
-    assert found[1:] == without[1:]
-    for one in found[0]:
+    without = outcome_of(replay(trace(events, SPACES), CONFIGURATIONS[:4], channels=True))
+    with_tlb = outcome_of(replay(trace(events, SPACES), behind, channels=True))
+    assert with_tlb[1:] == without[1:]
+    for one in with_tlb[0]:
         assert 0 < one.total.walks <= one.total.accesses
 
 
@@ -223,13 +223,13 @@ def by_scenario(events, rules):
 def test_the_verdicts_are_those_of_a_scenario(rules, events):
     result = replay(trace(events, SPACES), [Configuration.of(rules, fill=False)])
     seen = result.data[0].visits
-    found = [
+    verdicts = [
         (t // 10**10, f"s{s}", b, c, r, i)
         for t, s, b, c, r, i in zip(
             seen.time, seen.space, seen.block, seen.scan, seen.scan_referenced, seen.isolate, strict=True
         )
     ]
-    assert found == by_scenario(events, rules)
+    assert verdicts == by_scenario(events, rules)
 
 
 def test_the_events_reach_what_they_are_to_reach():
@@ -243,6 +243,6 @@ def test_the_events_reach_what_they_are_to_reach():
     ]
     events += [(45, s, b, 7, CW if SPACES[s] == "process" else GW) for s in (0, 1) for b in range(BLOCKS)]
     events = [(*row, 1)[:6] for row in events]
-    found = by_scenario(events, "7.2")
-    assert (1, "s0", 0, Scan.SUCCEED, 1, Scan.SUCCEED) in found
-    assert any(scan == Scan.LACK_REFERENCED_PAGE for _, _, _, scan, _, _ in found)
+    verdicts = by_scenario(events, "7.2")
+    assert (1, "s0", 0, Scan.SUCCEED, 1, Scan.SUCCEED) in verdicts
+    assert any(scan == Scan.LACK_REFERENCED_PAGE for _, _, _, scan, _, _ in verdicts)

@@ -25,21 +25,21 @@ def figures(rows, rules="7.2", policy=ALWAYS, **options):
     "rows", [[(0, 0, 0, 0, CR, 100), (35, 0, 0, 1, CW)], [(0, 0, 0, 1, CW), (35, 0, 0, 0, CR, 100)]]
 )
 def test_bloat_of_a_huge_page_that_a_read_mapped_first(rows):
-    told = figures(rows)
+    total = figures(rows)
     # The huge zero page is nobody's memory; the page that the first store puts in its place holds 511 pages nobody asked for.
-    assert (told["bloat"], told["zero_filled"], told["huge_blocks"]) == (BLOAT, BLOAT, 1)
+    assert (total["bloat"], total["zero_filled"], total["huge_blocks"]) == (BLOAT, BLOAT, 1)
 
 
 def test_the_huge_zero_page_is_no_bloat():
-    told = figures([(0, 0, 0, 0, CR, 100), (35, 0, 0, 1, CR)])
-    assert (told["bloat"], told["zero_filled"], told["huge_blocks"], told["coverage"]) == (0, 0, 1, 1)
+    total = figures([(0, 0, 0, 0, CR, 100), (35, 0, 0, 1, CR)])
+    assert (total["bloat"], total["zero_filled"], total["huge_blocks"], total["coverage"]) == (0, 0, 1, 1)
 
 
 @pytest.mark.parametrize("second", [1, 11])
 def test_coverage_of_a_window_with_reads_before_the_store_that_splits(second):
     # Until after 6.12 a store to the huge zero page splits it: a hundred reads landed in it, the store does not.
-    told = figures([(0, 0, 0, 0, CR, 100), (second, 0, 0, 1, CW), (second, 0, 0, 0, CR, 3)], "6.1")
-    assert (told["coverage"], told["recall"], told["huge_blocks"]) == (100 / 104, 1, 0)
+    total = figures([(0, 0, 0, 0, CR, 100), (second, 0, 0, 1, CW), (second, 0, 0, 0, CR, 3)], "6.1")
+    assert (total["coverage"], total["recall"], total["huge_blocks"]) == (100 / 104, 1, 0)
 
 
 def test_coverage_where_many_reads_of_other_blocks_lie_between():
@@ -83,11 +83,11 @@ def test_a_collapse_is_paid_by_what_it_copied_not_by_what_the_block_held_last():
         (12, 0, 0, 0, CW),
         (21, 0, 0, 0, CR),
     ]
-    told = figures(rows, "6.1", "madv_collapse")
-    assert told["collapses"] == 2
+    total = figures(rows, "6.1", "madv_collapse")
+    assert total["collapses"] == 2
     copied = 2 + 1
-    assert told["daemon_time"] == pytest.approx(
-        (2 * 235 + 571 * copied / 512) * 1e-6 + told["pages_scanned"] * 25e-9
+    assert total["daemon_time"] == pytest.approx(
+        (2 * 235 + 571 * copied / 512) * 1e-6 + total["pages_scanned"] * 25e-9
     )
 
 
@@ -189,7 +189,7 @@ POLICIES = ["never", ALWAYS, "always", "khugepaged", "madv_collapse", Shuffle]
 def test_every_figure_is_what_its_definition_counts(given_trace, policy, rules, tlb, budget, fill):
     types, rows = given_trace
     events = trace(rows, types)
-    told = (
+    total = (
         compare(events, [policy], [rules], channels=False, tlb=tlb, budget=budget, fill=fill).rows[0].metrics
     )
     maker = policy if callable(policy) else lambda: make(policy)
@@ -198,10 +198,10 @@ def test_every_figure_is_what_its_definition_counts(given_trace, policy, rules, 
     if tlb is not None:
         small = Plain(events, rows, lambda: make("never"), rules, tlb, None, fill).misses()
     mine = plain.figures(small)
-    assert set(told) == set(METRICS) == set(mine)
+    assert set(total) == set(METRICS) == set(mine)
     for key, value in mine.items():
         inexact = key in ("daemon_time", "fairness")  # sums in another order
-        assert told[key] == (pytest.approx(value, rel=1e-12) if inexact else value), key
+        assert total[key] == (pytest.approx(value, rel=1e-12) if inexact else value), key
 
 
 def test_the_shuffle_splits():

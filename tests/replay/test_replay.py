@@ -149,11 +149,11 @@ def test_refusals_of_isolate_are_counted_apart():
 def test_several_spaces_are_counted_apart_and_together():
     rows = [(0, 0, 5, 0, CW, 3), (0, 1, 5, 0, GW, 5), (12, 0, 5, 0, CW, 4), (12, 1, 5, 0, GW, 1)]
     result = replay(trace(rows, ["process", "vm"]), [Configuration.of("6.1")])
-    told = result.configurations[0]
-    process, vm = told.spaces
-    assert (told.backing, told.start) == ("mixed", "filled")
+    mixed = result.configurations[0]
+    process, vm = mixed.spaces
+    assert (mixed.backing, mixed.start) == ("mixed", "filled")
     assert (process.accesses, process.accesses_huge, vm.accesses, vm.accesses_huge) == (7, 4, 6, 1)
-    assert told.total.accesses_huge == 5
+    assert mixed.total.accesses_huge == 5
     assert (process.guest_faults, process.test_young) == (0, 0)
     assert {v[1] for v in visits(result)} == {0, 1}
 

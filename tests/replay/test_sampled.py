@@ -50,9 +50,9 @@ def random_rows(rng, looks=4, blocks=9, unknown=True):
 
 def plain(rows, reading):
     """By block: its uses, whether anything was ever young, and its pages; counted in words."""
-    found = {}
+    by_block = {}
     for row in rows:
-        uses, young, _ = found.get(row["block"], (0, False, 0))
+        uses, young, _ = by_block.get(row["block"], (0, False, 0))
         if row["time"] == 0:
             bits = row["primary_set"]
             if reading == "most":
@@ -62,8 +62,8 @@ def plain(rows, reading):
             more = row["present"] - row["primary_used"] - row["primary_unused"]
             used = row["primary_used"] + (more if reading == "most" else 0)
             uses, young = uses + used, young or used > 0
-        found[row["block"]] = uses, young, row["present"]
-    return found
+        by_block[row["block"]] = uses, young, row["present"]
+    return by_block
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -71,14 +71,14 @@ def test_uses_and_decisions_are_those_of_plain_counting(tmp_path, seed):
     """khugepaged takes what is dense enough and was young; Ingens what is nine tenths full and was; MADV_COLLAPSE everything."""
     rows = random_rows(np.random.default_rng(seed))
     samples = Samples.open(write(tmp_path / "s.parquet", rows))
-    found = compare_samples(
+    comparison = compare_samples(
         samples, ["never", "khugepaged", "ingens", "madv_collapse"], ["7.2"], config=config(), time_scale=10
     )
     sides = [plain(rows, reading) for reading in ("least", "most")]
     blocks = sorted(sides[0])
-    assert found.blocks == [(0, BASE + block * BLOCK) for block in blocks]
-    assert found.hot.uses == [tuple(side[block][0] for side in sides) for block in blocks]
-    assert (found.uses.low, found.uses.high) == tuple(
+    assert comparison.blocks == [(0, BASE + block * BLOCK) for block in blocks]
+    assert comparison.hot.uses == [tuple(side[block][0] for side in sides) for block in blocks]
+    assert (comparison.uses.low, comparison.uses.high) == tuple(
         sum(uses for uses, _, _ in side.values()) for side in sides
     )
     wanted = {
@@ -87,7 +87,7 @@ def test_uses_and_decisions_are_those_of_plain_counting(tmp_path, seed):
         "ingens": lambda young, present: young and present >= 0.9 * 512,
         "madv_collapse": lambda young, present: True,
     }
-    for row in found.rows:
+    for row in comparison.rows:
         for at, block in enumerate(blocks):
             made = {wanted[row.policy](*side[block][1:]) for side in sides}
             word = "open" if len(made) == 2 else "huge" if made == {True} else "small"
@@ -96,7 +96,7 @@ def test_uses_and_decisions_are_those_of_plain_counting(tmp_path, seed):
         assert row.huge.low == row.decisions.count(
             "huge"
         ) and row.huge.high == row.huge.low + row.decisions.count("open")
-    assert next(row for row in found.rows if row.policy == "never").coverage.high == 0
+    assert next(row for row in comparison.rows if row.policy == "never").coverage.high == 0
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -118,14 +118,14 @@ def test_a_truth_that_was_hidden_in_part_lies_in_the_range(tmp_path, seed):
         )
         for name, rows in (("truth", truth), ("hidden", hidden))
     ]  # fmt: skip
-    for real, told in zip(made[0].rows, made[1].rows, strict=True):
+    for real, ranges in zip(made[0].rows, made[1].rows, strict=True):
         assert real.known == real.blocks and real.coverage.low == real.coverage.high
-        if told.coverage is not None:
+        if ranges.coverage is not None:
             assert (
-                told.coverage.low <= real.coverage.low + 1e-12
-                and real.coverage.high <= told.coverage.high + 1e-12
+                ranges.coverage.low <= real.coverage.low + 1e-12
+                and real.coverage.high <= ranges.coverage.high + 1e-12
             )
-        for word, true in zip(told.decisions, real.decisions, strict=True):
+        for word, true in zip(ranges.decisions, real.decisions, strict=True):
             assert word in ("open", true)
 
 
@@ -178,12 +178,12 @@ def test_what_was_huge_begins_huge_and_its_single_pages_are_not_known(tmp_path):
         for look in range(3)
         for block, form in ((0, 1), (1, 0))
     ]  # fmt: skip
-    found = compare_samples(Samples.open(write(tmp_path / "s.parquet", rows)), ["never"], ["7.2"])
-    (row,) = found.rows
+    comparison = compare_samples(Samples.open(write(tmp_path / "s.parquet", rows)), ["never"], ["7.2"])
+    (row,) = comparison.rows
     assert row.decisions == ["huge", "small"] and (row.coverage.low, row.coverage.high) == (1, 1)
-    assert found.hot.uses == [(2, 2 * 512), (0, 0)]
+    assert comparison.hot.uses == [(2, 2 * 512), (0, 0)]
     assert (row.bloat.low, row.bloat.high) == (0, 511 * 4096)
-    assert any("of a huge block" in note for note in found.notes)
+    assert any("of a huge block" in note for note in comparison.notes)
 
 
 def test_a_guests_uses_are_the_guests(tmp_path):
@@ -193,11 +193,13 @@ def test_a_guests_uses_are_the_guests(tmp_path):
          "primary_unused": 512 * bool(look), "primary_clear": 512, "secondary_clear": 512}
         for look in range(2)
     ]  # fmt: skip
-    found = compare_samples(
+    comparison = compare_samples(
         Samples.open(write(tmp_path / "s.parquet", rows)), ["khugepaged"], ["6.1", "7.2"], time_scale=10
     )
-    assert [row.decisions for row in found.rows] == [["huge"], ["small"]]
-    assert found.rows[1].wasted.low == 1 and found.rows[1].refused["least"] == {"lack_referenced_page": 1}
+    assert [row.decisions for row in comparison.rows] == [["huge"], ["small"]]
+    assert comparison.rows[1].wasted.low == 1 and comparison.rows[1].refused["least"] == {
+        "lack_referenced_page": 1
+    }
 
 
 def test_damon_stands_for_what_the_bits_leave_unknown(tmp_path):
@@ -207,25 +209,25 @@ def test_damon_stands_for_what_the_bits_leave_unknown(tmp_path):
         for look in range(3)
         for block, used in ((0, 200), (1, 0))
     ]  # fmt: skip
-    found = compare_samples(
+    comparison = compare_samples(
         Samples.open(write(tmp_path / "s.parquet", rows)), ["khugepaged"], ["7.2"], time_scale=10
     )
-    assert found.hot.uses == [(400, 400), (0, 0)] and found.hot.blocks == [BASE]
-    assert found.rows[0].decisions == ["huge", "small"]
-    assert any("estimates" in note for note in found.notes)
+    assert comparison.hot.uses == [(400, 400), (0, 0)] and comparison.hot.blocks == [BASE]
+    assert comparison.rows[0].decisions == ["huge", "small"]
+    assert any("estimates" in note for note in comparison.notes)
 
 
 def test_where_no_use_is_known_no_coverage_is_made(tmp_path):
     rows = [{"time": look, "block": block, "present": 512} for look in range(3) for block in range(4)]
-    found = compare_samples(
+    comparison = compare_samples(
         Samples.open(write(tmp_path / "s.parquet", rows, provenance(seen=()))),
         ["khugepaged", "ingens"],
         ["7.2"],
         time_scale=10,
     )
-    for row in found.rows:
+    for row in comparison.rows:
         assert row.coverage is None and row.decisions == ["open"] * 4
-    assert found.hot.blocks == [] and found.notes[0].startswith("use is unknown")
+    assert comparison.hot.blocks == [] and comparison.notes[0].startswith("use is unknown")
 
 
 def test_what_samples_cannot_feed_is_refused(tmp_path):
@@ -246,17 +248,17 @@ def test_what_samples_cannot_feed_is_refused(tmp_path):
 def test_who_wakes_more_often_than_the_samples_look_is_told(tmp_path):
     rows = [{"time": look, "block": 0, "present": 512} for look in range(3)]
     samples = Samples.open(write(tmp_path / "s.parquet", rows))
-    for scale, told in ((1, set()), (5, {"ingens"}), (11, {"ingens", "khugepaged"})):
-        found = compare_samples(samples, ["ingens", "khugepaged", "never"], ["7.2"], time_scale=scale)
-        assert {note.split()[0] for note in found.notes if "wakes every" in note} == told
+    for scale, warned in ((1, set()), (5, {"ingens"}), (11, {"ingens", "khugepaged"})):
+        comparison = compare_samples(samples, ["ingens", "khugepaged", "never"], ["7.2"], time_scale=scale)
+        assert {note.split()[0] for note in comparison.notes if "wakes every" in note} == warned
 
 
 def test_a_khugepaged_that_had_no_time_is_told(tmp_path):
     rows = [{"time": look, "block": 0, "present": 512} for look in range(3)]
     samples = Samples.open(write(tmp_path / "s.parquet", rows))
-    for scale, told in ((1, True), (100, False)):
+    for scale, warned in ((1, True), (100, False)):
         notes = compare_samples(samples, ["khugepaged", "never"], ["7.2"], time_scale=scale).notes
-        assert any("khugepaged woke only" in note for note in notes) == told
+        assert any("khugepaged woke only" in note for note in notes) == warned
 
 
 @pytest.mark.parametrize(
@@ -270,5 +272,5 @@ def test_hot_blocks_hold_nine_tenths_and_leave_no_equal_out(tmp_path, counts, ho
         for look in range(2)
         for block, used in enumerate(counts)
     ]
-    found = compare_samples(Samples.open(write(tmp_path / "s.parquet", rows)), ["never"], ["7.2"])
-    assert found.hot.blocks == [BASE + block * BLOCK for block in hot]
+    comparison = compare_samples(Samples.open(write(tmp_path / "s.parquet", rows)), ["never"], ["7.2"])
+    assert comparison.hot.blocks == [BASE + block * BLOCK for block in hot]

@@ -23,8 +23,8 @@ def figures(rows, rules="7.2", policy=ALWAYS, spaces=TWO, **options):
     return compare(trace(rows, spaces), [policy], [rules], channels=False, **options).rows[0].metrics
 
 
-def copies(told):
-    return told["copied_pages"], told["copied_huge"], told["copy_splits"]
+def copies(totals):
+    return totals["copied_pages"], totals["copied_huge"], totals["copy_splits"]
 
 
 #: Three pages of one block are written, and a child begins.
@@ -39,7 +39,7 @@ def test_a_store_on_either_side_copies_a_page_and_a_load_does_not():
 
 
 @pytest.mark.parametrize(
-    ("rules", "told"),
+    ("rules", "expected"),
     [
         # Copied whole before 5.8: the child's store, after which the parent owns the rest alone.
         ("2.6.38", (0, 1, 0)),
@@ -48,17 +48,17 @@ def test_a_store_on_either_side_copies_a_page_and_a_load_does_not():
         ("7.2", (2, 0, 2)),
     ],
 )
-def test_a_huge_page_is_copied_whole_or_split(rules, told):
+def test_a_huge_page_is_copied_whole_or_split(rules, expected):
     rows = [*FORKED, (2, 1, 0, 0, CW), (2, 1, 0, 5, CR), (3, 0, 0, 1, CW)]
-    assert copies(figures(rows, rules)) == told
+    assert copies(figures(rows, rules)) == expected
 
 
 def test_a_child_that_only_reads_and_exits_leaves_the_parent_its_huge_page():
     rows = [*FORKED, (2, 1, 0, 0, CR, 7), (3, 1, 0, 0, Verb.EXIT), (4, 0, 0, 1, CW)]
-    told = figures(rows)
-    assert copies(told) == (0, 0, 0)
+    totals = figures(rows)
+    assert copies(totals) == (0, 0, 0)
     # All landed in a huge page: three stores, seven loads through the child's mapping, and a store.
-    assert told["coverage"] == 1
+    assert totals["coverage"] == 1
 
 
 def test_where_accesses_land_after_a_split():
@@ -69,24 +69,24 @@ def test_where_accesses_land_after_a_split():
 
 def test_shared_memory_is_counted_once():
     alone = figures(FORKED[:3], spaces=("process",))
-    told = figures([*FORKED, (2, 1, 0, 0, CR)])
-    assert (told["bloat"], told["zero_filled"], told["bloat_share"]) == (
+    totals = figures([*FORKED, (2, 1, 0, 0, CR)])
+    assert (totals["bloat"], totals["zero_filled"], totals["bloat_share"]) == (
         alone["bloat"],
         alone["zero_filled"],
         alone["bloat_share"],
     )
     # Two mappings of it there are.
-    assert (alone["huge_blocks"], told["huge_blocks"]) == (1, 2)
+    assert (alone["huge_blocks"], totals["huge_blocks"]) == (1, 2)
     gone = figures([*FORKED, (2, 1, 0, 0, CR), (3, 1, 0, 0, Verb.EXIT)])
     assert gone["bloat"] == alone["bloat"]
 
 
 def test_the_child_has_it_when_the_parent_is_gone():
     rows = [*FORKED, (2, 1, 0, 0, CR), (3, 0, 0, 0, Verb.EXIT), (4, 1, 0, 1, CW)]
-    told = figures(rows)
+    totals = figures(rows)
     # The store finds a sole owner; what was counted at the parent's exit is not counted again.
-    assert copies(told) == (0, 0, 0)
-    assert told["bloat"] == 509 * 4096
+    assert copies(totals) == (0, 0, 0)
+    assert totals["bloat"] == 509 * 4096
 
 
 def test_a_childs_child_shares_with_both():
@@ -161,12 +161,12 @@ def test_cutting_the_trace_anywhere_changes_nothing(rules, policy):
         for b in range(3)
         for p in range(4)
     ]
-    told = [
+    totals = [
         compare(trace(rows, TWO, batch=batch), [policy], [rules], channels=False).rows[0].metrics
         for batch in (1 << 20, 7, 1)
     ]
-    assert told[0] == told[1] == told[2]
-    assert told[0]["copied_pages"] > 0
+    assert totals[0] == totals[1] == totals[2]
+    assert totals[0]["copied_pages"] > 0
 
 
 REDIS = Path(__file__).parents[2] / "examples" / "traces" / "redis-fork.parquet"
@@ -188,16 +188,20 @@ def test_what_redis_copies_while_it_saves_is_what_sets_of_pages_say():
     result = replay(
         trace, [Configuration.of(rules, policy=lambda: make("never")) for rules in ("6.1", "7.2")]
     )
-    for told in result.configurations:
-        assert told.total.copied == len(stored[0] & stored[1]) > 1000
-        assert (told.total.copied_huge, told.total.copy_splits, told.notes) == (0, 0, [])
+    for configuration in result.configurations:
+        assert configuration.total.copied == len(stored[0] & stored[1]) > 1000
+        assert (configuration.total.copied_huge, configuration.total.copy_splits, configuration.notes) == (
+            0,
+            0,
+            [],
+        )
 
 
 def test_redis_with_huge_pages_copies_them_whole_or_splits_them():
     huge = [
         Configuration.of(rules, policy=lambda: make("always,khugepaged=false")) for rules in ("2.6.38", "7.2")
     ]
-    old, new = (told.total for told in replay(REDIS, huge).configurations)
+    old, new = (configuration.total for configuration in replay(REDIS, huge).configurations)
     # Each huge page that both had is copied whole once at the most; since 5.8 each side splits its own mapping.
     assert (old.copy_splits, new.copied_huge) == (0, 0)
     assert 20 < old.copied_huge <= old.blocks // 2

@@ -16,14 +16,14 @@ def khugepaged(refused, collapses, sizes):
 
 
 def test_refused_collapses_are_told_by_size():
-    told = answer([khugepaged(330, 2, {"9": 10, "4": 320})], [])
-    assert "330 collapses are begun and refused (2 MiB 10, 64 KiB 320)" in told
-    assert "2 succeed" in told
+    sentences = answer([khugepaged(330, 2, {"9": 10, "4": 320})], [])
+    assert "330 collapses are begun and refused (2 MiB 10, 64 KiB 320)" in sentences
+    assert "2 succeed" in sentences
 
 
 def test_of_whole_blocks_no_size_is_told():
-    told = answer([khugepaged(MANY_REFUSED, 2, {"9": MANY_REFUSED})], [])
-    assert f"{MANY_REFUSED} collapses are begun and refused, each" in told
+    sentences = answer([khugepaged(MANY_REFUSED, 2, {"9": MANY_REFUSED})], [])
+    assert f"{MANY_REFUSED} collapses are begun and refused, each" in sentences
 
 
 @pytest.mark.parametrize(("refused", "collapses"), [(MANY_REFUSED - 1, 0), (500, 500)])

@@ -35,11 +35,11 @@ def test_no_cell_is_lost(blocks, times, rows, columns):
 
 
 def test_levels_rise_from_one_page_to_all():
-    found = level(values([0, 1 / 512, 1 / 64, 1 / 8, 1]))[0]
-    assert found[0] == 0
-    assert found[1] == np.float32(0.1)
-    assert found[4] == 1
-    assert (np.diff(found) > 0).all()
+    shades = level(values([0, 1 / 512, 1 / 64, 1 / 8, 1]))[0]
+    assert shades[0] == 0
+    assert shades[1] == np.float32(0.1)
+    assert shades[4] == 1
+    assert (np.diff(shades) > 0).all()
 
 
 def text(panels, labels, **how):
@@ -93,6 +93,9 @@ def test_a_panel_that_only_later_rows_have_is_named_and_long_names_have_their_ro
         [Panel(name, values([0, 1])) for name in "ABC"],
     )
     drawn = heatmap.svg([("6.1", two), ("thp-base (unasked)", three)], ["0 MiB"], title="t", end="9 s")
-    titles = {found[2]: int(found[1]) for found in re.finditer(r'<text x="(\d+)" y="52"[^>]*>(\w)<', drawn)}
+    titles = {
+        drawn_title[2]: int(drawn_title[1])
+        for drawn_title in re.finditer(r'<text x="(\d+)" y="52"[^>]*>(\w)<', drawn)
+    }
     assert list(titles) == ["A", "B", "C"] and titles["A"] >= 8 + 7 * len("thp-base (unasked)")
     assert int(re.search(r'viewBox="0 0 (\d+) ', drawn)[1]) > titles["C"] + heatmap.WIDTH

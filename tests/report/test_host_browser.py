@@ -48,8 +48,8 @@ def test_its_table_sorts_and_a_chart_tells_its_values(page, tmp_path):
         browser.open(page)
         column = "[...document.querySelectorAll('#table ~ .tablebox tbody tr')].slice(0, 4).map(r => Number(r.cells[2].dataset.v))"
         browser.run("document.querySelectorAll('th button')[2].click()")
-        found = browser.run(column)
-        assert found == sorted(found, reverse=True)
+        column_values = browser.run(column)
+        assert column_values == sorted(column_values, reverse=True)
         browser.run("document.querySelector('#more').click()")
         assert browser.run("getComputedStyle(document.querySelector('.extra')).display") == "table-cell"
         box = browser.run(
@@ -58,10 +58,10 @@ def test_its_table_sorts_and_a_chart_tells_its_values(page, tmp_path):
             "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
         )
         browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
-        told = browser.run(
+        tooltip = browser.run(
             "[...document.querySelectorAll('.tip')].find(t => t.style.display === 'block').innerText"
         )
-        assert "grows" in told and "MiB" in told
+        assert "grows" in tooltip and "MiB" in tooltip
         # The name that is a script is a name.
         assert "<script>" in browser.run("document.querySelector('#table ~ .tablebox').innerText")
         assert browser.complaints == []

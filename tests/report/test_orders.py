@@ -67,7 +67,7 @@ def test_refused_collapses_over_time_are_drawn_where_they_are_no_wasted_passes(d
                 hot=pack(wasted, "i4"), guest_faults=pack(wasted, "i4"))
         for r in made.rows
     ]  # fmt: skip
-    told = replace(made, rows=rows)
-    assert ("refused" in {figure.name for figure in figures(told)}) == differ
-    tables = [text_of(table) for table in by_pass(told)]
+    over_time = replace(made, rows=rows)
+    assert ("refused" in {figure.name for figure in figures(over_time)}) == differ
+    tables = [text_of(table) for table in by_pass(over_time)]
     assert any("refused collapses, after pass" in table for table in tables) == differ

@@ -58,8 +58,8 @@ def test_what_is_no_results_file_is_refused(raw, said):
 
 
 def _packed(**changes):
-    def change(told):
-        told["rows"][0]["seconds"] |= changes
+    def change(document):
+        document["rows"][0]["seconds"] |= changes
 
     return change
 
@@ -71,23 +71,29 @@ def _packed(**changes):
         (_packed(shape=[10**12]), "do not fit the shape"),
         (_packed(shape=[-1]), "nothing has the shape"),
         (_packed(shape=[2]), "do not fit the shape"),
-        (lambda told: told["rows"][0].update(huge=told["rows"][0]["fate"]), r"rows\[0\]: its columns have"),
-        (lambda told: told["blocks"].update(space=told["rows"][0]["seconds"]), "blocks: its columns have"),
-        (lambda told: told["rows"][0]["channels"]["primary"].update(data=""), "channels.primary"),
         (
-            lambda told: told["rows"][0].update(
+            lambda document: document["rows"][0].update(huge=document["rows"][0]["fate"]),
+            r"rows\[0\]: its columns have",
+        ),
+        (
+            lambda document: document["blocks"].update(space=document["rows"][0]["seconds"]),
+            "blocks: its columns have",
+        ),
+        (lambda document: document["rows"][0]["channels"]["primary"].update(data=""), "channels.primary"),
+        (
+            lambda document: document["rows"][0].update(
                 attempts={"x": {"begun": 1, "refused": 1, "allocations": 1, "invalidations": 1}}
             ),
             "there is no order 'x'",
         ),
-        (lambda told: told.update(sensitivity={"knob": {"a": []}}), "sensitivity of 'knob'"),
+        (lambda document: document.update(sensitivity={"knob": {"a": []}}), "sensitivity of 'knob'"),
     ],
 )
 def test_results_that_fit_nothing_are_refused_where_they_do_not(change, said):
-    told = json.loads(encode(results(blocks=12, columns=3)))
-    change(told)
+    document = json.loads(encode(results(blocks=12, columns=3)))
+    change(document)
     with pytest.raises(InputError, match=said):
-        decode(json.dumps(told).encode(), "r.json")
+        decode(json.dumps(document).encode(), "r.json")
 
 
 def test_figures_are_found_by_key_and_by_title():
@@ -142,9 +148,9 @@ def test_ticks_have_no_decimal_that_says_nothing():
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_are_few_and_inside(low, width):
-    found = ticks(low, low + width)
-    assert 1 <= len(found) <= 11
-    assert all(low - 1e-6 * width <= t <= low + width * (1 + 1e-6) + 1e-6 for t in found)
+    marks = ticks(low, low + width)
+    assert 1 <= len(marks) <= 11
+    assert all(low - 1e-6 * width <= t <= low + width * (1 + 1e-6) + 1e-6 for t in marks)
 
 
 def test_a_chart_keeps_ends_when_it_is_thinned():
@@ -185,11 +191,11 @@ def test_a_table_after_each_pass_and_one_for_each_knob():
         guest_faults=pack(10 * steps, "i4"),
     )
     never = msgspec.structs.replace(made.rows[3], guest_faults=pack(np.r_[0, np.full(7, 5)], "i4"))
-    told = [
+    cells_of_tables = [
         [list(column.cells) for column in table.columns]
         for table in by_pass(msgspec.structs.replace(made, rows=[first, never]))
     ]
-    hot, _, wasted, faults = told
+    hot, _, wasted, faults = cells_of_tables
     # Passes 1, 2, 3, and the end (four are complete then); never's row, where no pass ever is, is left out.
     assert hot == [["khugepaged under 6.1"], ["2"], ["4"], ["6"], ["8"]]
     assert [c[0] for c in wasted[1:]] == ["0", "0", "0", "0"]

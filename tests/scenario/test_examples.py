@@ -18,10 +18,10 @@ def test_example_answers_as_it_states(path: Path) -> None:
 
 
 def test_the_seeds_stories_are_all_told() -> None:
-    told = {p.stem for p in EXAMPLES}
+    stories = {p.stem for p in EXAMPLES}
     for story in (
         "guest-only-npt", "guest-only-shadow", "guest-only-ept", "guest-only-ept-noad", "base-address-bug", "copied-and-zero-copy",
         "pin-blocks-collapse", "gru-contract", "gru-driver", "two-notifiers", "ksm", "referenced-saves", "no-heuristic",
         "without-notifiers",
     ):  # fmt: skip
-        assert story in told
+        assert story in stories

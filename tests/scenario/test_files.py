@@ -35,15 +35,15 @@ def _of_sizes(sizes: str, knobs: str = "") -> bytes:
 
 
 def test_a_size_that_does_not_exist_is_told_with_those_that_do() -> None:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         decode(_of_sizes('48kB = "always"'), "s.toml", toml=True)
-    assert "48kB" in str(told.value) and "64kB" in str(told.value) and "\n" not in str(told.value)
+    assert "48kB" in str(raised.value) and "64kB" in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_a_switch_that_does_not_exist_is_one_line() -> None:
-    with pytest.raises(InputError, match="sometimes") as told:
+    with pytest.raises(InputError, match="sometimes") as raised:
         decode(_of_sizes('64kB = "sometimes"'), "s.toml", toml=True)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_a_limit_that_counts_as_zero_below_2_mib_is_noted(
     sizes: str, none: int, mthp_collapse: bool, noted: bool
 ) -> None:
     host = decode(_of_sizes(sizes, f"max_ptes_none = {none}"), "s.toml", toml=True).host
-    told = host.note(mthp_collapse=mthp_collapse)
-    assert (told is not None) == noted
-    if told:
-        assert f"max_ptes_none={none} counts as 0" in told and "\n" not in told
+    note = host.note(mthp_collapse=mthp_collapse)
+    assert (note is not None) == noted
+    if note:
+        assert f"max_ptes_none={none} counts as 0" in note and "\n" not in note
 
 
 @pytest.mark.parametrize("order", [0, 1, 10])

@@ -57,10 +57,10 @@ def test_a_file_says_it_and_the_memory_is_as_long_as_its_farthest_mapping() -> N
 
 def test_the_collapse_is_told_where_the_kernel_tells_it() -> None:
     steps = (verbs.CpuWrite("vm", "0:0-9"), verbs.Madvise("vm", "0", "hugepage"), verbs.Scan())
-    told = run(scenario(*steps, memory="", shmem_enabled="always"), "7.3").files
-    assert [f.result for f in told] == ["pte_mapped_hugepage"] and told[0].file == "dev/zero"
-    told = run(scenario(*steps, shmem_enabled="advise"), "6.12").files
-    assert told[0].collapse == CollapseFileEvent("succeeded", 512, 512, 1)
+    visits = run(scenario(*steps, memory="", shmem_enabled="always"), "7.3").files
+    assert [f.result for f in visits] == ["pte_mapped_hugepage"] and visits[0].file == "dev/zero"
+    visits = run(scenario(*steps, shmem_enabled="advise"), "6.12").files
+    assert visits[0].collapse == CollapseFileEvent("succeeded", 512, 512, 1)
     twice = (*steps[:2], *steps[1:])
     assert [f.collapse for f in run(scenario(*twice, shmem_enabled="advise"), "6.1").files] == [None]
     # 6.1 looks at the advice that the area had: once is not enough to become known.

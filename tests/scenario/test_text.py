@@ -17,8 +17,8 @@ def test_what_is_not_known_is_blank(capsys) -> None:
     )
     scenario = verbs.Scenario(spaces=[verbs.SpaceSpec(name="vm", blocks=2)], steps=[])
     table(scenario, Run(source="kernel", blocks=[known, unknown]))
-    told = [line.split() for line in capsys.readouterr().out.splitlines() if " vm:" in line]
-    assert told == [
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if " vm:" in line]
+    assert lines == [
         ["1", "vm:0", "1", "2", "3", "7", "0", "0", "0", "succeeded"],
         ["1", "vm:1", "7", "0", "0", "succeeded"],
     ]

@@ -57,12 +57,12 @@ class Plain:
     """A run of one policy over *rows* (see ``support.events``), and its figures."""
 
     def __init__(self, events, rows, policy, rules, tlb=None, budget=None, fill=None):
-        self.layout = found = discover(events)
+        self.layout = layout = discover(events)
         limit = UNLIMITED if budget is None else budget
         configuration = Configuration(
             "plain", Configuration.of(rules).rules, policy=policy, budget=limit, fill=fill
         )
-        self.machine = ConfigurationHost(configuration, found)
+        self.machine = ConfigurationHost(configuration, layout)
         self.machine.fill()
         self.host = self.machine.host
         self.host.khugepaged.on_visit = self.visited
@@ -71,17 +71,17 @@ class Plain:
         self.pages = Counter()  # accesses of each page of all spaces
         self.huge_accesses = Counter()  # of each row, those that landed in a huge mapping
         self.ever, self.backed, self.held = set(), set(), {}
-        self.content = {p for p in np.flatnonzero(found.touched) if 0}  # pages that hold something
+        self.content = {p for p in np.flatnonzero(layout.touched) if 0}  # pages that hold something
         for space in self.machine.spaces:
             if self.machine.fills(space):
-                self.content.update(found.touched_pages(space.rows.start, space.rows.stop).tolist())
+                self.content.update(layout.touched_pages(space.rows.start, space.rows.stop).tolist())
         self.ended = {}  # of a space that exits, its part of the figures just before that: space -> Counter
         self.collapsed = {}  # since the last look: row -> pages copied
         self.n = Counter()
         self.walks = Counter()
         self.tlb = Lists(tlb) if tlb else None
         both = any(s.as_cpu >= 0 and s.as_guest >= 0 for s in self.machine.spaces)
-        self.apart = found.rows if both else 0
+        self.apart = layout.rows if both else 0
         self.alarms = alarms(self.machine.policy, self.host.config)
         start = rows[0][0] * SECOND
         for at, space, block, page, kind, count in ((*row, 1)[:6] for row in rows):
@@ -234,20 +234,20 @@ class Plain:
             made()
             return
         small = guest  # a guest's own pages are small, and so are its entries
-        found = 0
+        level = 0
         if before is not None:
-            found = self.tlb.use(entry, before[1] and not small, write)
-            if found == 2 or (found == 1 and not write):
+            level = self.tlb.use(entry, before[1] and not small, write)
+            if level == 2 or (level == 1 and not write):
                 return
         made()
         after, host_after = self.translation(space, page, guest), self.translation(space, page, False)
         if self.replaced(row, whole, host_before, host_after):
-            found = 0
+            level = 0
         if before is not None and (before[0], before[1] and not small) != (after[0], after[1] and not small):
             self.tlb.drop(entry, before[1] and not small)
-            found = 0
+            level = 0
         self.tlb.use(entry, after[1] and not small, write)
-        if found == 0:
+        if level == 0:
             self.walks[row, after[1]] += 1
 
     def replaced(self, row, whole, before, after):
@@ -267,11 +267,11 @@ class Plain:
 
     def visited(self, visit):
         row = next(s for s in self.machine.spaces if s.mm is visit.mm).first_row + visit.block
-        found, i = visit.scan, visit.row
-        if found.code[i] != ScanResult.PMD_MAPPED:
-            self.n["scanned"] += min(int(found.stopped[i]) + 1, 512)
+        scanned, i = visit.scan, visit.row
+        if scanned.code[i] != ScanResult.PMD_MAPPED:
+            self.n["scanned"] += min(int(scanned.stopped[i]) + 1, 512)
         asks = self.host.rules.referenced_needed and bool(visit.mm.notifiers)
-        self.n["asked"] += asks * int(found.asked[i])
+        self.n["asked"] += asks * int(scanned.asked[i])
         for attempt in visit.attempts:
             if attempt.status != ScanResult.SUCCEED:
                 self.n["refused"] += 1
@@ -339,12 +339,12 @@ class Plain:
     def madv_collapse(self, mm, block):
         self.host.drain()
         seen = of_model(mm, np.array([block]), ask=False, marks=False)
-        found = scan(seen, self.host.config.knobs, self.host.rules, khugepaged=False)
-        status, attempts = ScanResult(int(found.code[0])), ()
+        scanned = scan(seen, self.host.config.knobs, self.host.rules, khugepaged=False)
+        status, attempts = ScanResult(int(scanned.code[0])), ()
         if status == ScanResult.SUCCEED:
-            attempts = (collapse_huge_page(mm, block, khugepaged=False, unmapped=int(found.unmapped[0])),)
+            attempts = (collapse_huge_page(mm, block, khugepaged=False, unmapped=int(scanned.unmapped[0])),)
             status = attempts[0].status
-        self.visited(Visit(mm, block, status, found, 0, attempts, seen))
+        self.visited(Visit(mm, block, status, scanned, 0, attempts, seen))
 
     # -- the figures -----------------------------------------------------------------------------------------------
 

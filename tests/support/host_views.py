@@ -20,9 +20,11 @@ def row(name, gain=1.0, **more):
         "huge": 40,
         "swapped": 0,
     }
-    found = Interval(gain, gain / 2, gain * 2)
+    interval = Interval(gain, gain / 2, gain * 2)
     return HostRow(
-        name=name, hugetlb=0, **(known | {"now": found, "then": found, "gain": found, "added": found} | more)
+        name=name,
+        hugetlb=0,
+        **(known | {"now": interval, "then": interval, "gain": interval, "added": interval} | more),
     )
 
 

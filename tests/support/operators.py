@@ -103,14 +103,14 @@ def area(size: int, flags: int = PRIVATE, fd: int = -1, at: int = AT) -> int:
 
 def child_that_stays(fill: int = 0) -> None:
     """Fork one that ends with its parent; it has written *fill* bytes when this returns."""
-    told, tell = os.pipe()
+    released, tell = os.pipe()
     if os.fork() == 0:
         libc.prctl(1, signal.SIGKILL, 0, 0, 0)
         ctypes.memset(AT, 1, fill)
         os.write(tell, b"!")
         while True:
             time.sleep(1)
-    os.read(told, 1)
+    os.read(released, 1)
 
 
 def main(kind: str) -> None:

@@ -19,9 +19,9 @@ class PlainTlb:
         del one[4:]
         if hit:
             return False
-        found = number in two
-        if found:
+        cached = number in two
+        if cached:
             two.remove(number)
         two.insert(0, number)
         del two[12:]
-        return not found
+        return not cached

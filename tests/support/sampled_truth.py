@@ -23,10 +23,10 @@ PAGES = 512
 KINDS = {"read": Kind.CPU_READ, "write": Kind.CPU_WRITE, "guest": Kind.GUEST_READ}
 
 
-def as_samples(path, told):
+def as_samples(path, answer):
     """The guest's answer *told* (columns, provenance) as the file *path*; :class:`Samples`."""
-    provenance = decode_samples(msgspec.json.encode(told["provenance"]), "guest")
-    columns = {name: np.array(told["columns"][name], dtype) for name, dtype in SAMPLE_COLUMNS.items()}
+    provenance = decode_samples(msgspec.json.encode(answer["provenance"]), "guest")
+    columns = {name: np.array(answer["columns"][name], dtype) for name, dtype in SAMPLE_COLUMNS.items()}
     with TraceWriter(path, provenance, profile="compact") as out:
         out.put(columns.pop("time"), columns)
     return Samples.open(path)
@@ -69,12 +69,12 @@ def full_trace(name, base, times):
 def uses(name):
     """Pages used in each interval, by block: int64[INTERVALS, BLOCKS], by plain counting."""
     _, intervals = PATTERNS[name]()
-    found = np.zeros((len(intervals), BLOCKS), np.int64)
+    counts = np.zeros((len(intervals), BLOCKS), np.int64)
     for number, verbs in enumerate(intervals):
         pages = {int(page) for _, text in verbs for page in parse(text, BLOCKS)}
         for page in pages:
-            found[number, page // PAGES] += 1
-    return found
+            counts[number, page // PAGES] += 1
+    return counts
 
 
 class Beside(NamedTuple):
@@ -92,23 +92,23 @@ class Beside(NamedTuple):
         return sum(a == b for a, b in zip(full, sampled, strict=True)) / len(full)
 
 
-def beside(name, told, path, policies, rules, scale):
+def beside(name, answer, path, policies, rules, scale):
     """The pattern *name* both ways; *told*: the guest's answer of it, kept as the file *path*."""
-    samples, base = as_samples(path, told), told["base"]
-    found = compare_samples(samples, policies, [rules], time_scale=scale)
-    by_address = {address: place for place, (_, address) in enumerate(found.blocks)}
+    samples, base = as_samples(path, answer), answer["base"]
+    comparison = compare_samples(samples, policies, [rules], time_scale=scale)
+    by_address = {address: place for place, (_, address) in enumerate(comparison.blocks)}
     places = [by_address.get(base + (block << 21)) for block in range(BLOCKS)]
     truth = uses(name).sum(axis=0)
-    sampled = np.array([0 if at is None else found.hot.uses[at][0] for at in places])
-    ours, theirs = {(address - base) >> 21 for address in found.hot.blocks}, hot(truth)
+    sampled = np.array([0 if at is None else comparison.hot.uses[at][0] for at in places])
+    ours, theirs = {(address - base) >> 21 for address in comparison.hot.blocks}, hot(truth)
     trace = full_trace(name, base, look_times(samples))
     configurations = [
         Configuration(row.label, profile(rules), policy=partial(make, row.policy), fill=False)
-        for row in found.rows
+        for row in comparison.rows
     ]
     result = replay(trace, configurations, time_scale=scale)
     decisions = {}
-    for row, data in zip(found.rows, result.data, strict=True):
+    for row, data in zip(comparison.rows, result.data, strict=True):
         huge = {(number << 21) for number in data.blocks.number[data.blocks.huge].tolist()}
         full = ["huge" if base + (block << 21) in huge else "small" for block in range(BLOCKS)]
         decisions[row.policy] = full, ["small" if at is None else row.decisions[at] for at in places]

@@ -15,32 +15,32 @@ BASE = 0x7F0000000000
 def provenance(*, interval=1.0, seen=("primary", "referenced", "secondary"), **fields):
     spaces = [Space(id=0, name="p"), Space(id=1, name="p: VM", type="vm", parent=0)]
     channels = [SampledChannel(name=name, seen=name in seen, why="by hand") for name in CHANNELS]
-    told = {
+    defaults = {
         "spaces": spaces,
         "channels": channels,
         "clock": Clock(meaning="by hand"),
         "memory": "kernel memory",
     }
-    return SampleProvenance(source="synthetic", interval=int(interval * 1e9), **told | fields)
+    return SampleProvenance(source="synthetic", interval=int(interval * 1e9), **defaults | fields)
 
 
 def columns(rows):
     """Columns of *rows*: dicts of what is not zero, with ``time`` (s) and ``block``, its number from BASE."""
-    told = {name: np.zeros(len(rows), dtype) for name, dtype in SAMPLE_COLUMNS.items()}
+    values = {name: np.zeros(len(rows), dtype) for name, dtype in SAMPLE_COLUMNS.items()}
     for i, row in enumerate(rows):
         for name, value in row.items():
             if name == "time":
-                told["time"][i] = round(value * 1e9)
+                values["time"][i] = round(value * 1e9)
             elif name == "block":
-                told["address"][i] = BASE + value * BLOCK
+                values["address"][i] = BASE + value * BLOCK
             else:
-                told[name][i] = value
-    return told
+                values[name][i] = value
+    return values
 
 
 def write(path, rows, origin=None, **options):
     """The file *path* of *rows*, as :func:`columns` takes them; returns it."""
     with TraceWriter(path, origin or provenance(), **options) as out:
-        found = columns(rows)
-        out.put(found.pop("time"), found)
+        values = columns(rows)
+        out.put(values.pop("time"), values)
     return path

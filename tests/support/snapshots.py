@@ -40,17 +40,17 @@ KNOWN = Surroundings(
 
 def columns(blocks, secondary=True):
     """Blocks of 512 anonymous, writable, idle pages from START."""
-    found = Columns.empty(np.arange(blocks, dtype=np.uint64) * np.uint64(BLOCK) + np.uint64(START))
+    memory = Columns.empty(np.arange(blocks, dtype=np.uint64) * np.uint64(BLOCK) + np.uint64(START))
     frames = np.arange(1 << 20, (1 << 20) + blocks * 512, dtype=np.uint64).reshape(blocks, 512)
-    found.pmd[:] = bits.TABLE
-    found.pte[:] = frames << np.uint64(12) | bits.PRESENT | bits.RW | bits.USER | bits.DIRTY
-    found.flags[:] = kpf.ANON | kpf.LRU | kpf.SWAPBACKED | kpf.UPTODATE | kpf.MMAP
-    found.mapcount[:] = found.folio_mapcount[:] = found.refcount[:] = 1
-    found.folio[:] = frames
-    return with_vm(found, np.zeros((blocks, 512), bool)) if secondary else found
+    memory.pmd[:] = bits.TABLE
+    memory.pte[:] = frames << np.uint64(12) | bits.PRESENT | bits.RW | bits.USER | bits.DIRTY
+    memory.flags[:] = kpf.ANON | kpf.LRU | kpf.SWAPBACKED | kpf.UPTODATE | kpf.MMAP
+    memory.mapcount[:] = memory.folio_mapcount[:] = memory.refcount[:] = 1
+    memory.folio[:] = frames
+    return with_vm(memory, np.zeros((blocks, 512), bool)) if secondary else memory
 
 
-def with_vm(found, young, known=None, why=""):
+def with_vm(memory, young, known=None, why=""):
     """*found* with a VM that used the pages *young*."""
     import dataclasses
 
@@ -58,20 +58,20 @@ def with_vm(found, young, known=None, why=""):
     marks = young.astype(np.uint8)
     gfn = np.arange(len(young), dtype=np.int64) * 512
     return dataclasses.replace(
-        found, secondary=(Secondary("kvm (npt)", young & known, known, why),), zap_marks=marks, gfn=gfn,
+        memory, secondary=(Secondary("kvm (npt)", young & known, known, why),), zap_marks=marks, gfn=gfn,
         slot=np.zeros(len(young), np.int32),
     )  # fmt: skip
 
 
-def snapshot(found, facts=FACTS_72, flags=("hg",), limits=None, enabled="madvise"):
+def snapshot(memory, facts=FACTS_72, flags=("hg",), limits=None, enabled="madvise"):
     """A snapshot of one anonymous mapping that holds every block."""
-    end = START + max(len(found.address), 1) * BLOCK
+    end = START + max(len(memory.address), 1) * BLOCK
     sizes = {"Referenced": 0, "Anonymous": (end - START) >> 10, "AnonHugePages": 0}
     mapping = Vma(START, end, "rw-p", 0, "00:00", 0, "", frozenset(("rd", "wr", *flags)), sizes, None)
     header = Header(
         format=FORMAT, version="0", taken=0.0, seconds=0.0, source="kernel memory", missing="", pid=4242, name="vm",
-        machine="x86_64", facts=facts, limits=limits or Knobs(), enabled=enabled, counts_known=found.counts_known,
+        machine="x86_64", facts=facts, limits=limits or Knobs(), enabled=enabled, counts_known=memory.counts_known,
         surroundings=KNOWN,
-        secondary=tuple(Answerer(a.name, a.why) for a in found.secondary), mappings=(mapping,),
+        secondary=tuple(Answerer(a.name, a.why) for a in memory.secondary), mappings=(mapping,),
     )  # fmt: skip
-    return Snapshot(header, found)
+    return Snapshot(header, memory)

@@ -45,10 +45,10 @@ def write(path, columns, **options):
 
 
 def assert_same(trace, columns):
-    found = trace.read()
+    read = trace.read()
     for name, dtype in COLUMNS.items():
-        assert found[name].dtype == dtype
-        np.testing.assert_array_equal(found[name], columns[name])
+        assert read[name].dtype == dtype
+        np.testing.assert_array_equal(read[name], columns[name])
 
 
 @pytest.fixture
@@ -260,8 +260,8 @@ def test_a_recording_torn_before_its_first_row_makes_no_trace(tmp_path, capsys, 
     torn.write_bytes(stream[:head] if keep == "head" else stream[:-1])
     with pytest.raises(SystemExit) as left:
         main(["trace", "recover", str(torn), "-o", str(tmp_path / "r.parquet")])
-    told = f"secondsight: {torn}: not one row is whole before its tear, so no trace is made; remove it to record anew\n"
-    assert (left.value.code, capsys.readouterr().err) == (1, told)
+    message = f"secondsight: {torn}: not one row is whole before its tear, so no trace is made; remove it to record anew\n"
+    assert (left.value.code, capsys.readouterr().err) == (1, message)
     assert not (tmp_path / "r.parquet").exists()
     assert torn.exists()
 
@@ -405,16 +405,16 @@ def test_how_far_a_walk_is_is_told(tmp_path, monkeypatch):
     path = tmp_path / "t.parquet"
     with TraceWriter(path, Provenance(source="test", spaces=[Space(id=0, name="p")])) as out:
         out.append(np.arange(2500, dtype=np.uint64), 0, np.arange(2500, dtype=np.uint64) << np.uint64(12), 0)
-    told = []
-    for _ in Trace.open(path).batches(rows=300, progress=lambda done, total: told.append((done, total))):
+    reports = []
+    for _ in Trace.open(path).batches(rows=300, progress=lambda done, total: reports.append((done, total))):
         pass
-    assert told == [(1000, 2500), (2000, 2500), (2500, 2500)]
-    told.clear()
+    assert reports == [(1000, 2500), (2000, 2500), (2500, 2500)]
+    reports.clear()
     for _ in Trace.open(path).batches(
-        time=(1200, 1300), progress=lambda done, total: told.append((done, total))
+        time=(1200, 1300), progress=lambda done, total: reports.append((done, total))
     ):
         pass
-    assert told == [(1000, 1000)]
+    assert reports == [(1000, 1000)]
 
 
 def test_a_disk_that_fills_leaves_nothing_that_holds_nothing(tmp_path, monkeypatch):
@@ -425,9 +425,9 @@ def test_a_disk_that_fills_leaves_nothing_that_holds_nothing(tmp_path, monkeypat
         raise full
 
     monkeypatch.setattr(writer.pq, "ParquetWriter", made)
-    with pytest.raises(SecondSightError, match="No space left") as told:
+    with pytest.raises(SecondSightError, match="No space left") as raised:
         TraceWriter(tmp_path / "t", PROVENANCE)
-    assert told.value.exit_code == 1 and list(tmp_path.iterdir()) == []
+    assert raised.value.exit_code == 1 and list(tmp_path.iterdir()) == []
 
     # Full by the time that the trace is made of the recording: the rows stay, and where they are is said.
     kept = pytest.raises(
@@ -533,9 +533,9 @@ def test_a_trace_with_columns_of_other_types_is_mended_where_it_was_made(tmp_pat
 def test_provenance_that_cannot_be_is_refused(change, said):
     raw = msgspec.to_builtins(PROVENANCE) | {"arch": "x86_64"}
     assert decode(msgspec.json.encode(raw), "t").spaces == PROVENANCE.spaces
-    with pytest.raises(InputError, match=r"^t: metadata: .*") as told:
+    with pytest.raises(InputError, match=r"^t: metadata: .*") as raised:
         decode(msgspec.json.encode(raw | change), "t")
-    assert said in str(told.value)
+    assert said in str(raised.value)
 
 
 def test_parents_among_the_spaces_and_pages_of_another_machine_are_read():

@@ -36,18 +36,18 @@ def test_dictionaries_of_every_width_and_any_mix_of_runs(rows, cardinality, runs
     alphabet = rng.integers(0, np.iinfo(dtype).max, cardinality, endpoint=True).astype(dtype)
     values = np.repeat(rng.choice(alphabet, rows), rng.integers(1, runs, rows, endpoint=True))
     file, chunk = written(values, use_dictionary=True, max_rows_per_page=rows_per_page)
-    found = pages.column(file, chunk, dtype)
-    np.testing.assert_array_equal(found.values, values)
-    assert sorted(found.distinct) == np.unique(values).tolist()
+    column = pages.column(file, chunk, dtype)
+    np.testing.assert_array_equal(column.values, values)
+    assert sorted(column.distinct) == np.unique(values).tolist()
 
 
 @pytest.mark.parametrize("rows_per_page", [1000, 1 << 20])
 def test_plain_values_are_a_view_of_the_file_where_they_are_one_page(rows_per_page):
     values = np.random.default_rng(0).integers(0, 1 << 63, 5000).astype(np.uint64)
     file, chunk = written(values, use_dictionary=False, max_rows_per_page=rows_per_page)
-    found = pages.column(file, chunk, np.uint64)
-    np.testing.assert_array_equal(found.values, values)
-    assert np.shares_memory(found.values, file) == (rows_per_page > 5000) and found.distinct is None
+    column = pages.column(file, chunk, np.uint64)
+    np.testing.assert_array_equal(column.values, values)
+    assert np.shares_memory(column.values, file) == (rows_per_page > 5000) and column.distinct is None
 
 
 @settings(max_examples=150, deadline=None)
@@ -73,9 +73,9 @@ def test_differences_of_every_width(rows, bits, still, rising, rows_per_page, se
         column_encoding={"x": "DELTA_BINARY_PACKED"},
         max_rows_per_page=rows_per_page,
     )
-    found = pages.column(file, chunk, np.uint64)
-    assert found is not None
-    np.testing.assert_array_equal(found.values, values)
+    column = pages.column(file, chunk, np.uint64)
+    assert column is not None
+    np.testing.assert_array_equal(column.values, values)
 
 
 @settings(max_examples=200, deadline=None)
@@ -86,8 +86,8 @@ def test_damaged_differences_never_raise(data):
     broken = file.copy()
     for _ in range(data.draw(st.integers(1, 3))):
         broken[data.draw(st.integers(0, 600))] = data.draw(st.integers(0, 255))
-    found = pages.column(broken, chunk, np.uint64)
-    assert found is None or found.values.size == 400
+    column = pages.column(broken, chunk, np.uint64)
+    assert column is None or column.values.size == 400
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_damage_never_raises_and_never_gives_what_is_not_in_the_dictionary(data,
     broken = file.copy()
     for _ in range(data.draw(st.integers(1, 3))):
         broken[data.draw(st.integers(0, 120 if plain else 250))] = data.draw(st.integers(0, 255))
-    found = pages.column(broken, chunk, dtype)
-    assert found is None or (found.values.dtype == dtype and found.values.size == 300)
-    if found is not None and not plain:
-        assert np.isin(found.values, found.distinct).all()
+    column = pages.column(broken, chunk, dtype)
+    assert column is None or (column.values.dtype == dtype and column.values.size == 300)
+    if column is not None and not plain:
+        assert np.isin(column.values, column.distinct).all()

@@ -74,7 +74,7 @@ def test_what_fits_on_a_disk_that_fills_is_kept_and_recovered(tmp_path, batches)
     before = _limit(256 << 10)
     try:
         with (
-            pytest.raises(SecondSightError, match="cannot be written: File too large") as told,
+            pytest.raises(SecondSightError, match="cannot be written: File too large") as raised,
             Recording(path, PROVENANCE) as out,
         ):
             for start in range(0, addresses.size, rows):
@@ -84,8 +84,8 @@ def test_what_fits_on_a_disk_that_fills_is_kept_and_recovered(tmp_path, batches)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     stream = tmp_path / "t.parquet.recording"
-    assert f"`secondsight trace recover {stream} -o FILE` makes a trace of what is kept" in str(told.value)
-    assert not getattr(told.value, "__notes__", [])
+    assert f"`secondsight trace recover {stream} -o FILE` makes a trace of what is kept" in str(raised.value)
+    assert not getattr(raised.value, "__notes__", [])
     recover(stream, path)
     kept = np.concatenate([batch.address for batch in Trace.open(path).batches()])
     assert 4096 < kept.size < addresses.size and (kept == addresses[: kept.size]).all()
@@ -93,29 +93,29 @@ def test_what_fits_on_a_disk_that_fills_is_kept_and_recovered(tmp_path, batches)
 
 def test_a_stream_that_is_left_is_told_with_whatever_ended_the_recording(tmp_path) -> None:
     path = tmp_path / "t.parquet"
-    with pytest.raises(KeyboardInterrupt) as told, Recording(path, PROVENANCE) as out:
+    with pytest.raises(KeyboardInterrupt) as raised, Recording(path, PROVENANCE) as out:
         out.append([1], 0, [4096], 0)
         raise KeyboardInterrupt
-    (note,) = told.value.__notes__
+    (note,) = raised.value.__notes__
     assert note == f"`secondsight trace recover {path}.recording -o FILE` makes a trace of what is kept"
     recover(f"{path}.recording", path)
     assert Trace.open(path).rows == 1
-    with pytest.raises(KeyboardInterrupt) as told, Recording(tmp_path / "none", PROVENANCE):
+    with pytest.raises(KeyboardInterrupt) as raised, Recording(tmp_path / "none", PROVENANCE):
         raise KeyboardInterrupt
-    assert not hasattr(told.value, "__notes__")
+    assert not hasattr(raised.value, "__notes__")
     assert not (tmp_path / "none.recording").exists()
 
 
 def test_one_of_no_use_is_given_up(tmp_path) -> None:
     with (
-        pytest.raises(SecondSightError, match=r"^nothing$") as told,
+        pytest.raises(SecondSightError, match=r"^nothing$") as raised,
         Recording(tmp_path / "t", PROVENANCE) as out,
     ):
         out.append([1], 0, [0], int(Verb.EXIT), 0)
         out._hand_on()
         out.abandon()
         raise SecondSightError("nothing")
-    assert not list(tmp_path.iterdir()) and not hasattr(told.value, "__notes__")
+    assert not list(tmp_path.iterdir()) and not hasattr(raised.value, "__notes__")
 
 
 def test_what_a_fork_says_is_no_number_of_accesses(tmp_path) -> None:

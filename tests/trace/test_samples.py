@@ -63,11 +63,11 @@ def test_a_look_that_two_row_groups_share_is_one(tmp_path):
     with Recording(tmp_path / "s.parquet", provenance()) as out:
         for look in range(3):
             blocks = np.arange(ROW_GROUP // 2 - 5, dtype=np.uint64) * np.uint64(BLOCK)
-            told = {name: np.zeros(len(blocks), dtype) for name, dtype in SAMPLE_COLUMNS.items()} | {
+            values = {name: np.zeros(len(blocks), dtype) for name, dtype in SAMPLE_COLUMNS.items()} | {
                 "address": blocks
             }
-            told.pop("time")
-            out.put(np.full(len(blocks), look, np.uint64), told)
+            values.pop("time")
+            out.put(np.full(len(blocks), look, np.uint64), values)
     looks = [(look.time, len(look)) for look in Samples.open(tmp_path / "s.parquet").looks()]
     assert looks == [(look, ROW_GROUP // 2 - 5) for look in range(3)]
 
@@ -97,8 +97,8 @@ def test_counts_that_cannot_be_are_refused_by_row(tmp_path, wrong, what):
 def test_a_kill_keeps_what_was_written(tmp_path):
     rows = random_rows(np.random.default_rng(2), 4, 3)
     recording = Recording(tmp_path / "s.parquet", provenance())
-    told = columns(rows)
-    recording.put(told.pop("time"), told)
+    values = columns(rows)
+    recording.put(values.pop("time"), values)
     recording._hand_on()
     torn = tmp_path / "killed.parquet.recording"
     torn.write_bytes(
@@ -107,9 +107,9 @@ def test_a_kill_keeps_what_was_written(tmp_path):
     with pytest.raises(SystemExit) as end:
         main(["trace", "recover", str(torn), "-o", str(tmp_path / "r.parquet")])
     assert end.value.code == 0
-    found = Samples.open(tmp_path / "r.parquet")
-    assert found.rows == 12 and found.provenance.notes == ["recovered from a torn recording"]
-    assert found.provenance.interval == 10**9
+    recovered = Samples.open(tmp_path / "r.parquet")
+    assert recovered.rows == 12 and recovered.provenance.notes == ["recovered from a torn recording"]
+    assert recovered.provenance.interval == 10**9
     for cut in (10, len(torn.read_bytes()) - 40):
         torn.write_bytes(recording.stream_path.read_bytes()[:cut])
         with pytest.raises(SecondSightError):
@@ -142,10 +142,10 @@ def test_the_summary_counts_every_look_but_the_first(tmp_path):
     assert summary.looks == 5 and summary.rows == 20
     for name in CHANNELS:
         later = [row for row in rows if row["time"]]
-        told = summary.channels[name]
-        assert told.used == sum(row[f"{name}_used"] for row in later)
-        assert told.unused == sum(row[f"{name}_unused"] for row in later)
-        assert told.used + told.unused + told.unknown == sum(row["present"] for row in later)
+        channel = summary.channels[name]
+        assert channel.used == sum(row[f"{name}_used"] for row in later)
+        assert channel.unused == sum(row[f"{name}_unused"] for row in later)
+        assert channel.used + channel.unused + channel.unknown == sum(row["present"] for row in later)
 
 
 def test_trace_info_tells_of_them(tmp_path, capsys):
@@ -154,8 +154,8 @@ def test_trace_info_tells_of_them(tmp_path, capsys):
     )
     with pytest.raises(SystemExit) as end:
         main(["trace", "info", str(path)])
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert end.value.code == 0
     for part in ("samples, 3 looks", "interval 1 s; clear_refs written after each look: 1", "channel  primary: ",
                  "channel  damon: not seen: by hand", "(process): "):  # fmt: skip
-        assert part in told, part
+        assert part in printed, part

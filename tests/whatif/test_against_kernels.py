@@ -64,12 +64,12 @@ def as_trace(scenario):
             )
     time, address, kind, count = (np.array(column) for column in zip(*rows, strict=True))
     # A last verb that does nothing (there is no pin), so that the clock reaches the last scan.
-    told = Events(
+    events = Events(
         address=np.r_[address, 0].astype(np.uint64), kind=np.r_[kind, Verb.UNPIN].astype(np.uint8),
         time=np.r_[time, scans * PASS - 1].astype(np.uint64), count=np.r_[count, 1].astype(np.uint32),
         spaces=[Space(id=0, name=space.name, type="vm")],
     )  # fmt: skip
-    return told, scans
+    return events, scans
 
 
 @pytest.mark.parametrize(("scenario", "key", "rules"), list(cases()))
@@ -79,12 +79,12 @@ def test_a_replayed_scenario_is_answered_as_the_kernel_answered_it(scenario, key
     host = msgspec.structs.replace(scenario.host, thp_enabled="madvise", knobs=knobs)
     results = compare(trace, ["khugepaged"], [rules], config=host, fill=False, channels=False)
     events, verdicts = results.rows[0].events, results.verdicts
-    found = set()
+    collapses = set()
     columns = (events.block, events.first, events.last, events.count, events.verdict)
     for block, first, last, count, verdict in zip(*(c.array().tolist() for c in columns), strict=True):
         # Equal answers in a row are told once.
         for number in np.linspace(first / 10, last / 10, count).round().astype(int).tolist():
-            found.add((number, block, verdicts[verdict].code))
+            collapses.add((number, block, verdicts[verdict].code))
     said = set()
     for line in scenario.expect[key]:
         number, block, code, rest = re.fullmatch(r"pass (\d+) \w+:(\d+) (\w+)(.*)", line).groups()
@@ -92,4 +92,4 @@ def test_a_replayed_scenario_is_answered_as_the_kernel_answered_it(scenario, key
         said.add((int(number), int(block), code + "@isolate" * looked_twice))
     assert len(said) == len(scenario.expect[key])
     assert scans == max(number for number, *_ in said)
-    assert found == said
+    assert collapses == said

@@ -111,11 +111,11 @@ def test_fairness_between_two_processes():
 
 def test_events_tell_what_became_of_a_block():
     results = compare(TWO, ["madv_collapse"], budget=1)
-    told = row(results, "madv_collapse")
-    assert [results.verdicts[v].code for v in told.events.verdict.array()] == ["policy_huge"]
-    assert told.events.block.array().tolist() == [0]
-    assert told.events.first.array().tolist() == [10]
-    fate = told.fate.array()
+    collapsing = row(results, "madv_collapse")
+    assert [results.verdicts[v].code for v in collapsing.events.verdict.array()] == ["policy_huge"]
+    assert collapsing.events.block.array().tolist() == [0]
+    assert collapsing.events.first.array().tolist() == [10]
+    fate = collapsing.fate.array()
     assert fate[0] == 10
     assert np.isnan(fate[1])
     assert row(compare(TWO, ["always,khugepaged=false"]), "always").events.verdict.shape == [2]
@@ -130,18 +130,18 @@ def test_the_channels_are_kept_by_block_and_time():
 
 def test_a_range_of_a_knob():
     results = compare(TWO, ["khugepaged", "never"], vary=Range.parse("max_ptes_none=0..511:509"))
-    found = results.sensitivity["max_ptes_none"]["khugepaged under 7.2"]
+    points = results.sensitivity["max_ptes_none"]["khugepaged under 7.2"]
     assert list(results.sensitivity["max_ptes_none"]) == ["khugepaged under 7.2"]
     # 510 empty pages in block 0, 511 in block 5: 509 takes neither, 511 both.
-    assert [(v, f["huge_blocks"]) for v, f in found] == [(0, 0), (509, 0), (511, 2)]
+    assert [(v, f["huge_blocks"]) for v, f in points] == [(0, 0), (509, 0), (511, 2)]
     with pytest.raises(UsageError, match="neither khugepaged nor any"):
         compare(TWO, ["never"], vary=Range.parse("alpha=0.5"))
 
 
 def test_an_option_of_a_policy_is_a_knob_too():
     results = compare(TWO, ["madv_collapse"], vary=Range.parse("min_populated=1,2,3"))
-    found = results.sensitivity["min_populated"]["madv_collapse under 7.2"]
-    assert [f["huge_blocks"] for _, f in found] == [2, 1, 0]
+    points = results.sensitivity["min_populated"]["madv_collapse under 7.2"]
+    assert [f["huge_blocks"] for _, f in points] == [2, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -286,9 +286,9 @@ SIZED = HostConfig(sizes=Sizes(kb64="always"))
 
 def test_a_kernel_that_the_host_cannot_be_has_a_row_that_says_so_and_the_rest_runs():
     results = compare(TWO, ["never", "khugepaged", "oracle"], ["6.1", "7.2"], config=SIZED)
-    told = [(r.label, bool(r.not_run)) for r in results.rows]
+    labels = [(r.label, bool(r.not_run)) for r in results.rows]
     # The bounds under the first kernel that can be set up so.
-    assert told == [
+    assert labels == [
         ("never under 7.2", False),
         ("khugepaged under 6.1", True),
         ("khugepaged under 7.2", False),

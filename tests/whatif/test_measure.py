@@ -84,11 +84,11 @@ def test_a_thinned_curve_keeps_its_beginning_and_its_end():
 
 def test_equal_answers_in_a_row_become_one():
     # In time: block 1 A, block 0 A, block 1 A, block 1 B, block 0 A, block 1 A.
-    order, found = measure.runs(np.array([1, 0, 1, 1, 0, 1]), np.array([7, 7, 7, 8, 7, 7]))
+    order, merged = measure.runs(np.array([1, 0, 1, 1, 0, 1]), np.array([7, 7, 7, 8, 7, 7]))
     assert order.tolist() == [1, 4, 0, 2, 3, 5]
-    assert found.count.tolist() == [2, 2, 1, 1]
-    assert order[found.first].tolist() == [1, 0, 3, 5]
-    assert order[found.last].tolist() == [4, 2, 3, 5]
+    assert merged.count.tolist() == [2, 2, 1, 1]
+    assert order[merged.first].tolist() == [1, 0, 3, 5]
+    assert order[merged.last].tolist() == [4, 2, 3, 5]
 
 
 def test_walk_references():

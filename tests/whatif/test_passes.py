@@ -7,8 +7,8 @@ from support.events import CW, trace
 
 
 def notes(rows, policies=("never", "khugepaged"), **options):
-    told = compare(trace(rows), policies, ["7.2"], channels=False, **options).provenance.notes
-    return [note for note in told if "pass of khugepaged" in note]
+    notes_made = compare(trace(rows), policies, ["7.2"], channels=False, **options).provenance.notes
+    return [note for note in notes_made if "pass of khugepaged" in note]
 
 
 def test_a_trace_too_short_for_a_pass_is_told_with_a_scale_that_gives_one():

@@ -100,11 +100,11 @@ def test_without_being_asked_nothing_changes():
 
 def test_the_settings_are_those_of_the_quickest_row():
     results = run(scattered(), PredictionBasis(cpu_seconds=0.02))
-    told = settings(results)
+    lines = settings(results)
     assert best(results.rows).policy == "always"
-    assert "echo always > /sys/kernel/mm/transparent_hugepage/enabled" in told
-    assert any(line.startswith("# Nothing was set") for line in told)
-    assert all(line.startswith(("#", "echo ", "[ -e ", "secondsight ")) for line in told)
+    assert "echo always > /sys/kernel/mm/transparent_hugepage/enabled" in lines
+    assert any(line.startswith("# Nothing was set") for line in lines)
+    assert all(line.startswith(("#", "echo ", "[ -e ", "secondsight ")) for line in lines)
 
 
 def test_never_is_a_setting_where_all_else_is_slower():

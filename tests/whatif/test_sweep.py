@@ -131,42 +131,42 @@ def test_the_directory_is_one_parquet_dataset(done):
 
 
 def test_one_trace_of_a_sweep_is_what_a_comparison_of_it_says(done):
-    told = results(done / "out", "t1")
+    comparison = results(done / "out", "t1")
     direct = compare(
         done / "traces" / "t1.parquet",
         ["never", "khugepaged,max_ptes_none=509", "madv_collapse", "oracle"],
         ["6.1", "7.2"],
         channels=False,
     )
-    mine = {row.label: row for row in told.rows}
+    mine = {row.label: row for row in comparison.rows}
     assert len(mine) == sweeps.ROWS
     for row in direct.rows:
         same = mine[row.label.replace("khugepaged,max_ptes_none=509", "khugepaged")
                     + (" max_ptes_none=509" if row.policy == "khugepaged" else "")]  # fmt: skip
         assert same.metrics == row.metrics
         assert same.fate == row.fate
-        verdicts = [told.verdicts[v].code for v in same.events.verdict.array()]
+        verdicts = [comparison.verdicts[v].code for v in same.events.verdict.array()]
         assert verdicts == [direct.verdicts[v].code for v in row.events.verdict.array()]
-    assert told.oracle == direct.oracle
-    assert "khugepaged under 6.1" in told.sensitivity["max_ptes_none"]
-    assert "traces/t1.parquet" in render(told)
+    assert comparison.oracle == direct.oracle
+    assert "khugepaged under 6.1" in comparison.sensitivity["max_ptes_none"]
+    assert "traces/t1.parquet" in render(comparison)
 
 
 def test_over_all_traces_counts_are_sums_and_shares_means(done):
-    told = results(done / "out")
+    comparison = results(done / "out")
     each = [results(done / "out", f"t{i}") for i in range(3)]
-    assert told.answer.startswith("Over 3 traces: ")
-    for row in told.rows:
+    assert comparison.answer.startswith("Over 3 traces: ")
+    for row in comparison.rows:
         parts = [next(r for r in one.rows if r.label == row.label).metrics for one in each]
         assert row.metrics["bloat"] == sum(p["bloat"] for p in parts)
         assert row.metrics["coverage"] == pytest.approx(sum(p["coverage"] for p in parts) / 3)
-        spread = told.spread["coverage"][row.label]
+        spread = comparison.spread["coverage"][row.label]
         values = sorted(p["coverage"] for p in parts)
         assert spread == [(0, values[0]), (1 / 3, values[1]), (2 / 3, values[2]), (1, values[2])]
-    page = render(told)
+    page = render(comparison)
     assert "Coverage over the traces" in page
     assert 'id="heat"' not in page
-    assert encode(told) == encode(results(done / "out"))
+    assert encode(comparison) == encode(results(done / "out"))
 
 
 def test_what_is_not_there_is_said(done, tmp_path):
@@ -195,9 +195,9 @@ def test_curves_hold_the_other_knobs():
                   | {"label": f"p under r a={a:g} b={b:g}", "knobs": {"a": a, "b": b}, "metrics": {"coverage": a + b}})
         for a in (2.0, 1.0) for b in (10.0, 20.0)
     ]  # fmt: skip
-    found = sensitivities(rows)
-    assert {k: list(v) for k, v in found.items()} == {
+    curves = sensitivities(rows)
+    assert {k: list(v) for k, v in curves.items()} == {
         "a": ["p under r b=10", "p under r b=20"],
         "b": ["p under r a=2", "p under r a=1"],
     }
-    assert found["a"]["p under r b=20"] == [(1.0, {"coverage": 21.0}), (2.0, {"coverage": 22.0})]
+    assert curves["a"]["p under r b=20"] == [(1.0, {"coverage": 21.0}), (2.0, {"coverage": 22.0})]

@@ -17,9 +17,9 @@ from support.snapshots import BLOCK, START, columns, snapshot, with_vm
 
 def used(blocks):
     """Blocks whose pages the CPU used."""
-    found = columns(blocks)
-    found.pte[:] |= bits.ACCESSED
-    return found
+    memory = columns(blocks)
+    memory.pte[:] |= bits.ACCESSED
+    return memory
 
 
 def addresses(selection):
@@ -43,11 +43,11 @@ def test_guest_only_blocks_are_chosen_and_idle_ones_not():
 
 
 def test_unknown_use_is_chosen_unless_certainty_is_asked():
-    found = columns(2, secondary=False)
-    found.pte_known[0] = False
-    found.pte[1, 0] |= bits.ACCESSED
-    every = whole(select(snapshot(found), make("khugepaged"), Wanted()))
-    sure = whole(select(snapshot(found), make("khugepaged"), Wanted(certain=True)))
+    memory = columns(2, secondary=False)
+    memory.pte_known[0] = False
+    memory.pte[1, 0] |= bits.ACCESSED
+    every = whole(select(snapshot(memory), make("khugepaged"), Wanted()))
+    sure = whole(select(snapshot(memory), make("khugepaged"), Wanted(certain=True)))
     assert [choice.used for choice in every.chosen] == [1, None]
     assert [choice.used for choice in sure.chosen] == [1]
 
@@ -55,8 +55,8 @@ def test_unknown_use_is_chosen_unless_certainty_is_asked():
 @pytest.mark.parametrize("policy", ["khugepaged", "madv_collapse"])
 @pytest.mark.parametrize("flags", [("nh",), ("nh", "hg"), ("ht",), ("pf",)])
 def test_what_the_kernel_refuses_is_never_chosen(flags, policy):
-    told = whole(select(snapshot(used(2), flags=flags), make(policy), Wanted(override=True)))
-    assert not told.chosen and list(told.left.values()) == [2] and not told.vmas
+    selection = whole(select(snapshot(used(2), flags=flags), make(policy), Wanted(override=True)))
+    assert not selection.chosen and list(selection.left.values()) == [2] and not selection.vmas
 
 
 @pytest.mark.parametrize(("enabled", "why"), [("never", "enabled=never"), ("madvise", "no MADV_HUGEPAGE")])
@@ -71,72 +71,72 @@ def test_the_administrator_is_overridden_only_if_asked(enabled, why):
 
 
 def test_prctl_cannot_be_overridden():
-    told = whole(
+    selection = whole(
         select(snapshot(used(1)), make("madv_collapse"), Wanted(override=True), Beside(thp_enabled=False))
     )
-    assert told.left == {PRCTL: 1}
+    assert selection.left == {PRCTL: 1}
 
 
 def test_thp_eligible_zero_under_always_is_somebodys_wish():
     taken = snapshot(used(1), enabled="always")
     (vma,) = taken.header.mappings
     header = msgspec.structs.replace(taken.header, mappings=(msgspec.structs.replace(vma, eligible=False),))
-    told = dataclasses.replace(taken, header=header)
-    assert "THPeligible: 0" in next(iter(select(told, make("madv_collapse"), Wanted()).left))
-    assert select(told, make("madv_collapse"), Wanted(override=True)).chosen
+    refusing = dataclasses.replace(taken, header=header)
+    assert "THPeligible: 0" in next(iter(select(refusing, make("madv_collapse"), Wanted()).left))
+    assert select(refusing, make("madv_collapse"), Wanted(override=True)).chosen
 
 
 def test_too_little_in_it():
-    found = used(3)
-    found.pte[0, 1:] = 0
-    found.pte[1] = bits.swap_pte(np.arange(512, dtype=np.uint64) + np.uint64(1))
-    told = whole(select(snapshot(found), make("madv_collapse"), Wanted(min_populated=2)))
-    assert addresses(told) == [2]
-    assert set(told.left) == {
+    memory = used(3)
+    memory.pte[0, 1:] = 0
+    memory.pte[1] = bits.swap_pte(np.arange(512, dtype=np.uint64) + np.uint64(1))
+    selection = whole(select(snapshot(memory), make("madv_collapse"), Wanted(min_populated=2)))
+    assert addresses(selection) == [2]
+    assert set(selection.left) == {
         "fewer than 2 pages present (--min-populated)",
         "nothing present (all of it is in swap)",
     }
 
 
 def test_userfaultfd_fills_no_hole():
-    found = used(3)
-    found.pte[0, 5] = 0
-    found.pte[1, 5] |= bits.UFFD_WP
-    told = whole(select(snapshot(found, flags=("hg", "um")), make("madv_collapse"), Wanted()))
-    assert addresses(told) == [2]
-    assert set(told.left) == {
+    memory = used(3)
+    memory.pte[0, 5] = 0
+    memory.pte[1, 5] |= bits.UFFD_WP
+    selection = whole(select(snapshot(memory, flags=("hg", "um")), make("madv_collapse"), Wanted()))
+    assert addresses(selection) == [2]
+    assert set(selection.left) == {
         "userfaultfd is armed: the kernel fills no hole there",
         "userfaultfd write-protects a page",
     }
 
 
 def test_guard_regions_never_collapse():
-    found = used(2)
-    found.pte[0, 7] = swap.swp_entry(np.uint64(swap.MARKER_TYPE), np.uint64(swap.MARKER_GUARD))
-    told = whole(select(snapshot(found), make("madv_collapse"), Wanted()))
-    assert addresses(told) == [1] and next(iter(told.left)).startswith("guard entries in it")
+    memory = used(2)
+    memory.pte[0, 7] = swap.swp_entry(np.uint64(swap.MARKER_TYPE), np.uint64(swap.MARKER_GUARD))
+    selection = whole(select(snapshot(memory), make("madv_collapse"), Wanted()))
+    assert addresses(selection) == [1] and next(iter(selection.left)).startswith("guard entries in it")
 
 
 def test_khugepageds_own_limits_are_a_policys_options():
-    found = used(2)
-    found.pte[0, 100:] = 0
-    every = select(snapshot(found), make("khugepaged"), Wanted())
-    some = whole(select(snapshot(found), make("khugepaged,max_ptes_none=0"), Wanted()))
+    memory = used(2)
+    memory.pte[0, 100:] = 0
+    every = select(snapshot(memory), make("khugepaged"), Wanted())
+    some = whole(select(snapshot(memory), make("khugepaged,max_ptes_none=0"), Wanted()))
     assert len(every.chosen) == 2 and addresses(some) == [1]
     assert next(iter(some.left)).startswith("khugepaged's scan answers exceed_none_pte")
 
 
 def test_a_policy_that_leaves_some_says_so():
-    told = whole(select(snapshot(used(3)), make("madv_collapse,at_most=1"), Wanted()))
-    assert addresses(told) == [0] and told.left == {"policy madv_collapse did not choose it": 2}
+    selection = whole(select(snapshot(used(3)), make("madv_collapse,at_most=1"), Wanted()))
+    assert addresses(selection) == [0] and selection.left == {"policy madv_collapse did not choose it": 2}
 
 
 def test_what_it_adds_counts_holes_swap_and_sharers():
-    found = used(1)
-    found.pte[0, :10] = 0
-    found.pte[0, 10:20] = bits.swap_pte(np.arange(1, 11, dtype=np.uint64))
-    found.shared[0, 100:200] = True
-    (choice,) = select(snapshot(found), make("madv_collapse"), Wanted()).chosen
+    memory = used(1)
+    memory.pte[0, :10] = 0
+    memory.pte[0, 10:20] = bits.swap_pte(np.arange(1, 11, dtype=np.uint64))
+    memory.shared[0, 100:200] = True
+    (choice,) = select(snapshot(memory), make("madv_collapse"), Wanted()).chosen
     assert choice.populated == 492 and choice.added == 10 + 10 + 100
 
 

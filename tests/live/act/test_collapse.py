@@ -113,8 +113,8 @@ class Stop:
 def carry_out(target, selection, pace=None, wait=lambda seconds: False, guard=None):
     done = Collapser(target, target, guard or Freely(), pace or Throttle(), wait).run(selection)
     if done.stopped not in (collapse.EXITED, collapse.EXEC):
-        told = done.collapsed + sum(done.refused.values()) + sum(done.left.values())
-        assert told == done.considered, "every block has its one place"
+        accounted = done.collapsed + sum(done.refused.values()) + sum(done.left.values())
+        assert accounted == done.considered, "every block has its one place"
     return done
 
 

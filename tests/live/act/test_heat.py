@@ -24,9 +24,9 @@ def test_a_region_weighs_by_the_share_it_covers():
 def test_bits_of_the_cpu_and_of_a_guest():
     young = np.zeros((2, 512), bool)
     young[1, 3] = True
-    found = with_vm(columns(2), young)
-    found.pte[0, 7] |= bits.ACCESSED
-    marks = used_bits(found)
+    memory = with_vm(columns(2), young)
+    memory.pte[0, 7] |= bits.ACCESSED
+    marks = used_bits(memory)
     assert marks.sum() == 2 and marks[0, 0, 7] and marks[1, 1, 3]
 
 
@@ -78,63 +78,65 @@ def kernel(monkeypatch):
 
 def young(**pages):
     """Three blocks; ``b1=[3]``: page 3 of block 1 is young."""
-    found = columns(3)
+    memory = columns(3)
     for name, some in pages.items():
-        found.pte[int(name[1:]), some] |= bits.ACCESSED
-    return found
+        memory.pte[int(name[1:]), some] |= bits.ACCESSED
+    return memory
 
 
 def test_what_turned_young_was_used_and_what_was_young_before_tells_nothing(kernel):
     Reader.readings = [young(b0=[1]), young(b0=[1], b1=[5]), young(b0=[1])]
-    found = heat.watch(Process(), object(), 0.01, lambda seconds: False)
-    assert found.weights == {START + BLOCK: 1} and found.untold == {START}
+    heat_seen = heat.watch(Process(), object(), 0.01, lambda seconds: False)
+    assert heat_seen.weights == {START + BLOCK: 1} and heat_seen.untold == {START}
     blocks = columns(3).address
-    assert found.of(blocks).tolist() == [-1, 1, 0]
-    assert "kernel memory" in found.source and found.missing == {"DAMON": "no tracefs"}
+    assert heat_seen.of(blocks).tolist() == [-1, 1, 0]
+    assert "kernel memory" in heat_seen.source and heat_seen.missing == {"DAMON": "no tracefs"}
 
 
 def test_bits_that_are_all_set_are_no_heat(kernel):
     Reader.readings = [young(b0=[1], b1=[1], b2=[1])]
-    found = heat.watch(Process(), object(), 0.01, lambda seconds: False)
-    assert found.source == "" and "nobody cleared" in found.missing["kernel memory"]
+    heat_seen = heat.watch(Process(), object(), 0.01, lambda seconds: False)
+    assert heat_seen.source == "" and "nobody cleared" in heat_seen.missing["kernel memory"]
 
 
 def test_without_any_channel_nothing_is_waited_for(kernel):
-    found = heat.watch(Process(), None, 3600, lambda seconds: pytest.fail("waits"), missing="no kcore")
-    assert found.of(columns(2).address).tolist() == [-1, -1]
-    assert found.missing == {"DAMON": "no tracefs", "kernel memory": "no kcore"}
+    heat_seen = heat.watch(Process(), None, 3600, lambda seconds: pytest.fail("waits"), missing="no kcore")
+    assert heat_seen.of(columns(2).address).tolist() == [-1, -1]
+    assert heat_seen.missing == {"DAMON": "no tracefs", "kernel memory": "no kcore"}
 
 
-def order(found, policy="khugepaged", blocks=4, **wanted):
+def order(heat_seen, policy="khugepaged", blocks=4, **wanted):
     taken = columns(blocks, secondary=False)
     taken.pte_known[:] = False
-    told = select(snapshot(dataclasses.replace(taken)), make(policy), Wanted(**wanted), Beside(heat=found))
-    return [(choice.address - START) // BLOCK for choice in told.chosen], told.order
+    selection = select(
+        snapshot(dataclasses.replace(taken)), make(policy), Wanted(**wanted), Beside(heat=heat_seen)
+    )
+    return [(choice.address - START) // BLOCK for choice in selection.chosen], selection.order
 
 
 @pytest.mark.parametrize("policy", ["khugepaged", "madv_collapse"])
 def test_hot_first_then_the_unknown_then_the_idle(policy):
-    found = Heat(
+    heat_seen = Heat(
         {START + 3 * BLOCK: 9, START + BLOCK: 50}, frozenset({START + 2 * BLOCK}), "DAMON over 3.0 s", {}
     )
-    chosen, said = order(found, policy)
+    chosen, said = order(heat_seen, policy)
     assert chosen == [1, 3, 2, 0]
     assert said == "hot first, by DAMON over 3.0 s: 2 blocks of 4 known to be hot"
-    assert order(found, policy, certain=True)[0] == [1, 3]
+    assert order(heat_seen, policy, certain=True)[0] == [1, 3]
 
 
-@pytest.mark.parametrize("found", [None, Heat({}, frozenset(), "", {"DAMON": "in use by someone else"})])
-def test_where_nothing_is_known_it_is_said_first(found):
-    chosen, said = order(found)
+@pytest.mark.parametrize("heat_seen", [None, Heat({}, frozenset(), "", {"DAMON": "in use by someone else"})])
+def test_where_nothing_is_known_it_is_said_first(heat_seen):
+    chosen, said = order(heat_seen)
     assert chosen == [0, 1, 2, 3] and said.startswith("no hotness is known here: in address order")
-    assert ("someone else" in said) == (found is not None)
+    assert ("someone else" in said) == (heat_seen is not None)
 
 
 def test_where_marks_alone_order_the_blocks_it_is_said_why_nothing_better_does():
-    found = columns(3)
-    found.pte[1, :9] |= bits.ACCESSED
-    found.pte[2, :5] |= bits.ACCESSED
+    memory = columns(3)
+    memory.pte[1, :9] |= bits.ACCESSED
+    memory.pte[2, :5] |= bits.ACCESSED
     heat = Heat({}, frozenset(), "", {"DAMON": "in use by someone else"})
-    selection = select(snapshot(found), make("khugepaged"), Wanted(), Beside(heat=heat))
+    selection = select(snapshot(memory), make("khugepaged"), Wanted(), Beside(heat=heat))
     assert [(choice.address - START) // BLOCK for choice in selection.chosen] == [1, 2]
     assert selection.order.startswith("no hotness is known here") and "someone else" in selection.order

@@ -26,22 +26,22 @@ def test_what_only_kallsyms_knows_changes_no_verdict(facts):
     """So explain does not ask it (probe.probe, kallsyms=None)."""
     young = np.zeros((4, 512), bool)
     young[1:] = True
-    found = with_vm(columns(4), young)
-    found.flags[2] |= kpf.REFERENCED
-    found.zap_marks[3, ::3] = 2
-    told = []
+    memory = with_vm(columns(4), young)
+    memory.flags[2] |= kpf.REFERENCED
+    memory.zap_marks[3, ::3] = 2
+    answers = []
     for soft in (None, False, True):
-        answer = explain(snapshot(found, facts=msgspec.structs.replace(facts, soft_accessed=soft)))
-        told.append((answer.blocks, answer.totals, answer.rules, answer.open_points, answer.channels))
-    assert told[0] == told[1] == told[2]
+        answer = explain(snapshot(memory, facts=msgspec.structs.replace(facts, soft_accessed=soft)))
+        answers.append((answer.blocks, answer.totals, answer.rules, answer.open_points, answer.channels))
+    assert answers[0] == answers[1] == answers[2]
 
 
 def test_blocks_that_only_the_guest_uses():
     young = np.zeros((3, 512), bool)
     young[1:] = True
-    found = with_vm(columns(3), young)
-    found.pte[2, 7] |= bits.ACCESSED
-    answer = explain(snapshot(found))
+    memory = with_vm(columns(3), young)
+    memory.pte[2, 7] |= bits.ACCESSED
+    answer = explain(snapshot(memory))
     assert [b.status for b in answer.blocks] == ["lack_referenced_page", "lack_referenced_page", "succeeded"]
     assert [b.wasted for b in answer.blocks] == [False, True, False], (
         "the 6.13+ refusal, and one page that rescues"
@@ -52,7 +52,7 @@ def test_blocks_that_only_the_guest_uses():
         (1, 0, 512),
     ]
     assert answer.blocks[1].guest == 512 << 12 and answer.blocks[1].slot == 0
-    old = explain(snapshot(found, FACTS_61))
+    old = explain(snapshot(memory, FACTS_61))
     assert [b.status for b in old.blocks] == ["lack_referenced_page", "succeeded", "succeeded"]
     # One reading of 6.1 has the address bug: block 2's base page is young in both, block 1's too.
     assert old.open_points and all(b.known for b in old.blocks)
@@ -86,15 +86,15 @@ def test_a_mapping_that_is_skipped_and_holds_a_huge_page_counts_whole():
 
 
 def test_limits_pins_and_shares_are_named():
-    found = columns(5)
-    found.pte[:, 0] |= bits.ACCESSED
-    found.pte[0, 100:] = 0
-    found.refcount[1, 5] = 2
-    found.shared[2, :300] = True
-    found.pmd[3] = bits.PRESENT | bits.PSE | bits.RW | bits.USER
-    found.pte[3] = 0
-    found.pte[4, :70] = bits.swap_pte(np.arange(70, dtype=np.uint64))
-    answer = explain(snapshot(found, limits=Knobs(max_ptes_none=64)))
+    memory = columns(5)
+    memory.pte[:, 0] |= bits.ACCESSED
+    memory.pte[0, 100:] = 0
+    memory.refcount[1, 5] = 2
+    memory.shared[2, :300] = True
+    memory.pmd[3] = bits.PRESENT | bits.PSE | bits.RW | bits.USER
+    memory.pte[3] = 0
+    memory.pte[4, :70] = bits.swap_pte(np.arange(70, dtype=np.uint64))
+    answer = explain(snapshot(memory, limits=Knobs(max_ptes_none=64)))
     statuses = [b.status for b in answer.blocks]
     assert statuses == [
         "exceed_none_pte",
@@ -110,34 +110,34 @@ def test_limits_pins_and_shares_are_named():
 
 
 def test_a_huge_block_is_told_by_its_pmd_and_its_first_page():
-    found = with_vm(columns(3), np.array([[False] * 512, [True] * 512, [False] * 512]))
-    found.pmd[:] = bits.PRESENT | bits.PSE | bits.RW | bits.USER
-    found.pte[:] = 0
-    found.pmd[0] |= bits.ACCESSED
-    found.flags[1, 0] |= kpf.REFERENCED
-    blocks = explain(snapshot(found)).blocks
+    memory = with_vm(columns(3), np.array([[False] * 512, [True] * 512, [False] * 512]))
+    memory.pmd[:] = bits.PRESENT | bits.PSE | bits.RW | bits.USER
+    memory.pte[:] = 0
+    memory.pmd[0] |= bits.ACCESSED
+    memory.flags[1, 0] |= kpf.REFERENCED
+    blocks = explain(snapshot(memory)).blocks
     assert [(b.primary, b.referenced, b.secondary) for b in blocks] == [(512, 0, 0), (0, 512, 512), (0, 0, 0)]
-    found.pte_known[:] = found.page_known[:] = False
+    memory.pte_known[:] = memory.page_known[:] = False
     unseen = np.zeros((3, 512), bool)
-    found = with_vm(found, unseen, known=unseen, why="may not look")
-    answer = explain(snapshot(found))
+    memory = with_vm(memory, unseen, known=unseen, why="may not look")
+    answer = explain(snapshot(memory))
     assert {(b.primary, b.referenced, b.secondary) for b in answer.blocks} == {(None, None, None)}
     assert answer.channels["PRIMARY"].startswith("unknown for 1,536 of 1,536 pages")
 
 
 def test_unknown_is_never_no():
-    found = columns(3, secondary=False)
+    memory = columns(3, secondary=False)
     nothing = np.zeros((3, 512), bool)
-    found = with_vm(found, nothing, known=nothing, why="may not look")
-    found.flags[1, 3] |= kpf.REFERENCED
-    found.pte_known[2] = False
-    answer = explain(snapshot(found))
+    memory = with_vm(memory, nothing, known=nothing, why="may not look")
+    memory.flags[1, 3] |= kpf.REFERENCED
+    memory.pte_known[2] = False
+    answer = explain(snapshot(memory))
     idle, marked, dark = answer.blocks
     assert idle.secondary is None and idle.referenced == 0
     assert (idle.status, idle.known, idle.wasted) == ("lack_referenced_page", True, False)
     assert idle.wasted_if and "if only a secondary MMU used it" in idle.reason and dark.wasted_if
     assert not marked.wasted_if and answer.totals.wasted_if == 2
-    old = explain(snapshot(found, FACTS_61))
+    old = explain(snapshot(memory, FACTS_61))
     assert old.totals.wasted_if == 0, "up to 6.12 the zap carries what a guest used"
     assert marked.status == "succeeded" and marked.known, "PG_referenced alone decides"
     assert dark.primary is None and not dark.known and "succeeded" in dark.others
@@ -146,15 +146,15 @@ def test_unknown_is_never_no():
 
 def test_an_unknown_secondary_leaves_the_verdict_open_on_old_kernels():
     nothing = np.zeros((1, 512), bool)
-    found = with_vm(columns(1, secondary=False), nothing, known=nothing)
-    (block,) = explain(snapshot(found, FACTS_61)).blocks
+    memory = with_vm(columns(1, secondary=False), nothing, known=nothing)
+    (block,) = explain(snapshot(memory, FACTS_61)).blocks
     assert not block.known
 
 
 def test_pins_are_unknown_from_procfs():
-    found = dataclasses.replace(columns(1, secondary=False), counts_known=False)
-    found.pte[0, 0] |= bits.ACCESSED
-    (block,) = explain(snapshot(found)).blocks
+    memory = dataclasses.replace(columns(1, secondary=False), counts_known=False)
+    memory.pte[0, 0] |= bits.ACCESSED
+    (block,) = explain(snapshot(memory)).blocks
     assert block.status == "succeeded" and not block.known and "not_suitable_page_count" in block.others
 
 
@@ -174,20 +174,20 @@ def test_mappings_that_are_skipped(flags, enabled, why):
 )
 def test_what_is_huge_already_counts_as_huge_whatever_the_switches_say(flags, enabled, counts):
     """As after ``collapse --override``, or a switch that was turned; but hugetlb is no transparent huge page."""
-    found = columns(2)
-    found.pmd[0] = bits.PRESENT | bits.PSE | bits.RW | bits.USER
-    found.pte[0] = 0
-    found.pmd[1], found.pte[1] = found.pmd[0], 0
-    answer = explain(snapshot(found, flags=flags, enabled=enabled))
+    memory = columns(2)
+    memory.pmd[0] = bits.PRESENT | bits.PSE | bits.RW | bits.USER
+    memory.pte[0] = 0
+    memory.pmd[1], memory.pte[1] = memory.pmd[0], 0
+    answer = explain(snapshot(memory, flags=flags, enabled=enabled))
     statuses = [block.status for block in answer.blocks]
     if not counts:
         assert statuses == ["ineligible"] * 2 and answer.totals.coverage is None
         return
     assert statuses == ["page_pmd_mapped"] * 2 and answer.totals.coverage == 1
     assert "would skip the mapping" in answer.blocks[0].reason and answer.mappings[0].refused
-    found.pmd[1] = bits.TABLE
-    found.pte[1] = columns(1).pte[0]
-    answer = explain(snapshot(found, flags=flags, enabled=enabled))
+    memory.pmd[1] = bits.TABLE
+    memory.pte[1] = columns(1).pte[0]
+    answer = explain(snapshot(memory, flags=flags, enabled=enabled))
     assert [block.status for block in answer.blocks] == ["page_pmd_mapped", "ineligible"]
     # What is small in the same mapping counts beside it: else the share would be 100 % wherever a mapping is skipped.
     assert (
@@ -205,10 +205,10 @@ def test_probed_rules_are_the_profiles(facts, profile):
 
 def test_what_cannot_be_probed_is_judged_both_ways():
     blind = Facts(release="?")
-    found = choose_profiles(blind)
-    assert len(found.rules) >= 4 and len({rules.name for rules in found.rules}) == len(found.rules)
-    assert any("zap" in point for point in found.open_points)
-    assert len(choose_profiles(blind, has_vm=False).open_points) < len(found.open_points)
+    choice = choose_profiles(blind)
+    assert len(choice.rules) >= 4 and len({rules.name for rules in choice.rules}) == len(choice.rules)
+    assert any("zap" in point for point in choice.open_points)
+    assert len(choose_profiles(blind, has_vm=False).open_points) < len(choice.open_points)
 
 
 def test_a_snapshot_comes_back(tmp_path):
@@ -313,12 +313,12 @@ def test_the_page_draws_many_small_mappings_that_are_alike_as_one():
 
 
 def test_swapped_pages_come_back_before_the_second_look():
-    found = columns(2, secondary=False)
-    found.pte[:, :8] = bits.swap_pte(np.arange(16, dtype=np.uint64)).reshape(2, 8)
-    found.pte[0, 8:] |= bits.ACCESSED
-    found.pte[1, 8:200] |= bits.ACCESSED
+    memory = columns(2, secondary=False)
+    memory.pte[:, :8] = bits.swap_pte(np.arange(16, dtype=np.uint64)).reshape(2, 8)
+    memory.pte[0, 8:] |= bits.ACCESSED
+    memory.pte[1, 8:200] |= bits.ACCESSED
     for facts in (FACTS_61, FACTS_72):
-        swapped, idle = explain(snapshot(found, facts)).blocks
+        swapped, idle = explain(snapshot(memory, facts)).blocks
         assert (swapped.status, swapped.known, swapped.bloat) == ("succeeded", True, 0)
         assert idle.status == "lack_referenced_page" and "256 are needed" in idle.reason
 
@@ -336,12 +336,12 @@ def test_what_hangs_on_the_lru_batch_is_said_to(marked, rescued, said):
     """6.1 without MGLRU: pages inactive, PG_referenced and used by the guest wait in a batch that holds a reference, unless it fills."""
     young = np.zeros((1, 512), bool)
     young[0, :marked] = True
-    found = with_vm(columns(1), young)
-    found.flags[0, :marked] |= kpf.REFERENCED
-    found.pte[0, 500 : 500 + rescued] |= bits.ACCESSED
-    (block,) = explain(snapshot(found, FACTS_61)).blocks
+    memory = with_vm(columns(1), young)
+    memory.flags[0, :marked] |= kpf.REFERENCED
+    memory.pte[0, 500 : 500 + rescued] |= bits.ACCESSED
+    (block,) = explain(snapshot(memory, FACTS_61)).blocks
     assert {block.status, *block.others} == said
     assert block.known == (len(said) == 1)
     assert ("LRU batch by then" in block.reason) == (len(said) == 2)
     with_mglru = msgspec.structs.replace(FACTS_61, mglru=True)
-    assert explain(snapshot(found, with_mglru)).blocks[0].status == "succeeded"
+    assert explain(snapshot(memory, with_mglru)).blocks[0].status == "succeeded"

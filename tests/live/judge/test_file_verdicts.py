@@ -16,20 +16,20 @@ from support.snapshots import BLOCK, FACTS_61, columns, snapshot
 
 
 def used(blocks=1):
-    found = columns(blocks)
-    found.pte[:] |= bits.ACCESSED
-    return found
+    memory = columns(blocks)
+    memory.pte[:] |= bits.ACCESSED
+    return memory
 
 
 def shared(pages=512, here=512, **mapping):
     """A block of a memfd of which *pages* are in the page cache and *here* mapped, each once."""
-    found = used()
-    found.pte[0, here:] = 0
-    found.mapcount[0, here:] = found.folio_mapcount[0, here:] = 0
-    found.refcount[0, :here] = 2
-    found.flags[:] = kpf.LRU | kpf.UPTODATE | kpf.SWAPBACKED
-    found.cached[0] = pages
-    taken = snapshot(found)
+    memory = used()
+    memory.pte[0, here:] = 0
+    memory.mapcount[0, here:] = memory.folio_mapcount[0, here:] = 0
+    memory.refcount[0, :here] = 2
+    memory.flags[:] = kpf.LRU | kpf.UPTODATE | kpf.SWAPBACKED
+    memory.cached[0] = pages
+    taken = snapshot(memory)
     switches = Switches(
         shmem_enabled="advise", shmem_size="inherit", sizes={2048: "inherit"}, internal="00:01"
     )

@@ -17,12 +17,12 @@ HUGE = bits.PRESENT | bits.PSE | bits.RW | bits.USER | bits.ACCESSED
 
 
 def half_huge(slots=True):
-    found = columns(8)
-    found.pmd[:4], found.pte[:4] = HUGE, 0
+    memory = columns(8)
+    memory.pmd[:4], memory.pte[:4] = HUGE, 0
     if slots:
-        found = with_vm(found, np.zeros((8, 512), bool))
-        found.spte_level[:] = [2, 2, 1, 2, 1, 1, 1, 0]
-    return found
+        memory = with_vm(memory, np.zeros((8, 512), bool))
+        memory.spte_level[:] = [2, 2, 1, 2, 1, 1, 1, 0]
+    return memory
 
 
 def test_by_memslots():
@@ -35,9 +35,9 @@ def test_by_memslots():
 
 
 def without_slots(name, flags=(), vms=1):
-    found = dataclasses.replace(half_huge(slots=False), secondary=())
-    found.gfn[:] = -1
-    taken = snapshot(found, flags=("hg", *flags))
+    memory = dataclasses.replace(half_huge(slots=False), secondary=())
+    memory.gfn[:] = -1
+    taken = snapshot(memory, flags=("hg", *flags))
     other = Vma(
         START - 64 * BLOCK, START - 61 * BLOCK, "rw-p", 0, "00:00", 0, "", frozenset({"rd"}), {}, None
     )
@@ -68,21 +68,21 @@ def test_by_mappings(name, flags, vms, told_by):
 @pytest.mark.parametrize(("blocks", "counted"), [(1, False), (2, True)])
 def test_vga_memory_is_told_beside_the_ram(slots, blocks, counted, tmp_path, capsys):
     """QEMU marks VGA memory and ROMs as it does RAM: a small mapping beside one four times as large."""
-    found = dataclasses.replace(half_huge(slots), secondary=()) if not slots else half_huge()
+    memory = dataclasses.replace(half_huge(slots), secondary=()) if not slots else half_huge()
     if not slots:
-        found.gfn[:] = -1
-    taken = snapshot(found, flags=("hg", "dc"))
+        memory.gfn[:] = -1
+    taken = snapshot(memory, flags=("hg", "dc"))
     ram, edge = taken.header.mappings[0], START + (8 - blocks) * BLOCK
     header = msgspec.structs.replace(
         taken.header, name="qemu-system-x86",
         mappings=(msgspec.structs.replace(ram, end=edge), msgspec.structs.replace(ram, start=edge)),
     )  # fmt: skip
     taken = dataclasses.replace(taken, header=header)
-    told = explain(taken).guest_ram
+    answer = explain(taken).guest_ram
     size = 8 if counted else 8 - blocks
-    assert (told.blocks, told.size, told.resident) == (size, size * BLOCK, size * BLOCK)
-    assert told.coverage == 4 / size and told.mappings == 1 + counted
-    assert (told.beside, told.beside_mappings) == ((0, 0) if counted else (blocks * BLOCK, 1))
+    assert (answer.blocks, answer.size, answer.resident) == (size, size * BLOCK, size * BLOCK)
+    assert answer.coverage == 4 / size and answer.mappings == 1 + counted
+    assert (answer.beside, answer.beside_mappings) == ((0, 0) if counted else (blocks * BLOCK, 1))
     capture.save(taken, tmp_path / "s.npz")
     with pytest.raises(SystemExit):
         main(["explain", str(tmp_path / "s.npz")])
@@ -99,10 +99,10 @@ def test_what_is_resident_is_told_to_the_page_and_coverage_of_whole_blocks(slots
     ram = msgspec.structs.replace(ram, start=ram.start - before, end=ram.end + behind, kb=kb)
     taken = dataclasses.replace(taken, header=msgspec.structs.replace(taken.header, mappings=(ram,)))
     taken = dataclasses.replace(taken, header=msgspec.structs.replace(taken.header, name="qemu-system-x86"))
-    told = explain(taken)
-    assert told.guest_ram.size == told.guest_ram.resident == 8 * BLOCK + before + behind
-    assert told.mappings[0].resident == told.guest_ram.resident and not told.guest_ram.blocks_only
-    assert told.guest_ram.coverage == 0.5
+    answer = explain(taken)
+    assert answer.guest_ram.size == answer.guest_ram.resident == 8 * BLOCK + before + behind
+    assert answer.mappings[0].resident == answer.guest_ram.resident and not answer.guest_ram.blocks_only
+    assert answer.guest_ram.coverage == 0.5
     capture.save(taken, tmp_path / "s.npz")
     with pytest.raises(SystemExit):
         main(["explain", str(tmp_path / "s.npz")])
@@ -129,14 +129,14 @@ def test_fail_under(share, code, tmp_path, capsys):
     capture.save(snapshot(half_huge()), path)
     with pytest.raises(SystemExit) as left:
         main(["explain", str(path), "--fail-under", share])
-    told = capsys.readouterr()
-    assert (left.value.code or 0) == code, told.err
+    captured = capsys.readouterr()
+    assert (left.value.code or 0) == code, captured.err
     if code < 2:
         assert (
             "guest RAM: 16.0 MiB in 1 mapping (anonymous; known by KVM's memslots), 16.0 MiB resident; 50.0 %"
-            in told.out
+            in captured.out
         )
-    assert told.err.count("\n") == (code != 0)
+    assert captured.err.count("\n") == (code != 0)
 
 
 def test_without_a_vm_it_asks_about_eligible_memory(tmp_path, capsys):

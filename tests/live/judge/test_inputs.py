@@ -38,9 +38,9 @@ def test_evidence_is_a_test_that_exists_or_the_source():
 
 
 def with_surroundings(**changes):
-    found = columns(1)
-    found.pte[0] |= bits.ACCESSED
-    taken = snapshot(found)
+    memory = columns(1)
+    memory.pte[0] |= bits.ACCESSED
+    taken = snapshot(memory)
     header = msgspec.structs.replace(taken.header, surroundings=msgspec.structs.replace(KNOWN, **changes))
     return explain(dataclasses.replace(taken, header=header)).blocks[0]
 
@@ -72,9 +72,9 @@ def test_a_refusal_needs_no_memory():
 
 def test_a_snapshot_that_read_nothing_names_only_inputs_of_the_table():
     nothing = np.zeros((2, 512), bool)
-    found = with_vm(columns(2), nothing, known=nothing, why="may not look")
-    found.pte_known[:] = found.page_known[:] = False
-    taken = snapshot(dataclasses.replace(found, counts_known=False))
+    memory = with_vm(columns(2), nothing, known=nothing, why="may not look")
+    memory.pte_known[:] = memory.page_known[:] = False
+    taken = snapshot(dataclasses.replace(memory, counts_known=False))
     header = msgspec.structs.replace(taken.header, surroundings=Surroundings())
     for block in explain(dataclasses.replace(taken, header=header)).blocks:
         assert not block.known and len(block.unread) >= 4
@@ -83,9 +83,9 @@ def test_a_snapshot_that_read_nothing_names_only_inputs_of_the_table():
 
 def test_a_mapping_that_was_only_read_is_skipped():
     """Zero pages alone make no anon_vma (do_anonymous_page); khugepaged's thp_vma_allowable_order asks for one."""
-    found = columns(1)
-    found.pte[0] = bits.PRESENT | bits.USER | bits.ACCESSED
-    taken = snapshot(found)
+    memory = columns(1)
+    memory.pte[0] = bits.PRESENT | bits.USER | bits.ACCESSED
+    taken = snapshot(memory)
     start = taken.header.mappings[0].start
     for without, status, known in (((start,), "ineligible", True), ((), "exceed_none_pte", True)):
         header = msgspec.structs.replace(

@@ -28,9 +28,9 @@ from support.snapshots import FACTS_72, START, columns, snapshot, with_vm
 RULES = for_kernel("7.2.13")
 
 
-def switched(found, sizes=("always",), enabled="always", limits=None, facts=FACTS_72, flags=("hg",)):
+def switched(memory, sizes=("always",), enabled="always", limits=None, facts=FACTS_72, flags=("hg",)):
     """A snapshot on a kernel whose sizes are switched: *sizes* in KiB."""
-    taken = snapshot(found, facts=facts, enabled=enabled, limits=limits, flags=flags)
+    taken = snapshot(memory, facts=facts, enabled=enabled, limits=limits, flags=flags)
     words = {
         kb_of_order(order): "always" if kb_of_order(order) in sizes else "never" for order in ANON_ORDERS
     }
@@ -94,26 +94,26 @@ def test_an_older_kernel_tries_whole_blocks_alone():
 
 def test_a_smaller_size_is_enough():
     """2 MiB is off: a kernel that collapses parts looks at the mapping all the same."""
-    found = guest_alone()
-    found.pte[0, :16] |= bits.ACCESSED
-    taken = switched(found, (64,), enabled="never", limits=Knobs(max_ptes_none=0))
+    memory = guest_alone()
+    memory.pte[0, :16] |= bits.ACCESSED
+    taken = switched(memory, (64,), enabled="never", limits=Knobs(max_ptes_none=0))
     answer = explain(taken)
     assert answer.mappings[0].orders == (4,) and answer.mappings[0].by == "hugepages-64kB/enabled=always"
     (block,) = answer.blocks
     assert block.status == "succeeded" and block.attempts == (AttemptsAhead(4, 32, 31),)
     assert "parts of it" in block.reason
     old = msgspec.structs.replace(FACTS_72, release="6.18.15-test")
-    assert explain(switched(found, (64,), enabled="never", facts=old)).blocks[0].status == "ineligible"
+    assert explain(switched(memory, (64,), enabled="never", facts=old)).blocks[0].status == "ineligible"
 
 
 def test_memory_that_parts_add():
     """Of 512 pages 8 are there: two parts of 16 pages hold 4 each, and each is filled up."""
-    found = columns(1)
+    memory = columns(1)
     keep = [0, 1, 2, 3, 100, 101, 102, 103]
     rest = np.setdiff1d(np.arange(512), keep)
-    found.pte[0, rest], found.mapcount[0, rest], found.folio[0, rest] = 0, 0, -1
-    found.pte[0, keep] |= bits.ACCESSED
-    (block,) = explain(switched(found, (64,), enabled="never")).blocks
+    memory.pte[0, rest], memory.mapcount[0, rest], memory.folio[0, rest] = 0, 0, -1
+    memory.pte[0, keep] |= bits.ACCESSED
+    (block,) = explain(switched(memory, (64,), enabled="never")).blocks
     assert block.status == "succeeded" and block.bloat == 2 * 12
     assert block.attempts == (AttemptsAhead(4, 2, 0),)
 
@@ -121,14 +121,14 @@ def test_memory_that_parts_add():
 @pytest.mark.parametrize(("sizes", "status"), [((2048, 64), "failed"), ((64,), "succeeded")])
 def test_entries_that_cannot_be_swapped_in_stop_the_whole_block_alone(sizes, status):
     """A guard marker in one part: 2 MiB is swapped in and fails; parts without one go through."""
-    found = columns(1)
-    found.pte[0] |= bits.ACCESSED
-    found.pte[0, 500] = swap.swp_entry(
+    memory = columns(1)
+    memory.pte[0] |= bits.ACCESSED
+    memory.pte[0, 500] = swap.swp_entry(
         np.array([swap.MARKER_TYPE], np.uint64), np.array([swap.MARKER_GUARD], np.uint64)
     )[0]
-    found.mapcount[0, 500], found.folio[0, 500] = 0, -1
+    memory.mapcount[0, 500], memory.folio[0, 500] = 0, -1
     enabled = "always" if 2048 in sizes else "never"
-    (block,) = explain(switched(found, sizes, enabled=enabled)).blocks
+    (block,) = explain(switched(memory, sizes, enabled=enabled)).blocks
     assert block.status == status
     if status == "failed":
         assert block.attempts == (AttemptsAhead(9, 1, 1),)
@@ -146,30 +146,30 @@ def test_sizes_that_are_supposed():
     answer = explain(taken, ["hugepages-64kB/enabled=always"])
     assert answer.totals.refused_collapses == 33
     assert explain(taken, ["hugepages-64kB/enabled=inherit", "enabled=never"]).totals.refused_collapses == 0
-    for wrong, told in (
+    for wrong, message in (
         ("hugepages-48kB/enabled=always", "no size of 48 kB"),
         ("hugepages-8kB/enabled=always", "no size of 8 kB"),
         ("hugepages-4096kB/enabled=always", "no size of 4096 kB"),
         ("hugepages-64kB/enabled=sometimes", "is one of always"),
     ):
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             explain(taken, [wrong])
     with pytest.raises(UsageError, match="no switches by size"):
         explain(snapshot(guest_alone()), ["hugepages-64kB/enabled=always"])
 
 
 def test_blocks_beyond_what_is_walked_are_open(monkeypatch):
-    found = guest_alone(4)
+    memory = guest_alone(4)
     for row in range(4):
-        found.pte[row, row] |= bits.ACCESSED
-    view = to_view(found, list(snapshot(found).header.mappings), "always")
+        memory.pte[row, row] |= bits.ACCESSED
+    view = to_view(memory, list(snapshot(memory).header.mappings), "always")
     view = dataclasses.replace(view, orders=np.full(4, ALL_ANON_ORDERS, np.uint16))
-    told = parts_ahead(view, Knobs(), RULES, mglru=False, most=2)
-    assert told.known.tolist() == [True, True, False, False]
+    parts = parts_ahead(view, Knobs(), RULES, mglru=False, most=2)
+    assert parts.known.tolist() == [True, True, False, False]
     monkeypatch.setattr(
         "secondsight.live.judge.judge_snapshot.parts_ahead", lambda *a, **k: parts_ahead(*a, **k, most=2)
     )
-    blocks = explain(switched(found, (2048, 64))).blocks
+    blocks = explain(switched(memory, (2048, 64))).blocks
     assert [PARTS in block.unread for block in blocks] == [False, False, True, True]
     assert not blocks[3].known and {"succeeded"} <= {*blocks[3].others, blocks[3].status}
 
@@ -179,38 +179,40 @@ def test_blocks_beyond_what_is_walked_are_open(monkeypatch):
 def test_blocks_that_are_alike_go_alike(seed):
     """Judging one of each kind is judging each: against a walk over every block, frames drawn anew."""
     luck = np.random.default_rng(seed)
-    found = guest_alone(4)
+    memory = guest_alone(4)
     used = luck.random((2, 512)) < luck.choice([0.0, 0.01, 0.3])
     order = int(luck.choice([0, 2, 4]))
     for row in range(4):
-        found.pte[row][used[row % 2]] |= bits.ACCESSED
+        memory.pte[row][used[row % 2]] |= bits.ACCESSED
         frames = (luck.integers(1 << 10, 1 << 12) << 9) + np.arange(512)
-        found.pte[row] = (found.pte[row] & ~bits.PFN_MASK) | (frames.astype(np.uint64) << bits.PFN_SHIFT)
-        found.folio[row] = frames >> order << order
-        found.order[row] = order
-        found.folio_mapcount[row] = found.refcount[row] = 1 << order
-        found.flags[row] |= (
+        memory.pte[row] = (memory.pte[row] & ~bits.PFN_MASK) | (frames.astype(np.uint64) << bits.PFN_SHIFT)
+        memory.folio[row] = frames >> order << order
+        memory.order[row] = order
+        memory.folio_mapcount[row] = memory.refcount[row] = 1 << order
+        memory.flags[row] |= (
             0 if not order else np.where(frames % (1 << order) == 0, kpf.COMPOUND_HEAD, kpf.COMPOUND_TAIL)
         )
     if luck.random() < 0.5:
         hole = slice(int(luck.integers(0, 400)), 450)
-        found.pte[::2, hole], found.folio[::2, hole], found.order[::2, hole] = 0, -1, 0
-    view = to_view(found, list(snapshot(found).header.mappings), "always")
+        memory.pte[::2, hole], memory.folio[::2, hole], memory.order[::2, hole] = 0, -1, 0
+    view = to_view(memory, list(snapshot(memory).header.mappings), "always")
     orders = int(luck.integers(0, 1 << (PMD_ORDER + 1))) & ALL_ANON_ORDERS or 1 << PMD_ORDER
     view = dataclasses.replace(view, orders=np.full(4, orders, np.uint16))
-    told = parts_ahead(view, Knobs(), RULES, mglru=False)
+    parts = parts_ahead(view, Knobs(), RULES, mglru=False)
     for row in range(4):
         status, attempts = attempts_ahead(view[row : row + 1], Knobs(), RULES)
-        assert told.code[row] == status
+        assert parts.code[row] == status
         for order in ANON_ORDERS:
-            assert told.begun[row, order] == sum(a.order == order for a in attempts)
+            assert parts.begun[row, order] == sum(a.order == order for a in attempts)
     assert len(set(module._kinds(view).tolist())) <= 2
 
 
 def test_what_is_unknown_can_be_taken_for_used():
-    found = with_vm(columns(1, False), np.zeros((1, 512), bool), known=np.zeros((1, 512), bool), why="procfs")
-    found.pte_known[:] = False
-    view = assumed_used(to_view(found, list(snapshot(found).header.mappings), "always"))
+    memory = with_vm(
+        columns(1, False), np.zeros((1, 512), bool), known=np.zeros((1, 512), bool), why="procfs"
+    )
+    memory.pte_known[:] = False
+    view = assumed_used(to_view(memory, list(snapshot(memory).header.mappings), "always"))
     assert (view.pte & bits.ACCESSED).all() and view.pte_known.all()
     assert view.secondary[0].young.all() and not view.uncertain().any()
     assert len(view.pte[0]) == HPAGE_PMD_NR and view.address[0] == START

@@ -16,12 +16,12 @@ from support.snapshots import FACTS_72, columns, snapshot
 
 def large(order=4, blocks=1, secondary=False):
     """Blocks of folios of *order*, each mapped whole, from procfs."""
-    found = columns(blocks, secondary)
-    found.order[:] = order
-    head = found.folio >> order << order
-    found.flags[:] |= np.where(head == found.folio, kpf.COMPOUND_HEAD, kpf.COMPOUND_TAIL)
-    found.folio[:] = head
-    return dataclasses.replace(found, counts_known=False)
+    memory = columns(blocks, secondary)
+    memory.order[:] = order
+    head = memory.folio >> order << order
+    memory.flags[:] |= np.where(head == memory.folio, kpf.COMPOUND_HEAD, kpf.COMPOUND_TAIL)
+    memory.folio[:] = head
+    return dataclasses.replace(memory, counts_known=False)
 
 
 def test_small_pages_are_what_they_are():
@@ -29,61 +29,61 @@ def test_small_pages_are_what_they_are():
 
 
 def test_a_page_that_two_map_makes_its_folio_shared():
-    found = large()
-    found.mapcount[0, 20] = 2
-    told = shared_pages(found, True)
-    assert told.shared[0].nonzero()[0].tolist() == list(range(16, 32))
-    assert told.open[0].nonzero()[0].tolist() == [*range(16), *range(32, 512)]
+    memory = large()
+    memory.mapcount[0, 20] = 2
+    pages = shared_pages(memory, True)
+    assert pages.shared[0].nonzero()[0].tolist() == list(range(16, 32))
+    assert pages.open[0].nonzero()[0].tolist() == [*range(16), *range(32, 512)]
 
 
 def test_the_guess_before_6_15():
     """folio_likely_mapped_shared, written out: total > 1 and (total > pages or the first page mapped twice)."""
     luck = np.random.default_rng(5)
-    found = large(order=3, blocks=4)
-    found.mapcount[:] = luck.choice([1, 1, 1, 2, 3], found.mapcount.shape)
-    told = shared_pages(found, False)
+    memory = large(order=3, blocks=4)
+    memory.mapcount[:] = luck.choice([1, 1, 1, 2, 3], memory.mapcount.shape)
+    pages = shared_pages(memory, False)
     for row in range(4):
         for first in range(0, 512, 8):
-            counts = found.mapcount[row, first : first + 8].tolist()
+            counts = memory.mapcount[row, first : first + 8].tolist()
             expected = sum(counts) > 1 and (sum(counts) > 8 or counts[0] > 1)
-            assert set(told.shared[row, first : first + 8].tolist()) == {expected}
-    assert not told.open.any(), "every folio is mapped whole here"
+            assert set(pages.shared[row, first : first + 8].tolist()) == {expected}
+    assert not pages.open.any(), "every folio is mapped whole here"
 
 
 def test_a_part_of_a_folio_tells_no_guess():
-    found = large()
-    found.pte[0, 5] = 0
-    found.order[0, 5], found.folio[0, 5], found.mapcount[0, 5] = 0, -1, 0
-    told = shared_pages(found, False)
-    assert told.open[0].nonzero()[0].tolist() == [*range(5), *range(6, 16)]
+    memory = large()
+    memory.pte[0, 5] = 0
+    memory.order[0, 5], memory.folio[0, 5], memory.mapcount[0, 5] = 0, -1, 0
+    pages = shared_pages(memory, False)
+    assert pages.open[0].nonzero()[0].tolist() == [*range(5), *range(6, 16)]
 
 
 def test_not_knowing_which_kernel_it_is_leaves_it_open():
-    found = large()
-    found.mapcount[0, 20] = 2
-    told = shared_pages(found, None)
-    assert told.open.all() and not told.shared.any()
+    memory = large()
+    memory.mapcount[0, 20] = 2
+    pages = shared_pages(memory, None)
+    assert pages.open.all() and not pages.shared.any()
 
 
 @pytest.mark.parametrize(("limit", "is_open"), [(256, True), (511, True), (512, False)])
 def test_a_verdict_hangs_on_it_where_the_limit_does(limit, is_open):
-    found = large()
-    found.pte[:] |= bits.ACCESSED
+    memory = large()
+    memory.pte[:] |= bits.ACCESSED
     limits = Knobs(max_ptes_shared=min(limit, 511))
     if limit == 512:
         # One page less than can be shared: a hole.
-        found.pte[0, 511] = 0
-        found.order[0, 496:], found.mapcount[0, 511] = 0, 0
+        memory.pte[0, 511] = 0
+        memory.order[0, 496:], memory.mapcount[0, 511] = 0, 0
     facts = FACTS_72.__class__(
         **{**{f: getattr(FACTS_72, f) for f in FACTS_72.__struct_fields__}, "mm_ids": True}
     )
-    (block,) = explain(snapshot(found, facts=facts, limits=limits)).blocks
+    (block,) = explain(snapshot(memory, facts=facts, limits=limits)).blocks
     assert ("exceed_shared_pte" in block.others, SHARED_FOLIOS in block.unread) == (is_open, is_open)
     assert block.status == "succeeded"
 
 
 def test_kernel_memory_leaves_nothing_open():
-    found = dataclasses.replace(large(), counts_known=True)
-    found.pte[:] |= bits.ACCESSED
-    (block,) = explain(snapshot(found)).blocks
+    memory = dataclasses.replace(large(), counts_known=True)
+    memory.pte[:] |= bits.ACCESSED
+    (block,) = explain(snapshot(memory)).blocks
     assert block.known and block.status == "succeeded"

@@ -21,10 +21,10 @@ FACTS_618 = msgspec.structs.replace(FACTS_72, release="6.18.15-test")
 
 
 def used(**changes):
-    found = columns(2)
-    found.pte[:] |= bits.ACCESSED
-    found.pte[1, 500:] = 0
-    taken = snapshot(found, **changes)
+    memory = columns(2)
+    memory.pte[:] |= bits.ACCESSED
+    memory.pte[1, 500:] = 0
+    taken = snapshot(memory, **changes)
     switches = Switches(enabled=taken.header.enabled, enabled_size="inherit", shmem_enabled="never")
     header = msgspec.structs.replace(taken.header, switches=switches)
     return dataclasses.replace(taken, header=header)
@@ -83,18 +83,18 @@ def test_what_may_collapse_is_counted_with_what_it_would_add(tmp_path, capsys):
     capture.save(taken, tmp_path / "s.npz")
     with pytest.raises(SystemExit):
         main(["explain", str(tmp_path / "s.npz")])
-    told = capsys.readouterr().out
-    assert "will collapse 2 (adding 48 KiB), may collapse 1 more (adding 1.6 MiB)" in told
-    assert "  2 succeeded\n" in told and "  1 lack_referenced_page (uncertain)\n" in told
+    printed = capsys.readouterr().out
+    assert "will collapse 2 (adding 48 KiB), may collapse 1 more (adding 1.6 MiB)" in printed
+    assert "  2 succeeded\n" in printed and "  1 lack_referenced_page (uncertain)\n" in printed
 
 
 def test_the_reason_names_the_switch_that_decides():
     never = used(enabled="never")
     assert "(enabled=never)" in explain(never).blocks[0].reason
-    told = explain(used(), ["enabled=always", "hugepages-2048kB/enabled=never"]).blocks[0].reason
-    assert "(hugepages-2048kB/enabled=never)" in told
-    told = explain(never, ["hugepages-2048kB/enabled=inherit"]).blocks[0].reason
-    assert "(enabled=never)" in told
+    reason = explain(used(), ["enabled=always", "hugepages-2048kB/enabled=never"]).blocks[0].reason
+    assert "(hugepages-2048kB/enabled=never)" in reason
+    reason = explain(never, ["hugepages-2048kB/enabled=inherit"]).blocks[0].reason
+    assert "(enabled=never)" in reason
 
 
 @pytest.mark.parametrize(("facts", "effect"), [(FACTS_618, False), (FACTS_72, True)])
@@ -133,8 +133,8 @@ def test_every_name_is_read():
 
 def test_the_pace():
     """106 blocks at 4096 pages every 10 s: 13.25 rounds; 1 GiB of others before it, 64 rounds."""
-    found = pace(Knobs(), 106, 1 << 18)
-    assert found.own == pytest.approx(132.5) and found.until == pytest.approx(640)
+    rates = pace(Knobs(), 106, 1 << 18)
+    assert rates.own == pytest.approx(132.5) and rates.until == pytest.approx(640)
     assert pace(Knobs(), 106, None).until is None
     assert [duration(s) for s in (40, 640, 2400, 12600)] == ["40 s", "11 minutes", "40 minutes", "3.5 hours"]
 

@@ -57,23 +57,23 @@ def test_pages_beside_the_whole_blocks_are_counted_too():
 
 
 def test_explain_tells_both_figures_to_the_page_or_says_that_it_does_not():
-    found = columns(1, secondary=False)
-    found.pte[0, 20:], found.mapcount[0, 20:] = 0, 0
-    found.cached[:] = 50
-    taken = snapshot(found)
+    memory = columns(1, secondary=False)
+    memory.pte[0, 20:], memory.mapcount[0, 20:] = 0, 0
+    memory.cached[:] = 50
+    taken = snapshot(memory)
 
-    def told(vma):
+    def explained_with(vma):
         header = msgspec.structs.replace(taken.header, mappings=(vma,))
-        (mapping,) = explain(Snapshot(header, found)).mappings
+        (mapping,) = explain(Snapshot(header, memory)).mappings
         return mapping, describe_backing(mapping)
 
-    exact, words = told(msgspec.structs.replace(MAPPING, cached_beside=7 * PAGE_SIZE))
+    exact, words = explained_with(msgspec.structs.replace(MAPPING, cached_beside=7 * PAGE_SIZE))
     assert (exact.cached, exact.resident, exact.blocks_only) == (57 * PAGE_SIZE, 30 * PAGE_SIZE, ())
     assert words == "memfd, 228 KiB in the page cache, 120 KiB mapped here:"
-    part, words = told(clip([MAPPING], (START, START + BLOCK + PAGE_SIZE))[0])
+    part, words = explained_with(clip([MAPPING], (START, START + BLOCK + PAGE_SIZE))[0])
     assert (part.cached, part.resident) == (50 * PAGE_SIZE, 20 * PAGE_SIZE)
     assert words == (
         "memfd, 200 KiB of whole 2 MiB blocks in the page cache, 80 KiB of whole 2 MiB blocks mapped here:"
     )
-    whole, words = told(clip([MAPPING], (START, START + BLOCK))[0])
+    whole, words = explained_with(clip([MAPPING], (START, START + BLOCK))[0])
     assert whole.blocks_only == (), "it has nothing beside its whole blocks"

@@ -166,7 +166,7 @@ def test_lines_of_its_own_kdamond_become_regions(folder):
                 LINE.replace(b"target_id=0 ", b"target_id=x "),
             )
         ]
-        found = damon.take(events)
-    assert [tuple(region) for region in found] == [
+        regions = damon.take(events)
+    assert [tuple(region) for region in regions] == [
         (82_877_315_000, 0, 140731667070976, 140731668037632, 3)
     ] * 2

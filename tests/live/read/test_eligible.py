@@ -82,9 +82,9 @@ MEMFD, TMPFS, QUIET = vma(), vma("/dev/shm/a", "00:20"), vma("/mnt/b", "00:21")
 )
 def test_shared_memory_by_its_switch(mapping, changes, allowed, by):
     """shmem_allowable_huge_orders of 7.3.4, read; shmem_is_huge of 6.1 where the size has no switch."""
-    found = judge(mapping, "madvise", msgspec.structs.replace(HERE, **changes))
-    assert (not found.refused, found.by) == (allowed, by), found
-    assert bool(found.forced) == (changes.get("shmem_enabled") == "deny"), (
+    judged = judge(mapping, "madvise", msgspec.structs.replace(HERE, **changes))
+    assert (not judged.refused, judged.by) == (allowed, by), judged
+    assert bool(judged.forced) == (changes.get("shmem_enabled") == "deny"), (
         "MADV_COLLAPSE ignores the switches, but deny"
     )
 
@@ -97,11 +97,11 @@ def test_before_the_sizes_switches_never_is_never():
 
 def test_a_mapping_misaligned_against_its_file():
     """QEMU 7.2 puts its memfd at …fff000: no PMD can map its huge pages, and MADV_COLLAPSE is EINVAL."""
-    found = judge(vma(offset=0x1000), "madvise", HERE)
+    judged = judge(vma(offset=0x1000), "madvise", HERE)
     assert (
-        "misaligned against the file" in found.refused
-        and "2,044 KiB" in found.refused
-        and found.forced == found.refused
+        "misaligned against the file" in judged.refused
+        and "2,044 KiB" in judged.refused
+        and judged.forced == judged.refused
     )
     assert judge(vma(offset=0x200000), "madvise", HERE).refused == ""
     assert (
@@ -113,12 +113,12 @@ def test_a_mapping_misaligned_against_its_file():
 @pytest.mark.parametrize("offset", [0, 0x3000])
 @pytest.mark.parametrize(("eligible", "refused"), [(True, False), (False, True), (None, True)])
 def test_a_file_is_what_the_kernel_says_it_is(eligible, refused, offset):
-    found = judge(
+    judged = judge(
         vma("/usr/bin/python", "fd:01", "r-xp", flags=(), eligible=eligible, offset=offset), "always", HERE
     )
     # That a program lies misaligned against its file is nobody's to mend.
-    assert "misaligned" not in found.refused
-    assert bool(found.refused) == refused and found.backing is Backing.FILE
+    assert "misaligned" not in judged.refused
+    assert bool(judged.refused) == refused and judged.backing is Backing.FILE
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_a_file_is_what_the_kernel_says_it_is(eligible, refused, offset):
 )
 def test_a_file_where_the_kernel_collapses_files(more, refused, forced):
     """7.3: the global switch decides for khugepaged, and MADV_COLLAPSE does not ask it."""
-    found = judge(
+    judged = judge(
         vma("/usr/bin/python", "fd:01", "r-xp", **{"flags": (), **more}), "madvise", HERE, files=True
     )
-    assert (refused in found.refused, bool(found.refused)) == (True, bool(refused))
-    assert (forced in found.forced, bool(found.forced)) == (True, bool(forced))
+    assert (refused in judged.refused, bool(judged.refused)) == (True, bool(refused))
+    assert (forced in judged.forced, bool(judged.forced)) == (True, bool(forced))
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_a_file_where_the_kernel_collapses_files(more, refused, forced):
 def test_a_smaller_size_is_enough_for_shared_memory_up_to_6_16(eligible, any_size, refused):
     """Booted, 6.12.118: hugepages-64kB/shmem_enabled alone, and khugepaged makes 2 MiB of it."""
     off = msgspec.structs.replace(HERE, shmem_enabled="never")
-    found = judge(vma(flags=(), eligible=eligible), "madvise", off, any_size=any_size)
-    assert bool(found.refused) == refused
+    judged = judge(vma(flags=(), eligible=eligible), "madvise", off, any_size=any_size)
+    assert bool(judged.refused) == refused
 
 
 def test_the_kernels_no_has_the_last_word():
@@ -172,7 +172,7 @@ def test_the_options_of_mounts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("found", "anonymous", "shmem"),
+    ("switches", "anonymous", "shmem"),
     [
         (Switches(), "never", "never"),
         (Switches(enabled="madvise", shmem_enabled="advise"), "madvise", "advise"),
@@ -181,5 +181,5 @@ def test_the_options_of_mounts(tmp_path):
         (Switches(enabled="always", enabled_size="never", shmem_enabled="deny", shmem_size="always"), "never", "deny"),
     ],
 )  # fmt: skip
-def test_the_word_that_holds_for_2_mib(found, anonymous, shmem):
-    assert (found.effective, found.effective_shmem) == (anonymous, shmem)
+def test_the_word_that_holds_for_2_mib(switches, anonymous, shmem):
+    assert (switches.effective, switches.effective_shmem) == (anonymous, shmem)

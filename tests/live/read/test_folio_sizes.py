@@ -79,11 +79,11 @@ def test_against_a_plain_count(seed):
 
     blocks = np.array([BLOCK, 2 * BLOCK], np.uint64)
     there = mapped.reshape(2, 512)
-    found = folio_sizes(blocks, frames.reshape(2, 512), flags.reshape(2, 512), there, flags_of)
-    assert found.pages.tolist() == expected.tolist()
-    assert found.pages.sum() == mapped.sum()
+    counted = folio_sizes(blocks, frames.reshape(2, 512), flags.reshape(2, 512), there, flags_of)
+    assert counted.pages.tolist() == expected.tolist()
+    assert counted.pages.sum() == mapped.sum()
     truth = np.array([order_of[int(f)] if m else 0 for f, m in zip(frames, mapped, strict=True)], np.uint8)
-    assert found.order.reshape(-1).tolist() == truth.tolist() and not found.torn.any()
+    assert counted.order.reshape(-1).tolist() == truth.tolist() and not counted.torn.any()
     # Where the orders are known, the same counts.
     known = sizes_by_order(
         blocks, frames.reshape(2, 512), flags.reshape(2, 512), there, truth.reshape(2, 512)
@@ -107,23 +107,23 @@ def test_frames_that_change_while_they_are_read_have_no_order():
             np.uint32
         )
 
-    found = folio_sizes(np.array([BLOCK], np.uint64), frames, flags, mapped, flags_of)
-    assert found.torn[0, :3].all() and not found.torn[0, 3:].any() and found.pages[0, PART] == 3
+    counted = folio_sizes(np.array([BLOCK], np.uint64), frames, flags, mapped, flags_of)
+    assert counted.torn[0, :3].all() and not counted.torn[0, 3:].any() and counted.pages[0, PART] == 3
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="page flags are shown to root")
 def test_the_sizes_of_our_own_memory_hold_all_of_its_pages():
     memory, block = area(range(100))
     with Process.open(os.getpid()) as own, ProcfsReader(own) as reader:
-        found = reader.read_blocks(np.array([block], np.uint64))
+        ours = reader.read_blocks(np.array([block], np.uint64))
     # What a kernel with sizes switched on gives is larger, never more.
-    assert found.sizes.sum() >= 100 and found.sizes.shape == (1, COLUMNS)
+    assert ours.sizes.sum() >= 100 and ours.sizes.shape == (1, COLUMNS)
     del memory
 
 
 def test_what_was_not_read_has_no_size():
-    found = columns(1)
-    assert explain(snapshot(found)).totals.sizes == {"unread": 2 << 20}
-    found.sizes[0, 0], found.sizes[0, 4], found.sizes[0, PART] = 400, 64, 48
-    sizes = explain(snapshot(found)).totals.sizes
+    memory = columns(1)
+    assert explain(snapshot(memory)).totals.sizes == {"unread": 2 << 20}
+    memory.sizes[0, 0], memory.sizes[0, 4], memory.sizes[0, PART] = 400, 64, 48
+    sizes = explain(snapshot(memory)).totals.sizes
     assert sizes == {"4kB": 400 * 4096, "64kB": 64 * 4096, "part": 48 * 4096}

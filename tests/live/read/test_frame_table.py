@@ -36,8 +36,8 @@ def test_frames_in_rows_are_read_as_they_come(table, rows):
     into = np.zeros(asked.shape, np.uint32)
     with FrameTable(str(table)) as words:
         words.read(asked, into, np.uint64(0xFFF))
-    told = np.where(asked < 5000, asked * np.uint64(3) + np.uint64(1), np.uint64(0))
-    assert np.array_equal(into, told & np.uint64(0xFFF))
+    expected = np.where(asked < 5000, asked * np.uint64(3) + np.uint64(1), np.uint64(0))
+    assert np.array_equal(into, expected & np.uint64(0xFFF))
 
 
 @settings(max_examples=60, deadline=None)
@@ -53,8 +53,8 @@ def test_frames_that_lie_densely_are_read_in_any_order(table, rows, others, luck
     into = np.zeros(frames.shape, np.uint16)
     with FrameTable(str(table)) as words:
         words.read(frames, into, np.uint64(0x7FFF))
-    told = np.where(frames < 5000, frames * np.uint64(3) + np.uint64(1), np.uint64(0))
-    assert np.array_equal(into, told & np.uint64(0x7FFF))
+    expected = np.where(frames < 5000, frames * np.uint64(3) + np.uint64(1), np.uint64(0))
+    assert np.array_equal(into, expected & np.uint64(0x7FFF))
 
 
 def test_frames_far_apart_are_sorted_and_long_lists_read_in_parts(table):
@@ -64,9 +64,9 @@ def test_frames_far_apart_are_sorted_and_long_lists_read_in_parts(table):
         far = np.array([7, 1 << 44, 4999, 7, (1 << 44) + 1], np.uint64)
         assert words.read(far).tolist() == [22, 0, 14998, 22, 0]
         farther = np.where(np.arange(300) % 3 == 1, 1 << 55, np.arange(300) * 16).astype(np.uint64)
-        told = words.read(farther.reshape(3, 100)).reshape(-1)
+        words_read = words.read(farther.reshape(3, 100)).reshape(-1)
         assert np.array_equal(
-            told, np.where(farther < 5000, farther * np.uint64(3) + np.uint64(1), np.uint64(0))
+            words_read, np.where(farther < 5000, farther * np.uint64(3) + np.uint64(1), np.uint64(0))
         )
 
 
@@ -98,8 +98,10 @@ def test_short_and_interrupted_reads_of_frames(table, frames, seed):
 
     asked = np.array(frames, np.uint64)
     with FrameTable(str(table), stingy) as words:
-        found = words.read(asked)
-    assert np.array_equal(found, np.where(asked < 5000, asked * np.uint64(3) + np.uint64(1), np.uint64(0)))
+        words_read = words.read(asked)
+    assert np.array_equal(
+        words_read, np.where(asked < 5000, asked * np.uint64(3) + np.uint64(1), np.uint64(0))
+    )
 
 
 def test_an_error_of_the_frame_table_is_told_as_what_it_is(table):

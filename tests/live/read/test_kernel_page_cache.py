@@ -106,11 +106,11 @@ def test_leaves_holes_values_and_siblings(made):
     )
     frames.other[16] = {"order": 2, "refcount": 4}
     memory.head(memory.node(0xFFFF888000002000, 6, {2: leaf}))
-    found = states(cache)
+    entries = states(cache)
     expected = np.zeros(512, np.uint8)
     expected[[128, 129, 132, 133, 134, 135]] = CachePage.PRESENT
     expected[131] = CachePage.SWAPPED
-    assert found.tolist() == expected.tolist()
+    assert entries.tolist() == expected.tolist()
     assert not states(cache, 512).any()
 
 

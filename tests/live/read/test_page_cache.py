@@ -96,9 +96,9 @@ def test_a_regular_file_is_asked_too(mapped_file):
     assert file is not None
     there = file.pages(vma.start, vma.end)
     assert there[:1024].all() and not there[1024:].any()
-    told = file.counts(vma.start, vma.end)
-    if told is not None:
-        assert told == (1024, 0, 0)
+    counts = file.counts(vma.start, vma.end)
+    if counts is not None:
+        assert counts == (1024, 0, 0)
         os.pwrite(fd, b"x" * 3 * PAGE_SIZE, 0)
         cached, dirty, evicted = file.counts(vma.start, vma.start + 2 * MIB)
         # A large folio is dirty as a whole.
@@ -110,12 +110,12 @@ def test_of_a_file_in_columns_each_block_has_what_is_there_and_unwritten(mapped_
     fd, held, vma = mapped_file
     os.pwrite(fd, b"x" * 5 * PAGE_SIZE, vma.first_block - vma.start)
     cache = CachedBlocks.of(held, [vma])
-    found = Columns.empty(cache.joined(cache.address[:0]))
-    cache.fill(found)
-    assert found.address.tolist() == cache.address.tolist() and found.address[0] == vma.first_block
-    assert found.cached[0] == 512
-    assert (found.dirty[0], found.evicted[0]) == (-1, -1) or (
-        5 <= found.dirty[0] <= 512 and found.evicted[0] == 0
+    memory = Columns.empty(cache.joined(cache.address[:0]))
+    cache.fill(memory)
+    assert memory.address.tolist() == cache.address.tolist() and memory.address[0] == vma.first_block
+    assert memory.cached[0] == 512
+    assert (memory.dirty[0], memory.evicted[0]) == (-1, -1) or (
+        5 <= memory.dirty[0] <= 512 and memory.evicted[0] == 0
     )
 
 

@@ -32,11 +32,11 @@ def look(*pages, known=True, form=TABLE, blocks=1):
 def say(turned, now, at=0):
     """What *now* says: the pages read, written and used by a guest."""
     blocks = np.arange(at, at + len(now.form), dtype=np.uint64) * np.uint64(BLOCK)
-    found = turned.add(blocks, now)
+    changes = turned.add(blocks, now)
     turned.turn()
-    if found is None:
+    if changes is None:
         return None
-    which = (found.cpu & ~found.written, found.cpu & found.written, found.guest)
+    which = (changes.cpu & ~changes.written, changes.cpu & changes.written, changes.guest)
     return tuple(np.flatnonzero(pages).tolist() for pages in which)
 
 

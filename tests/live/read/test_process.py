@@ -33,11 +33,11 @@ def told_of(tmp_path, status, flags):
     (tmp_path / "stat").write_text(f"4242 (a) b) S 1 1 1 0 -1 {flags} " + " ".join(["0"] * 40))
     directory = os.open(tmp_path, os.O_RDONLY)
     try:
-        with pytest.raises(UsageError) as told:
+        with pytest.raises(UsageError) as raised:
             Process._from_directory(4242, directory)
     finally:
         os.close(directory)
-    return str(told.value)
+    return str(raised.value)
 
 
 def test_without_memory_a_kernel_thread_is_told_from_what_exits(tmp_path):

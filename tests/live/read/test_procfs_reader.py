@@ -59,32 +59,32 @@ def test_columns_say_what_the_words_say(own, tmp_path, monkeypatch, there):
 
     with (
         ProcfsReader(own) as reader,
-        FrameTable(str(tmp_path / "flags")) as told,
+        FrameTable(str(tmp_path / "flags")) as flag_words,
         FrameTable(str(tmp_path / "counts")) as counted,
     ):
         monkeypatch.setattr(reader.pagemap, "read_blocks", read_blocks)
-        reader._flags, reader._counts, reader._trust_ksm = told, counted, True
-        found = reader.read_blocks(blocks)
+        reader._flags, reader._counts, reader._trust_ksm = flag_words, counted, True
+        blocks_read = reader.read_blocks(blocks)
     flag = np.where(present, flags[frame.astype(np.int64)], 0)
     zero = present & (flag == kpf.ZERO_PAGE)
     mapped = np.where(alone, 1, maps[frame.astype(np.int64)].astype(np.int64)) * present
-    assert np.array_equal(bits.pte_present(found.pte), present) and np.array_equal(
-        bits.is_swap_pte(found.pte), swapped
+    assert np.array_equal(bits.pte_present(blocks_read.pte), present) and np.array_equal(
+        bits.is_swap_pte(blocks_read.pte), swapped
     )
-    assert np.array_equal(bits.pte_pfn(found.pte)[present], np.where(zero, 0, frame)[present])
-    assert np.array_equal(swap.swp_type(found.pte[swapped]), frame[swapped] & np.uint64(31))
-    assert np.array_equal(swap.swp_offset(found.pte[swapped]), frame[swapped] >> np.uint64(5))
-    assert np.array_equal((found.pte & bits.UFFD_WP)[present] != 0, guarded[present])
+    assert np.array_equal(bits.pte_pfn(blocks_read.pte)[present], np.where(zero, 0, frame)[present])
+    assert np.array_equal(swap.swp_type(blocks_read.pte[swapped]), frame[swapped] & np.uint64(31))
+    assert np.array_equal(swap.swp_offset(blocks_read.pte[swapped]), frame[swapped] >> np.uint64(5))
+    assert np.array_equal((blocks_read.pte & bits.UFFD_WP)[present] != 0, guarded[present])
     assert (
-        np.array_equal(found.pmd != 0, (present | swapped).any(axis=1))
-        and not bits.pmd_trans_huge(found.pmd).any()
+        np.array_equal(blocks_read.pmd != 0, (present | swapped).any(axis=1))
+        and not bits.pmd_trans_huge(blocks_read.pmd).any()
     )
-    assert np.array_equal(found.flags, np.where(zero, 0, flag))
-    assert np.array_equal(found.mapcount, mapped) and np.array_equal(found.folio_mapcount, mapped)
-    assert np.array_equal(found.shared, mapped > 1)
-    assert np.array_equal(found.refcount, mapped + ((flag & kpf.SWAPCACHE) != 0))
-    assert np.array_equal(found.folio, np.where(present, frame.astype(np.int64), -1))
-    assert found.page_known.all() and np.array_equal(found.pte_known, ~present)
+    assert np.array_equal(blocks_read.flags, np.where(zero, 0, flag))
+    assert np.array_equal(blocks_read.mapcount, mapped) and np.array_equal(blocks_read.folio_mapcount, mapped)
+    assert np.array_equal(blocks_read.shared, mapped > 1)
+    assert np.array_equal(blocks_read.refcount, mapped + ((flag & kpf.SWAPCACHE) != 0))
+    assert np.array_equal(blocks_read.folio, np.where(present, frame.astype(np.int64), -1))
+    assert blocks_read.page_known.all() and np.array_equal(blocks_read.pte_known, ~present)
 
 
 def test_frames_that_may_not_be_seen_are_unknown_and_not_the_zero_page(own):
@@ -101,15 +101,15 @@ def test_frames_that_may_not_be_seen_are_unknown_and_not_the_zero_page(own):
     assert memory[block - start + 9 * 4096] == 0  # maps the zero page
     with ProcfsReader(own) as reader:
         reader.pagemap._preadv = hiding
-        found = reader.read_blocks(np.array([block], np.uint64))
+        blocks_read = reader.read_blocks(np.array([block], np.uint64))
         try:
-            told = reader.pagemap.zero_pages(np.array([block], np.uint64)) is not None
+            zero_told_apart = reader.pagemap.zero_pages(np.array([block], np.uint64)) is not None
         except MissingDependency:
-            told = False
-    zero = bits.pte_present(found.pte[0]) & (bits.pte_pfn(found.pte[0]) == 0)
-    assert np.flatnonzero(zero).tolist() == ([9] if told else [])
-    assert np.flatnonzero(~found.page_known[0]).tolist() == ([0, 7] if told else [0, 7, 9])
-    assert np.flatnonzero(bits.pte_present(found.pte[0])).tolist() == [0, 7, 9]
+            zero_told_apart = False
+    zero = bits.pte_present(blocks_read.pte[0]) & (bits.pte_pfn(blocks_read.pte[0]) == 0)
+    assert np.flatnonzero(zero).tolist() == ([9] if zero_told_apart else [])
+    assert np.flatnonzero(~blocks_read.page_known[0]).tolist() == ([0, 7] if zero_told_apart else [0, 7, 9])
+    assert np.flatnonzero(bits.pte_present(blocks_read.pte[0])).tolist() == [0, 7, 9]
 
 
 def advised():
@@ -128,15 +128,15 @@ def test_a_huge_page_and_the_huge_zero_page_are_huge(own, written):
         memory[at] = 1
     assert memory[at + 4096] == 0
     with ProcfsReader(own) as reader:
-        told = reader.pagemap.huge_blocks(np.array([block], np.uint64))
-        if told is None or not told[0]:
+        huge = reader.pagemap.huge_blocks(np.array([block], np.uint64))
+        if huge is None or not huge[0]:
             pytest.skip("no huge page was to be had, or no PAGEMAP_SCAN to tell")
-        found = reader.read_blocks(np.array([block], np.uint64))
-    assert bits.pmd_trans_huge(found.pmd[0]) and not found.pte.any()
+        blocks_read = reader.read_blocks(np.array([block], np.uint64))
+    assert bits.pmd_trans_huge(blocks_read.pmd[0]) and not blocks_read.pte.any()
 
 
 def test_no_block_is_no_columns(own):
     """A range without memory, or a process just past an exec."""
     with ProcfsReader(own) as reader:
-        found = reader.read_blocks(np.empty(0, np.uint64))
-    assert found.pte.shape == (0, 512) and found.flags.shape == (0, 512)
+        blocks_read = reader.read_blocks(np.empty(0, np.uint64))
+    assert blocks_read.pte.shape == (0, 512) and blocks_read.flags.shape == (0, 512)

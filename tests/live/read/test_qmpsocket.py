@@ -101,6 +101,6 @@ def test_a_silent_socket_can_be_left_at_once(listener) -> None:
     with listening.accept()[0]:
         asked.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        told = asked.communicate(timeout=60)[1]
-    assert (asked.returncode, told) == (143, "secondsight: terminated\n")
+        message = asked.communicate(timeout=60)[1]
+    assert (asked.returncode, message) == (143, "secondsight: terminated\n")
     assert time.monotonic() - began < 4

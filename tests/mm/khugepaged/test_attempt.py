@@ -208,8 +208,8 @@ def test_a_large_folio_in_the_swap_cache_has_a_reference_for_each_of_its_pages(r
         (512, ScanResult.PAGE_COUNT),
     ):
         f.refcount[head] += references
-        found = scan(of_model(mm, [0]), host.config.knobs, PROFILES[rules])
-        assert ScanResult(int(found.code[0])) == status, references
+        scanned = scan(of_model(mm, [0]), host.config.knobs, PROFILES[rules])
+        assert ScanResult(int(scanned.code[0])) == status, references
         f.refcount[head] -= references
     f.flags[head] &= ~SWAPCACHE
 

@@ -251,8 +251,8 @@ def test_a_swap_entry_ended_the_scan_in_2010() -> None:
 def test_of_the_entries_that_are_not_present_only_userfaultfds_end_the_scan(name, entry, code) -> None:
     view = young(block(), *range(512))
     view.pte[0, 8] = entry
-    found = look(view, name, False, Knobs())
-    assert Scan(found.code[0]) == code and found.unmapped[0] == 1
+    scanned = look(view, name, False, Knobs())
+    assert Scan(scanned.code[0]) == code and scanned.unmapped[0] == 1
 
 
 @pytest.mark.parametrize("second", [False, True])
@@ -385,19 +385,19 @@ def test_a_page_swapped_in_beside_a_hole_is_a_page_of_its_own_in_the_zap() -> No
         getattr(view, column)[0, [3, 9]] = 0
     view.folio[0, [3, 9]] = -1
     view.zap_marks[0, 20:400] = 1
-    told = verdict(view, Knobs(), PROFILES["6.1"])
-    assert Scan(told.code[0]) == Scan.SUCCEED and told.known[0]
+    judged = verdict(view, Knobs(), PROFILES["6.1"])
+    assert Scan(judged.code[0]) == Scan.SUCCEED and judged.known[0]
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_verdict_says_when_an_unknown_channel_decides(name) -> None:
     view = block(kvm=[])
     blind = replace(view.secondary[0], known=np.zeros((1, 512), np.bool_))
-    told = verdict(replace(view, secondary=(blind,)), Knobs(), PROFILES[name])
-    assert Scan(told.code[0]) == Scan.LACK_REFERENCED_PAGE
+    judged = verdict(replace(view, secondary=(blind,)), Knobs(), PROFILES[name])
+    assert Scan(judged.code[0]) == Scan.LACK_REFERENCED_PAGE
     # Where the zap carries youth over, a yes would have collapsed the block; since 6.13 isolate refuses it either way.
-    assert told.known[0] != PROFILES[name].zap_transfers_accessed
-    assert Scan(told.other[0]) == (Scan.LACK_REFERENCED_PAGE if told.known[0] else Scan.SUCCEED)
+    assert judged.known[0] != PROFILES[name].zap_transfers_accessed
+    assert Scan(judged.other[0]) == (Scan.LACK_REFERENCED_PAGE if judged.known[0] else Scan.SUCCEED)
     # One page the CPU used decides, whatever the blind channel would say.
     seen = verdict(replace(young(block(), 7), secondary=(blind,)), Knobs(), PROFILES[name])
     assert seen.known[0] and Scan(seen.code[0]) == Scan.SUCCEED

@@ -97,8 +97,8 @@ def test_the_tracepoint_names_a_page_where_an_entry_is_taken_for_one(rules, name
     a.cpu_access(pages(0, range(64)), write=True)
     host.drain()
     swap_out(a, pages(0, range(16)))
-    found = scanned(host, a)
-    assert (found.result, found.swap, found.names_page) == (R.EXCEED_SWAP_PTE, 1, names)
+    visit = scanned(host, a)
+    assert (visit.result, visit.swap, visit.names_page) == (R.EXCEED_SWAP_PTE, 1, names)
 
 
 @pytest.mark.parametrize("rules", KERNELS)
@@ -107,16 +107,16 @@ def test_the_limits(rules) -> None:
     a.cpu_access(pages(0, range(416)), write=True)
     host.drain()
     swap_out(a, pages(0, range(5)))
-    found = scanned(host, a)
+    visit = scanned(host, a)
     # What is in swap counts as none: 411 of the 412 pages that are needed.
-    assert (found.result, found.present, found.swap, found.names_page) == (R.EXCEED_NONE_PTE, 411, 5, False)
+    assert (visit.result, visit.present, visit.swap, visit.names_page) == (R.EXCEED_NONE_PTE, 411, 5, False)
     swap_out(a, pages(0, 9))
-    found = scanned(host, a)
-    assert (found.result, found.present, found.swap) == (R.EXCEED_SWAP_PTE, 4, 6)
-    assert found.names_page == (rules == "6.1")
+    visit = scanned(host, a)
+    assert (visit.result, visit.present, visit.swap) == (R.EXCEED_SWAP_PTE, 4, 6)
+    assert visit.names_page == (rules == "6.1")
     # MADV_COLLAPSE has no limits. In 6.1 what has come from swap is in a batch, and cannot be isolated.
-    found = scanned(host, a, khugepaged=False)
-    assert found.result == (R.DEL_PAGE_LRU if rules == "6.1" else R.PTE_MAPPED_HUGEPAGE)
+    visit = scanned(host, a, khugepaged=False)
+    assert visit.result == (R.DEL_PAGE_LRU if rules == "6.1" else R.PTE_MAPPED_HUGEPAGE)
     holds(host)
 
 
@@ -136,8 +136,8 @@ def test_a_page_that_somebody_holds_ends_the_scan(rules) -> None:
     host, (a,) = shared(rules, "a")
     a.cpu_access(pages(0, range(100)), write=True)
     a.pin(pages(0, 70), "held")
-    found = scanned(host, a)
-    assert (found.result, found.present, found.names_page) == (R.PAGE_COUNT, 70, True)
+    visit = scanned(host, a)
+    assert (visit.result, visit.present, visit.names_page) == (R.PAGE_COUNT, 70, True)
     # In a batch: not on the LRU yet.
     a.cpu_access(pages(0, 200), write=True)
     a.unpin("held")
@@ -149,8 +149,8 @@ def test_a_page_that_somebody_holds_ends_the_scan(rules) -> None:
 def test_an_empty_block(rules) -> None:
     host, (a,) = shared(rules, "a")
     assert scanned(host, a).result == R.EXCEED_NONE_PTE
-    found = scanned(host, a, khugepaged=False)
-    assert found.result == R.TRUNCATED and found.collapse is not None and found.collapse.ended_at == 0
+    visit = scanned(host, a, khugepaged=False)
+    assert visit.result == R.TRUNCATED and visit.collapse is not None and visit.collapse.ended_at == 0
     assert madvise(a, 0, 512, "collapse") == "EINVAL"
 
 
@@ -160,8 +160,8 @@ def test_a_failed_collapse_leaves_pages_unmapped_and_back_on_the_lru() -> None:
     a.cpu_access(pages(0, range(100)), write=True)
     host.drain()
     swap_out(a, pages(0, 60))
-    found = scanned(host, a)
-    assert found.result == R.DEL_PAGE_LRU and found.collapse is not None and found.collapse.ended_at == 60
+    visit = scanned(host, a)
+    assert visit.result == R.DEL_PAGE_LRU and visit.collapse is not None and visit.collapse.ended_at == 60
     assert a.pfn(59) == -1 and a.pfn(61) > 0, "those before it are unmapped, those behind it were not come to"
     host.drain()
     assert scanned(host, a).result == R.SUCCEED, "it is in memory now"

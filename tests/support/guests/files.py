@@ -43,17 +43,17 @@ TOUCHED = {"unmapped": 0, "half_mapped": 256, "unmapped_dirty": 0}
 def child(case):
     """A process that reads and writes its file, maps it, touches what is in the page cache, and waits; told "c" it collapses: its pid, and
     where it answers and is told."""
-    ready, told = os.pipe(), os.pipe()
+    ready, commands = os.pipe(), os.pipe()
     pid = os.fork()
     if not pid:
-        live(case, ready[1], told[0])
+        live(case, ready[1], commands[0])
     os.close(ready[1])
-    os.close(told[0])
+    os.close(commands[0])
     assert os.read(ready[0], 1) == b"."
-    return pid, ready[0], told[1]
+    return pid, ready[0], commands[1]
 
 
-def live(case, ready, told):
+def live(case, ready, commands):
     """What it does; it does not return."""
     reads, writes, syncs, shared, advised, pins = CASES[case]
     libc.disable_thp(False)
@@ -78,7 +78,7 @@ def live(case, ready, told):
         libc.madvise(libc.AREA, libc.BLOCK_BYTES, "hugepage")
     libc.drain()
     os.write(ready, b".")
-    while os.read(told, 1) == b"c":
+    while os.read(commands, 1) == b"c":
         wrong = libc.madvise(libc.AREA, libc.BLOCK_BYTES, "collapse") or "0"
         os.write(ready, f"{wrong:8}".encode())
     signal.pause()
@@ -111,13 +111,13 @@ def main():
         within = (libc.AREA, libc.AREA + libc.BLOCK_BYTES)
         with Process.open(pid) as process:
             capture.save(capture.take(process, kernel, within=within, facts=facts), FILE)
-        told = {"case": case, "snapshot": base64.b64encode(FILE.read_bytes()).decode()}
+        answer = {"case": case, "snapshot": base64.b64encode(FILE.read_bytes()).decode()}
         knobs.put(TRACE / "trace", "")
         one_pass()
-        told["statuses"] = statuses()
+        answer["statuses"] = statuses()
         os.write(asks, b"c")
-        told["errno"] = os.read(answers, 8).decode().strip()
-        port.send(told)
+        answer["errno"] = os.read(answers, 8).decode().strip()
+        port.send(answer)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     port.send({"end": True})

@@ -36,14 +36,14 @@ REFUSING = {"refuses_nothing": None, "refuses_all": 0, "refuses_unadvised": 2}
 
 def statuses():
     """What the tracepoints answered since the buffer was emptied."""
-    found = []
+    statuses_seen = []
     for line in (TRACE / "trace").read_text().splitlines():
         if "mm_khugepaged_scan_" in line and not line.startswith("#"):
             fields = dict(
                 part.strip().split("=", 1) for part in line.partition(": mm_")[2].split(",") if "=" in part
             )
-            found.append(fields.get("result") or fields["status"])
-    return found
+            statuses_seen.append(fields.get("result") or fields["status"])
+    return statuses_seen
 
 
 def forked(lay_out):
@@ -120,20 +120,20 @@ def main():
     for case in (*CASES, *REFUSING):
         refuses = case in REFUSING
         pid, at, problem = refusing(REFUSING[case]) if refuses else child(*CASES[case])
-        told = {"case": case, "problem": problem}
+        answer = {"case": case, "problem": problem}
         if not problem:
             within = (at, at + libc.BLOCK_BYTES)
             with Process.open(pid) as process:
                 capture.save(capture.take(process, kernel, within=within, facts=facts), FILE)
-            told["snapshot"] = base64.b64encode(FILE.read_bytes()).decode()
+            answer["snapshot"] = base64.b64encode(FILE.read_bytes()).decode()
             knobs.thp_enabled("always" if refuses else "madvise")
             knobs.put(TRACE / "trace", "")
             for _ in range(PASSES):
                 one_pass()
             knobs.thp_enabled("madvise")
             # Under always khugepaged looks at the keeper's memory too: what became of the block is the answer then.
-            told |= {"statuses": [] if refuses else statuses(), "huge": huge(pid, at)}
-        port.send(told)
+            answer |= {"statuses": [] if refuses else statuses(), "huge": huge(pid, at)}
+        port.send(answer)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     mine = int(kernel.find_mm(os.getpid()).value_())

@@ -75,7 +75,7 @@ def limited(name):
     before = int((group / "memory.current").read_text())
     _, done = collapse(child, start, end)
     time.sleep(1)
-    told = msgspec.to_builtins(done) | {
+    answer = msgspec.to_builtins(done) | {
         "grown": int((group / "memory.current").read_text()) - before,
         "current": int((group / "memory.current").read_text()),
         "huge": smaps(child.pid, "AnonHugePages"),
@@ -84,7 +84,7 @@ def limited(name):
     }
     child.kill()
     child.wait()
-    return told
+    return answer
 
 
 def hot():
@@ -100,7 +100,7 @@ def hot():
             if last >= set(range(1, 8)) and max(last) <= 10:
                 break
     selection, done = collapse(child, start, end, Beside(heat=seen), until=0.12)
-    told = {
+    answer = {
         "order": selection.order,
         "hot": [(choice.address - start) // (2 * MIB) for choice in selection.chosen if choice.heat],
         "first": [(choice.address - start) // (2 * MIB) for choice in selection.chosen[:8]],
@@ -110,7 +110,7 @@ def hot():
     }
     child.kill()
     child.wait()
-    return told
+    return answer
 
 
 def main():

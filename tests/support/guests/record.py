@@ -42,7 +42,9 @@ def record(pid, base, pages, at_look, *, looks, interval=0.2, clear=False, **ope
             os.kill(os.getpid(), signal.SIGINT)
 
     with LiveChannels.open(pid, interval, **opened) as channels:
-        told = record_pid("unused", pid, interval=interval, clear=clear, channels=channels, report=report)
+        provenance = record_pid(
+            "unused", pid, interval=interval, clear=clear, channels=channels, report=report
+        )
     rows = Recording.last
     page = (rows["address"] >> np.uint64(12)).astype(np.int64)
     page[rows["space"] == 0] -= base >> 12
@@ -51,19 +53,19 @@ def record(pid, base, pages, at_look, *, looks, interval=0.2, clear=False, **ope
     columns = (np.searchsorted(times, rows["time"]), rows["space"], page, rows["kind"], rows["count"])
     return {
         "rows": np.stack([column[inside].astype(np.int64) for column in columns], 1).tolist(),
-        "notes": told.notes,
-        "unseen": told.unseen,
-        "dropped": told.dropped,
-        "spaces": [[space.name, space.type] for space in told.spaces],
+        "notes": provenance.notes,
+        "unseen": provenance.unseen,
+        "dropped": provenance.dropped,
+        "spaces": [[space.name, space.type] for space in provenance.spaces],
     }
 
 
 def left():
     """What a recording has left behind."""
-    found = [each.name for each in INSTANCES.iterdir() if each.name.startswith("secondsight-")]
+    left_behind = [each.name for each in INSTANCES.iterdir() if each.name.startswith("secondsight-")]
     if KDAMONDS.exists() and (count := knobs.read(KDAMONDS / "nr_kdamonds")) != "0":
-        found.append(f"{count} kdamonds")
-    return found
+        left_behind.append(f"{count} kdamonds")
+    return left_behind
 
 
 @contextlib.contextmanager

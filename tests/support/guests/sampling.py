@@ -37,13 +37,13 @@ def record(pid, base, size, at_look, *, looks, interval=0.3, clear=True, **opene
 
     gc.collect()  # what was read of the kernel for the last one
     with LiveChannels.open(pid, interval, **opened) as channels:
-        told = record_samples("unused", channels, interval=interval, clear=clear, report=report)
+        provenance = record_samples("unused", channels, interval=interval, clear=clear, report=report)
     rows = Recording.last
     inside = (rows["address"] >= base) & (rows["address"] < base + size)
     return {
         "base": base,
         "columns": {name: column[inside].tolist() for name, column in rows.items()},
-        "provenance": msgspec.to_builtins(told),
+        "provenance": msgspec.to_builtins(provenance),
     }
 
 

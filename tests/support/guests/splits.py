@@ -45,11 +45,11 @@ def main():
         libc.madvise(AT + 2 * BLOCK, 4096, mmap.MADV_FREE)
         after = counted()
         splits.read()
-        found = splits.splitters()
+        splitters = splits.splitters()
     names = [path.name for path in (tracing / "instances").iterdir()]
     port.send(
         {
-            "split": msgspec.to_builtins(found),
+            "split": msgspec.to_builtins(splitters),
             "instances": names,
             "before": before,
             "after": after,

@@ -88,18 +88,18 @@ def begin(name, group, seed, blocks, how):
 
 def file_visits(events, names):
     """The visits to files of the processes *names* (by mm), each with its block."""
-    found, current = [], None
+    visits, current = [], None
     for event in events:
         if event.name == file_events.FILE:
             current = (event.number("mm"), event.number("addr"))
         elif event.name == file_events.SCAN_FILE and current is not None:
             if current[0] in names:
                 block = (current[1] - libc.AREA) // libc.BLOCK_BYTES
-                found.append({
+                visits.append({
                     "space": names[current[0]], "block": block, "status": event.fields["result"], "present": event.number("present"),
                 })  # fmt: skip
             current = None
-    return found
+    return visits
 
 
 class Captured(ScenarioRunner):
@@ -166,20 +166,20 @@ class Captured(ScenarioRunner):
 
 def without_files(events, own):
     """*events* without what the scan of a file looks at of page tables: only a look that an answer about a page table ends is kept."""
-    found, looked = [], []
+    kept, looked = [], []
     for event in events:
         if not event.task.startswith("khugepaged"):
-            found.append(event)
+            kept.append(event)
         elif event.name == SCAN and event.number("mm") in own and own[event.number("mm")].group == "cached":
             looked = [event]
         elif looked and event.name in (ISOLATE, SWAPIN, COLLAPSE):
             looked.append(event)
         else:
             if looked and event.name == PMD and event.number("mm") == looked[0].number("mm"):
-                found += looked
+                kept += looked
             looked = []
-            found.append(event)
-    return found
+            kept.append(event)
+    return kept
 
 
 def main():

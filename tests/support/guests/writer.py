@@ -22,9 +22,9 @@ class TraceWriter:
 
     def put(self, time, others):
         time = np.atleast_1d(time)
-        told = {"time": time, **others}
+        values = {"time": time, **others}
         self.parts.append(
-            [np.broadcast_to(np.asarray(told[name]), time.shape).copy() for name in self.columns]
+            [np.broadcast_to(np.asarray(values[name]), time.shape).copy() for name in self.columns]
         )
         self.rows += time.size
 

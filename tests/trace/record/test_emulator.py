@@ -156,7 +156,7 @@ def test_a_static_program_is_what_lackey_sees_page_by_page(tmp_path, quantum):
 def test_walks_are_those_of_a_plain_tlb(tmp_path):
     """Every access a row, sent through a TLB of plain lists; the recorder's windows: 16,384 accesses to warm up, then as many counted."""
     program = built(tmp_path, WIDE, "-nostdlib", "-static", "-fno-stack-protector")
-    told, _ = record_program(tmp_path / "t", [program], quantum=0)
+    provenance, _ = record_program(tmp_path / "t", [program], quantum=0)
     columns = recorded(tmp_path / "t")[1]
     data = columns["kind"] < 2
     assert np.count_nonzero(data) > 2 * 16384
@@ -166,26 +166,26 @@ def test_walks_are_those_of_a_plain_tlb(tmp_path):
         if i >= 16384:
             expected[address >> 21, 0] += one
             expected[address >> 21, 1] += other
-    (walks,) = told.walks
+    (walks,) = provenance.walks
     # What the recorder counted is not among what it could not see; a part of the trace has none of it.
-    assert "page walks" not in told.unseen
+    assert "page walks" not in provenance.unseen
     cut(Trace.open(tmp_path / "t"), tmp_path / "cut", time=(0, 1000))
     rest = Trace.open(tmp_path / "cut").provenance
-    assert (rest.walks, rest.unseen) == ([], ["page walks", *told.unseen])
-    found = Counter({(b, 0): n for b, n in zip(walks.block, walks.small, strict=True)})
-    found.update({(b, 1): n for b, n in zip(walks.block, walks.huge, strict=True)})
-    assert +found == +expected
+    assert (rest.walks, rest.unseen) == ([], ["page walks", *provenance.unseen])
+    counted = Counter({(b, 0): n for b, n in zip(walks.block, walks.small, strict=True)})
+    counted.update({(b, 1): n for b, n in zip(walks.block, walks.huge, strict=True)})
+    assert +counted == +expected
     assert sum(walks.small) > 10_000
     assert (walks.accesses, walks.counted) == (np.count_nonzero(data), 16384)
 
 
 def test_the_programs_own_cpu_time_is_kept(tmp_path):
-    told, code = record_program(
+    provenance, code = record_program(
         tmp_path / "t", ["sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"], cpu_time=True
     )
     assert code == 0
-    assert 0.001 < told.cpu_seconds < 60
-    assert told.cpu_thp in ("", "always", "madvise", "never")
+    assert 0.001 < provenance.cpu_seconds < 60
+    assert provenance.cpu_thp in ("", "always", "madvise", "never")
     with pytest.raises(SecondSightError, match="by itself ended with exit code 3"):
         record_program(tmp_path / "u", ["sh", "-c", "exit 3"], cpu_time=True)
     assert not (tmp_path / "u").exists()
@@ -308,8 +308,8 @@ def test_what_a_program_did_before_it_waits_is_kept_when_it_is_interrupted(tmp_p
         if (now := cpu_time()) != before:
             before, since = now, time.monotonic()
     recorder.send_signal(signal.SIGINT)
-    told = recorder.communicate(timeout=60)[1]
-    assert recorder.returncode == 128 + signal.SIGTERM, told
+    message = recorder.communicate(timeout=60)[1]
+    assert recorder.returncode == 128 + signal.SIGTERM, message
     trace, columns = recorded(path)
     stored = {page: count for (page, kind), count in pages(columns).items() if kind == Kind.CPU_WRITE}
     # 2,048 pages in a row, each of which was stored to once before the line and once after it.
@@ -318,7 +318,7 @@ def test_what_a_program_did_before_it_waits_is_kept_when_it_is_interrupted(tmp_p
     assert max(map(len, runs)) >= 2048
     assert "interrupted; holds what was recorded until then" in trace.provenance.notes
     accesses = columns["count"][columns["kind"] < 0x80].sum()
-    assert f"{accesses:,} accesses in" in told
+    assert f"{accesses:,} accesses in" in message
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("i.parquet")] == ["i.parquet"]
 
 
@@ -346,6 +346,6 @@ def test_a_program_that_is_interrupted_before_it_did_anything_leaves_nothing(tmp
         time.sleep(0.05)
     time.sleep(0.5)
     recorder.send_signal(signal.SIGINT)
-    told = recorder.communicate(timeout=60)[1]
-    assert (recorder.returncode, told) == (130, "secondsight: interrupted\n")
+    message = recorder.communicate(timeout=60)[1]
+    assert (recorder.returncode, message) == (130, "secondsight: interrupted\n")
     assert not list(tmp_path.iterdir())

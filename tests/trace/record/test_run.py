@@ -56,12 +56,12 @@ OPTIONS = {"lackey": "--log-file=", "qemu": "socket="}
 
 def followed(directory, witness):
     """The processes that *witness* runs with a log or a socket in a folder of *directory*."""
-    found = []
+    pids = []
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if f"{OPTIONS[witness]}{directory}/secondsight-".encode() in line.read_bytes():
-                found.append(int(line.parent.name))
-    return found
+                pids.append(int(line.parent.name))
+    return pids
 
 
 @pytest.mark.parametrize(
