@@ -2,6 +2,7 @@
 
 import mmap
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,15 @@ PRESENT, SWAPPED = pm.SCAN_PRESENT, pm.SCAN_SWAPPED
 KINDS = [PRESENT, PRESENT | pm.SCAN_PFNZERO, SWAPPED, 0]
 
 
+def filled(regions):
+    """The fill of the first TiB of a process in which PAGEMAP_SCAN finds *regions*."""
+    return blocks.fill_of(SimpleNamespace(scan=lambda start, end, *kinds: regions), 0, 1 << 40)
+
+
+def no_scan(*arguments):
+    raise MissingDependency("no PAGEMAP_SCAN before Linux 6.7")
+
+
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 700)), max_size=12), st.integers(0, 600))
 def test_regions_are_counted_as_a_plain_loop_counts(runs, before):
     page, regions, plain = before, [], {}
@@ -33,7 +43,7 @@ def test_regions_are_counted_as_a_plain_loop_counts(runs, before):
             count = plain.setdefault(each // HPAGE_PMD_NR, dict.fromkeys(KINDS, 0))
             count[kind] += 1
         page += length
-    fill = blocks._by_regions(np.array([tuple(each) for each in regions], REGION))
+    fill = filled(np.array([tuple(each) for each in regions], REGION))
     assert [address // PMD_SIZE for address in fill.address.tolist()] == sorted(plain)
     for at, count in enumerate(plain[block] for block in sorted(plain)):
         assert (fill.populated[at], fill.zero[at], fill.swapped[at]) == tuple(
@@ -45,10 +55,10 @@ def test_regions_are_counted_as_a_plain_loop_counts(runs, before):
 
 def test_a_huge_page_is_one():
     whole = np.array([(PMD_SIZE, 3 * PMD_SIZE, PRESENT | pm.SCAN_HUGE)], REGION)
-    assert blocks._by_regions(whole).huge.tolist() == [True, True]
+    assert filled(whole).huge.tolist() == [True, True]
 
 
-def test_our_own_memory_by_regions_and_by_words():
+def test_our_own_memory_by_regions_and_by_words(monkeypatch):
     memory, block = area([0, 7, 8, 9, 511])
     pages = np.frombuffer(memory, np.uint8)
     with Process.open(os.getpid()) as own, Pagemap(own) as pagemap:
@@ -56,7 +66,8 @@ def test_our_own_memory_by_regions_and_by_words():
             fill = blocks.fill_of(pagemap, block, block + PMD_SIZE)
         except MissingDependency:
             pytest.skip("no PAGEMAP_SCAN here")
-        words = blocks._by_words(pagemap, block, block + PMD_SIZE)
+        monkeypatch.setattr(pagemap, "scan", no_scan)
+        words = blocks.fill_of(pagemap, block, block + PMD_SIZE)
     assert fill.address.tolist() == words.address.tolist() == [block]
     assert fill.populated.tolist() == words.populated.tolist() == [5]
     del pages

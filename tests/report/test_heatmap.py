@@ -1,5 +1,6 @@
 """Heat maps: what a cell says."""
 
+import base64
 import io
 import re
 import zlib
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from secondsight.geometry import HPAGE_PMD_NR
 from secondsight.report import heatmap
 from secondsight.report.heatmap import Panel, level, shrink
 
@@ -68,17 +70,19 @@ def test_two_bands_a_line_with_colours():
     assert "38;2;253;231;37" in shown
 
 
-def test_the_png_holds_the_pixels():
-    pixels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
-    raw = heatmap._png(pixels)
-    assert raw[16:24] == b"\0\0\0\x03\0\0\0\x02"
+def test_the_picture_in_the_drawing_is_a_png_of_the_cells():
+    panel = Panel("A", values([1, 0, 0], [0, 0, 1 / HPAGE_PMD_NR]))
+    drawn = heatmap.svg([("a", [panel])], ["0 MiB"], title="t", end="1 s")
+    raw = base64.b64decode(re.search(r'image/png;base64,([^"]+)"', drawn)[1])
+    assert raw[:8] == b"\x89PNG\r\n\x1a\n" and raw[16:24] == b"\0\0\0\x03\0\0\0\x02", "three wide, two high"
     at = raw.index(b"IDAT")
     size = int.from_bytes(raw[at - 4 : at], "big")
-    assert (
-        zlib.decompress(raw[at + 4 : at + 4 + size])
-        == b"\0" + pixels[0].tobytes() + b"\0" + pixels[1].tobytes()
-    )
     assert zlib.crc32(raw[at : at + 4 + size]) == int.from_bytes(raw[at + 4 + size : at + 8 + size], "big")
+    lines = np.frombuffer(zlib.decompress(raw[at + 4 : at + 4 + size]), np.uint8).reshape(2, 1 + 3 * 3)
+    assert not lines[:, 0].any(), "no filter"
+    (every, *none), (*more, one) = lines[:, 1:].reshape(2, 3, 3).tolist()
+    assert every == [253, 231, 37] and len({tuple(each) for each in (every, *none, *more, one)}) == 3
+    assert none == more and sum(none[0]) < sum(one) < sum(every)
 
 
 def test_names_are_escaped():

@@ -26,6 +26,7 @@ from secondsight.trace.read.text import ByteStream
 from secondsight.trace.sampled import SAMPLE_COLUMNS, SIZES, SampleProvenance
 from secondsight.trace.samples import Samples, is_samples
 from support.foreign_traces import SAMPLES
+from support.recordings import flushed
 
 PIECES = [
     b"\n",
@@ -122,7 +123,7 @@ def file_readers(directory: Path):
         out.append(*columns)
     recording = Recording(directory / "r.parquet", provenance)
     recording.append(*columns)
-    recording._hand_on()
+    flushed(recording)
     sampled = Recording(
         directory / "q.parquet", SampleProvenance(source="fuzz", spaces=provenance.spaces, interval=1)
     )
@@ -136,7 +137,7 @@ def file_readers(directory: Path):
     counts |= dict.fromkeys(SIZES, np.full(300, 40)) | {"address": rng.integers(0, 1 << 20, 300) << 21}
     counts["time"] = np.arange(300) // 7
     sampled.put(counts.pop("time"), counts)
-    sampled._hand_on()
+    flushed(sampled)
     with TraceWriter(directory / "s.parquet", sampled.provenance) as out:
         out.put(np.arange(300) // 7, counts)
     broken, made = directory / "broken", directory / "made.parquet"

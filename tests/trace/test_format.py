@@ -22,6 +22,7 @@ from secondsight.trace.cut import cut, salvage
 from secondsight.trace.kinds import COLUMNS
 from secondsight.trace.provenance import KEY, decode, encode
 from secondsight.trace.rowform import SCHEMA
+from support.recordings import flushed
 
 PROVENANCE = Provenance(source="synthetic", spaces=[Space(id=0, name="a"), Space(id=1, name="b")])
 KINDS = [int(k) for k in (*Kind, *Verb)]
@@ -254,7 +255,7 @@ def test_a_recording_torn_before_its_first_row_makes_no_trace(tmp_path, capsys, 
     recording = Recording(tmp_path / "t.parquet", PROVENANCE)
     head = recording.stream_path.stat().st_size
     recording.append(*some(1000).values())
-    recording._hand_on()
+    flushed(recording)
     stream = recording.stream_path.read_bytes()
     torn = tmp_path / "torn.recording"
     torn.write_bytes(stream[:head] if keep == "head" else stream[:-1])
@@ -294,7 +295,7 @@ def test_spaces_that_appear_while_recording_are_recovered(tmp_path):
         source="x", spaces=[*PROVENANCE.spaces, Space(id=2, name="child", parent=0)]
     )
     recording.append([2], 2, 0, 0)
-    recording._hand_on()
+    flushed(recording)
     assert [s.name for s in recover(recording.stream_path, tmp_path / "r.parquet").spaces] == [
         "a",
         "b",
@@ -390,7 +391,7 @@ def test_no_bytes_in_a_recording_bring_more_than_an_error_of_ours(tmp_path, junk
     if not whole.exists():
         recording = Recording(tmp_path / "t.parquet", PROVENANCE)
         recording.append(*some(100).values())
-        recording._hand_on()
+        flushed(recording)
         whole.write_bytes(recording.stream_path.read_bytes())
     broken = tmp_path / "b.recording"
     broken.write_bytes(whole.read_bytes()[:keep] + junk.tobytes())
@@ -447,7 +448,7 @@ def test_a_disk_that_fills_leaves_nothing_that_holds_nothing(tmp_path, monkeypat
     monkeypatch.setattr(Recording, "_send", no_room)
     with pytest.raises(SecondSightError, match="No space left"), Recording(tmp_path / "r", PROVENANCE) as out:
         out.append(**some(3))
-        out._hand_on()
+        flushed(out)
     # An empty stream would be in the next recording's way.
     assert list(tmp_path.iterdir()) == []
 

@@ -10,6 +10,7 @@ import pytest
 from secondsight.errors import SecondSightError, UsageError
 from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter, Verb, recover
 from secondsight.trace.intake import Intake
+from support.recordings import flushed
 
 PROVENANCE = Provenance(source="test", spaces=[Space(id=0, name="p", type="process")])
 
@@ -80,7 +81,7 @@ def test_what_fits_on_a_disk_that_fills_is_kept_and_recovered(tmp_path, batches)
             for start in range(0, addresses.size, rows):
                 some = addresses[start : start + rows]
                 out.append(np.arange(start, start + some.size), 0, some, 0)
-                out._hand_on()
+                flushed(out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     stream = tmp_path / "t.parquet.recording"
@@ -112,7 +113,7 @@ def test_one_of_no_use_is_given_up(tmp_path) -> None:
         Recording(tmp_path / "t", PROVENANCE) as out,
     ):
         out.append([1], 0, [0], int(Verb.EXIT), 0)
-        out._hand_on()
+        flushed(out)
         out.abandon()
         raise SecondSightError("nothing")
     assert not list(tmp_path.iterdir()) and not hasattr(raised.value, "__notes__")

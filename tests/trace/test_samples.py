@@ -10,6 +10,7 @@ from secondsight.trace.sample_summary import summarise_samples
 from secondsight.trace.sampled import BITS, CHANNELS, SAMPLE_COLUMNS, SAMPLES_KEY
 from secondsight.trace.samples import Samples, is_samples
 from secondsight.trace.writer import ROW_GROUP
+from support.recordings import flushed
 from support.samples import BASE, BLOCK, columns, provenance, write
 
 
@@ -99,7 +100,7 @@ def test_a_kill_keeps_what_was_written(tmp_path):
     recording = Recording(tmp_path / "s.parquet", provenance())
     values = columns(rows)
     recording.put(values.pop("time"), values)
-    recording._hand_on()
+    flushed(recording)
     torn = tmp_path / "killed.parquet.recording"
     torn.write_bytes(
         recording.stream_path.read_bytes()

@@ -19,6 +19,7 @@ from secondsight.live.judge.explain import explain
 from secondsight.live.judge.open_verdict import LRU_BATCH, PARTS
 from secondsight.live.judge.parts_ahead import assumed_used, parts_ahead
 from secondsight.live.judge.view import to_view
+from secondsight.live.read.capture import save
 from secondsight.live.read.switches import Switches
 from secondsight.mm.config import Knobs
 from secondsight.mm.khugepaged.ahead import attempts_ahead
@@ -71,16 +72,15 @@ def test_a_block_that_only_the_guest_uses(sizes, begun):
         assert LRU_BATCH in answer.blocks[0].unread, "which attempt meets the pages given back is not known"
 
 
-def test_the_page_and_the_command_say_it(capsys):
+def test_the_page_and_the_command_say_it(capsys, tmp_path):
     from secondsight.cli import explained
     from secondsight.live.judge.page import render
 
-    answer = explain(switched(guest_alone(2), (2048, 64), limits=Knobs(max_ptes_none=64)))
-    explained._print_head(answer)
-    explained._print_totals(answer)
-    explained._print_mappings(answer, True)
+    taken = switched(guest_alone(2), (2048, 64), limits=Knobs(max_ptes_none=64))
+    save(taken, tmp_path / "snapshot")
+    explained.explain(tmp_path / "snapshot")
     said = capsys.readouterr().out
-    for each in (said, render(answer)):
+    for each in (said, render(explain(taken))):
         assert "66 collapses are begun in a pass, 66 refused: 2048kB 2, 64kB 64" in each
         assert "max_ptes_none is 64" in each
     assert "eligible to 2048kB, 64kB" in said

@@ -55,10 +55,14 @@ def test_what_reading_costs_the_process_is_told(own):
     assert slow <= own.longest_call
 
 
-def test_without_pagemap_scan_the_words_tell(own):
+def no_scan(*arguments):
+    raise MissingDependency("no PAGEMAP_SCAN before Linux 6.7")
+
+
+def test_without_pagemap_scan_the_words_tell(own, monkeypatch):
     _memory, block = area([3])
     with Pagemap(own) as pagemap:
-        pagemap._scan_works = False
+        monkeypatch.setattr(pagemap, "scan", no_scan)
         assert block in pagemap.populated_blocks(block, block + 2 * BLOCK)
         assert pagemap.huge_blocks(np.array([block], np.uint64)) is None
 

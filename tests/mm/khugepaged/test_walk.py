@@ -362,13 +362,16 @@ def test_a_tried_collapse_leaves_the_mm_and_the_next_turn_goes_on_there() -> Non
 def test_what_a_visit_costs(rules, cost) -> None:
     """Since 7.x progress counts the PTEs looked at (cc->progress), before a block was 512 whatever the outcome."""
     host = Host(rules, HostConfig(knobs=Knobs(max_ptes_none=0, pages_to_scan=10_000)))
-    mm = small(host)
-    madvise(mm, 7, 8, "dontneed")
+    mm = small(host, blocks=3)
+    for block in range(3):
+        madvise(mm, 512 * block + 7, 512 * block + 8, "dontneed")
     host.drain()
-    assert visits(host) == [("p", 0, "exceed_none_pte")]
-    host.khugepaged._at = mm
-    host.khugepaged._block = 0
-    assert host.khugepaged._scan_mm_slot(10_000) == 1 + cost
+    assert visits(host) == [("p", block, "exceed_none_pte") for block in range(3)]
+    # The mm itself is one: what is left after it and a block's cost decides whether another block is visited.
+    for budget, blocks in ((1 + cost, 1), (2 + cost, 2), (1 + 2 * cost, 2), (2 + 2 * cost, 3)):
+        before = host.khugepaged.blocks_visited
+        host.khugepaged.wake_up(budget)
+        assert host.khugepaged.blocks_visited - before == blocks, budget
 
 
 def test_a_process_that_exits_is_forgotten_and_the_cursor_moves_on() -> None:

@@ -9,6 +9,7 @@ from secondsight.errors import InputError, UsageError
 from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter
 from secondsight.trace.read.column_mapping import column_option, parse
 from secondsight.trace.read.convert import convert
+from support.recordings import flushed
 
 R, W, F = int(Kind.CPU_READ), int(Kind.CPU_WRITE), int(Kind.CPU_FETCH)
 
@@ -142,7 +143,7 @@ def test_our_own_files_are_called_by_their_name(tmp_path):
         convert(str(tmp_path / "t.parquet"), tmp_path / "out.parquet")
     recording = Recording(tmp_path / "r.parquet", provenance)
     recording.append(1, 0, 4096, R)
-    recording._hand_on()
+    flushed(recording)
     with pytest.raises(UsageError, match="trace recover"):
         convert(str(recording.stream_path), tmp_path / "out.parquet")
 
