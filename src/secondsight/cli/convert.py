@@ -30,7 +30,7 @@ def convert(
         typer.Option(
             "--columns",
             metavar="MAPPING",
-            help="Of a table: time=NAME[:us],address=NAME[:hex|page],kind=NAME[:R/W],count=NAME,space=NAME; else guessed by names.",
+            help="Of a table: time=NAME[:us],address=NAME[:hex|page|hexpage],kind=NAME[:R/W],count=NAME,space=NAME; else guessed by names.",
         ),
     ] = None,
     quantum: Annotated[

@@ -100,6 +100,26 @@ def test_arrow_files_and_streams(tmp_path, new):
         (pa.table({"addr": pa.array([1, None])}), "", "row 2, column addr", "a value, and there is none"),
         (pa.table({"addr": [[1], [2]]}), "", "column addr", "its type is list"),
         (pa.table({"addr": [1.5, -1.0]}), "", "row 2, column addr", "expected an address"),
+        (pa.table({"time": [1, -2], "addr": [1, 2]}), "", "row 2, column time", "'-2'; expected a time"),
+        (
+            pa.table({"time": pa.array([1, -2], pa.timestamp("us")), "addr": [1, 2]}),
+            "",
+            "row 2, column time",
+            "'1969",
+        ),
+        (
+            pa.table({"n": [1, -1], "addr": [1, 2]}),
+            "",
+            "row 2, column n",
+            "'-1'; expected a number of accesses",
+        ),
+        (
+            pa.table({"pid": [1.0, float("nan")], "addr": [1, 2]}),
+            "",
+            "row 2, column pid",
+            "'nan'; expected which space",
+        ),
+        (b"time,addr\n1,1\n1e999999999,1\n", "", "row 2, column time", "expected a time"),
     ],
 )
 def test_what_does_not_fit_is_named_by_column_and_row(tmp_path, content, columns, where, problem):
@@ -188,3 +208,72 @@ def test_a_quote_that_is_never_closed_is_refused_with_its_row(tmp_path, content,
 def test_quotes_that_are_closed_and_quotes_within_words_are_read(tmp_path):
     rows, _, _ = run(tmp_path, b'address,name\n"4096","a ""b"""\n8192,5" disk\n')
     assert [row[2] for row in rows] == [4096, 8192]
+
+
+def test_blanks_and_other_ways_to_write_names(tmp_path):
+    rows, _, said = run(
+        tmp_path, b"Time (us), Data Address, IsWrite, PID\n1, 0x1000, 0, 7\n2, 0x2000, 1, 8\n"
+    )
+    assert said == "time=Time (us):us,address=Data Address:hex,kind=IsWrite:0/1/2,space=PID"
+    assert rows == [(1000, 0, 0x1000, R, 1), (2000, 1, 0x2000, W, 1)]
+
+
+def test_files_put_end_to_end_repeat_their_names(tmp_path):
+    part = b"time,addr,rw\n1,0x1000,R\n2,0x2000,W\n"
+    rows, trace, said = run(tmp_path, part + part)
+    assert said == "time=time,address=addr:hex,kind=rw:R/W/F"
+    assert rows == [(1, 0, 0x1000, R, 1), (2, 0, 0x2000, W, 1), (2, 0, 0x1000, R, 1), (2, 0, 0x2000, W, 1)]
+    assert trace.provenance.clock_held == 1
+
+
+@pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream, None])
+def test_of_binary_files_put_end_to_end_none_is_lost(tmp_path, new):
+    data = pa.table({"addr": [4096, 8192]})
+    if new is None:
+        pq.write_table(data, tmp_path / "one")
+    else:
+        with new(tmp_path / "one", data.schema) as writer:
+            writer.write_table(data)
+    one = (tmp_path / "one").read_bytes()
+    assert len(run(tmp_path, one)[0]) == 2
+    with pytest.raises(InputError, match="convert each by itself") as caught:
+        run(tmp_path, one + one)
+    assert caught.value.where == f"byte {len(one)}"
+
+
+@pytest.mark.parametrize(
+    ("unit", "texts", "expected"),
+    [
+        ("s", ["1700000000.123456789", "1700000000.1234567895", "1700000001"],
+         [1700000000123456789, 1700000000123456790, 1700000001000000000]),
+        ("us", ["1700000000123457", "1700000000123459", "1700000000123459.5"],
+         [1700000000123457000, 1700000000123459000, 1700000000123459500]),
+        ("s", ["17", "1.7e1", "17.5"], [17 * 10**9, 17 * 10**9, 17_500_000_000]),
+    ],
+)  # fmt: skip
+def test_times_are_exact_to_the_nanosecond(tmp_path, unit, texts, expected):
+    for many in (3, 2, 1):  # with fractions among them, and without
+        text = "\n".join(f"{t},4096" for t in texts[:many])
+        rows, _, _ = run(tmp_path, f"t,addr\n{text}\n".encode(), f"time=t:{unit}")
+        assert [row[0] for row in rows] == np.maximum.accumulate(expected[:many]).tolist()
+
+
+def test_whole_floats_are_exact(tmp_path):
+    table = pa.table({"time_us": [1700000000123456.0, 1700000000123457.0], "addr": [1.0, 2.0]})
+    assert [row[0] for row in run(tmp_path, table)[0]] == [1700000000123456000, 1700000000123457000]
+
+
+def test_page_numbers_in_hexadecimal(tmp_path):
+    rows, _, said = run(tmp_path, b"vpn\n0x7f001\n7f002\n")
+    assert said == "address=vpn:hexpage"
+    assert [row[2] for row in rows] == [0x7F001000, 0x7F002000]
+
+
+def test_addresses_that_were_kept_as_signed_numbers(tmp_path):
+    table = pa.table({"addr": pa.array([-4096, 8192], pa.int32())})
+    assert [row[2] for row in run(tmp_path, table)[0]] == [0xFFFFF000, 8192]
+
+
+def test_columns_that_are_named_make_text_a_table(tmp_path):
+    rows, _, _ = run(tmp_path, b"when,where\n5,77\n", "time=when,address=where")
+    assert rows == [(5, 0, 77, R, 1)]

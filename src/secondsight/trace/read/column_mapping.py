@@ -5,7 +5,7 @@
     --columns time=ts:us,address=vaddr,kind=op:R/W,space=pid
 
     time     =NAME[:ns|us|ms|s]             ns unless said; none: accesses are counted
-    address  =NAME[:hex|dec|page]           bytes; page: numbers of 4 KiB pages; text with 0x is hex
+    address  =NAME[:hex|dec|page|hexpage]   bytes; page, hexpage: numbers of 4 KiB pages; text with 0x is hex
     kind     =NAME[:READ/WRITE[/FETCH]]     the values that stand for each; none: every access is a read
     count    =NAME                          accesses that a row stands for
     space    =NAME                          each value is a process of its own
@@ -15,11 +15,12 @@ What the mapping leaves out is guessed by the columns' names and the first rows;
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 from secondsight.errors import InputError, UsageError
-from secondsight.trace.read.column_sources import ADDRESS_NAMES, Table, listed
+from secondsight.trace.read.column_sources import ADDRESS_NAMES, Table, key_of, listed
 
 #: ns in each unit of time.
 UNITS: Final = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
@@ -68,7 +69,7 @@ def parse(text: str) -> Mapping:
             )
         if ours in out:
             raise UsageError(f"--columns: {ours} is given twice")
-        forms = {"time": tuple(UNITS), "address": ("hex", "dec", "page"), "count": (), "space": ()}
+        forms = {"time": tuple(UNITS), "address": ("hex", "dec", "page", "hexpage"), "count": (), "space": ()}
         if form and ours in forms and form not in forms[ours]:
             raise UsageError(
                 f"--columns {item!r}: {ours} takes {', '.join(forms[ours]) or 'no form'}, not {form!r}"
@@ -91,7 +92,7 @@ def guessed(table: Table, given: Mapping) -> Mapping:
 
     :raises InputError: a column is not there, or no column can be told to be the address.
     """
-    there = {name.lower(): name for name in reversed(table.schema.names)}
+    there = {key_of(name): name for name in reversed(table.schema.names)}
     mapping: Mapping = {}
     for ours, names in _NAMES.items():
         if ours in given:
@@ -102,10 +103,12 @@ def guessed(table: Table, given: Mapping) -> Mapping:
                 )
         else:
             taken = {c.name for c in given.values()} | {c.name for c in mapping.values()}
-            candidates = [there[name] for name in names if name in there and there[name] not in taken]
-            if not candidates and ours == "time":  # ts_us
-                stems = {name.rpartition("_")[0]: name for name in there if name.rpartition("_")[2] in UNITS}
-                candidates = [there[stems[name]] for name in names if name in stems]
+            keys = [key_of(name) for name in names]
+            candidates = [there[key] for key in keys if key in there and there[key] not in taken]
+            if not candidates and ours == "time":  # ts_us, Time (us)
+                split = {name: _stem_and_unit(name) for name in table.schema.names}
+                stems = {key_of(stem): name for name, (stem, unit) in split.items() if unit}
+                candidates = [stems[key] for key in keys if key in stems]
             if not candidates:
                 continue
             column = SourceColumn(candidates[0])
@@ -122,13 +125,11 @@ def guessed(table: Table, given: Mapping) -> Mapping:
 def _form(table: Table, ours: str, name: str) -> str:
     """How the values of column *name* are meant, by its name, its type and its first values."""
     values = [value for value in table.head.column(name).to_pylist() if value is not None]
-    lower = name.lower()
     if ours == "time":
-        return next((u for u in UNITS if lower.endswith((f"_{u}", f"({u})"))), "")
+        return _stem_and_unit(name)[1]
     if ours == "address":
-        if any(isinstance(v, str) and is_hex(v) for v in values):
-            return "hex"
-        return "page" if lower in _PAGES else ""
+        form = "hex" if any(isinstance(v, str) and is_hex(v) for v in values) else ""
+        return f"{form}page" if key_of(name) in _PAGES else form
     if ours == "kind":
         seen = {word_of(value) for value in values}
         for known in _VALUES:
@@ -136,6 +137,12 @@ def _form(table: Table, ours: str, name: str) -> str:
                 shown = next((str(v) for v in values), "")
                 return "/".join(word.lower() if shown.islower() else word for word in known)
     return ""
+
+
+def _stem_and_unit(name: str) -> tuple[str, str]:
+    """``ts_us`` and ``Time (us)`` without their unit, and it; "" where there is none."""
+    found = re.fullmatch(rf"(.*?)[ _(\[]+({'|'.join(UNITS)})[)\]]?", name.strip(), re.IGNORECASE)
+    return (found[1], found[2].lower()) if found else (name, "")
 
 
 def is_hex(text: str) -> bool:
@@ -147,5 +154,7 @@ def is_hex(text: str) -> bool:
 
 
 def word_of(value: Any) -> str:
-    """*value* as the values of kinds are compared."""
+    """*value* as the values of kinds are compared; a whole number without its point."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return str(value).strip().upper()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import mmap
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
@@ -20,9 +23,15 @@ _ROWS: Final = 1 << 18
 _CSV_BLOCK: Final = 4 << 20  # bytes that Arrow parses at once, whole lines
 #: How a column of addresses is called by those who have made such files, the likeliest first.
 ADDRESS_NAMES: Final = (
-        "address", "addr", "vaddr", "va", "virtual_address", "data_addr", "mem_addr", "memory_address", "paddr",
-        "phys_addr", "page", "vpn", "pfn",
+        "address", "addr", "vaddr", "va", "virtual_address", "data_addr", "data_address",
+        "effective_address", "mem_addr", "memory_address", "paddr",
+        "phys_addr", "physical_address", "page", "vpn", "pfn",
     )  # fmt: skip
+
+
+def key_of(name: str) -> str:
+    """*name* as the names of columns are compared: ``is_write``, ``IsWrite`` and ``is write`` are one."""
+    return re.sub(r"[\s_.-]+", "", name).lower()
 
 
 class Table:
@@ -67,10 +76,10 @@ class _File(io.RawIOBase):
 def detects_text(head: bytes) -> bool:
     """Whether *head* begins with a line of names, one of them an address's, with commas, tabs or semicolons between."""
     line = head.split(b"\n", 1)[0].strip(b"\r ")
-    names = {
-        part.strip(b' "').lower().decode("ascii", "replace") for part in line.split(_delimiter(line).encode())
+    keys = {
+        key_of(part.strip(b' "').decode("ascii", "replace")) for part in line.split(_delimiter(line).encode())
     }
-    return len(line) < len(head) and any(name in names for name in ADDRESS_NAMES)
+    return len(line) < len(head) and any(key_of(name) in keys for name in ADDRESS_NAMES)
 
 
 def detects_parquet(head: bytes) -> bool:
@@ -96,12 +105,17 @@ def open_text(stream: ByteStream) -> Table:
     lines = head.split(b"\n")
     first = lines[0].strip(b"\r")
     mark = _delimiter(first)
-    names = next(iter(_rows_of(first + b"\n", mark)), [])
+    written = next(iter(_rows_of(first + b"\n", mark)), [])
+    names = [name.strip() for name in written]
     if len(set(names)) < len(names):
         raise InputError(stream.name, "line 1", f"two columns are called alike: {', '.join(names)}")
     # The last line may be cut where the head ends.
     whole = lines[1:-1] if len(head) >= 1 << 16 or not lines[-1] else lines[1:]
-    sample = [row for row in _rows_of(b"\n".join(whole[:1000]) + b"\n", mark) if len(row) == len(names)]
+    sample = [
+        row
+        for row in _rows_of(b"\n".join(whole[:1000]) + b"\n", mark)
+        if len(row) == len(names) and row != written
+    ]
     table = pa.table(
         {name: pa.array([row[i] for row in sample], pa.string()) for i, name in enumerate(names)}
     )
@@ -113,12 +127,16 @@ def open_text(stream: ByteStream) -> Table:
             strings_can_be_null=False,
         )
         file = _File(stream)
-        yield from pacsv.open_csv(
+        for batch in pacsv.open_csv(
             cast(Any, pa.PythonFile(file, mode="r")),
-            read_options=pacsv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK),
+            # Names by us, for blanks around them are none of theirs.
+            read_options=pacsv.ReadOptions(
+                use_threads=False, block_size=_CSV_BLOCK, column_names=names, skip_rows=1
+            ),
             parse_options=pacsv.ParseOptions(delimiter=mark),
             convert_options=options,
-        )
+        ):
+            yield _without_heads(batch)
         # Where the text ends within quotes Arrow takes the rest for the value.
         if (open_at := _open_quote(file.tail, mark)) is not None:
             raise InputError(
@@ -128,6 +146,17 @@ def open_text(stream: ByteStream) -> Table:
             )
 
     return Table(stream.name, table.schema, batches, table)
+
+
+def _without_heads(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """*batch* without rows that repeat the line of names, as files put end to end have them."""
+    heads: Any = None
+    for name in batch.schema.names:
+        same = pc.equal(pc.utf8_trim_whitespace(batch.column(name)), pa.scalar(name))
+        heads = same if heads is None else pc.and_(heads, same)
+        if not pc.any(heads).as_py():
+            return batch
+    return batch if heads is None else batch.filter(pc.invert(heads))
 
 
 def _open_quote(tail: bytes, mark: str) -> int | None:
@@ -153,11 +182,24 @@ def _rows_of(text: bytes, mark: str) -> Iterator[list[str]]:
     )  # fmt: skip
 
 
-def _seekable(stream: ByteStream) -> Any:
-    """A file that Arrow may seek in: the stream's own, or, of a pipe or a compressed file, its bytes in memory."""
-    if stream.path is not None and not stream.compressed:
+def _seekable(stream: ByteStream, magic: bytes) -> Any:
+    """A file that Arrow may seek in: the stream's own, or, of a pipe or a compressed file, its bytes in memory.
+
+    :raises InputError: a second file, which begins and ends with *magic* too, follows: of two Arrow would read the last one's footer alone.
+    """
+    if stream.path is not None and not stream.compressed and stream.path.is_file():
+        with stream.path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            _refuse_second(stream, data.find(magic * 2, 1) + len(magic))
         return pa.memory_map(str(stream.path))
-    return pa.BufferReader(b"".join(stream.ahead()))
+    whole = b"".join(stream.ahead())
+    _refuse_second(stream, whole.find(magic * 2, 1) + len(magic))
+    return pa.BufferReader(whole)
+
+
+def _refuse_second(stream: ByteStream, at: int) -> None:
+    """Refuse *stream* if another file begins in it *at* a byte beyond the few of its own first words."""
+    if at > 8:
+        raise InputError(stream.name, f"byte {at}", "another file begins here; convert each by itself")
 
 
 def open_parquet(stream: ByteStream) -> Table:
@@ -165,7 +207,7 @@ def open_parquet(stream: ByteStream) -> Table:
 
     :raises UsageError: it is a trace of SecondSight's own.
     """
-    file = pq.ParquetFile(_seekable(stream))
+    file = pq.ParquetFile(_seekable(stream, b"PAR1"))
     if KEY in (file.schema_arrow.metadata or {}):
         found = file.schema_arrow.remove_metadata()
         if (found.names, found.types) != (SCHEMA.names, SCHEMA.types):
@@ -184,8 +226,8 @@ def open_arrow(stream: ByteStream) -> Table:
 
     :raises UsageError: it is a recording of SecondSight's own.
     """
-    if stream.peek(6) == b"ARROW1":
-        file = pa.ipc.open_file(_seekable(stream))
+    if seekable := stream.peek(6) == b"ARROW1":
+        file = pa.ipc.open_file(_seekable(stream, b"ARROW1"))
         schema, parts = file.schema, (file.get_batch(i) for i in range(file.num_record_batches))
     else:
         reader = pa.ipc.open_stream(_File(stream))
@@ -202,6 +244,12 @@ def open_arrow(stream: ByteStream) -> Table:
         for whole in parts:
             whole.validate(full=True)
             yield whole.select(list(wanted))
+        if not seekable and stream.peek(1):
+            raise InputError(
+                stream.name,
+                f"byte {stream.offset}",
+                "more follows the end of the Arrow stream; convert each by itself",
+            )
 
     if first is not None:
         first.validate(full=True)

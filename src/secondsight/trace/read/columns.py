@@ -50,7 +50,7 @@ def read_table(table: Table, intake: Intake, given: Mapping, say: Callable[[str]
         n, form = batch.num_rows, mapping["address"].form
         where = values.whole(
             columns["address"], mapping["address"].name, "an address",
-            hexadecimal=form == "hex", scale=1 << PAGE_SHIFT if form == "page" else 1,
+            form=form, scale=1 << PAGE_SHIFT if form.endswith("page") else 1,
         )  # fmt: skip
         if "time" in mapping:
             unit = UNITS[mapping["time"].form or "ns"]
@@ -68,12 +68,17 @@ def read_table(table: Table, intake: Intake, given: Mapping, say: Callable[[str]
                 )
         space: Any = 0
         if "space" in mapping:
-            coded = values.plain(columns["space"], mapping["space"].name).dictionary_encode()
-            for value in coded.dictionary.to_pylist():
+            of = mapping["space"].name
+            coded = values.plain(columns["space"], of).dictionary_encode()
+            codes = coded.indices.to_numpy()
+            named = [
+                values.space(value, of, int(np.flatnonzero(codes == code)[0]))
+                for code, value in enumerate(coded.dictionary.to_pylist())
+            ]
+            for value in named:
                 if value not in spaces:
-                    spaces[value] = intake.add_space(f"{mapping['space'].name} {str(value)[:40]}")
-            table_of = np.array([spaces[value] for value in coded.dictionary.to_pylist()], np.uint16)
-            space = table_of[coded.indices.to_numpy()]
+                    spaces[value] = intake.add_space(f"{of} {str(value)[:40]}")
+            space = np.array([spaces[value] for value in named], np.uint16)[codes]
         intake.append(time, space, where, kind, count)
         values.row += n
 

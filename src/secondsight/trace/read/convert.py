@@ -87,8 +87,8 @@ class Converted(NamedTuple):
     rows: int
 
 
-def choose(stream: ByteStream, name: str | None = None) -> Format:
-    """The format called *name*, or the one that recognises *stream*'s first bytes.
+def choose(stream: ByteStream, name: str | None = None, columns: Mapping | None = None) -> Format:
+    """The format called *name*, or the one that recognises *stream*'s first bytes; text that has a line with the names of *columns* is CSV.
 
     :raises UsageError: no format is called *name*.
     :raises InputError: none recognises them.
@@ -107,8 +107,16 @@ def choose(stream: ByteStream, name: str | None = None) -> Format:
     for known in FORMATS:
         if known.detects(head):
             return known
+    if columns and all(
+        column.name in head.decode("utf-8", "replace").split("\n", 1)[0] for column in columns.values()
+    ):
+        return next(known for known in FORMATS if known.name == "csv")
     shown = head[:40].decode("ascii", "replace")
-    raise InputError(stream.name, "byte 0", f"none of {names} begins like {shown!r}; --format names one")
+    raise InputError(
+        stream.name,
+        "byte 0",
+        f"none of {names} begins like {shown!r}; --format names one, --columns the columns of a table",
+    )
 
 
 def convert(
@@ -130,7 +138,7 @@ def convert(
     :raises InputError: what does not fit, by line and byte or column and row; nothing is written then.
     """
     with ByteStream(source, progress) as stream:
-        chosen = choose(stream, format)
+        chosen = choose(stream, format, columns)
         options: dict[str, Any] = {"columns": columns, "say": say} if chosen.mapped else {}
         if columns and not chosen.mapped:
             raise UsageError(
