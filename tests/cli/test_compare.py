@@ -10,7 +10,7 @@ import pytest
 from secondsight.cli import main
 from secondsight.cli.compare import is_table
 from secondsight.policy import Decision, Policy, registry
-from secondsight.report import table
+from secondsight.report import encode, table
 from secondsight.report.metrics import METRICS
 from support import sweeps
 from support.results import results
@@ -195,3 +195,18 @@ def test_tables_that_compare_wrote_are_those_that_it_takes_the_place_of(tmp_path
     table.write_csv(results(), tmp_path / "r.csv")
     assert is_table(tmp_path / "r.parquet") and not is_table(tmp_path / "r.csv")
     assert (tmp_path / "r.csv").read_bytes().startswith(b"# {")
+
+
+@pytest.mark.parametrize(
+    "option", [["-p", "never"], ["-r", "6.12"], ["--tlb"], ["--budget", "3"], ["--mmu", "ept"], ["--time-scale", "2"]]
+)  # fmt: skip
+def test_results_are_reported_and_not_replayed(tmp_path, capsys, option):
+    path = tmp_path / "r.json"
+    path.write_bytes(encode(results(12, 3)))
+    assert run(capsys, "compare", path)[0] == 0
+    code, printed, error = run(capsys, "compare", path, *option)
+    assert (code, printed) == (2, "")
+    assert "holds results" in error
+    code, _, error = run(capsys, "compare", path, "--trace", "t")
+    assert code == 2
+    assert "no sweep's directory" in error

@@ -163,12 +163,18 @@ def compare(
         atomicfile.check_writable(json, trace, kind=atomicfile.starting("JSON", b"{"))
         atomicfile.check_writable(csv, trace, kind=atomicfile.starting("CSV of results", b"# {"))
         atomicfile.check_writable(parquet, trace, kind=atomicfile.FileKind("table of results", is_table))
+        if of is not None and not trace.is_dir():
+            raise UsageError(
+                f"--trace {of}: chooses among a sweep's traces, and {trace} is no sweep's directory"
+            )
         results = _made(trace, of)
-        if results is None:
-            if of is not None:
-                raise UsageError(
-                    f"--trace {of}: chooses among a sweep's traces, and {trace} is no sweep's directory"
-                )
+        if results is not None:
+            _refuse_replaying({
+                "--policy": policy, "--rules": rules, "--vary": vary, "--budget": budget, "--knob": knob, "--mmu": mmu != "npt",
+                "--mglru": mglru, "--backing": backing != "trace", "--time-scale": time_scale != 1.0, "--tlb": tlb,
+                "--cpu-time": cpu_time, "--today": today, "--calibration": calibration,
+            }, trace)  # fmt: skip
+        else:
             results = _run(
                 trace, policy, rules, vary, budget, host(knob or [], mmu, mglru), stands_behind(backing, "--backing"), time_scale, tlb,
                 channels=report is not None or json is not None, predict=(cpu_time, today, calibration),
@@ -180,6 +186,17 @@ def compare(
 
             print()
             print("\n".join(settings(results)))
+
+
+def _refuse_replaying(given: dict[str, object], path: Path) -> None:
+    """Refuse the first option of *given*, by name, that was used though nothing is replayed."""
+    from secondsight.errors import UsageError
+
+    for name, value in given.items():
+        if value:
+            raise UsageError(
+                f"{name}: {path} holds results, which are reported as they were made: give the trace to replay it"
+            )
 
 
 def _samples(

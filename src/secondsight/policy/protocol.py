@@ -24,6 +24,13 @@ Bools = npt.NDArray[np.bool_]
 #: oracle's).
 Need = Literal["young", "clear_young", "walks", "future"]
 
+#: What a running process cannot be asked for without changing it, or at all, and why.
+ONLY_IN_A_REPLAY: Mapping[str, str] = {
+    "clear_young": "clears accessed bits at every look, which would change what the kernel's own reclaim sees",
+    "walks": "needs page walk counts, which no interface gives by block",
+    "future": "needs the accesses still to come",
+}
+
 #: What the first touch of an eligible block maps: 4 KiB, or 2 MiB (``enabled=always``).
 Faults = Literal["small", "huge"]
 
@@ -117,4 +124,4 @@ class Policy(Protocol):
         ...
 
 
-__all__ = ["UNLIMITED", "Decision", "Faults", "Look", "Need", "Policy"]
+__all__ = ["ONLY_IN_A_REPLAY", "UNLIMITED", "Decision", "Faults", "Look", "Need", "Policy"]

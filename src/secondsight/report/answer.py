@@ -27,6 +27,16 @@ def best_within(curve: Sequence[tuple[float, float]], share: float) -> float | N
     return before[1]
 
 
+def best_row(rows: Sequence[Row]) -> Row:
+    """Of *rows*, one at least, the one to take where no run times are predicted: among those within one point of the best coverage the one
+    with the least bloat, of equal ones that with the most coverage."""
+    top = max(_value(row, "coverage") for row in rows)
+    return min(
+        (row for row in rows if _value(row, "coverage") >= top - 0.01),
+        key=lambda row: (_value(row, "bloat"), -_value(row, "coverage")),
+    )
+
+
 def _value(row: Row, key: str) -> float:
     return row.metrics.get(key) or 0.0
 
@@ -48,7 +58,7 @@ def _refusals(rows: Sequence[Row]) -> str:
 def answer(rows: Sequence[Row], oracle: Sequence[tuple[float, float]]) -> str:
     """One to three plain sentences. The oracle's and the floor's rows are bounds, not answers.
 
-    Among rows within one point of the best coverage the one with least bloat is named.
+    Named is :func:`best_row`, whose settings ``compare --apply`` tells too.
     """
     real = [row for row in rows if row.policy not in ("oracle", "never") and not row.not_run]
     if not real:
@@ -57,10 +67,7 @@ def answer(rows: Sequence[Row], oracle: Sequence[tuple[float, float]]) -> str:
     if top <= 0:
         sentence = f"None of {len(real)} combinations put a single access into a huge page: look at why below, block by block."
         return sentence + _refusals(real)
-    best = min(
-        (row for row in real if _value(row, "coverage") >= top - 0.01),
-        key=lambda row: (_value(row, "bloat"), -_value(row, "coverage")),
-    )
+    best = best_row(real)
     share = _value(best, "huge_share")
     out = (
         f"{best.label} serves {text(_value(best, 'coverage'), 'share')} of all accesses from huge pages, with "

@@ -1,17 +1,23 @@
 """``compare --apply``: the settings that the best row of a comparison means, as lines for a shell. Nothing is made here.
 
-The best row is the one with the least predicted run time where there are such, else that with the most coverage; of equal ones that with
-the
-least bloat. Bounds (never, oracle) are no settings, but never is one if every other row is predicted slower.
+The best row is the one with the least predicted run time where there are such, else the one that the answer names
+(``report.answer.best_row``). Bounds (never, oracle) are no settings, but never is one if every other row is predicted slower. What the
+whole comparison was told of khugepaged's files and of sizes (``--knob``) belongs to the settings, where it is not the kernel's default.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secondsight.errors import UsageError
+import msgspec
+
+from secondsight.errors import SecondSightError, UsageError
+from secondsight.mm.config import Knobs
+from secondsight.policy import find
+from secondsight.policy.protocol import ONLY_IN_A_REPLAY
+from secondsight.report.answer import best_row
 from secondsight.report.metrics import text
 from secondsight.report.schema import Results, Row
 from secondsight.terminal import printable
@@ -38,10 +44,7 @@ def best(rows: Sequence[Row]) -> Row:
         raise UsageError("--apply: only the oracle was run, which no setting makes")
     if all(row.metrics.get("run_time") is not None for row in real):
         return min(real, key=lambda row: (row.metrics["run_time"] or 0.0, row.metrics.get("bloat") or 0.0))
-    others = [row for row in real if row.policy != "never"] or real
-    return max(
-        others, key=lambda row: (row.metrics.get("coverage") or 0.0, -(row.metrics.get("bloat") or 0.0))
-    )
+    return best_row([row for row in real if row.policy != "never"] or real)
 
 
 def settings(results: Results) -> list[str]:
@@ -54,7 +57,7 @@ def settings(results: Results) -> list[str]:
         f"# {printable(row.label)}: {_why(row)}",
         "# Nothing was set. For the whole host, until the next boot:",
     ]
-    out += _host(row)
+    out += _host(row, results.provenance.config)
     alone = _alone(row)
     if alone:
         out += ["# Or for one program alone, whatever the host's setting:", *alone]
@@ -73,7 +76,8 @@ def _why(row: Row) -> str:
     return f"{text(row.metrics.get('coverage'), 'share')} of the accesses in huge pages, {text(row.metrics.get('bloat'), 'bytes')} of bloat"
 
 
-def _host(row: Row) -> list[str]:
+def _host(row: Row, told: Mapping[str, Any]) -> list[str]:
+    """The lines for *row*; *told*: what the whole comparison was, as its provenance says."""
     out = []
     if row.policy == "never":
         return [f"echo never > {_THP}/enabled"]
@@ -96,15 +100,48 @@ def _host(row: Row) -> list[str]:
         out.append(f"echo {defrag} > {_THP}/defrag")
         daemon = "0" if str(row.options.get("khugepaged", "true")).lower() == "false" else "1"
         out.append(f"echo {daemon} > {_THP}/khugepaged/defrag")
-    for name, value in {**row.options, **row.knobs}.items():
-        if name in _FILES:
-            out.append(f"echo {_number(name, value)} > {_THP}/khugepaged/{name}")
+    daemon_rows = ("always", "khugepaged", "thp_shrinker")
+    files = _told(told) if row.policy in daemon_rows else {}
+    for name, value in {**files, **row.options, **row.knobs}.items():
+        # An option of -1 is the host's own value.
+        if name in _FILES and (number := _number(name, value)) >= 0:
+            out.append(f"echo {number} > {_THP}/khugepaged/{name}")
+    sizes = told.get("sizes")
+    if row.policy in daemon_rows and isinstance(sizes, dict):
+        for size, word in sizes.items():
+            out.append(
+                f"echo {shlex.quote(printable(str(word)))} > {shlex.quote(printable(f'{_THP}/hugepages-{size}/enabled'))}"
+            )
     if row.policy == "thp_shrinker":
         out.append(f"echo 1 > {_THP}/shrink_underused  # from 6.12 on")
-    if row.policy not in ("always", "khugepaged", "thp_shrinker"):
-        out.append("# no setting of the kernel's makes this policy; its decisions, carried out from outside:")
-        out.append(f"secondsight collapse --pid PID --policy {_policy(row)}")
+    if row.policy not in daemon_rows:
+        out += _from_outside(row)
     return out
+
+
+def _told(told: Mapping[str, Any]) -> dict[str, Any]:
+    """khugepaged's files that the whole comparison had at other values than the kernel's own."""
+    usual = msgspec.to_builtins(Knobs())
+    values = {name: told.get(f"khugepaged {name}", usual[name]) for name in _FILES if name in usual}
+    return {name: value for name, value in values.items() if value != usual[name]}
+
+
+def _from_outside(row: Row) -> list[str]:
+    """How the decisions of a policy that is none of the kernel's are had on a running process, as far as they are."""
+    try:
+        needs = find(row.policy).needs
+    except SecondSightError:  # of a package that is not here
+        needs = frozenset()
+    if reasons := [why for need, why in ONLY_IN_A_REPLAY.items() if need in needs]:
+        return [
+            f"# No setting of the kernel's makes this policy, and nothing carries it out on a running process: it {reasons[0]}.",
+            "# Nearest, what is hot, now, from outside:",
+            "secondsight collapse --pid PID",
+        ]
+    return [
+        "# no setting of the kernel's makes this policy; its decisions, carried out from outside:",
+        f"secondsight collapse --pid PID --policy {_policy(row)}",
+    ]
 
 
 def _alone(row: Row) -> list[str]:

@@ -39,16 +39,10 @@ from secondsight.mm.config import Knobs
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.mm.khugepaged.scan import scan
 from secondsight.plural import pluralize
-from secondsight.policy.protocol import Look, Policy
+from secondsight.policy.protocol import ONLY_IN_A_REPLAY, Look, Policy
 
 I64 = npt.NDArray[np.int64]
 
-#: what a running process cannot be asked for without changing it, or at all
-_CANNOT = {
-    "clear_young": "clears accessed bits at every look, which would change what the kernel's own reclaim sees",
-    "walks": "needs page walk counts, which no interface gives by block",
-    "future": "needs the accesses still to come",
-}
 OVERRIDE = "--override collapses it all the same"
 
 
@@ -95,7 +89,7 @@ def check_policy(policy: Policy) -> None:
     """
     for need in sorted(policy.needs - {"young"}):
         raise UsageError(
-            f"policy {policy.name}: {_CANNOT.get(need, f'needs {need}')}; replay a recorded trace under it instead"
+            f"policy {policy.name}: {ONLY_IN_A_REPLAY.get(need, f'needs {need}')}; replay a recorded trace under it instead"
         )
     if policy.name != "khugepaged" and (policy.passive or policy.faults == "huge"):
         raise UsageError(
