@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from secondsight.geometry import PAGE_SIZE
+from secondsight.live.judge.explain import explain
+from secondsight.live.read import capture
 from secondsight.live.read.cached_blocks import CachedBlocks
 from secondsight.live.read.columns import Columns
 from secondsight.live.read.page_cache import CachedFile, PageCache, local_devices
@@ -46,6 +48,23 @@ def test_a_part_of_a_mapping_is_of_the_same_file(shared):
         assert file is not None and file.aligned, "the mapping is, whatever part of it is asked about"
         blocks, _ = file.blocks(part.start, part.end)
         assert blocks.tolist() == [process.start + 4 * MIB]
+
+
+def test_a_range_of_a_mapping_is_judged_as_the_whole_is(shared):
+    process, held, _ = shared
+    whole = explain(capture.take(held, None))
+    # Neither end is a block's.
+    within = (process.start + MIB + PAGE_SIZE, process.start + 7 * MIB)
+    part = explain(capture.take(held, None, within=within))
+    inside = [
+        block for block in whole.blocks if within[0] <= block.address and block.address + BLOCK <= within[1]
+    ]
+    assert [block.cached for block in inside] == [512] * 2
+    assert list(part.blocks) == inside
+    (mapping,) = part.mappings
+    (of_whole,) = [each for each in whole.mappings if each.start == process.start]
+    assert (mapping.refused, mapping.forced) == (of_whole.refused, of_whole.forced)
+    assert mapping.cached == within[1] - within[0], "its pages beside whole blocks too"
 
 
 def test_private_memory_is_none(shared):

@@ -89,3 +89,11 @@ def test_a_range_cuts_mappings():
     )
     assert [(v.start, v.end) for v in clip(vmas, (0x2000, 0x4000))] == [(0x2000, 0x3000), (0x3000, 0x4000)]
     assert clip(vmas, (0x6000, 0x8000)) == [] and clip(vmas, None) == vmas
+
+
+def test_a_part_of_a_file_begins_at_its_own_offset():
+    (vma,) = parse_maps(b"7f0000200000-7f0000a00000 rw-s 00400000 00:01 7 /memfd:ram\n")
+    (part,) = clip([vma], (0x7F0000201000, 0x7F0000800000))
+    assert part.start - part.offset == vma.start - vma.offset, "or it would look misaligned against its file"
+    (anonymous,) = clip(parse_maps(b"1000-3000 rw-p 00000000 00:00 0\n"), (0x2000, 0x3000))
+    assert anonymous.offset == 0

@@ -14,7 +14,7 @@ from secondsight.geometry import PAGE_SIZE, PMD_SIZE
 from secondsight.live.read.columns import Columns
 from secondsight.live.read.page_cache import CachedFile, local_devices
 from secondsight.live.read.process import Process
-from secondsight.live.read.vma import Vma
+from secondsight.live.read.vma import Vma, clip
 
 _NOTHING = (np.empty(0, np.uint64), np.empty(0, np.int64))
 
@@ -33,16 +33,17 @@ class CachedBlocks(NamedTuple):
     beside: dict[int, int]
 
     @classmethod
-    def of(cls, process: Process, vmas: list[Vma]) -> CachedBlocks:
-        """Those of *vmas*, ascending mappings of *process*."""
+    def of(cls, process: Process, vmas: list[Vma], within: tuple[int, int] | None = None) -> CachedBlocks:
+        """Those of *vmas*, ascending mappings of *process*, inside the addresses *within*."""
         parts, asked, beside = [], [], {}
         local: frozenset[str] | None = None
-        for vma in vmas:
+        # A file is found by its whole mapping's addresses, whatever part of that is asked about.
+        for whole_vma, vma in ((each, part) for each in vmas for part in clip([each], within)):
             if not vma.of_file or vma.first_block >= vma.block_end:
                 continue
             if local is None:
                 local = _local(process)
-            file = CachedFile.open(process, vma, local)
+            file = CachedFile.open(process, whole_vma, local)
             if file is None:
                 continue
             with contextlib.closing(file):

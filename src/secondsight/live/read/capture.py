@@ -149,15 +149,14 @@ def take(
     begun = time.monotonic()
     path, surroundings = f"/proc/{process.pid}", read_surroundings(process)
     with ProcfsReader(process) as reader:
-        looked = [
-            vma
-            for vma in clip(parse_maps(process.read_file("maps"), f"{path}/maps"), within)
-            if vma.name != "[vsyscall]"
+        every = [
+            vma for vma in parse_maps(process.read_file("maps"), f"{path}/maps") if vma.name != "[vsyscall]"
         ]
+        looked = clip(every, within)
         populated = [reader.pagemap.populated_blocks(vma.start, vma.end) for vma in looked]
         blocks = np.concatenate(populated) if populated else np.empty(0, np.uint64)
         switches = read_switches(process.pid)
-        cache = CachedBlocks.of(process, looked)
+        cache = CachedBlocks.of(process, every, within)
         blocks = cache.joined(blocks)
         check_room(len(blocks), process.pid, _available)
         if kernel is not None:
@@ -172,9 +171,7 @@ def take(
             columns = reader.read_blocks(blocks)
             cache.fill(columns)
         surroundings = msgspec.structs.replace(surroundings, vms=reader.vms)
-        mappings = cache.marked(
-            mark_zero_devices(process, parse_smaps(process.read_file("smaps"), f"{path}/smaps"))
-        )
+        mappings = mark_zero_devices(process, parse_smaps(process.read_file("smaps"), f"{path}/smaps"))
         if kernel is None:
             resolve_accessed(columns, mappings)
             resolve_swapped(columns, mappings)
@@ -198,7 +195,7 @@ def take(
         enabled=enabled,
         counts_known=columns.counts_known,
         secondary=tuple(Answerer(answer.name, answer.why) for answer in columns.secondary),
-        mappings=tuple(clip(mappings, within)),
+        mappings=tuple(cache.marked(clip(mappings, within))),
         longest_call=process.longest_call,
         surroundings=surroundings,
         switches=switches,

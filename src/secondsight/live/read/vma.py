@@ -98,17 +98,22 @@ class Vma(msgspec.Struct, frozen=True):
 
 
 def clip(vmas: list[Vma], within: tuple[int, int] | None) -> list[Vma]:
-    """The parts of *vmas* inside the addresses *within*; their sizes in kB stay those of the whole."""
+    """The parts of *vmas* inside the addresses *within*, each with the offset into its file where it begins; their sizes in kB stay
+    those of the whole."""
     if within is None:
         return vmas
     low, high = within
     return [
-        vma
-        if low <= vma.start and vma.end <= high
-        else msgspec.structs.replace(vma, start=max(vma.start, low), end=min(vma.end, high), part=True)
+        vma if low <= vma.start and vma.end <= high else _part(vma, max(vma.start, low), min(vma.end, high))
         for vma in vmas
         if vma.start < high and low < vma.end
     ]
+
+
+def _part(vma: Vma, start: int, end: int) -> Vma:
+    # Whether a PMD can map it is asked of address and offset: the first does not move alone.
+    offset = vma.offset + (start - vma.start if vma.of_file else 0)
+    return msgspec.structs.replace(vma, start=start, end=end, offset=offset, part=True)
 
 
 def parse_maps(text: bytes, source: str = "maps") -> list[Vma]:
