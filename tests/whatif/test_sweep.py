@@ -119,6 +119,24 @@ def test_a_damaged_trace_fails_alone(tmp_path):
     state = sweep(specs.read(path), tmp_path, tmp_path / "out", jobs=1)
     assert state.run == sweeps.CELLS
     assert list(state.failed) == ["traces/torn.parquet"]
+    notes = results(tmp_path / "out").provenance.notes
+    assert any(
+        note.startswith("left out, for it could not be read: ") and "torn.parquet" in note for note in notes
+    )
+
+
+@pytest.mark.parametrize("traces", [1, 2])
+def test_a_report_of_one_trace_says_what_of_it_is_not_finished(tmp_path, traces):
+    def stop(state):
+        if state.run == 2:
+            raise Enough
+
+    path = sweeps.spec(tmp_path, traces)
+    with pytest.raises(Enough):
+        sweep(specs.read(path), tmp_path, tmp_path / "out", jobs=1, after_cell=stop)
+    comparison = results(tmp_path / "out", "t0")
+    assert len(comparison.rows) < sweeps.ROWS
+    assert f"{len(comparison.rows)} of {sweeps.ROWS} planned rows are finished" in comparison.provenance.notes
 
 
 def test_the_directory_is_one_parquet_dataset(done):
@@ -178,7 +196,7 @@ def test_what_is_not_there_is_said(done, tmp_path):
     spec = specs.read(done / "spec.toml")
     cells, _ = specs.plan(spec, done)
     with dataset.claimed():
-        dataset.write_plan(spec, cells)
+        dataset.write_plan(spec, cells, {})
     with pytest.raises(UsageError, match="none of the 30 planned rows is finished"):
         results(tmp_path / "new")
     dataset.keep(Outcome(cell=cells[0].id, table=b"torn", details=b""))

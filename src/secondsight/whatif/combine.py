@@ -101,8 +101,8 @@ class Range:
     values: tuple[float, ...]
 
     @classmethod
-    def parse(cls, text: str) -> Range:
-        """Read ``max_ptes_none=0..511:64`` (the last value is always among them) or ``alpha=0.2,0.4,0.6``.
+    def parse(cls, text: str, said: str = "--vary") -> Range:
+        """Read ``max_ptes_none=0..511:64`` (the last value is always among them) or ``alpha=0.2,0.4,0.6``; *said*: where it stood.
 
         :raises UsageError: *text* is neither.
         """
@@ -119,7 +119,7 @@ class Range:
                 if any(v != v or abs(v) == float("inf") for v in values):
                     raise ValueError
         except ValueError:
-            raise UsageError(f"--vary {text!r}: write KNOB=FIRST..LAST:STEP or KNOB=A,B,C") from None
+            raise UsageError(f"{said} {text!r}: write KNOB=FIRST..LAST:STEP or KNOB=A,B,C") from None
         return cls(name.strip(), tuple(dict.fromkeys(values)))
 
 

@@ -11,7 +11,7 @@ A cell is finished when its file is in ``cells``; files appear whole or not at a
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,13 @@ from secondsight.whatif.spec import VERSION, Cell, Spec
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``sweep.json`` holds. rows: (id of the row, its cell, its trace)."""
+    """What ``sweep.json`` holds. rows: (id of the row, its cell, its trace); damaged: traces that could not be read, and why."""
 
     schema: int = VERSION
     tool: str = f"secondsight {__version__}"
     spec: Spec
     rows: list[tuple[str, str, str]]
+    damaged: dict[str, str] = {}
 
     @property
     def traces(self) -> list[str]:
@@ -73,12 +74,14 @@ class Dataset:
                 ) from None
             yield
 
-    def write_plan(self, spec: Spec, cells: Sequence[Cell]) -> None:
-        """Say what is going to be here."""
+    def write_plan(self, spec: Spec, cells: Sequence[Cell], damaged: Mapping[str, str]) -> None:
+        """Say what is going to be here, and which traces are not: *damaged*, name -> why."""
         rows = [(entry.id, cell.id, cell.trace) for cell in cells for entry in cell.entries]
         whole(
             self.where / "sweep.json",
-            msgspec.json.format(msgspec.json.encode(Plan(spec=spec, rows=rows)), indent=1),
+            msgspec.json.format(
+                msgspec.json.encode(Plan(spec=spec, rows=rows, damaged=dict(damaged))), indent=1
+            ),
         )
 
     def keep(self, outcome: Outcome) -> None:

@@ -50,11 +50,13 @@ def results(where: str | Path, trace: str | None = None, command: str = "") -> R
     chosen = _named(plan, trace, str(where)) if trace is not None else None
     if chosen is None and len(plan.traces) == 1:
         chosen = plan.traces[0]
-    notes = (
-        [f"{len(table)} of {len(plan.rows)} planned rows are finished"] if len(table) < len(plan.rows) else []
-    )
+    planned = [name for _, _, name in plan.rows if chosen in (None, name)]
+    there = [name for name in table.column("trace").to_pylist() if chosen in (None, name)]
+    notes = [f"{len(there)} of {len(planned)} planned rows are finished"] if len(there) < len(planned) else []
+    if trace is None:
+        notes += [f"left out, for it could not be read: {why}" for why in plan.damaged.values()]
     if chosen is not None:
-        return _single(dataset, table, chosen, command)
+        return _single(dataset, table, chosen, notes, command)
     return _over_all(plan, table, str(where), notes, command)
 
 
@@ -72,7 +74,7 @@ def _named(plan: Plan, name: str, where: str) -> str:
 # -- one trace ------------------------------------------------------------------------------------------------------
 
 
-def _single(dataset: Dataset, table: pa.Table, trace: str, command: str) -> Results:
+def _single(dataset: Dataset, table: pa.Table, trace: str, notes: list[str], command: str) -> Results:
     mine = [line for line in table.select(["cell", "trace", "label"]).to_pylist() if line["trace"] == trace]
     if not mine:
         raise UsageError(f"{dataset.where}: no row of {trace} is finished yet; run the sweep")
@@ -87,7 +89,7 @@ def _single(dataset: Dataset, table: pa.Table, trace: str, command: str) -> Resu
         row = next(r for r in part.rows if r.label == line["label"])
         rows.append(_renumbered(row, np.array([number[v.code] for v in part.verdicts], np.uint8)))
     first = next(iter(parts.values()))
-    notes = sorted({note for part in parts.values() for note in part.provenance.notes})
+    notes = [*notes, *sorted({note for part in parts.values() for note in part.provenance.notes})]
     return msgspec.structs.replace(
         first, title=f"SecondSight: {trace}", answer=answer(rows, first.oracle), rows=rows, verdicts=list(verdicts.values()),
         provenance=msgspec.structs.replace(first.provenance, command=command, notes=notes),

@@ -112,6 +112,8 @@ def read(path: Path) -> Spec:
         raise InputError(str(path), where.strip("`.") or "top level", problem) from None
     if not 1 <= spec.together <= 1000:
         raise InputError(str(path), "together", f"{spec.together}: must be 1 to 1000")
+    if not spec.traces:
+        raise InputError(str(path), "traces", "an empty list: nothing would be run")
     return spec
 
 
@@ -126,7 +128,7 @@ def _ranges(spec: Spec) -> list[Range]:
     out = []
     for name, given in spec.knobs.items():
         if isinstance(given, str):
-            out.append(Range.parse(f"{name}={given}"))
+            out.append(Range.parse(f"{name}={given}", "knobs:"))
         else:
             out.append(Range(name, tuple(float(v) for v in _values(given))))
     return out

@@ -70,7 +70,7 @@ def sweep(
     cells, damaged = specs.plan(spec, base)
     dataset = Dataset(where)
     with dataset.claimed():
-        dataset.write_plan(spec, cells)
+        dataset.write_plan(spec, cells, damaged)
         todo, state = missing(cells, dataset), State(planned=len(cells), failed=dict(damaged))
         state.before = len(cells) - len(todo)
         state.weight = sum(cell.weight for cell in todo)
