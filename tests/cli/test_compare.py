@@ -2,6 +2,7 @@
 
 import csv
 import io
+from importlib.metadata import EntryPoint
 
 import msgspec
 import pyarrow.parquet as pq
@@ -195,6 +196,16 @@ def test_tables_that_compare_wrote_are_those_that_it_takes_the_place_of(tmp_path
     table.write_csv(results(), tmp_path / "r.csv")
     assert is_table(tmp_path / "r.parquet") and not is_table(tmp_path / "r.csv")
     assert (tmp_path / "r.csv").read_bytes().startswith(b"# {")
+
+
+def test_one_broken_package_hides_no_other_policy(monkeypatch, capsys):
+    points = registry.installed() | {"aaa": EntryPoint("aaa", "no_such_module:X", registry.GROUP)}
+    monkeypatch.setattr(registry, "installed", lambda: points)
+    code, printed, error = run(capsys, "compare", "--policies")
+    assert code == 1
+    assert "cannot be loaded" in error
+    assert printed.startswith("always: ")
+    assert "\nthp_shrinker: " in printed
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def test_every_is_the_interval():
         ("no_such_module:Thing", "cannot be loaded: ModuleNotFoundError"),
         ("json:dumps", "not a class"),
         ("support.looks:Nameless", "no `name`"),
+        ("secondsight.policy.kernel:Never", "calls itself 'never'"),
     ],
 )
 def test_a_broken_plug_in_gives_one_line(monkeypatch, value, said):
@@ -93,6 +94,19 @@ def test_a_broken_plug_in_gives_one_line(monkeypatch, value, said):
     with pytest.raises(MissingDependency, match=said) as caught:
         make("bad")
     assert "\n" not in str(caught.value)
+
+
+def test_two_packages_with_one_name_are_told(monkeypatch):
+    points = [
+        EntryPoint("never", value, registry.GROUP)
+        for value in ("secondsight.policy.kernel:Never", "other:Never")
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda **_: points)
+    monkeypatch.setattr(registry, "installed", lambda: {"never": points[1]})
+    registry.rivals.cache_clear()
+    with pytest.raises(MissingDependency, match="several packages"):
+        find("never")
+    registry.rivals.cache_clear()
 
 
 def test_a_policy_may_be_added_by_hand(monkeypatch):

@@ -236,10 +236,18 @@ def _explain(name: str) -> None:
 
 
 def _policies() -> None:
+    from secondsight.errors import SecondSightError
     from secondsight.policy import find, names, options, ranges
 
+    broken = False
     for name in names():
-        policy = find(name)
+        try:
+            policy = find(name)
+        except SecondSightError as error:
+            # One package that is broken hides none of the others.
+            print(error, file=sys.stderr)
+            broken = True
+            continue
         first, _, rest = (" ".join(part.split()) for part in (policy.__doc__ or "").partition("\n\n"))
         print(textwrap.fill(f"{name}: {first}", 110, subsequent_indent="  "))
         if rest:
@@ -249,6 +257,8 @@ def _policies() -> None:
             words = ("true", "false") if kind is bool else get_args(kind)
             option = f"{key}={str(default).lower() if isinstance(default, bool) else default}"
             print(f"  {option:26} {within[key] if key in within else ' or '.join(words)}".rstrip())
+    if broken:
+        raise typer.Exit(1)
 
 
 def _run(

@@ -34,6 +34,15 @@ def installed() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
+@functools.cache
+def rivals(name: str) -> list[str]:
+    """The packages that each have a class of their own by *name*; fewer than two where it is clear what is meant."""
+    by_class = {
+        point.value: point.dist.name if point.dist else "?" for point in entry_points(group=GROUP, name=name)
+    }
+    return sorted(by_class.values())
+
+
 def add(policy: type[Policy]) -> type[Policy]:
     """Make *policy* known under its ``name`` in this process; usable as a class decorator."""
     _ADDED[policy.name] = policy
@@ -49,7 +58,7 @@ def find(name: str) -> type[Policy]:
     """The policy class called *name*.
 
     :raises UsageError: there is none.
-    :raises MissingDependency: its package is broken.
+    :raises MissingDependency: its package is broken, or another has one of the same name.
     """
     if name in _ADDED:
         return _ADDED[name]
@@ -58,6 +67,11 @@ def find(name: str) -> type[Policy]:
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"no policy is called {name!r}{hint}; there are {', '.join(names())}")
+    if len(packages := rivals(name)) > 1:
+        raise MissingDependency(
+            f"policy {name!r} comes from several packages ({', '.join(packages)}), and it is not known which is meant; "
+            "remove all but one, or give the entry point and its class another name"
+        )
     return _load(points[name])
 
 
@@ -72,8 +86,12 @@ def _load(point: EntryPoint) -> type[Policy]:
         ) from error
     if not isinstance(policy_class, type) or not callable(getattr(policy_class, "wake", None)):
         raise MissingDependency(f"{where} is not a class with a `wake` method; see docs/policies.md")
-    if not isinstance(getattr(policy_class, "name", None), str):
+    own = getattr(policy_class, "name", None)
+    if not isinstance(own, str):
         raise MissingDependency(f"{where} has no `name`; see docs/policies.md")
+    if own != point.name:
+        # Results and the workers of a sweep know it by its own name.
+        raise MissingDependency(f"{where} calls itself {own!r}: its entry point must be called the same")
     return policy_class
 
 
