@@ -1,12 +1,15 @@
 """Bytes in: compressed or not, one member or several, line ends, marks and encodings."""
 
 import gzip
+import hashlib
 import lzma
+import random
 
 import pytest
 import zstandard
 
 from secondsight.errors import InputError
+from secondsight.trace.read.text import ByteStream
 from support.foreign_traces import (
     LACKEY,
     SAMPLES,
@@ -19,6 +22,20 @@ def test_compressed_input_is_transparent_and_its_tear_is_named(tmp_path, compres
     assert run(tmp_path, compress(LACKEY))[1] == run(tmp_path, LACKEY)[1]
     with pytest.raises(InputError, match="damaged or torn"):
         run(tmp_path, compress(LACKEY * 999)[:-20], format="lackey")
+
+
+def test_what_is_read_ahead_comes_in_order_and_its_damage_is_placed(tmp_path):
+    text = random.Random(1).randbytes(30 << 20)
+    (whole := tmp_path / "whole.gz").write_bytes(gzip.compress(text, 1))
+    stream = ByteStream(str(whole))
+    assert b"".join(stream.ahead(1 << 20)) == text and stream.offset == len(text)
+    assert stream.input_hash == hashlib.sha256(text).hexdigest()
+    (torn := tmp_path / "torn.gz").write_bytes(whole.read_bytes()[: 20 << 20])
+    got = b""
+    with pytest.raises(InputError, match="damaged or torn") as told:
+        for block in ByteStream(str(torn)).ahead(1 << 20):
+            got += block
+    assert text.startswith(got) and told.value.where == f"byte {len(got)} of the decompressed data"
 
 
 def test_several_members_are_one_input(tmp_path):

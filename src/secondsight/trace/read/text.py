@@ -8,6 +8,7 @@ import io
 import lzma
 import sys
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ import zstandard
 from secondsight.errors import InputError
 
 BLOCK: Final = 4 << 20
+_AHEAD: Final = 4  # blocks decompressed before they are used: as many as come while a row group is written
 BOM: Final = b"\xef\xbb\xbf"  # of UTF-8, which some editors begin a file with
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 LONGEST_LINE: Final = 1 << 20
@@ -35,7 +37,7 @@ class ByteStream:
 
     def __init__(self, path: str, progress: Progress | None = None) -> None:
         self.name = "standard input" if path == "-" else str(path)
-        self.offset = 0
+        self.offset = self._unpacked = 0
         self._digest = hashlib.sha256()
         self._progress = progress
         self.size: int | None = None
@@ -82,39 +84,56 @@ class ByteStream:
 
     def _read(self, size: int) -> bytes:
         try:
-            return self._data.read(size)
+            data = self._data.read(size)
         except (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
-            where = f"byte {self.offset} of the decompressed data"
+            where = f"byte {self._unpacked} of the decompressed data"
             raise InputError(
                 self.name, where, f"the compressed stream is damaged or torn ({error})"
             ) from None
+        self._unpacked += len(data)
+        return data
 
     def read(self, size: int = BLOCK) -> bytes:
         """Up to *size* bytes; empty at the end.
 
         :raises InputError: a compressed stream that is torn.
         """
-        if self._head:
-            data, self._head = self._head[:size], self._head[size:]
-        else:
-            data = self._read(size)
-        self.offset += len(data)
+        data = self._next(size)
         self._digest.update(data)
-        if self._progress is not None:
-            self._progress(self._raw.count, self.size)
+        self._handed_out(data)
         return data
 
+    def _next(self, size: int) -> bytes:
+        if self._head:
+            data, self._head = self._head[:size], self._head[size:]
+            return data
+        return self._read(size)
+
+    def _handed_out(self, data: bytes) -> None:
+        self.offset += len(data)
+        if self._progress is not None:
+            self._progress(self._raw.count, self.size)
+
     def ahead(self, size: int = BLOCK) -> Iterator[bytes]:
-        """The bytes, *size* at a time; of a compressed stream a thread decompresses the next while the last are used."""
+        """The bytes, *size* at a time; of a compressed stream threads decompress the next and digest the last."""
         if not self.compressed:
             while data := self.read(size):
                 yield data
             return
-        with ThreadPoolExecutor(1, "trace-decompress") as pool:
-            coming = pool.submit(self.read, size)
-            while data := coming.result():
-                coming = pool.submit(self.read, size)
-                yield data
+        with (
+            ThreadPoolExecutor(1, "trace-digest") as digesting,
+            ThreadPoolExecutor(1, "trace-decompress") as decompressing,
+        ):
+            coming = deque(decompressing.submit(self._next, size) for _ in range(_AHEAD))
+            try:
+                while data := coming.popleft().result():
+                    coming.append(decompressing.submit(self._next, size))
+                    digesting.submit(self._digest.update, data)
+                    self._handed_out(data)
+                    yield data
+            finally:
+                for block in coming:
+                    block.cancel()
 
     def text_head(self, size: int = 4096) -> bytes:
         """:meth:`peek`, without a byte order mark.
