@@ -8,8 +8,9 @@ import pytest
 
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
+from secondsight.bits import swap
 from secondsight.live.judge.explain import explain
-from secondsight.live.judge.open_verdict import PINS
+from secondsight.live.judge.open_verdict import PAGE_CACHE, PINS
 from secondsight.live.read.columns import CachePage
 from secondsight.live.read.switches import Switches
 from support.snapshots import BLOCK, FACTS_61, columns, snapshot
@@ -246,3 +247,57 @@ def test_up_to_6_5_a_private_mapping_that_was_written_to_answers_failed():
     assert (block.status, block.known) == ("succeeded", True)
     (block,) = explain(private).blocks
     assert (block.status, block.known) == ("succeeded", True)
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_where_userfaultfd_waits_for_missing_pages_no_hole_is_filled(read):
+    """collapse_file, userfaultfd_missing over the mappings of the file (6.4; a running 6.18 answered exceed_none_pte)."""
+
+    def answer(pages, flags, **how):
+        taken = shared(pages=pages, here=pages, flags=frozenset(("hg", *flags)), **how)
+        states = np.where(np.arange(512) < pages, CachePage.PRESENT, np.uint8(0))
+        return with_cache(taken, states) if read else taken
+
+    (block,) = explain(answer(511, ("um",))).blocks
+    assert (block.status, block.known) == ("exceed_none_pte", True)
+    assert block.reason == "1 page is not in the page cache, and userfaultfd waits for missing pages"
+    for pages, flags in ((512, ("um",)), (511, ("uw",)), (511, ("ui",))):
+        (block,) = explain(answer(pages, flags)).blocks
+        assert (block.status, block.known) == ("succeeded", True), (pages, flags)
+    # Another mapping of the same part of the file is as good; one of another part is not.
+    taken = answer(511, ())
+    (vma,) = taken.header.mappings
+    for offset, status in ((vma.offset, "exceed_none_pte"), (vma.offset + BLOCK, "succeeded")):
+        other = msgspec.structs.replace(
+            vma, start=vma.end, end=vma.end + BLOCK, flags=frozenset(("um",)), offset=offset
+        )
+        header = msgspec.structs.replace(taken.header, mappings=(vma, other))
+        (block,) = explain(dataclasses.replace(taken, header=header)).blocks
+        assert block.status == status
+    if read:
+        (block,) = explain(on_6_1(answer(511, ("um",)))).blocks
+        assert block.status == "succeeded", "6.1 does not ask"
+
+
+def test_missing_pages_that_were_not_seen_leave_userfaultfds_answer_open():
+    taken = shared(here=300, flags=frozenset(("hg", "um")))
+    taken.columns.cached[0] = -1
+    (block,) = explain(taken).blocks
+    assert block.status == "exceed_none_pte" and "succeeded" in block.others and PAGE_CACHE in block.unread
+
+
+def test_what_keeps_its_page_table_is_not_mapped_whole():
+    def after(**how):
+        (block,) = explain(shared(**how)).blocks
+        assert block.status == "succeeded"
+        return block.reason
+
+    assert after().endswith("a touch maps it whole")
+    assert after(perms="rw-p").endswith("a touch maps it whole"), "nothing was copied"
+    assert "pages of this private mapping were copied" in after(perms="rw-p", kb={"Swap": 0, "Anonymous": 4})
+    assert "userfaultfd write-protects the mapping" in after(flags=frozenset(("hg", "uw")))
+    guarded = shared(here=511)
+    marker = np.array([swap.MARKER_TYPE, swap.MARKER_GUARD], np.uint64)
+    guarded.columns.pte[0, 511] = swap.swp_entry(*marker)
+    (block,) = explain(guarded).blocks
+    assert "guard regions" in block.reason and "a touch maps it whole" not in block.reason

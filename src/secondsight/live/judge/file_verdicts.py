@@ -8,6 +8,7 @@
       off the LRU, held by more than cache and maps   page_not_in_lru, not_suitable_page_count
       present < 512 - max_ptes_none                   exceed_none_pte
       of a regular file, dirty                        page_dirty_or_writeback: written now, if nobody may write; the next visit collapses
+      not all there, and userfaultfd waits for those  exceed_none_pte (collapse_file, 6.4)
       else collapse_file                              succeeded: huge in the page cache; a PMD maps it at the next touch
 
 No page needs to have been used: this scan asks for no reference, the reverse of the other one.
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
-from secondsight.geometry import HPAGE_PMD_NR
+from secondsight.geometry import HPAGE_PMD_NR, PMD_SIZE
 from secondsight.live.judge.open_verdict import (
     ANON_VMA,
     LRU_BATCH,
@@ -56,7 +57,9 @@ _IN_BATCH = (
 )
 _LOCKED = "a page was locked: it is being read, written or moved"
 _OFF_LRU = "a page is off the LRU: it is isolated, or waits in a CPU's batch, which khugepaged empties before it looks"
-_WILL = "will become one huge page in the page cache (no page needs to have been used); a touch maps it whole"
+_WILL = "will become one huge page in the page cache (no page needs to have been used)"
+_WHOLE = "a touch maps it whole"
+_NOT_WHOLE = "here small pages go on mapping it, whose page table is kept: "
 
 
 class FileVerdicts:
@@ -86,26 +89,60 @@ class FileVerdicts:
             return BlockAnswer("pte_mapped_hugepage", _HUGE_IN_CACHE)
         return self._answer_counted(row, vma, regular)
 
-    def _collapsed(self, row: int, vma: Vma | None) -> BlockAnswer:
-        """The answer about the block *row* where its collapse goes through: up to 6.5 it is what became of the page table here."""
+    def _collapsed(self, row: int, vma: Vma | None, there: int) -> BlockAnswer:
+        """The answer about the block *row*, of which *there* pages are in the page cache or in swap, where its collapse goes through: up to
+        6.5 it is what became of the page table here."""
+        missing = HPAGE_PMD_NR - there
+        # "mm/khugepaged: skip shmem with userfaultfd" came with the drain (6.4): any mapping of the file counts, this process's are seen.
+        if missing and self._rules.file_swapin_drains and self._waits(row, vma):
+            return BlockAnswer(
+                "exceed_none_pte",
+                f"{pluralize(missing, 'page is', 'pages are')} not in the page cache, and userfaultfd waits for missing pages",
+            )
+        will = f"{_WILL}; {self._afterwards(row, vma)}"
         if self._rules.file_retract != "target" or vma is None:
-            return BlockAnswer("succeeded", _WILL)
+            return BlockAnswer("succeeded", will)
         columns, without = self._snapshot.columns, self._snapshot.header.surroundings.without_anon_vma
         if vma.perms.endswith("p"):
             if without is None and not vma.kb.get("Anonymous"):
-                return BlockAnswer("succeeded", _WILL, ("failed",), (ANON_VMA,))
+                return BlockAnswer("succeeded", will, ("failed",), (ANON_VMA,))
             if without is None or vma.start not in without:
                 return BlockAnswer(
-                    "failed", f"{_WILL}; it answers so because private copies were made in this mapping"
+                    "failed", f"{will}; it answers so because private copies were made in this mapping"
                 )
         if self._counts.populated[row] or columns.pmd[row]:
-            return BlockAnswer("succeeded", _WILL)
+            return BlockAnswer("succeeded", will)
         # Without a page table here: none at all for this GiB, or none for this block.
         here = (columns.address >> np.uint64(_GIB_SHIFT)) == columns.address[row] >> np.uint64(_GIB_SHIFT)
         if self._counts.pins_known and bool((columns.pmd[here] != 0).any()):
-            return BlockAnswer("pmd_none", f"{_WILL}; {_NOT_MAPPED}")
+            return BlockAnswer("pmd_none", f"{will}; {_NOT_MAPPED}")
         others = ("pmd_null",) if self._counts.pins_known else ("pmd_null", "succeeded")
-        return BlockAnswer("pmd_none", f"{_WILL}; {_NOT_MAPPED}", others, (PAGE_TABLE,))
+        return BlockAnswer("pmd_none", f"{will}; {_NOT_MAPPED}", others, (PAGE_TABLE,))
+
+    def _waits(self, row: int, vma: Vma | None) -> bool:
+        """Whether a mapping of this process over the part of the file that the block *row* of *vma* shows is registered for missing pages
+        (userfaultfd_missing)."""
+        if vma is None:
+            return False
+        at = int(self._snapshot.columns.address[row]) - vma.start + vma.offset
+        return any(
+            "um" in each.flags
+            and (each.device, each.inode) == (vma.device, vma.inode)
+            and each.offset < at + PMD_SIZE
+            and at < each.offset + each.size
+            for each in self._snapshot.header.mappings
+        )
+
+    def _afterwards(self, row: int, vma: Vma | None) -> str:
+        """How the block *row* is mapped here once it is huge in the page cache: retract_page_tables leaves the tables of mappings with an
+        anon_vma, which private copies and guard regions bring, and under userfaultfd's write protection."""
+        if vma is not None and vma.flags & {"uw", "ur"}:
+            return f"{_NOT_WHOLE}userfaultfd write-protects the mapping"
+        if self._counts.absent(row):
+            return f"{_NOT_WHOLE}entries of it are no pages (guard regions, markers of userfaultfd)"
+        if vma is not None and vma.perms.endswith("p") and vma.kb.get("Anonymous"):
+            return f"{_NOT_WHOLE}pages of this private mapping were copied"
+        return _WHOLE
 
     def _answer_read(
         self, row: int, vma: Vma | None, pages: npt.NDArray[np.uint8], regular: bool
@@ -128,7 +165,7 @@ class FileVerdicts:
             return BlockAnswer("page_locked", _LOCKED, ("succeeded",), (PAGE_FLAGS,))
         if swapped and not regular and not self._rules.file_swapin_drains:
             return BlockAnswer(str(ScanResult.DEL_PAGE_LRU), _IN_BATCH, ("succeeded",), (LRU_BATCH,))
-        return self._collapsed(row, vma)
+        return self._collapsed(row, vma, present + swapped)
 
     def _answer_counted(self, row: int, vma: Vma | None, regular: bool) -> BlockAnswer:
         """The same from what is mapped here and how many pages the page cache has."""
@@ -168,8 +205,11 @@ class FileVerdicts:
                 f"{here} pages are mapped here, max_ptes_none is {limits.max_ptes_none}; what else is in the page cache was not read",
             )
         else:
-            answer = self._collapsed(row, vma)
+            answer = self._collapsed(row, vma, max(cached, here) + max(evicted, 0))
             others |= set(answer.others)
+            if cached < 0 and answer.status == "exceed_none_pte":
+                others.add("succeeded")  # what is not mapped here may be there
+                unread.append(PAGE_CACHE)
             unread += answer.unread
             if regular:
                 dirty = max(self._dirty(row), int(columns.dirty[row]))
