@@ -8,10 +8,10 @@ import pytest
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.live.judge.explain import explain
-from secondsight.live.judge.open_verdict import SHARED_FOLIOS
+from secondsight.live.judge.open_verdict import PAGE_FLAGS, SHARED_FOLIOS
 from secondsight.live.judge.shared_folios import shared_pages
 from secondsight.mm.config import Knobs
-from support.snapshots import FACTS_72, columns, snapshot
+from support.snapshots import FACTS_61, FACTS_72, columns, snapshot
 
 
 def large(order=4, blocks=1, secondary=False):
@@ -87,3 +87,29 @@ def test_kernel_memory_leaves_nothing_open():
     memory.pte[:] |= bits.ACCESSED
     (block,) = explain(snapshot(memory)).blocks
     assert block.known and block.status == "succeeded"
+
+
+def hidden(several, release=FACTS_72, **limits):
+    """A block as who may not read page flags sees it, with *several* pages that others map too."""
+    memory = dataclasses.replace(columns(1, secondary=False), counts_known=False)
+    memory.pte[:] |= bits.PFN_MASK
+    memory.page_known[:] = memory.pte_known[:] = False
+    memory.either[:] = True
+    memory.flags[:], memory.folio[:] = 0, -1
+    memory.shared[0, :several], memory.mapcount[0, :several] = True, 2
+    (block,) = explain(snapshot(memory, facts=release, limits=Knobs(**limits))).blocks
+    return block
+
+
+@pytest.mark.parametrize("release", [FACTS_72, FACTS_61])
+def test_without_page_flags_pages_that_several_map_count_all_the_same(release):
+    """pagemap says of each page whether it is mapped once, to its owner too."""
+    block = hidden(257, release)
+    assert block.status == "exceed_shared_pte" and block.reason.startswith(
+        "257 pages are shared, max_ptes_shared is 256"
+    )
+    assert "succeeded" in block.others and PAGE_FLAGS in block.unread, (
+        "the zero page looks like one of them before 6.7"
+    )
+    for block in (hidden(256, release), hidden(257, release, max_ptes_shared=257)):
+        assert block.status == "succeeded" and "exceed_shared_pte" not in block.others

@@ -6,6 +6,7 @@
       x unknown   what a channel did not show: no, and yes
       x batch     up to 6.12 without MGLRU: how full the CPU's activate batch is when khugepaged comes
       x shared    large folios that procfs alone was asked about: not shared, and shared (shared_folios.py)
+      x hidden    pages that several map, without page flags: counted as shared, and not counted (shared_folios.py)
 
 The batch: invalidating an accessed SPTE marks its page accessed; a page that this activates waits in a per-CPU batch that holds a
 reference, so that isolate stops at it (``not_suitable_page_count``), unless the batch just fills up and is emptied. Where the batch
@@ -29,7 +30,7 @@ from secondsight.live.judge.choose_profiles import PossibleProfiles
 from secondsight.live.judge.entries import SpecialEntries
 from secondsight.live.judge.page_counts import entry_kinds
 from secondsight.live.judge.parts_ahead import PartsAhead, parts_ahead
-from secondsight.live.judge.shared_folios import shared_pages
+from secondsight.live.judge.shared_folios import hidden_shared, shared_pages
 from secondsight.live.judge.view import to_view
 from secondsight.live.read.capture import Snapshot
 from secondsight.mm.config import Knobs
@@ -105,6 +106,7 @@ class Judged:
     ) -> tuple[list[_JudgedReading], Verdict]:
         """Every reading of the blocks as wholes, the likeliest first, and that one's verdict."""
         limits, mglru = self._limits, self._mglru
+        as_read, view = view, hidden_shared(view) or view
         verdicts = [verdict(view, limits, rules, mglru=mglru) for rules in kernels]
         asked = list(zip(kernels, verdicts, strict=True))
         readings = [_JudgedReading(rules, view, False, v.scan, v.code) for rules, v in asked]
@@ -124,6 +126,10 @@ class Judged:
             for rules in kernels:
                 v = verdict(shared, limits, rules, mglru=mglru)
                 readings.append(_JudgedReading(rules, shared, False, v.scan, v.code, "shared"))
+        if view is not as_read:
+            for rules in kernels:
+                v = verdict(as_read, limits, rules, mglru=mglru)
+                readings.append(_JudgedReading(rules, as_read, False, v.scan, v.code, "hidden"))
         return readings, verdicts[0]
 
     def _walked(self, readings: list[_JudgedReading]) -> tuple[list[_JudgedReading], Bools]:

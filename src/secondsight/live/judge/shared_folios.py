@@ -10,16 +10,24 @@
 
 Of a folio of one page all say the same. include/linux/mm.h and rmap.h; the bit is cleared in folio_sub_return_large_mapcount, where one
 of the two owns every mapping that is left.
+
+Without page flags (no CAP_SYS_ADMIN) pagemap still says which pages are mapped once, and nothing of their folios: :func:`hidden_shared`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.live.read.columns import Bools, Columns
+from secondsight.mm.view import BlockView
+
+#: what the pages of a process are unless something happens to them
+_ORDINARY = np.uint32(kpf.ANON | kpf.LRU | kpf.SWAPBACKED | kpf.UPTODATE | kpf.MMAP)
 
 
 class SharedPages(NamedTuple):
@@ -58,3 +66,16 @@ def shared_pages(columns: Columns, mm_ids: bool | None) -> SharedPages | None:
     shared[rows, places] = yes[which]
     is_open[rows, places] = unsure[which]
     return SharedPages(shared, is_open)
+
+
+def hidden_shared(view: BlockView) -> BlockView | None:
+    """*view* with those pages as ordinary small ones that are mapped by more than one and of which nothing else could be read: so they
+    count against max_ptes_shared. None where there are none."""
+    hidden = bits.pte_present(view.pte) & ~view.page_known & view.shared
+    if not hidden.any():
+        return None
+    # Each a folio of its own: pages whose frame is hidden have no folio's number, and one that is met twice is locked.
+    folio = np.where(hidden, -2 - np.arange(hidden.size).reshape(hidden.shape), view.folio)
+    return replace(
+        view, page_known=view.page_known | hidden, flags=np.where(hidden, _ORDINARY, view.flags), folio=folio
+    )
