@@ -284,7 +284,7 @@ def _verbs(kernel: Check, flags: Check, interfaces: tuple[Check, ...], collapse:
             "verb",
             "explain, snapshot",
             "partly",
-            "limits, swap and sharing certain; use and pins partly unknown",
+            "limits, swap and sharing are read; pins and khugepaged's list are unknown, and partly what is used",
             kernel.mend,
         )
     judge = Check("verb", "explain FILE", "yes", "judging a snapshot needs no right at all")

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
+from secondsight.bits import swap
 from secondsight.errors import InputError, UsageError
 from secondsight.live.judge.choose_profiles import choose_profiles
 from secondsight.live.judge.explain import explain
+from secondsight.live.judge.open_verdict import PINS
 from secondsight.live.read import capture
 from secondsight.live.read.probe import Facts
 from secondsight.mm.config import Knobs
@@ -156,6 +158,43 @@ def test_pins_are_unknown_from_procfs():
     memory.pte[0, 0] |= bits.ACCESSED
     (block,) = explain(snapshot(memory)).blocks
     assert block.status == "succeeded" and not block.known and "not_suitable_page_count" in block.others
+
+
+def test_a_pin_ends_the_scan_before_a_limit_that_a_later_page_exceeds():
+    """hpage_collapse_scan_pmd asks page by page: on a running 6.18 a page held by vmsplice was the answer in each of these."""
+
+    def answer(change, **limits):
+        memory = dataclasses.replace(columns(1, secondary=False), counts_known=False)
+        memory.pte[0, 0] |= bits.ACCESSED
+        change(memory)
+        (block,) = explain(snapshot(memory, limits=Knobs(**limits))).blocks
+        return block.status, "not_suitable_page_count" in block.others, PINS in block.unread
+
+    def idle(memory):
+        memory.pte[0, 0] &= ~bits.ACCESSED
+
+    def shared(memory):
+        memory.shared[0, 1:], memory.mapcount[0, 1:] = True, 2
+
+    def hole_behind(memory):
+        memory.pte[0, 511] = 0
+
+    def hole_before(memory):
+        memory.pte[0, :511], memory.pte[0, 511] = 0, memory.pte[0, 511] | bits.ACCESSED
+
+    def swapped(memory):
+        memory.pte[0, 400:465] = bits.swap_pte(np.arange(65, dtype=np.uint64))
+
+    def guarded(memory):
+        memory.pte[0] |= bits.ACCESSED  # with entries that are not present half of the pages must be in use
+        memory.pte[0, 9] = swap.swp_entry(*np.array([swap.MARKER_TYPE, swap.MARKER_GUARD], np.uint64))
+
+    assert answer(idle) == ("lack_referenced_page", True, True)
+    assert answer(shared) == ("exceed_shared_pte", True, True)
+    assert answer(swapped) == ("exceed_swap_pte", True, True)
+    assert answer(guarded) == ("failed", True, True)
+    assert answer(hole_behind, max_ptes_none=0) == ("exceed_none_pte", True, True)
+    assert answer(hole_before, max_ptes_none=0) == ("exceed_none_pte", False, False), "no page before it"
 
 
 @pytest.mark.parametrize(("flags", "enabled", "why"), [

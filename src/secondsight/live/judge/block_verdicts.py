@@ -233,11 +233,14 @@ class BlockVerdicts:
         if others:
             unread = self._unread(row, place, judged)
             reason = f"{reason}; or {' / '.join(sorted(others))}: it depends on {'; '.join(unread)}"
-        if code == Scan.SUCCEED and not counts.pins_known:
-            # A pin cannot be seen from procfs: what would succeed is only not refused by anything visible.
-            others.add("not_suitable_page_count")
-            unread = (*unread, PINS)
-            reason = f"{reason}, unless a page is pinned (references are not visible from procfs)"
+        if not counts.pins_known and code != Scan.PAGE_COUNT:
+            # A pin cannot be seen from procfs, and the scan ends at the page that is held, unless it has ended before.
+            before = HPAGE_PMD_NR if passed and code != Scan.PTE_UFFD_WP else stopped
+            if counts.first_mapped(row) < before:
+                others.add("not_suitable_page_count")
+                unread = (*unread, PINS)
+            if code == Scan.SUCCEED:
+                reason = f"{reason}, unless a page is pinned (references are not visible from procfs)"
         return BlockAnswer(str(code), reason, tuple(sorted(others)), unread, at, wasted)
 
     def _unread(self, row: int, place: int, judged: Judged) -> tuple[str, ...]:

@@ -105,6 +105,11 @@ class PageCounts:
         """Whether the block *row* has an entry of *kind*."""
         return kind in self.entries and bool(self.entries[kind][row])
 
+    def first_mapped(self, row: int) -> int:
+        """The first page of the block *row* that is there, 512 without any."""
+        mapped = self._mapped[row]
+        return int(mapped.argmax()) if mapped.any() else HPAGE_PMD_NR
+
     def absent(self, row: int) -> int:
         """Entries of the block *row* that are neither none nor present."""
         return sum(int(count[row]) for count in self.entries.values()) + int(self.unread_entries[row])
