@@ -33,11 +33,14 @@ def run_command(
     """Print, for each khugepaged pass and block, what the kernel's tracepoints print, and in which channels pages were young."""
     import msgspec
 
+    from secondsight.errors import UsageError
     from secondsight.mm.profiles import PROFILES, profile
     from secondsight.scenario.files import read
     from secondsight.scenario.run import run
     from secondsight.scenario.text import table
 
+    if states and not json:
+        raise UsageError("--states: no table holds the state of every page; add --json")
     wanted = [profile(name) for name in rules] if rules else None
     for path in files:
         scenario = read(path)
@@ -62,7 +65,7 @@ def check_command(
         bool, typer.Option(help="Write the model's answers into each file (a kernel's, `kernel/mmu`, stay).")
     ] = False,
 ) -> None:
-    """Run each file under the profiles it states answers for and compare; exit code 1 if one differs.
+    """Run each file under the profiles it states answers for and compare; exit code 1 if one differs, or states none.
 
     An answer of a booted kernel, stated as `kernel/mmu`, is held against the model under that kernel's rules.
     """
@@ -70,7 +73,7 @@ def check_command(
     from secondsight.scenario.expect import answers, differences, write
     from secondsight.scenario.files import read
 
-    failed = 0
+    failed = silent = 0
     for path in files:
         scenario = read(path)
         if update:
@@ -78,10 +81,20 @@ def check_command(
             scenario = read(path)
         wrong = differences(scenario)
         failed += bool(wrong)
+        if not scenario.expect:
+            silent += 1
+            typer.echo(
+                f"{printable(path)}: states no answers ([expect]): nothing was compared; --update writes the model's"
+            )
+            continue
         typer.echo(f"{printable(path)}: {'as expected' if not wrong else ''}")
         for line in wrong:
             typer.echo(f"  {printable(line)}")
     if failed:
         raise SecondSightError(
             f"{failed} of {pluralize(len(files), 'scenario')} answered otherwise than they state"
+        )
+    if silent:
+        raise SecondSightError(
+            f"{silent} of {pluralize(len(files), 'scenario')} state nothing to compare with"
         )

@@ -84,6 +84,20 @@ def table(scenario: verbs.Scenario, run: Run) -> None:
     # A pipe has no width of its own: nothing is cut off there.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(shown)
+    if not run.blocks and not run.files:
+        console.print(_why_empty(scenario))
     for answer in run.answers:
         if answer.errno is not None:
             console.print(f"step {answer.step}: {answer.errno}")
+
+
+def _why_empty(scenario: verbs.Scenario) -> str:
+    """What a scenario in which khugepaged visits no block may lack."""
+    if not any(isinstance(step, verbs.Scan) for step in scenario.steps):
+        return 'no block was visited: it has no step that scans (do = "scan")'
+    host = scenario.host.thp_enabled
+    lack = {
+        "madvise": 'a step before that advises it (do = "madvise", advice = "hugepage"), or host.thp_enabled = "always"',
+        "never": 'host.thp_enabled = "madvise" or "always"',
+    }.get(host, "memory in a whole block of an area that may be huge")
+    return f"no block was visited: under host.thp_enabled = {host!r} khugepaged would need {lack}"
