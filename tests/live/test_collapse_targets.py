@@ -16,6 +16,7 @@ from secondsight.live.act.candidates import Wanted, select
 from secondsight.live.act.collapse import Collapser, Throttle
 from secondsight.live.act.guard import Guard, Guarding
 from secondsight.live.act.unfit import Beside
+from secondsight.live.judge.explain import explain
 from secondsight.live.read import capture
 from secondsight.live.read.page_cache import PageCache
 from secondsight.live.read.process import Process
@@ -138,6 +139,30 @@ def test_a_frozen_target(freezer):
         finally:
             file.write_text(words[1])
         assert target.child.poll() is None
+
+
+def test_what_could_not_be_mapped_huge_is_not_made_huge_in_the_page_cache_either():
+    """A guard region over shared memory (6.15): MADV_COLLAPSE answered EINVAL, had added what was missing, and nobody counted it."""
+    with operated("shared") as target:
+        target.child.stdin.write("guard\n")
+        if (answer := target.child.stdout.readline().strip()) != "guard":
+            pytest.skip(f"no guard regions over shared memory here: {answer}")
+        done = go(target)
+        assert (done.collapsed, done.confirmed, done.refused) == (31, 31, {})
+        (why,) = (each for each in done.left if "guard regions" in each)
+        assert done.left[why] == 1
+        with Process.open(target.pid) as process:
+            (first, *others) = explain(capture.take(process, None, within=(target.start, target.end))).blocks
+        assert first.mapping == "small" and {block.mapping for block in others} == {"huge"}
+        assert target.child.poll() is None
+
+
+def test_a_private_mapping_of_shared_memory_is_left_alone_and_called_so():
+    with operated("shared") as target:
+        target.tell("private")
+        done = go(target, within=False)
+        (why,) = (each for each in done.left if each.startswith("a private mapping of shared memory"))
+        assert done.left[why] == 32 and "MADV_COLLAPSE would" not in "".join(done.left)
 
 
 def test_many_mappings():

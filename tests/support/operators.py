@@ -5,8 +5,9 @@ snapshot   64 MiB, and a forked child that shares them    segment    64 MiB of m
 hotcold    128 MiB written once, the last 16 in use       zeros      16 MiB, half of it read only (zero pages)
 mappings N a page N times, each a mapping, and 64 MiB        plain      64 MiB, written
 
-Each does what a line on its standard input says: ``grow`` (64 MiB more), ``fork``, ``exec``, ``unmap`` (the last half), ``seccomp``, and
-answers with the word when it has.
+Each does what a line on its standard input says: ``grow`` (64 MiB more), ``fork``, ``exec``, ``unmap`` (the last half), ``seccomp``,
+``guard`` (a page of its area), ``private`` (the memfd of ``shared`` again, private, one page of each block copied), and answers with
+the word when it has, else with why not.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import NamedTuple
 BLOCK, MIB, PAGE = 2 << 20, 1 << 20, 4096
 AT = 0x300000000000
 PRIVATE, SHARED = 0x32, 0x11  # MAP_FIXED, and MAP_ANONYMOUS or a file's
-HUGEPAGE = 14
+ANONYMOUS, HUGEPAGE, GUARD_INSTALL = 0x20, 14, 102
 
 
 class Operated(NamedTuple):
@@ -155,6 +156,12 @@ def main(kind: str) -> None:
             child_that_stays()
         elif word == "unmap":
             libc.munmap(ctypes.c_void_p(AT + size // 2), ctypes.c_size_t(size // 2))
+        elif word == "guard" and libc.madvise(AT + 5 * PAGE, PAGE, GUARD_INSTALL):
+            word = os.strerror(ctypes.get_errno())
+        elif word == "private":
+            area(size, PRIVATE & ~ANONYMOUS, fd, at=AT + (1 << 32))
+            for at in range(AT + (1 << 32), AT + (1 << 32) + size, BLOCK):
+                ctypes.memset(at, 3, 1)
         elif word == "exec":
             os.execv(sys.executable, [sys.executable, "-c", "print('exec', flush=True); input()"])
         elif word == "seccomp":

@@ -117,6 +117,44 @@ def test_guard_regions_never_collapse():
     assert addresses(selection) == [1] and next(iter(selection.left)).startswith("guard entries in it")
 
 
+class SharedMemory:
+    """The page cache of one mapping of shared memory, all of it there."""
+
+    aligned = True
+
+    def of(self, vma):
+        return self
+
+    def blocks(self, start, end):
+        addresses = np.arange(start, end, BLOCK, dtype=np.uint64)
+        return addresses, np.full(len(addresses), 512, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("flags", "marker", "why"),
+    [
+        ((), 0, ""),
+        (("um",), 0, ""),
+        (("uw",), 0, "userfaultfd write-protects the mapping"),
+        ((), swap.MARKER_GUARD, "entries in its page table are no pages"),
+        ((), swap.MARKER_UFFD_WP, "entries in its page table are no pages"),
+    ],
+)
+def test_shared_memory_that_cannot_be_mapped_huge_is_not_made_huge(flags, marker, why):
+    """try_collapse_pte_mapped_thp: the page cache is huge by then, and the call fails."""
+    memory = used(1)
+    if marker:
+        memory.pte[0, 7] = swap.swp_entry(np.uint64(swap.MARKER_TYPE), np.uint64(marker))
+    taken = snapshot(memory, flags=("hg", *flags))
+    mapping = msgspec.structs.replace(
+        taken.header.mappings[0], perms="rw-s", device="00:01", inode=7, name="/memfd:ram", eligible=True
+    )
+    taken = dataclasses.replace(taken, header=msgspec.structs.replace(taken.header, mappings=(mapping,)))
+    beside = Beside(cache=SharedMemory(), shmem_enabled="advise")
+    selection = whole(select(taken, make("madv_collapse"), Wanted(), beside))
+    assert len(selection.chosen) == (not why) and "".join(selection.left).startswith(why)
+
+
 def test_khugepageds_own_limits_are_a_policys_options():
     memory = used(2)
     memory.pte[0, 100:] = 0

@@ -44,6 +44,8 @@ from secondsight.policy.protocol import ONLY_IN_A_REPLAY, Look, Policy
 I64 = npt.NDArray[np.int64]
 
 OVERRIDE = "--override collapses it all the same"
+#: try_collapse_pte_mapped_thp refuses when collapse_file is through: the call fails, and has taken memory
+_HUGE_AND_UNMAPPED = "MADV_COLLAPSE would make it huge in the page cache and fail to map it"
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -261,6 +263,10 @@ class _Selector:
                 # Swap-in answers that it failed (do_swap_page), and so does the collapse.
                 if self.counts.has(kind, row):
                     return f"{kind.name.lower()} entries in it: swap-in, and the collapse, fail there"
+        elif vma.flags & {"uw", "ur"}:
+            return f"userfaultfd write-protects the mapping: {_HUGE_AND_UNMAPPED}"
+        elif row >= 0 and self.counts.absent(row):
+            return f"entries in its page table are no pages (guard regions, markers): {_HUGE_AND_UNMAPPED}"
         if not populated:
             return "nothing present (all of it is in swap)" if swapped else "nothing present"
         if populated < self.wanted.min_populated:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from secondsight.live.read import eligible
+from secondsight.live.read.backing import backing
 from secondsight.live.read.page_cache import CachedFile, PageCache
 from secondsight.live.read.switches import Switches
 from secondsight.live.read.vma import Vma
@@ -18,6 +19,8 @@ from secondsight.live.read.vma import Vma
 if TYPE_CHECKING:
     from secondsight.live.act.heat import Heat
 
+_PRIVATE = "a private mapping of shared memory: left alone, for a page that was copied keeps MADV_COLLAPSE from mapping it huge"
+_UNSEEN = "shared memory whose page cache could not be asked (root, or CAP_CHECKPOINT_RESTORE)"
 PRCTL = "prctl PR_SET_THP_DISABLE: the kernel refuses MADV_COLLAPSE as well"
 
 
@@ -39,6 +42,8 @@ def unfit(vma: Vma, enabled: str, beside: Beside, switches: Switches | None = No
     """(why *vma* cannot be collapsed at all, why the administrator would not have it); each empty if it is not so."""
     if beside.cache is not None and (file := beside.cache.of(vma)) is not None:
         hard, soft = _unfit_shared(vma, file, beside.shmem_enabled)
+    elif backing(vma, switches or Switches()).shmem:
+        hard, soft = _UNSEEN if vma.perms.endswith("s") else _PRIVATE, ""
     else:
         hard = eligible.ineligible(msgspec.structs.replace(vma, eligible=None), "always", switches)
         soft = eligible.ineligible(vma, enabled, switches)
