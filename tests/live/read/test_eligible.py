@@ -89,6 +89,17 @@ def test_shared_memory_by_its_switch(mapping, changes, allowed, by):
     )
 
 
+def test_what_madv_collapse_would_make_of_it_is_said_as_it_is():
+    never = msgspec.structs.replace(HERE, shmem_enabled="never")
+
+    def said(**changes):
+        return judge(msgspec.structs.replace(MEMFD, **changes), "madvise", never).refused.partition("; ")[2]
+
+    assert said() == "MADV_COLLAPSE would"
+    assert said(perms="rw-p") == "MADV_COLLAPSE would, where no page was copied"
+    assert "not map it so" in said(flags=frozenset({"hg", "uw"}))
+
+
 def test_before_the_sizes_switches_never_is_never():
     old = msgspec.structs.replace(HERE, shmem_size="", sizes={})
     assert judge(MEMFD, "never", old).refused == "khugepaged does not run (enabled=never)"

@@ -145,8 +145,15 @@ def _shmem(vma: Vma, kind: Backing, enabled: str, switches: Switches) -> Eligibi
             allowed, by = _policy(size, advised), f"hugepages-2048kB/shmem_enabled={size}"
     if not allowed:
         needs = " and no MADV_HUGEPAGE" if by.partition("=")[2].startswith(("advise", "within_size")) else ""
-        return Eligibility(kind, f"shared memory: not allowed ({by}{needs}); MADV_COLLAPSE would", by)
+        return Eligibility(kind, f"shared memory: not allowed ({by}{needs}); {_would(vma)}", by)
     return Eligibility(kind, NOT_ELIGIBLE if vma.eligible is False else "", by)
+
+
+def _would(vma: Vma) -> str:
+    """What MADV_COLLAPSE does in its place (try_collapse_pte_mapped_thp, after collapse_file)."""
+    if vma.flags & {"uw", "ur"}:
+        return "MADV_COLLAPSE would make it huge and, for userfaultfd's write protection, not map it so"
+    return "MADV_COLLAPSE would" + ", where no page was copied" * vma.perms.endswith("p")
 
 
 def _policy(word: str, advised: bool) -> bool:
