@@ -94,6 +94,50 @@ def test_what_the_blocks_come_to(target):
     assert kept["MADV_NOHUGEPAGE"] >= 2 * PMD_SIZE
 
 
+#: Four aligned blocks of shared memory that may not be huge, touched by this process and by a child of it.
+SHARING = """
+import ctypes, mmap, os, signal, sys
+BLOCK = 2 << 20
+memory = mmap.mmap(-1, 5 * BLOCK)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+at = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % BLOCK
+def touch():
+    for page in range(4 * 512):
+        memory[at + page * 4096] = 1
+touch()
+read, write = os.pipe()
+if child := os.fork():
+    os.read(read, 1)
+    print(child, flush=True)
+    sys.stdin.read()
+else:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    touch()
+    os.write(write, b"!")
+    while True:
+        signal.pause()
+"""
+
+
+def test_of_a_group_a_block_that_two_map_is_kept_small_once():
+    with subprocess.Popen(
+        [sys.executable, "-c", SHARING], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        pids = [parent.pid, int(parent.stdout.readline())]
+
+        def kept(by):
+            rows = host(by, pids=pids, budget=None).rows
+            # Where mmap puts it, it may be misaligned against its file, which is said first.
+            mine = ("MADV_NOHUGEPAGE", "misaligned")
+            return [sum(each.bytes for each in row.reasons if each.status.startswith(mine)) for row in rows]
+
+        try:
+            assert kept("process") == [4 * PMD_SIZE] * 2
+            assert kept("user") == [4 * PMD_SIZE]
+        finally:
+            parent.kill()
+
+
 def test_blocks_are_judged_alike_in_parts_and_at_once(target, monkeypatch):
     at_once = host(pids=[target], budget=None).rows[0]
     monkeypatch.setattr(judging, "AT_ONCE", 3)

@@ -122,8 +122,9 @@ COLUMNS: dict[str, TopColumn] = {column.name: column for column in (
     _sampled("wasted", "count",
              "blocks whose next visit ends in a wasted pass: the scan passes, a huge page is allocated, isolate refuses. Sampled"),
     _read("why", "text",
-          "the most frequent reasons under the switches as they are, with the memory that each keeps small: khugepaged's word for a block, "
-          "or why the mapping may hold no huge page", "what keeps the rest small", _reasons),
+          "the most frequent reasons under the switches as they are, with the size of the 2 MiB blocks that each keeps small, however "
+          "little is in them: khugepaged's word for a block, or why the mapping may hold no huge page", "what keeps the rest small",
+          _reasons),
     _proc("headroom", "bytes",
           "what the memory cgroup and its ancestors may still be charged: the tightest limit's unused bytes and half of its inactive file "
           "pages; empty where no limit is set"),

@@ -46,7 +46,8 @@ _GUESS = 4000.0
 class Stratum:
     """The blocks of one process. *fill* its blocks in question, *area* int64[N] the mapping of each; *open_now*, *open_then* bool[N]: the
     counts do not settle what khugepaged would say; *first* bool[N]: no process before it maps the same block of the same file;
-    *why* int64 counts of what the counts settled, by reason; *read*: what was read of those that are ``asked`` about."""
+    *settled*: small blocks that the counts settle, by reason, *settled_first* those of them that are *first*; *read*: what was read of
+    those that are ``asked`` about."""
 
     task: Task
     areas: list[Area]
@@ -56,6 +57,7 @@ class Stratum:
     open_then: Bools
     first: Bools
     settled: Counter[str] = field(default_factory=Counter)
+    settled_first: Counter[str] = field(default_factory=Counter)
     read: Readings | None = None
     guest_resident: int = 0
     guest_huge: int = 0
@@ -139,12 +141,11 @@ def _stratum(
     fill = Fill.join(parts)
     area = np.repeat(np.arange(len(areas)), [len(part) for part in parts])
     shmem = np.array([each.shmem for each in areas], np.bool_)[area]
-    settled: Counter[str] = Counter()
+    now, then = [each.now for each in areas], [each.then for each in areas]
+    first = _first(areas, parts, seen)
     stratum = Stratum(
-        task, areas, fill, area,
-        _open(fill, area, [each.now for each in areas], shmem, judge.now, settled),
-        _open(fill, area, [each.then for each in areas], shmem, judge.then, None),
-        _first(areas, parts, seen), settled,
+        task, areas, fill, area, _open(fill, area, now, shmem, judge.now), _open(fill, area, then, shmem, judge.then), first,
+        _settled(fill, area, now, shmem, judge.now), _settled(fill[first], area[first], now, shmem[first], judge.now),
     )  # fmt: skip
     if program:
         for each in guest_ram(areas, program):
@@ -154,27 +155,36 @@ def _stratum(
     return stratum
 
 
-def _open(
-    fill: Fill,
-    area: I64,
-    refused: list[str],
-    shmem: Bools,
-    setting: SwitchesAndLimits,
-    settled: Counter[str] | None,
-) -> Bools:
-    """Which blocks the counts do not settle; the others are counted in *settled*, by reason."""
+def _by_counts(
+    fill: Fill, area: I64, refused: list[str], shmem: Bools, setting: SwitchesAndLimits
+) -> tuple[Bools, Bools, Bools]:
+    """Which blocks lie where huge pages are allowed, which have too many pages missing, and which too many swapped out."""
     allowed = np.array([not why for why in refused], np.bool_)[area]
     # A file's pages may be in the page cache and not in this page table: what is missing here settles nothing.
     too_few = ~shmem & (fill.missing > setting.limits.max_ptes_none)
     too_many = ~shmem & (fill.swapped > setting.limits.max_ptes_swap)
-    if settled is not None:
-        small = ~fill.huge
-        for index, count in enumerate(np.bincount(area[small & ~allowed], minlength=len(refused)).tolist()):
-            if count:
-                settled[refused[index]] += count
-        settled["exceed_none_pte"] += int((small & allowed & too_few).sum())
-        settled["exceed_swap_pte"] += int((small & allowed & ~too_few & too_many).sum())
+    return allowed, too_few, too_many
+
+
+def _open(fill: Fill, area: I64, refused: list[str], shmem: Bools, setting: SwitchesAndLimits) -> Bools:
+    """Which blocks the counts do not settle."""
+    allowed, too_few, too_many = _by_counts(fill, area, refused, shmem, setting)
     return allowed & ~fill.huge & ~too_few & ~too_many
+
+
+def _settled(
+    fill: Fill, area: I64, refused: list[str], shmem: Bools, setting: SwitchesAndLimits
+) -> Counter[str]:
+    """How many small blocks the counts settle, by reason."""
+    allowed, too_few, too_many = _by_counts(fill, area, refused, shmem, setting)
+    small = ~fill.huge
+    settled: Counter[str] = Counter()
+    for index, count in enumerate(np.bincount(area[small & ~allowed], minlength=len(refused)).tolist()):
+        if count:
+            settled[refused[index]] += count
+    settled["exceed_none_pte"] += int((small & allowed & too_few).sum())
+    settled["exceed_swap_pte"] += int((small & allowed & ~too_few & too_many).sum())
+    return settled
 
 
 def _first(areas: list[Area], parts: list[Fill], seen: dict[tuple[str, int], I64]) -> Bools:

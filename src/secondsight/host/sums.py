@@ -34,7 +34,7 @@ class BlockSums:
     """Sums over *strata*; *once*: a block of a file that an earlier process maps too is left to that one."""
 
     def __init__(self, strata: list[Stratum], once: bool) -> None:
-        self._strata = strata
+        self._strata, self._once = strata, once
         self._mine = [each.first if once else np.ones(len(each.fill), np.bool_) for each in strata]
 
     def of(
@@ -70,7 +70,7 @@ class BlockSums:
         """Blocks that are small and stay so under the switches as they are, by why; those that were read scaled up to all."""
         blocks_by_reason: Counter[str] = Counter()
         for each, mine in zip(self._strata, self._mine, strict=True):
-            blocks_by_reason.update(each.settled)
+            blocks_by_reason.update(each.settled_first if self._once else each.settled)
             wanted = mine & each.open_now
             size = int(wanted.sum())
             chosen = np.zeros(0, np.int64) if each.read is None else np.flatnonzero(wanted[each.read.rows])
