@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from secondsight.bits import pte as x86
-from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig, Knobs
 from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mprotect import mprotect
-from secondsight.mm.page import EXCLUSIVE, FIRST_PFN, REFERENCED, UNEVICTABLE
+from secondsight.mm.page import EXCLUSIVE, REFERENCED
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mm.vma import VmFlags
 from secondsight.mm.vmscan import swap_out
@@ -131,26 +130,3 @@ def test_only_a_registered_parents_child_is_scanned() -> None:
     assert fork(mm, "late") in host.khugepaged.slots
     exit_mm(mm)
     assert [m.name for m in host.khugepaged.slots] == ["late"]
-
-
-def test_the_dead_access_nothing() -> None:
-    host = Host("6.1")
-    mm = host.mm("p", 1)
-    mm.pin(pages(0, 1), "io", write=True)
-    exit_mm(mm)
-    assert host.frames.in_use == 0, "pins end with their holder"
-    with pytest.raises(UsageError, match="'p' has exited"):
-        mm.cpu_access(pages(0, 1), write=True)
-
-
-def test_a_free_frame_is_used_again_and_begins_clean() -> None:
-    host = Host("6.1")
-    mm = host.mm("p", 1)
-    mm.cpu_access(pages(0, 1), write=True)
-    host.drain()
-    pfn = mm.pfn(1)
-    assert pfn >= FIRST_PFN
-    host.frames.arrays.flags[pfn] |= UNEVICTABLE
-    madvise(mm, 1, 2, "dontneed")
-    mm.cpu_access(pages(0, 2), write=True)
-    assert mm.pfn(2) == pfn and not flags(mm, 2) & UNEVICTABLE

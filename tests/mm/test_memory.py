@@ -8,36 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secondsight.bits import pte as x86
-from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig
 from secondsight.mm.fork import fork
 from secondsight.mm.host import Host
-from secondsight.mm.page import ANON, EXCLUSIVE, HUGE_ZERO_PFN, SWAPBACKED, ZERO_PFN
+from secondsight.mm.page import EXCLUSIVE, ZERO_PFN
 from secondsight.mm.vmscan import swap_out
-from support.model import ALL, KERNELS, MMUS, balance, flags, holds, pages, vm
-
-
-def test_a_read_maps_the_zero_page_and_a_write_a_page_of_ones_own() -> None:
-    host = Host("6.1")
-    mm = host.mm("p", 1)
-    mm.cpu_access(np.array([3]), write=False)
-    assert mm.pfn(3) == ZERO_PFN and mm.arrays.pte[3] & x86.SPECIAL and not mm.arrays.pte[3] & x86.RW
-    mm.cpu_access(np.array([3]), write=True)
-    entry = mm.arrays.pte[3]
-    assert mm.pfn(3) > 512 and entry & x86.RW and entry & x86.DIRTY and entry & x86.ACCESSED
-    assert flags(mm, 3) & ANON and flags(mm, 3) & SWAPBACKED and flags(mm, 3) & EXCLUSIVE
-    assert mm.pfn(4) == -1 and mm.folio(4) == -1
-    balance(host)
-
-
-def test_huge_faults() -> None:
-    host = Host("6.1", HostConfig(thp_enabled="always"))
-    mm = host.mm("p", 3)
-    mm.cpu_access(pages(0, 9), write=True)
-    assert mm.arrays.pmd[0] & x86.PSE and mm.arrays.pmd[0] & x86.RW
-    mm.cpu_access(pages(1, 9), write=False)
-    assert mm.folio(512) == HUGE_ZERO_PFN
-    balance(host)
+from support.model import ALL, KERNELS, MMUS, balance, holds, pages, vm
 
 
 @pytest.mark.parametrize(("rules", "huge"), [("6.1", False), ("6.12", False), ("7.2", True)])
@@ -82,17 +58,6 @@ def test_copy_on_write_gives_the_writer_a_page_and_the_last_owner_the_old_one() 
     child.cpu_access(pages(0, 1), write=True)
     assert child.pfn(1) == shared, "the sole owner writes in place"
     balance(host)
-
-
-def test_pages_outside_are_refused() -> None:
-    mm = Host("6.1").mm("p", 1)
-    for page in (-1, 512):
-        with pytest.raises(UsageError, match=f"page {page} lies outside space 'p' of 512 pages"):
-            mm.cpu_access(np.array([page]), write=False)
-    with pytest.raises(UsageError, match="at least one block"):
-        mm.host.mm("q", 0)
-    with pytest.raises(UsageError, match="already"):
-        mm.host.mm("p", 1)
 
 
 touches = st.lists(

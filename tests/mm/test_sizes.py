@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondsight.bits.pte import ACCESSED, DIRTY, PRESENT, RW
+from secondsight.bits.pte import ACCESSED, PRESENT
 from secondsight.errors import UsageError
-from secondsight.geometry import ANON_ORDERS, HPAGE_PMD_NR, PMD_ORDER, kb_of_order, order_of_kb
+from secondsight.geometry import ANON_ORDERS, HPAGE_PMD_NR, kb_of_order, order_of_kb
 from secondsight.mm import ksm
 from secondsight.mm.config import HostConfig, Sizes
 from secondsight.mm.fork import fork
@@ -17,92 +17,13 @@ from secondsight.mm.host import Host
 from secondsight.mm.huge_memory import split_huge
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mlock import mlock
-from secondsight.mm.page import HEAD, LRU, MLOCKED, TAIL, check, folio_nr_pages, folio_order
+from secondsight.mm.page import HEAD, LRU, MLOCKED, TAIL, check
 from secondsight.mm.task_mmu import clear_refs
 from secondsight.mm.vmscan import swap_out
+from support.large_folios import machine, order_at, write
 from support.model import holds
 
 PARTS = ANON_ORDERS[:-1]
-
-
-def machine(*orders: int, how: str = "always", rules: str = "7.2", enabled: str = "madvise", blocks: int = 2):
-    sizes = Sizes(**{f"kb{kb_of_order(order)}": how for order in orders})
-    host = Host(rules, HostConfig(thp_enabled=enabled, sizes=sizes))
-    return host, host.mm("p", blocks)
-
-
-def write(mm, *pages) -> None:
-    mm.cpu_access(np.array(pages, np.int64), write=True)
-
-
-def order_at(mm, page: int) -> int:
-    return int(folio_order(mm.host.frames.arrays, mm.pfn(page))) if mm.pfn(page) > 0 else -1
-
-
-@pytest.mark.parametrize("order", PARTS)
-def test_a_store_maps_the_enabled_order_round_it(order) -> None:
-    host, mm = machine(order)
-    write(mm, 300)
-    pages, first = 1 << order, 300 >> order << order
-    f = host.frames.arrays
-    head = mm.folio(300)
-    assert f.flags[head] & HEAD and head % pages == 0 and folio_nr_pages(f, head) == pages
-    assert [mm.pfn(p) for p in range(first, first + pages)] == list(range(head, head + pages))
-    entries = mm.arrays.pte[first : first + pages]
-    assert ((entries & (PRESENT | RW | ACCESSED | DIRTY)) == (PRESENT | RW | ACCESSED | DIRTY)).all()
-    assert int((mm.arrays.pte != 0).sum()) == pages
-    assert f.refcount[head] == pages and host.frames.in_use == pages
-    holds(host)
-
-
-def test_a_read_maps_the_zero_page_alone() -> None:
-    host, mm = machine(*PARTS)
-    mm.cpu_access(np.array([5]), write=False)
-    assert int((mm.arrays.pte != 0).sum()) == 1
-    # The zero page's PTE is not none: what holds it is not empty, and page 4's own order 2 neither.
-    write(mm, 4)
-    assert order_at(mm, 4) == 0
-    write(mm, 8)
-    assert order_at(mm, 8) == 3
-    holds(host)
-
-
-def test_the_largest_that_is_empty_and_in_the_area() -> None:
-    host, mm = machine(*PARTS)
-    write(mm, 0)
-    assert order_at(mm, 0) == PMD_ORDER - 1
-    write(mm, HPAGE_PMD_NR - 1)
-    assert order_at(mm, HPAGE_PMD_NR - 1) == PMD_ORDER - 1
-    # An area that is cut at page 8 of the next block: nothing reaches across the cut.
-    madvise(mm, HPAGE_PMD_NR + 8, 2 * HPAGE_PMD_NR, "hugepage")
-    write(mm, HPAGE_PMD_NR + 9)
-    assert order_at(mm, HPAGE_PMD_NR + 9) == 3
-    write(mm, HPAGE_PMD_NR + 1)
-    assert order_at(mm, HPAGE_PMD_NR + 1) == 3
-    holds(host)
-
-
-@pytest.mark.parametrize(
-    ("how", "enabled", "advice", "large"),
-    [
-        ("never", "always", None, False),
-        ("madvise", "always", None, False),
-        ("madvise", "never", "hugepage", True),
-        ("inherit", "always", None, True),
-        ("inherit", "madvise", None, False),
-        ("inherit", "madvise", "hugepage", True),
-        ("inherit", "never", "hugepage", False),
-        ("always", "never", None, True),
-        ("always", "always", "nohugepage", False),
-    ],
-)
-def test_each_switch_as_the_kernel_reads_it(how, enabled, advice, large) -> None:
-    host = Host("7.2", HostConfig(thp_enabled=enabled, sizes=Sizes(kb64=how, kb2048="never")))
-    mm = host.mm("p", 1)
-    if advice:
-        madvise(mm, 0, HPAGE_PMD_NR, advice)
-    write(mm, 20)
-    assert order_at(mm, 20) == (4 if large else 0)
 
 
 def test_sizes_are_told_apart_from_what_is_none() -> None:

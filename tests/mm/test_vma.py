@@ -14,10 +14,11 @@ from secondsight.mm.config import HostConfig
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mprotect import mprotect
-from secondsight.mm.pgtable import V_HUGE, V_MIXED, V_READ, V_WRITE, vma_bits
 from secondsight.mm.vma import VmaList, VmArea, VmFlags, allowed, has_block, page_runs
 
 RW = VmFlags.READ | VmFlags.WRITE
+
+
 spans = st.tuples(st.integers(0, 1536), st.integers(0, 1536)).map(sorted).filter(lambda s: s[0] < s[1])
 
 
@@ -50,26 +51,6 @@ def test_areas_tile_the_space_and_neighbours_differ(edits) -> None:
         assert areas.at(area.start) == areas.at(area.end - 1) == area
     with pytest.raises(UsageError, match="page 1536 lies in no mapping"):
         areas.at(1536)
-
-
-@given(st.lists(st.tuples(spans, st.booleans()), max_size=6), st.sampled_from(["always", "madvise", "never"]))
-def test_compiled_code_sees_each_pages_area(edits, enabled) -> None:
-    areas = VmaList([VmArea(0, 1536, RW)])
-    for (start, end), huge in edits:
-        areas.update(
-            start, end, lambda old, huge=huge: old | VmFlags.HUGEPAGE if huge else old & ~VmFlags.WRITE
-        )
-    host = Host("6.1")
-    mm = host.mm("p", 3)
-    mm.vmas = areas
-    host.configure(type(host.config)(thp_enabled=enabled))
-    for page in range(0, 1536, 13):
-        bits, area = int(vma_bits(mm.arrays, page)), areas.at(page)
-        assert bool(bits & V_WRITE) == bool(area.flags & VmFlags.WRITE) and bits & V_READ
-        block = page // 512
-        whole = area.start <= block * 512 and (block + 1) * 512 <= area.end
-        assert bool(bits & V_HUGE) == (whole and allowed(area.flags, host.config))
-        assert whole == (not mm.arrays.vma[block] & V_MIXED)
 
 
 def test_areas_whose_pages_hang_off_different_anon_vmas_stay_apart() -> None:
