@@ -13,13 +13,10 @@ from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.bits import swap
 from secondsight.errors import InputError, UsageError
-from secondsight.live.judge.choose_profiles import choose_profiles
 from secondsight.live.judge.explain import explain
 from secondsight.live.judge.open_verdict import PINS
 from secondsight.live.read import capture
-from secondsight.live.read.probe import Facts
 from secondsight.mm.config import Knobs
-from secondsight.mm.profiles import PROFILES
 from support.snapshots import BLOCK, FACTS_61, FACTS_72, START, columns, snapshot, with_vm
 
 
@@ -232,22 +229,6 @@ def test_what_is_huge_already_counts_as_huge_whatever_the_switches_say(flags, en
     assert (
         answer.totals.coverage == 0.5 and answer.totals.eligible_blocks == answer.totals.skipped_blocks == 2
     )
-
-
-@pytest.mark.parametrize(("facts", "profile"), [(FACTS_72, "7.2"), (FACTS_61, "6.1")])
-def test_probed_rules_are_the_profiles(facts, profile):
-    chosen, wanted = choose_profiles(facts, has_vm=False).rules[0], PROFILES[profile]
-    judged = ("writable", "shared", "anon_before_shared", "lazyfree_refused", "no_table_code", "lru_batch", "zap_transfers_accessed",
-              "spte_era", "scan_tests_base_address", "asks_page_referenced")  # fmt: skip
-    assert {n: getattr(chosen, n) for n in judged} == {n: getattr(wanted, n) for n in judged}
-
-
-def test_what_cannot_be_probed_is_judged_both_ways():
-    blind = Facts(release="?")
-    choice = choose_profiles(blind)
-    assert len(choice.rules) >= 4 and len({rules.name for rules in choice.rules}) == len(choice.rules)
-    assert any("zap" in point for point in choice.open_points)
-    assert len(choose_profiles(blind, has_vm=False).open_points) < len(choice.open_points)
 
 
 def test_a_snapshot_comes_back(tmp_path):

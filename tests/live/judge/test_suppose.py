@@ -10,11 +10,9 @@ from secondsight.bits import pte as bits
 from secondsight.cli import main
 from secondsight.errors import UsageError
 from secondsight.live.judge.explain import explain
-from secondsight.live.judge.pace import duration, pace
 from secondsight.live.judge.suppose import parse
 from secondsight.live.read import capture
 from secondsight.live.read.switches import Switches
-from secondsight.mm.config import Knobs
 from support.snapshots import BLOCK, FACTS_61, FACTS_72, KNOWN, START, columns, snapshot, with_vm
 
 FACTS_618 = msgspec.structs.replace(FACTS_72, release="6.18.15-test")
@@ -129,19 +127,3 @@ def test_every_name_is_read():
         ["shmem_enabled=advise", "hugepages-2048kB/shmem_enabled=inherit", "pages_to_scan=8"]
     )
     assert words == {"shmem_enabled": "advise", "shmem_size": "inherit"} and limits == {"pages_to_scan": 8}
-
-
-def test_the_pace():
-    """106 blocks at 4096 pages every 10 s: 13.25 rounds; 1 GiB of others before it, 64 rounds."""
-    rates = pace(Knobs(), 106, 1 << 18)
-    assert rates.own == pytest.approx(132.5) and rates.until == pytest.approx(640)
-    assert pace(Knobs(), 106, None).until is None
-    assert [duration(s) for s in (40, 640, 2400, 12600)] == ["40 s", "11 minutes", "40 minutes", "3.5 hours"]
-
-
-def test_the_pace_in_words():
-    taken = used()
-    assert "when it comes next is unknown" in explain(taken).pace
-    header = msgspec.structs.replace(taken.header, surroundings=msgspec.structs.replace(KNOWN, ahead=1 << 20))
-    assert "about 43 minutes until its next visit" in explain(dataclasses.replace(taken, header=header)).pace
-    assert explain(used(enabled="never")).pace == ""
