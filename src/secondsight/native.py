@@ -8,12 +8,20 @@ of its own: Numba refuses it ("NRT required but not enabled"). One that must is 
 Numba keeps a compiled function until its own file changes, the code it calls having been compiled into it. So the stamp kept
 with each is of every file here that native code may come from: a change to one compiles all anew. Where neither the place beside the
 source nor the user's cache can be written (a daemon's user without a home, a read-only image), nothing is kept and every run compiles.
+
+Processes that want the same function at once (a sweep's, a test run's) compile it once: one does, and the others wait and load it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import hashlib
+import os
+import threading
+import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,9 +63,60 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         if kept is not None:
             # Compared before anything else is read, and so before a class that is gone is looked for.
             kept._version = f"{kept._version} {STAMP}"
+            _compile_once(dispatcher, Path(kept._cache_path))
         return dispatcher
 
     return decorate
+
+
+#: Seconds to wait for whoever compiles a function: longer than any takes, for one may have been stopped.
+_PATIENCE = 120.0
+
+
+def _compile_once(dispatcher: Any, folder: Path) -> None:
+    """Let one process at a time compile *dispatcher*, whose code is kept in *folder*: Numba asks there before it compiles."""
+    compiled = dispatcher.compile
+    place = zlib.crc32(f"{dispatcher.py_func.__module__}.{dispatcher.py_func.__qualname__}".encode())
+
+    def compile_once(signature: Any) -> Any:
+        with _alone(folder, place):
+            return compiled(signature)
+
+    dispatcher.compile = compile_once
+
+
+@functools.cache
+def _lock_file(folder: Path) -> int:
+    """The lock file of *folder*, open as long as the process lives (closing it would let go of every lock on it); -1: there can be none."""
+    try:
+        return os.open(folder / "compiling.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:
+        return -1
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, place: int) -> Iterator[None]:
+    """Hold byte *place* of the lock file of *folder*, which no other process then does; after :data:`_PATIENCE`, or without a file, do not.
+
+    Threads beside the first do without: Numba's own lock is theirs, and two locks in two orders would never end.
+    """
+    first = threading.current_thread() is threading.main_thread()
+    lock = _lock_file(folder) if first else -1
+    held = False
+    until = time.monotonic() + _PATIENCE
+    while lock >= 0 and not held and time.monotonic() < until:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            held = True
+        except BlockingIOError:
+            time.sleep(0.02)
+        except OSError:  # a file system without locks
+            break
+    try:
+        yield
+    finally:
+        if held:
+            fcntl.lockf(lock, fcntl.LOCK_UN, 1, place)
 
 
 @contextlib.contextmanager
