@@ -258,22 +258,30 @@ def _print_totals(answer: Explanation) -> None:
     if totals.attempts:
         from secondsight.live.judge.block_verdicts import attempts_in_words
 
-        print(attempts_in_words(totals.attempts))
+        # As the likeliest reading has it: an uncertain verdict may come out otherwise.
+        print("most likely " * bool(totals.unknown) + attempts_in_words(totals.attempts))
     if totals.sizes:
         sizes = ", ".join(f"{name} {_size(amount)}" for name, amount in totals.sizes.items())
         print(f"sizes in use (whole 2 MiB blocks): {sizes}")
     uncertain = Counter(block.status for block in answer.blocks if not block.known)
     for status, count in totals.by_status.items():
         doubt = uncertain[status]
-        in_doubt = "" if not doubt else " (uncertain)" if doubt == count else f" ({doubt} of them uncertain)"
-        print(f"  {count:8} {status}{in_doubt}")
+        more = "" if not doubt else " (uncertain)" if doubt == count else f" ({doubt} of them uncertain)"
+        if status == "page_pmd_mapped" and (zero := sum(b.mapping == "zero" for b in answer.blocks)):
+            more = f" ({zero} of them the huge zero page: read, and nothing was stored there yet)"
+        print(f"  {count:8} {status}{more}")
 
 
 def _print_mappings(answer: Explanation, everything: bool) -> None:
-    shown = [m for m in answer.mappings if everything or (m.blocks > m.empty and m.blocks) or m.advice]
+    # What is advised and cannot be huge is news, what is advised against it is none.
+    shown = [
+        m
+        for m in answer.mappings
+        if everything or m.blocks > m.empty or m.advice == "MADV_HUGEPAGE" or (m.advice and m.blocks)
+    ]
     if not shown:
         return
-    print("\nmappings with whole blocks" if not everything else "\nmappings")
+    print("\nmappings with whole blocks, or advised" if not everything else "\nmappings")
     alike: dict[tuple[str, str, str], list[Mapping]] = {}
     for m in shown:
         key = (m.perms, m.advice, m.refused)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.bits import swap
+from secondsight.cli import explained
 from secondsight.errors import InputError, UsageError
 from secondsight.live.judge.explain import explain
 from secondsight.live.judge.open_verdict import PINS
@@ -69,6 +70,43 @@ def test_the_huge_zero_page_is_mapped_by_a_pmd_and_is_no_memory():
     totals = answer.totals
     assert (totals.huge_blocks, totals.resident) == (1, 2 * BLOCK) and totals.coverage == 0.5
     assert totals.sizes["PMD"] == BLOCK and small.mapping == "small"
+
+
+def test_the_command_tells_the_huge_zero_page_from_huge_memory(capsys, tmp_path):
+    read = columns(3)
+    read.pmd[:2] = bits.PRESENT | bits.PSE | bits.USER
+    read.pte[:2] = 0
+    read.flags[0, 0] = kpf.ZERO_PAGE
+    assert "2 page_pmd_mapped (1 of them the huge zero page: " in printed(read, capsys, tmp_path)
+
+
+def printed(memory, capsys, folder, mappings=()):
+    """What ``explain`` prints of *memory*, with *mappings* beside its own."""
+    taken = snapshot(memory)
+    header = msgspec.structs.replace(taken.header, mappings=(*taken.header.mappings, *mappings))
+    capture.save(dataclasses.replace(taken, header=header), folder / "snapshot.npz")
+    explained.explain(folder / "snapshot.npz")
+    return capsys.readouterr().out
+
+
+def test_attempts_of_uncertain_verdicts_are_likely_ones(capsys, tmp_path):
+    memory = columns(1, secondary=False)
+    memory.pte[0, 0] |= bits.ACCESSED
+    assert "\n1 collapse is begun in a pass" in printed(memory, capsys, tmp_path)
+    unseen = dataclasses.replace(memory, counts_known=False)
+    assert "\nmost likely 1 collapse is begun in a pass" in printed(unseen, capsys, tmp_path)
+
+
+def test_small_mappings_are_listed_where_they_were_advised(capsys, tmp_path):
+    small = snapshot(columns(1)).header.mappings[0]
+    sizes = [
+        msgspec.structs.replace(
+            small, start=START + (16 << 21) + at, end=START + (16 << 21) + at + 4096, flags=frozenset(flags)
+        )
+        for at, flags in ((0, ("hg",)), (8192, ("nh",)))
+    ]
+    text = printed(columns(1), capsys, tmp_path, sizes)
+    assert "MADV_HUGEPAGE skipped: holds no whole aligned 2 MiB" in text and "MADV_NOHUGEPAGE" not in text
 
 
 def test_a_mapping_that_is_skipped_and_holds_a_huge_page_counts_whole():
