@@ -10,7 +10,7 @@ from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.bits import swap
 from secondsight.live.judge.explain import explain
-from secondsight.live.judge.open_verdict import PAGE_CACHE, PINS
+from secondsight.live.judge.open_verdict import PAGE_CACHE, PINS, SHMEM_SWAP
 from secondsight.live.read.columns import CachePage
 from secondsight.live.read.switches import Switches
 from support.snapshots import BLOCK, FACTS_61, columns, snapshot
@@ -301,3 +301,9 @@ def test_what_keeps_its_page_table_is_not_mapped_whole():
     guarded.columns.pte[0, 511] = swap.swp_entry(*marker)
     (block,) = explain(guarded).blocks
     assert "guard regions" in block.reason and "a touch maps it whole" not in block.reason
+
+
+@pytest.mark.parametrize(("perms", "is_open"), [("rw-s", False), ("r--p", False), ("rw-p", True)])
+def test_behind_private_copies_smaps_does_not_count_what_is_swapped_out(perms, is_open):
+    (block,) = explain(shared(perms=perms)).blocks
+    assert ("exceed_swap_pte" in block.others, SHMEM_SWAP in block.unread) == (is_open, is_open)

@@ -231,7 +231,8 @@ class FileVerdicts:
             if cached < 0 or HPAGE_PMD_NR - cached > limits.max_ptes_swap:
                 others.add("exceed_swap_pte")
                 unread.append(PAGE_CACHE)
-        elif evicted < 0 and (vma is None or vma.kb.get("Swap") != 0):
+        elif evicted < 0 and (vma is None or vma.kb.get("Swap") != 0 or vma.perms[1::2] == "wp"):
+            # Of a private mapping that may be written to smaps counts what is swapped out where no copy hides it (smap_gather_stats).
             others.add("exceed_swap_pte")
             unread.append(SHMEM_SWAP)
         others -= {answer.status}
