@@ -35,6 +35,11 @@ def look(
     return Look(round(now * 1e9), round(since * 1e9), huge=mask, budget=budget, free=free, **values)
 
 
+def promoted(policy: Policy, seen: Look) -> list[int]:
+    """The rows of *seen* that *policy* makes huge, in its order."""
+    return policy.wake(seen).promote.tolist()
+
+
 def run(policy: Policy, windows: list[list[int]], blocks: int, budget: int) -> int:
     """Accesses that land in huge blocks: *windows* lists, for each interval, the blocks accessed one by one.
 

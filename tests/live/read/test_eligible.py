@@ -3,55 +3,9 @@
 import msgspec
 import pytest
 
-from secondsight.live.read.backing import Backing, backing
+from secondsight.live.read.backing import Backing
 from secondsight.live.read.eligible import judge
-from secondsight.live.read.switches import Switches, mounts_of, read
-from secondsight.live.read.vma import Vma
-
-MIB = 1 << 20
-HERE = Switches(
-    enabled="madvise", shmem_enabled="advise", shmem_size="inherit", sizes={2048: "inherit"}, internal="00:01",
-    mounts={"00:20": "always", "00:21": "never"},
-)  # fmt: skip
-
-
-def vma(name="/memfd:ram (deleted)", device="00:01", perms="rw-s", flags=("hg",), offset=0, inode=7, **more):
-    return Vma(
-        0x7F0000000000,
-        0x7F0000000000 + 8 * MIB,
-        perms,
-        offset,
-        device,
-        inode,
-        name,
-        frozenset(flags),
-        {},
-        **more,
-    )
-
-
-@pytest.mark.parametrize(
-    ("mapping", "kind"),
-    [
-        (vma(), Backing.MEMFD),
-        (vma("/dev/zero (deleted)"), Backing.SHARED_ANONYMOUS),
-        (vma("/SYSV00000000 (deleted)"), Backing.SYSV),
-        # The first segment's number is 0, and so is its inode's.
-        (vma("/SYSV00000000 (deleted)", inode=0), Backing.SYSV),
-        (vma("/dev/shm/PostgreSQL.1", "00:20"), Backing.TMPFS),
-        (vma("/memfd:looks-like-one", "fd:01"), Backing.FILE),
-        (vma("/usr/lib/libc.so", "fd:01", "r-xp"), Backing.FILE),
-        (vma("", "00:00", "rw-p", inode=0), Backing.ANONYMOUS),
-        (vma("/dev/zero", "00:06", "rw-p", zero_device=True), Backing.ZERO_DEVICE),
-        (vma("/anon_hugepage (deleted)", "00:0e", flags=("ht", "de")), Backing.HUGETLB),
-        (vma("/dev/nvidia0", "00:06", flags=("io", "pf")), Backing.DEVICE),
-        (vma("/anon_inode:[kvm-gmem]", "00:0f"), Backing.GUEST_MEMFD),
-        (vma("[vdso]", "00:00", "r-xp", inode=0), Backing.SPECIAL),
-    ],
-)
-def test_what_stands_behind(mapping, kind):
-    assert backing(mapping, HERE) is kind
-
+from support.mappings import HERE, vma
 
 MEMFD, TMPFS, QUIET = vma(), vma("/dev/shm/a", "00:20"), vma("/mnt/b", "00:21")
 
@@ -170,27 +124,3 @@ def test_the_kernels_no_has_the_last_word():
     assert "THPeligible: 0" in judge(vma(eligible=False), "madvise", HERE).refused
     assert judge(vma(flags=("nh",)), "madvise", HERE).refused == "MADV_NOHUGEPAGE"
     assert judge(vma("/anon_hugepage", flags=("ht", "de")), "always", HERE).refused == "hugetlb"
-
-
-def test_the_options_of_mounts(tmp_path):
-    path = tmp_path / "mountinfo"
-    path.write_text(
-        "25 1 0:32 / /dev/shm rw,nosuid - tmpfs tmpfs rw,size=64k,huge=within_size\n"
-        "26 1 0:33 / /run rw - tmpfs tmpfs rw\n27 1 254:1 / / rw - ext4 /dev/vda1 rw\n28 1 torn\n"
-    )
-    assert mounts_of(path.read_text()) == {"00:20": "within_size", "00:21": "never"}
-    assert read(7, tmp_path / "nowhere", tmp_path / "nowhere").mounts == {}
-
-
-@pytest.mark.parametrize(
-    ("switches", "anonymous", "shmem"),
-    [
-        (Switches(), "never", "never"),
-        (Switches(enabled="madvise", shmem_enabled="advise"), "madvise", "advise"),
-        (Switches(enabled="madvise", enabled_size="inherit", shmem_enabled="advise", shmem_size="inherit"), "madvise", "advise"),
-        (Switches(enabled="never", enabled_size="always", shmem_enabled="never", shmem_size="always"), "always", "always"),
-        (Switches(enabled="always", enabled_size="never", shmem_enabled="deny", shmem_size="always"), "never", "deny"),
-    ],
-)  # fmt: skip
-def test_the_word_that_holds_for_2_mib(switches, anonymous, shmem):
-    assert (switches.effective, switches.effective_shmem) == (anonymous, shmem)

@@ -1,143 +1,16 @@
-"""Walkers over kernel memory that is a dictionary: right entries, torn walks read again, then unknown."""
+"""KVM's tables and slots in kernel memory: walks, rmaps of every length, which SPTEs are young, slots that begin inside a block."""
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 pytest.importorskip("drgn")
 
-from secondsight.bits import pte as bits
-from secondsight.live.read.kmem import Torn
+import numpy as np
+import pytest
+
 from secondsight.live.read.kvm import Memslot, RunningVm, slot_overlaps
-from secondsight.live.read.pagetable import PageTable
+from support.kernel_pages import Memory
 
-TABLE = int(bits.PRESENT | bits.RW | bits.USER)
 BLOCK = 1 << 21
-
-
-class Memory:
-    """A kernel of pages of 512 words; *before* runs at every read."""
-
-    page_table_levels = 4
-    pfn_mask = np.uint64(((1 << 52) - 1) & ~0xFFF)
-
-    def __init__(self):
-        self.pages = {}
-        self.before = lambda address: None
-        self.reads = 0
-
-    def new(self, words=None):
-        address = 0x1000 * (len(self.pages) + 1)
-        self.pages[address] = np.zeros(512, np.uint64) if words is None else np.asarray(words, np.uint64)
-        return address
-
-    def words(self, address, count):
-        self.reads += 1
-        self.before(address)
-        page = self.pages.get(address & ~0xFFF)
-        if page is None:
-            raise Torn("nothing there")
-        at = (address & 0xFFF) // 8
-        return page[at : at + count].copy()
-
-    def direct(self, physical):
-        return physical
-
-    def table(self, physical):
-        return self.words(physical, 512)
-
-    def gather(self, addresses):
-        return np.array([self.words(int(a), 1)[0] for a in addresses], np.uint64)
-
-
-def tree(memory, levels, entries, index=(0, 0, 0, 0)):
-    """Tables of *levels* above a leaf table; the top's address and the leaf's."""
-    leaf = below = memory.new(entries)
-    for level in range(levels - 1):
-        table = memory.new()
-        memory.pages[table][index[level]] = below | TABLE
-        below = table
-    return below, leaf
-
-
-@pytest.mark.parametrize("levels", [4, 5])
-def test_primary_entries(levels):
-    memory = Memory()
-    memory.page_table_levels = levels
-    entries = np.arange(512, dtype=np.uint64) << np.uint64(12) | np.uint64(0x27)
-    top, leaf = tree(memory, levels, entries)
-    tables = PageTable(memory, top).read_blocks(np.array([0, BLOCK], np.uint64))
-    assert tables.known.all()
-    assert np.array_equal(tables.pte[0], entries)
-    assert int(tables.pmd[0]) == leaf | TABLE
-    assert tables.pmd[1] == 0 and not tables.pte[1].any()
-
-
-def test_huge_leaves():
-    memory = Memory()
-    top, _ = tree(memory, 4, np.zeros(512))
-    pud = int(memory.pages[top][0]) & ~0xFFF
-    pmd = int(memory.pages[pud][0]) & ~0xFFF
-    memory.pages[pmd][1] = (5 << 21) | 0xE7
-    tables = PageTable(memory, top).read_blocks(np.array([BLOCK], np.uint64))
-    assert bits.pmd_trans_huge(tables.pmd).all() and not tables.pte.any()
-    memory.pages[pud][0] = (1 << 30) | 0xE7
-    tables = PageTable(memory, top).read_blocks(np.array([3 * BLOCK], np.uint64))
-    assert bits.pmd_trans_huge(tables.pmd).all(), "a 1 GiB leaf covers its blocks"
-
-
-def test_a_table_that_moves_is_read_again_then_unknown():
-    memory = Memory()
-    top, leaf = tree(memory, 4, np.full(512, 0x27))
-    pud = int(memory.pages[top][0]) & ~0xFFF
-    pmd = int(memory.pages[pud][0]) & ~0xFFF
-    other = memory.new(np.full(512, 0x47))
-    moves = []
-
-    def once(address):
-        if address == leaf and not moves:
-            moves.append(1)
-            memory.pages[pmd][0] = other | TABLE
-
-    memory.before = once
-    tables = PageTable(memory, top).read_blocks(np.array([0], np.uint64))
-    assert tables.known.all() and (tables.pte == 0x47).all()
-
-    def always(address):
-        if address in (leaf, other):
-            memory.pages[pmd][0] ^= np.uint64(leaf ^ other)
-
-    memory.before = always
-    tables = PageTable(memory, top).read_blocks(np.array([0], np.uint64))
-    assert not tables.known.any() and not tables.pte.any(), "unknown, never a guess"
-
-
-def test_an_accessed_bit_set_by_the_walk_is_no_move():
-    memory = Memory()
-    top, leaf = tree(memory, 4, np.full(512, 0x27))
-    pud = int(memory.pages[top][0]) & ~0xFFF
-    pmd = int(memory.pages[pud][0]) & ~0xFFF
-
-    def touch(address):
-        if address == leaf:
-            memory.pages[pmd][0] |= bits.ACCESSED
-
-    memory.before = touch
-    reads = memory.reads
-    assert PageTable(memory, top).read_blocks(np.array([0], np.uint64)).known.all()
-    assert memory.reads - reads < 10
-
-
-@given(st.integers(0, 2**64 - 1))
-def test_garbage_never_crashes(word):
-    memory = Memory()
-    top, leaf = tree(memory, 4, np.full(512, 0x27))
-    for page in list(memory.pages):
-        if page != leaf:
-            memory.pages[page][:] = np.uint64(word)
-    tables = PageTable(memory, top).read_blocks(np.array([0, 5 * BLOCK], np.uint64))
-    assert tables.pte.shape == (2, 512)
 
 
 SPTE = 1 << 11
