@@ -14,11 +14,11 @@ from secondsight.geometry import (
     PAGE_SHIFT,
     PAGE_SIZE,
     PMD_ORDER,
-    PMD_SIZE,
     kb_of_order,
 )
 from secondsight.live.judge import reasons
 from secondsight.live.judge.answer import AttemptsAhead, Block
+from secondsight.live.judge.demand import Demand
 from secondsight.live.judge.file_verdicts import FileVerdicts
 from secondsight.live.judge.open_verdict import (
     ACCESSED,
@@ -65,11 +65,13 @@ class BlockVerdicts:
         files: npt.NDArray[np.int64],
         rules: Rules,
     ) -> None:
-        """*judged* None: no block needs judging; *files* int64[K]: the blocks of shared memory and files, judged under *rules*."""
+        """*judged* None: no block needs judging; *files* int64[K]: the blocks of shared memory and files that are not refused, judged under
+        *rules*."""
         self._snapshot = snapshot
         self._counts = counts
         self._judged = judged
         self._files = FileVerdicts(snapshot, counts, files, rules)
+        self._demand = Demand.of(counts, judged, files)
 
     def block(self, row: int, vma: Vma | None, refused: str) -> Block:
         """The block *row*, which *vma* holds; *refused* says why khugepaged passes that by, empty if it does not."""
@@ -158,12 +160,12 @@ class BlockVerdicts:
         others, unread = set(answer.others), list(answer.unread)
         if answer.status == "succeeded" or "succeeded" in others:
             for status, name, fine in (
-                ("alloc_huge_page_failed", FREE_HUGE_BLOCKS, bool(surroundings.huge_blocks)),
                 (
-                    "ccgroup_charge_failed",
-                    MEMORY_CGROUP,
-                    surroundings.headroom is not None and _fits(surroundings.headroom),
+                    "alloc_huge_page_failed",
+                    FREE_HUGE_BLOCKS,
+                    self._demand.has_huge_blocks(surroundings.huge_blocks),
                 ),
+                ("ccgroup_charge_failed", MEMORY_CGROUP, self._demand.is_charged(surroundings.headroom)),
                 ("scan_aborted", NODES, surroundings.distances is False),
             ):
                 if not fine:
@@ -358,11 +360,6 @@ def attempts_in_words(attempts: tuple[AttemptsAhead, ...]) -> str:
     return (
         f"{pluralize(begun, 'collapse is', 'collapses are')} begun in a pass, {refused:,} refused: {by_order}"
     )
-
-
-def _fits(headroom: int) -> bool:
-    """Whether a huge page can be charged; -1: no limit."""
-    return headroom < 0 or headroom >= PMD_SIZE
 
 
 def _mapped(huge: bool, whole: bool, populated: int, swapped: int, cached: int) -> str:

@@ -74,7 +74,7 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
         from secondsight.live.judge.judge_snapshot import Judged
 
         judged = Judged(snapshot, rows, candidates)
-    verdicts = BlockVerdicts(snapshot, facts, judged, np.flatnonzero(files), rules)
+    verdicts = BlockVerdicts(snapshot, facts, judged, np.flatnonzero(files & may), rules)
     blocks = tuple(
         verdicts.block(row, vma, why) for row, (vma, why) in enumerate(zip(holders, refused, strict=True))
     )
