@@ -179,6 +179,36 @@ def test_walks_are_those_of_a_plain_tlb(tmp_path):
     assert (walks.accesses, walks.counted) == (np.count_nonzero(data), 16384)
 
 
+def test_walks_of_several_windows_are_one_sum(tmp_path):
+    program = built(
+        tmp_path, WIDE.replace("60000", "1100000"), "-nostdlib", "-static", "-fno-stack-protector"
+    )
+    provenance, _ = record_program(tmp_path / "t", [program])
+    columns = recorded(tmp_path / "t")[1]
+    (walks,) = provenance.walks
+    # From 0 and from 1,048,576 on: 16,384 accesses to warm up, 16,384 that count.
+    assert (walks.accesses, walks.counted) == (columns["count"][columns["kind"] < 2].sum(), 2 * 16384)
+    assert len(set(walks.block)) == len(walks.block)
+    assert 20_000 < sum(walks.small) < 2 * 16384
+
+
+def test_walks_counted_before_a_kill_are_kept(tmp_path):
+    killed = WIDE.replace(
+        "exit_now(0);", 'long out; __asm__ volatile("syscall" : "=a"(out) : "a"(39) : "rcx", "r11", "memory");'
+        '__asm__ volatile("syscall" : "=a"(out) : "a"(62), "D"(out), "S"(9) : "rcx", "r11", "memory");'
+    )  # fmt: skip
+    assert killed != WIDE
+    provenance, code = record_program(
+        tmp_path / "t", [built(tmp_path, killed, "-nostdlib", "-static", "-fno-stack-protector")]
+    )
+    assert code == -9
+    columns = recorded(tmp_path / "t")[1]
+    (walks,) = provenance.walks
+    assert (walks.accesses, walks.counted) == (columns["count"][columns["kind"] < 2].sum(), 16384)
+    assert sum(walks.small) > 10_000
+    assert "page walks" not in provenance.unseen
+
+
 def test_the_programs_own_cpu_time_is_kept(tmp_path):
     provenance, code = record_program(
         tmp_path / "t", ["sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"], cpu_time=True

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from secondsight.errors import MissingDependency, SecondSightError, UsageError
 from secondsight.geometry import PMD_SHIFT
 from secondsight.trace.intake import Intake
-from secondsight.trace.kinds import Verb, is_known
+from secondsight.trace.kinds import Kind, Verb, is_known
 from secondsight.trace.provenance import PAGE_WALKS, Clock, Provenance, Walks
 from secondsight.trace.record.child import Reaper, ends_with_us
 from secondsight.trace.record.run import CLOCK, end_group
@@ -64,19 +64,22 @@ class _Sender:
     accesses: int = 0
     seen: int = -1
     unwritten: int = 0
-    data: int = 0
+    data: int = 0  # accesses to data by the plugin's own count, up to its last window
+    told: int = 0  # those that its rows tell of
     walks: list[NDArray[np.void]] = field(default_factory=list)
 
     def counted(self) -> Walks | None:
-        """What the plugin's TLB counted of it; None if it ended without saying so."""
+        """What the plugin's TLB counted of it, window by window; None if it ended before the first window did."""
         if not self.walks:
             return None
         rows = np.concatenate(self.walks)
-        rows = rows[np.argsort(rows["address"])]
+        block, at = np.unique(rows["address"] >> np.uint64(PMD_SHIFT), return_inverse=True)
+        small, huge = np.zeros((2, len(block)), np.uint64)
+        np.add.at(small, at, rows["time"] >> np.uint64(32))
+        np.add.at(huge, at, rows["time"] & np.uint64(0xFFFFFFFF))
         return Walks(
-            space=self.space, accesses=self.data, counted=int(rows["count"].sum(dtype=np.uint64)),
-            block=(rows["address"] >> np.uint64(PMD_SHIFT)).tolist(), small=(rows["time"] >> np.uint64(32)).tolist(),
-            huge=(rows["time"] & np.uint64(0xFFFFFFFF)).tolist(),
+            space=self.space, accesses=max(self.data, self.told), counted=int(rows["count"].sum(dtype=np.uint64)), block=block.tolist(),
+            small=small.tolist(), huge=huge.tolist(),
         )  # fmt: skip
 
 
@@ -134,6 +137,7 @@ class _Streams:
             (times.astype(np.int64) + shift).astype(np.uint64), sender.space, rows["address"], rows["kind"], rows["count"]
         )  # fmt: skip
         sender.accesses += int(rows["count"].sum(dtype=np.uint64))
+        sender.told += int(rows["count"][rows["kind"] <= Kind.CPU_WRITE].sum(dtype=np.uint64))
         self.now += last - sender.clock
         sender.clock = last
         self.intake.flush()

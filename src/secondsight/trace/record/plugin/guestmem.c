@@ -296,8 +296,9 @@ static inline void touch(uint64_t address, unsigned kind, uint32_t times)
 /* -- the reference TLB (replay/tlb.py): which accesses would walk, were every page small, and were every block huge ------------
  *
  * Aggregated rows do not tell the order that a TLB hangs on, so walks are counted here: in windows of WARM + COUNT accesses of every
- * PERIOD, the first WARM of which bring the TLBs up to date. A program's end tells each block's: kind 0xfc, time the walks with small
- * pages << 32 | those with huge ones, count the accesses counted; the first of these rows has address ~0, time all accesses to data.
+ * PERIOD, the first WARM of which bring the TLBs up to date. Each block's are told at the end of a window and of the program, for it may be
+ * killed at any time: kind 0xfc, time the walks with small pages << 32 | those with huge ones, count the accesses counted; the first of
+ * these rows has address ~0, time the accesses to data. What was told is not told again.
  */
 
 #define WARM 16384u
@@ -314,7 +315,7 @@ struct tlb {
 static struct tlb small_pages = { .l1_sets = 16 }, huge_pages = { .l1_sets = 8 };
 static struct walked { uint64_t block; uint32_t small, huge, counted; } *walked;
 static uint32_t n_walked, walked_room;        /* a power of two, at most half full; block is its number + 1 */
-static uint64_t data_accesses;
+static uint64_t data_accesses, data_told;
 static uint32_t window_left = WARM;
 static uint32_t quick_left;               /* of it: accesses that nothing but their row is to be done for */
 static enum { SKIPPING, WARMING, COUNTING } window = WARMING;
@@ -365,8 +366,31 @@ static struct walked *walked_of(uint64_t block)
     return &walked[at];
 }
 
+static void say_walks(void)
+{
+    uint64_t data = data_accesses + WARM - window_left - quick_left;
+    struct row some[256] = { { .time = data - data_told, .address = UINT64_MAX, .kind = WALKS } };
+    uint32_t n = 1;
+    data_told = data;
+    for (uint32_t i = 0; i < walked_room; i++)
+        if (walked[i].block) {
+            some[n++] = (struct row){ .time = (uint64_t)walked[i].small << 32 | walked[i].huge, .address = (walked[i].block - 1) << 21,
+                                      .count = walked[i].counted, .kind = WALKS };
+            if (n == sizeof(some) / sizeof(*some)) {
+                put(some, n);
+                n = 0;
+            }
+        }
+    put(some, n);
+    if (walked)
+        memset(walked, 0, walked_room * sizeof(*walked));
+    n_walked = 0;
+}
+
 static void next_window(void)
 {
+    if (window == COUNTING && user)
+        say_walks();
     window = window == COUNTING ? SKIPPING : window == SKIPPING ? WARMING : COUNTING;
     window_left = window == SKIPPING ? PERIOD - WARM - COUNT : window == WARMING ? WARM : COUNT;
     data_accesses += window_left;
@@ -387,25 +411,13 @@ static void reference(uint64_t vaddr)
     }
 }
 
-static void say_walks(void)
-{
-    struct row first = { .time = data_accesses + WARM - window_left - quick_left, .address = UINT64_MAX, .kind = WALKS };
-    put(&first, 1);
-    for (uint32_t i = 0; i < walked_room; i++)
-        if (walked[i].block) {
-            struct row one = { .time = (uint64_t)walked[i].small << 32 | walked[i].huge, .address = (walked[i].block - 1) << 21,
-                               .count = walked[i].counted, .kind = WALKS };
-            put(&one, 1);
-        }
-}
-
 /* A new program, or a fork's child: its walks are its own. */
 static void forget_walks(void)
 {
     free(walked);
     walked = NULL;
     n_walked = walked_room = 0;
-    data_accesses = 0;
+    data_accesses = data_told = 0;
     window = WARMING;
     window_left = WARM;
     quick_left = 0;
