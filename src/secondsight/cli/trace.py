@@ -107,7 +107,7 @@ def _walks(origin: Provenance) -> str:
         return "not counted: the trace holds samples, which have no order"
     if origin.quantum:
         return (
-            "not here: rows are aggregated, and have no order (record run counts them from a program's 16,385th access to data on; "
+            "not counted: rows are aggregated, and have no order (record run counts them from a program's 16,385th access to data on; "
             "a part that was cut out has none)"
         )
     return "not counted; every access is here in order, so that a replay counts them (--tlb)"

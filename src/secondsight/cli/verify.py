@@ -110,7 +110,7 @@ def _is_kept(path: Path) -> bool:
 def _bytes(path: Path) -> bytes:
     from secondsight.wholefile import read_whole
 
-    return read_whole(path, 1 << 30, "what was written by `compare --json` or `verify --before`")
+    return read_whole(path, 1 << 30, "what was written by `compare --json` or `verify --save`")
 
 
 def _row(path: Path, label: str | None) -> tuple[str, tuple[float, float, float, float]]:
