@@ -8,7 +8,6 @@ from secondsight.errors import InputError, UsageError
 from secondsight.mm.config import Knobs
 from secondsight.policy import find, make
 from secondsight.replay import HOST, Configuration, replay
-from secondsight.replay.clock import KhugepagedClock
 from secondsight.trace.kinds import Kind, Verb
 from support.events import CR, CW, GR, GW, trace, visits
 
@@ -67,40 +66,9 @@ def test_a_scale_too_small_for_a_second_wake_up(scale):
     assert (result.configurations[0].wakes, total.accesses, total.collapses) == (1, 3, 1)
 
 
-def test_a_scale_is_the_number_that_was_written():
-    # A tenth: the first wake-up at 10 s is the trace's 100 s, to the ns, where 0.1 as a double lies beside it.
-    clock = KhugepagedClock(0.1, 7)
-    assert clock.trace_time(10**10) == 10**11 + 7
-    assert KhugepagedClock(0.3, 0).trace_time(10**10) == 33_333_333_334
-    assert KhugepagedClock(1e-30, 0).trace_time(10**10) == 10**40
-
-
 def test_a_policy_made_in_python_is_held_to_its_ranges():
     with pytest.raises(UsageError, match=r"^policy pcc: bits=60: must be 1 to 52$"):
         one([(0, 0, 0, 0, CW)], policy=lambda: find("pcc")(bits=60))
-
-
-def test_more_wake_ups_than_a_replay_makes():
-    rows = [(0, 0, 0, 0, CW), (10, 0, 0, 0, CW)]
-    with pytest.raises(
-        UsageError,
-        match=r"^time scale 1000001: .* would wake 1,000,002 times .* at most 1000000, or a longer interval",
-    ):
-        one(rows, scale=1_000_001)
-    with pytest.raises(UsageError, match=r"would wake 1.00e\+30 times"):
-        one(rows, scale=1e30)
-    with pytest.raises(
-        UsageError, match=r"the policy pcc, every 0\.001 s of its clock, would wake 10,000,001 times"
-    ):
-        one(rows, scale=1000, policy=lambda: make("pcc,every=0.001"))
-    # Rare wake-ups, but a clock that int64 does not hold.
-    rare = Knobs(scan_sleep_millisecs=(1 << 32) - 1)
-    with pytest.raises(UsageError, match=r"within 292 years: give a time scale of at most 921000000"):
-        one(rows, scale=1e10, config=msgspec.structs.replace(HOST, knobs=rare))
-    # One moment is one wake-up, whatever the scale.
-    result, _ = one([(3, 0, 0, 0, CW)], scale=1e308)
-    assert result.configurations[0].wakes == 1
-    assert result.provenance.time_scale == 1e308
 
 
 def test_the_last_wake_ups_are_one_for_each_however_their_intervals_differ():

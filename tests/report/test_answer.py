@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from secondsight.report.answer import MANY_REFUSED, answer
+from secondsight.report.answer import MANY_REFUSED, answer, best_within
 from secondsight.report.schema import Attempts
 from support.results import results
 
@@ -34,3 +34,10 @@ def test_few_refusals_are_not_worth_the_headline(refused, collapses):
 def test_a_row_that_was_not_run_is_no_answer():
     rows = [msgspec.structs.replace(khugepaged(0, 0, {}), not_run="no such switch"), khugepaged(0, 3, {})]
     assert answer(rows, []) == answer(rows[1:], [])
+
+
+def test_the_oracles_curve_is_read_between_its_points():
+    curve = [(0.5, 0.8), (1.0, 1.0)]
+    assert best_within(curve, 0.25) == pytest.approx(0.4)
+    assert best_within(curve, 0.75) == pytest.approx(0.9)
+    assert best_within([], 0.5) is None
