@@ -229,6 +229,28 @@ def test_a_pin_ends_the_scan_before_a_limit_that_a_later_page_exceeds():
     assert answer(hole_before, max_ptes_none=0) == ("exceed_none_pte", False, False), "no page before it"
 
 
+def test_one_page_mapped_twice_in_a_block_is_no_io():
+    """KSM, on a running 6.18: page_locked in every pass."""
+    memory = columns(1, secondary=False)
+    memory.pte[0] |= bits.ACCESSED
+    memory.pte[0, 9], memory.folio[0, 9] = memory.pte[0, 8], memory.folio[0, 8]
+    memory.mapcount[0, 8:10] = memory.folio_mapcount[0, 8:10] = memory.refcount[0, 8:10] = 2
+    memory.flags[0, 8:10] |= kpf.KSM
+    (block,) = explain(snapshot(memory)).blocks
+    assert (block.status, block.known) == ("page_locked", True) and "KSM" in block.reason
+    memory.flags[0, 3] |= kpf.LOCKED
+    (block,) = explain(snapshot(memory)).blocks
+    assert block.status == "page_locked" and "KSM" not in block.reason
+    # Without page flags and frames pagemap says that several map each, not that it is the same page.
+    memory = dataclasses.replace(columns(1, secondary=False), counts_known=False)
+    memory.pte[0] |= bits.ACCESSED
+    memory.page_known[:] = False
+    memory.shared[0, :2] = True
+    for flags, may in ((("hg",), False), (("hg", "mg"), True)):
+        (block,) = explain(snapshot(memory, flags=flags)).blocks
+        assert ("page_locked" in block.others) == may
+
+
 @pytest.mark.parametrize(("flags", "enabled", "why"), [
     (("nh",), "always", "MADV_NOHUGEPAGE"), ((), "madvise", "not advised"), (("hg",), "never", "switched off"),
     (("hg", "io"), "always", "device"), (("de", "ht"), "always", "hugetlb"),

@@ -223,6 +223,8 @@ class BlockVerdicts:
             reason = self._reason(
                 str(code), row, place, vma, (int(scan.unmapped[place]), int(scan.referenced[place]))
             )
+            if passed and code == Scan.PAGE_LOCK:
+                reason = reasons.MERGED
         unread: tuple[str, ...] = ()
         tried = attempts_of(judged.begun[place], judged.refused[place]) if divided else ()
         if tried:
@@ -232,6 +234,8 @@ class BlockVerdicts:
             others |= {str(Scan.LACK_REFERENCED_PAGE), str(Scan.PAGE_COUNT)} - {str(code)}
         if judged.unwalked[place]:
             others |= {str(Scan.SUCCEED), str(Scan.LACK_REFERENCED_PAGE)} - {str(code)}
+        if code == Scan.SUCCEED and self._merged(row, vma):
+            others.add(str(Scan.PAGE_LOCK))
         if others:
             unread = self._unread(row, place, judged)
             reason = f"{reason}; or {' / '.join(sorted(others))}: it depends on {'; '.join(unread)}"
@@ -244,6 +248,11 @@ class BlockVerdicts:
             if code == Scan.SUCCEED:
                 reason = f"{reason}, unless a page is pinned (references are not visible from procfs)"
         return BlockAnswer(str(code), reason, tuple(sorted(others)), unread, at, wasted)
+
+    def _merged(self, row: int, vma: Vma | None) -> bool:
+        """Whether two pages of the block *row* may be one that KSM made of them, without anybody's having seen their frames."""
+        unseen = self._counts.referenced_unknown[row] and self._counts.shared[row] > 1
+        return bool(unseen) and vma is not None and "mg" in vma.flags
 
     def _unread(self, row: int, place: int, judged: Judged) -> tuple[str, ...]:
         """What makes the readings of a block differ."""

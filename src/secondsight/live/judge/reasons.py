@@ -45,6 +45,12 @@ LOST_REFERENCE = (
     "where isolate no longer sees them"
 )
 
+#: page_locked behind a scan that passed (__collapse_huge_page_isolate, folio_trylock of a page that it holds already)
+MERGED = (
+    "two of its entries map one page that KSM made of theirs: isolate cannot lock it twice, so each pass allocates a huge page, unmaps the "
+    "block from the secondary MMUs and is refused, until a store parts them"
+)
+
 
 def words(status: str) -> str:
     """The meaning of *status*; the status itself where it is newer than this table."""
