@@ -20,7 +20,7 @@ from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter, Verb, recover, writer
 from secondsight.trace.cut import cut, salvage
 from secondsight.trace.kinds import COLUMNS
-from secondsight.trace.provenance import KEY, decode, encode
+from secondsight.trace.provenance import KEY, Walks, decode, encode, with_fields
 from secondsight.trace.rowform import SCHEMA
 from support.recordings import flushed
 
@@ -231,6 +231,23 @@ def test_a_damaged_row_group_is_named_and_the_others_are_kept(tmp_path, small_gr
     kept = np.r_[0:400, 500:1000]
     assert_same(Trace.open(tmp_path / "s.parquet"), {n: c[kept] for n, c in columns.items()})
     assert "1 damaged row groups left out" in provenance.notes[-1]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_was_measured_of_a_whole_trace_is_not_said_of_a_part(tmp_path, small_groups, damaged):
+    walks = Walks(space=0, accesses=1000, counted=1000, block=[0], small=[7], huge=[1])
+    whole = with_fields(PROVENANCE, walks=[walks], cpu_seconds=1.5, cpu_thp="never", unseen=["DMA"])
+    with TraceWriter(tmp_path / "t.parquet", whole) as out:
+        out.append(*some(1000).values())
+    if damaged:
+        data = bytearray((tmp_path / "t.parquet").read_bytes())
+        at = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(4).column(2).data_page_offset + 40
+        data[at : at + 8] = bytes(8)
+        (tmp_path / "t.parquet").write_bytes(data)
+    provenance, lost = salvage(str(tmp_path / "t.parquet"), tmp_path / "s.parquet")
+    assert len(lost) == damaged
+    kept = ([], None, "", ["page walks", "DMA"]) if damaged else ([walks], 1.5, "never", ["DMA"])
+    assert (provenance.walks, provenance.cpu_seconds, provenance.cpu_thp, provenance.unseen) == kept
 
 
 def test_a_recording_becomes_a_trace_and_survives_a_kill(tmp_path):

@@ -41,18 +41,7 @@ def cut(
     if time is not None:
         time = (time[0], min(time[1], (1 << 64) - 1))
     notes = [*trace.provenance.notes, _note_of_cut(time, spaces, address)]
-    unseen = list(trace.provenance.unseen)
-    if trace.provenance.walks and PAGE_WALKS not in unseen:
-        unseen.insert(0, PAGE_WALKS)  # they were counted over the whole trace
-    start = with_fields(
-        trace.provenance,
-        content_hash=None,
-        notes=notes,
-        unseen=unseen,
-        walks=[],
-        cpu_seconds=None,
-        cpu_thp="",
-    )
+    start = with_fields(_of_a_part(trace.provenance), notes=notes)
     with TraceWriter(path, start, profile=profile) as writer:
         for batch in trace.batches(time=time, progress=progress):
             keep = np.ones(len(batch), dtype=np.bool_)
@@ -65,6 +54,14 @@ def cut(
                 keep &= inside | (batch.kind >= FIRST_VERB)
             writer.append(*(batch[name][keep] for name in COLUMNS))
         return writer.close()
+
+
+def _of_a_part(provenance: Provenance) -> Provenance:
+    """*provenance* without what was measured or counted over the whole trace: walks, CPU time, the hash."""
+    unseen = list(provenance.unseen)
+    if provenance.walks and PAGE_WALKS not in unseen:
+        unseen.insert(0, PAGE_WALKS)
+    return with_fields(provenance, content_hash=None, unseen=unseen, walks=[], cpu_seconds=None, cpu_thp="")
 
 
 def _note_of_cut(
@@ -102,5 +99,6 @@ def salvage(
             )
         notes = [*trace.provenance.notes]
         if trace.damaged:
+            start = _of_a_part(start)
             notes.append(f"recovered: {len(trace.damaged)} damaged row groups left out")
         return writer.close(with_fields(start, notes=notes)), trace.damaged
