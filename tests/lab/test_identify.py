@@ -46,9 +46,22 @@ def test_the_profile_whose_answers_they_are(booted):
     assert not identity.turned and not identity.differences
 
 
+def test_of_profiles_that_are_not_told_apart_its_own_comes_first(booted):
+    booted(profile("6.12"))
+    pool = [scenario for scenario in POOL if scenario.title == "has_madv_free"]
+    assert len(pool) == 1
+    identity = identify(KERNEL, "npt", pool, size=1)
+    assert identity.profile == "6.12"
+    # All that have MADV_FREE, and they alone.
+    assert set(identity.alike) == {name for name, count in identity.agreed.items() if count} - {"6.12"}
+    assert {"6.1", "7.3"} <= set(identity.alike)
+    assert "2.6.38" not in identity.alike
+
+
 def test_a_rule_in_which_it_differs_is_named(booted):
     booted(profile("6.1").derive(split_pmd_keeps_dirty=True))
-    identity = identify(KERNEL, "npt", POOL, size=len(POOL))
+    kernel = Kernel("test", "6.1.192-test", "6.1.192", None, None)  # type: ignore[arg-type]
+    identity = identify(kernel, "npt", POOL, size=len(POOL))
     assert identity.profile == "6.1"
     assert identity.turned["split_pmd_keeps_dirty"][:2] == (False, True)
     assert not identity.differences

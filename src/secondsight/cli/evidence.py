@@ -144,9 +144,14 @@ def identify_command(
         print(
             f"{printable(identity.kernel)} on {printable(identity.mmu)}: {pluralize(identity.scenarios, 'scenario')} asked"
         )
-        for name, count in list(identity.agreed.items())[:4]:
+        for name, count in list(identity.agreed.items())[: max(4, 1 + len(identity.alike))]:
             print(f"  {count:4} agree with {title(name)}" + (" (its series')" if name == own else ""))
-        print(f"nearest profile: {title(identity.profile)}")
+        others = (
+            f"; these scenarios do not tell it from {', '.join(map(title, identity.alike))}"
+            if identity.alike
+            else ""
+        )
+        print(f"nearest profile: {title(identity.profile)}{others}")
         for name, (ours, theirs, gain) in identity.turned.items():
             print(f"  {name} is {_word(theirs)}, not {_word(ours)}: {gain} more agree")
         for difference in identity.differences:

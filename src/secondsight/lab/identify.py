@@ -17,7 +17,7 @@ from secondsight.errors import UsageError
 from secondsight.lab import kernels
 from secondsight.lab.compare import Difference, Say, held_against
 from secondsight.lab.run import Failure, run
-from secondsight.mm.profiles import PROFILES
+from secondsight.mm.profiles import PROFILES, for_kernel
 from secondsight.mm.rules import Rules, rule_names
 from secondsight.scenario import batch, verbs
 from secondsight.scenario.results import Run
@@ -30,8 +30,8 @@ __all__ = ["Identity", "distinguishing", "identify", "nearest", "others"]
 class Identity:
     """What a kernel turned out to be.
 
-    *agreed*: scenarios in which it agrees, by profile, best first; *turned*: rule -> (the profile's value, the kernel's, how many more
-    agree with it); *differences*: what no rule explains.
+    *agreed*: scenarios in which it agrees, by profile, best first, of equal ones that of its series; *turned*: rule -> (the profile's
+    value, the kernel's, how many more agree with it); *differences*: what no rule explains.
     """
 
     kernel: str
@@ -44,8 +44,13 @@ class Identity:
 
     @property
     def profile(self) -> str:
-        """The profile that agrees in most scenarios."""
+        """The profile that agrees in most scenarios; of several the one of the kernel's series, else the oldest."""
         return next(iter(self.agreed))
+
+    @property
+    def alike(self) -> list[str]:
+        """The others that agree in as many: these scenarios do not tell them from it."""
+        return [name for name, count in self.agreed.items() if count == self.agreed[self.profile]][1:]
 
 
 def others(rules: Rules, name: str) -> list[Any]:
@@ -121,7 +126,9 @@ def nearest(
     for rules in PROFILES.values():
         agreed[rules.name] = agreeing(rules)[0]
         say(f"{agreed[rules.name]} of {len(scenarios)} agree with {rules.name}")
-    agreed = dict(sorted(((n, c) for n, c in agreed.items() if c >= 0), key=lambda item: -item[1]))
+    own = for_kernel(release).name
+    candidates = [(name, count) for name, count in agreed.items() if count >= 0]
+    agreed = dict(sorted(candidates, key=lambda item: (-item[1], item[0] != own)))
     out = Identity(release, mmu, len(scenarios), agreed, failures=lost)
     rules = PROFILES[out.profile]
     best, out.differences = agreeing(rules)
