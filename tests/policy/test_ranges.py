@@ -27,6 +27,7 @@ def test_each_number_that_is_an_option_has_a_range_and_its_default_lies_in_it(na
         (Within(0, 1), (0, 1, 0.5), (-0.1, 1.1, float("nan")), "0 to 1"),
         (Within(0, 511, -1, "the host's"), (-1, 0, 511), (-2, 512), "0 to 511, or -1: the host's"),
         (Within(0.001, 4_294_967.295), (0.001, 1), (0, 5e6), "0.001 to 4294967.295"),
+        (Within(0, 0.1 + 0.2), (0.3,), (0.31,), "0 to 0.3"),
         (Within(1, 1 << 35, 0, "no limit"), (0, 1), (-1, 1 << 36), "1 to 34359738368, or 0: no limit"),
     ],
 )

@@ -2,11 +2,8 @@
 
 import hashlib
 import os
-import subprocess
-import sys
 from itertools import pairwise
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,39 +14,12 @@ from hypothesis.extra.numpy import arrays
 
 from secondsight.cli import main
 from secondsight.errors import InputError, SecondSightError, UsageError
-from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter, Verb, recover, writer
-from secondsight.trace.cut import cut, salvage
+from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter, recover, writer
 from secondsight.trace.kinds import COLUMNS
-from secondsight.trace.provenance import KEY, Walks, decode, encode, with_fields
+from secondsight.trace.provenance import KEY, encode
 from secondsight.trace.rowform import SCHEMA
+from support.random_traces import PROVENANCE, assert_same, some, write
 from support.recordings import flushed
-
-PROVENANCE = Provenance(source="synthetic", spaces=[Space(id=0, name="a"), Space(id=1, name="b")])
-KINDS = [int(k) for k in (*Kind, *Verb)]
-
-
-def some(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {
-        "time": np.cumsum(rng.integers(0, 9, rows)).astype(np.uint64),
-        "space": rng.integers(0, 2, rows).astype(np.uint16),
-        "address": rng.integers(0, 1 << 56, rows).astype(np.uint64),
-        "kind": rng.choice(KINDS, rows).astype(np.uint8),
-        "count": rng.integers(0, 1 << 32, rows).astype(np.uint32),
-    }
-
-
-def write(path, columns, **options):
-    with TraceWriter(path, PROVENANCE, **options) as out:
-        out.append(*columns.values())
-    return path
-
-
-def assert_same(trace, columns):
-    read = trace.read()
-    for name, dtype in COLUMNS.items():
-        assert read[name].dtype == dtype
-        np.testing.assert_array_equal(read[name], columns[name])
 
 
 @pytest.fixture
@@ -130,29 +100,6 @@ def test_nothing_appears_after_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_time_is_cut_exactly_and_skips_row_groups(tmp_path, small_groups):
-    columns = some(1000)
-    trace = Trace.open(write(tmp_path / "t.parquet", columns))
-    first, end = int(columns["time"][250]), int(columns["time"][333])
-    inside = (columns["time"] >= first) & (columns["time"] < end)
-    got = np.concatenate([b.address for b in trace.batches(["address"], time=(first, end))])
-    np.testing.assert_array_equal(got, columns["address"][inside])
-    assert sum(1 for _ in trace.batches(["address"], time=(first, end))) <= 3
-
-
-def test_cut_by_space_and_address_keeps_verbs(tmp_path):
-    columns = some(2000)
-    trace = Trace.open(write(tmp_path / "t.parquet", columns))
-    cut(trace, tmp_path / "c.parquet", spaces=[1], address=(1 << 54, 1 << 55))
-    address, kind = columns["address"], columns["kind"]
-    keep = (columns["space"] == 1) & (((address >= 1 << 54) & (address < 1 << 55)) | (kind >= 0x80))
-    assert_same(Trace.open(tmp_path / "c.parquet"), {n: c[keep] for n, c in columns.items()})
-    with pytest.raises(UsageError, match="no space 2"):
-        cut(trace, tmp_path / "d.parquet", spaces=[2])
-    with pytest.raises(UsageError, match="first below an end"):
-        cut(trace, tmp_path / "d.parquet", time=(5, 5))
-
-
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -216,40 +163,6 @@ def test_foreign_parquet_and_later_versions_are_refused(tmp_path):
         Trace.open(tmp_path / "none.parquet")
 
 
-def test_a_damaged_row_group_is_named_and_the_others_are_kept(tmp_path, small_groups):
-    columns = some(1000)
-    path = write(tmp_path / "t.parquet", columns)
-    chunk = pq.ParquetFile(path).metadata.row_group(4).column(2)
-    data = bytearray(path.read_bytes())
-    middle = chunk.data_page_offset + chunk.total_compressed_size // 2
-    data[middle : middle + 8] = bytes(b ^ 0xFF for b in data[middle : middle + 8])
-    path.write_bytes(data)
-    with pytest.raises(InputError, match="row group 4: column address is damaged"):
-        Trace.open(path, verify=True).read()
-    provenance, lost = salvage(str(path), tmp_path / "s.parquet")
-    assert len(lost) == 1 and "row group 4" in lost[0]
-    kept = np.r_[0:400, 500:1000]
-    assert_same(Trace.open(tmp_path / "s.parquet"), {n: c[kept] for n, c in columns.items()})
-    assert "1 damaged row groups left out" in provenance.notes[-1]
-
-
-@pytest.mark.parametrize("damaged", [False, True])
-def test_what_was_measured_of_a_whole_trace_is_not_said_of_a_part(tmp_path, small_groups, damaged):
-    walks = Walks(space=0, accesses=1000, counted=1000, block=[0], small=[7], huge=[1])
-    whole = with_fields(PROVENANCE, walks=[walks], cpu_seconds=1.5, cpu_thp="never", unseen=["DMA"])
-    with TraceWriter(tmp_path / "t.parquet", whole) as out:
-        out.append(*some(1000).values())
-    if damaged:
-        data = bytearray((tmp_path / "t.parquet").read_bytes())
-        at = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(4).column(2).data_page_offset + 40
-        data[at : at + 8] = bytes(8)
-        (tmp_path / "t.parquet").write_bytes(data)
-    provenance, lost = salvage(str(tmp_path / "t.parquet"), tmp_path / "s.parquet")
-    assert len(lost) == damaged
-    kept = ([], None, "", ["page walks", "DMA"]) if damaged else ([walks], 1.5, "never", ["DMA"])
-    assert (provenance.walks, provenance.cpu_seconds, provenance.cpu_thp, provenance.unseen) == kept
-
-
 def test_a_recording_becomes_a_trace_and_survives_a_kill(tmp_path):
     columns = some(200_000)
     recording = Recording(tmp_path / "t.parquet", PROVENANCE)
@@ -282,27 +195,6 @@ def test_a_recording_torn_before_its_first_row_makes_no_trace(tmp_path, capsys, 
     assert (left.value.code, capsys.readouterr().err) == (1, message)
     assert not (tmp_path / "r.parquet").exists()
     assert torn.exists()
-
-
-def test_a_trace_with_no_intact_row_group_makes_no_trace(tmp_path):
-    path = write(tmp_path / "t.parquet", some(100))
-    data, group = bytearray(path.read_bytes()), pq.ParquetFile(path).metadata
-    for i in range(group.num_row_groups):
-        at = group.row_group(i).column(2).data_page_offset
-        data[at : at + 60] = bytes(60)
-    path.write_bytes(data)
-    with pytest.raises(
-        SecondSightError,
-        match=r"none of its 1 row groups is intact, so no trace is made; .*address is damaged",
-    ):
-        salvage(str(path), tmp_path / "s.parquet")
-    assert not (tmp_path / "s.parquet").exists()
-
-
-def test_an_empty_trace_is_intact(tmp_path):
-    path = write(tmp_path / "t.parquet", {n: c[:0] for n, c in some(1).items()})
-    assert salvage(str(path), tmp_path / "s.parquet")[1] == []
-    assert Trace.open(tmp_path / "s.parquet").rows == 0
 
 
 def test_spaces_that_appear_while_recording_are_recovered(tmp_path):
@@ -352,35 +244,6 @@ def test_what_is_no_recording_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         recover(tmp_path / "none", tmp_path / "t.parquet")
     assert not (tmp_path / "t.parquet").exists()
-
-
-CHANGED_FOOTERS = """
-import sys
-from pathlib import Path
-from secondsight.errors import InputError
-from secondsight.trace import Trace
-path, broken = Path(sys.argv[1]), Path(sys.argv[2])
-content = path.read_bytes()
-length = int.from_bytes(content[-8:-4], "little")
-for at in range(len(content) - 8 - length, len(content) - 8):
-    for change in (0x04, 0x50):
-        broken.write_bytes(content[:at] + bytes([content[at] ^ change]) + content[at + 1 :])
-        try:
-            Trace.open(broken)
-        except InputError as error:
-            assert str(broken) in str(error)
-"""
-
-
-def test_a_byte_changed_anywhere_in_the_footer_ends_no_process(tmp_path):
-    # pyarrow ends the process where a column's type in a row group is not the schema's: so in a process of its own.
-    write(tmp_path / "t.parquet", some(10))
-    done = subprocess.run(
-        [sys.executable, "-c", CHANGED_FOOTERS, tmp_path / "t.parquet", tmp_path / "b.parquet"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -531,36 +394,3 @@ def test_a_trace_with_columns_of_other_types_is_mended_where_it_was_made(tmp_pat
         error = capsys.readouterr().err
         assert wanted in error and "let that write the columns in these types" in error
         assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"quantum": -1}, "quantum"),
-        ({"quantum": 1 << 70}, "quantum"),
-        ({"clock_held": -4}, "clock_held"),
-        ({"dropped": {"x": -1}}, "dropped"),
-        ({"page_size": 0}, "pages of 0 bytes; those of x86_64 have 4096"),
-        ({"page_size": 65536}, "pages of 65536 bytes; those of x86_64 have 4096"),
-        ({"page_size": 5000, "arch": "aarch64"}, "pages of 5000 bytes; a page has"),
-        ({"spaces": [{"id": 0, "name": "a", "parent": 0}]}, "space 0 is its own parent"),
-        ({"spaces": [{"id": 0, "name": "a", "parent": 1}, {"id": 1, "name": "b", "parent": 0}]}, "space 0 is its own"),
-        ({"spaces": [{"id": 0, "name": "a", "parent": 3}]}, "space 3, a parent of space 0, is not among the 1 spaces"),
-    ],
-)  # fmt: skip
-def test_provenance_that_cannot_be_is_refused(change, said):
-    raw = msgspec.to_builtins(PROVENANCE) | {"arch": "x86_64"}
-    assert decode(msgspec.json.encode(raw), "t").spaces == PROVENANCE.spaces
-    with pytest.raises(InputError, match=r"^t: metadata: .*") as raised:
-        decode(msgspec.json.encode(raw | change), "t")
-    assert said in str(raised.value)
-
-
-def test_parents_among_the_spaces_and_pages_of_another_machine_are_read():
-    spaces = [Space(id=0, name="a"), Space(id=1, name="b", parent=2), Space(id=2, name="c", parent=0)]
-    raw = msgspec.to_builtins(PROVENANCE) | {
-        "spaces": msgspec.to_builtins(spaces),
-        "arch": "aarch64",
-        "page_size": 65536,
-    }
-    assert decode(msgspec.json.encode(raw), "t").spaces == spaces

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from secondsight.errors import SecondSightError, UsageError
-from secondsight.trace import Kind, Provenance, Recording, Space, Trace, TraceWriter, Verb, recover
-from secondsight.trace.intake import Intake
+from secondsight.trace import Provenance, Recording, Space, Trace, TraceWriter, Verb, recover
 from support.recordings import flushed
 
 PROVENANCE = Provenance(source="test", spaces=[Space(id=0, name="p", type="process")])
@@ -117,14 +116,3 @@ def test_one_of_no_use_is_given_up(tmp_path) -> None:
         out.abandon()
         raise SecondSightError("nothing")
     assert not list(tmp_path.iterdir()) and not hasattr(raised.value, "__notes__")
-
-
-def test_what_a_fork_says_is_no_number_of_accesses(tmp_path) -> None:
-    with TraceWriter(tmp_path / "t", PROVENANCE) as out:
-        intake = Intake(out)
-        intake.append([1, 2], 0, [4096, 8192], int(Kind.CPU_READ), 3)
-        intake.append([3], 0, 0, int(Verb.FORK), 1234)
-        intake.append([4, 5], 0, [0, 4096], [int(Verb.FORK), int(Kind.CPU_WRITE)], [99, 2])
-        assert (intake.accesses, intake.events) == (8, 5)
-        intake.append([6], 0, 1 << 60, int(Kind.CPU_READ), 5)
-        assert intake.accesses == 8
