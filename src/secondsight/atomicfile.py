@@ -161,6 +161,37 @@ def check_writable(path: Name | None, *sources: Name, kind: FileKind | None = No
         _probe(path)
 
 
+def check_distinct(*paths: Name | None) -> None:
+    """Refuse, before work begins, two results that would be written to one file (None: nothing is to be written).
+
+    :raises UsageError: two *paths* are one, and it is no device or pipe.
+    """
+    met: set[str] = set()
+    for path in paths:
+        if path is None or (Path(path).exists() and not Path(path).is_file()):
+            continue
+        real = os.path.realpath(path)
+        if real in met:
+            raise UsageError(f"{path}: two results cannot be written to one file")
+        met.add(real)
+
+
+def check_directory(path: Name | None) -> None:
+    """Refuse *path* before work begins whose results are to be files in it; it need not be there (None: nothing is to be written).
+
+    :raises UsageError: it is no directory, cannot be made, or cannot be written into.
+    """
+    if path is None:
+        return
+    there = Path(path).absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise UsageError(f"{path}: cannot be made: {there} is no directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: cannot be written: permission denied")
+
+
 def _probe(path: Name) -> None:
     """Ask a device or a pipe whether it takes anything, by writing nothing to it.
 

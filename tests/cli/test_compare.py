@@ -10,6 +10,7 @@ import pytest
 
 from secondsight.cli import main
 from secondsight.cli.compare import is_table
+from secondsight.errors import SecondSightError
 from secondsight.policy import Decision, Policy, registry
 from secondsight.report import encode, table
 from secondsight.report.metrics import METRICS
@@ -196,6 +197,31 @@ def test_tables_that_compare_wrote_are_those_that_it_takes_the_place_of(tmp_path
     table.write_csv(results(), tmp_path / "r.csv")
     assert is_table(tmp_path / "r.parquet") and not is_table(tmp_path / "r.csv")
     assert (tmp_path / "r.csv").read_bytes().startswith(b"# {")
+
+
+def test_what_cannot_be_written_is_said_before_and_keeps_nothing_from_being_printed(
+    tmp_path, capsys, monkeypatch
+):
+    path, out = tmp_path / "r.json", tmp_path / "out"
+    path.write_bytes(encode(results(12, 3)))
+    for arguments, said in (
+        (["--csv", out, "--parquet", out], "two results cannot be written to one file"),
+        (["--svg", path], "is no directory"),
+        (["--svg", path / "deeper"], "is no directory"),
+    ):
+        code, printed, error = run(capsys, "compare", path, *arguments)
+        assert (code, printed) == (2, "")
+        assert said in error
+    assert [each.name for each in tmp_path.iterdir()] == ["r.json"]
+
+    def full(*_):
+        raise SecondSightError("no space left")
+
+    monkeypatch.setattr(table, "write_csv", full)
+    code, printed, error = run(capsys, "compare", path, "--csv", out)
+    assert code == 1
+    assert "no space left" in error
+    assert "policy under profile" in printed
 
 
 def test_one_broken_package_hides_no_other_policy(monkeypatch, capsys):

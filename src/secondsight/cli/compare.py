@@ -163,6 +163,8 @@ def compare(
         atomicfile.check_writable(json, trace, kind=atomicfile.starting("JSON", b"{"))
         atomicfile.check_writable(csv, trace, kind=atomicfile.starting("CSV of results", b"# {"))
         atomicfile.check_writable(parquet, trace, kind=atomicfile.FileKind("table of results", is_table))
+        atomicfile.check_distinct(report, json, csv, parquet)
+        atomicfile.check_directory(svg)
         if of is not None and not trace.is_dir():
             raise UsageError(
                 f"--trace {of}: chooses among a sweep's traces, and {trace} is no sweep's directory"
@@ -179,8 +181,11 @@ def compare(
                 trace, policy, rules, vary, budget, host(knob or [], mmu, mglru), stands_behind(backing, "--backing"), time_scale, tlb,
                 channels=report is not None or json is not None, predict=(cpu_time, today, calibration),
             )  # fmt: skip
-        _write(results, report, json, csv, parquet, svg)
-        _print(results, everything, passes)
+        try:
+            _write(results, report, json, csv, parquet, svg)
+        finally:
+            # A disk that is full then keeps a file from being written, and not from anybody what may have taken hours.
+            _print(results, everything, passes)
         if apply:
             from secondsight.whatif.settings import settings
 
