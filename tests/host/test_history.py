@@ -204,13 +204,6 @@ def test_what_is_no_recording_is_not_gone_on_with(tmp_path):
     assert passes(read(tmp_path / "new.parquet")[0]) == 1
 
 
-def test_lines_that_are_no_marks_are_passed_over(tmp_path):
-    path = tmp_path / "host.parquet"
-    HostRecording(path).add(view([row("a")], taken=1.0), [row("a")])
-    marks.beside(path).write_bytes(b'torn {\n{"time": "x"}\n\xff\n{"time": 5.0, "text": "kept"}\n{"time":')
-    assert read(path)[1]["marks"] == [Mark(5.0, "kept")]
-
-
 def test_a_switch_that_changes_marks_itself(tmp_path):
     path = tmp_path / "host.parquet"
     recording = HostRecording(path)
@@ -219,10 +212,3 @@ def test_a_switch_that_changes_marks_itself(tmp_path):
     recording.add(view([row("a")], taken=2.0), [row("a")])
     recording.add(msgspec.structs.replace(first, taken=3.0, now=first.now | {"max_ptes_none": 0}), [row("a")])
     assert read(path)[1]["marks"] == [Mark(3.0, "max_ptes_none: 511 to 0")]
-
-
-def test_a_mark_needs_a_recording_and_few_words(tmp_path):
-    with pytest.raises(UsageError, match="there is no recording"):
-        marks.add(tmp_path / "none.parquet", "x")
-    with pytest.raises(UsageError, match="at most 200"):
-        marks.add(tmp_path / "none.parquet", "x" * 201)

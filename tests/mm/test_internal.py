@@ -42,6 +42,13 @@ def test_entries_that_differ_in_more_than_is_ignored_end_it() -> None:
     assert folio_pte_batch(f, a, 16, 64, USE_AND_WRITE)[0] == 2
 
 
+def test_pages_that_do_not_follow_each_other_end_it() -> None:
+    _, mm, f = folio_of_16()
+    a = mm.arrays
+    a.pte[20], a.pte[21] = int(a.pte[21]), int(a.pte[20])
+    assert [folio_pte_batch(f, a, page, 64, USE)[0] for page in (16, 20, 21, 22)] == [4, 1, 1, 10]
+
+
 def test_a_small_page_is_a_batch_of_its_own() -> None:
     host, mm = machine()
     write(mm, 3, 4, 5)

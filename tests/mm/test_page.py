@@ -116,6 +116,19 @@ def test_small_pages_that_are_free_side_by_side_become_huge_pages_again() -> Non
     pg.check(made)
 
 
+def test_as_many_large_folios_as_were_taken_can_be_given_back_and_taken_again() -> None:
+    made = pg.Frames()
+    f = made.reserve(0, 0, 0, 40 * 4)
+    heads = [int(pg.alloc_folio(f, 2)) for _ in range(40)]
+    f = made.reserve(0, 0, 40 * 4)
+    for head in heads:
+        pg.put_page(f, head)
+    assert made.in_use == 0
+    f = made.reserve(0, 0, 0, 40 * 4)
+    assert {int(pg.alloc_folio(f, 2)) for _ in range(40)} == set(heads)
+    pg.check(made)
+
+
 def test_frames_become_what_others_are_and_go_their_own_way() -> None:
     made, f = frames(small=4)
     pfn = int(pg.alloc_page(f))

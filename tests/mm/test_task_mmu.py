@@ -78,12 +78,14 @@ def test_another_process_that_maps_the_page_keeps_its_bit_and_loses_the_pages_ma
     assert not flags(child, 3) & REFERENCED
 
 
-def test_a_pmd_that_maps_a_folio_in_part_by_ptes_clears_the_folios_mark() -> None:
+def test_ptes_of_a_large_folio_clear_the_mark_of_its_head_be_that_mapped_or_not() -> None:
     host = Host("6.12", HostConfig(thp_enabled="always"))
     mm = host.mm("p", 1)
     mm.cpu_access(pages(0, 0), write=True)
-    madvise(mm, 300, 301, "dontneed")
-    host.frames.arrays.flags[mm.folio(0)] |= REFERENCED
+    madvise(mm, 0, 1, "dontneed")
+    head = mm.folio(7)
+    host.frames.arrays.flags[head] |= REFERENCED
     clear_refs(mm)
-    assert not flags(mm, 0) & REFERENCED and not (mm.arrays.pte & x86.ACCESSED).any()
+    assert mm.pfn(0) == -1 and not host.frames.arrays.flags[head] & REFERENCED
+    assert not (mm.arrays.pte & x86.ACCESSED).any()
     holds(host)

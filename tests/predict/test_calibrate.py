@@ -2,53 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
+from x import collapses
 
 from secondsight.errors import MissingDependency, SecondSightError
-from secondsight.live.act import madvise
 from secondsight.predict import calibrate as suite
-from secondsight.predict.patterns import LAYOUTS, SUITE, layout, lines
-from secondsight.predict.region import Region
 from secondsight.predict.stable import Stable
 from support.predict import HERE
-
-collapses = pytest.mark.skipif(bool(madvise.available()), reason="no MADV_COLLAPSE here")
-
-
-@collapses
-def test_a_region_is_laid_out_block_by_block_and_keeps_what_is_in_it():
-    with Region(6) as region:
-        region.populate()
-        assert region.huge_blocks() == 0
-        region.words[:] = np.arange(len(region.words))
-        region.collapse(np.array([1, 4]))
-        assert region.huge_blocks() == 2
-        np.testing.assert_array_equal(region.words, np.arange(len(region.words)))
-        region.collapse(np.arange(6))
-        assert region.huge_blocks() == 6
-
-
-@pytest.mark.parametrize("shape", sorted({p.shape for p in SUITE}))
-def test_patterns_stay_in_the_region_and_are_the_same_each_time(shape):
-    touched = lines(shape, 1024, 5000, 1)
-    assert touched.max() < 1024 * 64
-    np.testing.assert_array_equal(touched, lines(shape, 1024, 5000, 1))
-    pages = len(np.unique(touched // 64))
-    assert {
-        "random": pages > 900,
-        "skewed": pages < 600,
-        "clustered": pages < 700,
-        "sequential": pages < 100,
-        "strided": pages == 1024,
-    }[shape]
-
-
-def test_a_larger_share_holds_the_smaller():
-    chosen = [set(layout(100, share, scattered, 7).tolist()) for share, scattered in LAYOUTS]
-    assert [len(c) for c in chosen] == [25, 50, 100]
-    assert chosen[0] < chosen[1] < chosen[2]
-    np.testing.assert_array_equal(layout(10, 0.5, False, 1), np.arange(5))
 
 
 @pytest.fixture

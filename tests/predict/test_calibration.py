@@ -7,7 +7,6 @@ import pytest
 
 from secondsight.errors import InputError, UsageError
 from secondsight.predict import calibration
-from secondsight.predict.machine import changed, differs, this_machine
 from secondsight.predict.prices import Waits
 from support.predict import HERE, made
 
@@ -77,16 +76,6 @@ def test_the_shipped_one_says_whose_it_is(home):
 def test_what_is_none(raw, said):
     with pytest.raises(InputError, match=said):
         calibration.decode(raw, "x.json")
-
-
-def test_the_machine_is_what_proc_says(tmp_path):
-    (tmp_path / "cpuinfo").write_text(
-        "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu hypervisor\n\nprocessor\t: 1\nmodel name\t: Other\n"
-    )
-    (tmp_path / "meminfo").write_text("MemTotal:       1024 kB\nMemFree: 1 kB\n")
-    machine = this_machine(tmp_path)
-    assert (machine.cpu, machine.virtualised, machine.memory) == ("Some CPU", True, 1 << 20)
-    assert differs(machine, machine) == changed(machine, machine) == []
 
 
 def test_the_longest_stall_is_of_what_happens():

@@ -61,14 +61,19 @@ def test_an_unread_accessed_bit_is_two_readings():
 
 def test_how_full_the_cpus_batch_is_may_decide_on_an_old_kernel():
     """A referenced page that the guest used is activated by the zap: it waits in the batch with a reference, unless it fills it."""
-    young = np.zeros((2, 512), bool)
+    young = np.zeros((3, 512), bool)
     young[0, 5] = True
-    memory = with_vm(columns(2), young)
+    young[2, :15] = True  # as many as the batch of 6.1 holds
+    memory = with_vm(columns(3), young)
     memory.flags[0, 5] |= kpf.REFERENCED
+    memory.flags[2, :15] |= kpf.REFERENCED
     memory.pte[:, 100] |= bits.ACCESSED
     verdicts = judged(memory, FACTS_61)
-    assert verdicts.batch_decides.tolist() == [True, False] and verdicts.known.tolist() == [False, True]
-    assert {str(R(code)) for code in verdicts.codes[0]} == {"not_suitable_page_count", "succeeded"}
+    assert verdicts.batch_decides.tolist() == [True, False, True]
+    assert verdicts.known.tolist() == [False, True, False]
+    assert statuses(verdicts) == ["not_suitable_page_count", "succeeded", "succeeded"]
+    for block in (0, 2):
+        assert {str(R(code)) for code in verdicts.codes[block]} == {"not_suitable_page_count", "succeeded"}
     mglru = msgspec.structs.replace(FACTS_61, mglru=True)
     assert not judged(memory, mglru).batch_decides.any(), "MGLRU marks and activates nothing"
 

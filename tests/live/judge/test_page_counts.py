@@ -12,6 +12,7 @@ from secondsight.bits import pte as bits
 from secondsight.bits import swap
 from secondsight.bits.swap import EntryKind
 from secondsight.live.judge.page_counts import PageCounts, entry_kinds
+from secondsight.live.read.columns import Secondary
 from support.snapshots import columns, snapshot, with_vm
 
 HUGE = bits.PRESENT | bits.PSE | bits.RW | bits.USER
@@ -168,3 +169,11 @@ def test_what_is_not_one_huge_page_of_the_cache_is_none(change):
     memory = in_cache()
     change(memory)
     assert huge_in_cache(memory) == [False, False, False]
+
+
+def test_what_a_channel_says_of_a_page_that_it_could_not_read_means_nothing():
+    memory = columns(1)
+    young, known = np.ones((1, 512), bool), np.zeros((1, 512), bool)
+    known[0, :100] = True
+    counted = counts(dataclasses.replace(memory, secondary=(Secondary("kvm", young, known),)))
+    assert (counted.secondary[0], counted.secondary_unknown[0]) == (100, 412)
