@@ -151,3 +151,12 @@ def test_dontneed_leaves_a_guard_and_its_page_table(rules) -> None:
     )
     assert madvise(mm, 0, 512, "guard_remove") is None and madvise(mm, 0, 512, "dontneed") is None
     assert not mm.arrays.pmd[0], "a table without entries goes (CONFIG_PT_RECLAIM)"
+
+
+@pytest.mark.parametrize("rules", LATER)
+def test_a_guard_in_an_area_that_nobody_touched_makes_its_page_table_and_its_anon_vma(rules) -> None:
+    host, mm, _ = vm(rules, 2)
+    assert not mm.vmas.at(0).anon_vma
+    assert madvise(mm, 5, 7, "guard_install") is None
+    assert mm.vmas.at(0).anon_vma and (mm.arrays.pmd != 0).tolist() == [True, False]
+    assert np.flatnonzero(mm.arrays.pte).tolist() == [5, 6] and host.frames.in_use == 0

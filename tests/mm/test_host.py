@@ -7,9 +7,9 @@ import pytest
 
 from secondsight.bits import pte as x86
 from secondsight.errors import UsageError
-from secondsight.mm.config import HostConfig, Knobs
+from secondsight.mm.config import HostConfig, Knobs, Sizes
 from secondsight.mm.host import Host
-from secondsight.mm.page import LRU
+from secondsight.mm.page import HUGE_ZERO_PFN, LRU
 from secondsight.mm.profiles import PROFILES
 from secondsight.mm.vmscan import swap_out
 from support.model import flags, holds, pages
@@ -63,6 +63,19 @@ def test_what_the_administrator_changes_holds_for_the_next_fault_alone() -> None
     host.configure(HostConfig(thp_enabled="never"))
     mm.cpu_access(pages(2, 1), write=True)
     assert [bool(mm.arrays.pmd[block] & x86.PSE) for block in range(3)] == [False, True, False]
+    holds(host)
+
+
+def test_sizes_and_the_huge_zero_page_are_switched_while_it_runs() -> None:
+    host = Host("7.2", HostConfig(thp_enabled="always"))
+    mm = host.mm("p", 3)
+    mm.cpu_access(pages(0, 1), write=False)
+    host.configure(HostConfig(thp_enabled="always", use_zero_page=False))
+    mm.cpu_access(pages(1, 1), write=False)
+    host.configure(HostConfig(thp_enabled="never", sizes=Sizes(kb64="always")))
+    mm.cpu_access(pages(2, 20), write=True)
+    assert mm.folio(0) == HUGE_ZERO_PFN and mm.folio(512) not in (-1, HUGE_ZERO_PFN)
+    assert [page - 1024 for page in range(1024, 1536) if mm.pfn(page) >= 0] == list(range(16, 32))
     holds(host)
 
 

@@ -48,6 +48,16 @@ def test_a_vms_addresses_end_earlier_and_one_process_beside_it_lifts_the_limit(t
     ]
 
 
+def test_a_vm_beside_a_process_has_its_limit_too(tmp_path) -> None:
+    with TraceWriter(tmp_path / "t", Provenance(source="x")) as out:
+        intake = Intake(out)
+        intake.add_space("qemu")
+        intake.add_space("guest", "vm", parent=0)
+        intake.append([1], 0, [1 << 52], int(Kind.CPU_READ))
+        assert intake.dropped == {} and intake.events == 1
+        intake.close()
+
+
 def test_reasons_are_counted_apart_and_none_is_no_reason(tmp_path) -> None:
     with TraceWriter(tmp_path / "t", Provenance(source="x", dropped={"old": 2})) as out:
         intake = Intake(out)
