@@ -1,14 +1,16 @@
-"""The suite: layouts that are what they say, patterns that are the same each time, and what is refused."""
+"""The suite: machines that are too noisy, on which huge pages bring nothing, or that lack the memory are refused."""
 
 from __future__ import annotations
 
 import pytest
-from x import collapses
 
 from secondsight.errors import MissingDependency, SecondSightError
+from secondsight.mm.madvise import madvise
 from secondsight.predict import calibrate as suite
 from secondsight.predict.stable import Stable
 from support.predict import HERE
+
+collapses = pytest.mark.skipif(bool(madvise.available()), reason="no MADV_COLLAPSE here")
 
 
 @pytest.fixture
