@@ -79,10 +79,11 @@ def convert(
         f"{output}: {pluralize(accesses, 'access', 'accesses')}{in_rows} from {provenance.source} in {seconds:.1f} s "
         f"({rows / seconds / 1e6:.2f} M rows/s), {file_size(output.stat().st_size)}",
         highlight=False,
+        soft_wrap=True,
         markup=False,
     )
     for reason, number in provenance.dropped.items():
-        console.print(f"left out: {number:,} {reason}", highlight=False)
+        console.print(f"left out: {number:,} {reason}", highlight=False, soft_wrap=True)
     for note in provenance.notes:
         if not note.startswith("columns: "):
             console.print(note, highlight=False, soft_wrap=True, markup=False)
@@ -90,4 +91,5 @@ def convert(
         console.print(
             f"clock ran backwards: {pluralize(provenance.clock_held, 'row')} held at the latest time",
             highlight=False,
+            soft_wrap=True,
         )

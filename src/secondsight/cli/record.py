@@ -55,6 +55,7 @@ class _Ticker:
         self.console.print(
             f"{markup(path)}: {pluralize(accesses, 'access', 'accesses')} in {seconds:.1f} s, {file_size(size)}",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -128,7 +129,7 @@ def run(
     for note in provenance.notes:
         ticker.console.print(note, highlight=False, soft_wrap=True, markup=False)
     for reason, number in provenance.dropped.items():
-        ticker.console.print(f"left out: {number:,} {reason}", highlight=False)
+        ticker.console.print(f"left out: {number:,} {reason}", highlight=False, soft_wrap=True)
     if code:
         raise typer.Exit(code if code > 0 else 128 - code)
 
@@ -204,7 +205,7 @@ def vm(
         )
     ticker.done(output, seen)
     for reason, number in provenance.dropped.items():
-        ticker.console.print(f"left out: {number:,} {markup(reason)}", highlight=False)
+        ticker.console.print(f"left out: {number:,} {markup(reason)}", highlight=False, soft_wrap=True)
     if code:
         raise typer.Exit(code if code > 0 else 128 - code)
 
@@ -282,6 +283,7 @@ def _samples(
     ticker.console.print(
         f"{markup(output)}: {pluralize(provenance.cost.looks, 'look')} in {provenance.cost.seconds:.1f} s, {file_size(size)}",
         highlight=False,
+        soft_wrap=True,
     )
     print_cost(provenance.cost, ticker.console)
     for note in provenance.notes:
@@ -323,4 +325,4 @@ def _pages(
         if note not in notes_shown:
             ticker.console.print(markup(note), highlight=False, soft_wrap=True)
     for reason, number in provenance.dropped.items():
-        ticker.console.print(f"left out: {number:,} {markup(reason)}", highlight=False)
+        ticker.console.print(f"left out: {number:,} {markup(reason)}", highlight=False, soft_wrap=True)

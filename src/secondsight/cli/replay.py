@@ -128,12 +128,13 @@ def replay(
             channels=picture is not None or shown is not None,
             progress=progress,
         )
-    if picture is not None:
-        _draw(result, picture, str(trace))
     if json:
         print(result.json().decode())
     else:
         _print(result, str(trace), shown)
+    # Last: a picture that cannot be written keeps nothing from being printed.
+    if picture is not None:
+        _draw(result, picture, str(trace))
 
 
 def _print(result: Result, trace: str, shown: str | None) -> None:
