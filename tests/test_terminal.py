@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondsight.terminal import markup, printable
+from secondsight.terminal import fit, markup, printable, say
 
 
 @given(st.text())
@@ -39,3 +39,31 @@ def test_brackets_are_no_markup():
     with console.capture() as caught:
         console.print(markup("[bold]\x1b[31m[/nonsense]"))
     assert caught.get() == "[bold]\\x1b[31m[/nonsense]\n"
+
+
+LINES = [
+    "  succeeded (open: pins (references beyond the mappings)): will become one huge page, unless a page is pinned",
+    "    0x7f0000000000 small 512/0 used ? 0 ?",
+    "7f5f5c600000-7f5f5e400000 " + "/a/path/of/a/file/that/is/longer/than/any/terminal/is/wide" * 3,
+    "",
+]
+
+
+def test_lines_are_broken_between_words_and_hang():
+    text = fit("\n".join(LINES), 40)
+    broken = text.split("\n")
+    assert all(len(line) <= 40 or " " not in line.strip() for line in broken), broken
+    assert " ".join(text.split()) == " ".join(" ".join(LINES).split()), "nothing is lost"
+    assert (
+        broken[0].startswith("  s") and broken[1].startswith("      ") and not broken[1].startswith("       ")
+    )
+    assert LINES[2].split()[1] in (line.strip() for line in broken), "no path is cut"
+
+
+def test_nothing_is_broken_where_there_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    say("\n".join(LINES))
+    assert capsys.readouterr().out == "\n".join(LINES) + "\n"
+    monkeypatch.setenv("COLUMNS", "60")
+    say(LINES[0])
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -3,9 +3,17 @@
 Any user's process may call itself ``ESC ] 0 ; …`` and so write to the terminal of whoever looks at it; a newline in a name forges a
 line. Where people read, every such name goes through :func:`printable` (or :func:`markup`, on its way through Rich, whose ``[bold]`` it
 would be taken for). JSON, CSV and Parquet keep names whole: their own quoting makes them harmless there.
+
+:func:`say` prints for people: on a terminal lines are broken between words where it is not wide enough for them, elsewhere they stay whole.
 """
 
 from __future__ import annotations
+
+import os
+import sys
+
+#: what a line's continuation lies further to the right than the line
+_HANGING = 4
 
 
 def printable(text: object) -> str:
@@ -27,3 +35,36 @@ def markup(text: object) -> str:
     from rich.markup import escape
 
     return escape(printable(text))
+
+
+def width() -> int | None:
+    """Cells of the terminal that is written to; None where there is none and COLUMNS does not say."""
+    if not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdigit():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+def fit(text: str, cells: int | None) -> str:
+    """*text* with its lines broken between words so that none has more than *cells*, as far as words let; None: as it is."""
+    if cells is None:
+        return text
+    lines = text.split("\n")
+    return "\n".join(_broken(line, max(cells, 20)) if len(line) > cells else line for line in lines)
+
+
+def _broken(line: str, cells: int) -> str:
+    # Takes a while to import; most lines are short.
+    import textwrap
+
+    indent = " " * (len(line) - len(line.lstrip()) + _HANGING)
+    # Addresses, options and paths stay whole.
+    return textwrap.fill(
+        line, cells, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def say(text: str = "", *, flush: bool = False) -> None:
+    """Print *text* so that it fits into the terminal, where it goes to one."""
+    print(fit(text, width()), flush=flush)

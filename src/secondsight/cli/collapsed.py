@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from secondsight.geometry import PAGE_SIZE
 from secondsight.plural import pluralize
-from secondsight.terminal import printable
+from secondsight.terminal import printable, say
 
 if TYPE_CHECKING:
     from secondsight.live.act.candidates import Selection
@@ -47,14 +47,14 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> int:
         }  # fmt: skip
         print(msgspec.json.encode(document).decode())
         return added
-    print(printable(selection.order))
-    print(
+    say(printable(selection.order))
+    say(
         f"would collapse {pluralize(len(chosen), 'block')} ({len(chosen) * 2} MiB), adding {mib(added)} of memory; nothing was changed"
     )
-    print(f"  at most {amount(guard.allowance)} may be added: {printable(guard.source())}")
+    say(f"  at most {amount(guard.allowance)} may be added: {printable(guard.source())}")
     free = guard.free_huge_blocks()
     if free is not None and free < len(chosen):
-        print(
+        say(
             f"  {pluralize(free, 'free huge block')}: the kernel would have to compact memory for the rest (--compact)"
         )
     _print_overridden(overridden)
@@ -63,12 +63,12 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> int:
         used = "?" if choice.used is None else choice.used
         heat = "" if choice.heat is None else f", heat {choice.heat:,}"
         where = " in the page cache" if choice.shared else " present"
-        print(
+        say(
             f"  {choice.address:#014x} {pluralize(choice.populated, 'page')}{where}, {used} known to be used{heat}, "
             f"{choice.added} would be added"
         )
     if len(chosen) > _LISTED:
-        print(f"  … {len(chosen) - _LISTED} more; --json lists all")
+        say(f"  … {len(chosen) - _LISTED} more; --json lists all")
     return added
 
 
@@ -85,34 +85,34 @@ def print_round(done: Round, json: bool) -> None:
         else ""
     )
     if done.order:
-        print(printable(done.order))
-    print(
+        say(printable(done.order))
+    say(
         f"{pluralize(done.considered, 'block')} looked at, {done.chosen} chosen, {done.collapsed} collapsed "
         f"({'unknown' if done.confirmed is None else done.confirmed} confirmed by the page table), {mib(done.added)} added{cost}"
     )
     _print_overridden(done.overridden)
     for cause, count in done.refused.items():
-        print(f"  {count:6,} refused: {printable(cause)}")
+        say(f"  {count:6,} refused: {printable(cause)}")
     _print_left(done.left, done.considered)
     before, after = done.before, done.after
     if after is None:
-        print(f"  huge: {mib(before.huge, 0)} before, unknown after")
+        say(f"  huge: {mib(before.huge, 0)} before, unknown after")
     else:
-        print(
+        say(
             f"  huge: {mib(before.huge, 0)} before, {mib(after.huge, 0)} after: {percent(after.coverage)} of the "
             f"{mib(after.eligible, 0)} of eligible memory, {percent(after.share)} of the {mib(after.resident, 0)} resident"
         )
     if done.stopped:
-        print(f"  stopped: {printable(done.stopped)}", flush=True)
+        say(f"  stopped: {printable(done.stopped)}", flush=True)
 
 
 def _print_overridden(overridden: dict[str, int]) -> None:
     for cause, count in overridden.items():
-        print(f"  {count:6,} against the administrator (--override): {printable(cause)}")
+        say(f"  {count:6,} against the administrator (--override): {printable(cause)}")
 
 
 def _print_left(left: dict[str, int], considered: int) -> None:
     if not considered:
-        print("  no whole aligned 2 MiB that holds memory lies there")
+        say("  no whole aligned 2 MiB that holds memory lies there")
     for cause, count in left.items():
-        print(f"  {count:6,} left alone: {printable(cause)}")
+        say(f"  {count:6,} left alone: {printable(cause)}")

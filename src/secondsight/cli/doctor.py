@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from secondsight.terminal import printable
+from secondsight.terminal import printable, say
 
 app = typer.Typer()
 
@@ -35,23 +35,23 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="The findings as JS
     rights = (
         "root" if report.root and whole else held or "none of the capabilities " + ", ".join(report.wanted)
     )
-    print(f"kernel {printable(report.kernel)}, {rights}")
+    say(f"kernel {printable(report.kernel)}, {rights}")
     for group, title in _TITLES.items():
-        print(f"\n{title}")
+        say(f"\n{title}")
         for check in report.checks:
             if check.group != group:
                 continue
-            print(f"  {_MARK[check.state]} {check.name:<24} {printable(check.found)}")
+            say(f"  {_MARK[check.state]} {check.name:<24} {printable(check.found)}")
             if check.state != "yes" and check.mend:
-                print(f"    {'':<24} mend: {printable(check.mend)}")
-    print("\nrules chosen by what the kernel has:")
+                say(f"    {'':<24} mend: {printable(check.mend)}")
+    say("\nrules chosen by what the kernel has:")
     facts = report.facts
-    print(
+    say(
         f"  {printable(report.rules[0])}: lru_batch {facts.lru_batch}, "
-        f"zap carries accessed bits: {_known(facts.zap_transfers)}, MGLRU {facts.mglru}"
+        f"zap carries accessed bits: {_known(facts.zap_transfers)}, MGLRU {_known(facts.mglru)}"
     )
     for point in report.open_points:
-        print(f"  open, judged both ways: {point}")
+        say(f"  open, judged both ways: {point}")
 
 
 def _known(value: bool | None) -> str:

@@ -11,7 +11,7 @@ from secondsight.cli import import_numpy
 from secondsight.cli.plain import OF_A_PROCESS, PlainOption, number
 from secondsight.geometry import PMD_ORDER, kb_of_order
 from secondsight.plural import pluralize
-from secondsight.terminal import printable
+from secondsight.terminal import printable, say
 
 if TYPE_CHECKING:
     from secondsight.live.judge.answer import Block, Explanation, Mapping
@@ -178,31 +178,31 @@ def _size(amount: float) -> str:
 def _print_head(answer: Explanation) -> None:
     from secondsight.live.read.surroundings import whether_known
 
-    print(
+    say(
         f"process {answer.pid} ({printable(answer.name)}), kernel {printable(answer.kernel)}, "
         f"read from {answer.source} in {answer.read_seconds:.2f} s"
     )
     if answer.longest_call_seconds:
-        print(
+        say(
             f"  cost to it: its mmap lock for reading, at most {1e3 * answer.longest_call_seconds:.2f} ms at a time"
         )
     if answer.missing:
-        print(f"  kernel memory was not read: {printable(answer.missing)}")
+        say(f"  kernel memory was not read: {printable(answer.missing)}")
     for name, state in answer.channels.items():
-        print(f"  {name:<10} {printable(state)}")
-    print(f"  {'its list':<10} {whether_known(answer.registered)}")
+        say(f"  {name:<10} {printable(state)}")
+    say(f"  {'its list':<10} {whether_known(answer.registered)}")
     if answer.pace:
-        print(f"  {'':<10} {answer.pace}")
+        say(f"  {'':<10} {answer.pace}")
     if answer.supposed:
-        print(f"  judged as if {', '.join(answer.supposed)}; nothing was changed")
+        say(f"  judged as if {', '.join(answer.supposed)}; nothing was changed")
     for point in answer.open_points:
-        print(f"  open: {point}; judged both ways")
+        say(f"  open: {point}; judged both ways")
     limits = ", ".join(
         f"{name} {value}" for name, value in answer.limits.items() if name.startswith(("max", "enabled"))
     )
-    print(f"  limits: {limits}")
+    say(f"  limits: {limits}")
     for note in answer.notes:
-        print(f"  note: {note}")
+        say(f"  note: {note}")
 
 
 def _print_guest_ram(answer: Explanation) -> None:
@@ -214,22 +214,20 @@ def _print_guest_ram(answer: Explanation) -> None:
         if ram.coverage is None
         else f"{100 * ram.coverage:.1f} % of its whole 2 MiB blocks is huge"
     )
-    print(
+    say(
         f"\nguest RAM: {_size(ram.size)} in {pluralize(ram.mappings, 'mapping')} ({', '.join(ram.backing)}; known by {ram.told_by}), "
         f"{_size(ram.resident)} resident{' in whole 2 MiB blocks' * ram.blocks_only}; {coverage}"
     )
     if ram.levels:
-        print(
-            f"  KVM maps it by {', '.join(f'{name} {_size(amount)}' for name, amount in ram.levels.items())}"
-        )
+        say(f"  KVM maps it by {', '.join(f'{name} {_size(amount)}' for name, amount in ram.levels.items())}")
     else:
-        print("  at which sizes KVM maps it only kernel memory tells")
+        say("  at which sizes KVM maps it only kernel memory tells")
     if ram.beside:
-        print(
+        say(
             f"  not counted: {_size(ram.beside)} in {pluralize(ram.beside_mappings, 'small mapping')} beside it (VGA memory, ROMs)"
         )
     for why, count in ram.small_by.items():
-        print(f"  {count:8} small: {why}")
+        say(f"  {count:8} small: {why}")
 
 
 def _print_totals(answer: Explanation) -> None:
@@ -244,14 +242,14 @@ def _print_totals(answer: Explanation) -> None:
         if totals.skipped_blocks
         else ""
     )
-    print(
+    say(
         f"\n{pluralize(totals.blocks, 'block holds', 'blocks hold')} memory ({_size(totals.resident)}) in "
         f"{pluralize(totals.mappings, 'mapping')}; "
         f"{totals.eligible_blocks} eligible{skipped}, {totals.huge_blocks} huge; {coverage}"
     )
     perhaps = f", perhaps {totals.wasted_if} more" if totals.wasted_if else ""
     may = f", may collapse {totals.collapsible_if} more (adding {_size(totals.bloat_if)})"
-    print(
+    say(
         f"khugepaged will collapse {totals.collapsible} (adding {_size(totals.bloat)}){may if totals.collapsible_if else ''}; "
         f"wasted passes ahead: {totals.wasted}{perhaps}; uncertain verdicts: {totals.unknown}"
     )
@@ -259,17 +257,17 @@ def _print_totals(answer: Explanation) -> None:
         from secondsight.live.judge.block_verdicts import attempts_in_words
 
         # As the likeliest reading has it: an uncertain verdict may come out otherwise.
-        print("most likely " * bool(totals.unknown) + attempts_in_words(totals.attempts))
+        say("most likely " * bool(totals.unknown) + attempts_in_words(totals.attempts))
     if totals.sizes:
         sizes = ", ".join(f"{name} {_size(amount)}" for name, amount in totals.sizes.items())
-        print(f"sizes in use (whole 2 MiB blocks): {sizes}")
+        say(f"sizes in use (whole 2 MiB blocks): {sizes}")
     uncertain = Counter(block.status for block in answer.blocks if not block.known)
     for status, count in totals.by_status.items():
         doubt = uncertain[status]
         more = "" if not doubt else " (uncertain)" if doubt == count else f" ({doubt} of them uncertain)"
         if status == "page_pmd_mapped" and (zero := sum(b.mapping == "zero" for b in answer.blocks)):
             more = f" ({zero} of them the huge zero page: read, and nothing was stored there yet)"
-        print(f"  {count:8} {status}{more}")
+        say(f"  {count:8} {status}{more}")
 
 
 def _print_mappings(answer: Explanation, everything: bool) -> None:
@@ -281,7 +279,7 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
     ]
     if not shown:
         return
-    print("\nmappings with whole blocks, or advised" if not everything else "\nmappings")
+    say("\nmappings with whole blocks, or advised" if not everything else "\nmappings")
     alike: dict[tuple[str, str, str], list[Mapping]] = {}
     for m in shown:
         key = (m.perms, m.advice, m.refused)
@@ -293,13 +291,13 @@ def _print_mappings(answer: Explanation, everything: bool) -> None:
                 f"{m.start:012x}-{m.end:012x}", m.perms, f"{pluralize(m.blocks, 'block')} ({m.huge} huge, {m.empty} empty)",
                 m.advice, printable(m.name), describe_backing(m), _state(m),
             )  # fmt: skip
-            print(f"  {' '.join(word for word in words if word)}")
+            say(f"  {' '.join(word for word in words if word)}")
         left = same[_ALIKE:]
         if left:
             blocks, huge, empty = (
                 sum(getattr(m, name) for m in left) for name in ("blocks", "huge", "empty")
             )
-            print(
+            say(
                 f"  … {pluralize(len(left), 'more mapping', 'more mappings')} like these: {pluralize(blocks, 'block')} "
                 f"({huge} huge, {empty} empty)"
             )
@@ -349,12 +347,12 @@ def _print_blocks(answer: Explanation, everything: bool) -> None:
     groups = _groups(answer)
     if not (answer.blocks if everything else groups):
         return
-    print(
+    say(
         f"\n{'every block' if everything else 'notable blocks'}: pages present/swapped, and used by PRIMARY REFERENCED SECONDARY"
     )
     if everything:
         for block in answer.blocks:
-            print(f"  {_words(block)}: {_verdict(block)}: {printable(block.reason)}")
+            say(f"  {_words(block)}: {_verdict(block)}: {printable(block.reason)}")
         return
     for group in groups:
         shown = group[: _SHOWN if group[0].wasted or group[0].status == "succeeded" else _ALIKE]
@@ -362,11 +360,11 @@ def _print_blocks(answer: Explanation, everything: bool) -> None:
         for block in sorted(shown, key=lambda b: (b.reason, b.address)):
             if block.reason != reason:
                 reason = block.reason
-                print(f"  {_verdict(block)}: {printable(reason)}")
-            print(f"    {_words(block)}")
+                say(f"  {_verdict(block)}: {printable(reason)}")
+            say(f"    {_words(block)}")
         if len(group) > len(shown):
-            print(f"    … {len(group) - len(shown)} more {_verdict(group[0])}")
-    print("  --all shows every block")
+            say(f"    … {len(group) - len(shown)} more {_verdict(group[0])}")
+    say("  --all shows every block")
 
 
 def _verdict(block: Block) -> str:

@@ -32,6 +32,7 @@ def host(
     import msgspec
 
     from secondsight.host.supply import read_counters, read_supply
+    from secondsight.terminal import say
 
     before = read_counters()
     splits, untold = _splits(interval)
@@ -46,7 +47,7 @@ def host(
         document["missing"] |= {"splits": untold} if untold else {}
         print(msgspec.json.encode(document).decode())
         return
-    print(
+    say(
         "\n".join(
             [
                 *_supply(supply),

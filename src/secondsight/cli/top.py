@@ -10,6 +10,7 @@ import typer
 
 from secondsight.cli.options import KernelMemoryOption, seconds_of
 from secondsight.terminal import printable
+from secondsight.terminal import width as terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -285,7 +286,7 @@ def _print(view: HostView, shown: Shown, *, json: bool, csv: bool) -> None:
         text = printing.to_csv(rows, shown.names, escaped=sys.stdout.isatty())
         print(text, end="")
         return
-    width = _width()
+    width = terminal_width()
     if width is not None:
         shown = shown._replace(names=printing.sorted_first(shown.names, shown.sort))
     body = [*printing.head(view, len(rows), width, shown.names), ""]
@@ -293,16 +294,6 @@ def _print(view: HostView, shown: Shown, *, json: bool, csv: bool) -> None:
     if view.total is not None and len(view.rows) > 1:
         table.append(view.total)
     print("\n".join([*body, *printing.lines(table, shown.names, width)]))
-
-
-def _width() -> int | None:
-    """Cells of the terminal; None where there is none and COLUMNS does not say."""
-    import os
-    import shutil
-
-    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
-        return shutil.get_terminal_size().columns
-    return None
 
 
 __all__ = ["Path", "app"]

@@ -86,6 +86,17 @@ def printed(memory, capsys, folder, mappings=()):
     return capsys.readouterr().out
 
 
+def test_the_command_fits_the_terminal(capsys, tmp_path, monkeypatch):
+    memory = dataclasses.replace(columns(2, secondary=False), counts_known=False)
+    memory.pte[0, 0] |= bits.ACCESSED
+    monkeypatch.delenv("COLUMNS", raising=False)
+    whole = printed(memory, capsys, tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    fitted = printed(memory, capsys, tmp_path)
+    assert max(map(len, whole.splitlines())) > 80 >= max(map(len, fitted.splitlines()))
+    assert fitted.split() == whole.split()
+
+
 def test_attempts_of_uncertain_verdicts_are_likely_ones(capsys, tmp_path):
     memory = columns(1, secondary=False)
     memory.pte[0, 0] |= bits.ACCESSED
