@@ -192,6 +192,19 @@ def test_a_sweep_asked_wrongly_is_one_line(tmp_path, capsys, arguments, code, sa
     assert said in err
 
 
+def test_an_interrupted_sweep_says_what_it_has(tmp_path, capsys, monkeypatch):
+    from secondsight.whatif import sweep as module
+
+    def stop(spec, base, output, *, after_cell, **_):
+        after_cell(module.State(planned=7, before=2, run=3))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "sweep", stop)
+    code, printed, error = run(capsys, "sweep", sweeps.spec(tmp_path), "-o", tmp_path / "out")
+    assert (code, printed) == (130, "")
+    assert "5 of 7 cells are finished and kept: the same command runs the others" in error
+
+
 def test_tables_that_compare_wrote_are_those_that_it_takes_the_place_of(tmp_path):
     table.write_parquet(results(), tmp_path / "r.parquet")
     table.write_csv(results(), tmp_path / "r.csv")

@@ -96,16 +96,24 @@ class Meter:
         """Nothing printed yet."""
         self.terminal = sys.stderr.isatty()
         self.last = time.monotonic()
+        self.state: State | None = None
 
     def __enter__(self) -> Meter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self.terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        if kind is not None and self.state is not None:
+            done = self.state.before + self.state.run
+            print(
+                f"{done} of {pluralize(self.state.planned, 'cell')} are finished and kept: the same command runs the others",
+                file=sys.stderr,
+            )
 
     def __call__(self, state: State) -> None:
         """Say how far *state* is."""
+        self.state = state
         now = time.monotonic()
         if now - self.last < (0.2 if self.terminal else 30) and state.run + state.before:
             return
