@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from secondsight.errors import MissingDependency, SecondSightError
-from secondsight.mm.madvise import madvise
+from secondsight.live.act import madvise
 from secondsight.predict import calibrate as suite
 from secondsight.predict.stable import Stable
 from support.predict import HERE
