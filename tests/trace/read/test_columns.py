@@ -120,6 +120,7 @@ def test_arrow_files_and_streams(tmp_path, new):
             "'nan'; expected which space",
         ),
         (b"time,addr\n1,1\n1e999999999,1\n", "", "row 2, column time", "expected a time"),
+        (b"time,addr\n1,1\n18446744073709551615.9,1\n", "", "row 2, column time", "expected a time"),
     ],
 )
 def test_what_does_not_fit_is_named_by_column_and_row(tmp_path, content, columns, where, problem):

@@ -175,7 +175,7 @@ def _number(text: str, hexadecimal: bool, scale: int) -> int | None:
     try:
         number = int(text, 16) * scale if hexadecimal else Decimal(text) * scale
         # Compared before it is made an integer: 1e999999999 would be one of a billion digits. A NaN cannot be compared.
-        return round(number) if 0 <= number < 1 << 64 else None
+        return round(number) if 0 <= number <= (1 << 64) - 1 else None
     except (ValueError, ArithmeticError):
         return None
 
