@@ -194,7 +194,7 @@ def _foreign(path: Path, error: BaseException) -> str:
         return f"cannot be read: {denied.strerror}"
     if head == b"PAR1":
         return f"not a whole Parquet file: its end is missing or damaged ({str(error).splitlines()[0].split('. ')[0]})"
-    return "not a whole Parquet file; `secondsight convert` makes a trace of lackey's, perf's, DynamoRIO's and damo's records"
+    return "not a whole Parquet file; `secondsight convert` makes a trace of what other tools recorded, and of tables"
 
 
 class Trace:
