@@ -51,7 +51,7 @@ def columns(blocks, secondary=True):
 
 
 def with_vm(memory, young, known=None, why=""):
-    """*found* with a VM that used the pages *young*."""
+    """*memory* with a VM that used the pages *young*."""
     import dataclasses
 
     known = np.ones_like(young) if known is None else known
