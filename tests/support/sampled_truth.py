@@ -24,7 +24,7 @@ KINDS = {"read": Kind.CPU_READ, "write": Kind.CPU_WRITE, "guest": Kind.GUEST_REA
 
 
 def as_samples(path, answer):
-    """The guest's answer *told* (columns, provenance) as the file *path*; :class:`Samples`."""
+    """The guest's *answer* (columns, provenance) as the file *path*; :class:`Samples`."""
     provenance = decode_samples(msgspec.json.encode(answer["provenance"]), "guest")
     columns = {name: np.array(answer["columns"][name], dtype) for name, dtype in SAMPLE_COLUMNS.items()}
     with TraceWriter(path, provenance, profile="compact") as out:
@@ -93,7 +93,7 @@ class Beside(NamedTuple):
 
 
 def beside(name, answer, path, policies, rules, scale):
-    """The pattern *name* both ways; *told*: the guest's answer of it, kept as the file *path*."""
+    """The pattern *name* both ways; *answer*: the guest's answer of it, kept as the file *path*."""
     samples, base = as_samples(path, answer), answer["base"]
     comparison = compare_samples(samples, policies, [rules], time_scale=scale)
     by_address = {address: place for place, (_, address) in enumerate(comparison.blocks)}
