@@ -12,6 +12,7 @@ import pytest
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.errors import MissingDependency
+from secondsight.geometry import PMD_ORDER
 from secondsight.lab import initramfs, kernels
 from secondsight.lab.agent import libc
 from secondsight.lab.machines import machine
@@ -214,7 +215,7 @@ def compare(block, numbers, visit):
         if not block.known and visit.status in block.others:
             return ""
         return f"{block.status} {' '.join(block.others)}, kernel {visit.status}; {block.reason}"
-    if block.attempts and len(block.attempts) > 1:
+    if any(each.order < PMD_ORDER or each.begun > 1 for each in block.attempts):
         return ""  # parts of it were tried: what the tracepoints count is of one of them
     theirs = [visit.referenced, visit.none_or_zero, visit.unmapped]
     # Where the LRU batch decides, it also decides which page isolate stops at.
