@@ -96,11 +96,34 @@ def test_other_impossible_knobs() -> None:
     ("release", "name"),
     [
         ("2.6.32", "2.6.38"), ("2.6.38.8", "2.6.38"), ("6.1.0-56-amd64", "6.1"), ("6.12.117+deb13-amd64", "6.12"),
-        ("6.11", "6.1"), ("99.0.1", profiles.newest().name),
+        ("6.11", "6.1"), ("99.0.1", profiles.newest().name), ("6.12.47", "6.12.43"), ("6.12.48+deb13-amd64", "6.12.90"),
+        ("6.12.112", "6.12.111"), ("6.12.113", "6.12.113"), ("6.12.116", "6.12.115"),
     ],
 )  # fmt: skip
 def test_a_kernel_has_its_own_profile_or_that_of_the_nearest_older_series(release, name) -> None:
     assert profiles.for_kernel(release).name == name
+
+
+@pytest.mark.parametrize(
+    ("release", "words"),
+    [
+        ("6.12.73+deb12-amd64", "those of 6.12.90, as 6.12.57 to 6.12.90 answered"),
+        (
+            "6.12.100",
+            "those of 6.12.90, as 6.12.57 to 6.12.90 answered; what stable changed between that and 6.12.100 was not asked",
+        ),
+        ("6.13.2", "those of 6.12, the nearest older series: no kernel of this one was asked"),
+        ("2.6.38.8", "those of 2.6.38, read from its source: no booted kernel was asked"),
+    ],
+)
+def test_what_stands_behind_a_point_release_is_said(release, words) -> None:
+    assert profiles.evidence_for(release) == words
+
+
+def test_debians_name_for_an_abi_is_no_point_release() -> None:
+    assert profiles.evidence_for("6.1.0-57-amd64").endswith(
+        "which point release this is its name does not say"
+    )
 
 
 def test_for_kernel_knows_every_series_of_the_folder_and_every_point_release_that_a_variant_names() -> None:

@@ -193,6 +193,8 @@ def _print_head(answer: Explanation) -> None:
     say(f"  {'its list':<10} {whether_known(answer.registered)}")
     if answer.pace:
         say(f"  {'':<10} {answer.pace}")
+    if answer.evidence:
+        say(f"  {'rules':<10} {answer.evidence}")
     if answer.supposed:
         say(f"  judged as if {', '.join(answer.supposed)}; nothing was changed")
     for point in answer.open_points:

@@ -46,6 +46,7 @@ class Checkup(msgspec.Struct, frozen=True):
     facts: Facts
     rules: tuple[str, ...]
     open_points: tuple[str, ...]
+    evidence: str
     checks: tuple[Check, ...]
 
 
@@ -78,6 +79,7 @@ def examine() -> Checkup:
         facts=facts,
         rules=tuple(rules.title for rules in candidates.rules),
         open_points=candidates.open_points,
+        evidence=candidates.evidence,
         checks=(
             *interfaces,
             collapse,

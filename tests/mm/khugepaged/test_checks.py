@@ -136,9 +136,8 @@ COUNT_AS_USE = {
     "2.6.38": (("accessed bit", "PG_referenced"), ("accessed bit", "PG_referenced", "secondary")),
     "2.6.38-fixed": (("accessed bit", "PG_referenced", "secondary"),) * 2,
     "6.12.43": (("accessed bit", "PG_referenced", "PG_young"), EVERY),
-    **dict.fromkeys(
-        ("5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3"), (EVERY, EVERY)
-    ),
+    **dict.fromkeys(("5.10", "6.1", "6.12.90", "6.12.111", "6.12.113", "6.12.115", "6.12"), (EVERY, EVERY)),
+    **dict.fromkeys(("6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3"), (EVERY, EVERY)),
     # 2.6.38-fixed, which counts use and refuses nothing for want of it.
     "no-heuristic": (("accessed bit", "PG_referenced", "secondary"),) * 2,
 }

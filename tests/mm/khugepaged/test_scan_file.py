@@ -31,7 +31,11 @@ def test_nobody_is_asked_whether_it_was_used(rules) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "names"), [("6.1", True), ("6.12", False), ("6.12.43", True), ("6.16", True), ("7.1", True), ("7.2", True), ("7.3", False)]
+    ("rules", "names"),
+    [
+        ("6.1", True), ("6.12.43", True), ("6.12.115", True), ("6.12", False), ("6.16", True), ("7.1", True), ("7.2", True),
+        ("7.3", False),
+    ],
 )  # fmt: skip
 def test_the_tracepoint_names_a_page_where_an_entry_is_taken_for_one(rules, names) -> None:
     host, (a,) = shared(rules, "a", max_ptes_swap=0)

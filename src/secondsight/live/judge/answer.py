@@ -165,6 +165,8 @@ class Explanation(msgspec.Struct, frozen=True):
     guest_ram: GuestRam | None = None
     #: what the kernel makes of its settings that their names do not say
     notes: tuple[str, ...] = ()
+    #: which booted kernels answered as the rules say, in words
+    evidence: str = ""
 
 
 SCHEMA = 1

@@ -6,15 +6,17 @@ import re
 from typing import Any, NamedTuple
 
 from secondsight.live.read.probe import Facts
-from secondsight.mm.profiles import for_kernel, is_asked, newest
+from secondsight.mm.profiles import evidence_for, for_kernel, is_asked, newest
 from secondsight.mm.rules import Rules
 
 
 class PossibleProfiles(NamedTuple):
-    """*rules*: the readings, likeliest first; *open_points*: what tells them apart and could not be seen."""
+    """*rules*: the readings, likeliest first; *open_points*: what tells them apart and could not be seen; *evidence*: which booted kernels
+    answered as they say, in words."""
 
     rules: tuple[Rules, ...]
     open_points: tuple[str, ...]
+    evidence: str
 
 
 def choose_profiles(facts: Facts, has_vm: bool = True) -> PossibleProfiles:
@@ -45,7 +47,8 @@ def choose_profiles(facts: Facts, has_vm: bool = True) -> PossibleProfiles:
     if facts.soft_accessed is not None:
         changes["spte_era"] = "soft" if facts.soft_accessed else "tracked"
         changes["test_young_without_ad"] = "bit" if facts.soft_accessed else "present"
-    if re.match(r"\d+\.\d+", facts.release):
+    numbered = re.match(r"\d+\.\d+", facts.release) is not None
+    if numbered:
         # What no interface shows is taken from the kernel's own series: 6.18 has the software accessed bit and no marks at faults.
         series = for_kernel(facts.release)
         if facts.soft_accessed and series.spte_era == "mbec":
@@ -82,4 +85,6 @@ def choose_profiles(facts: Facts, has_vm: bool = True) -> PossibleProfiles:
             for at, value in enumerate(values)
             for rules in readings
         ]
-    return PossibleProfiles(tuple(readings), tuple(text for _, text, _ in points))
+    return PossibleProfiles(
+        tuple(readings), tuple(text for _, text, _ in points), evidence_for(facts.release) if numbered else ""
+    )

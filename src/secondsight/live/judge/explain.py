@@ -103,6 +103,7 @@ def explain(snapshot: Snapshot, supposed: list[str] | None = None) -> Explanatio
         pace=_pace(snapshot, mappings),
         supposed=tuple(supposed or ()),
         guest_ram=guest_ram(snapshot, facts, mappings, blocks),
+        evidence=candidates.evidence,
     )
 
 

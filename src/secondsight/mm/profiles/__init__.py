@@ -22,6 +22,7 @@ __all__ = [
     "SERIES",
     "Series",
     "Variant",
+    "evidence_for",
     "for_kernel",
     "has_profile",
     "is_asked",
@@ -100,7 +101,7 @@ def for_kernel(release: str) -> Rules:
     :raises UsageError: *release* starts with no version.
     """
     series, point = _series_of(release)
-    for variant in series.variants:
+    for variant in series.variants if has_profile(release) else ():
         if point in variant.points:
             return PROFILES[variant.name]
     return PROFILES[series.name]
@@ -118,6 +119,28 @@ def has_profile(release: str) -> bool:
 def is_asked(release: str) -> bool:
     """Whether a booted kernel of the very series of *release* stands behind its profile."""
     return has_profile(release) and bool(for_kernel(release).asked)
+
+
+def evidence_for(release: str) -> str:
+    """What stands behind the profile of a kernel that calls itself *release*, in words: which booted kernels answered so.
+
+    :raises UsageError: *release* starts with no version.
+    """
+    rules = for_kernel(release)
+    if not has_profile(release):
+        return f"those of {rules.name}, the nearest older series: no kernel of this one was asked"
+    points = sorted({_version(each.version) for each in rules.asked})
+    if not points:
+        return f"those of {rules.name}, read from its source: no booted kernel was asked"
+    first, last = (".".join(map(str, point)) for point in (points[0], points[-1]))
+    span = last if first == last else f"{first} to {last}"
+    own = _version(release)
+    if points[0] <= own <= points[-1]:
+        return f"those of {rules.name}, as {span} answered"
+    if re.match(r"\d+\.\d+\.0-\d", release):
+        # Debian's kernels of some series call themselves by their ABI: 6.1.0-57-amd64 is a 6.1.192.
+        return f"those of {rules.name}, as {span} answered; which point release this is its name does not say"
+    return f"those of {rules.name}, as {span} answered; what stable changed between that and {'.'.join(map(str, own))} was not asked"
 
 
 def _version(release: str) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ SERIES = Series(
     version=(6, 1),
     about="Debian 12's kernel, with the 2025 stable fix",
     asked=(
+        Asked("6.1.170-3", "npt", 60, 73002),
         Asked("6.1.192-2", "npt", 2000, 8001),
         Asked("6.1.192-2", "shadow", 2000, 8002),
         Asked("6.1.192-2", "ept", 300, 8010),

@@ -14,7 +14,7 @@ SERIES = Series(
     variants=(
         Variant(
             name="6.12.43",
-            about="6.12 as of August 2025: asks about the block's base address, as the posted patch does",
+            about="6.12 up to 6.12.47: asks about the block's base address, as the posted patch does",
             changes={
                 "scan_tests_base_address": True,
                 "mglru_add_clears_referenced": False,
@@ -23,7 +23,51 @@ SERIES = Series(
                 "file_scan_names_entry": True,
             },
             asked=(Asked("6.12.43-1~bpo12+1", "npt", 60, 431),),
-            points=range(44),
+            points=range(48),
+            earlier=True,
+        ),
+        Variant(
+            name="6.12.90",
+            about="6.12.48 to 6.12.110: the address bug is mended, mprotect still makes a huge page clean",
+            changes={
+                "mglru_add_clears_referenced": False,
+                "pmd_modify_drops_dirty": True,
+                "advice_enters_late": False,
+                "file_scan_names_entry": True,
+            },
+            asked=(
+                Asked("6.12.57-1~bpo12+1", "npt", 100, 73001),
+                Asked("6.12.90-1", "npt", 100, 73001),
+            ),
+            points=range(48, 111),
+            earlier=True,
+        ),
+        Variant(
+            name="6.12.111",
+            about="6.12.111 and 6.12.112: mprotect keeps a huge page dirty",
+            changes={
+                "mglru_add_clears_referenced": False,
+                "advice_enters_late": False,
+                "file_scan_names_entry": True,
+            },
+            asked=(Asked("6.12.111-1", "npt", 60, 73002),),
+            points=range(111, 113),
+            earlier=True,
+        ),
+        Variant(
+            name="6.12.113",
+            about="6.12.113: shared memory's first advice makes a process known to khugepaged",
+            changes={"mglru_add_clears_referenced": False, "file_scan_names_entry": True},
+            asked=(Asked("6.12.113-1", "npt", 60, 73002),),
+            points=range(113, 114),
+            earlier=True,
+        ),
+        Variant(
+            name="6.12.115",
+            about="6.12.114 to 6.12.116: as 6.12 but for what the file scan's tracepoint names",
+            changes={"file_scan_names_entry": True},
+            asked=(Asked("6.12.115-1", "npt", 60, 73002),),
+            points=range(114, 117),
             earlier=True,
         ),
     ),

@@ -7,6 +7,7 @@ SERIES = Series(
     version=(6, 17),
     about="mprotect takes a large folio's entries together",
     asked=(
+        Asked("6.17.8-1~bpo13+1", "npt", 60, 73002),
         Asked("6.17.13-1~bpo13+1", "npt", 60, 170),
         Asked("6.17.13-1~bpo13+1", "shadow", 60, 171),
         Asked("6.17.13-1~bpo13+1", "npt", 60, 22291),

@@ -7,6 +7,7 @@ SERIES = Series(
     version=(6, 18),
     about="writable pages are no condition any more",
     asked=(
+        Asked("6.18.5-1~bpo13+1", "npt", 60, 73002),
         Asked("6.18.15-1~bpo13+1", "npt", 60, 77),
         Asked("6.18.15-1~bpo13+1", "shadow", 60, 181),
         Asked("6.18.15-1~bpo13+1", "npt", 60, 22291),

@@ -7,6 +7,7 @@ SERIES = Series(
     version=(6, 19),
     about="a block without a page table has a result of its own",
     asked=(
+        Asked("6.19.6-2~bpo13+1", "npt", 60, 73002),
         Asked("6.19.14-1~bpo13+1", "npt", 60, 190),
         Asked("6.19.14-1~bpo13+1", "shadow", 60, 191),
         Asked("6.19.14-1~bpo13+1", "npt", 60, 22291),

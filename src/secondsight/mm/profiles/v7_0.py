@@ -7,6 +7,7 @@ SERIES = Series(
     version=(7, 0),
     about="every page comes back from swap through the swap cache",
     asked=(
+        Asked("7.0.4-1~bpo13+1", "npt", 60, 73002),
         Asked("7.0.13-1~bpo13+1", "npt", 60, 700),
         Asked("7.0.13-1~bpo13+1", "shadow", 60, 701),
         Asked("7.0.13-1~bpo13+1", "npt", 60, 22291),

@@ -7,6 +7,7 @@ SERIES = Series(
     version=(7, 1),
     about="lazily freed pages are refused, and a visit costs what was looked at",
     asked=(
+        Asked("7.1.3-1~bpo13+1", "npt", 60, 73002),
         Asked("7.1.13-1~bpo13+1", "npt", 60, 710),
         Asked("7.1.13-1~bpo13+1", "shadow", 60, 711),
         Asked("7.1.13-1~bpo13+1", "npt", 60, 22291),

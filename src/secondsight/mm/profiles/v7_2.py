@@ -7,6 +7,7 @@ SERIES = Series(
     version=(7, 2),
     about="Debian sid's kernel",
     asked=(
+        Asked("7.2.6-1~bpo13+1", "npt", 60, 73002),
         Asked("7.2.13-1", "npt", 2000, 8004),
         Asked("7.2.13-1", "ept", 300, 8012),
         Asked("7.2.13-1", "npt", 60, 22291),

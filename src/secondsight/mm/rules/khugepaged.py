@@ -40,7 +40,7 @@ class KhugepagedRules:
     scan_tests_base_address: bool = rule(
         True,
         "the scan asks test_young about the block's first address for each of its 512 pages",
-        "seed patch: khugepaged_scan_pmd walks _address, passes address; fixed by 394bfac1c7f7 (6.17; stable trees after 6.12.43)",
+        "seed patch: khugepaged_scan_pmd walks _address, passes address; fixed by 394bfac1c7f7 (6.17, and 6.12.48)",
         "booted",
     )
 

@@ -91,7 +91,7 @@ class LruRules:
     mglru_add_clears_referenced: bool = rule(
         False,
         "an active page (one faulted in, or put back from a young generation) that reaches MGLRU's lists loses PG_referenced",
-        "include/linux/mm_inline.h lru_gen_add_folio; 4d5d14a01e2c (6.13, and 6.12.117), gone in 6.14",
+        "include/linux/mm_inline.h lru_gen_add_folio; 4d5d14a01e2c (6.13, and 6.12.114), gone in 6.14",
         "booted",
         compiled=True,
     )

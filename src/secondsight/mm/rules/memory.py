@@ -319,7 +319,7 @@ class MemoryRules:
     pmd_modify_drops_dirty: bool = rule(
         False,
         "mprotect leaves a writable huge PMD clean; else as dirty as it was",
-        "arch/x86/include/asm/pgtable.h pmd_modify: _HPAGE_CHG_MASK & ~_PAGE_DIRTY (6.6); f7491d7c81db (7.3-rc, and stable)",
+        "arch/x86/include/asm/pgtable.h pmd_modify: _HPAGE_CHG_MASK & ~_PAGE_DIRTY (6.6); f7491d7c81db (7.3-rc, and 6.12.111)",
         "booted",
         compiled=True,
     )

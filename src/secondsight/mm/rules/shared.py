@@ -43,7 +43,7 @@ class SharedRules:
         False,
         "MADV_HUGEPAGE makes a process known to khugepaged by the area as it then is, if the advice changed it; else always, by the area "
         "before it is cut, and of shared memory by its old advice: the first one does not make it known",
-        "mm/madvise.c madvise_update_vma (7.2, and 6.12.118); before hugepage_madvise, and shmem_is_huge asks vma->vm_flags",
+        "mm/madvise.c madvise_update_vma (7.2, and 6.12.113); before hugepage_madvise, and shmem_is_huge asks vma->vm_flags",
         "booted",
     )
 
@@ -70,7 +70,7 @@ class SharedRules:
     file_scan_names_entry: bool = rule(
         True,
         "the scan's tracepoint names a page at a swap entry that was one too many",
-        "mm/khugepaged.c collapse_scan_file: the entry is taken for a page (6.1 to 7.2); failed_pfn (6.12.118, 7.3)",
+        "mm/khugepaged.c collapse_scan_file: the entry is taken for a page (6.1 to 7.2); failed_pfn (7.3, and 6.12.117)",
         "booted",
     )
     file_progress: Literal["block", "ptes"] = rule(
