@@ -51,7 +51,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="The findings as JS
         f"zap carries accessed bits: {_known(facts.zap_transfers)}, MGLRU {_known(facts.mglru)}"
     )
     if report.evidence:
-        print(f"  {printable(report.evidence)}")
+        say(f"  {printable(report.evidence)}")
     for point in report.open_points:
         say(f"  open, judged both ways: {point}")
 
