@@ -58,7 +58,7 @@ def diff_command(
     if not files and not count:
         raise UsageError("nothing to ask: name scenario files, or --random N")
     a, b = _two(first, second, modules or [])
-    before, after = for_kernel(a.release), for_kernel(b.release)
+    before, after = for_kernel(a.upstream), for_kernel(b.upstream)
     both = before.has_sizes and after.has_sizes
     scenarios = _scenarios(files or [], count, seed, mmu, sizes=both if sizes is None else sizes)
     kinds = differ(scenarios, a, b, mmu, shrink=shrink, say=say)

@@ -131,7 +131,7 @@ def identify_command(
         identity = nearest(
             asked.scenarios,
             asked.answers,
-            asked.release,
+            asked.upstream,
             asked.mmu,
             blocks=asked.size,
             unsteady=asked.unsteady,
@@ -204,7 +204,7 @@ def score_command(
         _mutants(kept, mutants, seed, json)
         return
     campaigns = [read(each) for each in kept] if kept else [_campaign(kernel, mmu, modules, random, seed)]
-    tried = profile(rules) if rules else for_kernel(campaigns[0].release)
+    tried = profile(rules) if rules else for_kernel(campaigns[0].upstream)
     turned, bad = score_kept(campaigns, tried, say=say)
     noticed = [t for t in turned if t.noticed is not None]
     asked = [

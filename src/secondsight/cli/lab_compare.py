@@ -169,7 +169,7 @@ def compare_command(
     left_out: dict[str, int] = {}
     steps = 0
     if random:
-        drawn, left_out, steps = drawing.scenarios(mmu, given or for_kernel(chosen.release))
+        drawn, left_out, steps = drawing.scenarios(mmu, given or for_kernel(chosen.upstream))
         scenarios += drawn
         say(f"{pluralize(random, 'random scenario')} from --seed {drawing.seed}")
     report = compare(scenarios, chosen, mmu, rules=given, states=states, say=say)

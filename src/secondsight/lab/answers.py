@@ -15,7 +15,7 @@ import zstandard
 from secondsight import atomicfile
 from secondsight.errors import InputError, SecondSightError, UsageError
 from secondsight.lab.compare import Difference, Say, by_batch
-from secondsight.lab.kernels import Kernel
+from secondsight.lab.kernels import Kernel, upstream
 from secondsight.lab.machines import machine, on_machine
 from secondsight.lab.run import Failure, blocks_of, run
 from secondsight.mm.profiles import for_kernel
@@ -50,6 +50,11 @@ class Kept(msgspec.Struct, frozen=True):
     answers: tuple[Run, ...]
     unsteady: tuple[int, ...] = ()
     schema: int = SCHEMA
+
+    @property
+    def upstream(self) -> str:
+        """:func:`secondsight.lab.kernels.upstream` of the kernel."""
+        return upstream(self.release, self.version)
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def _check(kept: Kept, source: str) -> None:
 
 def held(kept: Kept, rules: Rules | None = None, progress: Callable[[int, int], None] | None = None) -> Held:
     """Hold the model under *rules* (the kernel's own by default) against *kept*; *progress* hears of (scenarios done, all of them)."""
-    rules = rules or for_kernel(kept.release)
+    rules = rules or for_kernel(kept.upstream)
     answers: list[Run | Failure] = list(kept.answers)
     steady = set(range(len(answers))) - set(kept.unsteady)
     differences: list[Difference] = []

@@ -79,8 +79,8 @@ def compare(
     """Ask *kernel* (a name, or one that was resolved) on *mmu* and the model under *rules* (the kernel's own by default), and compare."""
     booted = kernels.resolve(kernel) if isinstance(kernel, str) else kernel
     if rules is None:
-        rules = for_kernel(booted.release)
-        if not has_profile(booted.release):
+        rules = for_kernel(booted.upstream)
+        if not has_profile(booted.upstream):
             say(f"{booted.release} has no profile of its own; it is compared under that of {rules.name}")
     scenarios = on_machine(scenarios, mmu)
     answers = run(scenarios, booted, mmu, states=states, size=size, say=say)

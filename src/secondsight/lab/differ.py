@@ -31,7 +31,7 @@ def differ(
     :raises MissingDependency: as :func:`secondsight.lab.run.run`.
     """
     scenarios = on_machine(scenarios, mmu)
-    before, after = for_kernel(first.release), for_kernel(second.release)
+    before, after = for_kernel(first.upstream), for_kernel(second.upstream)
     answers = [run(scenarios, kernel, mmu, states=True, say=say) for kernel in (first, second)]
     by_kind = kinds(scenarios, answers[0], answers[1], before, after)
     ask = _fresh(first, second, mmu, say)

@@ -17,7 +17,7 @@ from secondsight.errors import UsageError
 from secondsight.lab import kernels
 from secondsight.lab.compare import Difference, Say, held_against
 from secondsight.lab.run import Failure, run
-from secondsight.mm.profiles import PROFILES, for_kernel
+from secondsight.mm.profiles import PROFILES, SERIES, for_kernel
 from secondsight.mm.rules import Rules, rule_names
 from secondsight.scenario import batch, verbs
 from secondsight.scenario.results import Run
@@ -100,7 +100,7 @@ def identify(
     asked += [i for i in range(len(pool)) if i not in asked][:size]
     scenarios = [pool[i] for i in asked]
     answers = run(scenarios, kernel, mmu, states=states, say=say)
-    return nearest(scenarios, answers, kernel.release, mmu, states=states, say=say)
+    return nearest(scenarios, answers, kernel.upstream, mmu, states=states, say=say)
 
 
 def nearest(
@@ -126,9 +126,9 @@ def nearest(
     for rules in PROFILES.values():
         agreed[rules.name] = agreeing(rules)[0]
         say(f"{agreed[rules.name]} of {len(scenarios)} agree with {rules.name}")
-    own = for_kernel(release).name
+    own, series = for_kernel(release).name, {each.name for each in SERIES}
     candidates = [(name, count) for name, count in agreed.items() if count >= 0]
-    agreed = dict(sorted(candidates, key=lambda item: (-item[1], item[0] != own)))
+    agreed = dict(sorted(candidates, key=lambda item: (-item[1], item[0] != own, item[0] not in series)))
     out = Identity(release, mmu, len(scenarios), agreed, failures=lost)
     rules = PROFILES[out.profile]
     best, out.differences = agreeing(rules)

@@ -34,6 +34,11 @@ MODULES = (
 Say = Callable[[str], None]
 
 
+def upstream(release: str, version: str) -> str:
+    """What says which point release it is: Debian's *version* (5.10.218-1), where *release* may be an ABI's name (5.10.0-30-amd64)."""
+    return version if re.match(r"\d+\.\d+\.\d", version) else release
+
+
 class Kernel(msgspec.Struct, frozen=True):
     """A kernel that can be booted.
 
@@ -49,6 +54,11 @@ class Kernel(msgspec.Struct, frozen=True):
     vmlinuz: Path
     modules: Path | None
     checks: bool = False
+
+    @property
+    def upstream(self) -> str:
+        """:func:`upstream` of it."""
+        return upstream(self.release, self.version)
 
     def module(self, name: str) -> bytes | None:
         """The ELF of module *name* (``kvm-amd``), decompressed; None where this kernel has no such file."""

@@ -69,7 +69,7 @@ class Campaigns:
         with _watched(self):
             for k, asked in self.asked:
                 kept = self.kept[k]
-                for each in asked.differences(for_kernel(kept.release)):
+                for each in asked.differences(for_kernel(kept.upstream)):
                     if each.scenario not in kept.unsteady and (k, each.scenario) not in self.bad:
                         yield k, each.scenario, f"{each.where} {each.field}"
                 if self.ahead > getattr(self, "before", self.ahead):

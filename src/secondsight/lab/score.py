@@ -105,12 +105,12 @@ def score_kept(
 
     :raises UsageError: the campaigns are of kernels with different profiles.
     """
-    profiles = {for_kernel(each.release).name for each in campaigns}
+    profiles = {for_kernel(each.upstream).name for each in campaigns}
     if len(profiles) != 1:
         raise UsageError(
             f"kept answers of one profile are scored together, not of {', '.join(sorted(profiles))}"
         )
-    rules = rules or for_kernel(campaigns[0].release)
+    rules = rules or for_kernel(campaigns[0].upstream)
     changed_rules: dict[tuple[str, bool | int | str], ChangedRule] = {}
     disagree = 0
     for k, kept in enumerate(campaigns):

@@ -135,7 +135,9 @@ COUNT_AS_USE = {
     # The scan asks the notifiers about page 0 in place of page 5, which alone was used; isolate asks about page 5.
     "2.6.38": (("accessed bit", "PG_referenced"), ("accessed bit", "PG_referenced", "secondary")),
     "2.6.38-fixed": (("accessed bit", "PG_referenced", "secondary"),) * 2,
-    "6.12.43": (("accessed bit", "PG_referenced", "PG_young"), EVERY),
+    **dict.fromkeys(
+        ("5.10.218", "6.1.152", "6.12.43", "6.16.3"), (("accessed bit", "PG_referenced", "PG_young"), EVERY)
+    ),
     **dict.fromkeys(("5.10", "6.1", "6.12.90", "6.12.111", "6.12.113", "6.12.115", "6.12"), (EVERY, EVERY)),
     **dict.fromkeys(("6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3"), (EVERY, EVERY)),
     # 2.6.38-fixed, which counts use and refuses nothing for want of it.
@@ -205,7 +207,7 @@ def test_blocks_are_judged_each_for_itself_and_left_as_they_were(many, name, iso
 def test_the_eras_of_the_order_of_checks() -> None:
     """Read in each kernel: folio_test_anon comes before the shared pages since 6.12; the posted patch has an order of its own."""
     first = {"thp-base", "2.6.38", "2.6.38-fixed", "no-heuristic"}
-    middle = {"5.10", "6.1"}
+    middle = {"5.10.218", "5.10", "6.1.152", "6.1"}
     for name, rules in PROFILES.items():
         era = ORDER_2_6_38 if name in first else ORDER_6_1 if name in middle else ORDER_6_12
         assert check_order(rules) == era, name

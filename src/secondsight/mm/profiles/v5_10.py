@@ -1,6 +1,6 @@
 """Linux 5.10, as Debian 11 has it."""
 
-from secondsight.mm.profiles.series import Series
+from secondsight.mm.profiles.series import Series, Variant
 from secondsight.mm.rules import Asked
 
 SERIES = Series(
@@ -11,6 +11,16 @@ SERIES = Series(
         Asked("5.10.262-1", "shadow", 240, 516),
         Asked("5.10.262-1", "npt", 300, 60101),
         Asked("5.10.262-1", "shadow", 300, 60102),
+    ),
+    variants=(
+        Variant(
+            name="5.10.218",
+            about="5.10 up to 5.10.244: asks about the block's base address, as the posted patch does",
+            changes={"scan_tests_base_address": True},
+            asked=(Asked("5.10.218-1", "npt", 60, 73002),),
+            points=range(1, 245),
+            earlier=True,
+        ),
     ),
     changes={
         "asks_page_young": True,

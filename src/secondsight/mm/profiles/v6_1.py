@@ -1,6 +1,6 @@
 """Linux 6.1, as Debian 12 has it."""
 
-from secondsight.mm.profiles.series import Series
+from secondsight.mm.profiles.series import Series, Variant
 from secondsight.mm.rules import Asked
 
 SERIES = Series(
@@ -14,6 +14,15 @@ SERIES = Series(
         Asked("6.1.192-2", "ept-noad", 300, 8011),
         Asked("6.1.192-2", "npt", 500, 61005),
         Asked("6.1.192-2", "shadow", 500, 60001),
+    ),
+    variants=(
+        Variant(
+            name="6.1.152",
+            about="6.1 up to 6.1.152, by its text: asks about the block's base address",
+            changes={"scan_tests_base_address": True},
+            points=range(1, 153),
+            earlier=True,
+        ),
     ),
     changes={
         "has_numa_balancing": True,

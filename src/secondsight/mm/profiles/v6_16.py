@@ -1,6 +1,6 @@
 """Linux 6.16."""
 
-from secondsight.mm.profiles.series import Series
+from secondsight.mm.profiles.series import Series, Variant
 from secondsight.mm.rules import Asked
 
 SERIES = Series(
@@ -11,6 +11,16 @@ SERIES = Series(
         Asked("6.16.12-1~bpo13+1", "shadow", 60, 161),
         Asked("6.16.12-1~bpo13+1", "npt", 300, 60103),
         Asked("6.16.12-1~bpo13+1", "shadow", 300, 62003),
+    ),
+    variants=(
+        Variant(
+            name="6.16.3",
+            about="6.16 up to 6.16.7: asks about the block's base address",
+            changes={"scan_tests_base_address": True},
+            asked=(Asked("6.16.3-1~bpo13+1", "npt", 60, 73002),),
+            points=range(8),
+            earlier=True,
+        ),
     ),
     changes={
         "has_guard": True,
