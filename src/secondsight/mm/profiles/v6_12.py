@@ -38,6 +38,8 @@ SERIES = Series(
             asked=(
                 Asked("6.12.57-1~bpo12+1", "npt", 100, 73001),
                 Asked("6.12.90-1", "npt", 100, 73001),
+                Asked("6.12.90-1", "shadow", 60, 73003),
+                Asked("6.12.107-1", "npt", 60, 73003),
             ),
             points=range(48, 111),
             earlier=True,
@@ -58,7 +60,7 @@ SERIES = Series(
             name="6.12.113",
             about="6.12.113: shared memory's first advice makes a process known to khugepaged",
             changes={"mglru_add_clears_referenced": False, "file_scan_names_entry": True},
-            asked=(Asked("6.12.113-1", "npt", 60, 73002),),
+            asked=(Asked("6.12.113-1", "npt", 60, 73002), Asked("6.12.113-1", "shadow", 60, 73003)),
             points=range(113, 114),
             earlier=True,
         ),

@@ -17,7 +17,10 @@ SERIES = Series(
             name="6.16.3",
             about="6.16 up to 6.16.7: asks about the block's base address",
             changes={"scan_tests_base_address": True},
-            asked=(Asked("6.16.3-1~bpo13+1", "npt", 60, 73002),),
+            asked=(
+                Asked("6.16.3-1~bpo13+1", "npt", 60, 73002),
+                Asked("6.16.3-1~bpo13+1", "shadow", 60, 73003),
+            ),
             points=range(8),
             earlier=True,
         ),
