@@ -12,10 +12,6 @@ from hypothesis import settings
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# readline, which a worker of xdist imports, exports the size of a terminal; output is broken where COLUMNS says so.
-for name in ("COLUMNS", "LINES"):
-    os.environ.pop(name, None)
-
 # A loaded machine is no failure: no example has a deadline. A failure prints how to see it again.
 settings.register_profile("project", deadline=None, print_blob=True)
 settings.load_profile("project")

@@ -1,5 +1,7 @@
 """Names of others: nothing of theirs reaches a terminal but what can be seen there."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,9 +63,9 @@ def test_lines_are_broken_between_words_and_hang():
 
 
 def test_nothing_is_broken_where_there_is_no_terminal(capsys, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
     say("\n".join(LINES))
     assert capsys.readouterr().out == "\n".join(LINES) + "\n"
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     say(LINES[0])
     assert len(capsys.readouterr().out.splitlines()) == 2

@@ -66,5 +66,5 @@ def _broken(line: str, cells: int) -> str:
 
 
 def say(text: str = "", *, flush: bool = False) -> None:
-    """Print *text* so that it fits into the terminal, where it goes to one."""
-    print(fit(text, width()), flush=flush)
+    """Print *text* so that it fits into the terminal, where it goes to one; a pipe gets whole lines, whatever COLUMNS says."""
+    print(fit(text, width() if sys.stdout.isatty() else None), flush=flush)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 
 import msgspec
 import numpy as np
@@ -89,9 +90,9 @@ def printed(memory, capsys, folder, mappings=()):
 def test_the_command_fits_the_terminal(capsys, tmp_path, monkeypatch):
     memory = dataclasses.replace(columns(2, secondary=False), counts_known=False)
     memory.pte[0, 0] |= bits.ACCESSED
-    monkeypatch.delenv("COLUMNS", raising=False)
-    whole = printed(memory, capsys, tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
+    whole = printed(memory, capsys, tmp_path)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     fitted = printed(memory, capsys, tmp_path)
     assert max(map(len, whole.splitlines())) > 80 >= max(map(len, fitted.splitlines()))
     assert fitted.split() == whole.split()
