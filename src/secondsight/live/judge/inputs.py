@@ -51,7 +51,7 @@ INPUTS = (
         "smaps VmFlags", "vm_flags", "not read from maps alone", _BOOTED,
     ),
     Input(
-        "VM_DROPPABLE", "mapping", "exempt from page_lazyfree", "7.2: K", "smaps VmFlags dp (6.11)", "vm_flags bit 40",
+        "VM_DROPPABLE", "mapping", "exempt from page_lazyfree", "7.1: K", "smaps VmFlags dp (6.11)", "vm_flags bit 40",
         "never: it is read with the flags", _BOOTED_INPUTS,
     ),
     Input(

@@ -30,7 +30,7 @@ from secondsight.native import merged
 
 #: Orders of checks, named by the first kernel read that has each.
 ORDER_2_6_38, ORDER_6_1, ORDER_6_12 = range(3)
-#: What a mapped page is tested for by the scan, first to last. PAGE_LAZYFREE (7.2) only where the rule ``lazyfree_refused`` says so.
+#: What a mapped page is tested for by the scan, first to last. PAGE_LAZYFREE (7.1) only where the rule ``lazyfree_refused`` says so.
 SCAN_ORDER: dict[int, tuple[str, ...]] = {
     ORDER_2_6_38: ("PAGE_RO", "PAGE_LRU", "PAGE_LOCK", "PAGE_ANON", "PAGE_COUNT"),
     ORDER_6_1: ("PTE_UFFD_WP", "PAGE_LAZYFREE", "EXCEED_SHARED_PTE", "PAGE_LRU", "PAGE_LOCK", "PAGE_ANON", "PAGE_COUNT"),

@@ -150,7 +150,7 @@ def collapse_huge_page_isolate(rules, cc, c, at, assume, held, numbers):  # type
             stopped = i
             break
         if is_page_known(c, b, i):
-            # Lazily freed and clean: reclaim will have it. folio_test_lazyfree (7.2; 7.3 line 735).
+            # Lazily freed and clean: reclaim will have it. folio_test_lazyfree (7.1; 7.3 line 735).
             if is_lazyfree(rules, cc, c, b, i):
                 result = ScanResult.PAGE_LAZYFREE
                 stopped = i

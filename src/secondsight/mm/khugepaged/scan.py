@@ -193,7 +193,7 @@ def collapse_scan_pmd(rules, cc, c, b, assume, numbers):  # type: ignore[no-unty
             stopped = i
             break
         if is_page_known(c, b, i):
-            # Lazily freed and clean: reclaim will have it. folio_test_lazyfree (7.2; 7.3 line 1708).
+            # Lazily freed and clean: reclaim will have it. folio_test_lazyfree (7.1; 7.3 line 1708).
             if is_lazyfree(rules, cc, c, b, i):
                 result = ScanResult.PAGE_LAZYFREE
                 stopped = i
