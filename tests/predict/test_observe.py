@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -133,9 +134,18 @@ def test_work_that_does_not_end_is_ended_with_all_that_it_started(tmp_path, monk
     with pytest.raises(UsageError, match=r"did not end within 0.3 s"):
         seen.work_of(f"sh -c 'echo $$ >{tmp_path}/pid; exec sleep 1000' | cat")
     pid = int((tmp_path / "pid").read_text())
-    # Gone, or a zombie that nobody has waited for yet.
-    state = Path(f"/proc/{pid}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+    until = time.monotonic() + 10
+    while runs(pid) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not runs(pid), "killed, and still there after ten seconds"
+
+
+def runs(pid):
+    """Whether process *pid* is there, and no zombie that nobody has waited for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_what_is_no_observation():
