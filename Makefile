@@ -10,7 +10,7 @@
 #   make browser    the tier that opens the report in headless Chromium
 #   make wheel      the sdist and the wheel: contents, metadata, README, and the wheel in an environment of its own
 #   make prometheus the metrics, held against promtool, node_exporter and a Prometheus on loopback
-#   make software   top and collapse on real VMs, databases and a JVM, against smaps, cgroups and thpmaps
+#   make software   real VMs, databases and a JVM against smaps, cgroups and thpmaps; the documents' commands that need programs
 #   make clean      remove .venv and every cache
 
 VENV := .venv
@@ -67,7 +67,7 @@ prometheus: $(VENV)/.dev
 	$(PYTEST) -m prometheus -n 0 tests/host -rs
 
 software: $(VENV)/.dev
-	$(PYTEST) -m software -n 0 tests/host tests/live -rs
+	$(PYTEST) -m software -n 0 -rs
 
 # Debian's newest kernel changes daily and can be missing from a mirror for a day; the others must be there.
 $(VENV)/.kernels: $(VENV)/.dev

@@ -66,6 +66,7 @@ def fill(where: Path) -> None:
     # What `record run` records: anything that the emulator can run.
     for name in ("program", "search"):
         (where / name).symlink_to("/bin/true")
+    (where / "thread-pool.py").symlink_to(ROOT / "examples" / "traces" / "thread-pool.py")
 
 
 def _program_trace(path: Path) -> None:
