@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> None:
         # Code that lost the interrupt, as LLVM's calls do, stumbles over what it left undone.
         if interrupts.number is None:
             raise
-        told = "interrupted" if interrupts.number == signal.SIGINT else "terminated"
-        print(f"secondsight: {_with_notes(told, error)}", file=sys.stderr)
+        ending = "interrupted" if interrupts.number == signal.SIGINT else "terminated"
+        print(f"secondsight: {_with_notes(ending, error)}", file=sys.stderr)
         sys.exit(128 + interrupts.number)
     except SystemExit as end:
         # What rich makes of a closed pipe.

@@ -365,6 +365,7 @@ def _map(result: Result, configuration: ConfigurationResult, console: Console) -
     from secondsight.report.heatmap import legend, terminal
 
     index = result.configurations.index(configuration)
+    panels = _panels(result, index)
     colour = console.is_terminal and console.color_system in ("256", "truecolor")
     console.print()
     console.print(
@@ -373,7 +374,7 @@ def _map(result: Result, configuration: ConfigurationResult, console: Console) -
     )
     console.print(
         terminal(
-            _panels(result, index),
+            panels,
             _labels(result),
             end=_end(result, index),
             width=min(console.width, 140),
@@ -383,10 +384,8 @@ def _map(result: Result, configuration: ConfigurationResult, console: Console) -
         end="",
     )
     console.print(legend(colour))
-    panels = {panel.title for panel in _panels(result, index)}
-    for name, meaning in _CHANNELS.items():
-        if name in panels:
-            console.print(f"{name}: {meaning}", highlight=False)
+    for shown in (panel.title for panel in panels):
+        console.print(f"{shown}: {_CHANNELS[shown]}", highlight=False)
 
 
 def _draw(result: Result, path: Path, title: str) -> None:
