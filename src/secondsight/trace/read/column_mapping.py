@@ -141,8 +141,8 @@ def _form(table: Table, ours: str, name: str) -> str:
 
 def _stem_and_unit(name: str) -> tuple[str, str]:
     """``ts_us`` and ``Time (us)`` without their unit, and it; "" where there is none."""
-    found = re.fullmatch(rf"(.*?)[ _(\[]+({'|'.join(UNITS)})[)\]]?", name.strip(), re.IGNORECASE)
-    return (found[1], found[2].lower()) if found else (name, "")
+    split = re.fullmatch(rf"(.*?)[ _(\[]+({'|'.join(UNITS)})[)\]]?", name.strip(), re.IGNORECASE)
+    return (split[1], split[2].lower()) if split else (name, "")
 
 
 def is_hex(text: str) -> bool:

@@ -65,7 +65,7 @@ class _Sender:
     seen: int = -1
     unwritten: int = 0
     data: int = 0  # accesses to data by the plugin's own count, up to its last window
-    told: int = 0  # those that its rows tell of
+    in_rows: int = 0  # those that its rows tell of
     walks: list[NDArray[np.void]] = field(default_factory=list)
 
     def counted(self) -> Walks | None:
@@ -78,7 +78,7 @@ class _Sender:
         np.add.at(small, at, rows["time"] >> np.uint64(32))
         np.add.at(huge, at, rows["time"] & np.uint64(0xFFFFFFFF))
         return Walks(
-            space=self.space, accesses=max(self.data, self.told), counted=int(rows["count"].sum(dtype=np.uint64)), block=block.tolist(),
+            space=self.space, accesses=max(self.data, self.in_rows), counted=int(rows["count"].sum(dtype=np.uint64)), block=block.tolist(),
             small=small.tolist(), huge=huge.tolist(),
         )  # fmt: skip
 
@@ -137,7 +137,7 @@ class _Streams:
             (times.astype(np.int64) + shift).astype(np.uint64), sender.space, rows["address"], rows["kind"], rows["count"]
         )  # fmt: skip
         sender.accesses += int(rows["count"].sum(dtype=np.uint64))
-        sender.told += int(rows["count"][rows["kind"] <= Kind.CPU_WRITE].sum(dtype=np.uint64))
+        sender.in_rows += int(rows["count"][rows["kind"] <= Kind.CPU_WRITE].sum(dtype=np.uint64))
         self.now += last - sender.clock
         sender.clock = last
         self.intake.flush()
