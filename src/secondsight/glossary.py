@@ -144,6 +144,12 @@ _TERMS: Final = (
         SCAN,
     ),
     Term(
+        "page_swap_cache",
+        "a page that is in the swap cache too is named by another process's entry",
+        "A read-only page is in the swap cache, and another entry names it (a rule up to 5.17).",
+        ISOLATE,
+    ),
+    Term(
         "pte_non_present",
         "a page went away between scan and isolate",
         "A page went away between scan and isolate.",

@@ -18,7 +18,7 @@ from secondsight.mm.view import BlockView, Channel, empty
 ENTRY = x86.PRESENT | x86.RW | x86.USER | x86.DIRTY
 FLAGS = kpf.ANON | kpf.LRU | kpf.SWAPBACKED | kpf.UPTODATE
 #: Profiles that differ in what they check, and in which order.
-ASKED = ("6.1", "6.12", "6.18", "7.2")
+ASKED = ("5.10", "6.1", "6.12", "6.18", "7.2")
 STRICT = Knobs(max_ptes_shared=0)
 
 
@@ -88,6 +88,15 @@ def pin(view: BlockView, i: int) -> None:
     view.refcount[0, i] += 7
 
 
+def name_twice(view: BlockView, i: int) -> None:
+    """Page *i* is in the swap cache and read-only, and another entry names its slot."""
+    view.pte[0, i] &= ~x86.RW
+    if not view.flags[0, i] & kpf.SWAPCACHE:
+        view.refcount[0, i] += 1
+    view.flags[0, i] |= kpf.SWAPCACHE
+    view.named[0, i] = True
+
+
 #: What makes a page fail each check, by the result's name.
 DEFECTS: dict[str, Callable[[BlockView, int], None]] = {
     "PAGE_RO": clearing("pte", x86.RW),
@@ -98,6 +107,7 @@ DEFECTS: dict[str, Callable[[BlockView, int], None]] = {
     "PAGE_LRU": clearing("flags", kpf.LRU),
     "PAGE_LOCK": setting("flags", kpf.LOCKED),
     "PAGE_COUNT": pin,
+    "SWAP_CACHE_PAGE": name_twice,
 }
 
 

@@ -46,6 +46,23 @@ KHUGEPAGED = (
         ),
     ),
     Distinguishing(
+        "in the swap cache, named by a child",
+        ("isolate_reuses_swap_page",),
+        (
+            fill,
+            v.Drain(),
+            v.Pin("p", "0:3", "held"),
+            v.SwapOut("p", "0:3"),
+            v.Fork("p", "c"),
+            v.CpuRead("p", "0:3"),
+            v.CpuWrite("p", "0:4-511"),
+            v.Unpin("p", "held"),
+            v.Drain(),
+            *scan,
+        ),
+        host=knobs(max_ptes_shared=511),
+    ),
+    Distinguishing(
         "zero pages",
         ("zero_page_is_none",),
         (v.CpuRead("p", "0:0-99"), v.CpuWrite("p", "0:100-511"), v.Drain(), *scan),

@@ -138,7 +138,7 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
             taken += [r.EXCEED_SHARED_PTE, r.PTE_MAPPED_HUGEPAGE]
             ended = [r.EXCEED_SWAP_PTE]
         else:
-            taken.append(r.PAGE_LOCK)
+            taken += [r.PAGE_LOCK] + [r.SWAP_CACHE_PAGE] * rules.isolate_reuses_swap_page
             if rules.has_guard:
                 ended = [r.FAIL]
         swapped_in = [] if order < PMD_ORDER else [r.SUCCEED]

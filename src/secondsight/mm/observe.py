@@ -16,8 +16,10 @@ from secondsight.geometry import HPAGE_PMD_NR, PMD_SHIFT
 from secondsight.mm.internal import maybe_mapped_shared
 from secondsight.mm.page import (
     HEAD,
+    KSM,
     N_ACTIVATE,
     OWN_BITS,
+    SWAPCACHE,
     TAIL,
     ZERO_PFN,
     folio_mapcount,
@@ -26,6 +28,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.pgtable import pfn_of
 from secondsight.mm.protocols import MmLike
+from secondsight.mm.swap import most_named
 from secondsight.mm.view import BlockView, Channel, empty
 from secondsight.mm.vma import VmFlags, collapse_possible_orders
 from secondsight.native import native
@@ -43,10 +46,11 @@ class Gathered(NamedTuple):
     shared: npt.NDArray[np.bool_]
     folio: npt.NDArray[np.int64]
     order: npt.NDArray[np.uint8]
+    named: npt.NDArray[np.bool_]
 
 
 @native
-def _gather(f, m, rows, pages, by_mm, out):  # type: ignore[no-untyped-def]
+def _gather(f, m, rows, pages, by_mm, asks_named, out):  # type: ignore[no-untyped-def]
     """Fill in *out* for the pages *pages* = (first, end) of the blocks *rows*; only what is mapped is written."""
     shared_head, shared = np.int64(-1), False
     for i in range(len(rows)):
@@ -72,6 +76,8 @@ def _gather(f, m, rows, pages, by_mm, out):  # type: ignore[no-untyped-def]
             out.refcount[i, j] = f.refcount[head]
             out.folio[i, j] = head
             out.order[i, j] = folio_order(f, head)
+            if asks_named and f.flags[head] & SWAPCACHE:
+                out.named[i, j] = f.flags[head] & KSM != 0 or most_named(f, m, head) > 1
             if f.flags[head] & HEAD:
                 if head != shared_head:
                     shared_head = head
@@ -84,6 +90,11 @@ def _gather(f, m, rows, pages, by_mm, out):  # type: ignore[no-untyped-def]
 def _by_mm(mm: MmLike) -> bool:
     """Do the kernel's folios know which processes map them?"""
     return mm.host.rules.large_mapped_shared == "mm"
+
+
+def _asks_named(mm: MmLike) -> bool:
+    """Does isolate ask how many entries name a page of the swap cache?"""
+    return mm.host.rules.isolate_reuses_swap_page
 
 
 class UnderClearedPmd:
@@ -104,7 +115,15 @@ class UnderClearedPmd:
         self._row[0] = block
         for name in Gathered._fields[1:]:
             getattr(self._gathered, name)[0, first:end] = -1 if name == "folio" else 0
-        _gather(mm.host.frames.arrays, mm.arrays, self._row, (first, end), _by_mm(mm), self._gathered)
+        _gather(
+            mm.host.frames.arrays,
+            mm.arrays,
+            self._row,
+            (first, end),
+            _by_mm(mm),
+            _asks_named(mm),
+            self._gathered,
+        )
         flags = mm.vmas.at(block * HPAGE_PMD_NR).flags
         self._view.uffd[0] = bool(flags & VmFlags.UFFD_ARMED)
         self._view.droppable[0] = bool(flags & VmFlags.DROPPABLE)
@@ -123,7 +142,7 @@ def of_model(
     columns = empty(len(rows))
     f = mm.host.frames.arrays
     gathered = Gathered(*(columns[name] for name in Gathered._fields))
-    _gather(f, mm.arrays, rows, (0, HPAGE_PMD_NR), _by_mm(mm), gathered)
+    _gather(f, mm.arrays, rows, (0, HPAGE_PMD_NR), _by_mm(mm), _asks_named(mm), gathered)
     columns["address"] = (mm.numbers[rows].astype(np.uint64)) << np.uint64(PMD_SHIFT)
     for vma in mm.vmas.areas:
         inside = (vma.start <= rows * HPAGE_PMD_NR) & ((rows + 1) * HPAGE_PMD_NR <= vma.end)

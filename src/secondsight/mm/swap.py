@@ -89,13 +89,20 @@ def slot_in_cache(m, head):  # type: ignore[no-untyped-def]
 
 @native
 def reuse_swap_page(f, m, pfn):  # type: ignore[no-untyped-def]
-    """reuse_swap_page (up to 5.18): does one entry at most, present or swapped, name each page of the folio? It leaves the swap cache then.
-
-    page_trans_huge_map_swapcount counts a large folio's most named page.
-    """
+    """reuse_swap_page (up to 5.18): does one entry at most, present or swapped, name each page of the folio? If one, it
+    leaves the swap cache."""
     head = np.int64(head_of(f, pfn))
     if f.flags[head] & KSM:
         return False
+    most = most_named(f, m, head)
+    if most == 1 and f.flags[head] & SWAPCACHE and not f.flags[head] & HEAD:
+        leave_cache(f, m, head, slot_in_cache(m, head))
+    return most <= 1
+
+
+@native
+def most_named(f, m, head):  # type: ignore[no-untyped-def]
+    """page_trans_huge_map_swapcount: how many entries, present or swapped out, name the folio's most named page."""
     first = slot_in_cache(m, head) if f.flags[head] & SWAPCACHE else np.int64(-1)
     pages = folio_nr_pages(f, head)
     most = np.int64(0)
@@ -106,9 +113,7 @@ def reuse_swap_page(f, m, pfn):  # type: ignore[no-untyped-def]
         most = max(most, count)
     if pages > 1:
         most += np.int64(f.refcount[head + 1])
-    if most == 1 and first >= 0 and pages == 1:
-        leave_cache(f, m, head, first)
-    return most <= 1
+    return most
 
 
 @native

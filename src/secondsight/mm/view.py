@@ -37,7 +37,8 @@ class BlockView:
     address uint64 (first byte), pmd uint64, eligible bool (one area that may be huge holds the block), orders uint16 (the orders that
     khugepaged may collapse parts of it to, as bits), uffd bool (userfaultfd_armed), droppable bool (VM_DROPPABLE);
     pte uint64; flags uint32, the folio's, with the page's own compound bits (KPF layout); mapcount int32 of the page; folio_mapcount,
-    refcount int32 and order uint8 (folio_order) of its folio; shared bool, what folio_maybe_mapped_shared answers; pte_known,
+    refcount int32 and order uint8 (folio_order) of its folio; shared bool, what folio_maybe_mapped_shared answers; named bool: the page
+    is in the swap cache, and more than one entry, present or swapped out, names it (filled in where the rules ask for it); pte_known,
     page_known bool; zap_marks uint8: how often invalidating would mark the page accessed; folio int64: equal for pages of one folio.
     """
 
@@ -51,6 +52,7 @@ class BlockView:
     shared: Bools
     folio: npt.NDArray[np.int64]
     order: npt.NDArray[np.uint8]
+    named: Bools
     eligible: Bools
     orders: npt.NDArray[np.uint16]
     uffd: Bools
@@ -113,6 +115,7 @@ _ARRAYS = (
     "shared",
     "folio",
     "order",
+    "named",
     "eligible",
     "orders",
     "uffd",
@@ -137,6 +140,7 @@ def empty(n: int) -> dict[str, Any]:
         "shared": np.zeros(page, np.bool_),
         "folio": np.full(page, -1, np.int64),
         "order": np.zeros(page, np.uint8),
+        "named": np.zeros(page, np.bool_),
         "eligible": np.zeros(n, np.bool_),
         "orders": np.full(n, 1 << PMD_ORDER, np.uint16),
         "uffd": np.zeros(n, np.bool_),

@@ -44,7 +44,11 @@ def order_of(name: str, isolating: bool) -> tuple[str, ...]:
     rules = PROFILES[name]
     table = (ISOLATE_ORDER if isolating else SCAN_ORDER)[check_order(rules)]
     # No folio of the PMD order is collapsed already.
-    left_out = {"PTE_MAPPED_HUGEPAGE"} | ({"PAGE_LAZYFREE"} if not rules.lazyfree_refused else set())
+    left_out = {"PTE_MAPPED_HUGEPAGE"}
+    if not rules.lazyfree_refused:
+        left_out.add("PAGE_LAZYFREE")
+    if not rules.isolate_reuses_swap_page:
+        left_out.add("SWAP_CACHE_PAGE")
     return tuple(code for code in table if code not in left_out)
 
 

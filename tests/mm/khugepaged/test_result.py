@@ -24,6 +24,8 @@ PRINTED = {
 PRINTED_BY_6_1 = {
     "SCAN_PMD_NULL": "pmd_null", "SCAN_PMD_NONE": "pmd_none", "SCAN_PTE_UFFD_WP": "pte_uffd_wp", "SCAN_PAGE_RO": "no_writable_page",
 }  # fmt: skip
+#: Up to 5.17.
+PRINTED_BY_5_10 = {"SCAN_SWAP_CACHE_PAGE": "page_swap_cache"}
 PRINTED_BY_7_3 = {
     "SCAN_NO_PTE_TABLE": "no_pte_table", "SCAN_PAGE_LAZYFREE": "page_lazyfree", "SCAN_COPY_MC": "copy_poisoned_page",
     "SCAN_PAGE_FILLED": "page_filled", "SCAN_PAGE_DIRTY_OR_WRITEBACK": "page_dirty_or_writeback",
@@ -31,7 +33,7 @@ PRINTED_BY_7_3 = {
 
 
 def test_the_strings_are_the_tracepoints_and_no_result_is_of_no_kernel() -> None:
-    printed = PRINTED | PRINTED_BY_6_1 | PRINTED_BY_7_3
+    printed = PRINTED | PRINTED_BY_5_10 | PRINTED_BY_6_1 | PRINTED_BY_7_3
     assert {f"SCAN_{result.name}": str(result) for result in ScanResult} == printed
     assert len(set(printed.values())) == len(ScanResult), "a string names one result"
 

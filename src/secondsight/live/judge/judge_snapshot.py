@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.bits import pageflags as kpf
+from secondsight.bits import pte as bits
 from secondsight.geometry import ANON_ORDERS, HPAGE_PMD_NR, PMD_ORDER
 from secondsight.live.judge.choose_profiles import PossibleProfiles
 from secondsight.live.judge.entries import SpecialEntries
@@ -126,6 +127,18 @@ class Judged:
             for rules in kernels:
                 v = verdict(shared, limits, rules, mglru=mglru)
                 readings.append(_JudgedReading(rules, shared, False, v.scan, v.code, "shared"))
+        named = view.named | (
+            bits.pte_present(view.pte)
+            & ~bits.pte_write(view.pte)
+            & view.page_known
+            & (view.flags & kpf.SWAPCACHE != 0)
+        )
+        for rules in kernels if named.any() else ():
+            # No reader reads swap's own counts, which say whether another entry names such a page.
+            if rules.isolate_reuses_swap_page:
+                elsewhere = replace(view, named=named)
+                v = verdict(elsewhere, limits, rules, mglru=mglru)
+                readings.append(_JudgedReading(rules, elsewhere, False, v.scan, v.code, "hidden"))
         if view is not as_read:
             for rules in kernels:
                 v = verdict(as_read, limits, rules, mglru=mglru)

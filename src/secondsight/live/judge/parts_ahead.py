@@ -119,6 +119,6 @@ def _digest(view: BlockView, row: int) -> bytes:
 
 
 _DIGESTED = (
-    "flags", "mapcount", "folio_mapcount", "refcount", "shared", "order", "eligible", "orders", "uffd", "droppable", "pte_known",
+    "flags", "mapcount", "folio_mapcount", "refcount", "shared", "order", "named", "eligible", "orders", "uffd", "droppable", "pte_known",
     "page_known", "zap_marks",
 )  # fmt: skip

@@ -43,7 +43,8 @@ def to_view(
     return BlockView(
         address=columns.address, pmd=pmd, pte=pte, flags=columns.flags, mapcount=columns.mapcount,
         folio_mapcount=columns.folio_mapcount, refcount=columns.refcount, shared=columns.shared if shared is None else shared,
-        folio=columns.folio, order=columns.order, eligible=eligible, orders=orders, uffd=armed, droppable=droppable,
+        folio=columns.folio, order=columns.order, named=np.zeros(columns.pte.shape, np.bool_), eligible=eligible, orders=orders,
+        uffd=armed, droppable=droppable,
         pte_known=known, page_known=columns.page_known, zap_marks=columns.zap_marks,
         secondary=tuple(Channel(answer.name, answer.young, answer.known) for answer in columns.secondary),
     )  # fmt: skip

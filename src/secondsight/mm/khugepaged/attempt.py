@@ -32,6 +32,7 @@ from secondsight.mm.page import (
     HEAD,
     LRU,
     SWAPBACKED,
+    SWAPCACHE,
     TAIL,
     UNEVICTABLE,
     ZERO_FILLED,
@@ -43,7 +44,7 @@ from secondsight.mm.page import (
 )
 from secondsight.mm.pgtable import PFN_SHIFT, PROT, V_LOCKED, V_READ, V_WRITE, pfn_of, vma_bits
 from secondsight.mm.protocols import MmLike
-from secondsight.mm.swap import unmap_anon
+from secondsight.mm.swap import reuse_swap_page, unmap_anon
 from secondsight.native import native
 
 
@@ -91,6 +92,17 @@ def _putback_large(f, r, m, first, end, held):  # type: ignore[no-untyped-def]
             folio_add_lru(f, r, head, False)
             if held:
                 put_page(f, head)
+
+
+@native
+def _reuse_swap_pages(f, m, first, end):  # type: ignore[no-untyped-def]
+    """What isolate has asked for each read-only page of the swap cache from *first* to *end* (reuse_swap_page): it has left the cache."""
+    for page in range(first, end):
+        entry = m.pte[page]
+        if not entry & MAPPED or entry & RW or pfn_of(entry) == ZERO_PFN:
+            continue
+        if f.flags[head_of(f, pfn_of(entry))] & SWAPCACHE:
+            reuse_swap_page(f, m, pfn_of(entry))
 
 
 @native
@@ -226,6 +238,10 @@ def collapse_huge_page(
     seen = _LOCAL.view.look(mm, block, offset, offset + pages)
     isolated = isolate(seen, host.config.knobs, host.rules, khugepaged=khugepaged, order=order, offset=offset)
     status = ScanResult(int(isolated.code[0]))
+    if host.rules.isolate_reuses_swap_page:
+        # Of the page at which it stopped, too, where that could not be taken off the LRU: that is tried last.
+        asked = min(int(isolated.stopped[0]) + (status == ScanResult.DEL_PAGE_LRU), offset + pages) - offset
+        _reuse_swap_pages(f, mm.arrays, first, first + asked)
     if status != ScanResult.SUCCEED:
         # pmd_populate: the page table is back as it was (7.3 line 1404).
         taken = min(int(isolated.stopped[0]), offset + pages) - offset

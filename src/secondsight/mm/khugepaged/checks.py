@@ -36,10 +36,12 @@ SCAN_ORDER: dict[int, tuple[str, ...]] = {
     ORDER_6_1: ("PTE_UFFD_WP", "PAGE_LAZYFREE", "EXCEED_SHARED_PTE", "PAGE_LRU", "PAGE_LOCK", "PAGE_ANON", "PAGE_COUNT"),
     ORDER_6_12: ("PTE_UFFD_WP", "PAGE_LAZYFREE", "PAGE_ANON", "EXCEED_SHARED_PTE", "PAGE_LRU", "PAGE_LOCK", "PAGE_COUNT"),
 }  # fmt: skip
-#: The same for isolate. No anonymity (a BUG_ON there); PG_lru is looked at last, in taking the page off its list.
+#: The same for isolate. No anonymity (a BUG_ON there); PG_lru is looked at last, in taking the page off its list. SWAP_CACHE_PAGE (up to
+#: 5.17) only where the rule ``isolate_reuses_swap_page`` says so.
 ISOLATE_ORDER: dict[int, tuple[str, ...]] = {
     ORDER_2_6_38: ("PAGE_RO", "PAGE_COUNT", "PAGE_LOCK", "DEL_PAGE_LRU"),
-    ORDER_6_1: ("PTE_UFFD_WP", "PAGE_LAZYFREE", "EXCEED_SHARED_PTE", "PTE_MAPPED_HUGEPAGE", "PAGE_LOCK", "PAGE_COUNT", "DEL_PAGE_LRU"),
+    ORDER_6_1: ("PTE_UFFD_WP", "PAGE_LAZYFREE", "EXCEED_SHARED_PTE", "PTE_MAPPED_HUGEPAGE", "PAGE_LOCK", "PAGE_COUNT", "SWAP_CACHE_PAGE",
+                "DEL_PAGE_LRU"),
     ORDER_6_12: ("PTE_UFFD_WP", "PAGE_LAZYFREE", "EXCEED_SHARED_PTE", "PTE_MAPPED_HUGEPAGE", "PAGE_LOCK", "PAGE_COUNT", "DEL_PAGE_LRU"),
 }  # fmt: skip
 
@@ -65,6 +67,7 @@ class Checks(NamedTuple):
     armed_counts_none: int
     writable: int
     lazyfree_refused: int
+    isolate_reuses_swap_page: int
     swap_needs_half: int
     no_pmd: int
     no_table: int
@@ -94,6 +97,7 @@ def checks_of(rules: Rules) -> Checks:
         armed_counts_none=int(rules.armed_counts_none),
         writable={"none": WRITABLE_NONE, "one": WRITABLE_ONE, "every": WRITABLE_EVERY}[rules.writable],
         lazyfree_refused=int(rules.lazyfree_refused),
+        isolate_reuses_swap_page=int(rules.isolate_reuses_swap_page),
         swap_needs_half=int(rules.swap_needs_half),
         no_pmd=int(ScanResult.NO_PTE_TABLE if merged_codes else ScanResult.PMD_NONE),
         no_table=int(ScanResult.NO_PTE_TABLE if merged_codes else ScanResult.PMD_NULL),
@@ -115,6 +119,7 @@ class ViewColumns(NamedTuple):
     shared: npt.NDArray[np.bool_]
     folio: npt.NDArray[np.int64]
     order: npt.NDArray[np.uint8]
+    named: npt.NDArray[np.bool_]
     orders: npt.NDArray[np.uint16]
     uffd: npt.NDArray[np.bool_]
     droppable: npt.NDArray[np.bool_]
@@ -128,8 +133,8 @@ class ViewColumns(NamedTuple):
 def with_known(c, every_known):  # type: ignore[no-untyped-def]
     """*c* with *every_known*, which is a constant where this is compiled."""
     return ViewColumns(
-        c.pmd, c.pte, c.flags, c.mapcount, c.folio_mapcount, c.refcount, c.shared, c.folio, c.order, c.orders, c.uffd, c.droppable,
-        c.pte_known, c.page_known, c.secondary, every_known,
+        c.pmd, c.pte, c.flags, c.mapcount, c.folio_mapcount, c.refcount, c.shared, c.folio, c.order, c.named, c.orders, c.uffd,
+        c.droppable, c.pte_known, c.page_known, c.secondary, every_known,
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ from secondsight.mm.khugepaged.limits import (
 )
 from secondsight.mm.khugepaged.result import ScanNumbers, ScanResult, no_numbers
 from secondsight.mm.khugepaged.scan import MANY_BLOCKS, columns_of
-from secondsight.mm.page import LOCKED, LRU
+from secondsight.mm.page import LOCKED, LRU, SWAPCACHE
 from secondsight.mm.rules import Rules
 from secondsight.mm.view import BlockView
 from secondsight.native import merged, native
@@ -92,6 +92,14 @@ def _take(rules, c, b, i, held_already):  # type: ignore[no-untyped-def]
     # Somebody beside its mappings holds it: a pin, or a per-CPU batch. folio_expected_ref_count (7.3 line 799).
     if c.refcount[b, i] != expected_ref_count(rules, c, b, i):
         return ScanResult.PAGE_COUNT
+    # Read-only, in the swap cache, and another entry names it. reuse_swap_page (4.0; gone in 5.18).
+    if (
+        rules.isolate_reuses_swap_page
+        and not c.pte[b, i] & RW
+        and c.flags[b, i] & SWAPCACHE
+        and c.named[b, i]
+    ):
+        return ScanResult.SWAP_CACHE_PAGE
     # It cannot be taken off the LRU. folio_isolate_lru (7.3 line 809).
     if not c.flags[b, i] & LRU:
         return ScanResult.DEL_PAGE_LRU

@@ -53,6 +53,7 @@ class ScanResult(enum.IntEnum):
     COPY_MC = 32
     PAGE_FILLED = 33
     PAGE_DIRTY_OR_WRITEBACK = 34
+    SWAP_CACHE_PAGE = 35
 
     def __str__(self) -> str:
         """The string of include/trace/events/huge_memory.h."""
@@ -76,6 +77,7 @@ _STRINGS = {
     ScanResult.ALLOC_HUGE_PAGE_FAIL: "alloc_huge_page_failed",
     ScanResult.CGROUP_CHARGE_FAIL: "ccgroup_charge_failed",
     ScanResult.COPY_MC: "copy_poisoned_page",
+    ScanResult.SWAP_CACHE_PAGE: "page_swap_cache",
 }
 
 

@@ -272,8 +272,7 @@ def columns_of(view: BlockView, assume: bool) -> ViewColumns:
     """*view* as compiled code takes it; what no channel could show counts as *assume*."""
     return ViewColumns(
         view.pmd, view.pte, view.flags, view.mapcount, view.folio_mapcount, view.refcount, view.shared, view.folio, view.order,
-        view.orders,
-        view.uffd, view.droppable, view.pte_known, view.page_known, view.merged(assume),
+        view.named, view.orders, view.uffd, view.droppable, view.pte_known, view.page_known, view.merged(assume),
         int(view.pte_known.all() and view.page_known.all()),
     )  # fmt: skip
 

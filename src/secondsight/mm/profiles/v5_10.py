@@ -29,6 +29,7 @@ SERIES = Series(
         "shared": "page",
         "zero_page_is_none": True,
         "writable": "one",
+        "isolate_reuses_swap_page": True,
         "swap_needs_half": True,
         "expected_refcount": "mapcount",
         "trace_writable": True,

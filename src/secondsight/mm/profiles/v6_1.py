@@ -27,6 +27,7 @@ SERIES = Series(
     changes={
         "has_numa_balancing": True,
         "armed_counts_none": True,
+        "isolate_reuses_swap_page": False,
         "spte_era": "tracked",
         "tdp_mmu": True,
         "free_asks_first_page": True,

@@ -75,6 +75,12 @@ class KhugepagedRules:
         "mm/khugepaged.c khugepaged_scan_pmd: ++none_or_zero behind userfaultfd_armed before cc->is_khugepaged (6.1)",
         "booted",
     )
+    isolate_reuses_swap_page: bool = rule(
+        False,
+        "isolate refuses a read-only page of the swap cache that another entry names, and takes others out of the cache",
+        "mm/khugepaged.c __collapse_huge_page_isolate: reuse_swap_page, SCAN_SWAP_CACHE_PAGE (4.0 to 5.17)",
+        "booted",
+    )
     writable: Literal["every", "one", "none"] = rule(
         "every",
         "how many mapped PTEs must be writable",
