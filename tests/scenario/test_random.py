@@ -119,3 +119,26 @@ def test_what_would_wait_for_a_handler_is_never_drawn():
         )
         assert not [step for step in own if isinstance(step, faults)]
     assert armed > 10
+
+
+def test_a_guest_alone_uses_every_second_space_where_that_is_asked_for() -> None:
+    drawn = chance.scenarios(200, 3, "npt", guest_only=True)[0]
+    alone = 0
+    for each in drawn:
+        check(each)
+        last = next(i for i, step in enumerate(each.steps) if isinstance(step, v.Scan))
+        before = each.steps[last - 3 : last]
+        alone += [type(step) for step in before[:2]] == [v.Drain, v.ClearRefs] and isinstance(
+            before[2], v.GuestRead | v.GuestWrite
+        )
+    assert 70 < alone < 130
+    assert not any(isinstance(step, v.Drain) for each in _many(200, 3) for step in each.steps)
+
+
+def test_ksm_and_mlock_meet_only_where_the_kernel_counts_who_has_locked_a_page() -> None:
+    def both(**drawn: bool) -> int:
+        scenarios = chance.scenarios(600, 4, "npt", **drawn)[0]
+        kinds = [{type(step) for step in each.steps} for each in scenarios]
+        return sum({v.KsmMerge, v.Mlock} <= each for each in kinds)
+
+    assert both(mlocks=False) == 0 < both(mlocks=True)

@@ -13,6 +13,7 @@ from secondsight.plural import pluralize
 if TYPE_CHECKING:
     from secondsight.lab.diff import DifferenceKind, Kinds
     from secondsight.lab.kernels import Kernel
+    from secondsight.scenario.random import Drawn
     from secondsight.scenario.verbs import Scenario
 
 
@@ -35,6 +36,9 @@ def diff_command(
         bool | None,
         typer.Option("--sizes/--no-sizes", help="Draw hugepages-*kB/enabled at random too (default: where both kernels have them)."),
     ] = None,
+    guest_only: Annotated[
+        bool, typer.Option("--guest-only", help="Every second random scenario has a block that only a guest uses."),
+    ] = False,
     shrink: Annotated[bool, typer.Option(help="Look for the shortest scenario of each kind, on both kernels.")] = True,
     write: Annotated[Path | None, typer.Option(help="Folder for the shortest scenarios, a file each.")] = None,
     expect: Annotated[
@@ -60,7 +64,15 @@ def diff_command(
     a, b = _two(first, second, modules or [])
     before, after = for_kernel(a.upstream), for_kernel(b.upstream)
     both = before.has_sizes and after.has_sizes
-    scenarios = _scenarios(files or [], count, seed, mmu, sizes=both if sizes is None else sizes)
+    drawn: Drawn = {
+        "sizes": both if sizes is None else sizes,
+        "guards": before.has_guard and after.has_guard,
+        "parts": before.mthp_collapse and after.mthp_collapse,
+        "droppables": before.has_droppable and after.has_droppable,
+        "mlocks": before.mlock_batched and after.mlock_batched,
+        "guest_only": guest_only,
+    }
+    scenarios = _scenarios(files or [], count, seed, mmu, drawn)
     kinds = differ(scenarios, a, b, mmu, shrink=shrink, say=say)
     if json:
         _json(a, b, mmu, seed, kinds)
@@ -74,13 +86,13 @@ def diff_command(
     _judge(kinds, wanted, str(expect))
 
 
-def _scenarios(files: list[str], count: int, seed: int, mmu: str, *, sizes: bool) -> list[Scenario]:
+def _scenarios(files: list[str], count: int, seed: int, mmu: str, drawn: Drawn) -> list[Scenario]:
     from secondsight.lab.machines import machine
     from secondsight.scenario import random as chance
     from secondsight.scenario.files import read
 
-    drawn = chance.scenarios(count, seed, machine(mmu).mmu, sizes=sizes)[0] if count else []
-    return [read(path) for path in files] + drawn
+    at_random = chance.scenarios(count, seed, machine(mmu).mmu, **drawn)[0] if count else []
+    return [read(path) for path in files] + at_random
 
 
 def _two(first: str, second: str, modules: list[Path]) -> tuple[Kernel, Kernel]:

@@ -80,7 +80,7 @@ class _Drawing(NamedTuple):
             drawn, generator = chance.scenarios(
                 self.number, self.seed, where, sizes=rules.has_sizes if self.sizes is None else self.sizes,
                 guards=rules.has_guard, parts=rules.mthp_collapse, droppables=rules.has_droppable,
-                nested=self.what == "nested", numa=self.what == "numa",
+                nested=self.what == "nested", numa=self.what == "numa", mlocks=rules.mlock_batched,
             )  # fmt: skip
         return drawn, dict(generator.excluded), generator.steps
 

@@ -154,6 +154,8 @@ def _split_folio(f, r, head, in_cache=False):  # type: ignore[no-untyped-def]
     extra = f.refcount[head] - folio_mapcount(f, head) - cached * pages
     for pfn in range(head, head + pages):
         f.flags[pfn] = (f.flags[pfn] & own) | inherited
+        if len(f.mlocks):
+            f.mlocks[pfn] = 0
         f.refcount[pfn] = f.mapcount[pfn] + cached
     f.refcount[head] += extra
     for pfn in range(head, head + pages):

@@ -37,6 +37,8 @@ from secondsight.mm.page import (
     UNEVICTABLE,
     WORKINGSET,
     head_of,
+    mlock_page,
+    munlock_page,
     put_page,
 )
 from secondsight.native import merged, native
@@ -54,6 +56,9 @@ def _drain_add(f, r):  # type: ignore[no-untyped-def]
         pfn = np.int64(f.batch[BATCH_ADD, i])
         if f.flags[pfn] & MLOCKED:
             f.flags[pfn] = (f.flags[pfn] & ~ACTIVE) | UNEVICTABLE | LRU
+            # Not one: "that leaves __mlock_folio in doubt whether another actor has already counted the mlock" (lru_add).
+            if len(f.mlocks):
+                f.mlocks[pfn] = 0
         else:
             f.flags[pfn] = (f.flags[pfn] & ~UNEVICTABLE) | LRU
             if r.mglru:
@@ -87,13 +92,13 @@ def _drain_mlock(f):  # type: ignore[no-untyped-def]
             f.flags[pfn] |= LRU
             if f.flags[pfn] & MLOCKED:
                 f.flags[pfn] |= UNEVICTABLE
+                if len(f.mlocks):
+                    f.mlocks[pfn] = 1
         elif what == _MLOCK:
-            if f.flags[pfn] & LRU and f.flags[pfn] & MLOCKED:
-                f.flags[pfn] = (f.flags[pfn] & ~ACTIVE) | UNEVICTABLE
+            if f.flags[pfn] & MLOCKED:
+                mlock_page(f, pfn)
         else:
-            f.flags[pfn] &= ~MLOCKED
-            if f.flags[pfn] & LRU:
-                f.flags[pfn] &= ~UNEVICTABLE
+            munlock_page(f, pfn)
         put_page(f, pfn)
 
 

@@ -19,11 +19,11 @@ from secondsight.mm.page import (
     HEAD,
     HUGE_ZERO_PFN,
     MLOCKED,
-    UNEVICTABLE,
     ZERO_PFN,
     folio_nr_pages,
     head_of,
     mlock_page,
+    munlock_page,
 )
 from secondsight.mm.pgtable import DROPPABLE, pfn_of
 from secondsight.mm.vma import LOCKED_MASK, VmFlags
@@ -58,7 +58,7 @@ def _mark_locked(f, r, m, start, end, lock):  # type: ignore[no-untyped-def]
             # __munlock_isolated_page; what is mapped once goes back at once (__putback_lru_fast).
             munlock_folio(f, r, pfn)
         elif f.flags[pfn] & MLOCKED:
-            f.flags[pfn] &= ~(MLOCKED | UNEVICTABLE)
+            munlock_page(f, pfn)
 
 
 @native
@@ -88,6 +88,8 @@ def mlock(mm: Mm, start: int, end: int, *, onfault: bool = False) -> str | None:
     mm.check_range(start, end)
     if not mm.host.rules.mlock_by_populate:
         mm.host.drain()
+    if mm.host.rules.mlock_batched:
+        mm.host.frames.count_mlocks()
     _fix_up(mm, start, end, LOCKED_MASK if onfault else VmFlags.LOCKED)
     for vma, low, high in mm.vmas.within(start, end):
         if vma.flags & VmFlags.LOCKONFAULT and not mm.host.rules.mlock_by_populate:

@@ -70,7 +70,8 @@ class FrameArrays(NamedTuple):
 
     flags uint32[cap]; refcount, mapcount int32[cap]; free int32[...] the stack of free small pages; large int32[orders, ...] for each
     order the stack of the free folios' heads; batch int32[3, BATCH_MAX] the per-CPU ``lru_add``, ``lru_activate`` and
-    ``mlock`` batches (the last: pfn * 4 + what is to be done); n int64[COUNTERS] the counters above.
+    ``mlock`` batches (the last: pfn * 4 + what is to be done); n int64[COUNTERS] the counters above; mlocks int32[cap] what a small page on
+    the unevictable list counts (``mlock_count``, 5.18), or empty as long as nothing was mlocked.
     """
 
     flags: npt.NDArray[np.uint32]
@@ -80,6 +81,7 @@ class FrameArrays(NamedTuple):
     large: npt.NDArray[np.int32]
     batch: npt.NDArray[np.int32]
     n: npt.NDArray[np.int64]
+    mlocks: npt.NDArray[np.int32]
 
 
 @inlined
@@ -222,7 +224,25 @@ def mlock_page(f, pfn):  # type: ignore[no-untyped-def]
     """mlock_vma_page, its batch drained: the folio at *pfn* is mapped in a locked area; on the LRU it moves to the unevictable list."""
     f.flags[pfn] |= MLOCKED
     if f.flags[pfn] & LRU:
+        if len(f.mlocks):
+            f.mlocks[pfn] = f.mlocks[pfn] + 1 if f.flags[pfn] & UNEVICTABLE else 1
         f.flags[pfn] = (f.flags[pfn] & ~ACTIVE) | UNEVICTABLE
+
+
+@native
+def munlock_page(f, pfn):  # type: ignore[no-untyped-def]
+    """munlock_vma_page, its batch drained (__munlock_folio): the last of what is counted takes the page off the unevictable list.
+
+    KSM alone maps a small page in more than one locked area. What a large folio counts is not kept: the first ends it.
+    """
+    counts = len(f.mlocks) > 0 and not f.flags[pfn] & HEAD
+    if counts and f.flags[pfn] & (LRU | UNEVICTABLE) == LRU | UNEVICTABLE:
+        f.mlocks[pfn] = max(f.mlocks[pfn] - 1, 0)
+        if f.mlocks[pfn]:
+            return
+    f.flags[pfn] &= ~MLOCKED
+    if f.flags[pfn] & LRU:
+        f.flags[pfn] &= ~UNEVICTABLE
 
 
 @native
@@ -273,6 +293,7 @@ class Frames:
             large=np.zeros((PMD_ORDER + 1, 16), np.int32),
             batch=np.zeros((3, BATCH_MAX), np.int32),
             n=np.zeros(COUNTERS, np.int64),
+            mlocks=np.zeros(0, np.int32),
         )
         a = self.arrays
         a.n[NEXT] = FIRST_PFN
@@ -301,12 +322,18 @@ class Frames:
                 flags=_grown(a.flags, size),
                 refcount=_grown(a.refcount, size),
                 mapcount=_grown(a.mapcount, size),
+                mlocks=_grown(a.mlocks, size) if len(a.mlocks) else a.mlocks,
             )
         stack = int(a.n[N_FREE]) + (fresh_huge + 1) * HPAGE + parts + frees
         if stack > len(a.free):
             a = a._replace(free=_grown(a.free, max(stack, 2 * len(a.free))))
         self.arrays = self._room_for_heads(a, frees // HPAGE, frees // 4 if self._parted(a, parts) else 0)
         return self.arrays
+
+    def count_mlocks(self) -> None:
+        """From now on what is mlocked is counted: nothing was yet."""
+        if not len(self.arrays.mlocks):
+            self.arrays = self.arrays._replace(mlocks=np.zeros(len(self.arrays.flags), np.int32))
 
     @staticmethod
     def _parted(a: FrameArrays, parts: int) -> bool:

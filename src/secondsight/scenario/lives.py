@@ -23,9 +23,9 @@ EXCLUSIONS: dict[str, str] = {
         "hundreds of zero-filled pages exceed max_page_sharing, and which copies share which page follows the moments "
         "at which ksmd's chains are pruned (mm/ksm.c stable_node_dup)"
     ),
-    "mlock where ksm_merge was": (
-        "each entry of a page that KSM made one counts in its mlock_count, so that it stays unevictable when one of them goes (mm/mlock.c "
-        "__munlock_folio, 5.18); the model keeps no such count"
+    "mlock where ksm_merge was, up to 5.17": (
+        "when one entry of a page that KSM made one leaves a locked area, the rmap is walked for another that locks it (mm/mlock.c "
+        "try_to_munlock), which the model does not; since 5.18 each counts (mlock_count)"
     ),
 }
 _MANY_EQUAL, _LOCKED_EQUAL = EXCLUSIONS
@@ -90,14 +90,16 @@ class Lives:
         parts: bool = False,
         nested: bool = False,
         numa: bool = False,
+        mlocks: bool = False,
     ) -> None:
         """*guards*: the kernel has guard regions. *parts*: its khugepaged collapses parts of a block. *nested*: guests run guests of their
-        own. *numa*: NUMA balancing comes by."""
+        own. *numa*: NUMA balancing comes by. *mlocks*: the kernel counts who has mlocked a page."""
         self.rng = random.Random(seed)
         self.mmu: Mmu = mmu
         self.guards = guards
         self.parts = parts
         self.nested = nested
+        self.mlocks = mlocks
         self._chances = {**_WEIGHTS, **_NUMA} if numa else _WEIGHTS
         self.excluded: Counter[str] = Counter()
 
@@ -240,10 +242,11 @@ class Lives:
         return True
 
     def may_lock(self, s: Life) -> bool:
-        """Whether pages may be locked: not where KSM has made some one."""
-        if s.merged:
+        """Whether pages may be locked: where KSM has made some one, only if the kernel counts who has."""
+        may = self.mlocks or not s.merged
+        if not may:
             self.excluded[_LOCKED_EQUAL] += 1
-        return not s.merged
+        return may
 
     def _do_lock(self, s: Life) -> bool:
         if s.locked and self.rng.random() < 0.7:
@@ -320,7 +323,7 @@ class Lives:
         if s.alike or s.swapped or any(isinstance(step, v.Scan) for step in s.steps):
             self.excluded[_MANY_EQUAL] += 1
             return False
-        if s.locked:
+        if s.locked and not self.mlocks:
             self.excluded[_LOCKED_EQUAL] += 1
             return False
         s.merged = True

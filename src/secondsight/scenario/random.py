@@ -46,7 +46,8 @@ class Drawn(TypedDict, total=False):
 
     *mglru* None: either, by group. *sizes*: hugepages-*kB/enabled too, by group. *guards*: the kernel has guard regions. *parts*: its
     khugepaged runs for smaller sizes alone too, and collapses parts of a block. *droppables*: it has droppable mappings. *nested*: every
-    space has a VM whose guests run guests of their own. *numa*: NUMA balancing comes by among the other steps.
+    space has a VM whose guests run guests of their own. *numa*: NUMA balancing comes by among the other steps. *mlocks*: the kernel counts
+    who has mlocked a page (5.18). *guest_only*: every second space is used by a guest alone before a pass.
     """
 
     mglru: bool | None
@@ -56,6 +57,8 @@ class Drawn(TypedDict, total=False):
     droppables: bool
     nested: bool
     numa: bool
+    mlocks: bool
+    guest_only: bool
 
 
 class Generator(Lives):
@@ -70,10 +73,12 @@ class Generator(Lives):
             parts=drawn.get("parts", False),
             nested=drawn.get("nested", False),
             numa=drawn.get("numa", False),
+            mlocks=drawn.get("mlocks", False),
         )
         self.mglru = drawn.get("mglru")
         self.sizes = drawn.get("sizes", False)
         self.droppables = drawn.get("droppables", False)
+        self.guest_only = drawn.get("guest_only", False)
         self.steps = 0
 
     def host(self) -> HostConfig:
@@ -129,7 +134,8 @@ class Generator(Lives):
         s = Life(blocks=2 if r.random() < 0.15 else 1, vm=r.random() < 0.75, mmu=self.mmu, knobs=host.knobs)
         if self.parts:
             s.orders = tuple(order for order in PARTS if host.orders(advised=True) >> order & 1)
-        s.vm = s.vm or self.nested
+        alone = self.guest_only and r.random() < 0.5
+        s.vm = s.vm or self.nested or alone
         s.vm2 = s.vm and r.random() < _TWO_VMS
         # Under MGLRU their generation is a file's, which the model does not follow.
         s.droppable = self.droppables and not host.mglru and r.random() < _DROPPABLE
@@ -145,10 +151,14 @@ class Generator(Lives):
             s.steps.append(v.Madvise("vm", s.every, "hugepage"))
         for _ in range(r.choice([0, 0, 1, 2])):
             self.live(s)
+        if alone:
+            self._used_by_the_guest_alone(s)
         s.steps.append(v.Scan())
         for _ in range(r.choice([0, 1, 1, 2])):
             for _ in range(r.randint(0, 3)):
                 self.live(s)
+            if alone and r.random() < 0.5:
+                self._used_by_the_guest_alone(s)
             s.steps.append(v.Scan())
         self.steps += len(s.steps)
         space = v.SpaceSpec(
@@ -159,6 +169,13 @@ class Generator(Lives):
             droppable=s.droppable,
         )
         return v.Scenario(spaces=(space,), steps=tuple(s.steps), host=host)
+
+    def _used_by_the_guest_alone(self, s: Life) -> None:
+        """What the process has used is forgotten; then the guest uses some of it. Without a slot that leads there, nobody does."""
+        if s.deleted_slot0:
+            return
+        s.steps += [v.Drain(), v.ClearRefs("vm")]
+        s.steps.append((v.GuestRead if self.rng.random() < 0.6 else v.GuestWrite)("vm", self.some(s)))
 
     def _unfinished(self, host: HostConfig) -> v.Scenario:
         """Blocks that cost a wake-up much or little, as kernels count, and a wake-up that is good for some of them.
