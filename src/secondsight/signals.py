@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Final
 
-__all__ = ["ENDING", "SAME_SIGNAL", "Interrupts", "Terminated", "heeded", "leave_terminal"]
+__all__ = ["ENDING", "SAME_SIGNAL", "Interrupts", "Terminated", "heeded", "interrupt_of", "leave_terminal"]
 
 #: Seconds in which another signal is the first one once more: `timeout` sends it to its child, and to the group that the child is in.
 SAME_SIGNAL: Final = 1.0
@@ -28,9 +28,15 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
+def interrupt_of(number: int) -> KeyboardInterrupt:
+    """What the ending signal *number* raises; its exit code is 128 + *number*."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+
+
 def heeded(number: int) -> bool:
-    """Whether the ending signal *number* is to be listened to: SIGHUP is not where it was ignored at the start (:manpage:`nohup(1)`)."""
-    return number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    """Whether the ending signal *number* is to be listened to: SIGTERM always, the others not where they were ignored at the start: SIGHUP
+    by :manpage:`nohup(1)`, SIGINT in a shell's background."""
+    return number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
 
 
 def leave_terminal() -> None:
@@ -79,7 +85,7 @@ class Interrupts:
             leave_terminal()
         if self._first is None or (number == signal.SIGINT and now - self._first > SAME_SIGNAL):
             self._first = now
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+            raise interrupt_of(number)
         if number == signal.SIGTERM and now - self._first > SAME_SIGNAL:
             os.write(2, b"secondsight: terminated at once\n")
             os._exit(128 + number)

@@ -17,32 +17,9 @@ from secondsight.live.act.guard import Guard
 from secondsight.live.read.capture import save
 from support.snapshots import columns, snapshot
 
-TARGET = """
-import mmap, sys
-memory = mmap.mmap(-1, 10 << 21, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-memory.madvise(mmap.MADV_NOHUGEPAGE)
-for at in range(0, len(memory), 4096):
-    memory[at] = 1
-several = [mmap.mmap(-1, 3 << 21, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) for _ in range(5)]
-for each in several:
-    each[: 3 << 21] = bytes(3 << 21)
-print("ready", flush=True)
-sys.stdin.read()
-"""
-
 pytestmark = pytest.mark.skipif(
     not Path("/sys/kernel/mm/transparent_hugepage/enabled").exists(), reason="this kernel has no THP"
 )
-
-
-@pytest.fixture
-def target():
-    with subprocess.Popen(
-        [sys.executable, "-c", TARGET], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
-        child.stdout.readline()
-        yield child
-        child.kill()
 
 
 def run(capsys, *argv, code=0):
@@ -91,18 +68,6 @@ def test_a_snapshot_says_what_the_process_said(target, tmp_path, capsys):
     )
     assert [b["address"] for b in some["blocks"]] == [first, first + (1 << 21)]
     assert len(some["mappings"]) == 1 and some["mappings"][0]["empty"] == 0
-
-
-def test_collapse_leaves_what_is_marked_alone(target, capsys):
-    dry_run = json.loads(run(capsys, "collapse", "--pid", target.pid, "--procfs", "--dry-run", "--json"))
-    with Path(f"/proc/{target.pid}/smaps").open() as smaps:
-        marked = [line.split()[0] for line in smaps if "-" in line.split()[0]]
-    assert marked and all(choice["address"] for choice in dry_run["chosen"])
-    live = json.loads(run(capsys, "explain", "--pid", target.pid, "--procfs", "--json"))
-    forbidden = [(m["start"], m["end"]) for m in live["mappings"] if m["advice"] == "MADV_NOHUGEPAGE"]
-    assert forbidden and dry_run["left"]["MADV_NOHUGEPAGE"] >= 9, "each with its reason"
-    for choice in dry_run["chosen"]:
-        assert not any(low <= choice["address"] < high for low, high in forbidden)
 
 
 def test_a_dry_run_counts_what_may_be_added(capsys):
@@ -186,18 +151,6 @@ def test_doctor_answers_with_any_rights(capsys):
         (("explain", "--pid", "1", "--range", "5"), "write START-END in hexadecimal"),
         (("explain", "--pid", "1", "--vmcore", "nowhere"), "there is no such file"),
         (("explain", "--pid", "1", "--vmcore", __file__, "--qmp", __file__), "name one of them"),
-        (
-            ("collapse", "--pid", "1", "--max-added", "10"),
-            "--max-added 10: is 10 bytes, less than a page; 10M?",
-        ),
-        (("collapse",), "secondsight: say which process: one of --pid PID, --cgroup PATH, --vm NAME"),
-        (("collapse", "--pid", "99999999"), "there is no such process"),
-        (("collapse", "--pid", "1", "--budget", "lots"), "--budget lots"),
-        (("collapse", "--pid", "1", "--policy", "ingens"), "clears accessed bits"),
-        (("collapse", "--pid", "1", "--policy", "pcc"), "needs page walk counts"),
-        (("collapse", "--pid", "1", "--policy", "never"), "use khugepaged or madv_collapse"),
-        (("collapse", "--pid", "1", "--max-added", "some"), "--max-added some: write an amount"),
-        (("collapse", "--pid", "1", "--max-pressure", "10"), "--max-pressure 10: write a percentage"),
         (("snapshot", "--pid", "99999999", "-o", "x.npz"), "there is no such process"),
         (("watch", "--pid", "99999999"), "there is no such process"),
         (("verify", "--pid", "99999999", "--save", "x.json"), "there is no such process"),

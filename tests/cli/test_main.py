@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -15,20 +14,7 @@ import pytest
 
 from secondsight.cli import main
 from secondsight.trace import Provenance, Space, TraceWriter
-
-SECONDSIGHT = [sys.executable, "-c", "from secondsight.cli import main; main()"]
-TRACES = Path(__file__).parents[2] / "examples" / "traces"
-
-
-def run(*argv: str, **how: object) -> subprocess.CompletedProcess[str]:
-    options = {"capture_output": True, "text": True, "check": False, "timeout": 120} | how
-    return subprocess.run([*SECONDSIGHT, *argv], **options)  # type: ignore[call-overload, no-any-return]
-
-
-def one_line(finished: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    assert finished.returncode == code, finished.stderr
-    assert finished.stderr.startswith("secondsight") and finished.stderr.count("\n") == 1, finished.stderr
-    assert all(word in finished.stderr for word in words), finished.stderr
+from support.commands import SECONDSIGHT, one_line, run
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["rules"], ["rules", "--json"]])
@@ -60,6 +46,31 @@ def test_a_closed_standard_output_is_told(argv: tuple[str, ...]) -> None:
     one_line(closed("<&- >&-", *argv), 1, "standard output is closed")
     finished = closed(">&- 2>&-", *argv)
     assert (finished.returncode, finished.stdout, finished.stderr) == (1, "", "")
+
+
+def unread(*argv: str) -> subprocess.CompletedProcess[str]:
+    """The command where nobody reads its standard error any more, as in ``2>&1 >answer | head -0``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        return run(*argv, capture_output=False, stdout=subprocess.PIPE, stderr=writer)
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(("rules",), 0), (("explain", "--pid", "0"), 2), (("explain", "--no"), 2), (("lab", "hold", "x"), 2)],
+)
+def test_an_exit_code_is_the_same_where_nobody_reads_why(argv: tuple[str, ...], code: int) -> None:
+    assert unread(*argv).returncode == code
+
+
+def test_a_recording_goes_on_where_nobody_reads_how_it_goes(tmp_path) -> None:
+    path = tmp_path / "t.parquet"
+    how = ("--procfs", "--no-damon", "--interval", "0.05", "--for", "100ms")
+    assert unread("record", "pid", str(os.getpid()), "-o", str(path), *how).returncode == 0
+    assert path.read_bytes().startswith(b"PAR1")
 
 
 def test_a_locale_without_the_signs_we_print() -> None:
@@ -154,110 +165,6 @@ def test_a_wrong_request_is_one_line(tmp_path, argv, words) -> None:
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_an_interrupt_that_a_callback_of_llvm_dropped_comes_again() -> None:
-    script = """
-import ctypes, os, signal, sys, time
-from secondsight import cli
-from secondsight.cli import group
-
-@ctypes.CFUNCTYPE(None)
-def callback():
-    os.kill(os.getpid(), signal.SIGINT)
-    for _ in range(1000):
-        pass
-
-def work(self, context):
-    callback()
-    time.sleep(30)
-
-group.LazyGroup.invoke = work
-cli.main(["rules"])
-"""
-    finished = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert finished.returncode == 130
-    assert finished.stderr == "secondsight: interrupted\n"
-
-
-_CONTROLLING = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-_SLOW_TIDYING = """
-import sys, time
-from secondsight import cli
-from secondsight.cli import group
-
-def work(self, context):
-    try:
-        print("begun", flush=True)
-        time.sleep(60)
-    finally:
-        print("tidying", flush=True)
-        end = time.monotonic() + float(sys.argv[1])
-        while time.monotonic() < end:
-            time.sleep(0.01)
-        print("tidied", flush=True)
-
-group.LazyGroup.invoke = work
-cli.main(["rules"])
-"""
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "word"),
-    [
-        (signal.SIGTERM, 143, "terminated"),
-        (signal.SIGINT, 130, "interrupted"),
-        (signal.SIGHUP, 129, "terminated"),
-    ],
-)
-def test_a_signal_that_comes_twice_at_once_undoes_nothing_of_what_the_first_began(number, code, word) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SLOW_TIDYING, "0.3"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None and process.stdout.readline() == "begun\n"
-    for _ in range(20):
-        process.send_signal(number)
-        time.sleep(0.002)
-    out, err = process.communicate(timeout=60)
-    assert (out, err) == ("tidying\ntidied\n", f"secondsight: {word}\n")
-    assert process.returncode == code
-
-
-def test_a_hangup_that_was_ignored_at_the_start_stays_ignored() -> None:
-    process = subprocess.Popen(
-        ["nohup", sys.executable, "-c", _SLOW_TIDYING, "0"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None and process.stdout.readline() == "begun\n"
-    process.send_signal(signal.SIGHUP)
-    time.sleep(0.2)
-    assert process.poll() is None
-    process.terminate()
-    assert process.communicate(timeout=60)[0] == "tidying\ntidied\n" and process.returncode == 143
-
-
-def test_what_is_said_to_a_terminal_that_hung_up_is_no_error() -> None:
-    """A dropped connection: the terminal's other end closes, which sends SIGHUP to who leads its session, and takes no more lines."""
-    script = _SLOW_TIDYING.replace(
-        'print("tidying", flush=True)', 'print("tidying", flush=True, file=sys.stderr)'
-    )
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CONTROLLING + script, "0"], stdin=theirs, stdout=subprocess.PIPE, stderr=theirs,
-        text=True, start_new_session=True,
-    )  # fmt: skip
-    os.close(theirs)
-    assert process.stdout is not None and process.stdout.readline() == "begun\n"
-    os.close(ours)
-    assert (process.communicate(timeout=60)[0], process.returncode) == ("tidied\n", 129)
-
-
 def test_a_mark_that_comes_before_the_recording_or_after_it_does_not_end_it() -> None:
     script = """
 import os, signal
@@ -290,19 +197,6 @@ cli.main(["rules"])
 """
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stderr) == (130, "secondsight: interrupted; x.recording is kept\n")
-
-
-def test_a_later_sigterm_ends_what_does_not_come_to_an_end() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SLOW_TIDYING, "50"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None and process.stdout.readline() == "begun\n"
-    process.terminate()
-    assert process.stdout.readline() == "tidying\n"
-    time.sleep(1.2)
-    process.terminate()
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (143, "", "secondsight: terminated at once\n")
 
 
 @pytest.mark.parametrize(

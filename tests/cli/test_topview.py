@@ -11,9 +11,11 @@ pytest.importorskip("textual")
 
 from textual.widgets import DataTable
 
+from secondsight.cli import topview
 from secondsight.cli.top import Shown
 from secondsight.cli.topview import TopView
 from secondsight.host.columns import shown
+from secondsight.signals import ENDING, interrupt_of
 from support.host_views import NAMES, row, view
 
 
@@ -64,8 +66,10 @@ def sorted_by(app):
 
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)])
-def test_keys(size):
+def test_keys(size, monkeypatch):
     """Every key, on a terminal where all columns fit and on one where some do."""
+    ticks = []
+    monkeypatch.setattr(TopView, "set_interval", lambda self, seconds, tick: ticks.append(tick))
     rows = [row(name, float(at + 1), pid=None, resident=1000 - at) for at, name in enumerate(NAMES)]
     looks = []
 
@@ -90,7 +94,7 @@ def test_keys(size):
             assert [each.name for each in app.rows] == NAMES
             await pilot.press("f")
             assert app.frozen
-            app._due()
+            ticks[0]()
             await app.workers.wait_for_complete()
             assert len(looks) == 1
             await pilot.press("r")
@@ -117,3 +121,12 @@ def test_an_interrupt_leaves_it_wherever_it_is(keys):
         assert app.return_code == 0
 
     asyncio.run(drive())
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_is_one_more_way_to_leave_it(number, monkeypatch):
+    def signalled(self):
+        raise interrupt_of(number)
+
+    monkeypatch.setattr(TopView, "run", signalled)
+    topview.run(lambda: view([]), Shown("cgroup", shown("cgroup"), None, (), None), 1000.0)

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         # Whatever could not be read or written and was not told by name: a full disk under standard output, most likely.
         why = os.strerror(error.errno) if error.errno else str(error)
         print(f"secondsight: {printable(error.filename or 'the output')}: {why}", file=sys.stderr)
-        _silence()
+        _silence(sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
         # Code that lost the interrupt, as LLVM's calls do, stumbles over what it left undone.
@@ -89,7 +89,8 @@ def _with_notes(told: str, error: BaseException) -> str:
 
 
 def _streams() -> None:
-    """A standard stream that was closed becomes /dev/null, lest a file of ours take its number; what cannot be shown becomes ``?``."""
+    """A standard stream that was closed becomes /dev/null, lest a file of ours take its number; what cannot be shown becomes ``?``; of
+    standard error the reader may leave."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
         if stream is None:
@@ -99,6 +100,20 @@ def _streams() -> None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
         elif name == "stdout" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+        elif name == "stderr" and stream is sys.__stderr__ and isinstance(stream, io.TextIOWrapper):
+            written = io.BufferedWriter(_PerhapsUnread(stream.fileno(), "w", closefd=False))
+            sys.stderr = io.TextIOWrapper(written, stream.encoding, stream.errors, line_buffering=True)
+
+
+class _PerhapsUnread(io.FileIO):
+    """What is said after the reader left (``2>&1 | head``) goes nowhere, and ends neither a recording nor changes an exit code."""
+
+    def write(self, said: Any, /) -> int:
+        try:
+            return super().write(said)
+        except BrokenPipeError:
+            _silence(self.fileno())
+            return len(said)
 
 
 def _run(words: list[str]) -> None:
@@ -146,10 +161,12 @@ def import_numpy() -> None:
 
 def _no_reader() -> None:
     """The reader of a pipe left (head, less): not an error."""
-    _silence()
+    _silence(sys.stdout.fileno())
     sys.exit(0)
 
 
-def _silence() -> None:
-    """Let the flush at exit go nowhere: standard output takes nothing any more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _silence(number: int) -> None:
+    """Let whatever the descriptor *number* is yet given go nowhere, the flush at exit included: it takes nothing any more."""
+    opened = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(opened, number)
+    os.close(opened)

@@ -90,7 +90,8 @@ def collapse(
     """A khugepaged in user space, for a process, a cgroup or a VM: MADV_COLLAPSE through a pidfd, with proof from the page table.
 
     Stops before the limits that the process lives under (memory cgroup, free memory), at the first refused charge or allocation, and
-    when the process exits: exit code 1. Mappings marked MADV_NOHUGEPAGE are never touched. An interrupt keeps what was done.
+    when the process exits: exit code 1. Mappings marked MADV_NOHUGEPAGE are never touched. An interrupt keeps what was done; it is how
+    --follow ends.
     """
     from secondsight.errors import MissingDependency, UsageError
     from secondsight.live.act import amounts, candidates, guard, madvise
@@ -151,6 +152,8 @@ def collapse(
             code = collapse_many.run(
                 find, make_rounds, stopping, interval=chooser.interval / 1e9, follow=follow
             )
+    if not follow:
+        stopping.require_not_asked()
     if code:
         raise typer.Exit(code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -200,8 +201,9 @@ def _fitting(rows: list[HostRow], names: tuple[str, ...], width: int, sort: str)
 
 
 def run(look: Callable[[], HostView], shown: Shown, interval: float) -> None:
-    """Show passes of *look* until the user leaves."""
+    """Show passes of *look* until the user leaves, or a signal asks for the end; the terminal is as it was by then."""
     view = TopView(look, shown, interval)
-    view.run()
+    with contextlib.suppress(KeyboardInterrupt):
+        view.run()
     if view.return_code:
         raise SystemExit(view.return_code)

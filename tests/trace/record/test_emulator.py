@@ -339,7 +339,7 @@ def test_what_a_program_did_before_it_waits_is_kept_when_it_is_interrupted(tmp_p
             before, since = now, time.monotonic()
     recorder.send_signal(signal.SIGINT)
     message = recorder.communicate(timeout=60)[1]
-    assert recorder.returncode == 128 + signal.SIGTERM, message
+    assert recorder.returncode == 0, message
     trace, columns = recorded(path)
     stored = {page: count for (page, kind), count in pages(columns).items() if kind == Kind.CPU_WRITE}
     # 2,048 pages in a row, each of which was stored to once before the line and once after it.

@@ -109,7 +109,7 @@ def test_ctrl_c_keeps_what_was_recorded(tmp_path):
     # Where the tests run in a shell's background, SIGINT comes down to them ignored.
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from secondsight.trace.record.run import record_run; record_run('t.parquet', ['sleep', '60'])"
+        "from secondsight.trace.record.run import record_run; raise SystemExit(record_run('t.parquet', ['sleep', '60'])[1])"
     )
     recorder = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
     stream = tmp_path / "t.parquet.recording"
@@ -122,3 +122,14 @@ def test_ctrl_c_keeps_what_was_recorded(tmp_path):
     assert trace.rows > 10_000
     assert "interrupted" in trace.provenance.notes[0]
     assert not stream.exists()
+
+
+@needs_valgrind
+def test_a_ctrl_c_before_anything_was_recorded_is_an_interrupt(tmp_path):
+    def report(accesses, rows, spaces):
+        assert not spaces
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record_run(tmp_path / "t.parquet", ["sleep", "60"], report=report)
+    assert list(tmp_path.iterdir()) == []

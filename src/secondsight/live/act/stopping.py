@@ -9,7 +9,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from secondsight.signals import ENDING, SAME_SIGNAL, heeded, leave_terminal
+from secondsight.signals import ENDING, SAME_SIGNAL, heeded, interrupt_of, leave_terminal
 
 
 class Stopping:
@@ -22,6 +22,8 @@ class Stopping:
 
     def __init__(self) -> None:
         self.asked = False
+        #: the signal that asked, if any
+        self.number: int | None = None
         self._heard_at = 0.0
         self._before: dict[int, Any] = {}
         self._read, self._write = -1, -1
@@ -38,9 +40,9 @@ class Stopping:
             leave_terminal()
         if self.asked:
             if number != signal.SIGHUP and now - self._heard_at > SAME_SIGNAL:
-                raise KeyboardInterrupt
+                raise interrupt_of(number)
             return
-        self.asked, self._heard_at = True, now
+        self.asked, self.number, self._heard_at = True, number, now
         os.write(self._write, b"!")
 
     def wait(self, seconds: float) -> bool:
@@ -48,6 +50,14 @@ class Stopping:
         if not self.asked:
             select.select([self._read], [], [], max(seconds, 0))
         return self.asked
+
+    def require_not_asked(self) -> None:
+        """Let what was to come to an end by itself, and was cut short, end as every command that a signal ends.
+
+        :raises KeyboardInterrupt: we were asked to stop; Terminated by another signal than SIGINT.
+        """
+        if self.number is not None:
+            raise interrupt_of(self.number)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

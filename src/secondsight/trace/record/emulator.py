@@ -273,7 +273,7 @@ def record_program(
     report: Report | None = None,
     cpu_time: bool = False,
 ) -> tuple[Provenance, int]:
-    """Run *command* under the emulator and write the trace *path*; returns its provenance and the command's exit code.
+    """Run *command* under the emulator and write the trace *path*; returns its provenance and the command's exit code, 0 where we ended it.
 
     *quantum* (ns of the clock, that is instructions; 0: exact). Threads are the process's own; forks and programs that they become are
     spaces of their own. Ctrl-C ends the command and keeps what was recorded. A child that left for a session of its own and outlives the
@@ -283,6 +283,7 @@ def record_program(
     :raises MissingDependency: without the emulator or a compiler.
     :raises UsageError: without the program.
     :raises SecondSightError: nothing was recorded.
+    :raises KeyboardInterrupt: nothing was recorded when it came.
     """
     Recording.check(path)
     version = qemu_version(EMULATOR, "qemu-user")
@@ -301,6 +302,7 @@ def record_program(
     intake = Intake(recording, 0)  # the plugin aggregates
     intake.update(quantum=quantum)
     notes: list[str] = []
+    interrupt: KeyboardInterrupt | None = None
     with tempfile.TemporaryDirectory(prefix="secondsight-") as directory, recording:
         took = _cpu_time(command) if cpu_time else None
         where = Path(directory) / "rows"
@@ -317,7 +319,8 @@ def record_program(
             )
             try:
                 _follow(listener, process, streams)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as asked:
+                interrupt = asked
                 notes.append("interrupted; holds what was recorded until then")
                 os.killpg(process.pid, signal.SIGTERM)
             finally:
@@ -326,13 +329,16 @@ def record_program(
             streams.end(pid)
         if not intake.accesses:
             recording.abandon()
+            if interrupt is not None:
+                raise interrupt
             raise SecondSightError(
                 f"the emulator recorded nothing of {command[0]} (exit code {process.returncode})"
             )
         counted = [walks for sender in streams.ended if (walks := sender.counted()) is not None]
         notes += streams.account()
         unseen = [each for each in UNSEEN if each != PAGE_WALKS or not counted]
-        return intake.close(notes=notes, walks=counted, unseen=unseen, **(took or {})), process.returncode
+        code = process.returncode if interrupt is None else 0
+        return intake.close(notes=notes, walks=counted, unseen=unseen, **(took or {})), code
 
 
 def _cpu_time(command: Sequence[str]) -> dict[str, object]:

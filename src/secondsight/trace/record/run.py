@@ -108,7 +108,7 @@ def record_run(
     profile: Profile = "compact",
     report: Report | None = None,
 ) -> tuple[Provenance, int]:
-    """Run *command* under lackey and write the trace *path*; returns its provenance and the command's exit code.
+    """Run *command* under lackey and write the trace *path*; returns its provenance and the command's exit code, 0 where we ended it.
 
     *quantum* (ns of the clock, that is instructions; 0: exact). Ctrl-C ends the command and keeps what was recorded. A child that left for
     a session of its own and outlives the others is ended with them: nobody would read its log any more.
@@ -116,6 +116,7 @@ def record_run(
     :raises MissingDependency: without valgrind.
     :raises UsageError: without the program.
     :raises SecondSightError: valgrind cannot run the command.
+    :raises KeyboardInterrupt: nothing was recorded when it came.
     """
     Recording.check(path)
     valgrind = shutil.which("valgrind")
@@ -143,6 +144,7 @@ def record_run(
             *command,
         ]
         notes = []
+        interrupt: KeyboardInterrupt | None = None
         # valgrind hands the log's name on to every process that it follows.
         with Reaper(_LOG, directory):
             process = subprocess.Popen(ends_with_us(arguments), start_new_session=True)
@@ -150,15 +152,18 @@ def record_run(
                 torn = _follow(process, Path(directory), intake, report)
                 if torn:
                     notes.append(f"{torn} processes ended in the middle of a line, which was left out")
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as asked:
+                interrupt = asked
                 notes.append("interrupted; holds what was recorded until then")
             finally:
                 end_group(process)
         if not intake.spaces:
+            if interrupt is not None:
+                raise interrupt
             raise SecondSightError(
                 f"valgrind recorded nothing of {command[0]} (exit code {process.returncode})"
             )
-        return intake.close(notes=notes), process.returncode
+        return intake.close(notes=notes), process.returncode if interrupt is None else 0
 
 
 def _follow(process: subprocess.Popen[bytes], directory: Path, intake: Intake, report: Report | None) -> int:

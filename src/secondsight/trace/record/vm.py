@@ -153,7 +153,7 @@ def record_vm(
     stdin: int | None = None,
     command_line: Sequence[str] | None = None,
 ) -> tuple[Provenance, int]:
-    """Run QEMU with *arguments* and write the trace *path*; returns its provenance and QEMU's exit code.
+    """Run QEMU with *arguments* and write the trace *path*; returns its provenance and QEMU's exit code, 0 where we ended it.
 
     *arguments* may begin with the QEMU program. *quantum* in ns of the *clock*, that is instructions or real ones; 0: every access.
     *command_line*: the command that the provenance names, where *arguments* hold paths of this machine.
@@ -163,6 +163,7 @@ def record_vm(
     :raises MissingDependency: QEMU or a C compiler is not there, or QEMU takes no plugins.
     :raises UsageError: a clock or a quantum that there is not, an accelerator, a size of RAM that QEMU would not take.
     :raises SecondSightError: the guest accessed no memory, or the plugin's stream is damaged.
+    :raises KeyboardInterrupt: it had accessed none when that came.
     """
     if clock not in CLOCKS:
         raise UsageError(f"--clock {clock}: there are {' and '.join(CLOCKS)}")
@@ -197,9 +198,11 @@ def record_vm(
         os.close(theirs)
         stream = PluginStream(ours, intake, report)
         notes = []
+        interrupt: KeyboardInterrupt | None = None
         try:
             stream.follow()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as asked:
+            interrupt = asked
             notes.append("interrupted; holds what was recorded until then")
             process.send_signal(signal.SIGTERM)
             stream.follow()
@@ -209,6 +212,8 @@ def record_vm(
                 process.terminate()
             process.wait()
         if not recording.rows:
+            if interrupt is not None:
+                raise interrupt
             raise SecondSightError(
                 f"{program} ended with code {process.returncode} before the guest accessed any memory"
             )
@@ -217,7 +222,8 @@ def record_vm(
             notes.append(
                 "QEMU before 8: RAM above the PCI hole has the addresses right behind the RAM below it"
             )
-        return intake.close(notes=notes, unseen=[*UNSEEN, *stream.unseen]), process.returncode
+        code = process.returncode if interrupt is None else 0
+        return intake.close(notes=notes, unseen=[*UNSEEN, *stream.unseen]), code
 
 
 class PluginStream:
