@@ -21,20 +21,6 @@ def figures(rows, rules="7.2", policy=ALWAYS, **options):
     return compare(trace(rows), [policy], [rules], channels=False, **options).rows[0].metrics
 
 
-@pytest.mark.parametrize(
-    "rows", [[(0, 0, 0, 0, CR, 100), (35, 0, 0, 1, CW)], [(0, 0, 0, 1, CW), (35, 0, 0, 0, CR, 100)]]
-)
-def test_bloat_of_a_huge_page_that_a_read_mapped_first(rows):
-    total = figures(rows)
-    # The huge zero page is nobody's memory; the page that the first store puts in its place holds 511 pages nobody asked for.
-    assert (total["bloat"], total["zero_filled"], total["huge_blocks"]) == (BLOAT, BLOAT, 1)
-
-
-def test_the_huge_zero_page_is_no_bloat():
-    total = figures([(0, 0, 0, 0, CR, 100), (35, 0, 0, 1, CR)])
-    assert (total["bloat"], total["zero_filled"], total["huge_blocks"], total["coverage"]) == (0, 0, 1, 1)
-
-
 @pytest.mark.parametrize("second", [1, 11])
 def test_coverage_of_a_window_with_reads_before_the_store_that_splits(second):
     # Until after 6.12 a store to the huge zero page splits it: a hundred reads landed in it, the store does not.
@@ -52,62 +38,10 @@ def test_coverage_where_many_reads_of_other_blocks_lie_between():
     )
 
 
-@pytest.mark.parametrize(
-    ("rows", "policy", "rules", "references"),
-    [
-        # The zero page's entry is flushed where the first store maps a page of its own: that store walks again.
-        ([(0, 0, 0, 0, CR), (1, 0, 0, 0, CW)], "never", "7.2", 8),
-        ([(0, 0, 0, 0, CR), (1, 0, 0, 1, CW)], "never", "7.2", 8),
-        # A page that is written and then stored to again: one entry.
-        ([(0, 0, 0, 0, CW), (1, 0, 0, 0, CR), (2, 0, 0, 0, CW)], "never", "7.2", 4),
-        # The huge zero page is replaced by a huge page, or split.
-        ([(0, 0, 0, 0, CR), (1, 0, 0, 1, CW)], ALWAYS, "7.2", 6),
-        ([(0, 0, 0, 0, CR), (1, 0, 0, 1, CW), (2, 0, 0, 0, CR), (3, 0, 0, 1, CR)], ALWAYS, "6.1", 3 + 4 + 4),
-    ],
-)
-def test_an_entry_whose_page_is_replaced_walks_again(rows, policy, rules, references):
-    assert figures(rows, rules, policy, tlb=TlbConfig())["walk_refs_native"] == references
-
-
-def test_a_device_that_stores_into_a_zero_page_replaces_it():
-    rows = [(0, 0, 0, 0, CR), (1, 0, 0, 0, Kind.DEVICE_WRITE), (2, 0, 0, 0, CR)]
-    assert figures(rows, policy="never", tlb=TlbConfig())["walk_refs_native"] == 8
-
-
-def test_a_collapse_is_paid_by_what_it_copied_not_by_what_the_block_held_last():
-    # Collapsed with two pages, given back, and faulted in as small pages again.
-    rows = [
-        (0, 0, 0, 0, CW),
-        (0, 0, 0, 1, CW),
-        (11, 0, 0, 0, Verb.MADV_DONTNEED, 512),
-        (12, 0, 0, 0, CW),
-        (21, 0, 0, 0, CR),
-    ]
-    total = figures(rows, "6.1", "madv_collapse")
-    assert total["collapses"] == 2
-    copied = 2 + 1
-    assert total["daemon_time"] == pytest.approx(
-        (2 * 235 + 571 * copied / 512) * 1e-6 + total["pages_scanned"] * 25e-9
-    )
-
-
 def test_a_huge_page_that_a_devices_access_maps_comes_off_the_budget():
     rows = [(0, 0, 0, 0, Kind.DEVICE_WRITE), (1, 0, 1, 0, CW), (2, 0, 2, 0, Kind.PIN_READ)]
     for tlb in (None, TlbConfig()):
         assert figures(rows, budget=1, tlb=tlb)["huge_blocks"] == 1
-
-
-def test_a_program_that_exits_is_counted_just_before_it_does():
-    lives = [(0, 0, 0, 0, CW), (1, 0, 1, 3, CW, 2), (35, 0, 0, 0, CR)]
-    keys = ("huge_blocks", "huge_share", "bloat", "bloat_share", "zero_filled")
-    alive, exits = (figures([*lives, *end]) for end in ([], [(36, 0, 0, 0, Verb.EXIT)]))
-    assert [exits[key] for key in keys] == [alive[key] for key in keys]
-    assert (exits["huge_blocks"], exits["bloat"]) == (2, 2 * BLOAT)
-
-
-def test_a_space_that_lives_on_after_its_exit_counts_as_it_stands_at_the_end():
-    again = [(0, 0, 0, 0, CW), (1, 0, 1, 0, CW), (35, 0, 0, 0, Verb.EXIT), (36, 0, 1, 0, CW)]
-    assert figures(again)["huge_blocks"] == 1
 
 
 @pytest.mark.parametrize(

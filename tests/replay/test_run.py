@@ -1,12 +1,9 @@
-"""Replays small enough to be counted by hand."""
+"""A configuration under way: each visit as the kernel would answer it, the trace's verbs between wake-ups, and what the channels said."""
 
 import msgspec
 import numpy as np
-import pytest
 
-from secondsight.errors import InputError, UsageError
 from secondsight.mm.config import Knobs
-from secondsight.policy import find, make
 from secondsight.replay import HOST, Configuration, replay
 from secondsight.trace.kinds import Kind, Verb
 from support.events import CR, CW, GR, GW, trace, visits
@@ -41,49 +38,6 @@ def test_a_process_by_hand():
     assert result.data[0].blocks.number.tolist() == [3, 9]
 
 
-def test_a_wake_up_sees_what_was_before_it():
-    # At 10 s exactly belongs behind the first wake-up.
-    result, _ = one([(0, 0, 0, 0, CW), (10, 0, 1, 0, CW), (11, 0, 0, 0, CW)])
-    assert visits(result) == [
-        (10, 0, 0, "succeeded", "succeeded"),
-        (10, 0, 1, "no_pte_table", None),
-        (20, 0, 0, "page_pmd_mapped", None),
-        (20, 0, 1, "succeeded", "succeeded"),
-    ]
-
-
-def test_the_time_scale():
-    rows = [(0, 0, 0, 0, CW), (1, 0, 0, 0, CW, 2), (2, 0, 0, 0, CW, 4)]
-    # One second stands for ten: the second and third row lie at the first and second wake-up.
-    result, total = one(rows, scale=10)
-    assert result.configurations[0].wakes == 3
-    assert (total.accesses, total.accesses_huge) == (7, 6)
-
-
-@pytest.mark.parametrize("scale", [1e-30, 5e-324, 0.3])
-def test_a_scale_too_small_for_a_second_wake_up(scale):
-    result, total = one([(0, 0, 0, 0, CW), (33, 0, 0, 0, CW, 2)], scale=scale)
-    assert (result.configurations[0].wakes, total.accesses, total.collapses) == (1, 3, 1)
-
-
-def test_a_policy_made_in_python_is_held_to_its_ranges():
-    with pytest.raises(UsageError, match=r"^policy pcc: bits=60: must be 1 to 52$"):
-        one([(0, 0, 0, 0, CW)], policy=lambda: find("pcc")(bits=60))
-
-
-def test_the_last_wake_ups_are_one_for_each_however_their_intervals_differ():
-    rare = msgspec.structs.replace(HOST, knobs=Knobs(scan_sleep_millisecs=(1 << 32) - 1))
-    configurations = [
-        Configuration("rare", Configuration.of("7.2").rules, config=rare),
-        Configuration.of("7.2"),
-    ]
-    configurations.append(
-        Configuration("often", configurations[0].rules, policy=lambda: make("madv_collapse,every=0.001"))
-    )
-    result = replay(trace([(0, 0, 0, 0, CW), (10, 0, 0, 0, CW)]), configurations)
-    assert [s.wakes for s in result.configurations] == [1, 2, 10_002]
-
-
 def test_a_guest_alone_before_the_patch_with_it_and_since_the_zap_forgets():
     # The VM's memory was written and aged before; then the guest touches page 1 every 5 s up to 25 s.
     rows = [(s, 0, 0, 1, GR) for s in range(0, 30, 5)]
@@ -112,35 +66,6 @@ def test_refusals_of_isolate_are_counted_apart():
     result, total = one([(0, 0, 0, 1, GR), (11, 0, 1, 1, GR)], "7.2", ["vm"])
     assert visits(result)[0] == (10, 0, 0, "succeeded", "lack_referenced_page")
     assert total.visits["lack_referenced_page@isolate"] == total.wasted
-
-
-def test_several_spaces_are_counted_apart_and_together():
-    rows = [(0, 0, 5, 0, CW, 3), (0, 1, 5, 0, GW, 5), (12, 0, 5, 0, CW, 4), (12, 1, 5, 0, GW, 1)]
-    result = replay(trace(rows, ["process", "vm"]), [Configuration.of("6.1")])
-    mixed = result.configurations[0]
-    process, vm = mixed.spaces
-    assert (mixed.backing, mixed.start) == ("mixed", "filled")
-    assert (process.accesses, process.accesses_huge, vm.accesses, vm.accesses_huge) == (7, 4, 6, 1)
-    assert mixed.total.accesses_huge == 5
-    assert (process.guest_faults, process.test_young) == (0, 0)
-    assert {v[1] for v in visits(result)} == {0, 1}
-
-
-def test_two_vms_on_one_host_do_not_know_each_other():
-    alone = [(s, 0, 2, p, GW) for s in range(0, 40, 3) for p in range(s % 5)]
-    beside = sorted(alone + [(s, 1, 2, p + 9, GR) for s, _, _, p, _ in alone], key=lambda r: r[0])
-    one_vm = replay(trace(alone, ["vm"]), [Configuration.of("6.1")]).configurations[0].spaces[0]
-    both = replay(trace(beside, ["vm", "vm"]), [Configuration.of("6.1")]).configurations[0]
-    assert both.spaces[0] == one_vm
-    assert both.total.blocks == 2
-
-
-def test_a_program_as_a_vm():
-    result, total = one([(0, 0, 7, 0, CW), (15, 0, 7, 0, CR)], "thp-base", backing="vm")
-    assert result.configurations[0].backing == "vm"
-    assert total.refused == {"lack_referenced_page": 1}
-    result, total = one([(0, 0, 7, 0, CW), (15, 0, 7, 0, CR)], "thp-base", backing="process")
-    assert total.collapses == 1
 
 
 def test_the_verbs_of_a_trace():
@@ -178,21 +103,8 @@ def test_clear_refs_and_exit():
     assert result.data[0].blocks.huge.tolist() == [True]
 
 
-def test_huge_pages_at_a_first_touch_and_a_budget():
-    rows = [(0, 0, b, 0, CW, 10) for b in range(3)]
-    _, total = one(rows, faults="huge")
-    assert (total.fault_huge, total.collapses, total.accesses_huge, total.huge_at_end) == (3, 0, 30, 3)
-    _, total = one(rows, faults="huge", budget=2, config=HOST)
-    assert total.fault_huge == 2
-    # A block that is read first maps the huge zero page, and is one block all the same when it is written.
-    rows = [(0, 0, b, 0, kind) for b in range(3) for kind in (CR, CW)]
-    _, total = one(rows, faults="huge", budget=2)
-    assert total.fault_huge == 2
-
-
 def test_khugepageds_knobs():
     # pages_to_scan 512: one block a wake-up under rules that count blocks.
-    import msgspec
 
     config = msgspec.structs.replace(HOST, knobs=Knobs(pages_to_scan=512, scan_sleep_millisecs=1000))
     result, _ = one([(0, 0, b, 0, CW) for b in range(3)] + [(4, 0, 0, 0, CR)], "6.1", config=config)
@@ -213,7 +125,6 @@ def test_what_the_channels_said():
 
 
 def test_a_host_without_notifiers_does_not_know():
-    import msgspec
 
     config = msgspec.structs.replace(HOST, mmu_notifier=False)
     result = replay(
@@ -223,36 +134,12 @@ def test_a_host_without_notifiers_does_not_know():
     assert result.configurations[0].total.test_young == 0
 
 
-def test_figures_do_not_know_of_what_was_before_the_trace():
-    result, total = one([(0, 0, 0, p, GR) for p in range(100)], "thp-base", ["vm"])
-    assert (total.faults, total.guest_faults) == (0, 0)
-    assert result.configurations[0].notifier_calls == {}
-
-
-@pytest.mark.parametrize(
-    ("rows", "kwargs", "error"),
-    [
-        ([], {}, "no accesses"),
-        ([(0, 0, 0, 0, Verb.CLEAR_REFS, 0)], {}, "no accesses"),
-        ([(0, 0, 0, 0, CW)], {"time_scale": 0}, "time scale 0"),
-        ([(0, 0, 0, 0, CW)], {"time_scale": float("inf")}, "time scale inf"),
-        ([(0, 0, 0, 0, CW)], {"time_scale": 10**400}, "time scale inf"),
-        ([(0, 0, 0, 0, CW)], {"time_scale": "1"}, "time scale 1"),
-        ([(0, 0, 0, 0, CW)], {"configurations": []}, "needs configurations"),
-        ([(0, 0, 0, 0, CW)], {"configurations": [Configuration.of("6.1")] * 2}, "a name of its own"),
-    ],
-)
-def test_bad_requests(rows, kwargs, error):
-    configurations = kwargs.pop("configurations", [Configuration.of("7.2")])
-    with pytest.raises(UsageError, match=error):
-        replay(trace(rows), configurations, **kwargs)
-
-
-def test_bad_traces(tmp_path):
-    with pytest.raises(UsageError, match="times run backwards"):
-        trace([(1, 0, 0, 0, CW), (0, 0, 0, 0, CW)])
-    with pytest.raises(UsageError, match="space 3 is not among the 1 spaces"):
-        trace([(1, 3, 0, 0, CW)])
-    (tmp_path / "t").write_bytes(b"PAR1 not at all")
-    with pytest.raises(InputError, match="not a whole Parquet file"):
-        replay(tmp_path / "t", [Configuration.of("7.2")])
+def test_pages_are_scanned_up_to_where_a_scan_stopped_and_none_of_what_is_huge():
+    # Both blocks are collapsed at 10 s, their 512 pages seen; what is mapped by a PMD afterwards costs nothing.
+    rows = [(0, 0, 0, 0, CW), (0, 0, 1, 0, CW), (35, 0, 0, 0, CR)]
+    result, total = one(rows, "6.1")
+    assert [v[3] for v in visits(result)].count("page_pmd_mapped") == 6
+    assert (total.collapses, total.pages_scanned) == (2, 2 * 512)
+    # The pinned page of a block ends its scan: pages 0 to 4 were looked at, at each of four wake-ups.
+    result, total = one([(0, 0, 0, 2, CW), (0, 0, 0, 4, Kind.PIN_WRITE), (35, 0, 0, 2, CR)], "6.1")
+    assert (total.collapses, total.pages_scanned) == (0, 4 * 5)
