@@ -6,7 +6,7 @@ import numpy as np
 
 from secondsight.trace import Space, TraceWriter
 from secondsight.trace.provenance import Clock
-from secondsight.trace.sampled import CHANNELS, SAMPLE_COLUMNS, SampledChannel, SampleProvenance
+from secondsight.trace.sampled import BITS, CHANNELS, SAMPLE_COLUMNS, SampledChannel, SampleProvenance
 
 BLOCK = 1 << 21
 BASE = 0x7F0000000000
@@ -44,3 +44,30 @@ def write(path, rows, origin=None, **options):
         values = columns(rows)
         out.put(values.pop("time"), values)
     return path
+
+
+def random_rows(rng, looks, blocks):
+    """Rows whose counts can be."""
+    rows = []
+    for look in range(looks):
+        for block in range(blocks):
+            present = int(rng.integers(0, 513))
+            row = {
+                "time": look,
+                "block": block,
+                "space": int(rng.integers(0, 2)),
+                "form": int(present == 512),
+                "present": present,
+            }
+            row["swapped"] = int(rng.integers(0, 513 - present))
+            row["shared"] = int(rng.integers(0, present + 1))
+            for name, first, second in [
+                *((c, "used", "unused") for c in CHANNELS),
+                *((c, "set", "clear") for c in BITS),
+            ]:
+                cut = np.sort(rng.integers(0, present + 1, 2)).tolist()
+                row[f"{name}_{first}"], row[f"{name}_{second}"] = cut[0], cut[1] - cut[0]
+            row["order_0"] = int(rng.integers(0, present + 1))
+            row["order_9"] = present - row["order_0"]
+            rows.append(row)
+    return rows

@@ -6,39 +6,11 @@ import pytest
 from secondsight.cli import main
 from secondsight.errors import InputError, SecondSightError
 from secondsight.trace import Recording, Trace, recover
-from secondsight.trace.sample_summary import summarise_samples
-from secondsight.trace.sampled import BITS, CHANNELS, SAMPLE_COLUMNS, SAMPLES_KEY
+from secondsight.trace.sampled import CHANNELS, SAMPLE_COLUMNS, SAMPLES_KEY
 from secondsight.trace.samples import Samples, is_samples
 from secondsight.trace.writer import ROW_GROUP
 from support.recordings import flushed
-from support.samples import BASE, BLOCK, columns, provenance, write
-
-
-def random_rows(rng, looks, blocks):
-    """Rows whose counts can be."""
-    rows = []
-    for look in range(looks):
-        for block in range(blocks):
-            present = int(rng.integers(0, 513))
-            row = {
-                "time": look,
-                "block": block,
-                "space": int(rng.integers(0, 2)),
-                "form": int(present == 512),
-                "present": present,
-            }
-            row["swapped"] = int(rng.integers(0, 513 - present))
-            row["shared"] = int(rng.integers(0, present + 1))
-            for name, first, second in [
-                *((c, "used", "unused") for c in CHANNELS),
-                *((c, "set", "clear") for c in BITS),
-            ]:
-                cut = np.sort(rng.integers(0, present + 1, 2)).tolist()
-                row[f"{name}_{first}"], row[f"{name}_{second}"] = cut[0], cut[1] - cut[0]
-            row["order_0"] = int(rng.integers(0, present + 1))
-            row["order_9"] = present - row["order_0"]
-            rows.append(row)
-    return rows
+from support.samples import BASE, BLOCK, columns, provenance, random_rows, write
 
 
 def test_what_went_in_comes_out_look_by_look(tmp_path):
@@ -135,18 +107,6 @@ def test_a_later_version_and_a_foreign_provenance_are_one_line(tmp_path):
         pq.write_table(table.replace_schema_metadata({SAMPLES_KEY: raw}), tmp_path / "t.parquet")
         with pytest.raises(InputError, match=what):
             Samples.open(tmp_path / "t.parquet")
-
-
-def test_the_summary_counts_every_look_but_the_first(tmp_path):
-    rows = random_rows(np.random.default_rng(3), 5, 4)
-    summary = summarise_samples(Samples.open(write(tmp_path / "s.parquet", rows)))
-    assert summary.looks == 5 and summary.rows == 20
-    for name in CHANNELS:
-        later = [row for row in rows if row["time"]]
-        channel = summary.channels[name]
-        assert channel.used == sum(row[f"{name}_used"] for row in later)
-        assert channel.unused == sum(row[f"{name}_unused"] for row in later)
-        assert channel.used + channel.unused + channel.unknown == sum(row["present"] for row in later)
 
 
 def test_trace_info_tells_of_them(tmp_path, capsys):
