@@ -17,40 +17,9 @@ def scenario(*steps: verbs.Verb, **space: object) -> verbs.Scenario:
     return verbs.Scenario((verbs.SpaceSpec("a", **{"shared": shared, **space}),), steps)
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        verbs.SwapOut("a", "0"), verbs.SplitHuge("a", "0"), verbs.IoZeroCopy("a", "0"), verbs.Pin("a", "0:1", "p", write=True),
-        verbs.Mlock("a", "0"), verbs.Mprotect("a", "0:1", "r"),
-    ],
-)  # fmt: skip
-def test_what_is_not_modelled_there_is_refused(step) -> None:
-    with pytest.raises(UsageError, match=r"steps\[0\]: space 'a' maps a regular file: .* is not modelled"):
-        run(scenario(step), "7.3")
-
-
-def test_a_second_vm_over_a_file_and_a_file_without_a_name_are_refused() -> None:
-    with pytest.raises(UsageError, match="a second VM or a device over one"):
-        run(scenario(vm=verbs.Vm(), vm2=verbs.Vm()), "7.3")
-    with pytest.raises(UsageError, match=r"shared\.memory is to name it"):
-        run(scenario(shared=verbs.Shared(file="private")), "7.3")
-
-
 def test_a_kernel_that_collapses_no_files_says_so() -> None:
     with pytest.raises(UsageError, match=r"modelled from 7\.2 on"):
         run(scenario(), "6.18")
-
-
-@pytest.mark.parametrize("shared", [None, verbs.Shared("ram")])
-def test_files_verbs_are_for_files(shared) -> None:
-    for step in (
-        verbs.FileRead("a", "0"),
-        verbs.FileWrite("a", "0"),
-        verbs.FileSync("a"),
-        verbs.FileDrop("a", "0"),
-    ):
-        with pytest.raises(UsageError, match="maps no regular file, which file_"):
-            run(scenario(step, shared=shared), "7.3")
 
 
 def test_batched_scenarios_have_files_of_their_own_and_answer_as_alone() -> None:

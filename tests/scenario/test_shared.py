@@ -5,15 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from secondsight.errors import InputError, UsageError
+from secondsight.errors import InputError
 from secondsight.mm.config import HostConfig
-from secondsight.mm.profiles import PROFILES
 from secondsight.scenario import batch, files, verbs
 from secondsight.scenario.random_shared import shared_scenarios
 from secondsight.scenario.results import CollapseFileEvent, FilePass
-from secondsight.scenario.run import Runner, run
+from secondsight.scenario.run import run
 from secondsight.scenario.text import lines
-from support.model import holds
 
 TEXT = b"""
 [host]
@@ -67,21 +65,6 @@ def test_the_collapse_is_told_where_the_kernel_tells_it() -> None:
     assert not run(scenario(*steps, shmem_enabled="advise"), "6.1").files
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        verbs.Mlock("vm", "0"),
-        verbs.Mprotect("vm", "0:1", "r"),
-        verbs.Uffd("vm", "0", "missing"),
-        verbs.Madvise("vm", "0", "cold"),
-        verbs.Madvise("vm", "0", "guard_install"),
-    ],
-)
-def test_what_is_not_modelled_there_is_refused(step) -> None:
-    with pytest.raises(UsageError, match=r"steps\[0\]: space 'vm' is shared memory: .* is not modelled"):
-        run(scenario(step), "7.3")
-
-
 def test_free_is_for_private_memory() -> None:
     assert run(scenario(verbs.Madvise("vm", "0", "free")), "7.3").answers[0].errno == "EINVAL"
 
@@ -103,21 +86,3 @@ def test_a_line_a_visit() -> None:
     assert lines(msgspec.structs.replace(answer, files=[visit])) == [
         "pass 2 vm:1 exceed_swap_pte file memfd:ram present 4 swapped 65"
     ]
-
-
-@pytest.mark.parametrize("rules", ["6.1", "6.12", "6.16", "7.3"])
-def test_random_scenarios_run_and_every_count_holds(rules) -> None:
-    made, _ = shared_scenarios(64, 11)
-    results = set()
-    for each in made:
-        files.check(each)
-        runner = Runner(each, PROFILES[rules])
-        for step in each.steps:
-            runner.take(step)
-        holds(runner.host)
-        results |= {f.result for f in runner.files}
-    assert {"succeeded", "pte_mapped_hugepage", "not_suitable_page_count"} <= results
-
-
-def test_a_seed_makes_the_same_scenarios() -> None:
-    assert shared_scenarios(20, 3)[0] == shared_scenarios(20, 3)[0] != shared_scenarios(20, 4)[0]
