@@ -1,7 +1,6 @@
 """From a snapshot to verdicts: the stories the kernels told, unknowns kept unknown, files that survive or are refused."""
 
 import dataclasses
-import re
 import sys
 
 import msgspec
@@ -298,57 +297,6 @@ def test_what_is_huge_already_counts_as_huge_whatever_the_switches_say(flags, en
     assert (
         answer.totals.coverage == 0.5 and answer.totals.eligible_blocks == answer.totals.skipped_blocks == 2
     )
-
-
-def test_the_page_tells_every_block_and_escapes_names():
-    from secondsight.live.judge.page import kind, render
-
-    young = np.zeros((3, 512), bool)
-    young[1] = True
-    taken = snapshot(with_vm(columns(3), young))
-    taken = dataclasses.replace(taken, header=msgspec.structs.replace(taken.header, name="<script>"))
-    answer = explain(taken)
-    page = render(answer)
-    assert page.count("<rect ") == 3 and "<script" not in page and "&lt;script&gt;" in page
-    assert [kind(b) for b in answer.blocks] == ["idle", "wasted", "idle"]
-    assert "http" not in page and "src=" not in page
-
-
-def test_a_printed_page_keeps_what_a_map_is_of_beside_its_squares():
-    from secondsight.live.judge.page import render
-
-    page = render(explain(snapshot(columns(2))))
-    assert re.search(r"<div class=map><div><code>.*?</code>.*?</div><svg .*?</svg></div>", page, re.DOTALL)
-    printed = page[page.index("@media print{") :]
-    assert ".map>div{break-after:avoid}" in printed and ".map,tr{break-inside:avoid}" in printed
-
-
-def test_the_page_draws_many_small_mappings_that_are_alike_as_one():
-    from secondsight.live.judge.page import render
-
-    taken = snapshot(columns(40))
-    (whole,) = taken.header.mappings
-    start, end = whole.start, whole.end
-    ones = [
-        msgspec.structs.replace(whole, start=start + i * BLOCK, end=start + (i + 1) * BLOCK)
-        for i in range(20)
-    ]
-    other = msgspec.structs.replace(whole, start=start + 20 * BLOCK, end=end)
-    header = msgspec.structs.replace(taken.header, mappings=(*ones, other))
-    page = render(explain(dataclasses.replace(taken, header=header)))
-    assert page.count("<rect ") == 40 and page.count("<svg ") == 2
-    assert f"{start:012x}-{other.start:012x}" in page and "20 mappings alike, eligible" in page
-    header = msgspec.structs.replace(
-        taken.header, mappings=(*ones[:3], msgspec.structs.replace(other, start=ones[3].start))
-    )
-    page = render(explain(dataclasses.replace(taken, header=header)))
-    assert page.count("<rect ") == 40 and page.count("<svg ") == 4 and "alike" not in page
-    small = msgspec.structs.replace(other, start=start, end=start + BLOCK)
-    large = msgspec.structs.replace(other, start=small.end, end=small.end + 30 * BLOCK)
-    last = msgspec.structs.replace(other, start=large.end)
-    header = msgspec.structs.replace(taken.header, mappings=(small, large, last))
-    page = render(explain(dataclasses.replace(taken, header=header)))
-    assert re.findall(r"<code>(\w+)-\w+ ", page) == [f"{m.start:012x}" for m in (small, large, last)]
 
 
 def test_swapped_pages_come_back_before_the_second_look():

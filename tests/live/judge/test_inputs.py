@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import pytest
 
 from secondsight.bits import pte as bits
 from secondsight.live.judge import inputs, open_verdict
@@ -22,45 +21,12 @@ def test_the_page_is_the_table():
     )
 
 
-def test_every_name_that_a_verdict_can_give_is_in_the_table():
-    names = {value for name, value in vars(open_verdict).items() if name.isupper()}
-    assert len(names) >= 12
-    assert {inputs.named(name).name for name in names} == names
-    assert len({each.name for each in inputs.INPUTS}) == len(inputs.INPUTS)
-
-
 def test_evidence_is_a_test_that_exists_or_the_source():
     for each in inputs.INPUTS:
         kind, _, where = each.evidence.partition(": ")
         assert kind in ("booted", "source") and where, each.name
         if kind == "booted":
             assert (ROOT / where).is_file(), each
-
-
-def with_surroundings(**changes):
-    memory = columns(1)
-    memory.pte[0] |= bits.ACCESSED
-    taken = snapshot(memory)
-    header = msgspec.structs.replace(taken.header, surroundings=msgspec.structs.replace(KNOWN, **changes))
-    return explain(dataclasses.replace(taken, header=header)).blocks[0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "other", "name"),
-    [
-        ({"registered": None}, "unregistered", open_verdict.KHUGEPAGED_LIST),
-        ({"huge_blocks": None}, "alloc_huge_page_failed", open_verdict.FREE_HUGE_BLOCKS),
-        ({"huge_blocks": 0}, "alloc_huge_page_failed", open_verdict.FREE_HUGE_BLOCKS),
-        ({"headroom": None}, "ccgroup_charge_failed", open_verdict.MEMORY_CGROUP),
-        ({"headroom": (2 << 20) - 1}, "ccgroup_charge_failed", open_verdict.MEMORY_CGROUP),
-        ({"distances": True}, "scan_aborted", open_verdict.NODES),
-        ({"distances": None}, "scan_aborted", open_verdict.NODES),
-    ],
-)
-def test_what_was_not_read_leaves_a_promise_open(changes, other, name):
-    assert with_surroundings().known and with_surroundings(headroom=2 << 20).known
-    block = with_surroundings(**changes)
-    assert (block.status, block.known, block.others, block.unread) == ("succeeded", False, (other,), (name,))
 
 
 def test_a_refusal_needs_no_memory():

@@ -15,52 +15,7 @@ from secondsight.live.read import btf
 from secondsight.live.read.btf import Btf
 from secondsight.live.read.probe import probe
 from secondsight.live.read.symbols import BTF_FOLDER
-
-
-class Blob:
-    """Writes BTF: enough of it to describe a structure as the kernel's build does."""
-
-    def __init__(self, strings=b"\0", first=1, base=0):
-        self.strings, self.types, self.base, self.next = strings, b"", base, first
-
-    def text(self, name):
-        if not name:
-            return 0
-        self.strings += name.encode() + b"\0"
-        return self.base + len(self.strings) - len(name) - 1
-
-    def add(self, name, kind, size=0, members=(), flag=0, extra=b""):
-        rows = b"".join(struct.pack("<III", self.text(n), t, o) for n, t, o in members)
-        self.types += (
-            struct.pack("<III", self.text(name), flag << 31 | kind << 24 | len(members), size) + extra + rows
-        )
-        self.next += 1
-        return self.next - 1
-
-    def done(self):
-        head = struct.pack(
-            "<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(self.types), len(self.types), len(self.strings)
-        )
-        return head + self.types + self.strings
-
-
-def sample():
-    blob = Blob()
-    number = blob.add("unsigned long", btf.INT, 8, extra=struct.pack("<I", 64))
-    signed = blob.add("int", btf.INT, 4, extra=struct.pack("<I", 1 << 24 | 32))
-    pointer = blob.add("", btf.PTR, 4)
-    inner = blob.add("", btf.UNION, 8, [("mapping", pointer, 0), ("private", number, 0)])
-    page = blob.add(
-        "page", btf.STRUCT, 32, [("flags", number, 0), ("", inner, 64), ("_refcount", signed, 128)]
-    )
-    blob.add("word", btf.TYPEDEF, number)
-    names = [blob.text(n) for n in ("PG_locked", "PG_below")]
-    blob.types += struct.pack("<III", blob.text("pageflags"), 1 << 31 | btf.ENUM << 24 | 2, 4) + struct.pack(
-        "<IiIi", names[0], 3, names[1], -1
-    )
-    blob.next += 1
-    blob.add("bits", btf.STRUCT, 8, [("low", number, 3 << 24), ("high", number, 61 << 24 | 3)], flag=1)
-    return blob, page
+from support.btf_blob import Blob, sample
 
 
 def test_find_and_enumerators():
@@ -129,25 +84,6 @@ def test_the_running_kernels_functions_and_types():
         name = read.text(read.record(number).name)
         if name:
             assert names.has_function(name) == (read.find(name, frozenset({btf.FUNC})) is not None), name
-
-
-def test_drgn_types():
-    drgn = pytest.importorskip("drgn")
-    from secondsight.live.read.btftypes import BtfTypes
-
-    blob, _ = sample()
-    program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
-    types = BtfTypes(program, Btf(blob.done()))
-    program.register_type_finder("btf", types.find_type, enable_index=0)
-    program.register_object_finder("btf", types.find_constant, enable_index=0)
-    page = program.type("struct page")
-    assert (page.size, drgn.offsetof(page, "private"), drgn.offsetof(page, "_refcount")) == (32, 8, 16)
-    assert program.type("word").type.size == 8
-    assert program.constant("PG_locked").value_() == 3
-    bits = program.type("struct bits")
-    assert [m.bit_field_size for m in bits.members] == [3, 61]
-    with pytest.raises(LookupError):
-        program.type("struct nothing")
 
 
 @pytest.mark.parametrize("data", [b"", b"\x9f\xeb", b"\xeb\x9f" + bytes(30), Blob().done()[:20]])
