@@ -8,7 +8,6 @@ import pytest
 from secondsight.errors import InputError
 from secondsight.lab.diff import DifferenceKind, kinds, of_scenario, read, steady, unexpected
 from secondsight.lab.run import Failure
-from secondsight.lab.shorter import shorten
 from secondsight.mm.profiles import profile
 from secondsight.scenario import verbs as v
 from secondsight.scenario.results import AttemptEvent, BlockPass, IsolateEvent, Run, StepAnswer
@@ -120,37 +119,6 @@ def test_what_is_otherwise_when_asked_again_is_no_difference():
     assert difference.differing == [2] and difference.unsteady == []
     steady(difference, {2: {"state.pte: another"}})
     assert difference.kinds == [] and difference.differing == [] and difference.unsteady == [2]
-
-
-def test_a_kind_gets_the_shortest_scenario_that_both_kernels_confirm():
-    after = RULES.derive(pmd_modify_drops_dirty=True)
-    difference = kinds([LONG], answers([LONG], RULES), answers([LONG], after), RULES, after)
-    asked: list[int] = []
-
-    def ask(some):
-        asked.append(len(some))
-        return list(zip(answers(some, RULES), answers(some, after), strict=True))
-
-    shorten(difference.kinds, [LONG], ask, RULES, after)
-    short = msgspec.toml.decode(difference.kinds[0].shortest, type=v.Scenario)
-    assert len(short.steps) == len(SCENARIOS[2].steps) and short.title == difference.kinds[0].name
-    assert asked == [1]  # the model had shortened it: the kernels only say that it still differs
-    (kind,) = of_scenario(short, *(answers([short], rules)[0] for rules in (RULES, after)))
-    assert kind.name == difference.kinds[0].name
-
-
-def test_where_the_model_shows_nothing_the_kernels_are_asked_about_every_version():
-    after = RULES.derive(pmd_modify_drops_dirty=True)
-    difference = kinds([LONG], answers([LONG], RULES), answers([LONG], after), RULES, RULES)
-    rounds: list[int] = []
-
-    def ask(some):
-        rounds.append(len(some))
-        return list(zip(answers(some, RULES), answers(some, after), strict=True))
-
-    shorten(difference.kinds, [LONG], ask, RULES, RULES)
-    short = msgspec.toml.decode(difference.kinds[0].shortest, type=v.Scenario)
-    assert len(short.steps) == len(SCENARIOS[2].steps) and len(rounds) > 1
 
 
 def test_a_file_of_expected_kinds(tmp_path):

@@ -1,4 +1,4 @@
-"""A process in a kernel made by hand: page tables, frames and a name; blocks of 2 MiB from START."""
+"""A process in a kernel made by hand: page tables, frames and a name; blocks of 2 MiB from START, unless said otherwise."""
 
 import numpy as np
 
@@ -21,13 +21,13 @@ class FakeProcess:
 
     pid, start_time, name = 7, None, "program"
 
-    def __init__(self, blocks):
+    def __init__(self, blocks, start=START):
         self.kernel = kernel = FakeKernel(constants=FLAGS)
-        self.blocks = blocks
+        self.blocks, self.start, self.pmd = blocks, start, PMD
         for at in (PGD, PUD, PMD):
             self.table(at, [0] * 512)
-        self.entry(PGD, START >> 39 & 511, PUD | TABLE)
-        self.entry(PUD, START >> 30 & 511, PMD | TABLE)
+        self.entry(PGD, start >> 39 & 511, PUD | TABLE)
+        self.entry(PUD, start >> 30 & 511, PMD | TABLE)
         for number, kind in blocks.items():
             if kind == "huge":
                 self.entry(PMD, number, HUGE + 512 * number << 12 | TABLE | int(bits.PSE))
@@ -98,4 +98,4 @@ class FakeProcess:
     def read_file(self, name):
         assert name == "maps"
         last = max(self.blocks) + 1
-        return f"{START:x}-{START + last * BLOCK:x} rw-p 00000000 00:00 0 \n".encode()
+        return f"{self.start:x}-{self.start + last * BLOCK:x} rw-p 00000000 00:00 0 \n".encode()
