@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import pytest
 
@@ -15,7 +13,6 @@ from secondsight.mm.fork import exit_mm
 from secondsight.mm.host import Host
 from secondsight.mm.page import ACTIVE, REFERENCED, ZERO_FILLED
 from secondsight.mm.task_mmu import clear_refs
-from secondsight.mmu import spt
 from secondsight.mmu.kvm import Kvm
 from support.model import KERNELS, MMUS, flags, holds, pages, vm
 
@@ -167,26 +164,6 @@ def test_under_tdp_the_guests_own_paging_makes_no_further_entries() -> None:
 
 
 # -- ageing and zapping -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("era", get_args(sx.Era))
-@pytest.mark.parametrize("mmu", MMUS)
-def test_what_ages_and_tests_compiled_does_what_the_layouts_plain_form_does(mmu, era) -> None:
-    """Any word is a good SPTE here: present or not, accessed or not, tracked before or not."""
-    lay = sx.layout(mmu, era)
-    rng = np.random.default_rng(5)
-    # Each bit that means something, at random; the type of A/D bits one of the two that KVM gives.
-    meaning = sum({int(mask) for mask in lay[:-3]}) | int(sx.RWX)
-    words = rng.integers(0, 1 << 63, 512).astype(np.uint64) & np.uint64(meaning & ~int(lay.large))
-    words |= np.where(rng.random(512) < 0.5, lay.ad_disabled, np.uint64(0))
-    table = spt.SpteArrays(words.copy(), np.zeros(1, np.uint64), 0)
-    tested, aged = np.zeros(512, np.bool_), np.zeros(512, np.bool_)
-    spt.test_range(lay, table, 0, 512, tested)
-    young = sx.is_accessed(words, lay)
-    assert np.array_equal(table.spte, words) and np.array_equal(tested, young) and 0 < young.sum() < 512
-    spt.age_range(lay, table, 0, 512, aged)
-    assert np.array_equal(aged, young)
-    assert np.array_equal(table.spte, np.where(young, sx.mark_for_access_track(words, lay), words))
 
 
 @pytest.mark.parametrize("rules", ["6.1", "6.12", "6.18", "7.2"])

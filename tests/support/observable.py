@@ -1,6 +1,6 @@
 """The shortest scenarios that show a rule: one for each rule of page tables, KVM and the LRU that a booted kernel settled.
 
-``tests/mm/test_observable.py`` holds the model to what is written here, for either value of the rule; ``tests/lab`` asks booted kernels.
+``tests/mm/rules/`` holds the model to what is written here, for either value of the rule; ``tests/lab`` asks booted kernels.
 """
 
 from __future__ import annotations
