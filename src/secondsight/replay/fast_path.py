@@ -72,20 +72,22 @@ def _fast_path_through(who, f, lay, m, t, tlb, guest_huge, guest_pages, look, fi
             code = np.uint64(codes[kind[at + j]])
             guest = (code & np.uint64(GUEST)) != 0 if who == BOTH else who == GUESTS
             big = large(lay, m, t, row - first_row, guest)
-            entry = place(tlb, page + guest_pages if guest else page, big and (guest_huge or not guest))
+            whole = big and (guest_huge or not guest)
+            entry = place(tlb, page + guest_pages if guest else page, whole)
             was = state[slot]
             touched = np.uint8(code) & (was >> np.uint8(4))
             if touched == 0:
                 return at + j
             accesses[slot >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[at + j])
             write = (code >> np.uint64(4)) & np.uint64(1)
-            walk = (slot >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)
+            walk = np.uint64(2 * guest + big)
             entry_state = use_here(tlb, entry[0], entry[1], entry[2], entry[3], write)
             # A miss walks, and a store through a clean entry. Which accesses do, no processor can predict: no branch.
             state[slot] = was | touched * np.uint8(entry_state <= np.int64(write))
-            walks[walk] += np.int64(entry_state == MISS)
-            # Huge, a store, and dirty before: one condition, for to ask first whether it is a store would be a branch.
-            if walk & write & np.uint64(entry_state >> 1):
+            walks[walk, slot >> np.uint64(PMD_ORDER)] += np.int64(entry_state == MISS)
+            # A store through an entry of 2 MiB that was dirty before: one condition, for to ask first whether it is a store would be a
+            # branch. An entry of 4 KiB that is dirty says that this very page was stored to.
+            if np.uint64(whole) & write & np.uint64(entry_state >> 1):
                 stored(f, lay, m, t, row - first_row, slot, guest)
         at += n
     return stop

@@ -96,8 +96,8 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
 
     *guest_pages*: where the guests' entries are numbered from, in the TLB's pages. *resumed*: 0, or 1 + the
     *entry_state* of event *start*, which its verb has made meanwhile; the rest of it is still to be done.
-    codes uint8[256]: of each kind its touch bits, and WRITE, GUEST, HELD. ways: (as_cpu, as_guest, alone) of the space. walks int64[4 for
-    each 512 slots]: the CPU's to the block's small and huge pages, the guest's likewise. *one_page* int64[1] and *ahead* uint64[BLOCK] are
+    codes uint8[256]: of each kind its touch bits, and WRITE, GUEST, HELD. ways: (as_cpu, as_guest, alone) of the space. walks int64[4,
+    slots / 512]: the CPU's to the block's small and huge pages, the guest's likewise. *one_page* int64[1] and *ahead* uint64[BLOCK] are
     scratch; *new* int64[...] receives the pages (of the space) that a verb was called for, and has room for as many as may be.
     """
     first = np.uint64(look.first[space] - look.low[space])
@@ -180,7 +180,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
             big = large(lay, m, t, block, guest)
             if not mapped:
                 use(tlb, tagged, big and whole, write)
-        walks[(slot >> np.uint64(PMD_ORDER) << np.uint64(2)) | np.uint64(2 * guest + big)] += np.int64(entry_state == MISS)
+        walks[2 * guest + big, slot >> np.uint64(PMD_ORDER)] += np.int64(entry_state == MISS)
         i += np.uint64(1)
     return stop, END, called, np.int64(MISS)
 
@@ -216,7 +216,7 @@ class TlbPath:
         self.tlb = empty(config)
         self.state = np.zeros(len(layout.touched), np.uint8)
         self.accesses = np.zeros(len(layout.touched) // HPAGE, np.int64)
-        self.walks = np.zeros(len(layout.touched) // HPAGE * 4, np.int64)
+        self.walks = np.zeros((4, len(layout.touched) // HPAGE), np.int64)
         run.walks = np.zeros((4, layout.rows), np.int64)
         self._one_page = np.zeros(1, np.int64)
         self._ahead = np.zeros(int(BLOCK), np.uint64)
@@ -334,5 +334,5 @@ class TlbPath:
             self.run.flush(self.state, rows)
             touch.forget(self.state, self.layout.slots, rows)
         self.run.count(accesses, rows)
-        self.run.walks = self.walks.reshape(-1, 4)[at].T
+        self.run.walks = self.walks[:, at]
         self.accesses[at] = 0
