@@ -1,0 +1,30 @@
+"""Linux 6.17: what booted kernels answered, and the series before would not have, for the rules that it changed."""
+
+import pytest
+
+from secondsight.mm.profiles.v6_17 import SERIES
+from support.kept_answers import tells
+
+#: A rule, and the kept answer that shows it: the campaign, and the scenario in it.
+SHOWN = {
+    "mprotect_batches": ("6.17-npt-verbs", 14),
+    "mremap_moves_many": ("6.17-npt-verbs", 32),
+}
+#: No kept answer of one scenario shows these: asked in company, on another machine, or read in the text.
+UNSHOWN = {
+    "shmem_any_size",
+}
+
+
+@pytest.mark.parametrize("rule", SHOWN)
+def test_a_booted_kernel_answered_so(rule):
+    assert tells(SERIES.name, rule, "6.16", *SHOWN[rule])
+
+
+def test_every_rule_that_the_series_changed_is_shown_or_known_not_to_be():
+    assert set(SERIES.changes) == set(SHOWN) | UNSHOWN and not set(SHOWN) & UNSHOWN
+
+
+def test_the_kernels_that_were_asked_are_of_the_series():
+    assert SERIES.name == "6.17"
+    assert SERIES.asked and all(each.version.startswith("6.17.") for each in SERIES.asked)
