@@ -108,7 +108,14 @@ def test_a_heads_address_may_be_a_mask_of_its_own():
 
 @pytest.mark.parametrize(
     ("ids", "large", "shared"),
-    [(0, 1, False), (1 << 63, 2, True), (1 << 63, 1, False), (1 << 31, 4, False), (0, 4, False)],
+    [
+        (0, 1, False),
+        (1 << 63, 2, True),
+        (1 << 63, 1, False),
+        (1 << 31, 4, False),
+        (1 << 62, 4, False),
+        (0, 4, False),
+    ],
 )
 def test_shared_is_what_mm_ids_say_of_more_than_one_mapping(ids, large, shared):
     made = Frames()

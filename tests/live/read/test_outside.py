@@ -101,10 +101,11 @@ def a_file(kernel, name, inode, device=0):
 
 def test_mappings_are_as_smaps_would_show_them():
     kernel = FakeKernel()
-    zero = area(kernel, 0x7000, 0x8000, 0x3, file=a_file(kernel, b"zero", 5, 1 << 20 | 5))
+    everyones = area(kernel, 0x9000, 0xA000, 0x3 | 0x80, file=a_file(kernel, b"zero", 5, 1 << 20 | 5))
+    zero = area(kernel, 0x7000, 0x8000, 0x3, everyones, a_file(kernel, b"zero", 5, 1 << 20 | 5))
     shared = area(kernel, 0x5000, 0x6000, 0x3 | 0x8 | 0x80, zero, a_file(kernel, b"memfd:ram", 0), vm_pgoff=3)
     heap = area(kernel, 0x1000, 0x4000, 0x1 | 0x2 | 1 << 29, shared)
-    first, second, third = outside.mappings(
+    first, second, third, last = outside.mappings(
         kernel, kernel.at("mm_struct", kernel.make("mm_struct", mmap=heap))
     )
     assert (first.start, first.end, first.perms, first.inode) == (0x1000, 0x4000, "rw-p", 0)
@@ -112,6 +113,8 @@ def test_mappings_are_as_smaps_would_show_them():
     # A file of the kernel's own, without a number of its own, is a file all the same.
     assert (second.perms, second.offset, second.name, second.inode) == ("rw-s", 0x3000, "memfd:ram", 1)
     assert (third.name, third.zero_device, third.perms) == ("zero", True, "rw-p")
+    # Shared, it is shared memory.
+    assert (last.name, last.zero_device, last.perms) == ("zero", False, "rw-s")
 
 
 def test_mappings_that_would_not_hold_still_are_a_process_that_went():

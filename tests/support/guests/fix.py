@@ -84,7 +84,7 @@ def main():
 
     def do(*verbs):
         for verb in verbs:
-            batch._step(0, verb)
+            batch.take(0, verb)
             libc.drain()
 
     for name in names:

@@ -106,7 +106,7 @@ def main():
     def do(*verbs):
         def run():
             for verb in verbs:
-                batch._step(0, verb)
+                batch.take(0, verb)
 
         return run
 

@@ -54,11 +54,11 @@ def pattern(host, name):
     batch = ScenarioRunner(host, v.Scenario((space,), ()), {}, False)
     batch.run(lambda step: None)
     for verb in (v.CpuWrite(name, population), v.ClearRefs(name)):
-        batch._step(0, verb)
+        batch.take(0, verb)
 
     def at_look(number):
         for verb, pages in intervals[number - 1]:
-            batch._step(0, VERBS[verb](name, pages))
+            batch.take(0, VERBS[verb](name, pages))
 
     size = patterns.BLOCKS * libc.BLOCK_BYTES
     try:

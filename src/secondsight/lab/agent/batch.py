@@ -160,7 +160,7 @@ class ScenarioRunner:
         libc.drain()
         for step, verb in enumerate(self.scenario.steps):
             say(step)
-            self._step(step, verb)
+            self.take(step, verb)
             # Batches of the LRU are the kernel's affair inside a pass; between verbs they are always empty.
             libc.drain()
 
@@ -227,7 +227,8 @@ class ScenarioRunner:
             raise libc.SysError(5, f"space {hello['name']} announced itself instead of {name}")
         self.spaces[name] = _SpaceLink(name, hello["pid"], link, blocks, file)
 
-    def _step(self, step: int, verb: v.Verb) -> None:
+    def take(self, step: int, verb: v.Verb) -> None:
+        """Take one step, and keep what it answered."""
         errno: str | None = None
         took: str | dict[str, str] | None = None
         slots: tuple[tuple[int, int], ...] = ()
