@@ -48,7 +48,7 @@ def run(script: str, *, terminal: bool = False, busy: bool = False) -> Iterator[
     fake = Machine(
         "fake", "", Fake(script, terminal=terminal), cpu="", modules={}, check={}, limits=Limits(busy=busy)
     )
-    with machine._running(fake, Path("/none"), KERNEL, [b"init", b"ramfs"], "", 64, False) as guest:
+    with machine.running(fake, Path("/none"), KERNEL, [b"init", b"ramfs"], "", 64, False) as guest:
         yield guest
 
 

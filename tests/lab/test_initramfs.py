@@ -133,9 +133,9 @@ def test_an_archive_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     with monkeypatch.context() as torn:
         torn.setattr(initramfs.cpio, "Writer", Torn)
         with pytest.raises(KeyboardInterrupt):
-            initramfs._module_base(tmp_path, Modules(), lambda text: None)
+            initramfs.module_base(tmp_path, Modules(), lambda text: None)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-    path = initramfs._module_base(tmp_path, Modules(), lambda text: None)
+    path = initramfs.module_base(tmp_path, Modules(), lambda text: None)
     assert {each.name for each in tmp_path.iterdir()} == {
         ".lock",
         path.name,

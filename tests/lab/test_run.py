@@ -195,7 +195,7 @@ def test_what_the_guest_is_given_imports_nothing_that_it_has_not(tmp_path):
         path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
     # Those that are imported within functions too: kernel memory is read only where it is asked for.
     agent = sorted((tmp_path / "secondsight/lab/agent").glob("*.py"))
-    names = {name for path in agent for name in initramfs._imported(path)}
+    names = {name for path in agent for name in initramfs.imported_by(path)}
     assert {"secondsight.live.read.kmem", "secondsight.lab.agent.batch"} <= names
     finished = subprocess.run(
         [sys.executable, "-c", GUEST, str(tmp_path), *sorted(names)],

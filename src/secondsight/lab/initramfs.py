@@ -87,7 +87,7 @@ def build(kernel: Kernel, cache: Path | None = None, say: Say = lambda text: Non
     :raises MissingDependency: as ``ready``.
     """
     folder = (cache or cache_dir()) / "initramfs"
-    return [_python_base(folder, say), _module_base(folder, kernel, say)]
+    return [_python_base(folder, say), module_base(folder, kernel, say)]
 
 
 def overlay(files: Mapping[str, bytes | Path], *, executable: Iterable[str] = ("/init",)) -> bytes:
@@ -147,7 +147,7 @@ def program(script: Path, under: str = "/app") -> dict[str, bytes | Path]:
     ours: dict[str, Path] = {}
     waiting = [script]
     while waiting:
-        for name in sorted(_imported(waiting.pop()) - ours.keys()):
+        for name in sorted(imported_by(waiting.pop()) - ours.keys()):
             spec = importlib.util.find_spec(name)
             if spec is None or spec.origin is None:
                 raise MissingDependency(f"the guest needs {name}, which is not installed here")
@@ -156,7 +156,7 @@ def program(script: Path, under: str = "/app") -> dict[str, bytes | Path]:
     return {f"{under}/main.py": script, **package_sources(ours, under)}
 
 
-def _imported(source: Path) -> set[str]:
+def imported_by(source: Path) -> set[str]:
     """The modules of ours, and the packages above them, that the import statements in *source* name."""
     imported = set()
     waiting: list[ast.AST] = [ast.parse(source.read_bytes(), source)]
@@ -182,7 +182,7 @@ def _is_ours(name: str) -> bool:
     return name.partition(".")[0] == __name__.partition(".")[0]
 
 
-def _module_base(folder: Path, kernel: Kernel, say: Say) -> Path:
+def module_base(folder: Path, kernel: Kernel, say: Say) -> Path:
     modules = {
         name: module if kernel.checks else _unsigned(module)
         for name, module in kernel.load_order(*MODULES).items()

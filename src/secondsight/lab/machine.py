@@ -185,11 +185,11 @@ class Machine:
         enforce = "module.sig_enforce=1" if kernel.checks else ""
         line = " ".join(f"{COMMAND_LINE} {options} {enforce} {self.append} {append}".split())
         memory_mib = min(memory_mib, self.most_mib)
-        return _running(self, cache or cache_dir(), kernel, [*bases, top], line, memory_mib, qmp)
+        return running(self, cache or cache_dir(), kernel, [*bases, top], line, memory_mib, qmp)
 
 
 @contextlib.contextmanager
-def _running(
+def running(
     machine: Machine,
     cache: Path,
     kernel: Kernel,
@@ -198,6 +198,7 @@ def _running(
     memory_mib: int,
     qmp: bool,
 ) -> Iterator[Guest]:
+    """A guest of *machine*: *kernel* with the initramfs *parts*, told *append*, from its start to its end; see :meth:`Machine.boot`."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="secondsight-lab-")))
         listener = stack.enter_context(socket.socket(machine.emulator.family))

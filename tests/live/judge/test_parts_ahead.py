@@ -204,7 +204,7 @@ def test_blocks_that_are_alike_go_alike(seed):
         assert parts.code[row] == status
         for order in ANON_ORDERS:
             assert parts.begun[row, order] == sum(a.order == order for a in attempts)
-    assert len(set(module._kinds(view).tolist())) <= 2
+    assert len(set(module.block_kinds(view).tolist())) <= 2
 
 
 def test_what_is_unknown_can_be_taken_for_used():

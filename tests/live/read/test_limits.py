@@ -130,7 +130,7 @@ def test_no_controller_is_no_limit_and_no_mount_is_unknown(tmp_path):
     files(tmp_path, cgroup__controllers="cpu io")
     assert MemoryCgroup.of("0::/a\n", unified(tmp_path)) is None
     assert MemoryCgroup.of("", "") is None
-    if limits._first_namespace():
+    if limits.first_namespace():
         assert MemoryCgroup.of("0::/\n", "") is None, "the root of all has no limit, seen or not"
     with pytest.raises(MissingDependency, match="cgroup /a"):
         MemoryCgroup.of("0::/a\n", "")

@@ -56,7 +56,7 @@ def parts_ahead(
         np.zeros(count, np.uint8), np.zeros(count, np.bool_), np.zeros((count, PMD_ORDER + 1), np.int32),
         np.zeros((count, PMD_ORDER + 1), np.int32), np.zeros(count, np.int32), np.zeros(count, np.bool_),
     )  # fmt: skip
-    kinds = _kinds(view)
+    kinds = block_kinds(view)
     for kind in range(min(int(kinds.max(initial=-1)) + 1, most)):
         mine = np.flatnonzero(kinds == kind)
         status, attempts = attempts_ahead(view[mine[:1]], limits, rules, mglru=mglru)
@@ -93,7 +93,7 @@ def _missing(view: BlockView, row: int) -> npt.NDArray[np.bool_]:
     return np.asarray((pte == 0) | (((pte & MAPPED) != 0) & ((pte & PFN_MASK) == 0)))
 
 
-def _kinds(view: BlockView) -> I64:
+def block_kinds(view: BlockView) -> I64:
     """A number for each block, int64[N]; blocks that are alike have the same. Kinds are numbered as they are met."""
     number: dict[bytes, int] = {}
     return np.array(

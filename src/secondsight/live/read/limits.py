@@ -193,7 +193,7 @@ class MemoryCgroup:
             folder = at / inside.lstrip("/")
             if folder.is_dir():
                 return cls(folder, at, path, version)
-        if path == "/" and _first_namespace():
+        if path == "/" and first_namespace():
             return None  # the root of all has no limit
         raise MissingDependency(
             f"memory cgroup {path}: its files are not seen from here (another cgroup namespace, or the file system is not mounted)"
@@ -201,7 +201,7 @@ class MemoryCgroup:
 
     def whole(self) -> bool:
         """Whether every ancestor is seen: the mount shows the hierarchy from its root."""
-        return _first_namespace() and self.folder == self.root / self.path.lstrip("/")
+        return first_namespace() and self.folder == self.root / self.path.lstrip("/")
 
     def _groups(self) -> list[tuple[Path, str]]:
         """(directory, path) of the group and its ancestors, itself first."""
@@ -289,7 +289,7 @@ def _mounts(mountinfo: str) -> list[tuple[str, Path, str]]:
     return mounts
 
 
-def _first_namespace() -> bool:
+def first_namespace() -> bool:
     """Whether we are in the first cgroup namespace, which sees every group by its real name."""
     try:
         return (PROC / "self/ns/cgroup").stat().st_ino == _INIT_CGROUP_NS
