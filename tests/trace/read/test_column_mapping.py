@@ -104,7 +104,8 @@ def test_what_is_said_goes_before_what_is_guessed_and_is_not_taken_twice():
 
 
 @pytest.mark.parametrize(
-    ("text", "so"), [("0X1f", True), ("ff", True), ("17", False), ("1g", False), (" a ", True), ("", False)]
+    ("text", "so"),
+    [("0X1f", True), ("ff", True), ("17", False), ("1g", False), ("fg", False), (" a ", True), ("", False)],
 )
 def test_what_is_hexadecimal(text, so):
     assert is_hex(text) == so
