@@ -30,6 +30,7 @@ OTHER = {
     ("lab/answers.py", "_MOST_BLOCKS = 4096"): "blocks of a kept campaign's pass",
     ("mm/mm_struct.py", "len(pages) < 4096"): "few pages: one by one is faster",
     ("mm/page.py", "capacity: int = 4096"): "frames to begin with",
+    ("predict/patterns.py", "FOOTPRINTS = (128, 512, 2048)"): "MiB",
     ("replay/engine.py", "CHANGED = 4096"): "touches gathered after a change",
     ("replay/layout.py", "_FEW = 4096"): "blocks that need no table",
     ("scenario/files.py", "_MOST_BLOCKS = 4096"): "blocks of a scenario",

@@ -49,3 +49,27 @@ def test_nested_needs_a_hypervisor_beneath(monkeypatch):
 def test_memory_that_is_not_there(monkeypatch):
     with pytest.raises(MissingDependency, match="MiB are available"):
         suite.calibrate(footprints=(1 << 24,))
+
+
+@collapses
+@pytest.mark.parametrize(("memory", "measured"), [(8, {2, 4, 8}), (4, {2, 4})])
+def test_the_largest_footprint_is_left_out_where_no_memory_is_for_it(small, monkeypatch, memory, measured):
+    """Each footprint is there twice. Two are needed at least: one says nothing of how a walk's price grows."""
+    seen = set()
+
+    def pairs(one, other, stream, pattern, seconds):
+        seen.add(one.nbytes >> 20)
+        return 1e-7, Stable(1.0, 0.99, 1.01, 5)
+
+    monkeypatch.setattr(suite, "_pairs", pairs)
+    monkeypatch.setattr(suite, "FOOTPRINTS", (2, 4, 8))
+    monkeypatch.setattr(suite, "available", lambda: 2 * (memory << 20) + suite.LEFT)
+    with pytest.raises(SecondSightError, match="no gain"):
+        suite.calibrate()
+    assert seen == measured
+
+
+def test_two_footprints_that_do_not_fit_are_refused(monkeypatch):
+    monkeypatch.setattr(suite, "available", lambda: suite.LEFT)
+    with pytest.raises(MissingDependency, match="MiB are available"):
+        suite.calibrate()

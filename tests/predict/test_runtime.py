@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from secondsight.predict.prices import Waits
-from secondsight.predict.runtime import PROGRAMS, ReplayedRow, RunTime, too_few
+from secondsight.predict.runtime import ReplayedRow, RunTime, too_few
 from secondsight.predict.walks import Profile
 from support.predict import law, made
 
@@ -24,7 +24,7 @@ def predictor(today=NONE, seconds=1.0, guest=False, faults=(0, 0)):
 def test_walks_that_go_are_saved():
     """4 M walks in 1 s: 250 ns each. All huge leaves 1 M of three quarters' cost: 3.25 M are saved."""
     predicted = predictor().of(ReplayedRow(ALL, Waits(0, 0)))
-    saved = PROGRAMS * 3.25e6 * law(250, 256) * 1e-9
+    saved = 3.25e6 * law(250, 256) * 1e-9
     assert predicted.seconds == pytest.approx(1 - saved, abs=0.02)
     assert predicted.low < predicted.seconds < predicted.high
 
@@ -64,7 +64,7 @@ def test_memory_that_a_hypervisor_must_give_first_widens_the_interval_alone():
 def test_a_guests_entries_stay_small():
     """The host's huge pages shorten its walks, 19 references for 24; none of them goes."""
     predicted = predictor(guest=True).of(ReplayedRow(ALL, Waits(0, 0)))
-    assert 1 - predicted.seconds == pytest.approx(PROGRAMS * 4e6 * 5 / 24 * law(250, 256) * 1e-9, rel=0.15)
+    assert 1 - predicted.seconds == pytest.approx(4e6 * 5 / 24 * law(250, 256) * 1e-9, rel=0.15)
 
 
 def test_the_interval_is_no_narrower_than_the_suites_errors():

@@ -57,16 +57,18 @@ def calibrate(
 
 
 def _print(calibration: Calibration) -> None:
+    from secondsight.predict.patterns import FOOTPRINTS
     from secondsight.report.metrics import text
 
     model, prices = calibration.model, calibration.prices
     machine = f"{calibration.machine.title}, {calibration.machine.memory / 2**30:.1f} GiB"
     print(f"{machine}; measured {calibration.made} in {calibration.seconds:.0f} s")
     for waits, nanoseconds in (("waits for each", 2000.0), ("overlaps some", 200.0), ("overlaps many", 20.0)):
-        costs = (model.cost(nanoseconds * 1e-9, 1, mib) for mib in (64, 256, 1024))
+        costs = (model.cost(nanoseconds * 1e-9, 1, mib) for mib in FOOTPRINTS)
         walk_prices = ", ".join(f"{1e9 * cost:.1f}" for cost in costs)
+        over = ", ".join(f"{mib:,}" for mib in FOOTPRINTS)
         print(
-            f"  a walk where the program {waits} ({nanoseconds:.0f} ns a walk): {walk_prices} ns over 64, 256, 1024 MiB"
+            f"  a walk where the program {waits} ({nanoseconds:.0f} ns a walk): {walk_prices} ns over {over} MiB"
         )
     print(
         f"  predicted times of patterns left out: off by {model.error:.1%} (median), {model.worst:.1%} (worst); "

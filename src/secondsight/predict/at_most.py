@@ -5,8 +5,7 @@ of ``model.py`` says what walks come to at the most: were there nothing but walk
 
     cost / t  <=  price / knee * (footprint / 256 MiB) ** growth                reached where t is far below the knee
 
-The suite's price is taken whole, not PROGRAMS of it: what other work hides in one program, it need not in the next. And what a pattern of
-the suite surely saved can be saved, whatever the law says.
+And what a pattern of the suite surely saved can be saved, whatever the law says.
 """
 
 from __future__ import annotations

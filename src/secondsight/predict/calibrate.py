@@ -53,13 +53,14 @@ _ZERO = np.uint64(0)
 
 
 def calibrate(
-    *, nested: bool = False, budget: float = BUDGET, footprints: Sequence[int] = FOOTPRINTS, suite: Sequence[Pattern] = SUITE,
+    *, nested: bool = False, budget: float = BUDGET, footprints: Sequence[int] | None = None, suite: Sequence[Pattern] = SUITE,
     progress: Progress | None = None,
 ) -> Calibration:  # fmt: skip
     """Measure this machine.
 
     :param nested: what is measured must be a guest's: every walk nested.
-    :param budget: CPU-bound seconds that the suite may take. :param footprints: MiB each.
+    :param budget: CPU-bound seconds that the suite may take.
+    :param footprints: MiB each; by default those of FOOTPRINTS for which there is memory, two at least.
     :raises MissingDependency: nested, and no hypervisor beneath; too little memory; no MADV_COLLAPSE.
     :raises SecondSightError: too noisy.
     """
@@ -69,6 +70,7 @@ def calibrate(
             "--nested: no hypervisor is beneath, so no walk here is nested; run `secondsight calibrate --nested` in a guest of this host, "
             "and give `compare` its file by --calibration"
         )
+    footprints = _fitting() if footprints is None else footprints
     _room(footprints)
     start = time.monotonic()
     before = prices.cold_fault()
@@ -108,14 +110,29 @@ def _notes(machine: Hardware) -> list[str]:
     return out
 
 
+def available() -> int:
+    """Bytes of memory that can be had without swapping (MemAvailable)."""
+    with Path("/proc/meminfo").open(encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+
+
+def _needed(mib: int) -> int:
+    """Bytes that a footprint takes: it is there twice."""
+    return 2 * (mib << 20) + LEFT
+
+
+def _fitting() -> Sequence[int]:
+    """The footprints for which there is memory; the two smallest anyway, without which nothing says how a walk's price grows."""
+    memory = available()
+    return [mib for i, mib in enumerate(sorted(FOOTPRINTS)) if i < 2 or _needed(mib) <= memory]
+
+
 def _room(footprints: Sequence[int]) -> None:
     """:raises MissingDependency: the largest footprint does not fit twice."""
-    need = 2 * (max(footprints) << 20) + LEFT
-    with Path("/proc/meminfo").open(encoding="ascii") as file:
-        free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    if free < need:
+    need, memory = _needed(max(footprints)), available()
+    if memory < need:
         raise MissingDependency(
-            f"calibrating takes {need >> 20} MiB of memory, and {free >> 20} MiB are available"
+            f"calibrating takes {need >> 20} MiB of memory, and {memory >> 20} MiB are available"
         )
 
 

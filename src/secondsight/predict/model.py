@@ -34,17 +34,13 @@ AT = 256.0
 LARGE, NOISE = 0.05, 0.02
 #: Measurements less sure than this share have no part in the errors told.
 UNSURE = 0.10
-#: A saving is weighed by how surely it was measured; what is measured best by 1 / SURE.
-SURE = 0.02
 #: Beyond this an error counts in proportion, not by its square.
 FAR = 0.05
 #: How weakly the law is held at a plausible one where the suite shows nothing.
 PULL = 0.02
 
-#: Of what the suite says that a walk costs, what it costs in real programs, which have other work to hide it behind: nine of them, each
-#: predicted from the others (docs/run-time.md).
-PROGRAMS = 0.6
-#: How far a prediction may be off at the least, nine times of ten, for the same programs: share of the time, and of the saving.
+#: How far a prediction of a real program may be off at the least, nine times of ten: share of the time, and of the saving
+#: (docs/run-time.md).
 PROGRAMS_FLOOR, PROGRAMS_RELATIVE = 0.04, 0.5
 
 
@@ -122,7 +118,6 @@ class _Data:
         self.fewer = np.array([(b.small - c.small - huge * c.huge) / b.seconds for c, b in used])
         self.saved = np.array([1 - c.seconds / b.seconds for c, b in used])
         self.sure = np.array([c.width <= UNSURE for c, _ in used], np.bool_)
-        self.weight = SURE / (SURE + np.array([c.width for c, _ in used]))
 
     def predicted(self, law: Floats, chosen: npt.NDArray[np.bool_]) -> Floats:
         """Shares of the time saved, as *law* has it."""
@@ -136,7 +131,9 @@ class _Data:
         def missed(now: Floats) -> Floats:
             # A weak pull keeps what the suite does not show where it is plausible.
             pull = PULL * (now - start)
-            off = self.weight[chosen] * (self.predicted(now, chosen) - self.saved[chosen])
+            # Every cell counts alike, however sure: the least sure ones are those of the largest footprints, where most is saved, and a
+            # law that follows the others says too little there.
+            off = self.predicted(now, chosen) - self.saved[chosen]
             # What is far off is pulled at no harder than what is somewhat (Huber): noise has long tails.
             far = np.abs(off) > FAR
             off = np.where(far, np.sign(off) * np.sqrt(FAR * np.maximum(2 * np.abs(off) - FAR, 0)), off)

@@ -34,7 +34,8 @@ SUITE = (
     Pattern("random", 0), Pattern("random", 0, 80), Pattern("skewed", 1, 10), Pattern("skewed", 0, 10),
     Pattern("clustered", 1), Pattern("clustered", 4, 5), Pattern("sequential", 0, 5), Pattern("strided", 0),
 )  # fmt: skip
-FOOTPRINTS = (64, 256, 1024)  # MiB
+#: MiB. The page tables of the smallest lie in a core's own caches, those of the largest (4 MiB) compete with data for the shared one.
+FOOTPRINTS = (128, 512, 2048)
 #: Reads of one measurement, and the measurements' windows, one after the other: what one window left in the caches the next does not read.
 READS, WINDOWS = 1 << 17, 24
 #: (share of the blocks huge, scattered), those with more huge pages behind those with fewer: blocks are collapsed, never split.

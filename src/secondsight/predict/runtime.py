@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondsight.predict.calibration import Calibration
-from secondsight.predict.model import HUGE_NESTED, PROGRAMS, PROGRAMS_FLOOR, PROGRAMS_RELATIVE
+from secondsight.predict.model import HUGE_NESTED, PROGRAMS_FLOOR, PROGRAMS_RELATIVE
 from secondsight.predict.prices import Waits
 from secondsight.predict.walks import FEWEST, Profile
 
@@ -73,7 +73,7 @@ class RunTime:
         more = every - walks(self.profile, self.today.share, self.huge)
         cost = 0.0
         for _ in range(20):
-            cost = PROGRAMS * self.calibration.model.cost(self.seconds + cost * more, every, footprint)
+            cost = self.calibration.model.cost(self.seconds + cost * more, every, footprint)
         return cost
 
     def of(self, layout: ReplayedRow) -> Predicted:
