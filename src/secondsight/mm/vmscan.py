@@ -142,26 +142,41 @@ def _to_swap(f, m, first, slots, entries):  # type: ignore[no-untyped-def]
 
 
 @native
+def _gather_ptes(m, first, end, alike):  # type: ignore[no-untyped-def]
+    """folio_unmap_pte_batch, get_and_clear_ptes: how many PTEs from *first* on are alike, and what they have of accessed and dirty bits.
+
+    *alike*: the bits (uint64) in which they must be; 0: each is taken alone.
+    """
+    n = 1
+    bits = m.pte[first] & (ACCESSED | DIRTY)
+    while alike and first + n < end and (m.pte[first + n] ^ m.pte[first]) & alike == 0:
+        bits |= m.pte[first + n] & (ACCESSED | DIRTY)
+        n += 1
+    return n, bits
+
+
+@native
+def _set_ptes(m, first, n, bits):  # type: ignore[no-untyped-def]
+    """set_ptes: *n* PTEs come back, as writable as the first of them, with the *bits* that they had together."""
+    writable = m.pte[first] & RW
+    for page in range(first, first + n):
+        m.pte[page] = (m.pte[page] & ~RW) | writable | bits
+
+
+@native
 def _discard(f, m, first, head, alike):  # type: ignore[no-untyped-def]
     """try_to_unmap of a lazily freed folio whose PTEs start at *first*: how many pages went before a dirty one ended it.
 
-    *alike*: the bits (uint64) in which a batch's PTEs must be alike (folio_unmap_pte_batch); 0: each is taken alone. Those that come
-    back (set_ptes) are as writable as the batch's first, and share what it gathered.
+    *alike*: what :func:`_gather_ptes` takes together.
     """
     count = folio_nr_pages(f, head)
     i = 0
     while i < count:
-        n = 1
-        bits = m.pte[first + i] & (ACCESSED | DIRTY)
-        while alike and i + n < count and (m.pte[first + i + n] ^ m.pte[first + i]) & alike == 0:
-            bits |= m.pte[first + i + n] & (ACCESSED | DIRTY)
-            n += 1
+        n, bits = _gather_ptes(m, first + i, first + count, alike)
         if bits & DIRTY:
             f.flags[head] |= PAGE_DIRTY
         if f.flags[head] & PAGE_DIRTY and not m.n[DROPPABLE]:
-            writable = m.pte[first + i] & RW
-            for j in range(i, i + n):
-                m.pte[first + j] = (m.pte[first + j] & ~RW) | writable | bits
+            _set_ptes(m, first + i, n, bits)
             f.flags[head] |= SWAPBACKED
             return i
         for j in range(i, i + n):
@@ -183,6 +198,10 @@ class _Reclaim:
         self.rules = mm.host.rules
         #: Dropped even where it is dirty.
         self._droppable = bool(mm.arrays.n[DROPPABLE])
+        #: In which bits the PTEs of a lazily freed folio must be alike to be taken together.
+        self._alike = np.uint64(0)
+        if self.rules.unmap_batches_lazyfree:
+            self._alike = UFFD_WP | RW if self.rules.unmap_batch_ends_at_write else UFFD_WP
         self.gone: list[int] = []
 
     def range(self, start: int, end: int) -> None:
@@ -303,20 +322,20 @@ class _Reclaim:
     def _lazily_freed(self, page: int, head: int) -> None:
         f = self.mm.host.frames.arrays
         count = int(folio_nr_pages(f, head))
-        alike = (
-            (UFFD_WP | RW if self.rules.unmap_batch_ends_at_write else UFFD_WP)
-            if self.rules.unmap_batches_lazyfree
-            else np.uint64(0)
-        )
-        went = int(_discard(f, self.mm.arrays, page, head, alike))
+        went = int(_discard(f, self.mm.arrays, page, head, self._alike))
         self.gone.extend(range(page, page + went))
         if went < count:
             self._put_back(head, active=True)
 
     def _lazily_freed_and_held(self, page: int, head: int, pages: int) -> None:
-        """The same where somebody holds the folio: it stays mapped, and active; swap-backed again, or (later) only if it is dirty."""
-        f, entries = self.mm.host.frames.arrays, self.mm.arrays.pte[page : page + pages]
-        if bool((entries & DIRTY).any()):
+        """The same where somebody holds the folio: it stays mapped, and active; swap-backed again, or (later) only if it is dirty.
+
+        The first PTEs that are taken together end it (try_to_unmap_one: ref_count != 1 + map_count); they come back with what they had.
+        """
+        f, m = self.mm.host.frames.arrays, self.mm.arrays
+        n, bits = _gather_ptes(m, page, page + pages, self._alike)
+        _set_ptes(m, page, n, bits)
+        if bits & DIRTY:
             f.flags[head] |= PAGE_DIRTY
         if (f.flags[head] & PAGE_DIRTY or not self.rules.lazyfree_held_stays) and not self._droppable:
             f.flags[head] |= SWAPBACKED
