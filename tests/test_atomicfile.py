@@ -145,7 +145,7 @@ def test_the_mode_and_the_owner_that_are_there_stay(tmp_path) -> None:
         ["convert", "IN", "-o"],
         ["trace", "merge", "TRACE", "TRACE", "-o"],
         ["replay", "TRACE", "--picture"],
-        ["compare", "TRACE", "--json"],
+        ["compare", "TRACE", "-o"],
         ["compare", "TRACE", "--report"],
         ["compare", "TRACE", "--csv"],
         ["compare", "TRACE", "--parquet"],

@@ -38,7 +38,7 @@ def test_everything_is_written_and_says_the_same(trace, tmp_path, capsys):
     out = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "parquet", "html")}
     code, printed, _ = run(
         capsys, "compare", trace, "-p", "never", "-p", "khugepaged", "-r", "6.1", "-r", "7.2", "--vary", "max_ptes_none=0,511", "--passes",
-        "--json", out["json"], "--csv", out["csv"], "--parquet", out["parquet"], "--report", out["html"], "--svg", tmp_path / "svg",
+        "-o", out["json"], "--csv", out["csv"], "--parquet", out["parquet"], "--report", out["html"], "--svg", tmp_path / "svg",
     )  # fmt: skip
     assert code == 0
     assert "khugepaged under 7.2" in printed
@@ -64,6 +64,23 @@ def test_everything_is_written_and_says_the_same(trace, tmp_path, capsys):
     again = tmp_path / "again.html"
     assert run(capsys, "compare", out["json"], "--report", again)[0] == 0
     assert again.read_bytes() == out["html"].read_bytes()
+    # What is printed as JSON is what was written.
+    code, printed, _ = run(capsys, "compare", out["json"], "--json")
+    assert code == 0 and printed == out["json"].read_text() + "\n"
+
+
+@pytest.mark.parametrize(
+    "option", [["--explain", "bloat"], ["--policies"], ["--apply"], ["--passes"], ["--all"]]
+)
+def test_what_is_printed_for_people_is_refused_beside_json(trace, option, capsys):
+    code, out, err = run(capsys, "compare", trace, "--json", *option)
+    assert (code, out) == (2, "") and err.startswith(f"secondsight: {option[0]}: ") and err.count("\n") == 1
+
+
+def test_json_takes_no_path_any_more(trace, tmp_path, capsys):
+    path = tmp_path / "out.json"
+    code, out, err = run(capsys, "compare", trace, "--json", path)
+    assert (code, out) == (2, "") and "unexpected extra argument" in err and not path.exists()
 
 
 def test_every_figure_is_explained_and_every_policy_listed(capsys):

@@ -45,10 +45,14 @@ def test_replay_prints_ranges_a_map_and_what_stays_open(samples, capsys):
 
 def test_compare_keeps_everything_as_json(samples, tmp_path, capsys):
     path = tmp_path / "c.json"
-    printed = run(
-        capsys, "compare", samples, "-p", "ingens", "-p", "never", "--time-scale", "20", "--json", path
-    )
+    printed = run(capsys, "compare", samples, "-p", "ingens", "-p", "never", "--time-scale", "20", "-o", path)
     kept = json.loads(path.read_text())
+    assert (
+        json.loads(
+            run(capsys, "compare", samples, "-p", "ingens", "-p", "never", "--time-scale", "20", "--json")
+        )
+        == kept
+    )
     assert [row["decisions"] for row in kept["rows"]] == [["huge", "small", "open", "huge"], ["small"] * 4]
     assert kept["hot"]["blocks"] == [BASE, BASE + 7 * BLOCK]
     assert kept["provenance"]["interval"] == 10**9 and "ingens under 7.2" in printed

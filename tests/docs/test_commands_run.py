@@ -1,7 +1,7 @@
 """Every command line that the documents show is run, or stands below with the reason why it is not.
 
 In a directory of their own, with the files that they name (``support/documents.py``). What needs root, other programs or long runs in the
-tier *software*, what needs a booted kernel in the tier *kernel*. ``--pid`` and ``record pid`` are given a process of ours.
+tier *software*, what needs a booted kernel in the tier *kernel*. ``--pid`` is given a process of ours.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ PLACES = (
     Rule("trace merge host-*", "", "of an hour's recordings; tests/trace/test_merge.py merges small ones"),
     Rule("trace info FILE", "", "a form; `trace info examples/traces/redis-vm.parquet` is run"),
     Rule("trace recover T.recording *", "", "a form; tests/cli/test_trace.py recovers torn recordings"),
-    Rule("record pid 4711 -o S", "", "a form"),
+    Rule("record pid --pid 4711 -o S", "", "a form"),
     Rule("calibrate --show FILE", "", "a form; tests/cli/test_predict.py shows a calibration"),
     Rule("compare --explain FIGURE", "", "a form; `compare --explain \"wasted passes\"` is run"),
     Rule("lab * --kernel PATH/*", "", "a form: a kernel of the reader's own"),
@@ -174,8 +174,6 @@ def given(words: tuple[str, ...], target: int, where: Path) -> list[str]:
             made[at] = SHORTER[words[at - 1]]
         elif word.startswith("/var/lib/"):
             made[at] = str(where / Path(word).name)
-    if words[:2] == ("record", "pid"):
-        made[2] = str(target)
     return made
 
 

@@ -38,7 +38,7 @@ def test_results_come_back_as_they_went():
     ("raw", "said"),
     [
         (b"{}", "schema version None"),
-        (b'{"schema": 1, "what": "process 1"}', "it has no rows: `compare --json FILE` writes results"),
+        (b'{"schema": 1, "what": "process 1"}', "it has no rows: `compare -o FILE` writes results"),
         (b'{"schema": 99}', "version 99"),
         (b"nonsense", "not a results file"),
         (b'{"schema": 2}', "not a results file"),

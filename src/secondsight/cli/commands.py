@@ -79,7 +79,7 @@ EXAMPLES: dict[str, str] = {
     "export": "sudo secondsight export -o /var/lib/prometheus/node-exporter/secondsight.prom",
     "record run": "secondsight record run -o t.parquet -- sqlite3 test.db .dump",
     "record vm": "secondsight record vm -o t.parquet -- -m 512 -kernel bzImage -append console=ttyS0",
-    "record pid": "sudo secondsight record pid 4711 -o t.parquet --for 60s",
+    "record pid": "sudo secondsight record pid --pid 4711 -o t.parquet --for 60s",
     "convert": "secondsight convert lackey.txt.zst -o t.parquet",
     "trace info": "secondsight trace info t.parquet",
     "trace cut": "secondsight trace cut t.parquet -o part.parquet --time 10s..20s",

@@ -46,7 +46,7 @@ def compare(
     trace: Annotated[
         Path | None,
         typer.Argument(
-            help="The trace; or the results of --json or the directory of a sweep, to report on again."
+            help="The trace; or the results of -o or the directory of a sweep, to report on again."
         ),
     ] = None,
     of: Annotated[
@@ -106,7 +106,8 @@ def compare(
         typer.Option("--apply", help="Print the settings that the best row means; makes none."),
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write everything as JSON.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON instead.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the table as Parquet.")] = None,
     svg: Annotated[
@@ -131,6 +132,16 @@ def compare(
     from secondsight.errors import UsageError
     from secondsight.trace.samples import is_samples
 
+    if json:
+        _refuse_beside_json(
+            {
+                "--explain": explain is not None,
+                "--policies": policies,
+                "--apply": apply,
+                "--passes": passes,
+                "--all": everything,
+            }
+        )
     if explain is not None:
         _explain(explain)
     elif policies:
@@ -147,7 +158,7 @@ def compare(
             },
             "compare",
         )  # fmt: skip
-        atomicfile.check_writable(json, trace, kind=atomicfile.starting("JSON", b"{"))
+        atomicfile.check_writable(output, trace, kind=atomicfile.starting("JSON", b"{"))
         _samples(
             trace,
             policy,
@@ -156,14 +167,15 @@ def compare(
             host(knob or [], mmu, mglru),
             stands_behind(backing, "--backing"),
             time_scale,
+            output,
             json,
         )
     else:
         atomicfile.check_writable(report, trace, kind=atomicfile.PAGE)
-        atomicfile.check_writable(json, trace, kind=atomicfile.starting("JSON", b"{"))
+        atomicfile.check_writable(output, trace, kind=atomicfile.starting("JSON", b"{"))
         atomicfile.check_writable(csv, trace, kind=atomicfile.starting("CSV of results", b"# {"))
         atomicfile.check_writable(parquet, trace, kind=atomicfile.FileKind("table of results", is_table))
-        atomicfile.check_distinct(report, json, csv, parquet)
+        atomicfile.check_distinct(report, output, csv, parquet)
         atomicfile.check_directory(svg)
         if of is not None and not trace.is_dir():
             raise UsageError(
@@ -179,18 +191,30 @@ def compare(
         else:
             results = _run(
                 trace, policy, rules, vary, budget, host(knob or [], mmu, mglru), stands_behind(backing, "--backing"), time_scale, tlb,
-                channels=report is not None or json is not None, predict=(cpu_time, today, calibration),
+                channels=report is not None or output is not None or json, predict=(cpu_time, today, calibration),
             )  # fmt: skip
         try:
-            _write(results, report, json, csv, parquet, svg)
+            _write(results, report, output, csv, parquet, svg)
         finally:
             # A disk that is full then keeps a file from being written, and not from anybody what may have taken hours.
-            _print(results, everything, passes)
+            if json:
+                _print_json(results)
+            else:
+                _print(results, everything, passes)
         if apply:
             from secondsight.whatif.settings import settings
 
             print()
             print("\n".join(settings(results)))
+
+
+def _refuse_beside_json(given: dict[str, bool]) -> None:
+    """Refuse the first option of *given*, by name, that was used beside ``--json``."""
+    from secondsight.errors import UsageError
+
+    for name, used in given.items():
+        if used:
+            raise UsageError(f"{name}: what it prints is for people, and --json prints JSON alone")
 
 
 def _refuse_replaying(given: dict[str, object], path: Path) -> None:
@@ -206,7 +230,7 @@ def _refuse_replaying(given: dict[str, object], path: Path) -> None:
 
 def _samples(
     trace: Path, policy: list[str] | None, rules: list[str] | None, budget: str | None, config: Any, backing: Any, time_scale: float,
-    json: Path | None,
+    output: Path | None, json: bool,
 ) -> None:  # fmt: skip
     """Compare on samples, whose figures are ranges."""
     import msgspec
@@ -222,9 +246,12 @@ def _samples(
             samples, policy or ["never", "khugepaged", "always"], rules or ["7.2"], config=config, budget=budget,
             time_scale=time_scale, backing=backing, progress=progress,
         )  # fmt: skip
+    if output:
+        whole(output, msgspec.json.encode(comparison))
     if json:
-        whole(json, msgspec.json.encode(comparison))
-    print_comparison(samples, comparison, False, None)
+        print(msgspec.json.encode(comparison).decode())
+    else:
+        print_comparison(samples, comparison, False, None)
 
 
 def _explain(name: str) -> None:
@@ -318,13 +345,13 @@ def _results(path: Path) -> Results:
     from secondsight.report import decode
     from secondsight.wholefile import read_whole
 
-    return decode(read_whole(path, 1 << 30, "what `compare --json` wrote"), str(path))
+    return decode(read_whole(path, 1 << 30, "what `compare -o` wrote"), str(path))
 
 
 def _write(
     results: Results,
     report: Path | None,
-    json: Path | None,
+    output: Path | None,
     csv: Path | None,
     parquet: Path | None,
     svg: Path | None,
@@ -333,8 +360,8 @@ def _write(
     from secondsight.report.charts import write_svg
     from secondsight.report.table import whole, write_csv, write_parquet
 
-    if json:
-        whole(json, encode(results))
+    if output:
+        whole(output, encode(results))
     if csv:
         write_csv(results, csv)
     if parquet:
@@ -343,6 +370,12 @@ def _write(
         write_svg(results, svg)
     if report:
         write(results, report)
+
+
+def _print_json(results: Results) -> None:
+    from secondsight.report import encode
+
+    print(encode(results).decode())
 
 
 def _print(results: Results, everything: bool, passes: bool) -> None:

@@ -212,8 +212,11 @@ def vm(
 
 @app.command("pid")
 def pid(
-    process: Annotated[int, typer.Argument(metavar="PID", help="The process to look at.")],
     output: Output,
+    named: Annotated[
+        int | None, typer.Argument(metavar="PID", help="The process to look at, as --pid names it.")
+    ] = None,
+    process: Annotated[int | None, typer.Option("--pid", help="The process to look at.")] = None,
     interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 1.0,
     during: Annotated[
         str | None, typer.Option("--for", help="How long, such as 60s; else until it exits or Ctrl-C.")
@@ -241,13 +244,18 @@ def pid(
 
     A sample counts, of each 2 MiB block at each look, the pages that each channel calls used, unused, and those that it cannot tell.
     """
+    from secondsight.errors import UsageError
     from secondsight.live.recording_channels import LiveChannels
     from secondsight.trace.recording import Recording
 
+    if (process is None) == (named is None):
+        raise UsageError("say which process, once: --pid PID, or PID alone")
+    target = process if process is not None else named
+    assert target is not None
     # Before the channels are opened and told of.
     duration = seconds_of(during)
     Recording.check(output)
-    with LiveChannels.open(process, interval, kernel_memory=kernel_memory, damon=damon) as channels:
+    with LiveChannels.open(target, interval, kernel_memory=kernel_memory, damon=damon) as channels:
         if pages:
             _pages(output, channels, interval, duration, clear)
         else:

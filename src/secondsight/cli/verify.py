@@ -28,7 +28,7 @@ def verify(
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Keep what is seen: before the change.")] = None,
     before: Annotated[Path | None, typer.Option(help="What was kept before the change.")] = None,
-    predicted: Annotated[Path | None, typer.Option(help="What compare --json wrote.")] = None,
+    predicted: Annotated[Path | None, typer.Option(help="What `compare -o` wrote.")] = None,
     row: Annotated[
         str | None, typer.Option(help="Which row was applied. Default: the one that compare --apply names.")
     ] = None,
@@ -110,7 +110,7 @@ def _is_kept(path: Path) -> bool:
 def _bytes(path: Path) -> bytes:
     from secondsight.wholefile import read_whole
 
-    return read_whole(path, 1 << 30, "what was written by `compare --json` or `verify --save`")
+    return read_whole(path, 1 << 30, "what was written by `compare -o` or `verify --save`")
 
 
 def _row(path: Path, label: str | None) -> tuple[str, tuple[float, float, float, float]]:

@@ -62,7 +62,7 @@ def write(results: Results, path: str | os.PathLike[str]) -> int:
 
     :raises UsageError: the page would be larger than it may be.
     """
-    raw = within_limit(render(results), "compare fewer rows, or use --json")
+    raw = within_limit(render(results), "compare fewer rows, or use -o")
     whole(path, raw)
     return len(raw)
 

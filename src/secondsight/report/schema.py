@@ -220,7 +220,7 @@ def decode(raw: bytes, source: str) -> Results:
     try:
         head = msgspec.json.decode(raw, type=dict[str, Any])
         if (version := head.get("schema")) != SCHEMA:
-            other = "" if "rows" in head else "; it has no rows: `compare --json FILE` writes results"
+            other = "" if "rows" in head else "; it has no rows: `compare -o FILE` writes results"
             raise InputError(
                 source, "schema", f"results of schema version {version!r}; this reads version {SCHEMA}{other}"
             )

@@ -63,7 +63,7 @@ def settings(results: Results) -> list[str]:
         out += ["# Or for one program alone, whatever the host's setting:", *alone]
     out.append(
         "# To know whether it came true: secondsight verify --pid PID --save BEFORE.json now, and afterwards\n# "
-        "secondsight verify --pid PID --before BEFORE.json --predicted RESULTS.json (the file of compare --json)"
+        "secondsight verify --pid PID --before BEFORE.json --predicted RESULTS.json (what compare -o wrote)"
     )
     return out
 
