@@ -18,8 +18,8 @@ settings.load_profile("project")
 
 #: What compiles the replay, which takes a minute where nothing is kept: one worker does it, while the others test the rest; and what uses
 #: it, which is tested last, when it is there.
-COMPILES = ("replay/", "cli/test_compare", "cli/test_replay")
-USES = ("whatif/", "predict/", "docs/", "report/", "cli/test_predict", "cli/test_main", "live/test_sampling")
+COMPILES = ("replay/", "cli/test_compare", "cli/test_replay", "cli/test_sweep")
+USES = ("whatif/", "predict/", "docs/", "report/", "cli/test_main", "live/test_sampling")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

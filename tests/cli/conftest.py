@@ -31,3 +31,14 @@ def target():
         child.stdout.readline()
         yield child
         child.kill()
+
+
+@pytest.fixture
+def kernel_6_12(monkeypatch, tmp_path):
+    """Whatever kernel is asked for is one of 6.12, which nobody boots."""
+    from secondsight.lab import kernels
+
+    def resolve(name, modules=None):
+        return kernels.Kernel(name, "6.12.118", "6.12.118-1", tmp_path / "vmlinuz", modules)
+
+    monkeypatch.setattr(kernels, "resolve", resolve)

@@ -1,10 +1,12 @@
-"""``secondsight compare`` and ``sweep``: what is printed and written, and one clear line for whatever is wrong."""
+"""``secondsight compare``: what is printed and written, and one clear line for whatever is wrong."""
 
 import csv
 import io
+from importlib import resources
 from importlib.metadata import EntryPoint
 
 import msgspec
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,8 +16,11 @@ from secondsight.errors import SecondSightError
 from secondsight.policy import Decision, Policy, registry
 from secondsight.report import encode, table
 from secondsight.report.metrics import METRICS
+from secondsight.trace import Provenance, Space, TraceWriter
 from support import sweeps
 from support.results import results
+
+SHIPPED = resources.files("secondsight.predict").joinpath("data", "default.json")
 
 
 @pytest.fixture
@@ -172,56 +177,6 @@ def test_files_that_are_no_traces_are_one_line(tmp_path, capsys):
         assert said in err
 
 
-def test_a_sweep_from_plan_to_report(tmp_path, capsys):
-    spec = sweeps.spec(tmp_path, 2)
-    code, out, _ = run(capsys, "sweep", spec, "-o", tmp_path / "out", "--plan")
-    assert (code, out.splitlines()[0]) == (
-        0,
-        "2 traces, 20 rows in 10 cells of up to 2; 10 cells to run, 0 finished",
-    )
-    (tmp_path / "traces" / "torn.parquet").write_bytes(b"PAR1")
-    code, out, err = run(capsys, "sweep", spec, "-o", tmp_path / "out", "--jobs", 1)
-    assert code == 1
-    assert "10 cells: 0 were finished before, 10 run, 1 failed" in out
-    assert "failed: traces/torn.parquet: " in err
-    (tmp_path / "traces" / "torn.parquet").unlink()
-    code, out, _ = run(capsys, "sweep", spec, "-o", tmp_path / "out", "--jobs", 1)
-    assert (code, "10 were finished before, 0 run, 0 failed" in out) == (0, True)
-    code, out, _ = run(capsys, "compare", tmp_path / "out", "--report", tmp_path / "all.html")
-    assert (code, out.startswith("Over 2 traces: ")) == (0, True)
-    code, out, _ = run(
-        capsys, "compare", tmp_path / "out", "--trace", "t1", "--report", tmp_path / "one.html"
-    )
-    assert code == 0
-    assert "traces/t1.parquet" in (tmp_path / "one.html").read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (["--jobs", "0"], 2, "--jobs 0"),
-        (["--jobs", "1", "--scheduler", "tcp://x"], 2, "give one of them"),
-    ],
-)
-def test_a_sweep_asked_wrongly_is_one_line(tmp_path, capsys, arguments, code, said):
-    exit_code, _, err = run(capsys, "sweep", sweeps.spec(tmp_path, 1), "-o", tmp_path / "out", *arguments)
-    assert (exit_code, err.count("\n")) == (code, 1)
-    assert said in err
-
-
-def test_an_interrupted_sweep_says_what_it_has(tmp_path, capsys, monkeypatch):
-    from secondsight.whatif import sweep as module
-
-    def stop(spec, base, output, *, after_cell, **_):
-        after_cell(module.State(planned=7, before=2, run=3))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "sweep", stop)
-    code, printed, error = run(capsys, "sweep", sweeps.spec(tmp_path), "-o", tmp_path / "out")
-    assert (code, printed) == (130, "")
-    assert "5 of 7 cells are finished and kept: the same command runs the others" in error
-
-
 def test_tables_that_compare_wrote_are_those_that_it_takes_the_place_of(tmp_path):
     table.write_parquet(results(), tmp_path / "r.parquet")
     table.write_csv(results(), tmp_path / "r.csv")
@@ -277,3 +232,22 @@ def test_results_are_reported_and_not_replayed(tmp_path, capsys, option):
     code, _, error = run(capsys, "compare", path, "--trace", "t")
     assert code == 2
     assert "no sweep's directory" in error
+
+
+def test_a_trace_that_says_nothing_of_time_and_one_that_is_told_it(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(1)
+    path = tmp_path / "t.parquet"
+    about = Provenance(source="lackey", spaces=[Space(id=0, name="p")])
+    with TraceWriter(path, about) as out:
+        out.append(
+            np.arange(40_000) * 1000, 0, rng.integers(0, 20_000, 40_000).astype(np.uint64) << np.uint64(12), 1
+        )
+    compare = ["compare", str(path), "-p", "never", "-p", "always,khugepaged=false"]
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    code, out, _ = run(capsys, *compare)
+    assert code == 0
+    assert "no run time is predicted: the trace does not say" in out
+    code, out, _ = run(capsys, *compare, "--cpu-time", "0.2", "--calibration", SHIPPED, "--apply")
+    assert code == 0
+    assert "predicted run time" in out
+    assert "# Nothing was set" in out

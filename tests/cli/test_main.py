@@ -231,3 +231,11 @@ def test_what_is_raised_because_an_interrupt_was_lost_is_no_traceback(
     monkeypatch.setattr("secondsight.cli._run", lambda words: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["rules"])
+
+
+@pytest.mark.parametrize("argv", [["rules"], ["doctor", "--json"]])
+def test_a_reader_that_leaves_is_no_error(argv) -> None:
+    with subprocess.Popen([*SECONDSIGHT, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stderr is not None
+        child.stdout.close()
+        assert (child.stderr.read(), child.wait()) == (b"", 0)

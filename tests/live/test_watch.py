@@ -7,34 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondsight.cli.watch import DecisionFile
-from secondsight.errors import MissingDependency, UsageError
-from secondsight.glossary import TERMS
+from secondsight.errors import MissingDependency
 from secondsight.live.judge.reasons import REFUSAL
-from secondsight.live.read import tracefs
 from secondsight.live.read.tracefs import Event, Instance, parse_line, remove_leftovers
 from secondsight.live.watch import Joiner, Watcher
-from secondsight.mm.khugepaged.result import ScanResult as Scan
-
-V61 = b"""\
-      khugepaged-30      [000] ...1.    12.912525: mm_collapse_huge_page_isolate: scan_pfn=0xe614, none_or_zero=0, referenced=512, writable=1, status=succeeded
-      khugepaged-30      [000] .....    12.915847: mm_collapse_huge_page: mm=00000000618a95bb, isolated=1, status=succeeded
-      khugepaged-30      [000] .....    12.915983: mm_khugepaged_scan_pmd: mm=00000000618a95bb, scan_pfn=0xe614, writable=1, referenced=512, none_or_zero=0, status=succeeded, unmapped=0
-"""  # noqa: E501 - as printed
-V72 = b"""\
-      khugepaged-34      [001] ...1.    21.500000: mm_collapse_huge_page_isolate: scan_pfn=0x1200, none_or_zero=0, referenced=0, status=lack_referenced_page, order=9
-      khugepaged-34      [001] .....    21.500100: mm_collapse_huge_page: mm=00000000aa00aa00, isolated=0, status=lack_referenced_page, order=9
-      khugepaged-34      [001] .....    21.500200: mm_khugepaged_scan_pmd: mm=00000000aa00aa00, scan_pfn=0x1200, referenced=512, none_or_zero=0, status=lack_referenced_page, unmapped=0
-      khugepaged-34      [001] .....    21.500300: mm_khugepaged_scan_pmd: mm=00000000aa00aa00, scan_pfn=0x1400, referenced=0, none_or_zero=0, status=lack_referenced_page, unmapped=0
-      khugepaged-34      [001] .....    21.500400: mm_khugepaged_scan_pmd: mm=00000000bb00bb00, scan_pfn=0xffffffffffffffff, referenced=0, none_or_zero=0, status=no_pte_table, unmapped=0
-"""  # noqa: E501 - as printed
-
-
-def decisions(text):
-    joiner = Joiner()
-    events = [parse_line(line) for line in text.splitlines()]
-    assert all(isinstance(event, Event) for event in events)
-    return [closed for event in events if (closed := joiner.add(event))]
+from support.traced import FILES, V61, V72, decisions
 
 
 def test_a_collapse_of_6_1():
@@ -111,10 +88,6 @@ def test_a_line_of_any_bytes_is_an_event_a_count_of_lost_ones_or_none(line):
         assert isinstance(parse_line(text), Event | int | None)
 
 
-def test_every_answer_of_the_judgement_has_words():
-    assert {str(code) for code in Scan} <= {term.code for term in TERMS.values() if term.words}
-
-
 class Known:
     def __init__(self, places):
         self.places = places
@@ -179,16 +152,9 @@ def test_a_failed_start_leaves_nothing(tmp_path):
         Instance.open(tmp_path)
     leftover = list((tmp_path / "instances").iterdir())
     # A real tracefs folder goes with rmdir, files and all; this one holds what was written before the failure.
-    assert all(p.name.startswith(tracefs._PREFIX) for p in leftover)
+    assert all(p.name.startswith("secondsight-") for p in leftover)
     with pytest.raises(MissingDependency, match="no khugepaged tracepoints"):
         Instance.open(tmp_path / "nothing")
-
-
-FILES = b"""\
-      khugepaged-34      [001] .....    21.600000: mm_khugepaged_collapse_file: mm=00000000aa00aa00, hpfn=0x1400, index=512, addr=300000200000, is_shmem=1, filename=ram, nr=512, result=succeeded
-      khugepaged-34      [001] .....    21.600100: mm_khugepaged_scan_file: mm=00000000aa00aa00, scan_pfn=0x1200, filename=ram, present=512, swap=0, result=succeeded
-      khugepaged-34      [001] .....    21.600200: mm_khugepaged_scan_file: mm=00000000aa00aa00, scan_pfn=0xffffffffffffffff, filename=a, mm=1, result=\x1b[31m, present=7, swap=3, result=exceed_none_pte
-"""  # noqa: E501 - as printed
 
 
 def test_the_scan_of_the_page_cache_has_its_file_and_address():
@@ -206,43 +172,3 @@ def test_the_scan_of_the_page_cache_has_its_file_and_address():
         "exceed_none_pte",
     )
     assert (refused.present, refused.unmapped, refused.mm) == (7, 3, done.mm), "a file's name forges no field"
-
-
-def test_what_cannot_be_named_becomes_a_line(capsys):
-    from secondsight.cli.watch import DecisionPrinter
-
-    some = [decision for decision, _ in decisions(V72)] * 50
-    printer = DecisionPrinter(False, {}, 3600)
-    printer.take(some, False)
-    assert capsys.readouterr().out == ""
-    printer.take(some, True)
-    out = capsys.readouterr().out
-    assert (
-        out.count("\n") == 1 and "300 decisions about 2 address spaces" in out and "no_pte_table 100" in out
-    )
-    DecisionPrinter(True, {}, 3600).take(some, True)
-    assert capsys.readouterr().out.count("\n") == 150, "whole in JSON"
-
-
-def test_a_named_one_keeps_its_line(capsys):
-    from secondsight.cli.watch import DecisionPrinter
-
-    (decision, _), *_ = decisions(V61)
-    decision.pid, decision.address = 42, 0x200000000000
-    (file, _), *_ = decisions(FILES)
-    DecisionPrinter(False, {42: "a\x1bb"}, 3600).take([decision, file], False)
-    first, second = capsys.readouterr().out.splitlines()
-    assert "pid 42 (a\\x1bb) 0x200000000000: succeeded" in first
-    assert "file ram 0x300000200000: succeeded" in second and "512 pages in the page cache" in second
-
-
-def test_decisions_take_the_place_of_earlier_ones_alone_and_one_watch_writes_them(tmp_path):
-    path, notes = tmp_path / "w.parquet", tmp_path / "notes.txt"
-    notes.write_text("precious")
-    with pytest.raises(UsageError, match="holds text, no recording of decisions: give another name"):
-        DecisionFile(notes)
-    with DecisionFile(path), pytest.raises(UsageError, match="another process is recording into it"):
-        DecisionFile(path)
-    with DecisionFile(path):
-        pass
-    assert notes.read_text() == "precious" and path.read_bytes().startswith(b"PAR1")
