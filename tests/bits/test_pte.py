@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondsight.bits import pageflags, pagemap, pte, swap
+from secondsight.bits import pte, swap
 
 frames = st.integers(0, (1 << 40) - 1)
 bits = st.lists(
@@ -63,29 +63,3 @@ def test_a_prot_none_entry_is_turned_upright() -> None:
     read = pte.upright(np.array([stored, *others], np.uint64))
     assert read[0] == frame | pte.PROTNONE | pte.DIRTY and pte.pte_pfn(read[:1])[0] == 0x12345
     assert read[1:].tolist() == [int(o) for o in others]
-
-
-def test_page_flags_are_the_kernels_export() -> None:
-    """include/uapi/linux/kernel-page-flags.h"""
-    positions = {"LOCKED": 0, "REFERENCED": 2, "UPTODATE": 3, "DIRTY": 4, "LRU": 5, "ACTIVE": 6, "WRITEBACK": 8, "MMAP": 11,
-                 "ANON": 12, "SWAPCACHE": 13, "SWAPBACKED": 14, "COMPOUND_HEAD": 15, "COMPOUND_TAIL": 16, "HUGE": 17,
-                 "UNEVICTABLE": 18, "HWPOISON": 19, "NOPAGE": 20, "KSM": 21, "THP": 22, "ZERO_PAGE": 24, "IDLE": 25,
-                 "PGTABLE": 26}  # fmt: skip
-    assert {name: int(getattr(pageflags, name)).bit_length() - 1 for name in positions} == positions
-    ours = [pageflags.YOUNG, pageflags.MLOCKED, pageflags.ZERO_FILLED, pageflags.EXCLUSIVE]
-    assert not any(flag & pageflags.KPF_MASK for flag in ours) and len(set(ours)) == 4
-    assert pageflags.COMPARED & ~pageflags.KPF_MASK == 0
-
-
-def test_pagemap_words() -> None:
-    """Documentation/admin-guide/mm/pagemap.rst"""
-    positions = {
-        "PRESENT": 63,
-        "SWAPPED": 62,
-        "FILE_OR_SHARED": 61,
-        "UFFD_WP": 57,
-        "EXCLUSIVE": 56,
-        "SOFT_DIRTY": 55,
-    }
-    assert {name: int(getattr(pagemap, name)).bit_length() - 1 for name in positions} == positions
-    assert int(pagemap.PFN_MASK) == (1 << 55) - 1
