@@ -1,15 +1,11 @@
 """One pass, on processes of our own."""
 
-import contextlib
 import os
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from secondsight.errors import SecondSightError, UsageError
@@ -204,38 +200,12 @@ def test_switches_that_refuse_all(target):
 
 
 def test_a_sample_holds_the_full_reading(target, monkeypatch):
-    monkeypatch.setattr(strata, "_ANYWAY", 0)
+    monkeypatch.setattr(strata, "ANYWAY", 0)
     full = host(pids=[target], budget=None).rows[0]
     for seed in range(3):
         some = host(pids=[target], budget=0.0, seed=seed).rows[0]
         assert some.then.low <= full.then.value <= some.then.high
         assert some.added.low <= full.added.value <= some.added.high
-
-
-@pytest.mark.parametrize(
-    ("held", "read"),
-    [
-        ((1024,), [256]),
-        ((100,), [100]),
-        # Each its share, at least eight, the largest first; with too many for that the smallest have no turn.
-        ((768, 200, 56), [192, 50, 14]),
-        ((1000, 8, 3), [254, 8]),
-        ((20,) * 100, [8] * 32),
-    ],
-)
-def test_so_many_blocks_are_read_whatever_the_budget(monkeypatch, held, read):
-    class Held(SimpleNamespace):
-        @property
-        def asked(self):
-            return np.ones(self.blocks, bool)
-
-    every = {
-        pid: Held(blocks=blocks, read=None, task=SimpleNamespace(pid=pid)) for pid, blocks in enumerate(held)
-    }
-    monkeypatch.setattr(strata, "_opened", lambda task: contextlib.nullcontext())
-    monkeypatch.setattr(strata, "_read", lambda judge, process, stratum, rows: rows)
-    strata.sample(every, None, 0.0, np.random.default_rng(1), Counter())
-    assert [len(each.read) for each in every.values() if each.read is not None] == read
 
 
 def test_sums_alone_read_no_block(target):

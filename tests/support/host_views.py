@@ -40,3 +40,26 @@ def view(rows, taken=1000.0, by="cgroup"):
         supply=supply, rows=tuple(rows), total=total, trouble={"zombies": 2, "not readable (another user's)": 1},
         cpu_seconds=0.5, wall_seconds=1.0,
     )  # fmt: skip
+
+
+def bare_row(name, resident=0, **more):
+    """A row of which no block was looked at."""
+    known = {
+        "pid": None,
+        "processes": 1,
+        "user": "root",
+        "cgroup": "/",
+        "container": "",
+        "vm": "",
+        "huge": 0,
+        "swapped": 0,
+        "hugetlb": 0,
+    }
+    return HostRow(name=name, resident=resident, **(known | more))
+
+
+BARE_ROWS = [
+    bare_row("redis", 3 << 30, gain=Interval.exact(5), user="redis"),
+    bare_row("postgres", 1 << 30, gain=Interval(9, 7, 11), huge=1 << 29),
+    bare_row("sleep", 1 << 20),
+]

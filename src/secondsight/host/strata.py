@@ -36,8 +36,10 @@ from secondsight.live.read.thp_disabled import thp_enabled
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: of each process that is read at all, at least so many blocks are; and so many in all, whatever the budget, each process its share
-_LEAST, _ANYWAY = 8, 256
+#: of each process that is read at all, at least so many blocks are
+_LEAST = 8
+#: blocks that are read in all, whatever the budget, each process its share of them
+ANYWAY = 256
 #: blocks a second of CPU time that a core reads and judges, until it is measured
 _GUESS = 4000.0
 
@@ -209,7 +211,7 @@ def sample(
     random: np.random.Generator,
     trouble: Counter[str],
 ) -> None:
-    """Read and judge as many of the blocks that *strata* ask about as *seconds* of CPU time allow, :data:`_ANYWAY` at least; all where
+    """Read and judge as many of the blocks that *strata* ask about as *seconds* of CPU time allow, :data:`ANYWAY` at least; all where
     *seconds* is None.
 
     A process that cannot be read any more becomes None in *strata*.
@@ -218,7 +220,7 @@ def sample(
     waiting = [(np.flatnonzero(each.asked), each) for each in strata.values() if each is not None]
     waiting.sort(key=lambda one: -len(one[0]))
     left = sum(len(rows) for rows, _ in waiting)
-    read, spent, anyway = 0, 0.0, _ANYWAY
+    read, spent, anyway = 0, 0.0, ANYWAY
     for rows, each in waiting:
         if not len(rows) or (end is not None and anyway <= 0 and time.process_time() > end):
             break
