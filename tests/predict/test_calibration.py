@@ -7,7 +7,6 @@ import pytest
 
 from secondsight.errors import InputError, UsageError
 from secondsight.predict import calibration
-from secondsight.predict.prices import Waits
 from support.predict import HERE, made
 
 
@@ -76,36 +75,3 @@ def test_the_shipped_one_says_whose_it_is(home):
 def test_what_is_none(raw, said):
     with pytest.raises(InputError, match=said):
         calibration.decode(raw, "x.json")
-
-
-def test_the_longest_stall_is_of_what_happens():
-    prices = made().prices
-    assert prices.stall(Waits(faults=9), collapses=False)[0] == 2e-6
-    assert prices.stall(Waits(huge_faults=1), collapses=False)[0] == 3e-3
-    assert "collapse" in prices.stall(Waits(9, 1, 1, 1, 1), collapses=True)[1]
-    assert prices.stall(Waits(9, copy_splits=1), collapses=False) == (
-        prices.copy_huge.longest,
-        "the first store to a huge page after a fork",
-    )
-    assert prices.stall(Waits(), collapses=False)[0] == 0
-    assert prices.mean(Waits()) is None
-
-
-def test_what_a_copy_takes_where_kernels_split_and_where_they_copied():
-    prices = made().prices
-    assert prices.copy_huge_is == "split"
-    one = prices.took(Waits(faults=2, copied=3, copied_huge=1, copy_splits=4))
-    # 2 MiB cost a huge fault, and what 512 pages of a collapse take to copy beyond clearing them.
-    whole = (
-        prices.fault_huge.seconds
-        + prices.collapse_full.seconds
-        - prices.collapse.seconds
-        - prices.zero_huge.seconds
-    )
-    assert whole > prices.fault_huge.seconds
-    assert one == pytest.approx(
-        2 * prices.fault.seconds + 3 * prices.copy.seconds + whole + 4 * prices.copy_huge.seconds
-    )
-    assert prices.mean(Waits(faults=2, copied=3, copied_huge=1, copy_splits=4)) == pytest.approx(one / 10)
-    old = msgspec.structs.replace(prices, copy_huge_is="whole")
-    assert (old.whole, old.split) == (prices.copy_huge, prices.copy)
