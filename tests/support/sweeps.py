@@ -21,6 +21,8 @@ max_ptes_none = [0, 509, 511]
 """
 #: Of each trace: never, oracle, madv_collapse under two rules, khugepaged under two rules at three values.
 ROWS, CELLS = 10, 5
+#: cells of a sweep of three traces
+TOTAL = 3 * CELLS
 
 
 def trace(path: Path, seed: int, blocks: int = 6, seconds: int = 40) -> Path:

@@ -16,7 +16,7 @@ from secondsight.report import decode, encode, render
 from secondsight.report.table import those_not_run
 from secondsight.trace.kinds import Kind
 from secondsight.trace.provenance import Space
-from secondsight.whatif import Range, combinations, compare, parse_budget
+from secondsight.whatif import Range, compare
 
 SECOND = 1_000_000_000
 
@@ -142,39 +142,6 @@ def test_an_option_of_a_policy_is_a_knob_too():
     results = compare(TWO, ["madv_collapse"], vary=Range.parse("min_populated=1,2,3"))
     points = results.sensitivity["min_populated"]["madv_collapse under 7.2"]
     assert [f["huge_blocks"] for _, f in points] == [2, 1, 0]
-
-
-@pytest.mark.parametrize(
-    "text", ["max_ptes_none", "max_ptes_none=a", "=1", "k=5..1", "k=1..5:0", "k=0..9e9:1", "k=nan..1"]
-)
-def test_a_range_that_is_none_is_refused(text):
-    with pytest.raises(UsageError, match="--vary"):
-        Range.parse(text)
-
-
-@given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 100))
-def test_a_range_holds_its_ends(low, width, step):
-    values = Range.parse(f"k={low}..{low + width}:{step}").values
-    assert (values[0], values[-1]) == (low, low + width)
-    assert list(values) == sorted(set(values))
-
-
-def test_bounds_are_run_once_and_rows_not_twice():
-    labels = [c.label for c in combinations(["never", "khugepaged", "khugepaged", "oracle"], ["6.1", "7.2"])]
-    assert labels == ["never under 6.1", "khugepaged under 6.1", "khugepaged under 7.2", "oracle under 6.1"]
-    with pytest.raises(UsageError, match="at least one"):
-        combinations([], ["7.2"])
-
-
-@pytest.mark.parametrize(("budget", "blocks"), [(3, 3), ("3", 3), ("25%", 10), ("0", 0)])
-def test_budgets(budget, blocks):
-    assert parse_budget(budget, 40) == blocks
-
-
-@pytest.mark.parametrize("budget", ["-1", "many", "%", "nan%", "1.5"])
-def test_a_budget_that_is_none_is_refused(budget):
-    with pytest.raises(UsageError, match="budget"):
-        parse_budget(budget, 40)
 
 
 def test_a_policy_of_ones_own():

@@ -5,33 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondsight.errors import UsageError
 from secondsight.whatif import measure
-from secondsight.whatif.costs import CostModel, walk_references
-from secondsight.whatif.hot import hot_pages
 
 
 def hot(*pages, blocks=2):
     out = np.zeros(blocks * 512, np.bool_)
     out[list(pages)] = True
     return out
-
-
-def test_hot_pages_are_the_fewest_that_take_ninety_per_cent():
-    # 100 accesses: 60 + 25 = 85 is short of 90, so 5 more are needed; three pages have 5: all of them.
-    counts = np.array([5, 60, 5, 0, 25, 5])
-    assert hot_pages(counts).tolist() == [True, True, True, False, True, True]
-    assert hot_pages(counts, 0.6).tolist() == [False, True, False, False, False, False]
-    assert not hot_pages(np.zeros(4, np.int64)).any()
-
-
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.floats(0.05, 1.0))
-def test_hot_pages_take_their_share_and_none_is_colder_than_one_left_out(counts, share):
-    values = np.array(counts)
-    chosen = hot_pages(values, share)
-    assert values[chosen].sum() >= share * values.sum() - 1e-9
-    if chosen.any() and (~chosen).any():
-        assert values[chosen].min() > values[~chosen].max()
 
 
 def test_precision_and_recall():
@@ -89,29 +69,3 @@ def test_equal_answers_in_a_row_become_one():
     assert merged.count.tolist() == [2, 2, 1, 1]
     assert order[merged.first].tolist() == [1, 0, 3, 5]
     assert order[merged.last].tolist() == [4, 2, 3, 5]
-
-
-def test_walk_references():
-    assert walk_references(10, 0, nested=False) == 40
-    assert walk_references(10, 2, nested=False) == 46
-    # (4 + 1)(4 + 1) - 1 and (4 + 1)(3 + 1) - 1
-    assert walk_references(1, 0, nested=True) == 24
-    assert walk_references(0, 1, nested=True) == 19
-
-
-def test_costs():
-    costs = CostModel()
-    # 235 us empty, 806 us full, in between linear: 256 pages cost 520.5 us.
-    assert costs.collapse_seconds(0 + 512 + 2 * 256, 4) == pytest.approx((235 + 806 + 2 * 520.5) * 1e-6)
-    assert costs.daemon_seconds(
-        copied=0,
-        collapses=0,
-        wasted=2,
-        pages_scanned=1000,
-        test_young=10,
-    ) == pytest.approx(470e-6 + 25e-6 + 1.5e-6)
-    # 40 references at 12.5 cycles are 500; 100 accesses at 5 are 500: half of the time.
-    assert costs.overhead(40, 100) == 0.5
-    assert costs.overhead(0, 0) == 0.0
-    with pytest.raises(UsageError, match="wasted_us"):
-        CostModel(wasted_us=-1)

@@ -37,8 +37,11 @@ def _serve(pipe: connection.Connection) -> None:
             return
 
 
-class _Worker:
+class CellWorker:
+    """A process that runs a cell at a time."""
+
     def __init__(self) -> None:
+        """It is started."""
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -56,6 +59,7 @@ class _Worker:
         return True
 
     def end(self) -> None:
+        """Stop it, whatever it is at."""
         self.pipe.close()
         self.process.terminate()
         self.process.join()
@@ -65,7 +69,7 @@ def run(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Outcome, int]]
     """Run *cells*, the first first, in *jobs* processes; (cell, outcome, tries) as they end."""
     waiting: deque[tuple[Cell, int]] = deque((cell, 1) for cell in cells)
     tries: dict[str, int] = {}
-    workers = [_Worker() for _ in range(min(jobs, len(cells)))]
+    workers = [CellWorker() for _ in range(min(jobs, len(cells)))]
     try:
         while waiting or any(w.cell for w in workers):
             for i, worker in enumerate(workers):
@@ -75,7 +79,7 @@ def run(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Outcome, int]]
                     if not worker.give(cell):
                         waiting.appendleft((cell, tried))
                         worker.end()
-                        worker = workers[i] = _Worker()
+                        worker = workers[i] = CellWorker()
             yield from _answers(workers, waiting, tries)
     finally:
         for worker in workers:
@@ -83,7 +87,7 @@ def run(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Outcome, int]]
 
 
 def _answers(
-    workers: list[_Worker], waiting: deque[tuple[Cell, int]], tries: dict[str, int]
+    workers: list[CellWorker], waiting: deque[tuple[Cell, int]], tries: dict[str, int]
 ) -> Iterator[tuple[Cell, Outcome, int]]:
     """What has come in from those who work, at least one thing."""
     busy = {i: w for i, w in enumerate(workers) if w.cell is not None}
@@ -98,7 +102,7 @@ def _answers(
             # Its end of the pipe closed: it died, its cell with it.
             worker.end()
             code = worker.process.exitcode
-            workers[i] = _Worker()
+            workers[i] = CellWorker()
             tried = tries[cell.id]
             if tried < TRIES:
                 waiting.appendleft((cell, tried + 1))
