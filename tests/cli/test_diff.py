@@ -76,6 +76,7 @@ def test_json_has_every_kind(found, capsys):
         (f"{YOUNG.name}\n", 2, 1, "2 scenarios without an answer"),
         (f"? {YOUNG.name}\n? {DIRTY.name}\n", 0, 0, "as expected"),
         (f"{DIRTY.name}\n", 0, 1, "expected and not found: " + DIRTY.name),
+        (f"{YOUNG.name}\n{DIRTY.name}\n", 0, 1, "0 kinds beside those of"),
         ("# nothing\n", 0, 1, "not expected: " + YOUNG.name),
         ("this is none\n", 0, 2, "line 1: no kind"),
     ],
