@@ -11,7 +11,7 @@ from secondsight.bufferpool import unset, zeroed
 
 @pytest.fixture(autouse=True)
 def none_is_free(monkeypatch):
-    monkeypatch.setattr(bufferpool, "_free", [])
+    monkeypatch.setattr(bufferpool, "free_areas", [])
 
 
 @pytest.mark.parametrize("size", [0, 8, 1 << 19, (2 << 20) - 1, 2 << 20, (2 << 20) + 1, 9 << 20])
@@ -44,4 +44,4 @@ def test_no_more_is_kept_than_a_little():
     for _ in range(3):
         several = [unset(40 << 20) for _ in range(6)]
         del several
-        assert sum(map(len, bufferpool._free)) <= bufferpool._MOST
+        assert sum(map(len, bufferpool.free_areas)) <= bufferpool.MOST

@@ -45,6 +45,28 @@ def test_tests_import_public_names_alone():
     assert private == []
 
 
+#: What a named tuple and os call by an underscore, and Numba's one switch for where it may keep what it compiled.
+OTHERS_NAMES = {"_asdict", "_fields", "_make", "_replace", "_exit", "_locator_classes"}
+
+
+def test_tests_drive_public_names_alone() -> None:
+    """No ``thing._name`` of another's, and none named in a string that a test replaces."""
+    private = []
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            name = ""
+            if isinstance(node, ast.Attribute) and not (
+                isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            ):
+                name = node.attr
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".setattr", ".delattr")):
+                words = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
+                name = str(words[0]).rpartition(".")[2] if words else ""
+            if re.match("_[^_]", name) and name not in OTHERS_NAMES:
+                private.append(f"{file.name}:{node.lineno} {name}")
+    assert private == []
+
+
 def test_the_architecture_page_names_every_package():
     page = (ROOT / "docs" / "architecture.md").read_text()
     table = page.partition("| package | what it is | imports |\n")[2].partition("\n\n")[0]

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 _HUGE = 2 << 20
 _FROM = 1 << 19  # bytes: below, the allocator has warm memory
-_MOST = 128 << 20  # bytes kept for the next
-_free: list[mmap.mmap] = []
+MOST = 128 << 20  # bytes kept for the next
+free_areas: list[mmap.mmap] = []
 
 
 def zeroed(size: int) -> npt.NDArray[np.uint8]:
@@ -33,10 +33,10 @@ def unset(size: int) -> npt.NDArray[np.uint8]:
     if size < _FROM:
         return np.empty(size, np.uint8)
     area = None
-    for free in sorted(_free, key=len):
+    for free in sorted(free_areas, key=len):
         if size + _HUGE <= len(free) <= 2 * size + 2 * _HUGE:
             with contextlib.suppress(ValueError):  # another thread has it
-                _free.remove(free)
+                free_areas.remove(free)
                 area = free
                 break
     area = _mapped(size) if area is None else area
@@ -47,9 +47,9 @@ def unset(size: int) -> npt.NDArray[np.uint8]:
 
 
 def _keep(area: mmap.mmap) -> None:
-    _free.append(area)
-    while sum(map(len, _free)) > _MOST:
-        _free.pop(0)
+    free_areas.append(area)
+    while sum(map(len, free_areas)) > MOST:
+        free_areas.pop(0)
 
 
 def _mapped(size: int) -> mmap.mmap:

@@ -85,7 +85,7 @@ def test_a_process_that_may_not_be_read_does_not_keep_the_others_waiting(capsys,
     own = read_tasks([os.getpid()], sums=False)[0][0]
     other = type(own)(os.getppid(), "closed\n", 0, 1, "", (), {})
     monkeypatch.setattr(
-        collapse_many, "_unreadable", lambda process: "not yours" if process.pid == other.pid else ""
+        collapse_many, "unreadable", lambda process: "not yours" if process.pid == other.pid else ""
     )
     seen = []
     code = collapse_many.run(

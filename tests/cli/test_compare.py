@@ -139,7 +139,7 @@ class Broken(Policy):
     ],
 )
 def test_whatever_is_wrong_is_one_line_and_code_two(trace, capsys, arguments, said, monkeypatch):
-    monkeypatch.setattr(registry, "_ADDED", {"broken": Broken})
+    monkeypatch.setattr(registry, "ADDED", {"broken": Broken})
     code, _, err = run(capsys, "compare", trace, *arguments)
     assert (code, err.count("\n")) == (2, 1)
     assert said in err
@@ -160,7 +160,7 @@ def test_what_is_no_decision_is_one_line(trace, capsys, monkeypatch, returned, s
         def wake(self, look):
             return returned
 
-    monkeypatch.setattr(registry, "_ADDED", {"wrong": Wrong})
+    monkeypatch.setattr(registry, "ADDED", {"wrong": Wrong})
     code, _, err = run(capsys, "compare", trace, "-p", "wrong")
     assert (code, err.count("\n")) == (2, 1)
     assert said in err

@@ -223,12 +223,12 @@ def test_what_is_raised_because_an_interrupt_was_lost_is_no_traceback(
             signal.pause()
         raise RuntimeError("no compiled object yet")
 
-    monkeypatch.setattr("secondsight.cli._run", run)
+    monkeypatch.setattr("secondsight.cli.run_words", run)
     with pytest.raises(SystemExit, match=str(code)):
         main(["rules"])
     assert capsys.readouterr().err == f"secondsight: {word}\n"
     # And where there was no interrupt it is a fault of ours, whole.
-    monkeypatch.setattr("secondsight.cli._run", lambda words: 1 / 0)
+    monkeypatch.setattr("secondsight.cli.run_words", lambda words: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["rules"])
 

@@ -45,7 +45,7 @@ def claims_of(page: str) -> list[str]:
 def test_the_code_of_a_page_runs(page, capsys, monkeypatch) -> None:
     blocks = code_of(page)
     assert blocks
-    monkeypatch.setattr(registry, "_ADDED", {})
+    monkeypatch.setattr(registry, "ADDED", {})
     space: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, page, "exec", dont_inherit=True), space)

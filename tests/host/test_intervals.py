@@ -79,5 +79,5 @@ def test_95_of_100_intervals_hold_the_full_reading(kind, share):
 
 @pytest.mark.parametrize("kind", ["one process, halves", "64 processes, mixed", "100 small processes"])
 def test_intervals_of_half_the_width_would_be_found_out(kind, monkeypatch):
-    monkeypatch.setattr(intervals, "_Z", intervals._Z / 2)
+    monkeypatch.setattr(intervals, "STANDARD_ERRORS", intervals.STANDARD_ERRORS / 2)
     assert held(kind, 0.5) < FEWEST

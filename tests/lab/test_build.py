@@ -250,7 +250,7 @@ def test_debians_source_is_unpacked_once(
 
 def test_the_configuration_asks_for_what_it_is_held_to() -> None:
     asked = building.CONFIG.read_text()
-    assert all(f"\nCONFIG_{option}=" in asked for option in building._NEEDED)
+    assert all(f"\nCONFIG_{option}=" in asked for option in building.NEEDED)
     assert json.dumps(asked)  # plain text
 
 

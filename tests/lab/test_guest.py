@@ -205,7 +205,7 @@ def test_a_dead_guests_console_is_told_line_by_line(capsys: pytest.CaptureFixtur
     def dies(_: list[str]) -> None:
         raise GuestDied("it panicked", "first\x1b[2J\nKernel panic\n")
 
-    monkeypatch.setattr(cli, "_run", dies)
+    monkeypatch.setattr(cli, "run_words", dies)
     with pytest.raises(SystemExit):
         cli.main(["lab"])
     message = capsys.readouterr().err

@@ -18,7 +18,7 @@ class Listener:
 
 
 def words(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(qemu, "_bootable", lambda launch: launch.kernel.vmlinuz)
+    monkeypatch.setattr(qemu, "bootable", lambda launch: launch.kernel.vmlinuz)
     kernel = Kernel("6.1", "6.1", "6.1", tmp_path / "vmlinuz", None)
     launch = Launch(tmp_path, tmp_path, kernel, "quiet", 512, Listener(), False)
     launch.initrd = "initrd"

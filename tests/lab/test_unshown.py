@@ -36,7 +36,7 @@ def test_what_another_machine_shows_is_said_for_the_others_alone() -> None:
 
 
 def test_every_rule_named_there_is_one_and_some_kernel_has_it() -> None:
-    named = {*unshown._UNMET, *unshown._UNSEEN}
+    named = {*unshown.UNMET, *unshown.UNSEEN}
     assert named <= set(rule_names())
-    for name in unshown._UNMET:
+    for name in unshown.UNMET:
         assert any(not unmet(rules, name) for rules in PROFILES.values()), name

@@ -50,7 +50,7 @@ def agree(kernel, answer, blocks, folder):
         path.write_bytes(base64.b64decode(answer["taken"][space]))
         inside = capture.load(path)
         from_outside = outside.take(kernel, pid, (libc.AREA, libc.AREA + blocks * libc.BLOCK_BYTES))
-        for name in capture._COLUMNS:
+        for name in capture.STORED_COLUMNS:
             assert np.array_equal(getattr(inside.columns, name), getattr(from_outside.columns, name)), name
         for ours, theirs in zip(inside.columns.secondary, from_outside.columns.secondary, strict=True):
             assert (ours.name, ours.young.tolist()) == (theirs.name, theirs.young.tolist())

@@ -96,7 +96,7 @@ def test_two_packages_with_one_name_are_told(monkeypatch):
 
 
 def test_a_policy_may_be_added_by_hand(monkeypatch):
-    monkeypatch.setattr(registry, "_ADDED", {})
+    monkeypatch.setattr(registry, "ADDED", {})
     never = find("never")
     mine = registry.add(type("Mine", (never,), {"name": "mine"}))
     assert "mine" in names()
@@ -108,7 +108,7 @@ def test_a_misspelt_need_is_refused(monkeypatch):
         name = "clever"
         needs = frozenset({"clear_yung"})
 
-    monkeypatch.setattr(registry, "_ADDED", {})
+    monkeypatch.setattr(registry, "ADDED", {})
     registry.add(Clever)
     said = r"^policy clever: no signal is called 'clear_yung' \(did you mean clear_young\?\); there are young"
     with pytest.raises(UsageError, match=said):

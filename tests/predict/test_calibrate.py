@@ -21,7 +21,7 @@ def small(monkeypatch):
     def pairs(one, other, stream, pattern, seconds):
         return 1e-7, Stable(1.0, 1.0 - width[0] / 2, 1.0 + width[0] / 2, 5)
 
-    monkeypatch.setattr(suite, "_pairs", pairs)
+    monkeypatch.setattr(suite, "measured_pairs", pairs)
     monkeypatch.setattr(suite, "READS", 1 << 10)
     monkeypatch.setattr(suite, "WINDOWS", 6)
     return width
@@ -61,7 +61,7 @@ def test_the_largest_footprint_is_left_out_where_no_memory_is_for_it(small, monk
         seen.add(one.nbytes >> 20)
         return 1e-7, Stable(1.0, 0.99, 1.01, 5)
 
-    monkeypatch.setattr(suite, "_pairs", pairs)
+    monkeypatch.setattr(suite, "measured_pairs", pairs)
     monkeypatch.setattr(suite, "FOOTPRINTS", (2, 4, 8))
     monkeypatch.setattr(suite, "available", lambda: 2 * (memory << 20) + suite.LEFT)
     with pytest.raises(SecondSightError, match="no gain"):

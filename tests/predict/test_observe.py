@@ -130,7 +130,7 @@ def test_work_is_a_line_of_the_shell_and_what_is_wrong_with_it_is_said():
 
 
 def test_work_that_does_not_end_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
-    monkeypatch.setattr(seen, "_PATIENCE", 0.3)
+    monkeypatch.setattr(seen, "PATIENCE", 0.3)
     with pytest.raises(UsageError, match=r"did not end within 0.3 s"):
         seen.work_of(f"sh -c 'echo $$ >{tmp_path}/pid; exec sleep 1000' | cat")
     pid = int((tmp_path / "pid").read_text())

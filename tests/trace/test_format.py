@@ -327,7 +327,7 @@ def test_a_disk_that_fills_leaves_nothing_that_holds_nothing(tmp_path, monkeypat
     def no_room(self):
         raise full
 
-    monkeypatch.setattr(Recording, "_send", no_room)
+    monkeypatch.setattr(Recording, "send_on", no_room)
     with pytest.raises(SecondSightError, match="No space left"), Recording(tmp_path / "r", PROVENANCE) as out:
         out.append(**some(3))
         flushed(out)

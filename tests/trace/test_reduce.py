@@ -92,7 +92,7 @@ def test_first_touch_orders_a_quantum():
 
 def test_a_quantum_of_too_many_pages_ends_early_and_loses_nothing(monkeypatch):
     monkeypatch.setattr(reduce, "CAPACITY", 64)
-    monkeypatch.setattr(reduce, "_SLOTS", 128)
+    monkeypatch.setattr(reduce, "SLOTS", 128)
     rng = np.random.default_rng(1)
     pages = rng.integers(0, 1000, 5000)
     out = feed([(t // 40, 0, int(p) << 12, 0, 1) for t, p in enumerate(pages)], 10)

@@ -93,9 +93,9 @@ def test_with_no_budget_nothing_becomes_huge(policy):
     assert row(compare(TWO, [policy], budget=0, channels=False), policy).metrics["recall"] == 0
 
 
-def test_a_trace_of_no_space_is_refused():
+def test_a_trace_of_no_space_is_refused(monkeypatch):
     trace = events([(0, 0, 0, 0, 1)])
-    trace._spaces = []
+    monkeypatch.setattr(type(trace), "spaces", [])
     with pytest.raises(UsageError, match="names no spaces"):
         compare(trace, ["never"])
 

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
             raise SecondSightError(
                 "standard output is closed: nothing could be told; >/dev/null throws it away"
             )
-        _run(words)
+        run_words(words)
         sys.stdout.flush()
         sys.exit(0)
     except SecondSightError as error:
@@ -116,7 +116,8 @@ class _PerhapsUnread(io.FileIO):
             return len(said)
 
 
-def _run(words: list[str]) -> None:
+def run_words(words: list[str]) -> None:
+    """Run the command that *words* are, the program's own name left out."""
     if words[:1] == ["explain"]:
         from secondsight.cli import explained, plain
 

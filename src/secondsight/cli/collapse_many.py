@@ -63,7 +63,7 @@ class _Allowance:
         self.left = max(self.left - done.added, 0)
 
 
-def _unreadable(process: Process) -> str:
+def unreadable(process: Process) -> str:
     """Why the memory of *process* may not be read; empty if it may."""
     from secondsight.errors import MissingDependency
     from secondsight.live.read.procfs import Pagemap
@@ -95,7 +95,7 @@ def _once(
             break
         try:
             with Process.open(task.pid) as process:
-                if why := _unreadable(process):
+                if why := unreadable(process):
                     if (task.pid, task.start_time) not in closed:
                         print(
                             f"process {task.pid} ({printable(task.name)}) left alone: {printable(why)}",

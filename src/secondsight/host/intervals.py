@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: standard errors to either side: 96.4 % of a normal distribution, which sums of few blocks are not quite
-_Z = 2.1
+STANDARD_ERRORS = 2.1
 #: blocks of 0, and as many of the cap, that are added to what was read
 _FURTHER = 2.0
 
@@ -86,7 +86,7 @@ def estimate(strata: Iterable[tuple[int, npt.NDArray[np.int64] | Sequence[int]]]
         value += held + rest * held / read
         middle += held + rest * mean
         variance += size * rest * max(square, 0.0) / max(read - 1, 1)
-    spread = _Z * math.sqrt(variance)
+    spread = STANDARD_ERRORS * math.sqrt(variance)
     low, high = min(max(middle - spread, least), value), max(min(middle + spread, most), value)
     # What nothing is known of may all be alike: its bounds add up, where errors of samples even out.
     return Interval(value + unread / 2, low, high + unread)

@@ -39,7 +39,7 @@ _TOOLS = (  # what is run, or read, and Debian's package of it
     ("gcc", "gcc"), ("ld", "binutils"), ("make", "make"), ("bc", "bc"), ("flex", "flex"), ("bison", "bison"), ("xz", "xz-utils"),
     ("pahole", "dwarves"), ("patch", "patch"), ("gelf.h", "libelf-dev"),
 )  # fmt: skip
-_NEEDED = (
+NEEDED = (
     "64BIT", "KVM", "KVM_AMD", "KVM_INTEL", "TRANSPARENT_HUGEPAGE", "KPROBE_EVENTS", "BLK_DEV_RAM", "SERIAL_8250_CONSOLE",
     "DEVTMPFS", "BLK_DEV_INITRD", "PROC_PAGE_MONITOR", "SWAP", "DEBUG_INFO_BTF",
 )  # fmt: skip
@@ -145,7 +145,7 @@ def _make(source: sources.KernelSource, patches: Sequence[Path], release: str, j
     settings = [f"O={objects}", "ARCH=x86_64", f"LOCALVERSION=-lab-{release.rpartition('-')[2]}"]
     _run(source.tree, [*settings, "allnoconfig"], log, say)
     lost = _unset(objects / ".config")
-    if needed := [option for option in lost if option in _NEEDED]:
+    if needed := [option for option in lost if option in NEEDED]:
         raise SecondSightError(
             f"{source.name} configures without {', '.join(needed)}, which the lab needs (its Kconfig files tell what it depends on)"
         )

@@ -40,7 +40,7 @@ class Qemu:
             "-chardev", f"file,id=console,path={launch.console}", "-serial", "chardev:console",
             "-chardev", f"socket,id=lab,path={launch.listener.getsockname()},server=off",
             "-serial", "chardev:lab",
-            "-kernel", str(_bootable(launch)), "-initrd", launch.initrd, "-append", launch.append,
+            "-kernel", str(bootable(launch)), "-initrd", launch.initrd, "-append", launch.append,
         ]  # fmt: skip
         words += _nodes(launch.memory_mib, machine.nodes)
         if launch.qmp:
@@ -69,7 +69,7 @@ def _nodes(memory_mib: int, nodes: int) -> list[str]:
     return [*words, "-numa", "cpu,node-id=0,socket-id=0"]
 
 
-def _bootable(launch: Launch) -> Path:
+def bootable(launch: Launch) -> Path:
     """The unpacked kernel where it has a PVH entry, for QEMU to enter directly: saves half of the boot.
 
     The entry is a note (XEN_ELFNOTE_PHYS32_ENTRY, type 18): name size 4, a 4- or 8-byte address, ``Xen``.

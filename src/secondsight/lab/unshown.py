@@ -14,7 +14,7 @@ __all__ = ["alike", "unmet", "unseen"]
 
 _SIZES = "the kernel has no hugepages-*kB"
 #: Rules that a kernel does not have: when (of its profile), and why.
-_UNMET: dict[str, tuple[Callable[[Rules], bool], str]] = {
+UNMET: dict[str, tuple[Callable[[Rules], bool], str]] = {
     "has_sizes": (lambda r: not r.has_sizes, _SIZES),
     "mthp_collapse": (lambda r: not r.has_sizes, _SIZES),
     "swapin_large": (lambda r: not r.has_sizes, _SIZES),
@@ -69,12 +69,12 @@ for _name in (
     "trace_collapse_file", "set_pmd_makes_table", "set_pmd_asks_advice", "shmem_fits_area", "fault_maps_folio", "around_maps_folio",
     "shmem_swaps_whole", "shmem_swapin_large", "fault_maps_dirty", "zap_batches", "zap_pmd_marks",
 ):  # fmt: skip
-    _UNMET.setdefault(_name, _UNMET["shmem_huge"])
+    UNMET.setdefault(_name, UNMET["shmem_huge"])
 
 _NO_AD = "only where SPTEs have no accessed bit: ask ept-noad"
 _SHADOW = "only KVM's own shadow pages are filled in groups: ask shadow"
 #: Rules that a kernel has and that another machine shows: on which ones it does not, and why.
-_UNSEEN: dict[str, tuple[Callable[[Rules, str], bool], str]] = {
+UNSEEN: dict[str, tuple[Callable[[Rules, str], bool], str]] = {
     "spte_era": (lambda r, mmu: mmu != "ept-noad", _NO_AD),
     "test_young_without_ad": (lambda r, mmu: mmu != "ept-noad", _NO_AD),
     "age_without_ad": (lambda r, mmu: mmu != "ept-noad", _NO_AD),
@@ -116,13 +116,13 @@ _ALIKE: dict[str, tuple[Callable[[Rules, object], bool], str]] = {
 
 def unmet(rules: Rules, name: str) -> str:
     """Why a kernel of *rules* has no code that the rule *name* is about; "": it has."""
-    when, why = _UNMET.get(name, (None, ""))
+    when, why = UNMET.get(name, (None, ""))
     return why if when is not None and when(rules) else ""
 
 
 def unseen(rules: Rules, name: str, mmus: Collection[str]) -> str:
     """Why the rule *name*, which kernels of *rules* have, shows on none of the machines *mmus*; "": it should."""
-    when, why = _UNSEEN.get(name, (None, ""))
+    when, why = UNSEEN.get(name, (None, ""))
     return why if when is not None and all(when(rules, mmu) for mmu in mmus) else ""
 
 

@@ -25,7 +25,7 @@ GROUP = "secondsight.policies"
 _LONGEST = ((1 << 32) - 1) * 1_000_000
 
 #: Policies added by hand in this process (a notebook, a test), before the installed ones.
-_ADDED: dict[str, type[Policy]] = {}
+ADDED: dict[str, type[Policy]] = {}
 
 
 @functools.cache
@@ -45,13 +45,13 @@ def rivals(name: str) -> list[str]:
 
 def add(policy: type[Policy]) -> type[Policy]:
     """Make *policy* known under its ``name`` in this process; usable as a class decorator."""
-    _ADDED[policy.name] = policy
+    ADDED[policy.name] = policy
     return policy
 
 
 def names() -> list[str]:
     """The names of every policy there is, sorted; nothing is imported."""
-    return sorted({*_ADDED, *installed()})
+    return sorted({*ADDED, *installed()})
 
 
 def find(name: str) -> type[Policy]:
@@ -60,8 +60,8 @@ def find(name: str) -> type[Policy]:
     :raises UsageError: there is none.
     :raises MissingDependency: its package is broken, or another has one of the same name.
     """
-    if name in _ADDED:
-        return _ADDED[name]
+    if name in ADDED:
+        return ADDED[name]
     points = installed()
     if name not in points:
         near = difflib.get_close_matches(name, names(), 1)

@@ -159,7 +159,7 @@ def _footprint(mib: int, suite: Sequence[Pattern], start: float, budget: float, 
                 for pattern in suite:
                     left = budget - (time.monotonic() - start)
                     share_of_time = left / max(1, done[1] - done[0] - len(cells))
-                    seconds, ratio = _pairs(
+                    seconds, ratio = measured_pairs(
                         small.words, mixed.words, streams[pattern.shape], pattern, share_of_time
                     )
                     # One base for all layouts of a pattern, so that they compare with one another.
@@ -180,7 +180,7 @@ def _footprint(mib: int, suite: Sequence[Pattern], start: float, budget: float, 
         yield [_cell(p, mib, (0.0, True), none, streams, base[p], 0.0) for p in suite]
 
 
-def _pairs(
+def measured_pairs(
     small: npt.NDArray[np.uint64],
     mixed: npt.NDArray[np.uint64],
     stream: Lines,

@@ -26,7 +26,7 @@ from secondsight.errors import InputError, MissingDependency, SecondSightError, 
 SCHEMA: Final = 1
 _TICK = os.sysconf("SC_CLK_TCK")
 #: Seconds that the user's command may take.
-_PATIENCE: Final = 60
+PATIENCE: Final = 60
 #: Share of the anonymous memory: what moved less in huge pages has not moved.
 UNMOVED: Final = 0.01
 
@@ -128,12 +128,12 @@ def work_of(command: str) -> float:
         start_new_session=True,
     ) as child:  # fmt: skip
         try:
-            output, errors = child.communicate(timeout=_PATIENCE)
+            output, errors = child.communicate(timeout=PATIENCE)
         except BaseException as error:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise UsageError(f"--work {command!r}: did not end within {_PATIENCE} s") from None
+                raise UsageError(f"--work {command!r}: did not end within {PATIENCE} s") from None
             raise
     if child.returncode:
         why = errors.strip().splitlines()

@@ -70,7 +70,7 @@ class Recording(RowSink):
         try:
             # The head goes out with the first batch, of whatever length.
             self._stream.write_batch(pa.RecordBatch.from_pylist([], schema=self.form.schema))
-            self._send()
+            self.send_on()
         except OSError as error:
             # Nothing is in it that could be recovered, and it would be in the next recording's way.
             with contextlib.suppress(OSError):
@@ -123,7 +123,7 @@ class Recording(RowSink):
         """
         news = {self.form.key: encode(self.provenance)} if self.provenance is not self._announced else None
         self._stream.write_batch(batch, custom_metadata=news)
-        self._send()
+        self.send_on()
         self._whole = True
         self._announced = self.provenance
 
@@ -137,7 +137,7 @@ class Recording(RowSink):
             except OSError:
                 some //= 2
 
-    def _send(self) -> None:
+    def send_on(self) -> None:
         """Bring what Arrow has written to the file.
 
         :raises OSError: the disk is full; what was begun of it is cut off again, so that the stream ends with a whole batch.
@@ -194,7 +194,7 @@ class Recording(RowSink):
             self._hand_on()
         try:
             self._stream.close()
-            self._send()
+            self.send_on()
             self._file.close()
             final = recover(self.stream_path, self.path, provenance=final, profile=self._profile)
         except OSError as error:

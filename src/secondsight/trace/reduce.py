@@ -25,7 +25,7 @@ from secondsight.native import allocating
 from secondsight.trace.kinds import COLUMNS, FIRST_VERB
 
 CAPACITY: Final = 1 << 20
-_SLOTS: Final = CAPACITY * 2
+SLOTS: Final = CAPACITY * 2
 _MOST: Final = np.uint64(0xFFFFFFFF)  # what a count can hold; the accesses beyond it begin another row
 _SHIFT: Final = np.uint64(PAGE_SHIFT)
 
@@ -151,7 +151,7 @@ class Reducer:
         self.clock_held = 0
         self._latest = np.uint64(0)
         self._rows = {name: np.empty(CAPACITY, dtype) for name, dtype in COLUMNS.items()}
-        self._slots = np.zeros(_SLOTS, np.uint64)
+        self._slots = np.zeros(SLOTS, np.uint64)
         self._state = np.array([0, 0, -1, 1], np.int64)
 
     def append(

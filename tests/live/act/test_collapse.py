@@ -89,7 +89,7 @@ def target(monkeypatch):
 
     monkeypatch.setattr(madvise, "collapse", fake)
     monkeypatch.setattr(collapse, "measure", sums)
-    monkeypatch.setattr(collapse, "_failures", lambda: 7)
+    monkeypatch.setattr(collapse, "failed_allocations", lambda: 7)
     return made
 
 
@@ -199,7 +199,7 @@ def test_a_busy_page_is_no_refused_charge(target):
 
 def test_the_first_refused_allocation_is_the_last(target, monkeypatch):
     failures = iter((7, 8, 9, 10))
-    monkeypatch.setattr(collapse, "_failures", lambda: next(failures))
+    monkeypatch.setattr(collapse, "failed_allocations", lambda: next(failures))
     target.errors = [errno.ENOMEM, 0]
     done = carry_out(target, some(3))
     assert (done.collapsed, done.failed) == (0, True) and done.stopped.startswith("ENOMEM: no huge page")

@@ -125,9 +125,9 @@ def test_a_start_that_fails_or_is_interrupted_leaves_nothing(folder, monkeypatch
         assert held(folder)["nr_kdamonds"] == "1"
         raise KeyboardInterrupt
 
-    real = Damon._read
+    real = Damon.read_file
     monkeypatch.setattr(
-        Damon, "_read", lambda self, name: real(self, name) if name[0] == "n" else interrupted(self, name)
+        Damon, "read_file", lambda self, name: real(self, name) if name[0] == "n" else interrupted(self, name)
     )
     with pytest.raises(KeyboardInterrupt):
         Damon.open(1, SPANS, 1.0, folder)
@@ -136,7 +136,7 @@ def test_a_start_that_fails_or_is_interrupted_leaves_nothing(folder, monkeypatch
 
 def test_one_that_is_still_stopping_is_waited_for(folder, monkeypatch):
     damon = Damon.open(1, SPANS, 1.0, folder)
-    real, refused = Damon._write, []
+    real, refused = Damon.write_file, []
 
     def write(self, name, value):
         if name == "0/state" or len(refused) < 2:
@@ -144,7 +144,7 @@ def test_one_that_is_still_stopping_is_waited_for(folder, monkeypatch):
             raise MissingDependency("busy")
         real(self, name, value)
 
-    monkeypatch.setattr(Damon, "_write", write)
+    monkeypatch.setattr(Damon, "write_file", write)
     damon.close()
     assert refused == ["0/state", "nr_kdamonds"] and held(folder)["nr_kdamonds"] == "0"
 

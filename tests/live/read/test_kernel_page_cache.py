@@ -92,9 +92,9 @@ def made():
 
 
 def states(cache, start=0):
-    entries, good = cache._walk(HEAD, [start])
+    entries, good = cache.walk(HEAD, [start])
     assert good.all()
-    return cache._states(entries)[0]
+    return cache.states_of(entries)[0]
 
 
 def test_leaves_holes_values_and_siblings(made):
@@ -163,7 +163,7 @@ def test_what_the_scan_asks_of_a_page(made, changes, state):
 def test_a_node_that_is_gone_leaves_the_block_unread(made):
     memory, _, cache = made
     memory.head(memory.node(0xFFFF888000002000, 6, {0: 0xFFFF888000009000 | 2}))
-    _, good = cache._walk(HEAD, [0, 512])
+    _, good = cache.walk(HEAD, [0, 512])
     assert good.tolist() == [False, True]
 
 
@@ -171,4 +171,4 @@ def test_an_entry_to_be_read_again_is_torn(made):
     memory, _, cache = made
     retry = 256 << 2 | 2
     memory.head(memory.node(0xFFFF888000002000, 6, {0: memory.node(0xFFFF888000001000, 0, {0: retry})}))
-    assert cache._walk(HEAD, [0])[1].tolist() == [False]
+    assert cache.walk(HEAD, [0])[1].tolist() == [False]

@@ -64,7 +64,7 @@ def test_columns_say_what_the_words_say(own, tmp_path, monkeypatch, there):
         FrameTable(str(tmp_path / "counts")) as counted,
     ):
         monkeypatch.setattr(reader.pagemap, "read_blocks", read_blocks)
-        reader._flags, reader._counts, reader._trust_ksm = flag_words, counted, True
+        reader.page_flags, reader.page_counts, reader.trusts_ksm = flag_words, counted, True
         blocks_read = reader.read_blocks(blocks)
     flag = np.where(present, flags[frame.astype(np.int64)], 0)
     zero = present & (flag == kpf.ZERO_PAGE)

@@ -129,7 +129,7 @@ class Captured(ScenarioRunner):
             "space": name, "snapshot": snapshot, "moved": moved(taken.columns, again), "kinds": kinds
         })  # fmt: skip
 
-    def _scan(self, step, pages):
+    def run_passes(self, step, pages):
         self.beside = [begin(f"beside{i}", *each) for i, each in enumerate(self.asked)]
         libc.drain()
         for space in self.spaces.values():
@@ -154,7 +154,7 @@ class Captured(ScenarioRunner):
 
         self.host.tracer.stop = stopped
         try:
-            super()._scan(step, pages)
+            super().run_passes(step, pages)
         finally:
             self.host.tracer.stop = stop
 

@@ -235,7 +235,7 @@ class ScenarioRunner:
         match verb:
             case v.Scan():
                 for _ in range(verb.passes):
-                    self._scan(step, verb.pages)
+                    self.run_passes(step, verb.pages)
             case v.Observe():
                 self._observe(step, self.observe.get(step), "observe")
             case v.SetKnobs():
@@ -317,7 +317,8 @@ class ScenarioRunner:
         knobs.put(ksm / "run", 0)
         return {name: text for name, s in self.spaces.items() if (text := ksm_pages(s.pid, s.blocks))}
 
-    def _scan(self, step: int, pages: int | None) -> None:
+    def run_passes(self, step: int, pages: int | None) -> None:
+        """Have khugepaged come by, for *pages* alone where that many are said, and note what it did at *step*."""
         self.passes += 1
         new = {s.pid: s for s in self.spaces.values() if not s.mm}
         if new:

@@ -172,7 +172,7 @@ class Collapser:
             if stop := self._may_not(PMD_SIZE if choice.shared else added):
                 done.failed = True
                 return stop
-            refusals, failures = self._guard.refusals(), _failures()
+            refusals, failures = self._guard.refusals(), failed_allocations()
         except TargetGone:
             return self._gone() or EXITED
         start = time.monotonic()
@@ -214,7 +214,7 @@ class Collapser:
         if number == errno.ENOMEM:
             if not self._mapped(choice.address):
                 return ""
-            if failures is None or _failures() != failures:
+            if failures is None or failed_allocations() != failures:
                 return f"ENOMEM: {madvise.cause(number)}"
         if number == errno.EBUSY:
             after = self._guard.refusals()
@@ -276,7 +276,7 @@ class Collapser:
         return ""
 
 
-def _failures(vmstat: Path = Path("/proc/vmstat")) -> int | None:
+def failed_allocations(vmstat: Path = Path("/proc/vmstat")) -> int | None:
     """Huge pages that could not be allocated for a collapse so far, in the whole system; None where it is not counted."""
     try:
         match = re.search(r"^thp_collapse_alloc_failed (\d+)$", vmstat.read_text(encoding="ascii"), re.M)

@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from secondsight.live.read.kmem import KernelMemory
 
 FORMAT = 1
-_COLUMNS = tuple(field.name for field in fields(Columns) if field.name not in ("counts_known", "secondary"))
+STORED_COLUMNS = tuple(
+    field.name for field in fields(Columns) if field.name not in ("counts_known", "secondary")
+)
 
 #: bytes that a block takes, read and judged, as `explain` was seen to; so many blocks are read whatever room there is
 _BLOCK_TAKES, _AT_ANY_TIME = 60_000, 8192
@@ -236,7 +238,7 @@ def save(snapshot: Snapshot, path: Path) -> None:
 
     :raises UsageError: it cannot be written there.
     """
-    arrays: dict[str, Any] = {name: getattr(snapshot.columns, name) for name in _COLUMNS}
+    arrays: dict[str, Any] = {name: getattr(snapshot.columns, name) for name in STORED_COLUMNS}
     for index, answer in enumerate(snapshot.columns.secondary):
         arrays[f"young_{index}"], arrays[f"known_{index}"] = answer.young, answer.known
     # Sets in a fixed order; where keys are numbers, as of sizes, the encoder itself cannot.
@@ -282,7 +284,7 @@ def _columns(source: str, header: Header, arrays: dict[str, Any]) -> Columns:
         raise InputError(source, "address", "the column is missing")
     expected = Columns.empty(np.zeros(len(blocks), np.uint64))
     kept = {}
-    for name in _COLUMNS:
+    for name in STORED_COLUMNS:
         model, column = getattr(expected, name), arrays.get(name)
         if column is None and name in _LATER:
             column = model

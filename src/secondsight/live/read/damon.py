@@ -97,51 +97,59 @@ class Damon:
         count = self._folder / "nr_kdamonds"
         if not count.exists():
             raise MissingDependency(f"{self._folder}: this kernel has no DAMON in sysfs (CONFIG_DAMON_SYSFS)")
-        running = self._read("nr_kdamonds")
+        running = self.read_file("nr_kdamonds")
         if running != "0":
             raise MissingDependency(f"{count}: {running} in use by someone else; left alone")
         aggregation = max(int(min(interval, _LONGEST) * 1e6), 1000)
         # Ours from before the write on: an interrupt right after it must find it so.
         self._made = True
         try:
-            self._write("nr_kdamonds", 1)
+            self.write_file("nr_kdamonds", 1)
         except MissingDependency:
             self._made = False
             raise
-        self._write("0/contexts/nr_contexts", 1)
+        self.write_file("0/contexts/nr_contexts", 1)
         context = "0/contexts/0"
-        if "vaddr" not in self._read(f"{context}/avail_operations").split():
+        if "vaddr" not in self.read_file(f"{context}/avail_operations").split():
             raise MissingDependency(
                 f"{self._folder}: this kernel's DAMON watches no processes (CONFIG_DAMON_VADDR)"
             )
-        self._write(f"{context}/operations", "vaddr")
+        self.write_file(f"{context}/operations", "vaddr")
         for name, value in (
             ("sample_us", sample := max(aggregation // _SAMPLES, 1000)),
             ("aggr_us", aggregation),
             ("update_us", max(aggregation, 1_000_000)),
         ):
-            self._write(f"{context}/monitoring_attrs/intervals/{name}", value)
+            self.write_file(f"{context}/monitoring_attrs/intervals/{name}", value)
         self.samples = aggregation // sample
         for name, value in zip(("max", "min"), reversed(_REGIONS), strict=True):
-            self._write(f"{context}/monitoring_attrs/nr_regions/{name}", value)
-        self._write(f"{context}/targets/nr_targets", 1)
+            self.write_file(f"{context}/monitoring_attrs/nr_regions/{name}", value)
+        self.write_file(f"{context}/targets/nr_targets", 1)
         target = f"{context}/targets/0"
-        self._write(f"{target}/pid_target", pid)
+        self.write_file(f"{target}/pid_target", pid)
         regions = evenly(spans)
-        self._write(f"{target}/regions/nr_regions", len(regions))
+        self.write_file(f"{target}/regions/nr_regions", len(regions))
         for number, (start, end) in enumerate(regions):
-            self._write(f"{target}/regions/{number}/start", start)
-            self._write(f"{target}/regions/{number}/end", end)
-        self._write("0/state", "on")
-        self._thread = int(self._read("0/pid"))
+            self.write_file(f"{target}/regions/{number}/start", start)
+            self.write_file(f"{target}/regions/{number}/end", end)
+        self.write_file("0/state", "on")
+        self._thread = int(self.read_file("0/pid"))
 
-    def _read(self, name: str) -> str:
+    def read_file(self, name: str) -> str:
+        """The text of DAMON's file *name*.
+
+        :raises MissingDependency: it cannot be read.
+        """
         try:
             return (self._folder / name).read_text(encoding="ascii").strip()
         except OSError as error:
             raise MissingDependency(f"{self._folder / name}: {error.strerror}") from None
 
-    def _write(self, name: str, value: object) -> None:
+    def write_file(self, name: str, value: object) -> None:
+        """Write *value* into DAMON's file *name*.
+
+        :raises MissingDependency: it cannot be written; somebody else has DAMON, or it is not allowed.
+        """
         try:
             (self._folder / name).write_text(f"{value}\n", encoding="ascii")
         except OSError as error:
@@ -174,7 +182,7 @@ class Damon:
             if self._made:
                 # A kdamond whose process has exited has stopped by itself, and cannot be stopped again.
                 with contextlib.suppress(MissingDependency):
-                    self._write("0/state", "off")
+                    self.write_file("0/state", "off")
                 self._remove()
                 self._made = False
         finally:
@@ -184,7 +192,7 @@ class Damon:
         """Write 0 kdamonds; one that stops by itself is in use until it has."""
         for left in reversed(range(_ATTEMPTS)):
             try:
-                self._write("nr_kdamonds", 0)
+                self.write_file("nr_kdamonds", 0)
                 return
             except MissingDependency:
                 if not left:

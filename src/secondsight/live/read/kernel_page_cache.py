@@ -142,16 +142,16 @@ class KernelPageCache:
         if base % HPAGE_PMD_NR or not where:
             return
         starts = [(int(address) >> PAGE_SHIFT) + base for address in columns.address[rows]]
-        first, good = self._walk(where, starts)
-        states = self._states(first)
-        second, again = self._walk(where, starts)
+        first, good = self.walk(where, starts)
+        states = self.states_of(first)
+        second, again = self.walk(where, starts)
         good &= again & (first == second).all(axis=1)
         states[~good] = CachePage.UNREAD
         columns.cache[rows] = states
         present = ((states & CachePage.PRESENT) != 0).sum(axis=1)
         columns.cached[rows] = np.where(good, present, columns.cached[rows])
 
-    def _walk(self, where: int, starts: list[int]) -> tuple[U64, npt.NDArray[np.bool_]]:
+    def walk(self, where: int, starts: list[int]) -> tuple[U64, npt.NDArray[np.bool_]]:
         """(entries uint64[K, 512] of the blocks from the indices *starts* on, bool[K]: they could be read)."""
         assert self._shift is not None and self._slots is not None
         entries, good = np.zeros((len(starts), HPAGE_PMD_NR), np.uint64), np.zeros(len(starts), np.bool_)
@@ -168,7 +168,7 @@ class KernelPageCache:
                 continue
         return entries, good
 
-    def _states(self, entries: U64) -> npt.NDArray[np.uint8]:
+    def states_of(self, entries: U64) -> npt.NDArray[np.uint8]:
         """``CachePage`` of each of *entries*; uint8 of the same shape."""
         states = np.zeros(entries.shape, np.uint8)
         value = (entries & np.uint64(1)) != 0

@@ -48,9 +48,9 @@ class ProcfsReader:
         """
         self._process = process
         self._pagemap = Pagemap(process)
-        self._flags = _table("/proc/kpageflags")
-        self._counts = _table("/proc/kpagecount")
-        self._trust_ksm = self._flags is not None and not _calls_all_ksm()
+        self.page_flags = _table("/proc/kpageflags")
+        self.page_counts = _table("/proc/kpagecount")
+        self.trusts_ksm = self.page_flags is not None and not _calls_all_ksm()
 
     @property
     def pagemap(self) -> Pagemap:
@@ -145,24 +145,24 @@ class ProcfsReader:
         counts[several] = 2
         columns.shared[several] = True
         cached: Bools | None = None
-        if self._flags is None:
+        if self.page_flags is None:
             columns.flags[:] = 0
             columns.page_known[present] = False
         else:
-            keep = _FRAME_BITS if self._trust_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
+            keep = _FRAME_BITS if self.trusts_ksm else _FRAME_BITS & ~np.uint64(int(kpf.KSM))
             if 2 * np.count_nonzero(asked) <= asked.size:
                 columns.flags[:] = 0
-                columns.flags[asked] = self._flags.read(pfns[asked], keep=keep)
+                columns.flags[asked] = self.page_flags.read(pfns[asked], keep=keep)
             else:
                 # One that is asked anyway stands for each that is not: less work than leaving those out.
                 rest = ~asked
                 pfns[rest] = pfns.reshape(-1)[asked.argmax()]
-                self._flags.read(pfns, columns.flags, keep)
+                self.page_flags.read(pfns, columns.flags, keep)
                 columns.flags[rest] = 0
             cached = _apply_page_flags(columns)
         several &= asked
-        if self._counts is not None and several.any():
-            held = self._counts.read(pfns[several])
+        if self.page_counts is not None and several.any():
+            held = self.page_counts.read(pfns[several])
             counts[several] = np.minimum(held, np.uint64(1 << 30)).astype(np.int32)
             columns.shared[several] = held > 1
         # What procfs tells of a folio is its page's own: one column is all three, where no page is in the swap cache.
@@ -170,7 +170,7 @@ class ProcfsReader:
 
     def _sized(self, columns: Columns, pfns: U64, asked: Bools, huge: Bools) -> Columns:
         """*columns* with the sizes of its folios; nothing but the zero page is no folio's."""
-        table = self._flags
+        table = self.page_flags
         if table is not None:
             mapped = asked & ((columns.pte & bits.PFN_MASK) != 0)
             mapped[huge] = False
@@ -201,7 +201,7 @@ class ProcfsReader:
     def close(self) -> None:
         """Close the files."""
         self._pagemap.close()
-        for table in (self._flags, self._counts):
+        for table in (self.page_flags, self.page_counts):
             if table is not None:
                 table.close()
 
