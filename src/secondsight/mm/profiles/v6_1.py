@@ -14,6 +14,7 @@ SERIES = Series(
         Asked("6.1.192-2", "ept-noad", 300, 8011),
         Asked("6.1.192-2", "npt", 500, 61005),
         Asked("6.1.192-2", "shadow", 500, 60001),
+        Asked("6.1.192-3", "npt", 500, 90005),
     ),
     variants=(
         Variant(

@@ -10,6 +10,7 @@ SERIES = Series(
         Asked("6.12.117-1", "npt", 2000, 8003),
         Asked("6.12.118-1", "shadow", 60, 122),
         Asked("6.12.118-1", "shadow", 300, 60115),
+        Asked("6.12.118-1", "npt", 500, 90006),
     ),
     variants=(
         Variant(

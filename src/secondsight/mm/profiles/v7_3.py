@@ -19,6 +19,8 @@ SERIES = Series(
         Asked("7.3.4-1~bpo13+1", "ept", 100, 62211),
         Asked("7.3.4-1~bpo13+1", "ept-noad", 60, 62202),
         Asked("7.3.4-1~bpo13+1", "ept-noad", 100, 62212),
+        Asked("7.3.4-1~bpo13+1", "npt", 500, 90001),
+        Asked("7.3.4-1~bpo13+1", "npt", 500, 90002),
     ),
     changes={
         "clear_refs_ages_huge_zero": False,
