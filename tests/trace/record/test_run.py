@@ -124,12 +124,21 @@ def test_ctrl_c_keeps_what_was_recorded(tmp_path):
     assert not stream.exists()
 
 
-@needs_valgrind
-def test_a_ctrl_c_before_anything_was_recorded_is_an_interrupt(tmp_path):
+def test_a_ctrl_c_before_anything_was_recorded_is_an_interrupt(tmp_path, monkeypatch):
+    """A valgrind that has not come to the program yet."""
+    there, here = tmp_path / "bin", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    (there / "valgrind").write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && { echo valgrind-3.19.0; exit; }\nexec sleep 60\n'
+    )
+    (there / "valgrind").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{there}:{os.environ['PATH']}")
+
     def report(accesses, rows, spaces):
         assert not spaces
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        record_run(tmp_path / "t.parquet", ["sleep", "60"], report=report)
-    assert list(tmp_path.iterdir()) == []
+        record_run(here / "t.parquet", ["sleep", "60"], report=report)
+    assert list(here.iterdir()) == []
