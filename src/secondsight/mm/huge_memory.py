@@ -27,7 +27,7 @@ from secondsight.bits.pte import (
 )
 from secondsight.errors import UsageError
 from secondsight.mm.filemap import split_shared_pmd
-from secondsight.mm.lru import clear_page_mlock, munlock_huge
+from secondsight.mm.lru import clear_page_mlock, mlock_page, munlock_huge
 from secondsight.mm.page import (
     ACTIVE,
     ANON,
@@ -53,7 +53,6 @@ from secondsight.mm.page import (
     folio_mapcount,
     folio_nr_pages,
     map_pte,
-    mlock_page,
     unmap_pmd,
     unmap_pte,
 )

@@ -22,7 +22,7 @@ import numpy as np
 
 from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PFN_MASK, PSE, RW, UFFD_WP
 from secondsight.mm.huge_memory import is_large, split_folio
-from secondsight.mm.lru import mark_page_accessed, munlock_folio
+from secondsight.mm.lru import mark_page_accessed, mlock_page, munlock_folio
 from secondsight.mm.memory import unshare_page
 from secondsight.mm.page import (
     ANON,
@@ -33,7 +33,6 @@ from secondsight.mm.page import (
     ZERO_FILLED,
     ZERO_PFN,
     head_of,
-    mlock_page,
     put_page,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY

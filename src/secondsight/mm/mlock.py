@@ -14,7 +14,7 @@ from secondsight.bits.pte import MAPPED, PRESENT, PSE, RW
 from secondsight.geometry import BLOCK_MASK, PMD_ORDER
 from secondsight.mm.gup import NOT_PERMITTED, NOTIFY, populate
 from secondsight.mm.internal import USE_AND_WRITE, folio_pte_batch
-from secondsight.mm.lru import lru_add_drain, mlock_populated, munlock_folio
+from secondsight.mm.lru import lru_add_drain, mlock_page, mlock_populated, munlock_folio, munlock_page
 from secondsight.mm.page import (
     HEAD,
     HUGE_ZERO_PFN,
@@ -22,8 +22,6 @@ from secondsight.mm.page import (
     ZERO_PFN,
     folio_nr_pages,
     head_of,
-    mlock_page,
-    munlock_page,
 )
 from secondsight.mm.pgtable import DROPPABLE, pfn_of
 from secondsight.mm.vma import LOCKED_MASK, VmFlags

@@ -220,32 +220,6 @@ def unmap_pte(f, pfn):  # type: ignore[no-untyped-def]
 
 
 @native
-def mlock_page(f, pfn):  # type: ignore[no-untyped-def]
-    """mlock_vma_page, its batch drained: the folio at *pfn* is mapped in a locked area; on the LRU it moves to the unevictable list."""
-    f.flags[pfn] |= MLOCKED
-    if f.flags[pfn] & LRU:
-        if len(f.mlocks):
-            f.mlocks[pfn] = f.mlocks[pfn] + 1 if f.flags[pfn] & UNEVICTABLE else 1
-        f.flags[pfn] = (f.flags[pfn] & ~ACTIVE) | UNEVICTABLE
-
-
-@native
-def munlock_page(f, pfn):  # type: ignore[no-untyped-def]
-    """munlock_vma_page, its batch drained (__munlock_folio): the last of what is counted takes the page off the unevictable list.
-
-    KSM alone maps a small page in more than one locked area. What a large folio counts is not kept: the first ends it.
-    """
-    counts = len(f.mlocks) > 0 and not f.flags[pfn] & HEAD
-    if counts and f.flags[pfn] & (LRU | UNEVICTABLE) == LRU | UNEVICTABLE:
-        f.mlocks[pfn] = max(f.mlocks[pfn] - 1, 0)
-        if f.mlocks[pfn]:
-            return
-    f.flags[pfn] &= ~MLOCKED
-    if f.flags[pfn] & LRU:
-        f.flags[pfn] &= ~UNEVICTABLE
-
-
-@native
 def map_pmd(f, head):  # type: ignore[no-untyped-def]
     """A PMD maps the whole folio."""
     f.refcount[head + 1] += 1
