@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -133,15 +134,14 @@ def compare(
     from secondsight.trace.samples import is_samples
 
     if json:
-        _refuse_beside_json(
-            {
-                "--explain": explain is not None,
-                "--policies": policies,
-                "--apply": apply,
-                "--passes": passes,
-                "--all": everything,
-            }
-        )
+        for_people = {
+            "--explain": explain is not None,
+            "--policies": policies,
+            "--apply": apply,
+            "--passes": passes,
+            "--all": everything,
+        }
+        _refuse(for_people, "what it prints is for people, and --json prints JSON alone")
     if explain is not None:
         _explain(explain)
     elif policies:
@@ -208,24 +208,18 @@ def compare(
             print("\n".join(settings(results)))
 
 
-def _refuse_beside_json(given: dict[str, bool]) -> None:
-    """Refuse the first option of *given*, by name, that was used beside ``--json``."""
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    """Refuse the first option of *given*, by name, that was used, for *why*."""
     from secondsight.errors import UsageError
 
     for name, used in given.items():
         if used:
-            raise UsageError(f"{name}: what it prints is for people, and --json prints JSON alone")
+            raise UsageError(f"{name}: {why}")
 
 
 def _refuse_replaying(given: dict[str, object], path: Path) -> None:
     """Refuse the first option of *given*, by name, that was used though nothing is replayed."""
-    from secondsight.errors import UsageError
-
-    for name, value in given.items():
-        if value:
-            raise UsageError(
-                f"{name}: {path} holds results, which are reported as they were made: give the trace to replay it"
-            )
+    _refuse(given, f"{path} holds results, which are reported as they were made: give the trace to replay it")
 
 
 def _samples(
