@@ -117,3 +117,17 @@ def test_parts_are_tried_where_a_smaller_size_is_allowed_and_count_by_order():
     assert verdicts.begun[:, 4].tolist() == [32, 31] and not verdicts.begun[:, PMD_ORDER].any()
     whole = Judged(taken, np.arange(2), candidates, parts=False)
     assert not whole.divided.any() and whole.begun[:, PMD_ORDER].tolist() == [1, 1]
+
+
+def test_a_page_of_the_swap_cache_is_open_where_isolate_asks_who_else_names_it() -> None:
+    """Up to 5.17 (page_swap_cache): no reader reads swap's own counts. A writable page is not asked about."""
+    memory = columns(3)
+    memory.pte[:, 0] |= bits.ACCESSED
+    memory.flags[:2, 7] |= kpf.SWAPCACHE
+    memory.refcount[:2, 7] += 1
+    memory.pte[0, 7] &= ~bits.RW
+    old = msgspec.structs.replace(FACTS_61, release="5.10.262")
+    verdicts = judged(memory, old)
+    assert verdicts.known.tolist() == [False, True, True]
+    assert {str(R(code)) for code in verdicts.codes[0]} == {"succeeded", "page_swap_cache"}
+    assert judged(memory, FACTS_61).known.all()

@@ -53,6 +53,7 @@ def choose_profiles(facts: Facts, has_vm: bool = True) -> PossibleProfiles:
         series = for_kernel(facts.release)
         if facts.soft_accessed and series.spte_era == "mbec":
             changes["spte_era"] = "mbec"
+        changes["isolate_reuses_swap_page"] = series.isolate_reuses_swap_page
         changes["mglru_fault_marks"] = series.mglru_fault_marks
         changes["mthp_collapse"] = series.mthp_collapse
         changes["file_collapse"] = series.file_collapse

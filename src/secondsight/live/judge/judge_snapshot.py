@@ -127,18 +127,15 @@ class Judged:
             for rules in kernels:
                 v = verdict(shared, limits, rules, mglru=mglru)
                 readings.append(_JudgedReading(rules, shared, False, v.scan, v.code, "shared"))
-        named = view.named | (
-            bits.pte_present(view.pte)
-            & ~bits.pte_write(view.pte)
-            & view.page_known
-            & (view.flags & kpf.SWAPCACHE != 0)
-        )
-        for rules in kernels if named.any() else ():
-            # No reader reads swap's own counts, which say whether another entry names such a page.
+        for rules in kernels:
             if rules.isolate_reuses_swap_page:
+                # No reader reads swap's own counts, which say whether another entry names such a page.
+                named = (
+                    bits.pte_present(view.pte) & ~bits.pte_write(view.pte) & (view.flags & kpf.SWAPCACHE != 0)
+                )
                 elsewhere = replace(view, named=named)
                 v = verdict(elsewhere, limits, rules, mglru=mglru)
-                readings.append(_JudgedReading(rules, elsewhere, False, v.scan, v.code, "hidden"))
+                readings.append(_JudgedReading(rules, elsewhere, False, v.scan, v.code, "named"))
         if view is not as_read:
             for rules in kernels:
                 v = verdict(as_read, limits, rules, mglru=mglru)
