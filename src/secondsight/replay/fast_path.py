@@ -1,10 +1,10 @@
 """Fast accesses through a TLB (``tlb_path.py``): nothing changes but the TLB, counters and notes of what walked.
 
-    64 events     address ──▶ slot, whose notes are asked for          a page's slot: touch.py
-    each of them  slot ──▶ row ──▶ its place in the TLB ──▶ use        the first that is not fast ends it
+    64 events     address ──▶ slot, whose notes are asked for                  a page's slot: touch.py
+    each of them  slot ──▶ block ──▶ its place in the TLB ──▶ use, count       the first that is not fast ends it
 
-Who accesses is mostly one and the same, the CPU or guests alone. To ask of each access which it is takes a sixth of the time, so
-that the loop is compiled for each of the three cases.
+Who accesses is mostly one and the same, the CPU or guests alone, and no entry of a guest that maps small pages is huge. To ask each
+access which it is takes a quarter of the time, so that the loop is compiled for each of the four cases.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from secondsight.bits.pte import PSE
 from secondsight.geometry import BLOCK_MASK, PAGE_SHIFT, PMD_ORDER
 from secondsight.mm.page import HUGE_ZERO_PFN, ZERO_FILLED
 from secondsight.mm.pgtable import pfn_of
 from secondsight.native import inlined, merged, native
 from secondsight.replay.ahead import prefetch
+from secondsight.replay.block_counts import ACCESS_BITS
 from secondsight.replay.layout import GIB_SHIFT, SLOT_SHIFT, SLOTS
 from secondsight.replay.tlb import MISS, place, use_here
 
@@ -26,14 +26,8 @@ from secondsight.replay.tlb import MISS, place, use_here
 BLOCK = np.uint64(64)
 # What an access is, beside its touch bits (0..3): made as a store, made by a guest, held beyond the loop.
 WRITE, GUEST, HELD = 16, 32, 64
-#: Who accesses.
-CPU, GUESTS, BOTH = range(3)
-
-
-@inlined
-def large(lay, m, t, block, guest):  # type: ignore[no-untyped-def]
-    """Is *block* mapped by a huge page of the host, for the guest or for the CPU?"""
-    return (t.smd[block] & lay.present) != 0 if guest else (m.pmd[block] & PSE) != 0
+#: Who accesses: the CPU alone, guests alone (whose own pages may be huge, or are small), or both.
+CPU, GUESTS, SMALL_GUESTS, BOTH = range(4)
 
 
 @inlined
@@ -48,7 +42,7 @@ def stored(f, lay, m, t, block, page, guest):  # type: ignore[no-untyped-def]
 # fmt: off
 @merged
 def _fast_path_through(who, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
-                     plain, start, stop, codes, state, accesses, walks, first_row, ahead):
+                     plain, start, stop, codes, state, counts, first_row, ahead):
     # fmt: on
     """Events from *start* on as long as they are fast, as most are; the first that is not. See ``tlb_path.accesses_through``.
 
@@ -67,28 +61,30 @@ def _fast_path_through(who, f, lay, m, t, tlb, guest_huge, guest_pages, look, fi
             prefetch(state, slot)
         for j in range(n):
             slot = ahead[j]
-            row = np.uint64(look.leaves[slot >> np.uint64(PMD_ORDER)])
-            page = (row << np.uint64(PMD_ORDER)) | (slot & np.uint64(BLOCK_MASK))
+            number = slot >> np.uint64(PMD_ORDER)
+            where = np.uint64(counts.where[number])
+            page = (where & ~np.uint64(BLOCK_MASK)) | (slot & np.uint64(BLOCK_MASK))
             code = np.uint64(codes[kind[at + j]])
-            guest = (code & np.uint64(GUEST)) != 0 if who == BOTH else who == GUESTS
-            big = large(lay, m, t, row - first_row, guest)
-            whole = big and (guest_huge or not guest)
+            guest = (code & np.uint64(GUEST)) != 0 if who == BOTH else who != CPU
+            big = (where >> np.uint64(guest)) & np.uint64(1)
+            whole = who != SMALL_GUESTS and big != 0 and (guest_huge or not guest)
             entry = place(tlb, page + guest_pages if guest else page, whole)
             was = state[slot]
             touched = np.uint8(code) & (was >> np.uint8(4))
             if touched == 0:
                 return at + j
-            accesses[slot >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[at + j])
+            if not plain:
+                counts.accesses[number] += np.int64(count[at + j])
             write = (code >> np.uint64(4)) & np.uint64(1)
-            walk = np.uint64(2 * guest + big)
             entry_state = use_here(tlb, entry[0], entry[1], entry[2], entry[3], write)
             # A miss walks, and a store through a clean entry. Which accesses do, no processor can predict: no branch.
             state[slot] = was | touched * np.uint8(entry_state <= np.int64(write))
-            walks[walk, slot >> np.uint64(PMD_ORDER)] += np.int64(entry_state == MISS)
+            missed = np.uint64(entry_state == MISS) << np.uint64(ACCESS_BITS)
+            counts.recent[np.uint64(guest), number] += missed + np.uint64(plain)
             # A store through an entry of 2 MiB that was dirty before: one condition, for to ask first whether it is a store would be a
             # branch. An entry of 4 KiB that is dirty says that this very page was stored to.
             if np.uint64(whole) & write & np.uint64(entry_state >> 1):
-                stored(f, lay, m, t, row - first_row, slot, guest)
+                stored(f, lay, m, t, (where >> np.uint64(PMD_ORDER)) - first_row, slot, guest)
         at += n
     return stop
 
@@ -99,14 +95,15 @@ def _of(who: int) -> Any:
     # fmt: off
     @native
     def fast_path(f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count,  # type: ignore[no-untyped-def]
-                  plain, start, stop, codes, state, accesses, walks, first_row, ahead):
+                  plain, start, stop, codes, state, counts, first_row, ahead):
         # fmt: on
         return _fast_path_through(
             who, f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, start, stop,
-            codes, state, accesses, walks, first_row, ahead,
+            codes, state, counts, first_row, ahead,
         )  # fmt: skip
 
     return fast_path
 
 
-fast_path_by_cpu, fast_path_by_guests, fast_path_by_both = _of(CPU), _of(GUESTS), _of(BOTH)
+fast_path_by_cpu, fast_path_by_both = _of(CPU), _of(BOTH)
+fast_path_by_guests, fast_path_by_small_guests = _of(GUESTS), _of(SMALL_GUESTS)

@@ -27,6 +27,7 @@ from secondsight.mmu.spt import GuestTables, Resumed, guest_access
 from secondsight.native import inlined, native
 from secondsight.policy.protocol import UNLIMITED
 from secondsight.replay import touch
+from secondsight.replay.block_counts import find_size, find_sizes, large, none_yet, settle_all
 from secondsight.replay.fast_path import (
     BLOCK,
     GUEST,
@@ -35,7 +36,7 @@ from secondsight.replay.fast_path import (
     fast_path_by_both,
     fast_path_by_cpu,
     fast_path_by_guests,
-    large,
+    fast_path_by_small_guests,
     stored,
 )
 from secondsight.replay.layout import GIB_SHIFT, HPAGE, SLOT_SHIFT, SLOTS, EventColumns, Layout
@@ -90,15 +91,15 @@ def _guest_translation(lay, t, page, whole):  # type: ignore[no-untyped-def]
 @native
 def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, guest_pages,  # type: ignore[no-untyped-def]
                      look, space, address, kind, count, plain, start, stop, resumed,
-                     codes, ways, state, accesses, walks, first_row, one_page, ahead, new):
+                     codes, ways, state, counts, first_row, one_page, ahead, new):
     # fmt: on
     """Events *start* to *stop*, all of *space*, through *tlb* and what is behind it: (index, why it stopped, verbs called, entry_state).
 
     *guest_pages*: where the guests' entries are numbered from, in the TLB's pages. *resumed*: 0, or 1 + the
     *entry_state* of event *start*, which its verb has made meanwhile; the rest of it is still to be done.
-    codes uint8[256]: of each kind its touch bits, and WRITE, GUEST, HELD. ways: (as_cpu, as_guest, alone) of the space. walks int64[4,
-    slots / 512]: the CPU's to the block's small and huge pages, the guest's likewise. *one_page* int64[1] and *ahead* uint64[BLOCK] are
-    scratch; *new* int64[...] receives the pages (of the space) that a verb was called for, and has room for as many as may be.
+    codes uint8[256]: of each kind its touch bits, and WRITE, GUEST, HELD. ways: (as_cpu, as_guest, alone) of the space. *counts*: how
+    blocks are mapped is known in it. *one_page* int64[1] and *ahead* uint64[BLOCK] are scratch; *new* int64[...] receives the pages (of
+    the space) that a verb was called for, and has room for as many as may be.
     """
     first = np.uint64(look.first[space] - look.low[space])
     called = np.uint64(0)
@@ -108,24 +109,30 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
             if ways[0] <= 0 and ways[1] <= 0:
                 i = fast_path_by_cpu(
                     f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
-                    codes, state, accesses, walks, np.uint64(first_row), ahead,
+                    codes, state, counts, np.uint64(first_row), ahead,
                 )  # fmt: skip
-            elif ways[0] != 0 and ways[1] != 0:
+            elif ways[0] != 0 and ways[1] != 0 and guest_huge:
                 i = fast_path_by_guests(
                     f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
-                    codes, state, accesses, walks, np.uint64(first_row), ahead,
+                    codes, state, counts, np.uint64(first_row), ahead,
+                )  # fmt: skip
+            elif ways[0] != 0 and ways[1] != 0:
+                i = fast_path_by_small_guests(
+                    f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
+                    codes, state, counts, np.uint64(first_row), ahead,
                 )  # fmt: skip
             else:
                 i = fast_path_by_both(
                     f, lay, m, t, tlb, guest_huge, guest_pages, look, first, address, kind, count, plain, i, stop,
-                    codes, state, accesses, walks, np.uint64(first_row), ahead,
+                    codes, state, counts, np.uint64(first_row), ahead,
                 )  # fmt: skip
             if i == stop:
                 break
         a = np.uint64(address[i])
         leaf = np.uint64(look.directory[first + (a >> np.uint64(GIB_SHIFT))])
         slot = (leaf << np.uint64(SLOT_SHIFT)) | ((a >> np.uint64(PAGE_SHIFT)) & np.uint64(SLOTS - 1))
-        row = np.uint64(look.leaves[slot >> np.uint64(PMD_ORDER)])
+        number = slot >> np.uint64(PMD_ORDER)
+        row = np.uint64(look.leaves[number])
         code = codes[kind[i]]
         if code & HELD:
             return i, HOLD, called, MISS
@@ -142,7 +149,7 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
         else:
             if called == np.uint64(len(new)):
                 return i, FULL, called, MISS
-            accesses[slot >> np.uint64(PMD_ORDER)] += np.int64(1) if plain else np.int64(count[i])
+            counts.accesses[number] += np.int64(1) if plain else np.int64(count[i])
             here = page - np.uint64(first_row) * np.uint64(HPAGE)
             mapped = _mapped(lay, m, t, here, guest)
             entry_state = np.int64(MISS)
@@ -177,10 +184,11 @@ def accesses_through(f, r, lay, m, t, mode, has_notifiers, tlb, guest_huge, gues
                 return i, MADE_HUGE, called, entry_state
             if was_huge and not m.pmd[block] & PSE:
                 return i, SPLIT, called, entry_state
+            find_size(counts, lay, m, t, block, row, number)
             big = large(lay, m, t, block, guest)
             if not mapped:
                 use(tlb, tagged, big and whole, write)
-        walks[2 * guest + big, slot >> np.uint64(PMD_ORDER)] += np.int64(entry_state == MISS)
+        counts.walks[2 * guest + big, number] += np.int64(entry_state == MISS)
         i += np.uint64(1)
     return stop, END, called, np.int64(MISS)
 
@@ -215,8 +223,9 @@ class TlbPath:
         self._apart = layout.rows if both else 0
         self.tlb = empty(config)
         self.state = np.zeros(len(layout.touched), np.uint8)
-        self.accesses = np.zeros(len(layout.touched) // HPAGE, np.int64)
-        self.walks = np.zeros((4, len(layout.touched) // HPAGE), np.int64)
+        self.counts = none_yet(len(layout.touched) // HPAGE)
+        #: int64[rows]: the number that each row's block has there.
+        self._numbers = layout.slots // HPAGE
         run.walks = np.zeros((4, layout.rows), np.int64)
         self._one_page = np.zeros(1, np.int64)
         self._ahead = np.zeros(int(BLOCK), np.uint64)
@@ -248,12 +257,15 @@ class TlbPath:
         codes[space.access_mode > H_GUEST_WRITE] = HELD
         while at < stop:
             huge = mm.huge_faults(np.arange(0, mm.npages, HPAGE))
+            find_sizes(
+                self.counts, space.lay, mm.arrays, space.table, space.first_row, self._numbers[space.rows]
+            )
             frames = host.frames.reserve(min(stop - at, len(self._new)), huge, 1024)
             reached, why, called, entry_state = accesses_through(
                 frames, host.r, space.lay, mm.arrays, space.table, space.mode, bool(mm.notifiers),
                 self.tlb, self.config.guest_huge, np.uint64(self._apart * HPAGE),
                 self.layout.lookup, space.index, address, kind, count, plain, at, stop, resumed,
-                codes, ways, self.state, self.accesses, self.walks, space.first_row, self._one_page, self._ahead, self._new,
+                codes, ways, self.state, self.counts, space.first_row, self._one_page, self._ahead, self._new,
             )  # fmt: skip
             mm.note_anon(self._new[: int(called)])
             at, resumed = int(reached), 0
@@ -265,7 +277,7 @@ class TlbPath:
             row, page = self._where(space, int(address[at]))
             times = 1 if plain else int(count[at])
             if why == HOLD:
-                self.accesses[self.layout.slots[row] // HPAGE] += times
+                self.counts.accesses[self._numbers[row]] += times
                 was, none = int(translation(mm.arrays, np.uint64(page))), not mm.arrays.pmd[page // HPAGE]
                 self.run.hold(space, page, int(way[0]))
                 self._replaced(space, row, page, was, times)
@@ -310,8 +322,10 @@ class TlbPath:
 
     def _split(self, row: int, times: int) -> None:
         """The last *times* accesses split the huge mapping of *row*; those before them landed in it."""
-        landed = self.accesses[self.layout.slots[row] // HPAGE] - times
-        self.run.split(np.array([row]), np.array([landed]))
+        number = self._numbers[row : row + 1]
+        settle_all(self.counts, number)
+        landed = self.counts.accesses[number] - times
+        self.run.split(np.array([row]), landed)
 
     def _where(self, space: ReplayedSpace, address: int) -> tuple[int, int]:
         """The row and the page (of the space) that hold *address*."""
@@ -327,12 +341,13 @@ class TlbPath:
 
     def close(self) -> None:
         """Before anyone looks: the noted touches are flushed, the accesses counted."""
-        at = self.layout.slots // HPAGE
-        accesses: npt.NDArray[np.int64] = self.accesses[at]
+        at = self._numbers
+        settle_all(self.counts, at)
+        accesses: npt.NDArray[np.int64] = self.counts.accesses[at]
         rows = np.flatnonzero(accesses)
         if len(rows):
             self.run.flush(self.state, rows)
             touch.forget(self.state, self.layout.slots, rows)
         self.run.count(accesses, rows)
-        self.run.walks = self.walks[:, at]
-        self.accesses[at] = 0
+        self.run.walks = self.counts.walks[:, at]
+        self.counts.accesses[at] = 0
