@@ -69,3 +69,19 @@ def test_ksm_and_mlock_meet_only_where_the_kernel_counts_who_has_locked_a_page()
         return sum({v.KsmMerge, v.Mlock} <= each for each in kinds)
 
     assert both(mlocks=False) == 0 < both(mlocks=True)
+
+
+@pytest.mark.parametrize(
+    ("verb", "result"), [(v.Uffd, "pte_uffd_wp"), (v.KsmMerge, "page_locked")], ids=["protected", "equal"]
+)
+def test_a_check_that_comes_after_most_others_is_reached(verb: type[v.Verb], result: str) -> None:
+    aimed = [each for each in _many(300) if any(isinstance(step, verb) for step in each.steps[1:5])]
+    results = [
+        {
+            status
+            for visit in run(each, "7.3").blocks
+            for status in (visit.status, *(a.status for a in visit.attempts))
+        }
+        for each in aimed
+    ]
+    assert sum(result in each for each in results) >= 3

@@ -11,7 +11,7 @@ from secondsight.geometry import BLOCK_MASK, HPAGE_PMD_NR
 from secondsight.scenario import verbs as v
 from secondsight.scenario.lives import Life, Lives
 
-__all__ = ["motif"]
+__all__ = ["motif", "rarely_reached"]
 
 
 def motif(g: Lives, s: Life) -> bool:
@@ -25,10 +25,16 @@ def motif(g: Lives, s: Life) -> bool:
     if s.orders and _chance(g, 0.5):
         chosen = _candidate
     if s.small and not s.swapped and _chance(g, 0.4 if g.parts else 0.1):
-        chosen = _write_protected if _chance(g, 0.5) else _equal
+        rarely_reached(g, s)
+        return True
     before = len(s.steps)
     chosen(g, s)
     return len(s.steps) > before
+
+
+def rarely_reached(g: Lives, s: Life) -> None:
+    """Add the steps of a motif whose check comes after most others: pages that a userfaultfd protects, or that KSM made one."""
+    (_write_protected if _chance(g, 0.3) else _equal)(g, s)
 
 
 def _chance(g: Lives, share: float) -> bool:
@@ -194,7 +200,7 @@ def _first_pages_alone(g: Lives, s: Life) -> None:
 def _candidate(g: Lives, s: Life) -> None:
     """Small pages that are just a candidate of one order, and what is said of it: taken, unused, used by the guest alone, pinned, shared
     or in swap."""
-    order = max(s.orders) if _chance(g, 0.35) else g.rng.choice(s.orders)
+    order = max(s.orders) if _chance(g, 0.45) else g.rng.choice(s.orders)
     block = g.rng.randrange(s.blocks)
     first = g.rng.randrange(HPAGE_PMD_NR >> order) << order
     pages = f"{block}:{first}-{first + (1 << order) - 1}"
@@ -228,7 +234,9 @@ def _write_protected(g: Lives, s: Life) -> None:
     if s.droppable:
         return  # vma_can_userfault refuses, since 7.1
     s.armed = True
-    s.steps += [v.CpuWrite("vm", str(g.rng.randrange(s.blocks))), v.Uffd("vm", g.some(s), "wp")]
+    block = str(g.rng.randrange(s.blocks))
+    # Of a part of a block it makes an area of its own, and khugepaged leaves the block out.
+    s.steps += [v.CpuWrite("vm", block), v.Uffd("vm", block if _chance(g, 0.6) else g.some(s), "wp")]
 
 
 def _equal(g: Lives, s: Life) -> None:

@@ -25,6 +25,7 @@ from secondsight.geometry import (
 from secondsight.mm.config import HostConfig, Knobs, Mmu, SizeEnabled, Sizes
 from secondsight.scenario import verbs as v
 from secondsight.scenario.lives import EXCLUSIONS, Life, Lives
+from secondsight.scenario.motifs import rarely_reached
 
 __all__ = ["EXCLUSIONS", "GROUP", "Generator", "scenarios"]
 
@@ -36,6 +37,8 @@ PARTS = ANON_ORDERS[:-1]
 _TWO_VMS = 0.25
 #: How many scenarios end with a wake-up that leaves khugepaged's list unfinished: each has a pass of its own.
 _UNFINISHED = 0.015
+#: How many go straight for a check that others hardly reach.
+_RARE = 0.1
 #: How many of the spaces are droppable, where the kernel has that.
 _DROPPABLE = 0.12
 _SWITCHES: tuple[SizeEnabled, ...] = ("always", "always", "madvise", "inherit")
@@ -131,6 +134,8 @@ class Generator(Lives):
         r = self.rng
         if r.random() < _UNFINISHED:
             return self._unfinished(host)
+        if r.random() < _RARE:
+            return self._rarely_reached(host)
         s = Life(blocks=2 if r.random() < 0.15 else 1, vm=r.random() < 0.75, mmu=self.mmu, knobs=host.knobs)
         if self.parts:
             s.orders = tuple(order for order in PARTS if host.orders(advised=True) >> order & 1)
@@ -176,6 +181,25 @@ class Generator(Lives):
             return
         s.steps += [v.Drain(), v.ClearRefs("vm")]
         s.steps.append((v.GuestRead if self.rng.random() < 0.6 else v.GuestWrite)("vm", self.some(s)))
+
+    def _rarely_reached(self, host: HostConfig) -> v.Scenario:
+        """A block of small pages that is all there, for a check that comes after most others, and few other steps.
+
+        Where parts are collapsed, also: what the guest alone uses, so that the smaller candidates meet what the larger left in LRU batches.
+        """
+        s = Life(blocks=1, vm=self.nested or self.rng.random() < 0.75, mmu=self.mmu, knobs=host.knobs)
+        s.steps.append(v.Madvise("vm", s.every, "nohugepage"))
+        if self.parts and s.vm and self.rng.random() < 0.35:
+            s.steps.append(v.CpuWrite("vm", s.every))
+            self._used_by_the_guest_alone(s)
+        else:
+            rarely_reached(self, s)
+            if self.rng.random() < 0.3:
+                self.live(s)
+        s.steps += [v.Madvise("vm", s.every, "hugepage"), v.Scan(), v.Scan()]
+        self.steps += len(s.steps)
+        space = v.SpaceSpec("vm", blocks=1, vm=v.Vm() if s.vm else None)
+        return v.Scenario(spaces=(space,), steps=tuple(s.steps), host=host)
 
     def _unfinished(self, host: HostConfig) -> v.Scenario:
         """Blocks that cost a wake-up much or little, as kernels count, and a wake-up that is good for some of them.
