@@ -8,12 +8,14 @@ import pytest
 from secondsight.bits import pte as x86
 from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig
+from secondsight.mm.fork import fork
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mlock import mlock
 from secondsight.mm.mprotect import mprotect
 from secondsight.mm.page import ACTIVE, REFERENCED, ZERO_FILLED
 from secondsight.mm.task_mmu import clear_refs
+from secondsight.mm.userfaultfd import register
 from support.model import ALL, balance, flags, holds, pages
 
 
@@ -73,14 +75,27 @@ def test_the_zero_page_is_never_counted() -> None:
 
 
 def test_a_write_pin_breaks_sharing_first() -> None:
-    from secondsight.mm.fork import fork
-
     host, mm = prepared()
     child = fork(mm, "child")
     mm.pin(pages(0, 5), "io", write=True)
     assert mm.pfn(5) != child.pfn(5) and mm.arrays.pte[5] & x86.RW
     mm.pin(pages(0, 6), "io")
     assert mm.pfn(6) == child.pfn(6)
+    balance(host)
+
+
+@pytest.mark.parametrize("rules", ["6.1", "7.3"])
+def test_a_copy_for_a_reading_pin_is_clean_and_as_protected_as_the_page_was(rules) -> None:
+    """wp_page_copy with FAULT_FLAG_UNSHARE keeps userfaultfd's write protection."""
+    host, mm = prepared(rules)
+    fork(mm, "c")
+    assert register(mm, 3, 4, "wp") is None
+    shared = mm.pfn(3)
+    mm.pin(pages(0, 3, 4), "io", unshare=True)
+    for page, protected in ((3, True), (4, False)):
+        entry = mm.arrays.pte[page]
+        assert mm.pfn(page) != shared and not entry & (x86.DIRTY | x86.RW)
+        assert bool(entry & x86.UFFD_WP) == protected
     balance(host)
 
 

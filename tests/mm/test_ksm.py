@@ -9,9 +9,12 @@ from secondsight.bits import pte as x86
 from secondsight.mm import ksm
 from secondsight.mm.host import Host
 from secondsight.mm.madvise import madvise
+from secondsight.mm.mempolicy import change_prot_numa
 from secondsight.mm.mprotect import mprotect
+from secondsight.mm.mremap import there_and_back
 from secondsight.mm.page import KSM
 from secondsight.mm.task_mmu import clear_refs
+from secondsight.mm.userfaultfd import register
 from support.model import KERNELS, flags, holds, pages, vm
 
 
@@ -80,6 +83,107 @@ def test_a_write_breaks_the_merge(rules) -> None:
     holds(host)
     madvise(mm, 0, 512, "unmergeable")
     assert mm.pfn(1) != mm.pfn(3)
+    holds(host)
+
+
+@pytest.mark.parametrize(("rules", "dirty"), [("5.10", True), ("6.1", True), ("6.12", False), ("7.3", False)])
+@pytest.mark.parametrize("prot", ["none", "r", "rw"])
+def test_ksm_pages_are_broken_whatever_their_area_permits(rules, dirty, prot) -> None:
+    """break_ksm: handle_mm_fault does not ask the area, and the copy's entry is what that permits. 6.1's follow_page finds nothing behind
+    a PROT_NONE entry (`*-npt-unmerged`)."""
+    host, mm, kvm = merged(rules)
+    kept = mm.pfn(1)
+    kvm.access(pages(0, 2), write=False)
+    mprotect(mm, 0, 512, prot)
+    madvise(mm, 0, 512, "unmergeable")
+    holds(host)
+    assert mm.denied == 0
+    if (rules, prot) == ("6.1", "none"):
+        assert mm.pfn(1) == mm.pfn(2) == mm.pfn(3) == kept and flags(mm, 2) & KSM
+        return
+    assert len({mm.pfn(1), mm.pfn(2), mm.pfn(3), kept}) == 4
+    assert not kvm.sptes(2), "the copy is told to secondary MMUs"
+    for page in (1, 2, 3):
+        entry = mm.arrays.pte[page]
+        assert bool(entry & x86.PRESENT) == (prot != "none") and bool(entry & x86.PROTNONE) == (
+            prot == "none"
+        )
+        assert bool(entry & x86.DIRTY) == dirty and bool(entry & x86.RW) == (dirty and prot == "rw")
+        assert entry & x86.ACCESSED and not flags(mm, page) & KSM
+    mprotect(mm, 0, 512, "rw")
+    mm.cpu_access(pages(0, 1, 2, 3), write=True, value=9)
+    holds(host)
+
+
+@pytest.mark.parametrize("rules", ["5.10", "6.12"])
+def test_mremap_breaks_what_may_not_be_accessed(rules) -> None:
+    host, mm, _ = merged(rules)
+    mprotect(mm, 0, 512, "none")
+    assert there_and_back(mm, 1, 4) is None
+    assert len({mm.pfn(1), mm.pfn(2), mm.pfn(3)}) == 3 and not flags(mm, 2) & KSM
+    holds(host)
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_what_is_broken_keeps_its_content_and_is_merged_again(rules) -> None:
+    host, mm, _ = merged(rules)
+    madvise(mm, 0, 512, "unmergeable")
+    assert mm.pfn(1) != mm.pfn(3)
+    madvise(mm, 0, 512, "mergeable")
+    ksm.merge(host)
+    assert mm.pfn(1) == mm.pfn(2) == mm.pfn(3) and flags(mm, 1) & KSM
+    holds(host)
+
+
+@pytest.mark.parametrize(
+    ("rules", "broken"), [("5.10", False), ("6.1", False), ("6.12", True), ("7.3", True)]
+)
+def test_what_userfaultfd_protects_is_broken_only_without_a_write_fault(rules, broken) -> None:
+    """handle_userfault refuses a write fault that may not wait; FAULT_FLAG_UNSHARE does not ask it, and keeps the protection."""
+    host, mm, kvm = vm(rules, 1)
+    mm.cpu_access(pages(0, 1, 2, 3), write=True, value=7)
+    host.drain()
+    assert register(mm, 2, 3, "wp") is None
+    madvise(mm, 0, 512, "mergeable")
+    ksm.merge(host)
+    kvm.access(pages(0, 2), write=False)
+    assert flags(mm, 2) & KSM and mm.arrays.pte[2] & x86.UFFD_WP
+    madvise(mm, 0, 512, "unmergeable")
+    assert bool(flags(mm, 2) & KSM) != broken and mm.arrays.pte[2] & x86.UFFD_WP
+    assert bool(kvm.sptes(2)) != broken, "a copy alone is told to secondary MMUs"
+    assert not flags(mm, 1) & KSM and not mm.arrays.pte[1] & x86.UFFD_WP
+    holds(host)
+
+
+@pytest.mark.parametrize(("rules", "found"), [("5.10", True), ("6.1", False), ("6.12", True)])
+def test_a_page_that_waits_behind_a_prot_none_entry_is_found_or_not(rules, found) -> None:
+    """get_mergeable_page: 6.1 does not find it, so that its equals wait for ever. ksmd's own walk does, and merges it with a KSM page."""
+    host, mm, _ = vm(rules, 1)
+    mm.cpu_access(pages(0, 1, 2, 3), write=True, value=7)
+    mm.cpu_access(pages(0, 11, 12, 13), write=True, value=8)
+    host.drain()
+    mprotect(mm, 1, 2, "none")
+    mprotect(mm, 12, 13, "none")
+    madvise(mm, 0, 512, "mergeable")
+    ksm.merge(host)
+    assert (mm.pfn(1) == mm.pfn(2) == mm.pfn(3)) == found
+    assert mm.pfn(11) == mm.pfn(12) == mm.pfn(13) and mm.arrays.pte[12] & x86.PROTNONE
+    holds(host)
+
+
+@pytest.mark.parametrize("rules", ["6.12", "7.3"])
+def test_an_entry_that_changes_over_is_no_longer_numa_balancings(rules) -> None:
+    """replace_page: mk_pte of the area's protection; the page that stays keeps its entry (booted: 6.12, 7.3)."""
+    host, mm, _ = vm(rules, 1)
+    mm.cpu_access(pages(0, 1, 2, 3), write=True, value=7)
+    host.drain()
+    change_prot_numa(mm)
+    madvise(mm, 0, 512, "mergeable")
+    ksm.merge(host)
+    assert mm.pfn(1) == mm.pfn(2) == mm.pfn(3)
+    entries = mm.arrays.pte[1:4]
+    assert ((entries & x86.PRESENT) != 0).tolist() == [True, False, True]
+    assert ((entries & x86.PROTNONE) != 0).tolist() == [False, True, False]
     holds(host)
 
 

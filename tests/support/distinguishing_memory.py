@@ -183,6 +183,21 @@ MEMORY = (
         ),
     ),
     Distinguishing(
+        "ksm where a page may not be accessed",
+        ("ksm_follows_protnone",),
+        (
+            v.CpuWrite("p", "0:3-5", value=7),
+            v.Drain(),
+            v.Madvise("p", "0", "mergeable"),
+            v.KsmMerge(),
+            v.Mprotect("p", "0:3", "none"),
+            v.Madvise("p", "0:3-5", "unmergeable"),
+            v.CpuWrite("p", "0:8-9", value=9),
+            v.Mprotect("p", "0:8", "none"),
+            v.KsmMerge(),
+        ),
+    ),
+    Distinguishing(
         "several areas moved",
         ("mremap_moves_many",),
         (fill, v.Mprotect("p", "0:5", "r"), v.Mremap("p", "0")),

@@ -27,7 +27,6 @@ from secondsight.bits.pte import (
     SWP_EXCLUSIVE,
     TABLE,
     UFFD_WP,
-    USER,
 )
 from secondsight.bits.swap import SWP_UFFD_WP
 from secondsight.geometry import PMD_ORDER
@@ -43,7 +42,7 @@ from secondsight.mm.page import (
     map_pmd,
     map_pte,
 )
-from secondsight.mm.pgtable import DROPPABLE, PROT, pfn_of
+from secondsight.mm.pgtable import DROPPABLE, PAGE_NONE, PROT, pfn_of
 from secondsight.mm.swap import COUNT, is_swap, slot_of
 from secondsight.mm.unmap import unmap
 from secondsight.mm.vma import LOCKED_MASK, UFFD_FLAGS, VmFlags
@@ -140,7 +139,7 @@ def dup_mmap(mm: Mm, child: Mm) -> None:
             f = host.frames.reserve(vma.end - vma.start if len(pinned) else 0, 0, 4 * HPAGE)
             prot = PROT | DIRTY | (RW if vma.flags & VmFlags.WRITE else np.uint64(0))
             if not vma.flags & (VmFlags.READ | VmFlags.WRITE):
-                prot = (prot & ~(PRESENT | USER)) | PROTNONE
+                prot = PAGE_NONE | DIRTY
             _copy(f, host.r, mm.arrays, child.arrays, (vma.start, vma.end), pinned, prot, copies)
     for page in np.flatnonzero(copies >= 0).tolist():
         value = host.content.get(mm.pfn(page))

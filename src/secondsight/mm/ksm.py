@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondsight.bits.pte import ACCESSED, DIRTY, MAPPED, PFN_MASK, PSE, RW, UFFD_WP
+from secondsight.bits.pte import DIRTY, MAPPED, PRESENT, PSE, RW, UFFD_WP
 from secondsight.mm.huge_memory import is_large, split_folio
 from secondsight.mm.lru import mark_page_accessed, mlock_page, munlock_folio
-from secondsight.mm.memory import unshare_page
+from secondsight.mm.memory import wp_page_copy
 from secondsight.mm.page import (
     ANON,
     EXCLUSIVE,
@@ -36,7 +36,7 @@ from secondsight.mm.page import (
     put_page,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.pgtable import PFN_SHIFT
+from secondsight.mm.pgtable import PAGE_NONE, PFN_SHIFT, PROT
 from secondsight.mm.vma import VmFlags
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ _SCANS = 6
 def merge(host: MmHost, took: Took | None = None) -> int:
     """Let ksmd make some scans; returns how many mappings changed over to another page.
 
-    *took*: for each space the pages that a kernel was seen to have merged: 6.1 was seen to miss pairs, scan after scan, for a reason not
-    found yet. Without it all equal pages are merged.
+    *took*: for each space the pages that a kernel was seen to have merged: 6.1 misses those whose way through the unstable tree, which
+    is sorted by content, meets a page that it does not follow (``_follows``). Without it all equal pages are merged.
     """
     host.drain()
     items = _mergeable(host, took)
@@ -77,6 +77,8 @@ def merge(host: MmHost, took: Took | None = None) -> int:
                 unstable[value] = (mm, page)
             else:
                 other_mm, other = unstable[value]
+                if not _follows(other_mm, other):
+                    continue  # get_mergeable_page
                 # Don't substitute a ksm page for a forked page (unstable_tree_search_insert).
                 if pfn == other_mm.pfn(other):
                     continue
@@ -92,8 +94,7 @@ def merge(host: MmHost, took: Took | None = None) -> int:
                     del unstable[value]
                     changed += 1
                 else:
-                    _break_cow(mm, page)
-                    host.content[mm.pfn(page)] = value
+                    _break(mm, page)
     return changed
 
 
@@ -159,8 +160,10 @@ def _merge_into(mm: Mm, page: int, keep: int) -> bool:
     old = mm.pfn(page)
     if host.rules.ksm_invalidates:
         mm.notifiers.invalidate_range(page, page + 1)
-    # mk_pte of the area's protection, which has the accessed bit, whoever used the page last (replace_page, 5.10 to 7.3).
-    entry = (mm.arrays.pte[page] & ~(PFN_MASK | DIRTY | UFFD_WP)) | ACCESSED | (np.uint64(keep) << PFN_SHIFT)
+    # mk_pte of the area's protection, which has the accessed bit, whoever used the page last (replace_page, 5.10 to 7.3); NUMA balancing
+    # has to come by again.
+    accessible = mm.vmas.at(page).flags & (VmFlags.READ | VmFlags.WRITE)
+    entry = (PROT if accessible else PAGE_NONE) | (np.uint64(keep) << PFN_SHIFT)
     if host.rules.has_change_pte:
         mm.notifiers.change_pte(page, entry)
     mm.arrays.pte[page] = entry
@@ -174,14 +177,28 @@ def _merge_into(mm: Mm, page: int, keep: int) -> bool:
     return True
 
 
-def _break_cow(mm: Mm, page: int) -> None:
-    """break_ksm: the mapping gets a copy of the KSM page, by a write fault or, later, by one that only makes it the process's own."""
-    if not mm.host.rules.ksm_break_unshares:
-        mm.cpu_access(np.array([page], dtype=np.int64), write=True)
+def _break(mm: Mm, page: int) -> None:
+    """break_ksm: the mapping gets a copy of the KSM page, whatever its area permits (handle_mm_fault does not ask): by a write fault or,
+    later, by one that only makes it the process's own."""
+    host, entry = mm.host, mm.arrays.pte[page]
+    unshares = host.rules.ksm_break_unshares
+    if not (unshares or _follows(mm, page)):
         return
-    f = mm.host.frames.reserve(1, 0, 64)
+    if entry & UFFD_WP and not unshares:
+        return  # handle_userfault: without FAULT_FLAG_ALLOW_RETRY nobody waits for the handler (VM_FAULT_SIGBUS)
+    value = _content(mm, page)
+    f = host.frames.reserve(1, 0, 64)
     mm.notifiers.invalidate_range(page, page + 1)
-    unshare_page(f, mm.host.r, mm.arrays, page, True)
+    wp_page_copy(f, host.r, mm.arrays, page, unshares)
+    if value is not None:
+        host.content[mm.pfn(page)] = value
+
+
+def _follows(mm: Mm, page: int) -> bool:
+    """follow_page: is what *page* maps found, though its area or NUMA balancing made the entry PROT_NONE (gup_can_follow_protnone)? ksmd
+    itself walks the page tables."""
+    pmd = mm.arrays.pmd[page // HPAGE]
+    return mm.host.rules.ksm_follows_protnone or bool((pmd if pmd & PSE else mm.arrays.pte[page]) & PRESENT)
 
 
 def _write_protect(mm: Mm, page: int) -> bool:
@@ -208,7 +225,7 @@ def _write_protect(mm: Mm, page: int) -> bool:
 
 
 def unmerge(mm: Mm, start: int, end: int) -> None:
-    """unmerge_ksm_pages: break every KSM page in pages *start* to *end* by a write fault."""
+    """unmerge_ksm_pages: break every KSM page in pages *start* to *end*."""
     f = mm.host.frames.arrays
     pages = [
         p
@@ -216,4 +233,4 @@ def unmerge(mm: Mm, start: int, end: int) -> None:
         if mm.arrays.pte[p] & MAPPED and mm.pfn(p) > ZERO_PFN and f.flags[mm.pfn(p)] & KSM
     ]
     for page in pages:
-        _break_cow(mm, page)
+        _break(mm, page)

@@ -64,6 +64,7 @@ from secondsight.mm.pgtable import (
     COPIED_HUGE,
     COPY_SPLITS,
     FAULTS,
+    PAGE_NONE,
     PROT,
     V_HUGE,
     V_LOCKED,
@@ -295,7 +296,16 @@ def _do_wp_page(f, r, m, page):  # type: ignore[no-untyped-def]
         f.flags[old] |= EXCLUSIVE
         m.pte[page] = pte | RW | ACCESSED | DIRTY
         return
+    wp_page_copy(f, r, m, page, False)
+
+
+@native
+def wp_page_copy(f, r, m, page, unshare):  # type: ignore[no-untyped-def]
+    """wp_page_copy: the mapping gets a copy, with an entry made anew of what its area permits (mk_pte of vm_page_prot): dirty and, where
+    stores are allowed, writable (maybe_mkwrite); *unshare*: clean, read-only, and protected by userfaultfd if it was."""
     m.n[FAULTS] += 1
+    pte = m.pte[page]
+    old = pfn_of(pte)
     bits = vma_bits(m, page)
     pfn = new_anon(f, r, bits, True)
     # A copy, until somebody stores: gup for writing does not.
@@ -305,7 +315,12 @@ def _do_wp_page(f, r, m, page):  # type: ignore[no-untyped-def]
         if bits & V_LOCKED:
             munlock_folio(f, r, old)
         unmap_anon(f, m, old)
-    install(f, m, page, pfn, PROT | RW | DIRTY)
+    prot = PROT if bits & (V_READ | V_WRITE) else PAGE_NONE
+    if unshare:
+        prot |= pte & UFFD_WP
+    else:
+        prot |= DIRTY | (RW if bits & V_WRITE else np.uint64(0))
+    install(f, m, page, pfn, prot)
 
 
 @native
@@ -352,15 +367,7 @@ def unshare_page(f, r, m, page, notifiers_done):  # type: ignore[no-untyped-def]
         return ACCESS_DONE
     if not notifiers_done:
         return ACCESS_NOTIFY
-    m.n[FAULTS] += 1
-    m.n[COPIED] += 1
-    bits = vma_bits(m, page)
-    pfn = new_anon(f, r, bits, True)
-    f.flags[pfn] |= f.flags[old] & ZERO_FILLED
-    if bits & V_LOCKED:
-        munlock_folio(f, r, old)
-    unmap_anon(f, m, old)
-    install(f, m, page, pfn, PROT)
+    wp_page_copy(f, r, m, page, True)
     return ACCESS_DONE
 
 

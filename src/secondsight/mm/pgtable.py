@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from secondsight.bits.pte import ACCESSED, NX, PFN_MASK, PRESENT, PSE, SPECIAL, USER
+from secondsight.bits.pte import ACCESSED, NX, PFN_MASK, PRESENT, PROTNONE, PSE, SPECIAL, USER
 from secondsight.geometry import PAGE_SHIFT, PMD_ORDER
 from secondsight.mm.page import HUGE_ZERO_PFN
 from secondsight.native import inlined
@@ -23,6 +23,8 @@ V_READ, V_WRITE, V_HUGE, V_LOCKED, V_MIXED, V_ADVISED, V_NEVER_HUGE, V_START = 1
 
 #: vm_page_prot of an anonymous mapping: x86's protection_map has the accessed bit in every entry.
 PROT = PRESENT | USER | ACCESSED | NX
+#: The same of one that may not be accessed at all.
+PAGE_NONE = (PROT & ~(PRESENT | USER)) | PROTNONE
 PFN_SHIFT = np.uint64(PAGE_SHIFT)
 ZERO_PTE = PROT | SPECIAL
 HUGE_ZERO_PMD = PROT | PSE | (np.uint64(HUGE_ZERO_PFN) << PFN_SHIFT)

@@ -25,6 +25,7 @@ SHOWN = {
     "mglru_available": ("6.1-ept-noad-rules", 72),
     "anon_exclusive": ("6.1-ept-noad-rules", 32),
     "swapin_mlocks": ("6.1-ept-noad-rules", 35),
+    "ksm_follows_protnone": ("6.1-npt-unmerged", 0),
     "mprotect_keeps_exclusive_writable": ("6.1-ept-noad-rules", 4),
     "splits_by_process": ("6.1-ept-noad-rules", 30),
     "shmem_huge": ("6.1-ept-noad-rules", 89),

@@ -35,6 +35,7 @@ SHOWN = {
     "wp_reuses_last": ("6.12-npt-rules", 23),
     "longterm_pins_touch": ("6.12-npt-rules", 25),
     "ksm_break_unshares": ("6.12-npt-rules", 101),
+    "ksm_follows_protnone": ("6.12-npt-unmerged", 0),
     "mprotect_keeps_huge_writable": ("6.12-npt-rules", 3),
     "mprotect_keeps_clean_writable": ("6.12-npt-rules", 5),
     "file_retract": ("6.12-npt-rules", 109),

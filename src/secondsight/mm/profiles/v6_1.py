@@ -47,6 +47,7 @@ SERIES = Series(
         "anon_exclusive": True,
         "wp_counts_references": False,
         "swapin_mlocks": True,
+        "ksm_follows_protnone": False,
         "mprotect_keeps_exclusive_writable": True,
         "splits_by_process": True,
         "shmem_huge": True,

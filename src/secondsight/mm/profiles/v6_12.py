@@ -104,6 +104,7 @@ SERIES = Series(
         "wp_reuses_last": False,
         "longterm_pins_touch": True,
         "ksm_break_unshares": True,
+        "ksm_follows_protnone": True,
         "mprotect_keeps_huge_writable": True,
         "mprotect_keeps_clean_writable": True,
         "file_retract": "all",

@@ -228,6 +228,12 @@ class MemoryRules:
         "mm/ksm.c break_ksm; d7c0e68dab98 (6.2)",
         "booted",
     )
+    ksm_follows_protnone: bool = rule(
+        True,
+        "behind a PROT_NONE entry a KSM page is broken, and a page that waits for an equal one found; else neither",
+        "mm/ksm.c break_ksm, get_mergeable_page; mm/gup.c follow_page_pte; 474098edac26 (6.1), d7c0e68dab98 (6.2), d74943a2f3cd (6.6)",
+        "booted",
+    )
     merge_unfaulted: bool = rule(
         False,
         "an area with anonymous pages merges with a neighbour that has none yet; else only the other way round",
