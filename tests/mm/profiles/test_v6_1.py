@@ -10,6 +10,7 @@ from support.kept_answers import tells
 SHOWN = {
     "has_numa_balancing": ("6.1-npt-rules", 80),
     "armed_counts_none": ("6.1-npt-rules", 51),
+    "isolate_reuses_swap_page": ("6.1-npt-named", 0),
     "tdp_mmu": ("6.1-npt-rules", 36),
     "free_asks_first_page": ("6.1-ept-noad-rules", 76),
     "prefetch_ends_group": ("6.1-shadow-rules", 37),
@@ -32,7 +33,6 @@ SHOWN = {
 }
 #: No kept answer of one scenario shows these: asked in company, on another machine, or read in the text.
 UNSHOWN = {
-    "isolate_reuses_swap_page",
     "slots_by_gfn",
     "spte_era",
     "wp_counts_references",
