@@ -11,6 +11,8 @@ SERIES = Series(
         Asked("5.10.262-1", "shadow", 240, 516),
         Asked("5.10.262-1", "npt", 300, 60101),
         Asked("5.10.262-1", "shadow", 300, 60102),
+        Asked("5.10.262-1", "npt", 300, 90010),
+        Asked("5.10.262-1", "npt", 300, 90025),
     ),
     variants=(
         Variant(

@@ -11,6 +11,7 @@ SERIES = Series(
         Asked("6.12.118-1", "shadow", 60, 122),
         Asked("6.12.118-1", "shadow", 300, 60115),
         Asked("6.12.118-1", "npt", 500, 90006),
+        Asked("6.12.118-1", "npt", 500, 90027),
     ),
     variants=(
         Variant(

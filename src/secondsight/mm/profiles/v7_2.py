@@ -15,6 +15,8 @@ SERIES = Series(
         Asked("7.2.13-1", "npt", 300, 62104),
         Asked("7.2.13-1", "shadow", 300, 60116),
         Asked("7.2.13-1", "ept-noad", 40, 62301),
+        Asked("7.2.13-1", "npt", 500, 90007),
+        Asked("7.2.13-1", "npt", 500, 90029),
     ),
     changes={
         "spte_era": "mbec",
