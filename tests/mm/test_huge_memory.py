@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from secondsight.bits import pte as x86
 from secondsight.errors import UsageError
+from secondsight.mm import pgtable
 from secondsight.mm.config import HostConfig, Knobs, Sizes
 from secondsight.mm.fork import fork
 from secondsight.mm.host import Host
@@ -16,7 +17,8 @@ from secondsight.mm.huge_memory import split_block_pmd, split_folio, split_huge
 from secondsight.mm.khugepaged.attempt import collapse_huge_page
 from secondsight.mm.khugepaged.result import ScanResult as Scan
 from secondsight.mm.madvise import madvise
-from secondsight.mm.page import ACTIVE, ANON, HEAD, LRU, REFERENCED, TAIL, ZERO_FILLED
+from secondsight.mm.mprotect import mprotect
+from secondsight.mm.page import ACTIVE, ANON, HEAD, HUGE_ZERO_PFN, LRU, REFERENCED, TAIL, ZERO_FILLED
 from secondsight.mm.task_mmu import clear_refs
 from support.model import KERNELS, flags, holds, pages, vm
 
@@ -226,3 +228,19 @@ def test_the_pages_of_a_split_folio_are_dirty_where_an_entry_was(rules) -> None:
     dirty = [bool(mm.arrays.pte[page] & np.uint64(x86.DIRTY)) for page in range(8)]
     # The second folio stayed whole, and was never dirty itself.
     assert dirty == [True] * 4 + [False] * 4
+
+
+@pytest.mark.parametrize("rules", KERNELS)
+def test_the_huge_zero_page_splits_into_what_the_area_permits(rules) -> None:
+    host = Host(rules, HostConfig())
+    mm = host.mm("p", 1)
+    madvise(mm, 0, 512, "hugepage")
+    mm.cpu_access(pages(0, 7), write=False)
+    if pgtable.pfn_of(mm.arrays.pmd[0]) != HUGE_ZERO_PFN:
+        return  # before 3.8 there is none
+    mprotect(mm, 0, 512, "none")
+    split_block_pmd(mm, 0)
+    assert (mm.arrays.pte & x86.PROTNONE).all() and not (mm.arrays.pte & x86.PRESENT).any()
+    mprotect(mm, 0, 512, "rw")
+    assert (mm.arrays.pte & x86.PRESENT).all() and not (mm.arrays.pte & x86.PROTNONE).any()
+    holds(host)

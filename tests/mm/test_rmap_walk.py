@@ -35,7 +35,7 @@ def young(vm):
     return of_model(vm, [0]).merged()[0]
 
 
-@pytest.mark.parametrize("rules", ["6.1", "6.12", "7.3"])
+@pytest.mark.parametrize("rules", ["5.10", "6.1", "6.12", "7.3"])
 def test_reclaim_of_a_childs_inherited_pages_unmaps_the_guests_own(rules):
     machine, vm, child = vm_and_child(rules)
     swap_out(child, SOME)
@@ -48,6 +48,28 @@ def test_reclaim_of_a_childs_inherited_pages_unmaps_the_guests_own(rules):
 def test_what_the_child_has_written_is_its_own(rules):
     machine, vm, child = vm_and_child(rules)
     child.cpu_access(SOME, write=True)
+    swap_out(child, SOME)
+    assert young(vm).all()
+    holds(machine)
+
+
+def test_what_the_child_has_written_stays_where_it_was_inherited_on_5_10():
+    machine, vm, child = vm_and_child("5.10")
+    child.cpu_access(SOME, write=True)
+    swap_out(child, SOME)
+    assert np.flatnonzero(~young(vm)).tolist() == SOME.tolist()
+    holds(machine)
+
+
+def test_a_copy_is_the_childs_own_on_5_10():
+    machine = Host("5.10", HostConfig(thp_enabled="madvise"))
+    vm = machine.mm("vm", 1)
+    kvm = Kvm(vm)
+    kvm.slot_add(0, 0, 0, vm.npages)
+    kvm.access(np.arange(512), write=True)
+    child = fork(vm, "child")
+    child.cpu_access(SOME, write=True)  # while both map the page
+    kvm.access(np.arange(512), write=True)
     swap_out(child, SOME)
     assert young(vm).all()
     holds(machine)

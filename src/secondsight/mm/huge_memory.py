@@ -22,6 +22,7 @@ from secondsight.bits.pte import (
     PROTNONE,
     PSE,
     RW,
+    SPECIAL,
     TABLE,
     USER,
 )
@@ -57,7 +58,7 @@ from secondsight.mm.page import (
     unmap_pte,
 )
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
-from secondsight.mm.pgtable import PFN_SHIFT, V_LOCKED, V_READ, V_WRITE, ZERO_PTE, pfn_of, vma_bits
+from secondsight.mm.pgtable import PAGE_NONE, PFN_SHIFT, V_LOCKED, V_READ, V_WRITE, ZERO_PTE, pfn_of, vma_bits
 from secondsight.mm.protocols import MmLike, SharedMemoryLike
 from secondsight.mm.rmap_walk import invalidate_folio
 from secondsight.mm.shmem import try_to_unmap
@@ -86,8 +87,10 @@ def split_pmd(f, r, m, block, frozen):  # type: ignore[no-untyped-def]
     pmd = m.pmd[block]
     first = block * HPAGE
     if pfn_of(pmd) == HUGE_ZERO_PFN:
+        # __split_huge_zero_page_pmd: of what the area permits (vm_page_prot).
+        zero = ZERO_PTE if vma_bits(m, first) & (V_READ | V_WRITE) else PAGE_NONE | SPECIAL
         for i in range(HPAGE):
-            m.pte[first + i] = ZERO_PTE
+            m.pte[first + i] = zero
     else:
         head = pfn_of(pmd)
         if pmd & DIRTY:

@@ -293,7 +293,9 @@ def _do_wp_page(f, r, m, page):  # type: ignore[no-untyped-def]
     pte = m.pte[page]
     old = pfn_of(pte)
     if old != ZERO_PFN and _can_reuse(f, r, m, page, old):
-        f.flags[old] |= EXCLUSIVE
+        if not r.wp_counts_references:
+            # Else it stays in the anon_vma that it was inherited with (no page_move_anon_rmap, 5.8 to 5.17).
+            f.flags[old] |= EXCLUSIVE
         m.pte[page] = pte | RW | ACCESSED | DIRTY
         return
     wp_page_copy(f, r, m, page, False)

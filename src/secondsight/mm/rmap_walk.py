@@ -12,12 +12,13 @@ def invalidate_folio(mm: MmLike, start: int, pages: int, head: int) -> None:
     """What notifiers hear when the folio at *head*, which *mm* maps at the *pages* pages from *start* on, is unmapped or split.
 
     try_to_unmap_one and try_to_migrate_one tell of the folio's place in each area that rmap_walk_anon visits, before they look what
-    is mapped there. An inherited folio's anon_vma has the areas of those that it was inherited from too, until a store makes it
-    the process's own (folio_move_anon_rmap). Of a process that has forked itself it is not known here which folios it inherited, nor of
-    kernels without PageAnonExclusive (before 5.19): there nobody else hears.
+    is mapped there (since 4.14, 369ea8242c0f). An inherited folio's anon_vma has the areas of those that it was inherited from too, until
+    a store makes it the process's own (folio_move_anon_rmap; not from 5.8 to 5.17, 09854ba94c6a). Of a process that has forked itself
+    it is not known here which folios it inherited: there nobody else hears.
     """
     mm.notifiers.invalidate_range(start, start + pages)
-    if not mm.ancestors or mm.has_forked or not mm.host.rules.anon_exclusive:
+    rules = mm.host.rules
+    if not mm.ancestors or mm.has_forked or not (rules.anon_exclusive or rules.wp_counts_references):
         return
     if (mm.host.frames.arrays.flags[head : head + pages] & EXCLUSIVE).any():
         return
