@@ -13,6 +13,7 @@ SERIES = Series(
         Asked("5.10.262-1", "shadow", 300, 60102),
         Asked("5.10.262-1", "npt", 300, 90010),
         Asked("5.10.262-1", "npt", 300, 90025),
+        Asked("5.10.262-1", "npt", 300, 90031),
     ),
     variants=(
         Variant(
