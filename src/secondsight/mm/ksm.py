@@ -54,8 +54,9 @@ _SCANS = 6
 def merge(host: MmHost, took: Took | None = None) -> int:
     """Let ksmd make some scans; returns how many mappings changed over to another page.
 
-    *took*: for each space the pages that a kernel was seen to have merged: 6.1 misses those whose way through the unstable tree, which
-    is sorted by content, meets a page that it does not follow (``_follows``). Without it all equal pages are merged.
+    *took*: for each space the pages that a kernel was seen to have merged: 6.1 was seen to miss some, by its text those whose way through
+    the unstable tree, which is sorted by content, meets a page that it does not follow (``_follows``). Without it all equal pages are
+    merged.
     """
     host.drain()
     items = _mergeable(host, took)
