@@ -238,6 +238,9 @@ class Plain:
         if before is not None:
             level = self.tlb.use(entry, before[1] and not small, write)
             if level == 2 or (level == 1 and not write):
+                # The dirty entry of a huge page serves stores to all of its pages; each of them holds something from then on.
+                if write:
+                    self.host.frames.arrays.flags[before[0]] &= ~ZERO_FILLED
                 return
         made()
         after, host_after = self.translation(space, page, guest), self.translation(space, page, False)
