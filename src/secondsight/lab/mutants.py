@@ -31,7 +31,7 @@ _TABLE = "where a hash table looks first, how it goes on and what its empty plac
 _READY = "how many frames are held ready"
 _LOWEST = "no order below the lowest is ever enabled, and a walk through orders that are not tries nothing"
 _GENERAL = "the block goes the general way, which answers the same, more slowly"
-_MARKED = "what is marked is mapped, so it has a folio and a reference"
+_MARKED = "what is marked is mapped, so it has a reference"
 _STAND_INS = "stand-ins need room, and references to spare"
 _LATER = "it shows in later attempts alone, and each is foretold from the state that it finds"
 #: Mutants that answer as the code does for every kernel that can be booted: the function, how the changed place begins ("": whatever it
@@ -72,7 +72,6 @@ EQUIVALENT: tuple[tuple[str, str, str, str], ...] = (
     ("_marked_at_most_once", "columns.refcount[b, i] > 0", "", _MARKED),
     ("_marked_at_most_once", "0", "first = (columns.refcount[b, i] > 0)", _GENERAL),
     ("_marked_at_most_once", "columns.mapcount[b, i] <= 1", "", _GENERAL),
-    ("_marked_at_most_once", "", "(columns.folio[b, i] >= 0)", _MARKED),
     ("_mark_first", "True", "every = True", _GENERAL),
     ("_mark_first", "i < end", "", "kernels whose zap marks pages (up to 6.12) try whole blocks alone"),
     ("_rows_of", "False", "shared = False", _GENERAL),
@@ -85,7 +84,6 @@ EQUIVALENT: tuple[tuple[str, str, str, str], ...] = (
     ("_may_share", "False", "shared = False", _GENERAL),
     ("_may_share", "columns.mapcount[b, i] > 1", "", _GENERAL),
     ("_may_share", "0", "(columns.order[b, i] != 0)", _GENERAL),
-    ("_mark", "columns.folio[b, i] >= 0", "", _MARKED),
     ("_mark", "f.refcount[page] > 0", "", _MARKED),
     ("_zap_blocks", "last > first", "", "where nothing is marked, nothing is marked either way"),
     ("_zap_blocks", "2", "f.refcount[others + i] = 2", _STAND_INS),

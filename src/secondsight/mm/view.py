@@ -39,7 +39,8 @@ class BlockView:
     pte uint64; flags uint32, the folio's, with the page's own compound bits (KPF layout); mapcount int32 of the page; folio_mapcount,
     refcount int32 and order uint8 (folio_order) of its folio; shared bool, what folio_maybe_mapped_shared answers; named bool: the page
     is in the swap cache, and more than one entry, present or swapped out, names it (filled in where the rules ask for it); pte_known,
-    page_known bool; zap_marks uint8: how often invalidating would mark the page accessed; folio int64: equal for pages of one folio.
+    page_known bool; zap_marks uint8: how often invalidating would mark the page accessed, 0 without a folio; folio int64: equal for pages
+    of one folio.
     """
 
     address: npt.NDArray[np.uint64]

@@ -108,3 +108,15 @@ def test_what_was_not_read_was_young_if_that_is_assumed() -> None:
     after = zap(view, PROFILES["6.1"], assume=True)
     assert np.flatnonzero(after.flags[0] & REFERENCED).tolist() == [4, 5, 6]
     assert after.secondary[0].known.all() and not after.merged(assume=True).any(), "now they are known: old"
+
+
+def test_a_page_that_is_being_swapped_in_was_not_young_whatever_is_assumed() -> None:
+    view = marked({}, kvm=[])
+    view.secondary[0].known[0, 4:7] = False
+    view.folio[0, 5] = -1
+    after = zap(view, PROFILES["6.1"], assume=True)
+    assert np.flatnonzero(after.flags[0] & REFERENCED).tolist() == [4, 6]
+    # The same the general way, on which a page that is marked twice sends the block.
+    view.zap_marks[0, 9] = 2
+    after = zap(view, PROFILES["6.1"], assume=True)
+    assert np.flatnonzero(after.flags[0] & REFERENCED).tolist() == [4, 6]

@@ -116,7 +116,7 @@ def collapse_huge_page_isolate(rules, cc, c, at, assume, held, numbers):  # type
     max_none = collapse_max_ptes_none(cc, c.uffd[b], order)
     max_shared = collapse_max_ptes_shared(cc, order)
     referenced = none_or_zero = shared = asked = 0
-    writable = False
+    entries = np.uint64(0)
     result = ScanResult.SUCCEED
     stopped = HPAGE_PMD_NR
     last_large = np.int64(-1)
@@ -199,9 +199,9 @@ def collapse_huge_page_isolate(rules, cc, c, at, assume, held, numbers):  # type
                 asked += 1
                 if c.secondary[b, i]:
                     referenced += 1
-        # Noted until 6.17, for the test after the last page.
-        if entry & RW:
-            writable = True
+        # Writable ones are noted until 6.17, for the test after the last page.
+        entries |= entry
+    writable = entries & RW != 0
     if result == ScanResult.SUCCEED:
         # No page may be written: SCAN_PAGE_RO, gone in 6.18.
         if rules.writable == WRITABLE_ONE and not writable:

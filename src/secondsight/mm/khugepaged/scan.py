@@ -138,7 +138,7 @@ def collapse_scan_pmd(rules, cc, c, b, assume, numbers):  # type: ignore[no-unty
     max_swap = collapse_max_ptes_swap(cc, PMD_ORDER)
     max_shared = collapse_max_ptes_shared(cc, PMD_ORDER)
     referenced = none_or_zero = unmapped = shared = asked = 0
-    writable = False
+    entries = np.uint64(0)
     stopped = HPAGE_PMD_NR
     for i in range(HPAGE_PMD_NR):
         entry = c.pte[b, i]
@@ -185,10 +185,9 @@ def collapse_scan_pmd(rules, cc, c, b, assume, numbers):  # type: ignore[no-unty
             result = ScanResult.PTE_UFFD_WP
             stopped = i
             break
-        # Noted until 6.17, for the test after the last page; 2.6.38 wants every page writable (!pte_write).
-        if entry & RW:
-            writable = True
-        elif rules.writable == WRITABLE_EVERY:
+        # Writable ones are noted until 6.17, for the test after the last page; 2.6.38 wants every page writable (!pte_write).
+        entries |= entry
+        if rules.writable == WRITABLE_EVERY and not entry & RW:
             result = ScanResult.PAGE_RO
             stopped = i
             break
@@ -226,6 +225,7 @@ def collapse_scan_pmd(rules, cc, c, b, assume, numbers):  # type: ignore[no-unty
                 asked += 1
                 if c.secondary[b, 0 if rules.scan_tests_base_address else i]:
                     referenced += 1
+    writable = entries & RW != 0
     if result == ScanResult.SUCCEED:
         # No page may be written: SCAN_PAGE_RO, gone in 6.18.
         if rules.writable == WRITABLE_ONE and not writable:

@@ -62,8 +62,6 @@ def _marked_at_most_once(columns, b):  # type: ignore[no-untyped-def]
     for i in range(HPAGE_PMD_NR):
         first = (columns.refcount[b, i] > 0) & (columns.flags[b, i] & REFERENCED == 0)
         every &= (columns.mapcount[b, i] <= 1) & ((columns.marks[b, i] == 0) | first)
-    for i in range(HPAGE_PMD_NR):
-        every &= (columns.marks[b, i] == 0) | (columns.folio[b, i] >= 0)
     return every
 
 
@@ -127,7 +125,7 @@ def _may_share(columns, b):  # type: ignore[no-untyped-def]
 def _mark(r, f, columns, b, i, page):  # type: ignore[no-untyped-def]
     """Mark page *i* of block *b*, whose folio's flags and references are frame *page*'s, as often as it is to be."""
     # A page without a reference is one that could not be read.
-    if columns.marks[b, i] and columns.folio[b, i] >= 0 and f.refcount[page] > 0:
+    if columns.marks[b, i] and f.refcount[page] > 0:
         for _ in range(columns.marks[b, i]):
             mark_page_accessed(f, r, page)
 
@@ -198,7 +196,8 @@ def zap(
     marks = view.zap_marks
     if assume:
         for channel in view.secondary:
-            marks = np.where(channel.known, marks, np.maximum(marks, 1))
+            # What has no folio is not mapped there: a hole, or a page that is being swapped in.
+            marks = np.where(channel.known | (view.folio < 0), marks, np.maximum(marks, 1))
     left = marks
     if order == PMD_ORDER:
         old, known = np.zeros(marks.shape, np.bool_), np.ones(marks.shape, np.bool_)
