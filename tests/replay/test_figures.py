@@ -151,6 +151,14 @@ def test_a_split_gives_back_no_page_whose_store_hit_the_tlb(tlb):
     assert total["bloat_share"] == mine["bloat_share"] == 511 / (512 + 2)
 
 
+@pytest.mark.parametrize(("rules", "marks"), [("2.6.38", False), ("7.2", True)])
+def test_a_pin_for_writing_marks_its_page_where_long_term_pins_do(rules, marks):
+    # A VM's one page was aged before the trace; nobody but the pin uses it. A page that is not marked referenced is not collapsed.
+    rows = [(0, 0, 0, 0, Kind.PIN_WRITE), (0, 0, 0, 0, Verb.UNPIN)]
+    total, mine = counted_twice(("vm",), rows, "khugepaged", rules, None)
+    assert total["collapses"] == mine["collapses"] == marks
+
+
 def test_the_shuffle_splits():
     rows = [(s, 0, b, p, CW) for s in range(0, 100, 5) for b in range(4) for p in range(3)]
     events = trace(rows)

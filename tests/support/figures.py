@@ -184,7 +184,8 @@ class Plain:
         if way >= H_DEVICE:
             where = np.array([page])
             if way >= H_PIN:
-                space.mm.pin(where, f"{page}", write=way > H_PIN)
+                # For writing: io_uring's registered buffers, for long.
+                space.mm.pin(where, f"{page}", write=way > H_PIN, longterm=way > H_PIN)
             else:
                 space.mm.direct_io(where, write=way > H_DEVICE)
             self.replaced(row, whole, host_before, self.translation(space, page, False))
