@@ -275,7 +275,7 @@ def _remap(mm: MmLike, pages: npt.NDArray[np.int64]) -> None:
         elif host.rules.split_maps_zero_page and f.flags[pfn] & ZERO_FILLED and not f.flags[pfn] & MLOCKED:
             unmap_pte(f, pfn)
             inaccessible = not area & (VmFlags.READ | VmFlags.WRITE)
-            mm.arrays.pte[page] = ZERO_PTE ^ (PRESENT | PROTNONE) if inaccessible else ZERO_PTE
+            mm.arrays.pte[page] = PAGE_NONE | SPECIAL if inaccessible else ZERO_PTE
 
 
 def is_large(mm: MmLike, page: int) -> bool:
