@@ -26,7 +26,7 @@ def test_every_scenario_is_possible_and_every_verb_occurs():
     steps = [step for each in scenarios for step in each.steps]
     missing = {kind for kind in v.Verb.__args__ if not any(isinstance(step, kind) for step in steps)}
     of_files = {v.FileRead, v.FileWrite, v.FileSync, v.FileDrop}
-    assert missing == of_files | {v.DeviceRead, v.DeviceWrite, v.Drain, v.Observe, v.SetKnobs, v.NumaScan}, (
+    assert missing == of_files | {v.DeviceRead, v.DeviceWrite, v.Observe, v.SetKnobs, v.NumaScan}, (
         "no machine has a GRU; NUMA balancing comes by where it is asked for; the rest is the lab's"
     )
     on_files = [step for each in file_scenarios(60, 1, "npt")[0] for step in each.steps]
@@ -49,17 +49,20 @@ def test_the_model_takes_every_step(rules: str):
 
 
 def test_a_guest_alone_uses_every_second_space_where_that_is_asked_for() -> None:
-    drawn = chance.scenarios(200, 3, "npt", guest_only=True)[0]
-    alone = 0
-    for each in drawn:
-        check(each)
-        last = next(i for i, step in enumerate(each.steps) if isinstance(step, v.Scan))
-        before = each.steps[last - 3 : last]
-        alone += [type(step) for step in before[:2]] == [v.Drain, v.ClearRefs] and isinstance(
-            before[2], v.GuestRead | v.GuestWrite
-        )
-    assert 70 < alone < 130
-    assert not any(isinstance(step, v.Drain) for each in _many(200, 3) for step in each.steps)
+    def alone(drawn: list[v.Scenario]) -> int:
+        """In how many the first pass comes just after what the process has used was forgotten, and the guest used some."""
+        count = 0
+        for each in drawn:
+            check(each)
+            last = next(i for i, step in enumerate(each.steps) if isinstance(step, v.Scan))
+            before = each.steps[last - 3 : last]
+            count += [type(step) for step in before[:2]] == [v.Drain, v.ClearRefs] and isinstance(
+                before[2], v.GuestRead | v.GuestWrite
+            )
+        return count
+
+    assert 70 < alone(chance.scenarios(200, 3, "npt", guest_only=True)[0]) < 130
+    assert alone(_many(200, 3)) == 0
 
 
 def test_ksm_and_mlock_meet_only_where_the_kernel_counts_who_has_locked_a_page() -> None:
@@ -72,16 +75,25 @@ def test_ksm_and_mlock_meet_only_where_the_kernel_counts_who_has_locked_a_page()
 
 
 @pytest.mark.parametrize(
-    ("verb", "result"), [(v.Uffd, "pte_uffd_wp"), (v.KsmMerge, "page_locked")], ids=["protected", "equal"]
+    ("rules", "verb", "result"),
+    [
+        ("7.3", v.Uffd, "pte_uffd_wp"),
+        ("7.3", v.KsmMerge, "page_locked"),
+        ("7.3", v.Madvise, "failed"),
+        ("6.1", v.Drain, "lack_referenced_page"),
+        ("6.12", v.Drain, "lack_referenced_page"),
+        ("6.1", v.Drain, "not_suitable_page_count"),
+        ("6.12", v.Drain, "not_suitable_page_count"),
+    ],
 )
-def test_a_check_that_comes_after_most_others_is_reached(verb: type[v.Verb], result: str) -> None:
-    aimed = [each for each in _many(300) if any(isinstance(step, verb) for step in each.steps[1:5])]
+def test_a_check_that_comes_after_most_others_is_reached(rules: str, verb: type[v.Verb], result: str) -> None:
+    aimed = [each for each in _many(900) if any(isinstance(step, verb) for step in each.steps[1:5])]
     results = [
         {
             status
-            for visit in run(each, "7.3").blocks
+            for visit in run(each, rules).blocks
             for status in (visit.status, *(a.status for a in visit.attempts))
         }
-        for each in aimed
+        for each in aimed[:120]
     ]
     assert sum(result in each for each in results) >= 3

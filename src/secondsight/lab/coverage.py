@@ -112,11 +112,13 @@ def reachable(rules: Rules, orders: Sequence[int]) -> list[Key]:
     parts = [order for order in orders if order < PMD_ORDER]
     scan: list[ScanResult] = [
         r.SUCCEED, r.PMD_MAPPED, r.EXCEED_NONE_PTE, r.EXCEED_SWAP_PTE, r.EXCEED_SHARED_PTE, r.LACK_REFERENCED_PAGE, r.PAGE_COUNT,
-        r.PAGE_LOCK,  # by the attempt that ended so: khugepaged's own, of a KSM page that the block maps twice
         r.NO_PTE_TABLE if rules.no_table_code == "no_pte_table" else r.PMD_NONE,
     ]  # fmt: skip
     if rules.no_table_code == "pmd_null":
         scan = [*(each for each in scan if each not in (r.PMD_MAPPED, r.PMD_NONE)), r.PMD_NULL]
+    if rules.collapse_says_why:
+        # By the attempt that ended so: khugepaged's own lock, of a KSM page that the block maps twice.
+        scan.append(r.PAGE_LOCK)
     if rules.writable != "none":
         scan.append(r.PAGE_RO)
     if rules.lazyfree_refused:

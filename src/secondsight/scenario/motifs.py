@@ -25,16 +25,16 @@ def motif(g: Lives, s: Life) -> bool:
     if s.orders and _chance(g, 0.5):
         chosen = _candidate
     if s.small and not s.swapped and _chance(g, 0.4 if g.parts else 0.1):
-        rarely_reached(g, s)
-        return True
+        chosen = rarely_reached
     before = len(s.steps)
     chosen(g, s)
     return len(s.steps) > before
 
 
 def rarely_reached(g: Lives, s: Life) -> None:
-    """Add the steps of a motif whose check comes after most others: pages that a userfaultfd protects, or that KSM made one."""
-    (_write_protected if _chance(g, 0.3) else _equal)(g, s)
+    """Add the steps of a motif whose check comes after most others."""
+    (chosen,) = g.rng.choices(tuple(_RARE), tuple(_RARE.values()))
+    (_equal if chosen is _guarded and not g.guards else chosen)(g, s)
 
 
 def _chance(g: Lives, share: float) -> bool:
@@ -247,6 +247,24 @@ def _equal(g: Lives, s: Life) -> None:
     s.steps.append(v.CpuRead("vm", block))
 
 
+def _in_swap(g: Lives, s: Life) -> None:
+    """A block in use of which some pages are in swap, as many as max_ptes_swap allows or one more."""
+    s.swapped = True
+    block, most = str(g.rng.randrange(s.blocks)), s.knobs.max_ptes_swap
+    pages = _page(g, block)
+    if most < HPAGE_PMD_NR // 2 and _chance(g, 0.5):
+        first, count = g.rng.randrange(HPAGE_PMD_NR // 2), most + g.rng.randrange(2)
+        pages = f"{block}:{first}-{first + max(count, 1) - 1}"
+    s.steps += [v.CpuWrite("vm", block), v.SwapOut("vm", pages)]
+
+
+def _guarded(g: Lives, s: Life) -> None:
+    """A block in use with a guard in it, which swap-in meets."""
+    s.guarded = True
+    block = str(g.rng.randrange(s.blocks))
+    s.steps += [v.CpuWrite("vm", block), v.Madvise("vm", _page(g, block), "guard_install")]
+
+
 # -- of huge pages -------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +354,13 @@ def _table_freed(g: Lives, s: Life) -> None:
         s.steps.append(v.ClearRefs("vm"))
 
 
+#: Those of checks that come after most others, and how often each.
+_RARE: dict[Callable[[Lives, Life], None], int] = {
+    _write_protected: 25,
+    _equal: 35,
+    _in_swap: 25,
+    _guarded: 15,
+}
 _ANY: tuple[Callable[[Lives, Life], None], ...] = (
     _freed_then_used, _freed_then_used, _freed_and_held, _swapped_and_shared, _was_shared_then_swapped, _protected_and_back,
     _locked_as_it_comes, _table_freed, _two_vms, _at_a_limit, _at_a_limit, _first_pages_alone,

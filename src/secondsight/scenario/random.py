@@ -38,7 +38,9 @@ _TWO_VMS = 0.25
 #: How many scenarios end with a wake-up that leaves khugepaged's list unfinished: each has a pass of its own.
 _UNFINISHED = 0.015
 #: How many go straight for a check that others hardly reach.
-_RARE = 0.1
+_RARE = 0.2
+#: Pages that leave no per-CPU LRU batch half full, of 15 (PAGEVEC_SIZE up to 6.9) or of 31.
+_WHOLE_BATCHES = 15 * 31
 #: How many of the spaces are droppable, where the kernel has that.
 _DROPPABLE = 0.12
 _SWITCHES: tuple[SizeEnabled, ...] = ("always", "always", "madvise", "inherit")
@@ -185,21 +187,34 @@ class Generator(Lives):
     def _rarely_reached(self, host: HostConfig) -> v.Scenario:
         """A block of small pages that is all there, for a check that comes after most others, and few other steps.
 
-        Where parts are collapsed, also: what the guest alone uses, so that the smaller candidates meet what the larger left in LRU batches.
+        Or what the guest alone uses: where parts are collapsed, the smaller candidates meet what the larger left in LRU batches.
         """
-        s = Life(blocks=1, vm=self.nested or self.rng.random() < 0.75, mmu=self.mmu, knobs=host.knobs)
+        r = self.rng
+        s = Life(blocks=1, vm=self.nested or r.random() < 0.75, mmu=self.mmu, knobs=host.knobs)
         s.steps.append(v.Madvise("vm", s.every, "nohugepage"))
-        if self.parts and s.vm and self.rng.random() < 0.35:
+        if s.vm and r.random() < (0.35 if self.parts else 0.6):
             s.steps.append(v.CpuWrite("vm", s.every))
-            self._used_by_the_guest_alone(s)
+            if self.parts:
+                self._used_by_the_guest_alone(s)
+            else:
+                self._marked_twice(s)
         else:
             rarely_reached(self, s)
-            if self.rng.random() < 0.3:
+            if r.random() < 0.3:
                 self.live(s)
         s.steps += [v.Madvise("vm", s.every, "hugepage"), v.Scan(), v.Scan()]
         self.steps += len(s.steps)
         space = v.SpaceSpec("vm", blocks=1, vm=v.Vm() if s.vm else None)
         return v.Scenario(spaces=(space,), steps=tuple(s.steps), host=host)
+
+    def _marked_twice(self, s: Life) -> None:
+        """What the guest has used is told to be cold, and gup marks it: where a zap marks it for the second time (up to 6.12), it is
+        referenced no more. One page or another waits in an LRU batch then; or none does."""
+        count = _WHOLE_BATCHES if self.rng.random() < 0.5 else self.rng.randint(1, HPAGE_PMD_NR)
+        first = self.rng.randint(0, HPAGE_PMD_NR - count)
+        pages = f"0:{first}-{first + count - 1}"
+        s.steps += [v.Drain(), v.ClearRefs("vm"), v.GuestRead("vm", pages)]
+        s.steps += [v.Madvise("vm", s.every, "cold"), v.Drain(), v.IoZeroCopy("vm", pages, write=False)]
 
     def _unfinished(self, host: HostConfig) -> v.Scenario:
         """Blocks that cost a wake-up much or little, as kernels count, and a wake-up that is good for some of them.
