@@ -102,7 +102,8 @@ COLUMNS: dict[str, TopColumn] = {column.name: column for column in (
              "accessed bits and pins are not read, and khugepaged may refuse some of these; sampled"),
     _sampled("now_sure", "bytes",
              "of now: blocks of which everything was read that khugepaged asks, so that the next visit collapses them; 0 without kernel "
-             "memory", "sure"),
+             "memory, and where not all of the process's blocks have room: free huge blocks, and below the limits of its memory cgroup",
+             "sure"),
     _sampled("if", "bytes",
              "could become huge under the switches of --if (enabled=always and shmem_enabled=always unless given); sampled", of="then"),
     _sampled("gain", "bytes",

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from secondsight import __version__
 from secondsight.bits import pte as bits
-from secondsight.geometry import HPAGE_PMD_NR
+from secondsight.geometry import HPAGE_PMD_NR, PMD_SIZE
 from secondsight.host.areas import Area
 from secondsight.live.judge.choose_profiles import choose_profiles
+from secondsight.live.judge.demand import Demand
 from secondsight.live.judge.page_counts import PageCounts
 from secondsight.live.read.capture import Header, Snapshot
 from secondsight.live.read.columns import Columns
@@ -26,7 +27,8 @@ from secondsight.live.read.probe import Facts, probe
 from secondsight.live.read.process import Process
 from secondsight.live.read.procfs_reader import ProcfsReader
 from secondsight.live.read.resolve_unknowns import resolve_accessed
-from secondsight.live.read.surroundings import Surroundings, from_kernel
+from secondsight.live.read.surroundings import Surroundings, with_kernel
+from secondsight.live.read.surroundings import read as read_surroundings
 from secondsight.live.read.switches import Switches
 from secondsight.live.read.vma import Vma
 from secondsight.mm.config import Knobs
@@ -74,6 +76,30 @@ class Readings:
     def could(self) -> Bools:
         """Nothing that was read stands against a collapse, under one setting or the other."""
         return self.now.could | self.then.could
+
+
+def is_room(surroundings: Surroundings, areas: list[Area]) -> bool:
+    """Whether all of *areas* that may be huge has room to be: free huge blocks, and bytes below the limits of the memory cgroup.
+
+    At the most: each whole 2 MiB that is not huge takes a free block, and what it replaces is given back. Of a mapping's small pages two
+    blocks' worth may lie beside its whole 2 MiB; who is charged for the page cache is not known. Not read is no room.
+    """
+    blocks = charged = 0
+    for area in areas:
+        if area.now:
+            continue
+        kb = area.vma.kb
+        huge = kb.get("AnonHugePages", 0) + kb.get("ShmemPmdMapped", 0)
+        small = max(area.ranges - huge * 1024 // PMD_SIZE, 0)
+        blocks += small
+        held = 0 if area.shmem else (kb.get("Anonymous", 0) - huge) * 1024 - 2 * PMD_SIZE
+        charged += small * PMD_SIZE - max(held, 0)
+    demand = Demand(blocks, max(charged, 0) + PMD_SIZE)
+    return (
+        surroundings.distances is False
+        and demand.has_huge_blocks(surroundings.huge_blocks)
+        and demand.is_charged(surroundings.headroom)
+    )
 
 
 @lru_cache(maxsize=1)
@@ -126,7 +152,7 @@ class Judge:
 
                 kernel_reader = KernelReader(self._kernel, process)
                 columns = kernel_reader.read_blocks(addresses)
-                surroundings = from_kernel(self._kernel, kernel_reader.mm)
+                surroundings = with_kernel(read_surroundings(process), self._kernel, kernel_reader.mm)
             else:
                 columns = reader.read_blocks(addresses, reasons=False)
         vmas = [each.vma for each in areas]
@@ -181,9 +207,12 @@ class Judge:
             status[rows] = [names[code] for code in judged.first.code.tolist()]
             could[rows] = (judged.codes == np.uint8(Scan.SUCCEED)).any(axis=1)
             # A process that khugepaged does not know is not visited.
-            counts_known = snapshot.header.counts_known and bool(snapshot.header.surroundings.registered)
+            surroundings = snapshot.header.surroundings
+            certain = (
+                snapshot.header.counts_known and surroundings.registered and is_room(surroundings, areas)
+            )
             succeeds = judged.first.code == np.uint8(Scan.SUCCEED)
-            sure[rows] = judged.known & succeeds & counts_known
+            sure[rows] = judged.known & succeeds & bool(certain)
             wasted[rows] = judged.first.scan.passed & (
                 judged.first.code == np.uint8(Scan.LACK_REFERENCED_PAGE)
             )
