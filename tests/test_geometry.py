@@ -61,6 +61,7 @@ OTHER = {
     ("live/read/kernel_page_cache.py", "np.uint64(4096)"): "where an XArray's nodes begin (xa_is_node)",
     ("live/read/kvm.py", "1 << 9"): "EPT's dirty bit",
     ("live/read/outside.py", "0x200"): "VM_UFFD_MISSING, VM_UFFD_WP",
+    ("live/read/userfaultfd.py", "_UFFD_MISSING"): "a bit of vm_flags",
     ("live/read/process.py", "21:"): "CAP_SYS_ADMIN",
     ("live/read/tracefs.py", "[:9]"): "digits of a fraction of a second",
     ("mm/profiles/v6_12.py", "version=(6, 12)"): "a kernel's version",

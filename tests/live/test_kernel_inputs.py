@@ -105,9 +105,12 @@ def test_the_rows_that_were_promised_wrongly(blocks):
             "poison": "failed",
             "droppable_free": "succeeded",
             "lazyfree": "page_lazyfree",
+            "memfd_hole": "succeeded",
+            "memfd_hole_awaited": "exceed_none_pte",
         }
     said = {case: block.status for case, (block, _, _) in by_case.items()}
     assert {case: said[case] for case in wanted} == wanted
+    assert all(by_case[case][0].known for case in ("memfd_hole", "memfd_hole_awaited") if case in wanted)
     assert [by_case[case][1].registered for case in ("plain", "unregistered")] == [True, False]
 
 

@@ -6,6 +6,7 @@ Prints JSON, {case: address} and {case: why it could not be laid out}, and stays
 import ctypes
 import json
 import os
+import signal
 import sys
 
 from secondsight.lab.agent import libc
@@ -164,6 +165,32 @@ def memfd():
 def memfd_private():
     at = area(PRIVATE, shared_file(BLOCK))
     write(at)
+    return at
+
+
+@case
+def memfd_hole():
+    at = area(SHARED, shared_file(BLOCK))
+    write(at, range(511))
+    return at
+
+
+@case
+def memfd_hole_awaited():
+    """Another process, which has no fault of its own, registers its mapping of the file for missing pages."""
+    at = memfd_hole()
+    ready, done = os.pipe()
+    if not os.fork():
+        os.closerange(3, done)
+        os.closerange(done + 1, 1024)
+        libc.lib.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        uffd(at, 0, 1)
+        os.write(done, b"x")
+        while True:
+            signal.pause()
+    os.close(done)
+    if os.read(ready, 1) != b"x":
+        raise OSError("the other process could not register its mapping")
     return at
 
 

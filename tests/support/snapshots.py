@@ -34,7 +34,8 @@ FACTS_61 = Facts(
 
 #: nothing of the surroundings stands in the way, and all was read
 KNOWN = Surroundings(
-    registered=True, without_anon_vma=(), huge_blocks=1000, headroom=-1, distances=False, thp_disabled=ThpDisabled.NONE
+    registered=True, without_anon_vma=(), huge_blocks=1000, headroom=-1, distances=False, thp_disabled=ThpDisabled.NONE,
+    missing_waited_for=(),
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.bits import swap
 from secondsight.live.judge.explain import explain
-from secondsight.live.judge.open_verdict import PAGE_CACHE, PINS, SHMEM_SWAP
+from secondsight.live.judge.open_verdict import PAGE_CACHE, PINS, SHMEM_SWAP, USERFAULTFD
 from secondsight.live.read.columns import CachePage
 from secondsight.live.read.switches import Switches
 from support.snapshots import BLOCK, FACTS_61, columns, snapshot
@@ -277,6 +277,33 @@ def test_where_userfaultfd_waits_for_missing_pages_no_hole_is_filled(read):
     if read:
         (block,) = explain(on_6_1(answer(511, ("um",)))).blocks
         assert block.status == "succeeded", "6.1 does not ask"
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_whether_another_process_waits_for_missing_pages_was_read_or_leaves_it_open(read):
+    def answer(spans, pages=511, old=False):
+        taken = shared(pages=pages, here=pages)
+        if read:
+            with_cache(taken, np.where(np.arange(512) < pages, CachePage.PRESENT, np.uint8(0)))
+        around = msgspec.structs.replace(taken.header.surroundings, missing_waited_for=spans)
+        header = msgspec.structs.replace(taken.header, surroundings=around)
+        (block,) = explain(
+            dataclasses.replace(
+                taken, header=msgspec.structs.replace(header, facts=FACTS_61) if old else header
+            )
+        ).blocks
+        return block
+
+    start = shared().header.mappings[0].start
+    for spans in (((start, start + 4096),), ((start + BLOCK - 4096, start + 2 * BLOCK),)):
+        assert (answer(spans).status, answer(spans).known) == ("exceed_none_pte", True)
+    for spans in ((), ((start - BLOCK, start), (start + BLOCK, start + 2 * BLOCK))):
+        assert (answer(spans).status, answer(spans).known) == ("succeeded", True)
+    block = answer(None)
+    assert (block.status, block.others, block.unread) == ("succeeded", ("exceed_none_pte",), (USERFAULTFD,))
+    # Where no page is missing, or the kernel does not ask, it is no matter.
+    assert answer(None, pages=512).known
+    assert USERFAULTFD not in answer(None, old=True).unread
 
 
 def test_missing_pages_that_were_not_seen_leave_userfaultfds_answer_open():

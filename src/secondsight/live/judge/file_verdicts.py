@@ -30,6 +30,7 @@ from secondsight.live.judge.open_verdict import (
     PAGE_TABLE,
     PINS,
     SHMEM_SWAP,
+    USERFAULTFD,
     BlockAnswer,
 )
 from secondsight.live.judge.page_counts import PageCounts
@@ -89,16 +90,26 @@ class FileVerdicts:
             return BlockAnswer("pte_mapped_hugepage", _HUGE_IN_CACHE)
         return self._answer_counted(row, vma, regular)
 
-    def _collapsed(self, row: int, vma: Vma | None, there: int) -> BlockAnswer:
-        """The answer about the block *row*, of which *there* pages are in the page cache or in swap, where its collapse goes through: up to
-        6.5 it is what became of the page table here."""
+    def _collapsed(self, row: int, vma: Vma | None, there: int, regular: bool) -> BlockAnswer:
+        """The answer about the block *row*, of which *there* pages are in the page cache or in swap, where the scan passes."""
         missing = HPAGE_PMD_NR - there
-        # "mm/khugepaged: skip shmem with userfaultfd" came with the drain (6.4): any mapping of the file counts, this process's are seen.
-        if missing and self._rules.file_swapin_drains and self._waits(row, vma):
+        # "mm/khugepaged: skip shmem with userfaultfd" came with the drain (6.4).
+        waits = self._waits(row, vma) if missing and not regular and self._rules.file_swapin_drains else False
+        if waits:
             return BlockAnswer(
                 "exceed_none_pte",
                 f"{pluralize(missing, 'page is', 'pages are')} not in the page cache, and userfaultfd waits for missing pages",
             )
+        answer = self._retracted(row, vma)
+        if waits is None:
+            return answer._replace(
+                others=tuple(sorted({*answer.others, "exceed_none_pte"})),
+                unread=(*answer.unread, USERFAULTFD),
+            )
+        return answer
+
+    def _retracted(self, row: int, vma: Vma | None) -> BlockAnswer:
+        """The answer where the collapse goes through: up to 6.5 it is what became of the page table here."""
         will = f"{_WILL}; {self._afterwards(row, vma)}"
         if self._rules.file_retract != "target" or vma is None:
             return BlockAnswer("succeeded", will)
@@ -119,19 +130,25 @@ class FileVerdicts:
         others = ("pmd_null",) if self._counts.pins_known else ("pmd_null", "succeeded")
         return BlockAnswer("pmd_none", f"{will}; {_NOT_MAPPED}", others, (PAGE_TABLE,))
 
-    def _waits(self, row: int, vma: Vma | None) -> bool:
-        """Whether a mapping of this process over the part of the file that the block *row* of *vma* shows is registered for missing pages
-        (userfaultfd_missing)."""
+    def _waits(self, row: int, vma: Vma | None) -> bool | None:
+        """Whether some mapping of the part of the file that the block *row* of *vma* shows is registered for missing pages
+        (userfaultfd_missing). None: none of this process's is, and others' were not read."""
         if vma is None:
-            return False
-        at = int(self._snapshot.columns.address[row]) - vma.start + vma.offset
-        return any(
+            return None
+        address = int(self._snapshot.columns.address[row])
+        at = address - vma.start + vma.offset
+        if any(
             "um" in each.flags
             and (each.device, each.inode) == (vma.device, vma.inode)
             and each.offset < at + PMD_SIZE
             and at < each.offset + each.size
             for each in self._snapshot.header.mappings
-        )
+        ):
+            return True
+        everywhere = self._snapshot.header.surroundings.missing_waited_for
+        if everywhere is None:
+            return None
+        return any(first < address + PMD_SIZE and address < end for first, end in everywhere)
 
     def _afterwards(self, row: int, vma: Vma | None) -> str:
         """How the block *row* is mapped here once it is huge in the page cache: retract_page_tables leaves the tables of mappings with an
@@ -165,7 +182,7 @@ class FileVerdicts:
             return BlockAnswer("page_locked", _LOCKED, ("succeeded",), (PAGE_FLAGS,))
         if swapped and not regular and not self._rules.file_swapin_drains:
             return BlockAnswer(str(ScanResult.DEL_PAGE_LRU), _IN_BATCH, ("succeeded",), (LRU_BATCH,))
-        return self._collapsed(row, vma, present + swapped)
+        return self._collapsed(row, vma, present + swapped, regular)
 
     def _answer_counted(self, row: int, vma: Vma | None, regular: bool) -> BlockAnswer:
         """The same from what is mapped here and how many pages the page cache has."""
@@ -205,7 +222,7 @@ class FileVerdicts:
                 f"{here} pages are mapped here, max_ptes_none is {limits.max_ptes_none}; what else is in the page cache was not read",
             )
         else:
-            answer = self._collapsed(row, vma, max(cached, here) + max(evicted, 0))
+            answer = self._collapsed(row, vma, max(cached, here) + max(evicted, 0), regular)
             others |= set(answer.others)
             if cached < 0 and answer.status == "exceed_none_pte":
                 others.add("succeeded")  # what is not mapped here may be there

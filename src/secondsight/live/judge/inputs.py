@@ -168,6 +168,11 @@ INPUTS = (
         "cachestat (6.5), smaps Swap 0", "i_pages of the file", "open: exceed_swap_pte is possible", _BOOTED,
     ),
     Input(
+        names.USERFAULTFD, "mapping", "holes of shared memory are not filled where any mapping of it is registered for missing pages",
+        "6.4: K C", "smaps VmFlags um of this process's mappings: yes", "i_mmap of the file, vm_flags bit 9",
+        "open: exceed_none_pte is possible", _BOOTED_INPUTS,
+    ),
+    Input(
         names.MEMORY_CGROUP, "cgroup", "2 MiB are charged before isolate: ccgroup_charge_failed", "all: K C F",
         "cgroupfs, all ancestors", "as procfs; of dumps memory.max of struct mem_cgroup", "open",
         "source: charge of alloc_charge_folio; tests/live/test_kernel_limits.py for MADV_COLLAPSE",

@@ -16,6 +16,7 @@ SHARED_FOLIOS = "whether large folios are shared (which address spaces mapped th
 PARTS = "how smaller sizes would go (too many blocks that differ)"
 PAGE_CACHE = "the page cache"
 PAGE_TABLE = "whether the block has a page table here"
+USERFAULTFD = "whether a userfaultfd waits for missing pages of the shared memory"
 SHMEM_SWAP = "which pages of the shared memory are swapped out"
 
 FREE_HUGE_BLOCKS = "free huge blocks"

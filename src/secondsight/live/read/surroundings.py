@@ -47,7 +47,8 @@ class Surroundings(msgspec.Struct, frozen=True, omit_defaults=True):
     ``anon_vma``; *huge_blocks*: free blocks of 2 MiB, over all nodes; *headroom*: bytes that the process may be charged before a limit
     refuses (-1: no limit); *distances*: whether khugepaged asks how far apart pages' nodes are (several nodes, zone_reclaim_mode);
     *ahead*: pages that khugepaged looks at before it comes to this process, at the most; *vms*: KVM VMs that
-    it holds open; *thp_disabled*: what of its memory prctl keeps from huge pages."""
+    it holds open; *thp_disabled*: what of its memory prctl keeps from huge pages; *missing_waited_for*: (first address, end) of its
+    shared memory where some mapping, anybody's, is registered for missing pages (userfaultfd)."""
 
     registered: bool | None = None
     without_anon_vma: tuple[int, ...] | None = None
@@ -57,6 +58,7 @@ class Surroundings(msgspec.Struct, frozen=True, omit_defaults=True):
     ahead: int | None = None
     vms: int = 0
     thp_disabled: ThpDisabled | None = None
+    missing_waited_for: tuple[tuple[int, int], ...] | None = None
 
 
 def read(process: Process, proc: Path = Path("/proc")) -> Surroundings:
@@ -73,6 +75,7 @@ def with_kernel(surroundings: Surroundings, kernel: KernelMemory, mm: int) -> Su
     """*surroundings*, and what kernel memory shows of the ``struct mm_struct`` at the kernel address *mm*."""
     from secondsight.live.read.khugepaged_list import pages_ahead, without_anon_vma
     from secondsight.live.read.khugepaged_list import read as read_list
+    from secondsight.live.read.userfaultfd import missing_waited_for
 
     listed = read_list(kernel)
     return msgspec.structs.replace(
@@ -81,6 +84,7 @@ def with_kernel(surroundings: Surroundings, kernel: KernelMemory, mm: int) -> Su
         without_anon_vma=without_anon_vma(kernel, mm),
         ahead=None if listed is None else pages_ahead(kernel, listed, mm),
         thp_disabled=thp_from_kernel(kernel, mm),
+        missing_waited_for=missing_waited_for(kernel, mm),
     )
 
 
