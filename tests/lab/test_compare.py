@@ -78,6 +78,12 @@ def test_an_answer_that_a_second_boot_does_not_repeat_is_told_apart(monkeypatch:
     assert report.agreed == 2 and report.unsteady == [1] and report.differences == []
 
 
+def test_a_scenario_whose_machine_was_lost_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Lab({"two"}, times=1, dies=True)
+    report = ask(monkeypatch, machine)
+    assert report.agreed == 2 and not report.failures and not report.unsteady and machine.asked == 2
+
+
 def test_a_scenario_without_an_answer_is_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
     report = ask(monkeypatch, Lab({"two"}, dies=True))
     assert report.agreed == 1 and [i for i, _ in report.failures] == [1]

@@ -84,6 +84,10 @@ def compare(
             say(f"{booted.release} has no profile of its own; it is compared under that of {rules.name}")
     scenarios = on_machine(scenarios, mmu)
     answers = run(scenarios, booted, mmu, states=states, size=size, say=say)
+    if lost := sum(isinstance(answer, Failure) for answer in answers):
+        # An emulator that others starve of processors dies too. What has been answered is kept, and not asked again.
+        say(f"{pluralize(lost, 'scenario')} got no answer: asking a second time")
+        answers = run(scenarios, booted, mmu, states=states, size=size, say=say)
     report = Comparison(booted.release, mmu, rules.title, len(scenarios))
     for i, answer in enumerate(answers):
         if isinstance(answer, Failure):
