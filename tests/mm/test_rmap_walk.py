@@ -1,6 +1,6 @@
 """A folio that a child inherited is unmapped: the parent's VM loses its view of the place, whatever the parent maps there by then.
 
-Kernels' answers to these are kept: `examples/answers/*-npt-inherited.json.zst`.
+Kernels' answers to these are kept: `examples/answers/*-npt-inherited.json.zst`; where areas were cut, `*-npt-visited.json.zst`.
 """
 
 import numpy as np
@@ -19,13 +19,16 @@ from support.model import holds
 SOME = np.arange(3, 10)
 
 
-def vm_and_child(rules, **host):
+def vm_and_child(rules, *changes, **host):
+    """A VM's process, and a child whose pages are not the guest's; *changes*(vm, child) come between."""
     machine = Host(rules, HostConfig(thp_enabled="madvise", **host))
     vm = machine.mm("vm", 1)
     kvm = Kvm(vm)
     kvm.slot_add(0, 0, 0, vm.npages)
     vm.cpu_access(np.arange(512), write=True)
     child = fork(vm, "child")
+    for change in changes:
+        change(vm, child)
     kvm.access(np.arange(512), write=True)  # the guest's pages are copies from here on
     assert young(vm).all()
     return machine, vm, child
@@ -41,6 +44,44 @@ def test_reclaim_of_a_childs_inherited_pages_unmaps_the_guests_own(rules):
     swap_out(child, SOME)
     assert np.flatnonzero(~young(vm)).tolist() == SOME.tolist()
     assert (vm.arrays.pte[SOME] & 1).all(), "the parent's pages are where they were"
+    holds(machine)
+
+
+def put_anew(mm):
+    """Cut the area of *mm* in two, and let it be one again: it goes behind the others that begin where it does."""
+    madvise(mm, 0, 256, "nohugepage")
+    madvise(mm, 256, 512, "nohugepage")
+    assert len(mm.vmas.areas) == 1
+
+
+@pytest.mark.parametrize("rules", ["5.10", "6.1", "6.12", "7.3"])
+@pytest.mark.parametrize(
+    ("anew", "hears"), [("", True), ("p", False), ("c", True), ("pc", True), ("cp", False)]
+)
+def test_the_walk_ends_with_the_last_area_that_maps_the_folio(rules, anew, hears):
+    """An area whose bounds have changed since is visited after the child's, by which time nobody maps the folio (folio_not_mapped)."""
+
+    def change(vm, child):
+        for which in anew:
+            put_anew({"p": vm, "c": child}[which])
+
+    machine, vm, child = vm_and_child(rules, change)
+    swap_out(child, SOME)
+    assert young(vm)[SOME].tolist() == [not hears] * len(SOME)
+    holds(machine)
+
+
+def test_an_area_that_begins_further_on_is_visited_later():
+    machine, vm, child = vm_and_child("6.12", lambda vm, _: madvise(vm, 0, 300, "nohugepage"))
+    swap_out(child, np.array([1, 310]))
+    assert young(vm)[[1, 310]].all(), (
+        "the child's begins where the first of the parent's does, and was there before both"
+    )
+    machine, vm, child = vm_and_child("6.12", lambda _, child: madvise(child, 0, 300, "nohugepage"))
+    swap_out(child, np.array([1, 310]))
+    assert not young(vm)[[1, 310]].any(), (
+        "the parent's was there before the child's first part, and begins before its second"
+    )
     holds(machine)
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import enum
 import itertools
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,8 @@ UFFD_FLAGS = VmFlags.UFFD_ARMED | VmFlags.UFFD_MISSING | VmFlags.UFFD_WP
 class VmArea:
     """Pages *start* to *end* (exclusive); *anon_vma*: 0 until an anonymous page is faulted in, then which one its pages hang off;
     *forked*: inherited from the parent (anon_vma_chain not singular); *shared*: a mapping of the page cache, shmem's (VM_SHARED) or a
-    *regular* file's, whose offset in there is a whole number of blocks."""
+    *regular* file's, whose offset in there is a whole number of blocks; *inserted*: when it was last put into the trees of its anon_vmas,
+    as a number that grows (anon_vma_interval_tree_insert, and again whenever its bounds change)."""
 
     start: int
     end: int
@@ -87,11 +88,18 @@ class VmArea:
     forked: bool = False
     shared: bool = False
     regular: bool = False
+    inserted: int = field(default=0, compare=False)
+
+    @property
+    def visited(self) -> tuple[int, int]:
+        """When a walk through an anon_vma's tree comes to it: by its first page, and of two the one that was put there first."""
+        return self.start, self.inserted
 
 
 # VM_ACCESS_FLAGS: what anon_vma_compatible leaves out of account.
 _ACCESS = VmFlags.READ | VmFlags.WRITE
 _NUMBERS = itertools.count(1)
+_INSERTED = itertools.count(1)
 _NEVER_HUGE = VmFlags.NOHUGEPAGE | VmFlags.SPECIAL | VmFlags.FILE | VmFlags.TEMPORARY_STACK
 
 
@@ -198,10 +206,12 @@ class VmaList:
                 out.append(vma)
                 continue
             if vma.start < low:
-                out.append(replace(vma, end=low))
+                out.append(_moved(vma, end=low))
             if high < vma.end:
-                rest.append(replace(vma, start=high))
+                rest.append(_moved(vma, start=high))
             new = replace(vma, start=low, end=high, flags=flags)
+            if all_of_it or (low, high) != (vma.start, vma.end):
+                new = _moved(new)
             before = out[-1] if out and _fits(out[-1], new, merges_unfaulted) and out[-1].end == low else None
             after = (
                 rest[-1]
@@ -225,9 +235,9 @@ class VmaList:
         out: list[VmArea] = []
         for vma in self.areas:
             if vma.start < min(start, vma.end):
-                out.append(replace(vma, end=min(start, vma.end)))
+                out.append(_moved(vma, end=min(start, vma.end)))
             if max(end, vma.start) < vma.end:
-                out.append(replace(vma, start=max(end, vma.start)))
+                out.append(_moved(vma, start=max(end, vma.start)))
         self.areas = out
 
     def set_anon(self, vma: VmArea) -> None:
@@ -244,7 +254,7 @@ class VmaList:
             and other.start <= vma.end
             and not (other.flags ^ vma.flags) & ~_ACCESS
         ]
-        self.areas[i] = replace(vma, anon_vma=anon_vmas[0] if anon_vmas else next(_NUMBERS))
+        self.areas[i] = _moved(vma, anon_vma=anon_vmas[0] if anon_vmas else next(_NUMBERS))
 
     def inherited(self, change: Callable[[VmFlags], VmFlags]) -> VmaList:
         """A child's areas (anon_vma_fork): each that has anonymous pages gets an anon_vma of its own, unless it is wiped."""
@@ -252,7 +262,7 @@ class VmaList:
         for vma in self.areas:
             has_pages = vma.anon_vma != 0 and not vma.flags & VmFlags.DROPPABLE
             anon_vma = next(_NUMBERS) if has_pages else 0
-            areas.append(replace(vma, flags=change(vma.flags), anon_vma=anon_vma, forked=has_pages))
+            areas.append(_moved(vma, flags=change(vma.flags), anon_vma=anon_vma, forked=has_pages))
         return VmaList(areas)
 
     def encode(self, bits: np.ndarray, pages: np.ndarray, config: HostConfig) -> np.ndarray:
@@ -308,7 +318,12 @@ def _fits(neighbour: VmArea, changed: VmArea, merges_unfaulted: bool) -> bool:
     return neighbour.anon_vma == changed.anon_vma
 
 
+def _moved(vma: VmArea, **changes: Any) -> VmArea:
+    """*vma* with *changes* of its bounds or anon_vma, which put it into the trees anew."""
+    return replace(vma, **changes, inserted=next(_INSERTED))
+
+
 def _joined(low: VmArea, high: VmArea) -> VmArea:
-    return replace(
+    return _moved(
         low, end=high.end, anon_vma=low.anon_vma or high.anon_vma, forked=low.forked or high.forked
     )
