@@ -85,7 +85,7 @@ def compare(
     scenarios = on_machine(scenarios, mmu)
     answers = run(scenarios, booted, mmu, states=states, size=size, say=say)
     if lost := sum(isinstance(answer, Failure) for answer in answers):
-        # An emulator that others starve of processors dies too. What has been answered is kept, and not asked again.
+        # Bochs deadlocks now and then, whatever it is asked. What has been answered is kept, and not asked again.
         say(f"{pluralize(lost, 'scenario')} got no answer: asking a second time")
         answers = run(scenarios, booted, mmu, states=states, size=size, say=say)
     report = Comparison(booted.release, mmu, rules.title, len(scenarios))
