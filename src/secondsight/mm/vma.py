@@ -324,6 +324,4 @@ def _moved(vma: VmArea, **changes: Any) -> VmArea:
 
 
 def _joined(low: VmArea, high: VmArea) -> VmArea:
-    return _moved(
-        low, end=high.end, anon_vma=low.anon_vma or high.anon_vma, forked=low.forked or high.forked
-    )
+    return _moved(low, end=high.end, anon_vma=low.anon_vma or high.anon_vma, forked=low.forked or high.forked)

@@ -17,6 +17,8 @@ SERIES = Series(
         Asked("7.2.13-1", "ept-noad", 40, 62301),
         Asked("7.2.13-1", "npt", 500, 90007),
         Asked("7.2.13-1", "npt", 500, 90029),
+        Asked("7.2.13-1", "npt", 1000, 91006),
+        Asked("7.2.13-1", "npt", 500, 92006),
     ),
     changes={
         "spte_era": "mbec",
