@@ -152,7 +152,9 @@ class Judge:
 
                 kernel_reader = KernelReader(self._kernel, process)
                 columns = kernel_reader.read_blocks(addresses)
-                surroundings = with_kernel(read_surroundings(process), self._kernel, kernel_reader.mm)
+                surroundings = with_kernel(
+                    read_surroundings(process), self._kernel, kernel_reader.mm, others=False
+                )
             else:
                 columns = reader.read_blocks(addresses, reasons=False)
         vmas = [each.vma for each in areas]

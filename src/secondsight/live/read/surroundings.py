@@ -71,8 +71,11 @@ def read(process: Process, proc: Path = Path("/proc")) -> Surroundings:
     )
 
 
-def with_kernel(surroundings: Surroundings, kernel: KernelMemory, mm: int) -> Surroundings:
-    """*surroundings*, and what kernel memory shows of the ``struct mm_struct`` at the kernel address *mm*."""
+def with_kernel(
+    surroundings: Surroundings, kernel: KernelMemory, mm: int, *, others: bool = True
+) -> Surroundings:
+    """*surroundings*, and what kernel memory shows of the ``struct mm_struct`` at the kernel address *mm*. *others*: every mapping of
+    its shared memory is looked at too, of which there may be thousands."""
     from secondsight.live.read.khugepaged_list import pages_ahead, without_anon_vma
     from secondsight.live.read.khugepaged_list import read as read_list
     from secondsight.live.read.userfaultfd import missing_waited_for
@@ -84,13 +87,8 @@ def with_kernel(surroundings: Surroundings, kernel: KernelMemory, mm: int) -> Su
         without_anon_vma=without_anon_vma(kernel, mm),
         ahead=None if listed is None else pages_ahead(kernel, listed, mm),
         thp_disabled=thp_from_kernel(kernel, mm),
-        missing_waited_for=missing_waited_for(kernel, mm),
+        missing_waited_for=missing_waited_for(kernel, mm) if others else None,
     )
-
-
-def from_kernel(kernel: KernelMemory, mm: int) -> Surroundings:
-    """What kernel memory alone shows of the ``struct mm_struct`` at the kernel address *mm*."""
-    return with_kernel(Surroundings(), kernel, mm)
 
 
 def _huge_blocks(path: Path) -> int | None:
