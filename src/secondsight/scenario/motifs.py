@@ -33,7 +33,7 @@ def motif(g: Lives, s: Life) -> bool:
 
 def rarely_reached(g: Lives, s: Life) -> None:
     """Add the steps of a motif whose check comes after most others."""
-    (chosen,) = g.rng.choices(tuple(_RARE), tuple(_RARE.values()))
+    (chosen,) = g.rng.choices(tuple(_RARELY), tuple(_RARELY.values()))
     (_equal if chosen is _guarded and not g.guards else chosen)(g, s)
 
 
@@ -355,7 +355,7 @@ def _table_freed(g: Lives, s: Life) -> None:
 
 
 #: Those of checks that come after most others, and how often each.
-_RARE: dict[Callable[[Lives, Life], None], int] = {
+_RARELY: dict[Callable[[Lives, Life], None], int] = {
     _write_protected: 25,
     _equal: 35,
     _in_swap: 25,

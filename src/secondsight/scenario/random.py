@@ -39,7 +39,7 @@ _TWO_VMS = 0.25
 _UNFINISHED = 0.015
 #: How many go straight for a check that others hardly reach.
 _RARE = 0.2
-#: Pages that leave no per-CPU LRU batch half full, of 15 (PAGEVEC_SIZE up to 6.9) or of 31.
+#: Pages that leave no per-CPU LRU batch half full, of 15 or of 31 (the rule ``lru_batch``).
 _WHOLE_BATCHES = 15 * 31
 #: How many of the spaces are droppable, where the kernel has that.
 _DROPPABLE = 0.12
