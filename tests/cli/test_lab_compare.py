@@ -1,6 +1,7 @@
 """lab compare: what is drawn, what is told, and the command that asks the same again."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,8 @@ from secondsight.lab import answers, compare
 from secondsight.lab.difference import Difference
 from secondsight.scenario.files import read
 from support.commands import in_process, printed
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "scenarios"
 
 
 @pytest.fixture
@@ -65,6 +68,19 @@ def test_a_difference_is_a_failure_that_says_how_to_ask_again(compared, capsys):
     compared.failures = [(2, "its kernel is lost")]
     code, out, err = in_process(capsys, *argv, "--allow", "1")
     assert code == 1 and "#2 no answer: its kernel is lost" in out and "1 got no answer" in err
+
+
+def test_only_the_files_that_differ_are_to_be_asked_again(compared, capsys):
+    files = [f"{EXAMPLES}/guest-only-{name}.toml" for name in ("npt", "64k", "all-sizes")]
+    compared.differences = [Difference(1, "step 2", "status", "succeeded", "page_null")]
+    argv = ["lab", "compare", *files, "--random", "2", "--seed", "7", "--shrink", "0"]
+    code, _, err = in_process(capsys, *argv)
+    assert code == 1 and err.endswith(f"secondsight lab compare {files[1]} --kernel 6.12.118 --mmu npt\n")
+    compared.failures = [(4, "its kernel is lost")]
+    err = in_process(capsys, *argv)[2]
+    assert err.endswith(
+        f"secondsight lab compare {files[1]} --random 2 --seed 7 --kernel 6.12.118 --mmu npt\n"
+    )
 
 
 def test_a_difference_is_shrunk_and_kept(compared, tmp_path, monkeypatch, capsys):

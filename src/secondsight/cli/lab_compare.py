@@ -165,7 +165,12 @@ def compare_command(
     drawing = _Drawing.of(random, seed, sizes, shared=shared, files=on_files, nested=nested, numa=numa)
     given = profile(rules) if rules else None
     chosen = kernels.resolve(kernel, modules=modules)
-    scenarios = [each for path in files or [] for each in _asked_in(path)]
+    scenarios: list[Scenario] = []
+    of_file: list[str] = []  # where each of them stands
+    for path in files or []:
+        inside = _asked_in(path)
+        scenarios += inside
+        of_file += [path] * len(inside)
     left_out: dict[str, int] = {}
     steps = 0
     if random:
@@ -189,16 +194,17 @@ def compare_command(
         short = shortest(scenarios[number], chosen, mmu, rules=given, states=states, say=say)
         _print_shortest(short, number, write and write / f"difference-{drawing.seed}-{number}.toml")
     if len(differing) > allow or report.failures:
+        wrong = sorted({*differing, *(number for number, _ in report.failures)})
         again = [
-            *(files or []),
-            *([drawing.options()] if random else []),
+            *dict.fromkeys(of_file[number] for number in wrong if number < len(of_file)),
+            *([drawing.options()] if wrong[-1] >= len(of_file) else []),
             "--kernel",
             report.kernel,
             "--mmu",
             mmu,
         ]
         raise SecondSightError(
-            f"{len(differing)} of {pluralize(report.scenarios, 'scenario')} differ, {len(report.failures)} got no answer; the same again: "
+            f"{len(differing)} of {pluralize(report.scenarios, 'scenario')} differ, {len(report.failures)} got no answer; to ask again: "
             f"secondsight lab compare {' '.join(again)}{' --states' * states}"
         )
 
