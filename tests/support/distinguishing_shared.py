@@ -99,21 +99,6 @@ SHARED_MEMORY = (
         since=(6, 1),
     ),
     Distinguishing(
-        "collapse without a table",
-        ("set_pmd_makes_table",),
-        (
-            v.Madvise("s", "0", "hugepage"),
-            v.Madvise("s", "0", "hugepage"),
-            v.CpuWrite("s", "0"),
-            v.Drain(),
-            v.CpuWrite("o", "1:3"),
-            v.Madvise("o", "0", "collapse"),
-        ),
-        (v.SpaceSpec("s", 2, shared=v.Shared("m")), v.SpaceSpec("o", 2, shared=v.Shared("m"))),
-        ADVISED,
-        since=(6, 1),
-    ),
-    Distinguishing(
         "collapse where nothing was touched",
         ("set_pmd_makes_table",),
         (*huge_shared, v.Drain(), v.Madvise("o", "0", "collapse")),

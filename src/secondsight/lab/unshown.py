@@ -41,6 +41,7 @@ UNMET: dict[str, tuple[Callable[[Rules], bool], str]] = {
     "mglru_available": (lambda r: not r.mglru_available, "the kernel has no MGLRU"),
     "unmap_batches_lazyfree": (lambda r: r.advice_splits_whole, "reclaim's advice splits what PTEs map of a huge page first"),
     "unmap_batch_ends_at_write": (lambda r: not r.unmap_batches_lazyfree, "reclaim takes each PTE alone"),
+    "has_numa_balancing": (lambda r: not r.has_numa_balancing, "NUMA balancing is followed from 6.1 on"),
     "slots_by_gfn": (lambda r: not r.zap_transfers_accessed, "in which order SPTEs go leaves no trace where none marks its page"),
     "mglru_fault_marks": (lambda r: not r.mglru_available, "the kernel has no MGLRU"),
     "mglru_add_clears_referenced": (lambda r: not r.mglru_available, "the kernel has no MGLRU"),

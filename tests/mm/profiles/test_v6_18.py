@@ -13,6 +13,7 @@ SHOWN = {
 #: No kept answer of one scenario shows these: asked in company, on another machine, or read in the text.
 UNSHOWN = {
     "around_maps_folio",
+    "set_pmd_makes_table",
     "split_pmd_munlocks",
 }
 

@@ -13,7 +13,6 @@ SHOWN = {
 #: No kept answer of one scenario shows these: asked in company, on another machine, or read in the text.
 UNSHOWN = {
     "numa_asks_huge",
-    "set_pmd_makes_table",
 }
 
 

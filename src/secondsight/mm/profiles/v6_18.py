@@ -20,5 +20,6 @@ SERIES = Series(
         "trace_writable": False,
         "split_pmd_munlocks": False,
         "around_maps_folio": True,
+        "set_pmd_makes_table": True,
     },
 )

@@ -18,7 +18,6 @@ SERIES = Series(
     changes={
         "numa_asks_huge": True,
         "no_table_code": "no_pte_table",
-        "set_pmd_makes_table": True,
         "unmap_batch_ends_at_write": True,
     },
 )

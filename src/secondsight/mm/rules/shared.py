@@ -88,7 +88,7 @@ class SharedRules:
     set_pmd_makes_table: bool = rule(
         False,
         "MADV_COLLAPSE maps the huge page where the process has no page table at all yet",
-        "mm/khugepaged.c set_huge_pmd: pmd_alloc (6.19; not in 6.17)",
+        "mm/khugepaged.c install_huge_pmd, collapse_pte_mapped_thp: SCAN_PMD_NULL as SCAN_PMD_NONE (6.18)",
         "booted",
     )
 
