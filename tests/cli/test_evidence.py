@@ -8,6 +8,7 @@ import pytest
 from secondsight.lab.answers import Kept, write
 from secondsight.lab.run import blocks_of
 from secondsight.mm.profiles import profile
+from secondsight.mm.rules import rule_names
 from support.as_kernel import answers
 from support.commands import in_process, printed, refused
 from support.observable import SHOWN
@@ -79,6 +80,18 @@ def test_a_rule_is_scored_by_whether_its_answers_notice(kept, capsys):
     assert answer["asked"] == [{"kernel": "6.12.118", "mmu": "npt", "scenarios": 2, "seed": 5}]
 
 
+def test_towards_a_profile_only_what_differs_there_is_changed(kept, capsys):
+    answer = json.loads(printed(capsys, "lab", "score", "--kept", kept(), "--towards", "6.1", "--json"))
+    ours, theirs = profile("6.12"), profile("6.1")
+    assert {turned["rule"] for turned in answer["turned"]} <= {
+        name for name in rule_names() if getattr(ours, name) != getattr(theirs, name)
+    }
+    assert {t["rule"]: t["noticed"] for t in answer["turned"]}["split_pmd_keeps_dirty"] == 0
+    assert all(turned["value"] == getattr(theirs, turned["rule"]) for turned in answer["turned"])
+    out = printed(capsys, "lab", "score", "--kept", kept(), "--towards", "6.1")
+    assert out.splitlines()[-2].startswith("1 of ") and "rules noticed by some value" in out
+
+
 def test_answers_that_disagree_already_are_told(kept, capsys):
     assert "\n1 of them disagree already\n" in printed(
         capsys, "lab", "score", "--kept", kept(split_pmd_keeps_dirty=False)
@@ -91,6 +104,7 @@ def test_answers_that_disagree_already_are_told(kept, capsys):
         (("hold",), "Missing argument"),
         (("hold", "nowhere.zst"), "nowhere.zst"),
         (("hold", "nowhere.zst", "-r", "9.9"), "9.9"),
+        (("score", "--mutants", "3", "--towards", "6.1"), "give one of them"),
         (("score", "--mutants", "3"), "mutants are held against kept answers: give --kept FILE"),
         (("identify", "--random", "0"), "Invalid value for '--random'"),
         (("identify", "--kept", "nowhere.zst"), "nowhere.zst"),

@@ -12,8 +12,9 @@ from secondsight.errors import UsageError
 from secondsight.lab.answers import Kept, read
 from secondsight.lab.difference import between
 from secondsight.lab.machines import on_machine
+from secondsight.lab.unshown import alike, unmet
 from secondsight.mm.profiles import PROFILES, for_kernel
-from secondsight.mm.rules import Rules
+from secondsight.mm.rules import Rules, rule_names
 from secondsight.scenario.run import run
 
 HERE = Path(__file__).parents[2] / "examples" / "answers"
@@ -42,3 +43,18 @@ def tells(profile: str, rule: str, before: str, name: str, number: int) -> bool:
     assert for_kernel(kept.upstream) == rules, "another kernel's answers"
     turned = rules.derive(**{rule: getattr(PROFILES[before], rule)})
     return answers_as(name, number, rules) and not answers_as(name, number, turned)
+
+
+#: What no single scenario tells: the scenarios beside it have a part in it (`lab score` holds them together).
+IN_COMPANY = {"slots_by_gfn"}
+
+
+def untold(profile: str, other: str) -> set[str]:
+    """The rules in which *other* differs from *profile* and whose difference no single answer of *profile*'s kernel can tell."""
+    rules, others = PROFILES[profile], PROFILES[other]
+    changed = {name for name in rule_names() if getattr(rules, name) != getattr(others, name)}
+    return {
+        name
+        for name in changed
+        if unmet(rules, name) or alike(rules, name, getattr(others, name)) or name in IN_COMPANY
+    }

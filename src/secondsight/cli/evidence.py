@@ -14,6 +14,8 @@ from secondsight.terminal import printable
 
 if TYPE_CHECKING:
     from secondsight.lab.answers import Kept
+    from secondsight.lab.score import ChangedRule
+    from secondsight.mm.rules import Rules
     from secondsight.scenario.verbs import Scenario
 
 RandomOption = Annotated[int, typer.Option(min=1, help="How many random scenarios.")]
@@ -177,6 +179,10 @@ def score_command(
         list[Path] | None,
         typer.Option(help="Take these kept answers of one kernel (`lab compare --keep`) and boot nothing."),
     ] = None,
+    towards: Annotated[
+        str | None,
+        rules_option("Change only what is otherwise in this profile, to what it is there.", "--towards"),
+    ] = None,
     mutants: Annotated[
         int,
         typer.Option(
@@ -193,10 +199,11 @@ def score_command(
     from secondsight.errors import UsageError
     from secondsight.lab.answers import read
     from secondsight.lab.score import score_kept
-    from secondsight.lab.unshown import alike, unmet, unseen
     from secondsight.mm.profiles import for_kernel, profile
 
     if mutants:
+        if towards:
+            raise UsageError("--towards is about rules, --mutants about code: give one of them")
         if not kept:
             raise UsageError(
                 "mutants are held against kept answers: give --kept FILE (`lab compare --states --keep FILE`)"
@@ -205,23 +212,30 @@ def score_command(
         return
     campaigns = [read(each) for each in kept] if kept else [_campaign(kernel, mmu, modules, random, seed)]
     tried = profile(rules) if rules else for_kernel(campaigns[0].upstream)
-    turned, bad = score_kept(campaigns, tried, say=say)
-    noticed = [t for t in turned if t.noticed is not None]
+    turned, bad = score_kept(campaigns, tried, towards=profile(towards) if towards else None, say=say)
     asked = [
         {"kernel": c.release, "mmu": c.mmu, "scenarios": len(c.scenarios), "seed": c.seed} for c in campaigns
     ]
     if json:
         _json({"rules": tried.name, "asked": asked, "disagree": bad, "turned": turned})
         return
+    _print_score(campaigns, tried, turned, bad)
+
+
+def _print_score(campaigns: list[Kept], tried: Rules, turned: list[ChangedRule], bad: int) -> None:
+    """Which values of rules the answers noticed, why not the others, and the shares."""
+    from secondsight.lab.unshown import alike, unmet, unseen
+
+    noticed = [t for t in turned if t.noticed is not None]
     for each in campaigns:
         print(
-            f"{each.release} on {each.mmu}, {tried.title}: {pluralize(len(each.scenarios), 'scenario')} of seed {each.seed}"
+            f"{each.release} on {each.mmu}, {tried.title}: {pluralize(len(each.scenarios), 'scenario')}{_drawn(each, ' of')}"
         )
     if bad:
         print(f"{bad} of them disagree already")
     for turned_rule in noticed:
         on = (
-            f" of {campaigns[turned_rule.campaign].mmu}, seed {campaigns[turned_rule.campaign].seed}"
+            f" of {campaigns[turned_rule.campaign].mmu}{_drawn(campaigns[turned_rule.campaign], ',')}"
             if len(campaigns) > 1
             else ""
         )
@@ -245,8 +259,17 @@ def score_command(
             said = f"unnoticed ({turned_rule.evidence})"
         print(f"  {name}={_word(value)}: {said}{f': {why}' if why else ''}")
     of = len(turned) - lacked
-    print(f"{len(noticed)} of {of} noticed ({_percent(len(noticed), of)})", end="")
+    names, seen = {t.rule for t in turned if not unmet(tried, t.rule)}, {t.rule for t in noticed}
+    print(
+        f"{len(seen)} of {pluralize(len(names | seen), 'rule')} noticed by some value ({_percent(len(seen), len(names | seen))})"
+    )
+    print(f"{len(noticed)} of {of} values noticed ({_percent(len(noticed), of)})", end="")
     print(f"; of the {of - same} that an answer can tell {_percent(len(noticed), of - same)}" if same else "")
+
+
+def _drawn(kept: Kept, before: str) -> str:
+    """*before* and the seed, where there was one: not of what came from files."""
+    return "" if kept.seed is None else f"{before} seed {kept.seed}"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -158,9 +158,9 @@ def complete_profile(incomplete: str) -> list[str]:
     return [name for name in PROFILES if name.startswith(incomplete)]
 
 
-def rules_option(help: str) -> Any:
-    """``-r``, ``--rules``: kernel profiles by name, which a shell completes."""
-    return typer.Option("-r", "--rules", autocompletion=complete_profile, help=help)
+def rules_option(help: str, *names: str) -> Any:
+    """``-r``, ``--rules``, or as *names* say: kernel profiles by name, which a shell completes."""
+    return typer.Option(*(names or ("-r", "--rules")), autocompletion=complete_profile, help=help)
 
 
 def seconds_of(during: str | None) -> float | None:

@@ -97,11 +97,11 @@ def _notice(each: AnsweredBatch, turned: Rules, bad: set[int]) -> tuple[int | No
 
 
 def score_kept(
-    campaigns: Sequence[Kept], rules: Rules | None = None, *, say: Say = lambda text: None
-) -> tuple[list[ChangedRule], int]:
+    campaigns: Sequence[Kept], rules: Rules | None = None, *, towards: Rules | None = None, say: Say = lambda text: None
+) -> tuple[list[ChangedRule], int]:  # fmt: skip
     """``score`` over several *campaigns* of one kernel: what one does not notice the next is held for; and how many scenarios disagree.
 
-    *rules*: by default the kernel's own.
+    *rules*: by default the kernel's own. *towards*: only what is otherwise in this profile, as it is there.
 
     :raises UsageError: the campaigns are of kernels with different profiles.
     """
@@ -112,9 +112,14 @@ def score_kept(
         )
     rules = rules or for_kernel(campaigns[0].upstream)
     changed_rules: dict[tuple[str, bool | int | str], ChangedRule] = {}
+    first = (
+        None
+        if towards is None
+        else [(n, getattr(towards, n)) for n in rule_names() if getattr(towards, n) != getattr(rules, n)]
+    )
     disagree = 0
     for k, kept in enumerate(campaigns):
-        left = None if k == 0 else [pair for pair, each in changed_rules.items() if each.noticed is None]
+        left = first if k == 0 else [pair for pair, each in changed_rules.items() if each.noticed is None]
         turned, bad = score(
             kept.scenarios, list(kept.answers), kept.mmu, rules, size=kept.size, tried=left, unsteady=kept.unsteady, say=say
         )  # fmt: skip

@@ -4,7 +4,7 @@ import pytest
 
 from secondsight.mm.profiles import for_kernel
 from secondsight.mm.profiles.v6_12 import SERIES
-from support.kept_answers import tells
+from support.kept_answers import tells, untold
 
 #: A rule, and the kept answer that shows it: the campaign, and the scenario in it.
 SHOWN = {
@@ -50,7 +50,7 @@ SHOWN = {
     "advice_enters_late": ("6.12-npt-rules", 106),
     "shmem_swaps_whole": ("6.12-npt-rules", 119),
 }
-#: No kept answer of one scenario shows these: asked in company, on another machine, or read in the text.
+#: No kept answer of one scenario shows these: asked in company, or told by no answer.
 UNSHOWN = {
     "anon_before_shared",
     "has_change_pte",
@@ -73,6 +73,44 @@ OF_VARIANTS = [
     ("6.12.113", "file_scan_names_entry", "6.12.113-npt-rules", 96),
     ("6.12.115", "file_scan_names_entry", "6.12.115-npt-rules", 96),
 ]
+#: The other side: answers of 6.1, which are not as this series would have answered.
+BEFORE = {
+    "shared": ("6.1-ept-noad-rules", 49),
+    "large_mapped_shared": ("6.1-ept-noad-rules", 78),
+    "madv_collapse": ("6.1-ept-noad-rules", 57),
+    "direct_io_pins": ("6.1-ept-noad-rules", 16),
+    "lru_batch": ("6.1-ept-noad-rules", 18),
+    "mlock_counts_large": ("6.1-ept-noad-rules", 14),
+    "swapin_mlocks": ("6.1-ept-noad-rules", 35),
+    "mglru_add_clears_referenced": ("6.1-ept-noad-rules", 72),
+    "swapin_writable": ("6.1-ept-noad-rules", 10),
+    "uffd_wp_many_areas": ("6.1-ept-noad-rules", 74),
+    "free_asks_first_page": ("6.1-ept-noad-rules", 76),
+    "pageout_asks_references": ("6.1-ept-noad-rules", 80),
+    "advice_splits_whole": ("6.1-ept-noad-rules", 84),
+    "split_maps_zero_page": ("6.1-ept-noad-rules", 2),
+    "split_pmd_keeps_dirty": ("6.1-ept-noad-rules", 1),
+    "wp_reuses_last": ("6.1-ept-noad-rules", 23),
+    "longterm_pins_touch": ("6.1-ept-noad-rules", 25),
+    "ksm_break_unshares": ("6.1-ept-noad-rules", 86),
+    "ksm_follows_protnone": ("6.1-npt-unmerged", 0),
+    "mprotect_keeps_huge_writable": ("6.1-ept-noad-rules", 3),
+    "mprotect_keeps_clean_writable": ("6.1-ept-noad-rules", 5),
+    "numa_counts_references": ("6.1-npt-rules", 81),
+    "numa_keeps_write": ("6.1-npt-rules", 80),
+    "gup_follows_protnone": ("6.1-npt-rules", 82),
+    "advice_enters_late": ("6.1-ept-noad-rules", 90),
+    "file_retract": ("6.1-ept-noad-rules", 93),
+    "pte_mapped_queued": ("6.1-npt-rules", 113),
+    "file_swapin_drains": ("6.1-ept-noad-rules", 91),
+    "file_scan_names_entry": ("6.1-ept-noad-rules", 92),
+    "trace_collapse_file": ("6.1-ept-noad-rules", 91),
+    "set_pmd_asks_advice": ("6.1-ept-noad-rules", 97),
+    "shmem_fits_area": ("6.1-ept-noad-rules", 98),
+    "fault_maps_folio": ("6.1-ept-noad-rules", 99),
+    "shmem_swaps_whole": ("6.1-ept-noad-rules", 102),
+    "zap_batches": ("6.1-ept-noad-rules", 104),
+}
 
 
 @pytest.mark.parametrize("rule", SHOWN)
@@ -87,6 +125,15 @@ def test_every_rule_that_the_series_changed_is_shown_or_known_not_to_be():
 @pytest.mark.parametrize(("variant", "rule", "campaign", "number"), OF_VARIANTS)
 def test_a_point_release_answered_otherwise_than_the_series(variant, rule, campaign, number):
     assert tells(variant, rule, SERIES.name, campaign, number)
+
+
+@pytest.mark.parametrize("rule", BEFORE)
+def test_the_series_before_answered_otherwise(rule):
+    assert tells("6.1", rule, SERIES.name, *BEFORE[rule])
+
+
+def test_what_the_series_before_cannot_tell_has_its_reason():
+    assert set(SERIES.changes) == set(BEFORE) | untold("6.1", SERIES.name)
 
 
 def test_the_kernels_that_were_asked_are_of_the_series():

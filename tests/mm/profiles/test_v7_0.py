@@ -3,11 +3,15 @@
 import pytest
 
 from secondsight.mm.profiles.v7_0 import SERIES
-from support.kept_answers import tells
+from support.kept_answers import tells, untold
 
 #: A rule, and the kept answer that shows it: the campaign, and the scenario in it.
 SHOWN = {
     "swapin_bypasses_cache": ("7.0-shadow-parted", 0),
+}
+#: The other side: answers of 6.19, which are not as this series would have answered.
+BEFORE = {
+    "swapin_bypasses_cache": ("6.19-npt-rules", 22),
 }
 
 
@@ -18,6 +22,15 @@ def test_a_booted_kernel_answered_so(rule):
 
 def test_every_rule_that_the_series_changed_is_shown_or_known_not_to_be():
     assert set(SERIES.changes) == set(SHOWN)
+
+
+@pytest.mark.parametrize("rule", BEFORE)
+def test_the_series_before_answered_otherwise(rule):
+    assert tells("6.19", rule, SERIES.name, *BEFORE[rule])
+
+
+def test_what_the_series_before_cannot_tell_has_its_reason():
+    assert set(SERIES.changes) == set(BEFORE) | untold("6.19", SERIES.name)
 
 
 def test_the_kernels_that_were_asked_are_of_the_series():

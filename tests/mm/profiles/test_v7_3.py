@@ -3,7 +3,7 @@
 import pytest
 
 from secondsight.mm.profiles.v7_3 import SERIES
-from support.kept_answers import tells
+from support.kept_answers import tells, untold
 
 #: A rule, and the kept answer that shows it: the campaign, and the scenario in it.
 SHOWN = {
@@ -11,6 +11,13 @@ SHOWN = {
     "lazyfree_keeps_pmd": ("7.3-shadow-rules", 7),
     "swapin_drains": ("7.3-shadow-rules", 22),
     "file_scan_names_entry": ("7.3-shadow-rules", 97),
+}
+#: The other side: answers of 7.2, which are not as this series would have answered.
+BEFORE = {
+    "swapin_drains": ("7.2-npt-rules", 22),
+    "lazyfree_keeps_pmd": ("7.2-npt-rules", 7),
+    "clear_refs_ages_huge_zero": ("7.2-npt-rules", 103),
+    "file_scan_names_entry": ("7.2-npt-rules", 109),
 }
 
 
@@ -21,6 +28,15 @@ def test_a_booted_kernel_answered_so(rule):
 
 def test_every_rule_that_the_series_changed_is_shown_or_known_not_to_be():
     assert set(SERIES.changes) == set(SHOWN)
+
+
+@pytest.mark.parametrize("rule", BEFORE)
+def test_the_series_before_answered_otherwise(rule):
+    assert tells("7.2", rule, SERIES.name, *BEFORE[rule])
+
+
+def test_what_the_series_before_cannot_tell_has_its_reason():
+    assert set(SERIES.changes) == set(BEFORE) | untold("7.2", SERIES.name)
 
 
 def test_the_kernels_that_were_asked_are_of_the_series():
