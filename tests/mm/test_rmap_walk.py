@@ -9,6 +9,7 @@ import pytest
 from secondsight.mm.config import HostConfig, Sizes
 from secondsight.mm.fork import exit_mm, fork
 from secondsight.mm.host import Host
+from secondsight.mm.huge_memory import split_huge
 from secondsight.mm.madvise import madvise
 from secondsight.mm.mmu_notifier import MmuNotifier
 from secondsight.mm.observe import of_model
@@ -148,4 +149,25 @@ def test_a_process_that_ended_hears_nothing():
     assert swap_out(grandchild, SOME).gone.tolist() == SOME.tolist()
     assert not ended.heard
     assert {page for start, end in living.heard for page in range(start, end)} >= set(SOME.tolist())
+    holds(machine)
+
+
+@pytest.mark.parametrize(("rules", "left"), [("6.1", []), ("6.12", []), ("6.16", [511]), ("7.3", [511])])
+def test_what_came_in_a_folios_place_is_unmapped_up_to_the_last_area_that_maps_it(rules, left):
+    """Pages 100 and 511 of a huge page are others by now, in areas of their own: the walk has ended when it would come to the second.
+
+    Up to 6.15 the first area's turn has unmapped all of the block. Kernels' answers: `*-npt-places`.
+    """
+    machine = Host(rules, HostConfig(thp_enabled="always"))
+    vm = machine.mm("vm", 1)
+    kvm = Kvm(vm)
+    kvm.slot_add(0, 0, 0, vm.npages)
+    vm.cpu_access(np.arange(512), write=True)
+    for page in (100, 511):
+        madvise(vm, page, page + 1, "dontneed")
+        madvise(vm, page, page + 1, "nohugepage")
+    vm.cpu_access(np.array([100, 511]), write=True)
+    kvm.access(np.arange(512), write=True)
+    assert split_huge(vm, 0)
+    assert np.flatnonzero(young(vm)).tolist() == left
     holds(machine)

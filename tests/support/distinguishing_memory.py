@@ -203,6 +203,20 @@ MEMORY = (
         (fill, v.Mprotect("p", "0:5", "r"), v.Mremap("p", "0")),
     ),
     Distinguishing(
+        "split, and its last page is another by now",
+        ("split_tells_block",),
+        (
+            *huge,
+            v.Madvise("p", "0:511", "dontneed"),
+            v.Madvise("p", "0:511", "nohugepage"),
+            v.CpuWrite("p", "0:511"),
+            v.GuestRead("p", "0"),
+            v.SplitHuge("p", "0"),
+        ),
+        VM,
+        since=(6, 1),
+    ),
+    Distinguishing(
         "huge zero page made old",
         ("clear_refs_ages_huge_zero",),
         (advise, v.CpuRead("p", "0:3"), v.ClearRefs("p")),

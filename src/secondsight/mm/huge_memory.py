@@ -15,9 +15,7 @@ from secondsight.bits.pte import (
     ACCESSED,
     DIRTY,
     DIRTY_BITS,
-    MAPPED,
     NX,
-    PFN_MASK,
     PRESENT,
     PROTNONE,
     PSE,
@@ -60,7 +58,7 @@ from secondsight.mm.page import (
 from secondsight.mm.page import DIRTY as PAGE_DIRTY
 from secondsight.mm.pgtable import PAGE_NONE, PFN_SHIFT, V_LOCKED, V_READ, V_WRITE, ZERO_PTE, pfn_of, vma_bits
 from secondsight.mm.protocols import MmLike, SharedMemoryLike
-from secondsight.mm.rmap_walk import invalidate_folio
+from secondsight.mm.rmap_walk import invalidate_folio, mapped_pages
 from secondsight.mm.shmem import try_to_unmap
 from secondsight.mm.vma import VmFlags
 from secondsight.native import native
@@ -212,24 +210,25 @@ def split_folio(mm: MmLike, page: int, *, remap: bool = True) -> bool:
     for other in sharing:
         if other.arrays.pmd[block] & PSE and int(pfn_of(other.arrays.pmd[block])) == head:
             split_block_pmd(other, block, frozen=True)
-    if remap:
-        for other in sharing:
-            # try_to_migrate, before the split: what a secondary MMU tells of its use is still told of the whole folio. Its range is the
-            # folio's place in the area, so that pages which have come in place of some of its are unmapped as well.
-            if len(_mapped(other, start, head, pages)):
-                invalidate_folio(other, start, pages, head)
+    mapping = [other for other in sharing if len(mapped_pages(other, start, head, pages))]
+    if remap and mapping:
+        # try_to_migrate, before the split: what a secondary MMU tells of its use is still told of the whole folio. Its range is the
+        # folio's place in the area, so that pages which have come in place of some of its are unmapped as well.
+        invalidate_folio(mapping, start, pages, head, splits=True)
     # try_to_migrate_one, in every kernel (5.10: try_to_unmap_one): a dirty PTE that goes makes the folio dirty, and so each of its pages,
     # which MADV_FREE then leaves alone where they are shared.
-    if any((other.arrays.pte[_mapped(other, start, head, pages)] & DIRTY_BITS).any() for other in sharing):
+    if any(
+        (other.arrays.pte[mapped_pages(other, start, head, pages)] & DIRTY_BITS).any() for other in sharing
+    ):
         f.flags[head] |= PAGE_DIRTY
     if remap and not host.rules.migration_keeps_bits:
         for other in sharing:
-            other.arrays.pte[_mapped(other, start, head, pages)] &= ~(ACCESSED | DIRTY)
+            other.arrays.pte[mapped_pages(other, start, head, pages)] &= ~(ACCESSED | DIRTY)
     host.frames.reserve(0, 0, 4 * HPAGE)
     _split_folio(host.frames.arrays, host.r, head)
     if remap:
         for other in sharing:
-            _remap(other, _mapped(other, start, head, pages))
+            _remap(other, mapped_pages(other, start, head, pages))
     return True
 
 
@@ -249,15 +248,6 @@ def split_shared_folio(mm: MmLike, memory: SharedMemoryLike, start: int, head: i
     f = host.frames.reserve(0, 0, 4 * HPAGE)
     _split_folio(f, host.r, head, True)
     return True
-
-
-def _mapped(mm: MmLike, start: int, head: int, pages: int) -> npt.NDArray[np.int64]:
-    """Those of *pages* pages from *start* on whose PTEs map the frames from *head* on."""
-    if mm.arrays.pmd[start // HPAGE] & PSE:
-        return np.zeros(0, np.int64)
-    pte = mm.arrays.pte[start : start + pages]
-    pfns = ((pte & PFN_MASK) >> PFN_SHIFT).astype(np.int64)
-    return start + np.flatnonzero((pfns >= head) & (pfns < head + pages) & ((pte & MAPPED) != 0))
 
 
 def _remap(mm: MmLike, pages: npt.NDArray[np.int64]) -> None:

@@ -235,7 +235,7 @@ class _Reclaim:
         if young:
             self._put_back(pfn, referenced=True)
         elif not flags[pfn] & SWAPBACKED:
-            invalidate_folio(self.mm, page, 1, pfn)
+            invalidate_folio([self.mm], page, 1, pfn)
             if self.mm.host.frames.arrays.refcount[pfn] > 1:
                 self._lazily_freed_and_held(page, pfn, 1)
             else:
@@ -257,7 +257,7 @@ class _Reclaim:
         pinned = int(f.refcount[head]) != mapped
         self._isolate(head)
         if not f.flags[head] & SWAPBACKED:
-            invalidate_folio(self.mm, page, pages, head)
+            invalidate_folio([self.mm], page, pages, head)
             if pinned:
                 self._lazily_freed_and_held(page, head, pages)
             else:
@@ -294,7 +294,7 @@ class _Reclaim:
                 # keep_locked.
                 self._put_back(head)
         else:
-            invalidate_folio(mm, page, HPAGE, head)
+            invalidate_folio([mm], page, HPAGE, head)
             if self.rules.lazyfree_keeps_pmd:
                 self._lazily_freed_pmd(block, head, pinned)
             else:
@@ -377,7 +377,7 @@ class _Reclaim:
 
     def _swap(self, page: int, count: int) -> None:
         host, f = self.mm.host, self.mm.host.frames.arrays
-        invalidate_folio(self.mm, page, count, self.mm.pfn(page))
+        invalidate_folio([self.mm], page, count, self.mm.pfn(page))
         wanted = None
         if f.flags[self.mm.folio(page)] & SWAPCACHE:
             # It has its slots still.

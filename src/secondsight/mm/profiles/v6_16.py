@@ -40,6 +40,7 @@ SERIES = Series(
         "lazyfree_keeps_pmd": True,
         "unmap_batches_lazyfree": True,
         "wp_reuses_large": True,
+        "split_tells_block": False,
         "dontneed_frees_tables": True,
         "merge_unfaulted": True,
         "large_mapped_shared": "mm",

@@ -156,6 +156,12 @@ class MemoryRules:
         "mm/huge_memory.c split_huge_pmd_address calls __split_huge_pmd, whose notifiers run before it looks",
         "booted",
     )
+    split_tells_block: bool = rule(
+        True,
+        "splitting a folio of PMD size tells notifiers of the whole block at each area that the walk visits; else of its place in the area",
+        "mm/rmap.c try_to_migrate_one, TTU_SPLIT_HUGE_PMD: split_huge_pmd_address; 60fbb14396d5 (6.16)",
+        "booted",
+    )
     refault_activates: bool = rule(
         False,
         "a page swapped in soon after it was swapped out starts active (no MGLRU)",
