@@ -264,9 +264,9 @@ def _channels(kernel: Check, flags: Check) -> tuple[Check, ...]:
         Check(
             "channel",
             "REFERENCED",
-            "yes" if some else "no",
-            "PG_referenced from kpageflags" if some else flags.found,
-            "" if some else flags.mend,
+            "partly" if some else "no",
+            "PG_referenced from kpageflags; PG_young only kernel memory shows" if some else flags.found,
+            mend if some else flags.mend,
         ),
         Check(
             "channel", "SECONDARY", "no", "unknown: only kernel memory shows what a VM or device used", mend

@@ -189,6 +189,24 @@ def test_unknown_is_never_no():
     assert "unknown" in answer.channels["SECONDARY"] and "may not look" in answer.channels["SECONDARY"]
 
 
+def test_what_pg_young_may_be_is_not_called_unused_from_procfs():
+    """On a 6.18 smaps called every page of an idle sqlite referenced, and PG_referenced was on none of them."""
+    memory = dataclasses.replace(columns(2, secondary=False), counts_known=False)
+    memory.pte_known[:] = False
+    memory.flags[1] |= kpf.REFERENCED
+    answer = explain(snapshot(memory))
+    assert [block.referenced for block in answer.blocks] == [None, 512]
+    assert answer.channels["REFERENCED"].startswith(
+        "unknown for 512 of 1,024 pages: PG_referenced is not set"
+    )
+    assert all("page flags" not in block.unread for block in answer.blocks), "they were read"
+    memory.page_known[:] = False
+    memory.pte_known[:] = True
+    answer = explain(snapshot(memory))
+    assert [block.referenced for block in answer.blocks] == [0, 0], "smaps' sum leaves none of the three"
+    assert answer.channels["REFERENCED"] == "known" and "page flags" in answer.blocks[0].unread
+
+
 def test_an_unknown_secondary_leaves_the_verdict_open_on_old_kernels():
     nothing = np.zeros((1, 512), bool)
     memory = with_vm(columns(1, secondary=False), nothing, known=nothing)

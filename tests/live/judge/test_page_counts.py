@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from secondsight.bits import swap
 from secondsight.bits.swap import EntryKind
 from secondsight.live.judge.page_counts import PageCounts, entry_kinds
 from secondsight.live.read.columns import Secondary
-from support.snapshots import columns, snapshot, with_vm
+from support.snapshots import FACTS_72, columns, snapshot, with_vm
 
 HUGE = bits.PRESENT | bits.PSE | bits.RW | bits.USER
 GUARD = swap.swp_entry(np.uint64(swap.MARKER_TYPE), np.uint64(swap.MARKER_GUARD))
@@ -129,6 +130,27 @@ def test_channels_count_what_was_seen_and_what_was_not(
     most = max(len(primary), len(referenced), len(secondary))
     unknown = there & (set(old_unread) | set(page_unread) | set(guest_unread))
     assert counted.used()[0] == (-1 if most == 0 and unknown else most)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "young_exists", "accessed_known", "used", "unknown"),
+    [
+        (True, True, False, 3, 9), (False, True, False, 3, 509), (False, False, False, 3, 9),
+        (False, None, False, 3, 509), (False, True, True, 3, 0),
+    ],
+    ids=["kernel memory", "procfs", "no PG_young", "not probed", "procfs, smaps' sum is 0"],
+)  # fmt: skip
+def test_a_page_without_pg_referenced_may_have_pg_young_where_nothing_shows_it(
+    kernel, young_exists, accessed_known, used, unknown
+):
+    """khugepaged asks folio_test_young too, which DAMON and page_idle set and kpageflags does not show."""
+    memory = dataclasses.replace(columns(1), counts_known=kernel)
+    memory.flags[0, :3] |= kpf.REFERENCED
+    memory.page_known[0, 10:19] = False
+    memory.pte_known[:] = accessed_known
+    counted = PageCounts(snapshot(memory, msgspec.structs.replace(FACTS_72, page_young=young_exists)))
+    assert (counted.referenced[0], counted.referenced_unknown[0]) == (used, unknown)
+    assert counted.flags_unread[0] == 9
 
 
 def in_cache():

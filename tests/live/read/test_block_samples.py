@@ -178,3 +178,12 @@ def test_of_pages_that_smaps_counts_those_without_a_mark_were_accessed_since_all
     counted.add(memory, fresh)
     counted.turn()
     assert counted.add(memory, since_cleared)["primary_used"].tolist() == [472, 1]
+
+
+def test_where_smaps_leaves_no_bit_a_page_has_no_mark_though_its_flags_may_not_be_read():
+    memory = columns(1, secondary=False)
+    memory.page_known[:] = False
+    memory.pte_known[0, 10:] = False
+    seen = PageBits.of(memory, kernel=False)
+    assert seen.known[1, 0, :10].all() and not seen.known[1, 0, 10:].any() and not seen.set[1].any()
+    assert not PageBits.of(memory, kernel=True).known[1].any()

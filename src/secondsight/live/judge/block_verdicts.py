@@ -251,7 +251,7 @@ class BlockVerdicts:
 
     def _merged(self, row: int, vma: Vma | None) -> bool:
         """Whether two pages of the block *row* may be one that KSM made of them, without anybody's having seen their frames."""
-        unseen = self._counts.referenced_unknown[row] and self._counts.shared[row] > 1
+        unseen = self._counts.flags_unread[row] and self._counts.shared[row] > 1
         return bool(unseen) and vma is not None and "mg" in vma.flags
 
     def _unread(self, row: int, place: int, judged: Judged) -> tuple[str, ...]:
@@ -266,7 +266,7 @@ class BlockVerdicts:
             points.append(PARTS)
         if counts.accessed_unknown[row]:
             points.append(ACCESSED)
-        if counts.referenced_unknown[row]:
+        if counts.flags_unread[row]:
             points.append(PAGE_FLAGS)
         if (
             counts.unread_entries[row]

@@ -299,9 +299,14 @@ def _channels(snapshot: Snapshot, facts: PageCounts) -> dict[str, str]:
         f"; {count:,} used or referenced, by smaps' sums, which of the two they do not say" if count else ""
     )
     why = next((answer.why for answer in snapshot.header.secondary if answer.why), "")
+    no_mark = (
+        "page flags may not be read (root, CAP_SYS_ADMIN)"
+        if facts.flags_unread.any()
+        else "PG_referenced is not set, and PG_young only kernel memory shows"
+    )
     return {
         "PRIMARY": seen(facts.primary_unknown, f"procfs has no accessed bit{either}"),
-        "REFERENCED": seen(facts.referenced_unknown, "page flags may not be read (root, CAP_SYS_ADMIN)"),
+        "REFERENCED": seen(facts.referenced_unknown, no_mark),
         "SECONDARY": seen(facts.secondary_unknown, why)
         if snapshot.header.secondary
         else "known: no MMU notifier is registered",

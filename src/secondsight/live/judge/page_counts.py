@@ -1,6 +1,17 @@
-"""A snapshot's pages counted by block: present, swapped, markers, shared, pinned, and used by each channel."""
+"""A snapshot's pages counted by block: present, swapped, markers, shared, pinned, and used by each channel.
+
+REFERENCED is PG_referenced or PG_young, and khugepaged asks both (folio_test_young, folio_test_referenced). What a page says of it::
+
+    page flags read   accessed bit         kernel memory, or no PG_young    procfs, which shows no PG_young
+    PG_referenced     any                  used                             used
+    neither           known to be clear    unused                           unused: by smaps' sum none of the three is set
+    neither           not known            unused                           unknown
+    not read          known to be clear    unknown                          unused, by the same sum
+"""
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import numpy.typing as npt
@@ -67,14 +78,19 @@ class PageCounts:
         young_pte = np.where(first, bits.pte_young(columns.pmd)[:, None], bits.pte_young(columns.pte))
         pte_known, page_known = _of_first(first, columns.pte_known), _of_first(first, columns.page_known)
         self.primary: Counts = _count(each & pte_known & young_pte)
-        self.primary_unknown: Counts = _count(each & ~pte_known)
+        unread = each & ~pte_known
+        self.primary_unknown: Counts = _count(unread)
         #: pages of which the accessed bit, PG_young or PG_referenced is set, and pages of which that is not known either
         either = _of_first(first, columns.either)
         self.either: Counts = _count(each & either)
-        self.accessed_unknown: Counts = _count(each & ~pte_known & ~either)
-        marks = _of_first(first, (columns.flags & (kpf.REFERENCED | kpf.YOUNG)) != 0)
-        self.referenced: Counts = _count(each & page_known & marks)
-        self.referenced_unknown: Counts = _count(each & ~page_known)
+        self.accessed_unknown: Counts = _count(unread & ~either)
+        self._each, self._page_known = each, page_known
+        marked = each & page_known & _of_first(first, (columns.flags & (kpf.REFERENCED | kpf.YOUNG)) != 0)
+        self.referenced: Counts = _count(marked)
+        # Kernel memory shows PG_young; a kernel without it (CONFIG_PAGE_IDLE_FLAG) cannot set it. Else an accessed bit that procfs calls
+        # known is one of which smaps' sum leaves none of the three (resolve_accessed).
+        seen = columns.counts_known or snapshot.header.facts.page_young is False
+        self.referenced_unknown: Counts = self.flags_unread if seen else _count(unread & ~marked)
         young = np.zeros(mapped.shape, np.bool_)
         known = np.ones(mapped.shape, np.bool_)
         for channel in columns.secondary:
@@ -82,6 +98,11 @@ class PageCounts:
             known &= channel.known
         self.secondary: Counts = _count(each & young)
         self.secondary_unknown: Counts = _count(each & ~known & ~young)
+
+    @functools.cached_property
+    def flags_unread(self) -> Counts:
+        """Pages whose flags could not be read."""
+        return _count(self._each & ~self._page_known)
 
     def huge_in_cache(self, rows: npt.NDArray[np.int64]) -> Bools:
         """Which of the blocks *rows* (of files, int64[M]) are one huge page in the page cache that no PMD maps here; bool[M].

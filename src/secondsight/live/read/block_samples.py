@@ -77,7 +77,7 @@ class PageBits(NamedTuple):
             guest_known &= channel.known
         guest_known |= guest
         # procfs shows no PG_young: that no mark is there it knows where smaps' sums leave none.
-        marks_known = page_known & (marked | kernel | pte_known)
+        marks_known = page_known if kernel else (page_known & marked) | pte_known
         if aged:
             # Of a large folio kpageflags may show the marks with its first page alone; what is shared others may have accessed.
             alone = first | ((columns.order == 0) & ~columns.shared)
