@@ -234,10 +234,12 @@ def _print_guest_ram(answer: Explanation) -> None:
 
 def _print_totals(answer: Explanation) -> None:
     totals = answer.totals
+    # Blocks of the page cache are eligible whoever maps their pages, and so are those whose pages are in swap.
+    nothing = (
+        "no page of the eligible blocks is mapped here" if totals.eligible_blocks else "no eligible memory"
+    )
     coverage = (
-        "no eligible memory"
-        if totals.coverage is None
-        else f"{100 * totals.coverage:.1f} % of eligible memory is huge"
+        nothing if totals.coverage is None else f"{100 * totals.coverage:.1f} % of eligible memory is huge"
     )
     skipped = (
         f" ({totals.skipped_blocks} in mappings that are skipped now and hold huge pages)"

@@ -9,8 +9,10 @@ import pytest
 from secondsight.bits import pageflags as kpf
 from secondsight.bits import pte as bits
 from secondsight.bits import swap
+from secondsight.cli import explained
 from secondsight.live.judge.explain import explain
 from secondsight.live.judge.open_verdict import PAGE_CACHE, PINS, SHMEM_SWAP, USERFAULTFD
+from secondsight.live.read.capture import save
 from secondsight.live.read.columns import CachePage
 from secondsight.live.read.switches import Switches
 from support.snapshots import BLOCK, FACTS_61, columns, snapshot
@@ -65,6 +67,28 @@ def test_shared_memory_by_the_scan_of_the_page_cache():
     answer = explain(shared())
     assert answer.totals.coverage == 0.0 and answer.mappings[0].backing == "memfd"
     assert answer.mappings[0].cached == BLOCK and answer.mappings[0].by == "shmem_enabled=advise"
+
+
+def test_use_of_pages_that_are_not_mapped_here_is_unknown(capsys, tmp_path):
+    """Another process filled the memfd: nothing here shows who uses its pages, and no verdict on it asks."""
+    elsewhere = shared(here=0)
+    elsewhere.columns.pmd[0] = 0
+    answer = explain(elsewhere)
+    (block,) = answer.blocks
+    assert (block.primary, block.referenced, block.secondary) == (None, None, None)
+    assert set(answer.channels.values()) == {"unknown: no page is mapped here, 512 are in the page cache"}
+    assert (answer.totals.eligible_blocks, answer.totals.coverage) == (1, None)
+    save(elsewhere, tmp_path / "snapshot.npz")
+    explained.explain(tmp_path / "snapshot.npz")
+    text = capsys.readouterr().out
+    assert "1 eligible, 0 huge; no page of the eligible blocks is mapped here" in text
+    assert "used ? ? ?" in text and "no eligible memory" not in text
+    answer = explain(shared(here=3))
+    (partly,) = answer.blocks
+    assert partly.primary is None
+    assert answer.channels["PRIMARY"] == "known; 509 in the page cache are not mapped here: unknown"
+    (whole,) = explain(shared()).blocks
+    assert (whole.primary, whole.referenced, whole.secondary) == (512, 0, 0)
 
 
 def regular(eligible=True, flags=("hg",), **how):

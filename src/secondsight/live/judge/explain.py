@@ -288,11 +288,19 @@ def _channels(snapshot: Snapshot, facts: PageCounts) -> dict[str, str]:
     if not len(snapshot.columns.address):
         return dict.fromkeys(("PRIMARY", "REFERENCED", "SECONDARY"), "nothing to see: no block holds memory")
 
+    unmapped = int(facts.unmapped.sum())
+
+    mapped = int(np.where(facts.huge, HPAGE_PMD_NR, facts.populated).sum())
+    # Whoever maps those pages may use them; no verdict on such memory asks.
+    beside = f"; {unmapped:,} in the page cache are not mapped here: unknown" if unmapped else ""
+
     def seen(unknown: Counts, why: str) -> str:
-        if not unknown.any():
-            return "known"
-        pages = int(np.where(facts.huge, HPAGE_PMD_NR, facts.populated).sum())
-        return f"unknown for {int(unknown.sum()):,} of {pluralize(pages, 'page')}: {why}"
+        here = int(unknown.sum()) - unmapped
+        if here:
+            return f"unknown for {here:,} of {pluralize(mapped, 'page')}: {why}{beside}"
+        if unmapped and not mapped:
+            return f"unknown: no page is mapped here, {unmapped:,} are in the page cache"
+        return f"known{beside}"
 
     count = int((facts.either * (facts.primary_unknown > 0)).sum())
     either = (
@@ -308,6 +316,6 @@ def _channels(snapshot: Snapshot, facts: PageCounts) -> dict[str, str]:
         "PRIMARY": seen(facts.primary_unknown, f"procfs has no accessed bit{either}"),
         "REFERENCED": seen(facts.referenced_unknown, no_mark),
         "SECONDARY": seen(facts.secondary_unknown, why)
-        if snapshot.header.secondary
+        if snapshot.header.secondary or unmapped
         else "known: no MMU notifier is registered",
     }

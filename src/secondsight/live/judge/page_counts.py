@@ -7,6 +7,9 @@ REFERENCED is PG_referenced or PG_young, and khugepaged asks both (folio_test_yo
     neither           known to be clear    unused                           unused: by smaps' sum none of the three is set
     neither           not known            unused                           unknown
     not read          known to be clear    unknown                          unused, by the same sum
+
+A page of a file or of shared memory that is in the page cache and not mapped here is unknown in every channel: whoever does map it may
+use it, through a page table or a secondary MMU that was not looked at.
 """
 
 from __future__ import annotations
@@ -90,7 +93,7 @@ class PageCounts:
         # Kernel memory shows PG_young; a kernel without it (CONFIG_PAGE_IDLE_FLAG) cannot set it. Else an accessed bit that procfs calls
         # known is one of which smaps' sum leaves none of the three (resolve_accessed).
         seen = columns.counts_known or snapshot.header.facts.page_young is False
-        self.referenced_unknown: Counts = self.flags_unread if seen else _count(unread & ~marked)
+        self.referenced_unknown: Counts = _count(each & ~page_known if seen else unread & ~marked)
         young = np.zeros(mapped.shape, np.bool_)
         known = np.ones(mapped.shape, np.bool_)
         for channel in columns.secondary:
@@ -98,6 +101,13 @@ class PageCounts:
             known &= channel.known
         self.secondary: Counts = _count(each & young)
         self.secondary_unknown: Counts = _count(each & ~known & ~young)
+        #: pages in the page cache that are not mapped here
+        self.unmapped: Counts = np.where(
+            self.pmd_mapped, 0, np.maximum(columns.cached.astype(np.int64) - self.populated, 0)
+        )
+        if self.unmapped.any():
+            for unseen in (self.primary_unknown, self.referenced_unknown, self.secondary_unknown):
+                unseen += self.unmapped
 
     @functools.cached_property
     def flags_unread(self) -> Counts:
