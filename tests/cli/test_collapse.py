@@ -98,3 +98,8 @@ def test_what_is_cut_short_ends_as_its_signal_says_and_following_ends_well(targe
 def test_the_exit_code_says_whether_it_came_to_its_end(target, capsys, rounds, round_, code):
     rounds(lambda: round_)
     assert in_process(capsys, "collapse", "--pid", target.pid, "--procfs")[0] == code
+
+
+def test_a_dry_run_that_follows_is_refused(target, capsys):
+    text = refused(capsys, "collapse", "--pid", target.pid, "--procfs", "--follow", "--dry-run", code=2)
+    assert "--follow, --dry-run: name one of them" in text and text.count("\n") == 1

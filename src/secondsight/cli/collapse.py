@@ -76,7 +76,8 @@ def collapse(
     ] = None,
     advised: Annotated[bool, typer.Option("--advised", help="Only mappings with MADV_HUGEPAGE.")] = False,
     certain: Annotated[
-        bool, typer.Option("--certain", help="Only blocks whose use is known, not those where it is unknown.")
+        bool,
+        typer.Option("--certain", help="Only blocks whose use is known, not those where it is unknown."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be collapsed; change nothing.")
@@ -106,6 +107,8 @@ def collapse(
     if cgroup == "" or vm == "":
         # A variable that is not set: not the whole host.
         raise UsageError("--cgroup and --vm take a name; / is the cgroup of the whole host")
+    if follow and dry_run:
+        raise UsageError("--follow, --dry-run: name one of them; what would be collapsed is printed once")
     bounds = capture.parse_range(within) if within else None
     wanted = candidates.Wanted(
         advised=advised, certain=certain, override=override, min_populated=min_populated, within=bounds
