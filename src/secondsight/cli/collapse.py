@@ -77,7 +77,7 @@ def collapse(
     advised: Annotated[bool, typer.Option("--advised", help="Only mappings with MADV_HUGEPAGE.")] = False,
     certain: Annotated[
         bool,
-        typer.Option("--certain", help="Only blocks whose use is known, not those where it is unknown."),
+        typer.Option("--certain", help="Only blocks known to be hot; without --watch those marked as used."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be collapsed; change nothing.")

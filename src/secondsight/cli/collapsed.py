@@ -64,7 +64,7 @@ def print_choices(selection: Selection, guard: Guard, json: bool) -> int:
         heat = "" if choice.heat is None else f", heat {choice.heat:,}"
         where = " in the page cache" if choice.shared else " present"
         say(
-            f"  {choice.address:#014x} {pluralize(choice.populated, 'page')}{where}, {used} known to be used{heat}, "
+            f"  {choice.address:#014x} {pluralize(choice.populated, 'page')}{where}, {used} marked as used{heat}, "
             f"{choice.added} would be added"
         )
     if len(chosen) > _LISTED:

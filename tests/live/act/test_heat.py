@@ -140,3 +140,16 @@ def test_where_marks_alone_order_the_blocks_it_is_said_why_nothing_better_does()
     selection = select(snapshot(memory), make("khugepaged"), Wanted(), Beside(heat=heat))
     assert [(choice.address - START) // BLOCK for choice in selection.chosen] == [1, 2]
     assert selection.order.startswith("no hotness is known here") and "someone else" in selection.order
+
+
+def test_certain_takes_what_is_known_to_be_hot_and_not_what_a_mark_calls_used():
+    memory = columns(3)
+    memory.pte[:, :9] |= bits.ACCESSED
+    heat = Heat({START + BLOCK: 50}, frozenset({START + 2 * BLOCK}), "DAMON over 3.0 s", {})
+
+    def taken(heat):
+        chosen = select(snapshot(memory), make("khugepaged"), Wanted(certain=True), Beside(heat=heat)).chosen
+        return [(choice.address - START) // BLOCK for choice in chosen]
+
+    assert taken(heat) == [1]
+    assert taken(None) == [0, 1, 2], "not watched: whatever is marked as used"

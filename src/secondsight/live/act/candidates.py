@@ -143,8 +143,10 @@ class _Selector:
         open_rows = np.flatnonzero(self.why == "")
         chosen = self._as_khugepaged(open_rows) if self.policy.khugepaged else self._asked(open_rows)
         if self.wanted.certain:
-            sure = (self.rows.used[chosen] > 0) | (self.rows.heat[chosen] > 0)
-            self.why[chosen[~sure]] = "not known to be used (--certain)"
+            # What was watched says more than a mark, which may be as old as the machine's last boot.
+            watched = self.beside.heat is not None and bool(self.beside.heat.source)
+            sure = (self.rows.heat if watched else self.rows.used)[chosen] > 0
+            self.why[chosen[~sure]] = f"not {'known to be hot' if watched else 'marked as used'} (--certain)"
             chosen = chosen[sure]
         heat = self.rows.heat[chosen]
         # Hot, not known, known to be idle; a policy's own order among equals.
