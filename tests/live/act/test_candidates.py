@@ -191,3 +191,14 @@ def test_policies_that_a_live_system_cannot_feed_are_refused(name, why):
 def test_those_that_are_offered_are_taken():
     for name in ("khugepaged", "madv_collapse,min_populated=256"):
         check_policy(make(name))
+
+
+def test_a_mapping_that_no_switch_allows_counts_where_it_holds_huge_pages_already():
+    """Else the totals of `collapse` say that nothing is huge beside blocks that are huge already."""
+    memory = used(2)
+    memory.pmd[0], memory.pte[0] = bits.PRESENT | bits.PSE | bits.RW | bits.USER, 0
+    taken = snapshot(memory, flags=(), enabled="never")
+    selection = whole(select(taken, make("khugepaged"), Wanted()))
+    assert selection.left["huge already"] == 1 and selection.vmas == list(taken.header.mappings)
+    assert not select(taken, make("khugepaged"), Wanted(advised=True)).vmas
+    assert not select(snapshot(used(2), flags=(), enabled="never"), make("khugepaged"), Wanted()).vmas

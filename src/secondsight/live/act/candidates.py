@@ -75,7 +75,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 class Selection(NamedTuple):
     """*chosen* in order; *left*: blocks left alone by reason; *considered*: blocks that hold anything; *vmas*: the mappings that may be
-    collapsed; *order*: what the order is, in words."""
+    collapsed, or hold huge pages already; *order*: what the order is, in words."""
 
     chosen: list[Choice]
     left: dict[str, int]
@@ -156,7 +156,7 @@ class _Selector:
         left = Counter(text for text in self.why.tolist() if text != "chosen")
         return Selection(
             [self._choice(at) for at in chosen.tolist()], dict(left.most_common()), len(self.why),
-            [vma for vma in self.vmas if self._open(vma)], self._order(chosen),
+            [vma for vma in self.vmas if self._open(vma) or self._holds_huge(vma)], self._order(chosen),
         )  # fmt: skip
 
     def _choice(self, at: int) -> Choice:
@@ -172,6 +172,13 @@ class _Selector:
         return (
             not hard and (self.wanted.override or not soft) and (not self.wanted.advised or "hg" in vma.flags)
         )
+
+    def _holds_huge(self, vma: Vma) -> bool:
+        """Whether *vma* holds huge pages that count as such though no switch allows it now, as `explain` counts them."""
+        if eligible.no_thp(vma) or (self.wanted.advised and "hg" not in vma.flags):
+            return False
+        low, high = np.searchsorted(self.rows.address, np.array([vma.start, vma.end], np.uint64)).tolist()
+        return bool(self.rows.huge[low:high].any())
 
     def _order(self, chosen: I64) -> str:
         """What the order is worth, for the first line."""

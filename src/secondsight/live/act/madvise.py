@@ -20,7 +20,7 @@ _SYS_PROCESS_MADVISE = 440  # the same number on every architecture
 
 CAUSES = {
     errno.ENOMEM: "no huge page could be had (memory fragmented or short)",
-    errno.EBUSY: "the memory cgroup's limit, or a page that is missing, stands against it",
+    errno.EBUSY: "no charge was refused: a page is missing that userfaultfd waits for (of shared memory, any process's)",
     errno.EAGAIN: "a page is pinned, locked or off the LRU just now",
     errno.EINVAL: "the mapping may not have a huge page here (advice, alignment, kind), or the kernel lacks MADV_COLLAPSE",
     errno.EPERM: "no permission: needs CAP_SYS_NICE and PTRACE_MODE_READ on the process (run as root)",
