@@ -258,3 +258,18 @@ def test_an_exec_ends_it_for_the_blocks_are_another_programs(target):
     done = carry_out(target, some(10))
     assert (done.collapsed, done.stopped, done.refused) == (3, collapse.EXEC, {})
     assert done.confirmed is None and done.after is None
+
+
+def test_shared_blocks_that_were_refused_count_though_nothing_of_them_is_mapped_here(target):
+    """Two of four collapsed is half of the memory that was chosen, not all of it."""
+
+    class Cache:
+        def cached(self, address):
+            return 512
+
+    target.errors, target.total, target.own = [errno.EBUSY, errno.EBUSY, 0, 0], 0, 0
+    chosen = [msgspec.structs.replace(each, shared=True) for each in some(4).chosen]
+    work = Collapser(target, target, Freely(), Throttle(), lambda seconds: False, Cache())
+    done = work.run(some(4)._replace(chosen=chosen))
+    assert (done.collapsed, done.before.eligible, done.after.eligible) == (2, 4 * BLOCK, 4 * BLOCK)
+    assert done.coverage == 0.5

@@ -128,7 +128,7 @@ class Collapser:
         done.allowance = self._guard.allowance
         done.limit = self._guard.source()
         spans = [(vma.start, vma.end) for vma in selection.vmas]
-        done.before = measure(self._process, self._memory, spans, self._pace.within)
+        done.before = self._measure(selection, spans)
         began = time.monotonic()
         for index, choice in enumerate(selection.chosen):
             # The budget as a pace: block n is due n * 2 MiB / budget after the start.
@@ -143,6 +143,21 @@ class Collapser:
                 break
         self._finish(done, selection, spans)
         return done
+
+    def _measure(self, selection: Selection, spans: list[tuple[int, int]]) -> Resident:
+        """The sums of now, with what the page cache holds of the chosen shared blocks beyond what is mapped here: a block that was refused
+        counts though nothing of it is mapped.
+
+        :raises TargetGone: the process exited or called exec.
+        """
+        sums = measure(self._process, self._memory, spans, self._pace.within)
+        beyond = 0
+        for choice in selection.chosen if self._cache is not None else ():
+            if choice.shared:
+                assert self._cache is not None
+                mapped = int(((self._memory.read(choice.address, HPAGE_PMD_NR) & pm.PRESENT) != 0).sum())
+                beyond += max((self._cache.cached(choice.address) or 0) - mapped, 0) * PAGE_SIZE
+        return msgspec.structs.replace(sums, resident=sums.resident + beyond, eligible=sums.eligible + beyond)
 
     def _before(self, done: Round, due: float) -> str:
         """Wait until the next block is due; why to stop instead."""
@@ -186,7 +201,9 @@ class Collapser:
             self._overridden[choice.against] += bool(choice.against)
             done.added += added
             self._guard.spent += added
-            self._grown += int(HPAGE_PMD_NR - ((words & pm.PRESENT) != 0).sum()) * PAGE_SIZE
+            # What was in the page cache counts already, mapped here or not.
+            here = int(((words & pm.PRESENT) != 0).sum()) * PAGE_SIZE
+            self._grown += min(added, PMD_SIZE - here) if choice.shared else PMD_SIZE - here
         else:
             stop = self._stops(number, choice, refusals, failures)
             self._refused[stop or f"{errno.errorcode.get(number, str(number))}: {madvise.cause(number)}"] += 1
@@ -251,7 +268,7 @@ class Collapser:
         done.collapsed = len(self._collapsed)
         try:
             done.confirmed = _confirmed(self._memory, self._collapsed)
-            done.after = measure(self._process, self._memory, spans, self._pace.within)
+            done.after = self._measure(selection, spans)
         except TargetGone:
             done.stopped = done.stopped or EXITED
         if why := self._gone():
