@@ -1,6 +1,7 @@
 """``replay`` and ``compare`` over samples: ranges, the map, and what is refused in one line."""
 
 import json
+import os
 
 import pytest
 
@@ -99,3 +100,17 @@ def test_names_of_others_reach_no_terminal_raw(tmp_path, capsys):
     for argv in (["trace", "info"], ["replay", "-r", "7.2"], ["compare", "-p", "never"]):
         printed = run(capsys, *argv, path) if argv[0] == "trace" else run(capsys, argv[0], path, *argv[1:])
         assert "\x1b" not in printed and "\x07" not in printed
+
+
+@pytest.mark.parametrize("reader", ["compare", "verify"])
+def test_results_of_samples_are_refused_for_what_they_are(samples, tmp_path, capsys, reader):
+    made = tmp_path / "c.json"
+    run(capsys, "compare", samples, "-p", "never", "-o", made)
+    before = tmp_path / "before.json"
+    run(capsys, "verify", "--pid", os.getpid(), "--for", "1ms", "--save", before)
+    words = {
+        "compare": ["compare", made],
+        "verify": ["verify", "--pid", os.getpid(), "--before", before, "--predicted", made],
+    }
+    told = run(capsys, *words[reader], code=2)
+    assert "results of samples" in told and "schema version" not in told and told.count("\n") == 1

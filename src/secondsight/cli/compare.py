@@ -47,7 +47,7 @@ def compare(
     trace: Annotated[
         Path | None,
         typer.Argument(
-            help="The trace; or the results of -o or the directory of a sweep, to report on again."
+            help="The trace; or its results, as -o wrote them, or the directory of a sweep, to report on again."
         ),
     ] = None,
     of: Annotated[
@@ -107,7 +107,12 @@ def compare(
         typer.Option("--apply", help="Print the settings that the best row means; makes none."),
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write everything as JSON.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Write everything as JSON; of a trace, compare and verify read it again."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON instead.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the table as Parquet.")] = None,

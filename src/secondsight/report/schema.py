@@ -215,10 +215,16 @@ def encode(results: Results) -> bytes:
 def decode(raw: bytes, source: str) -> Results:
     """Read what :func:`encode` wrote.
 
-    :raises InputError: *raw* is no results file, or of another schema version.
+    :raises InputError: *raw* is no results file, of samples, or of another schema version.
     """
     try:
         head = msgspec.json.decode(raw, type=dict[str, Any])
+        if "samples" in head and "hot" in head:
+            raise InputError(
+                source,
+                "",
+                "results of samples, whose figures are ranges: no command reads them again; give `compare` the samples themselves",
+            )
         if (version := head.get("schema")) != SCHEMA:
             other = "" if "rows" in head else "; it has no rows: `compare -o FILE` writes results"
             raise InputError(
