@@ -51,6 +51,22 @@ def test_the_table_has_a_column_for_each_rules(recorded, capsys):
     assert "no channel saw any page in use" in out
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_what_the_trace_leaves_out_is_told(recorded, tmp_path, capsys, form):
+    columns = trace([(1, 0, 4, 0, GR)], ["vm"]).columns
+    path = tmp_path / "part.parquet"
+    origin = Provenance(
+        source="record-pid", spaces=[Space(id=0, name="vm", type="vm")], dropped={"pages unnamed": 9}
+    )
+    with TraceWriter(path, origin) as out:
+        out.append(*(columns[name] for name in ("time", "space", "address", "kind")))
+    for trace_of, told in ((str(path), True), (recorded, False)):
+        code, said, _ = run(capsys, trace_of, "-r", "7.2", "--map", "none", *form)
+        assert code == 0
+        assert ("90% of what was seen was left out" in " ".join(said.split())) == told
+        assert ("was running when the recording began" in " ".join(said.split())) == told
+
+
 TITLES = re.compile(r"^ ?([a-z_@0-9][\w@, -]*?) {2,}[\d.,% ]+")
 
 

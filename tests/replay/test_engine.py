@@ -53,6 +53,7 @@ def test_the_last_wake_ups_are_one_for_each_however_their_intervals_differ():
     )
     result = replay(trace([(0, 0, 0, 0, CW), (10, 0, 0, 0, CW)]), configurations)
     assert [s.wakes for s in result.configurations] == [1, 2, 10_002]
+    assert [s.khugepaged_wakes for s in result.configurations] == [1, 2, 0]
 
 
 @pytest.mark.parametrize(

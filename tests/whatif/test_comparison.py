@@ -15,7 +15,7 @@ from secondsight.replay.tlb import TlbConfig
 from secondsight.report import decode, encode, render
 from secondsight.report.table import those_not_run
 from secondsight.trace.kinds import Kind
-from secondsight.trace.provenance import Space
+from secondsight.trace.provenance import Provenance, Space
 from secondsight.whatif import Range, compare
 
 SECOND = 1_000_000_000
@@ -52,6 +52,19 @@ def test_never_and_always_and_the_oracle_by_hand():
     assert always["collapses"] == 0
     assert oracle["coverage"] == 1
     assert results.oracle == [(0.5, 0.75), (1.0, 1.0)]
+
+
+def test_what_the_trace_leaves_out_stands_beside_the_answer():
+    source = events([(s, 0, 0, 0, 20) for s in range(40)])
+    whole = compare(source, ["always"], channels=False)
+    assert "left out" not in whole.answer and whole.provenance.notes == []
+    source.provenance = Provenance(source="record-pid", dropped={"pages that nobody names": 7200})
+    part = compare(source, ["always"], channels=False)
+    left = "90% of what was seen was left out of the trace (7,200 pages that nobody names; 800 accesses are in it)"
+    assert f"But {left}" in part.answer
+    assert any(left in note for note in part.provenance.notes)
+    assert any("running when the recording began" in note for note in part.provenance.notes)
+    assert "nobody names" in render(part)
 
 
 def test_a_budget_of_one_block():

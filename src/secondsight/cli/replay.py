@@ -308,18 +308,18 @@ def _meaning(row: str) -> str:
 
 
 def _notes(result: Result, clock: float) -> list[str]:
-    """Notes of all configurations, each once; and whether khugepaged had time to do anything."""
-    notes = dict.fromkeys(note for s in result.configurations for note in s.notes)
-    wakes = min(s.wakes for s in result.configurations)
+    """Notes on the trace, of all configurations, each once, and whether khugepaged had time to do anything."""
+    from secondsight.replay.clock import hardly_woke
+
+    of_runs = (note for s in result.configurations for note in s.notes)
+    notes = dict.fromkeys([*result.provenance.notes, *of_runs])
+    hardly = hardly_woke(min(s.khugepaged_wakes for s in result.configurations), clock)
     if not clock:
         notes[
             "every access stands at one moment, which no --time-scale spreads: only what happens at faults can be seen"
         ] = None
-    elif wakes < 8:
-        notes[
-            f"khugepaged woke only {pluralize(wakes, 'time')} in {clock:,.1f} s of its clock: "
-            "a larger --time-scale gives it something to do"
-        ] = None
+    elif hardly:
+        notes[hardly] = None
     return list(notes)
 
 

@@ -28,7 +28,9 @@ def verify(
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Keep what is seen: before the change.")] = None,
     before: Annotated[Path | None, typer.Option(help="What was kept before the change.")] = None,
-    predicted: Annotated[Path | None, typer.Option(help="What `compare -o` wrote of a trace (samples predict no run time).")] = None,
+    predicted: Annotated[
+        Path | None, typer.Option(help="What `compare -o` wrote of a trace (samples predict no run time).")
+    ] = None,
     row: Annotated[
         str | None, typer.Option(help="Which row was applied. Default: the one that compare --apply names.")
     ] = None,

@@ -18,10 +18,13 @@ import msgspec
 
 from secondsight.errors import UsageError
 from secondsight.mm.config import HostConfig
+from secondsight.plural import pluralize
 from secondsight.policy import Policy, check
 
 #: Wake-ups of one daemon or policy in a replay: 115 days at khugepaged's 10 s, some minutes of ours for a small trace.
 MOST_WAKES = 1_000_000
+#: Wake-ups of khugepaged below which a reader is told.
+_FEW_WAKES = 8
 #: Where the clock ends (its times are int64 ns): 292 years.
 _END = (1 << 63) - 1
 _YEARS = _END // (365 * 86_400 * 1_000_000_000)
@@ -99,6 +102,15 @@ def bound(scale: float, span: tuple[int, int], hosts: Iterable[tuple[Policy | No
                 f"{length / 1e9:g} s of this trace; a replay makes at most {MOST_WAKES:,} wake-ups, within {_YEARS} years: "
                 f"give a time scale of at most {_down(Fraction(most, length)):.10g}, or a longer interval"
             )
+
+
+def hardly_woke(wakes: int, clock: float) -> str:
+    """A note where khugepaged, in a replay of *clock* seconds of its time, woke *wakes* times, and these are few; else empty."""
+    if wakes >= _FEW_WAKES:
+        return ""
+    times = pluralize(wakes, "time")
+    behind = ", behind the last event" if wakes == 1 else ", the last of them behind the last event"
+    return f"khugepaged woke only {times} in {clock:,.1f} s of its clock{behind}: a larger --time-scale gives it something to do"
 
 
 def _exact(scale: float) -> Fraction:

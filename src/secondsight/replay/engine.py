@@ -31,6 +31,7 @@ from secondsight.replay.run import ConfigurationReplay
 from secondsight.replay.summary import Ints
 from secondsight.replay.tlb_path import TlbPath
 from secondsight.trace import Trace
+from secondsight.trace.caveats import caveats
 from secondsight.trace.kinds import FIRST_VERB, Verb
 
 SMALLEST, LARGEST = 1 << 15, 1 << 18
@@ -324,7 +325,9 @@ class Engine:
         results = [tally.result(run) for run in self.runs]
         origin = getattr(self.source, "provenance", None)
         traced = {}
+        notes: list[str] = []
         if origin is not None:
+            notes = caveats(origin, int(self.layout.total.sum()))
             traced = {
                 name: getattr(origin, name)
                 for name in ("source", "command", "content_hash", "quantum", "unseen")
@@ -337,6 +340,7 @@ class Engine:
                 time_scale=self.clock.scale,
                 rows=self.layout.events,
                 span=(self.start, self.end),
+                notes=notes,
             ),
             configurations=[r for r, _ in results],
             data=[d for _, d in results],

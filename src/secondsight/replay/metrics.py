@@ -124,7 +124,8 @@ class Visits:
 
 
 class ConfigurationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One configuration: its totals over all spaces, each space, and the series."""
+    """One configuration: its totals over all spaces, each space, and the series. *wakes*: of khugepaged (*khugepaged_wakes*) and of a
+    policy together, the last of each behind the trace's last event."""
 
     name: str
     rules: str
@@ -138,6 +139,7 @@ class ConfigurationResult(msgspec.Struct, frozen=True, kw_only=True):
     notifier_calls: dict[str, int]
     full_scans: int
     wakes: int
+    khugepaged_wakes: int
     budget_left: int | None
     series: WakeValues
 
@@ -167,13 +169,14 @@ class ChannelAnswers:
 
 
 class ReplaySource(msgspec.Struct, frozen=True, kw_only=True):
-    """What was replayed, and how."""
+    """What was replayed, and how; *notes*: what a reader should know of the trace."""
 
     tool: str
     trace: dict[str, Any]
     time_scale: float
     rows: int
     span: tuple[int, int]
+    notes: list[str] = []
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

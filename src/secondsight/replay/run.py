@@ -67,7 +67,7 @@ class ConfigurationReplay:
         self.visit_rows: list[int] = []
         self.series = WakeValues(**{name: [] for name in WakeValues.__struct_fields__})
         self.channels = ChannelAnswers([], [], [], [], [], []) if channels else None
-        self.wakes = 0
+        self.wakes = self.khugepaged_wakes = 0
         self.populated = False
         self.now = 0
         self.since = 0
@@ -259,6 +259,7 @@ class ConfigurationReplay:
         if alarm.policy:
             self._changed.extend(decide(self, alarm))
         else:
+            self.khugepaged_wakes += 1
             self.host.khugepaged.do_scan()
         self._notice_huge(self._collapsed)
         if before is not None:

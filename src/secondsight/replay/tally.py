@@ -58,6 +58,7 @@ def result(run: ConfigurationReplay) -> tuple[ConfigurationResult, Configuration
         notifier_calls=calls,
         full_scans=run.host.khugepaged.full_scans,
         wakes=run.wakes,
+        khugepaged_wakes=run.khugepaged_wakes,
         budget_left=machine.budget if run.configuration.budget < UNLIMITED else None,
         series=run.series,
     )

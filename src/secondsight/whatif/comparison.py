@@ -31,6 +31,7 @@ from secondsight.report.answer import answer
 from secondsight.report.metrics import METRICS
 from secondsight.report.schema import BlockColumns, Results, ResultsOrigin, Sensitivity, pack
 from secondsight.trace import Trace
+from secondsight.trace.caveats import caveats, left_out
 from secondsight.trace.provenance import PAGE_WALKS
 from secondsight.whatif import convert
 from secondsight.whatif.combine import Combination, PolicyLike, Range, combinations, grid, parse_budget
@@ -170,7 +171,7 @@ def run(
     bound = convert.oracle_curve(engine.layout.total)
     results = Results(
         title=f"SecondSight: {name}",
-        answer=answer(rows, bound),
+        answer=answer(rows, bound) + _of_a_part(source, int(engine.layout.total.sum())),
         provenance=_provenance(
             engine,
             name,
@@ -194,6 +195,13 @@ def run(
         oracle=bound,
     )
     return results, facts
+
+
+def _of_a_part(source: EventSource, accesses: int) -> str:
+    """A sentence for the answer where a considerable part of what was seen is missing from *source*."""
+    origin = getattr(source, "provenance", None)
+    note = left_out(origin, accesses) if origin else ""
+    return f" But {note}." if note else ""
 
 
 def _subjects(
@@ -257,7 +265,9 @@ def _provenance(
     notes_before: Sequence[str] = (),
 ) -> ResultsOrigin:
     origin = getattr(engine.source, "provenance", None)
-    notes = [*notes_before, *(note for run in engine.runs for note in tally.result(run)[0].notes)]
+    accesses = int(engine.layout.total.sum())
+    notes = [*(caveats(origin, accesses) if origin else []), *notes_before]
+    notes += (note for run in engine.runs for note in tally.result(run)[0].notes)
     settings: dict[str, Any] = msgspec.to_builtins(config)
     settings |= {f"khugepaged {k}": v for k, v in settings.pop("knobs").items()}
     settings |= {f"cost {k}": v for k, v in msgspec.to_builtins(costs).items()}
@@ -271,7 +281,7 @@ def _provenance(
         trace_hash=(origin.content_hash or "") if origin else "",
         source=origin.source if origin else "",
         unseen=[each for each in origin.unseen if each != PAGE_WALKS or not origin.walks] if origin else [],
-        accesses=int(engine.layout.total.sum()),
+        accesses=accesses,
         rows=engine.layout.events,
         seconds=(engine.end - engine.start) / 1e9,
         time_scale=float(time_scale),

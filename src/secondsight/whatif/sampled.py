@@ -18,9 +18,8 @@ from secondsight.errors import UsageError
 from secondsight.geometry import PMD_SHIFT
 from secondsight.mm.config import HostConfig
 from secondsight.mm.rules import Rules
-from secondsight.plural import pluralize
 from secondsight.policy import UNLIMITED
-from secondsight.replay.clock import alarms, configured
+from secondsight.replay.clock import alarms, configured, hardly_woke
 from secondsight.replay.configuration import HOST, Backing, Configuration
 from secondsight.replay.engine import Progress, replay
 from secondsight.replay.layout import discover
@@ -32,8 +31,6 @@ from secondsight.whatif.combine import Combination, PolicyLike, combinations, pa
 
 SCHEMA = 1
 Ints = npt.NDArray[np.int64]
-#: Wake-ups of khugepaged below which a reader is told.
-_WAKES = 8
 #: Signals that samples do not hold, and why.
 _REFUSED = {
     "walks": "page walks, or accesses counted in their place",
@@ -151,7 +148,7 @@ def compare_samples(
         notes=[
             *_notes(samples, uses),
             *_coarse(samples, chosen, time_scale),
-            *_idle(results["least"], chosen),
+            *_idle(results["least"], chosen, (span[1] - span[0]) / 1e9 * time_scale),
         ],
     )
 
@@ -283,18 +280,14 @@ def _coarse(samples: Samples, chosen: Sequence[Combination], time_scale: float) 
     return list(notes)
 
 
-def _idle(result: Result, chosen: Sequence[Combination]) -> list[str]:
-    """Whether khugepaged had time to do anything."""
+def _idle(result: Result, chosen: Sequence[Combination], clock: float) -> list[str]:
+    """Whether khugepaged had time to do anything in *clock* seconds."""
     wakes = [
-        s.wakes
+        s.khugepaged_wakes
         for combination, s in zip(chosen, result.configurations, strict=True)
         if combination.make().khugepaged
     ]
-    if not wakes or min(wakes) >= _WAKES:
-        return []
-    return [
-        f"khugepaged woke only {pluralize(min(wakes), 'time')}: a larger --time-scale gives it something to do"
-    ]
+    return [note] if wakes and (note := hardly_woke(min(wakes), clock)) else []
 
 
 __all__ = ["SampledComparison", "SampledRow", "Span", "compare_samples", "coverage"]
