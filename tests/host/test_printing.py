@@ -35,6 +35,15 @@ def test_what_is_too_long_for_its_column(content, width, shown):
     assert printing.shorten(content, width) == shown
 
 
+def test_a_mappings_sentence_is_cut_to_what_it_says_first():
+    status = "a file's pages: not allowed (shmem_enabled never, no MADV_HUGEPAGE); MADV_COLLAPSE would, if its file system makes folios"
+    reasons = (Reason(status, "", 5.0), Reason("lack_referenced_page", "", 3.0))
+    held = bare_row("redis", 1 << 30, reasons=reasons, now=Interval.exact(0))
+    _, shown = printing.lines([held], ("name", "why"), None)
+    assert shown.endswith("5 a file's pages: not allowed; 3 lack_referenced_page")
+    assert status in printing.to_json(view([]), [held])
+
+
 @pytest.mark.parametrize("width", [20, 80, 200])
 def test_no_line_is_wider_than_asked(width):
     rows = [

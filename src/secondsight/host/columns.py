@@ -60,7 +60,10 @@ def _sampled(name: str, form: str, meaning: str, title: str = "", of: str = "") 
 def _reasons(row: HostRow) -> str | None:
     if row.now is None:
         return None
-    return "; ".join(f"{size(reason.bytes)} {reason.status}" for reason in row.reasons)
+    # A mapping's reason is a sentence: what it says first, in a table. JSON has the whole.
+    return "; ".join(
+        f"{size(reason.bytes)} {re.split(r' ?[(;]', reason.status)[0]}" for reason in row.reasons
+    )
 
 
 def _sizes(row: HostRow) -> str | None:

@@ -10,6 +10,7 @@ def test_a_status_has_its_words_and_one_newer_than_the_table_its_own():
     assert reasons.words("page_pmd_mapped") == "is huge already"
     assert reasons.words("brand_new_result") == "brand new result"
     assert reasons.words("MADV_HUGEPAGE was not given here") == "MADV_HUGEPAGE was not given here"
+    assert reasons.words("MADV_NOHUGEPAGE") == "MADV_NOHUGEPAGE"
 
 
 def test_what_scan_and_isolate_check_has_words_of_its_own():

@@ -54,7 +54,7 @@ MERGED = (
 
 def words(status: str) -> str:
     """The meaning of *status*; the status itself where it is newer than this table."""
-    # A mapping's reason is a sentence already: MADV_HUGEPAGE keeps its underscore.
+    # A mapping's reason is a sentence already, or advice by its name: MADV_HUGEPAGE keeps its underscore.
     if (term := TERMS.get(status)) and term.words:
         return term.words
-    return status if " " in status else status.replace("_", " ")
+    return status if " " in status or status.isupper() else status.replace("_", " ")
