@@ -67,6 +67,12 @@ def test_what_the_trace_leaves_out_is_told(recorded, tmp_path, capsys, form):
         assert ("was running when the recording began" in " ".join(said.split())) == told
 
 
+def test_the_maps_addresses_are_those_that_maps_of_a_process_has(recorded, capsys):
+    for words, address in ((["--as", "process"], "0x800000"), ([], "8 MiB")):
+        _, out, _ = run(capsys, recorded, "-r", "7.2", *words)
+        assert re.search(rf"^ *{address} ", out, re.M)
+
+
 TITLES = re.compile(r"^ ?([a-z_@0-9][\w@, -]*?) {2,}[\d.,% ]+")
 
 

@@ -102,6 +102,26 @@ def test_names_of_others_reach_no_terminal_raw(tmp_path, capsys):
         assert "\x1b" not in printed and "\x07" not in printed
 
 
+def test_the_table_gives_reasons_as_ranges_and_addresses_as_maps_does(tmp_path, capsys):
+    rows = [
+        {"time": look, "block": block, "present": 512, "primary_unused": unused * bool(look), "primary_clear": 512}
+        for look in range(2)
+        for block, unused in ((0, 512), (1, 0))
+    ]  # fmt: skip
+    path = write(tmp_path / "s.parquet", rows, provenance(seen=("primary",)))
+    printed = run(capsys, "replay", path, "-r", "7.2", "--time-scale", "40")
+    assert "left small, by khugepaged's last answer" in printed
+    assert "lack_referenced_page 0 … 2" in printed
+    assert f"0x{BASE:x} " in printed and "MiB ░" not in printed
+    row = next(line for line in printed.splitlines() if line.startswith("khugepaged under 7.2"))
+    assert " - " in row, "wasted passes are not known"
+
+
+@pytest.mark.parametrize("name", ["known", "huge", "wasted", "refused", "unvisited"])
+def test_the_names_of_samples_figures_are_explained(capsys, name):
+    assert f"({name}, count, " in run(capsys, "compare", "--explain", name)
+
+
 @pytest.mark.parametrize("reader", ["compare", "verify"])
 def test_results_of_samples_are_refused_for_what_they_are(samples, tmp_path, capsys, reader):
     made = tmp_path / "c.json"

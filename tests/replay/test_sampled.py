@@ -11,7 +11,7 @@ from secondsight.replay import Configuration, replay
 from secondsight.replay.configuration import HOST
 from secondsight.replay.sampled import SampledEvents
 from secondsight.trace.samples import Samples
-from secondsight.whatif.sampled import compare_samples
+from secondsight.whatif.sampled import Span, compare_samples
 from support.samples import BASE, BLOCK, provenance, write
 
 LIMIT = 256  # max_ptes_none of these tests
@@ -228,6 +228,69 @@ def test_where_no_use_is_known_no_coverage_is_made(tmp_path):
     for row in comparison.rows:
         assert row.coverage is None and row.decisions == ["open"] * 4
     assert comparison.hot.blocks == [] and comparison.notes[0].startswith("use is unknown")
+
+
+def _looks(*looks):
+    """Rows of blocks 0, 1, 2 … over the *looks*, each a list of what is not zero of each block."""
+    return [
+        {"time": time, "block": block} | row
+        for time, rows in enumerate(looks)
+        for block, row in enumerate(rows)
+    ]
+
+
+def _compared(tmp_path, rows, *policies, seen=("primary", "secondary"), **options):
+    samples = Samples.open(write(tmp_path / "s.parquet", rows, provenance(seen=seen)))
+    return compare_samples(samples, policies or ["khugepaged"], ["7.2"], time_scale=10, **options)
+
+
+UNUSED = {"present": 512, "primary_unused": 512, "primary_clear": 512}
+KNOWN = UNUSED | {"secondary_unused": 512, "secondary_clear": 512}
+
+
+def test_the_channel_that_leaves_use_open_is_named(tmp_path):
+    open_ = _compared(tmp_path, _looks([UNUSED], [UNUSED]), seen=("primary",)).notes[0]
+    assert "SECONDARY (not seen: by hand)" in open_ and "PRIMARY" not in open_
+    whole = _compared(tmp_path, _looks([KNOWN], [KNOWN])).notes[0]
+    assert whole.startswith("no page was used") and "SECONDARY" not in whole
+
+
+def test_use_that_rests_on_first_touches_alone_is_told(tmp_path):
+    grown = {"present": 200, "primary_used": 100, "primary_unused": 100, "primary_clear": 200}
+    before = {"present": 100, "primary_clear": 100}
+    again = grown | {"primary_used": 101, "primary_unused": 99}
+    for used, told in ((grown, True), (again, False)):
+        notes = _compared(tmp_path, _looks([before, UNUSED], [used, UNUSED]), seen=("primary",)).notes
+        assert any("rests on first touches alone" in note for note in notes) == told
+    known = grown | {"secondary_unused": 200}
+    notes = _compared(tmp_path, _looks([before, KNOWN], [known, KNOWN])).notes
+    assert not any("first touches" in note for note in notes), "nothing else is open"
+
+
+def test_wasted_passes_are_unknown_where_secondary_mmus_are(tmp_path):
+    open_, known = (
+        _compared(tmp_path, _looks([row], [row]), "khugepaged", "never") for row in (UNUSED, KNOWN)
+    )
+    assert open_.rows[0].wasted is None and known.rows[0].wasted == Span(0, 0)
+    assert open_.rows[1].wasted == Span(0, 0), "who visits nothing wastes nothing"
+
+
+def test_what_couples_blocks_is_told_where_it_is_so(tmp_path):
+    rows = _looks([KNOWN], [KNOWN])
+    for policies, options, told in (
+        (["khugepaged", "ingens"], {}, ""),
+        (["khugepaged"], {"budget": 1}, "khugepaged"),
+        (["khugepaged", "ingens,at_most=3"], {}, "ingens"),
+    ):
+        notes = [n for n in _compared(tmp_path, rows, *policies, **options).notes if "couples blocks" in n]
+        assert len(notes) == bool(told)
+        assert not told or f"couples blocks ({told}" in notes[0]
+
+
+def test_what_samples_do_not_hold_is_told_and_one_block_is_one(tmp_path):
+    notes = _compared(tmp_path, _looks([KNOWN], [KNOWN | {"shared": 3}])).notes
+    assert any("MADV_NOHUGEPAGE" in note and "replayed as eligible" in note for note in notes)
+    assert any(note.startswith("1 block holds pages that others map too") for note in notes)
 
 
 def test_what_samples_cannot_feed_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from secondsight.cli.options import (
     rules_option,
     stands_behind,
 )
-from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, kb_of_order
+from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER, PMD_SHIFT, kb_of_order
 from secondsight.plural import pluralize
 from secondsight.terminal import markup
 
@@ -311,8 +311,7 @@ def _notes(result: Result, clock: float) -> list[str]:
     """Notes on the trace, of all configurations, each once, and whether khugepaged had time to do anything."""
     from secondsight.replay.clock import hardly_woke
 
-    of_runs = (note for s in result.configurations for note in s.notes)
-    notes = dict.fromkeys([*result.provenance.notes, *of_runs])
+    notes = dict.fromkeys([*result.provenance.notes, *(n for s in result.configurations for n in s.notes)])
     hardly = hardly_woke(min(s.khugepaged_wakes for s in result.configurations), clock)
     if not clock:
         notes[
@@ -350,8 +349,11 @@ def _panels(result: Result, index: int) -> list[Any]:
 
 
 def _labels(result: Result) -> list[str]:
-    """A block's address, in MiB."""
-    return [f"{int(n) * 2:,} MiB".replace(",", " ") for n in result.data[0].blocks.number]
+    """A block's address: of processes as `maps` has it, of VMs (what the guest calls it) in MiB."""
+    form = "0x{0:x}" if result.configurations[0].backing == "process" else "{1:,} MiB"
+    return [
+        form.format(int(n) << PMD_SHIFT, int(n) * 2).replace(",", " ") for n in result.data[0].blocks.number
+    ]
 
 
 def _end(result: Result, index: int) -> str:

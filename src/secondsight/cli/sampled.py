@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from secondsight.trace.samples import Samples
     from secondsight.whatif.sampled import SampledComparison, Span
 
+#: The column of blocks that stay small.
+_REFUSED = "left small, by khugepaged's last answer"
 #: Ranges of addresses that are printed.
 _LISTED = 8
 
@@ -124,19 +126,21 @@ def print_comparison(
     console.print(_hot(comparison), highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("policy under profile", no_wrap=True)
-    for name in ("known", "huge", "coverage", "bloat MiB", "collapses", "wasted", "refused, least / most"):
-        table.add_column(name, justify="left" if name.startswith("refused") else "right")
+    for name in ("known", "huge", "coverage", "bloat MiB", "collapses", "wasted", _REFUSED):
+        table.add_column(name, justify="left" if name == _REFUSED else "right")
     for row in comparison.rows:
-        reasons = " / ".join(
-            ", ".join(f"{code} {count:,}" for code, count in row.refused[reading].items()) or "-"
-            for reading in ("least", "most")
+        least, most = row.refused["least"], row.refused["most"]
+        reasons = "; ".join(
+            f"{code} {_range(type(row.huge).of(least.get(code, 0), most.get(code, 0)), '{:,.0f}')}"
+            for code in dict.fromkeys([*least, *most])
         )
         if row.unvisited.high:
-            reasons += f"; never visited {_range(row.unvisited, '{:,.0f}')}"
+            reasons += f"{'; ' * bool(reasons)}never visited {_range(row.unvisited, '{:,.0f}')}"
         table.add_row(
             markup(row.label), f"{row.known:,} of {row.blocks:,}", _range(row.huge, "{:,.0f}"),
             "unknown" if row.coverage is None else _range(row.coverage, "{:.1%}"),
-            _range(row.bloat, "{:,.1f}", 2**-20), _range(row.collapses, "{:,.0f}"), _range(row.wasted, "{:,.0f}"), reasons,
+            _range(row.bloat, "{:,.1f}", 2**-20), _range(row.collapses, "{:,.0f}"),
+            "-" if row.wasted is None else _range(row.wasted, "{:,.0f}"), reasons or "-",
         )  # fmt: skip
     console.print()
     console.print(table)
@@ -196,7 +200,7 @@ def _panels(samples: Samples, comparison: SampledComparison) -> list[Panel]:
 
 
 def _labels(comparison: SampledComparison) -> list[str]:
-    return [f"{address >> 20:,} MiB".replace(",", " ") for _, address in comparison.blocks]
+    return [f"0x{address:x}" for _, address in comparison.blocks]
 
 
 def _map(samples: Samples, comparison: SampledComparison, console: Console) -> None:

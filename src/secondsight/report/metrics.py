@@ -226,13 +226,41 @@ SENSITIVE: Final = (
 )
 
 
+#: What comparisons of samples call figures, which are ranges there.
+SAMPLED: Final = {
+    metric.key: metric
+    for metric in (
+        Metric(
+            "known", "known (samples)", "count", "more",
+            "Blocks of which both readings, that what could not be known was not used and that it was, make the same.",
+        ),
+        Metric(
+            "huge", "huge (samples)", "count", "neither",
+            "Blocks huge at the end: at least those that are in both readings, at most those that are in one.",
+        ),
+        Metric(
+            "wasted", "wasted (samples)", "count", "less",
+            "Visits that ended in a refused collapse (wasted_passes), in each reading; unknown (-) where the use of secondary MMUs is.",
+        ),
+        Metric(
+            "refused", "left small, by khugepaged's last answer (samples)", "count", "less",
+            "Blocks that are small at the end, by khugepaged's last answer; a range where the two readings differ.",
+        ),
+        Metric(
+            "unvisited", "never visited (samples)", "count", "less",
+            "Blocks that are small at the end and that khugepaged has not come to.",
+        ),
+    )
+}  # fmt: skip
+
+
 def explain(name: str) -> Metric:
     """The definition of the figure *name* (its key or its title).
 
     :raises UsageError: there is no such figure.
     """
     wanted = name.strip().lower()
-    for metric in METRICS.values():
+    for metric in (*METRICS.values(), *SAMPLED.values()):
         if wanted in (metric.key, metric.title.lower()):
             return metric
     near = difflib.get_close_matches(wanted.replace(" ", "_"), METRICS, 1)

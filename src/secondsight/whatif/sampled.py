@@ -18,6 +18,7 @@ from secondsight.errors import UsageError
 from secondsight.geometry import PMD_SHIFT
 from secondsight.mm.config import HostConfig
 from secondsight.mm.rules import Rules
+from secondsight.plural import pluralize
 from secondsight.policy import UNLIMITED
 from secondsight.replay.clock import alarms, configured, hardly_woke
 from secondsight.replay.configuration import HOST, Backing, Configuration
@@ -62,7 +63,8 @@ class HotBlocks(msgspec.Struct, frozen=True, kw_only=True):
 
 class SampledRow(msgspec.Struct, frozen=True, kw_only=True):
     """One policy under one profile. *known*: blocks of which both readings make the same; *huge*: blocks huge at the end; *coverage*:
-    None where no use at all is known; *bloat* bytes; *refused*: blocks left small at the end by khugepaged's last answer, in each
+    None where no use at all is known; *bloat* bytes; *wasted*: None where it is not known what secondary MMUs used, without which a replay
+    wastes no pass; *refused*: blocks left small at the end by khugepaged's last answer, in each
     reading; *decisions*: of each block ``huge``, ``small`` or ``open``, in the order of ``SampledComparison.blocks``."""
 
     label: str
@@ -74,7 +76,7 @@ class SampledRow(msgspec.Struct, frozen=True, kw_only=True):
     coverage: Span | None
     bloat: Span
     collapses: Span
-    wasted: Span
+    wasted: Span | None
     refused: dict[Reading, dict[str, int]]
     unvisited: Span
     decisions: list[str]
@@ -134,6 +136,8 @@ def compare_samples(
     span = sources["least"].span
     first = results["least"].data[0].blocks
     address = first.number << PMD_SHIFT
+    hot = _hot(first, results["most"].data[0].blocks)
+    unasked = _unknown(samples, "secondary")
     uses = Span(*(float(results[reading].configurations[0].total.accesses) for reading in ("least", "most")))
     return SampledComparison(
         tool=f"secondsight {__version__}",
@@ -142,11 +146,12 @@ def compare_samples(
         seconds=(span[1] - span[0]) / 1e9,
         provenance=samples.provenance,
         uses=uses,
-        hot=_hot(results["least"].data[0].blocks, results["most"].data[0].blocks),
+        hot=hot,
         blocks=list(zip(first.space.tolist(), address.tolist(), strict=True)),
-        rows=[_row(combination, results, i) for i, combination in enumerate(chosen)],
+        rows=[_row(combination, results, i, unasked) for i, combination in enumerate(chosen)],
         notes=[
-            *_notes(samples, uses),
+            *_notes(samples, uses, hot),
+            *_coupled(chosen),
             *_coarse(samples, chosen, time_scale),
             *_idle(results["least"], chosen, (span[1] - span[0]) / 1e9 * time_scale),
         ],
@@ -203,7 +208,8 @@ def coverage(least: BlockFigures, most: BlockFigures) -> Span | None:
     )
 
 
-def _row(combination: Combination, results: dict[Reading, Result], index: int) -> SampledRow:
+def _row(combination: Combination, results: dict[Reading, Result], index: int, unasked: bool) -> SampledRow:
+    """Row *index*; *unasked*: it is not known what secondary MMUs used."""
     least, most = (results[reading].data[index].blocks for reading in ("least", "most"))
     totals = [results[reading].configurations[index].total for reading in ("least", "most")]
     same = least.huge == most.huge
@@ -218,14 +224,54 @@ def _row(combination: Combination, results: dict[Reading, Result], index: int) -
         coverage=coverage(least, most),
         bloat=Span.of(*(float(total.bloat) for total in totals)),
         collapses=Span.of(*(float(total.collapses) for total in totals)),
-        wasted=Span.of(*(float(total.wasted) for total in totals)),
+        wasted=None
+        if unasked and any(total.visits for total in totals)
+        else Span.of(*(float(total.wasted) for total in totals)),
         refused={"least": totals[0].refused, "most": totals[1].refused},
         unvisited=Span.of(*(float(total.unvisited) for total in totals)),
         decisions=words.tolist(),
     )
 
 
-def _notes(samples: Samples, uses: Span) -> list[str]:
+def _unknown(samples: Samples, channel: str) -> bool:
+    """Whether *channel* cannot tell of some page, at some look after the first, whether it was used."""
+    return any(number and bool(look.unknown(channel).any()) for number, look in enumerate(samples.looks()))
+
+
+def _without_use(samples: Samples) -> str:
+    """What it rests on that no use is known: the channels that are open, and why they were not seen."""
+    seen = {channel.name: channel for channel in samples.provenance.channels}
+    channels = [name for name in ("primary", "secondary") if _unknown(samples, name)]
+    if not channels:
+        return "no page was used: no channel called any used, and none is open"
+    told = ", ".join(
+        name.upper() + (f" (not seen: {seen[name].why})" if name in seen and not seen[name].seen else "")
+        for name in channels
+    )
+    return (
+        f"use is unknown: no channel called a page used, and {told} cannot tell of some; coverage is not known, and a block's outcome only "
+        "where use does not matter"
+    )
+
+
+def _by_touch_alone(samples: Samples, hot: HotBlocks) -> bool:
+    """Whether all known uses of the *hot* blocks are pages that came: new ones, which their first touch made."""
+    held: dict[int, int] = {}
+    blocks = np.array(hot.blocks, np.uint64)
+    for number, look in enumerate(samples.looks()):
+        mine = np.isin(look["address"], blocks)
+        addresses = look["address"][mine].tolist()
+        present = look["present"][mine]
+        before = np.array([held.get(address, 0) for address in addresses], np.int64)
+        came = np.maximum(present - before, 0)
+        used = np.maximum(np.maximum(look["primary_used"], look["secondary_used"]), look["damon_used"])[mine]
+        if number and (used > came).any():
+            return False
+        held = dict(zip(addresses, present.tolist(), strict=True))
+    return bool(hot.blocks)
+
+
+def _notes(samples: Samples, uses: Span, hot: HotBlocks) -> list[str]:
     """What a reader of the ranges should know."""
     shared: set[int] = set()
     marked: set[int] = set()
@@ -238,31 +284,48 @@ def _notes(samples: Samples, uses: Span) -> list[str]:
         estimated |= number > 0 and bool((look["damon_used"] + look["damon_unused"]).any())
     notes = []
     if not uses.low:
+        notes.append(_without_use(samples))
+    elif (others := len(hot.uses) - hot.known) and _by_touch_alone(samples, hot):
         notes.append(
-            "use is unknown: no channel that was seen told of any; coverage is not known, and a block's outcome only where use does not "
-            "matter"
+            "what is told as in use rests on first touches alone (pages that came); of "
+            f"{pluralize(others, 'block')} it is not known whether what they hold is used, and that may be more"
         )
+    notes.append(
+        "samples hold neither advice nor how mappings lie: blocks under MADV_NOHUGEPAGE, and of mappings that no huge page fits, are "
+        "replayed as eligible; `explain` tells of them"
+    )
     if estimated:
         notes.append(
             "DAMON's counts are estimates from samples; where they stand for use, the ranges are no bounds"
         )
     if shared:
         notes.append(
-            f"{len(shared):,} blocks hold pages that others map too; they are replayed as not shared"
+            f"{pluralize(len(shared), 'block holds', 'blocks hold')} pages that others map too; replayed as not shared"
         )
     if marked:
         notes.append(
-            f"{len(marked):,} blocks had pages marked referenced (PG_referenced, PG_young) that no page table called used; khugepaged "
-            "may have taken those for used, and this replay does not"
+            f"{pluralize(len(marked), 'block')} had pages marked referenced (PG_referenced, PG_young) that no page table called used; "
+            "khugepaged may have taken those for used, and this replay does not"
         )
     if huge:
         notes.append(
             "of a huge block one use is known in an interval where its bit was set, and up to 512 may have been"
         )
-    notes.append(
-        "a budget, or a limit on promotions, couples blocks: there the two readings are two cases and no bound"
-    )
     return notes
+
+
+def _coupled(chosen: Sequence[Combination]) -> list[str]:
+    """Whose promotions are limited, so that what one block gets another does not."""
+    limited = [
+        combination.label
+        for combination in chosen
+        if combination.budget is not None or getattr(combination.make(), "at_most", None)
+    ]
+    if not limited:
+        return []
+    return [
+        f"a budget, or a limit on promotions, couples blocks ({', '.join(limited)}): there the two readings are two cases and no bound"
+    ]
 
 
 def _coarse(samples: Samples, chosen: Sequence[Combination], time_scale: float) -> list[str]:
