@@ -312,12 +312,11 @@ def _notes(result: Result, clock: float) -> list[str]:
     from secondsight.replay.clock import hardly_woke
 
     notes = dict.fromkeys([*result.provenance.notes, *(n for s in result.configurations for n in s.notes)])
-    hardly = hardly_woke(min(s.khugepaged_wakes for s in result.configurations), clock)
     if not clock:
         notes[
             "every access stands at one moment, which no --time-scale spreads: only what happens at faults can be seen"
         ] = None
-    elif hardly:
+    elif hardly := hardly_woke(min(s.khugepaged_wakes for s in result.configurations), clock):
         notes[hardly] = None
     return list(notes)
 
@@ -351,9 +350,8 @@ def _panels(result: Result, index: int) -> list[Any]:
 def _labels(result: Result) -> list[str]:
     """A block's address: of processes as `maps` has it, of VMs (what the guest calls it) in MiB."""
     form = "0x{0:x}" if result.configurations[0].backing == "process" else "{1:,} MiB"
-    return [
-        form.format(int(n) << PMD_SHIFT, int(n) * 2).replace(",", " ") for n in result.data[0].blocks.number
-    ]
+    numbers = result.data[0].blocks.number.tolist()
+    return [form.format(n << PMD_SHIFT, n * 2).replace(",", " ") for n in numbers]
 
 
 def _end(result: Result, index: int) -> str:
