@@ -20,8 +20,9 @@ def kernels(monkeypatch, tmp_path):
     asked = []
     rules = {"first": [PLAIN], "second": [OTHER]}
 
-    def run(scenarios, kernel, mmu, *, states, folder=None, say=None):
+    def run(scenarios, kernel, mmu, *, states, size=None, folder=None, say=None):
         asked.append((kernel.name, len(scenarios), folder))
+        assert size == (1 if folder else None), "alone the second time"
         turn = sum(name == kernel.name for name, *_ in asked) - 1
         of = rules[kernel.name]
         return answers(scenarios, of[min(turn, len(of) - 1)], mmu)

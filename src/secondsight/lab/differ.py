@@ -26,7 +26,8 @@ def differ(
     """Everything that *second* answers otherwise than *first* to *scenarios* on *mmu*, grouped into kinds; *shrink*: each with its
     shortest scenario.
 
-    What differs is asked a second time, on a fresh boot of both and in other company; what is then otherwise is no difference of theirs.
+    What differs is asked a second time, on a fresh boot of both and alone; what is then otherwise is no difference of theirs. In company
+    it may be another scenario's: what a collapse leaves in the LRU batches ends its neighbour's attempt.
 
     :raises MissingDependency: as :func:`secondsight.lab.run.run`.
     """
@@ -52,13 +53,13 @@ def differ(
 def _fresh(
     first: Kernel, second: Kernel, mmu: str, say: Say
 ) -> Callable[[Sequence[verbs.Scenario]], list[tuple[Run | Failure, Run | Failure]]]:
-    """A function that answers scenarios by both kernels, each freshly booted."""
+    """A function that answers scenarios by both kernels, each freshly booted, a scenario a pass."""
 
     def ask(asked: Sequence[verbs.Scenario]) -> list[tuple[Run | Failure, Run | Failure]]:
         out = []
         for kernel in (first, second):
             with tempfile.TemporaryDirectory(prefix="secondsight-again-") as folder:
-                out.append(run(asked, kernel, mmu, states=True, folder=Path(folder), say=say))
+                out.append(run(asked, kernel, mmu, states=True, size=1, folder=Path(folder), say=say))
         return list(zip(*out, strict=True))
 
     return ask
