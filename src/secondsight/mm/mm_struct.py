@@ -190,6 +190,7 @@ class Mm:
             raise UsageError(f"space {self.name!r} has exited: {who} cannot access it")
         huge = self.huge_faults(pages)
         parts = self._large_faults(pages)
+        empty = self.host.khugepaged.empty_blocks(self, pages) if huge else []
         # What a forced readahead brings beside them.
         ahead = len(self.arrays.file)
         at, notified = 0, False
@@ -211,6 +212,7 @@ class Mm:
                 self.notifiers.invalidate_range(page, page + 1)
             notified = True
         self.note_anon(pages)
+        self.host.khugepaged.enter_by_huge_faults(self, empty)
 
     def huge_faults(self, pages: Pages) -> int:
         """At most how many huge pages accesses to *pages* allocate: where an area may have them, or the huge zero page is mapped."""

@@ -35,6 +35,12 @@ class Slots(Protocol):
     def enter_by_fault(self, mm: MmLike, vma: VmArea) -> None:
         """Register *mm* after a fault gave *vma* its first anonymous page."""
 
+    def empty_blocks(self, mm: MmLike, pages: npt.NDArray[np.int64]) -> list[int]:
+        """Where faults at *pages* might yet register *mm*."""
+
+    def enter_by_huge_faults(self, mm: MmLike, empty: list[int]) -> None:
+        """Register *mm* if faults put a huge page where :meth:`empty_blocks` found nothing."""
+
     def exit(self, mm: MmLike) -> None:
         """*mm* is going."""
 

@@ -309,6 +309,17 @@ def test_advice_registers_only_an_area_with_an_anonymous_page() -> None:
     assert mm in host.khugepaged.slots
 
 
+def test_a_huge_fault_registers_where_the_area_has_pages_already() -> None:
+    """The first page came where no huge page fits. Kernels' answers: `*-npt-entered`."""
+    host = Host("6.17", HostConfig(thp_enabled="always"))
+    mm = host.mm("p", 2)
+    madvise(mm, 533, 534, "nohugepage")
+    mm.cpu_access(pages(1, 0), write=True)
+    assert mm not in host.khugepaged.slots
+    mm.cpu_access(pages(0, 7), write=True)
+    assert mm in host.khugepaged.slots
+
+
 # -- the walk ----------------------------------------------------------------------------------------------------------
 
 

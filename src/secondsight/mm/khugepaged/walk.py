@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from secondsight.bits.pte import PSE
 from secondsight.geometry import HPAGE_PMD_NR, PMD_ORDER
@@ -107,6 +108,19 @@ class Daemon:
             for area in mm.vmas.areas:
                 if area.start <= vma.start and vma.end <= area.end:
                     self.enter_vma(mm, area)
+
+    def empty_blocks(self, mm: MmLike, pages: npt.NDArray[np.int64]) -> list[int]:
+        """The blocks of *pages* (int64[N]) that hold nothing, not even a page table; none if *mm* is registered already."""
+        if mm.memory is not None or mm in self.slots:
+            return []
+        blocks: list[int] = np.unique(pages // HPAGE_PMD_NR).tolist()
+        return [block for block in blocks if not mm.arrays.pmd[block]]
+
+    def enter_by_huge_faults(self, mm: MmLike, empty: list[int]) -> None:
+        """do_huge_pmd_anonymous_page registers whenever it is called, not only for an area's first page: of the blocks *empty* before."""
+        for block in empty:
+            if mm.arrays.pmd[block] & PSE:
+                self.enter_vma(mm, mm.vmas.at(block * HPAGE_PMD_NR))
 
     def exit(self, mm: MmLike) -> None:
         """__khugepaged_exit: off the list; a cursor that stood there moves on to the next mm."""

@@ -11,6 +11,10 @@ SERIES = Series(
         Asked("6.16.12-1~bpo13+1", "shadow", 60, 161),
         Asked("6.16.12-1~bpo13+1", "npt", 300, 60103),
         Asked("6.16.12-1~bpo13+1", "shadow", 300, 62003),
+        Asked("6.16.12-1~bpo13+1", "npt", 300, 93004),
+        Asked("6.16.12-1~bpo13+1", "shadow", 300, 93005),
+        Asked("6.16.12-1~bpo13+1", "npt", 300, 94022),
+        Asked("6.16.12-1~bpo13+1", "shadow", 300, 94023),
     ),
     variants=(
         Variant(

@@ -14,6 +14,9 @@ SERIES = Series(
         Asked("6.17.13-1~bpo13+1", "shadow", 60, 22291),
         Asked("6.17.13-1~bpo13+1", "npt", 300, 60105),
         Asked("6.17.13-1~bpo13+1", "shadow", 300, 62004),
+        Asked("6.17.13-1~bpo13+1", "npt", 300, 93006),
+        Asked("6.17.13-1~bpo13+1", "npt", 300, 94024),
+        Asked("6.17.13-1~bpo13+1", "shadow", 300, 94025),
     ),
     changes={
         "mprotect_batches": True,

@@ -14,6 +14,8 @@ SERIES = Series(
         Asked("6.18.15-1~bpo13+1", "shadow", 60, 22291),
         Asked("6.18.15-1~bpo13+1", "npt", 300, 60107),
         Asked("6.18.15-1~bpo13+1", "shadow", 300, 62005),
+        Asked("6.18.15-1~bpo13+1", "npt", 300, 94026),
+        Asked("6.18.15-1~bpo13+1", "shadow", 300, 94027),
     ),
     changes={
         "writable": "none",

@@ -14,6 +14,8 @@ SERIES = Series(
         Asked("6.19.14-1~bpo13+1", "shadow", 60, 22291),
         Asked("6.19.14-1~bpo13+1", "npt", 300, 60109),
         Asked("6.19.14-1~bpo13+1", "shadow", 300, 62006),
+        Asked("6.19.14-1~bpo13+1", "npt", 300, 94028),
+        Asked("6.19.14-1~bpo13+1", "shadow", 300, 94029),
     ),
     changes={
         "numa_asks_huge": True,

@@ -14,6 +14,8 @@ SERIES = Series(
         Asked("7.0.13-1~bpo13+1", "shadow", 60, 22291),
         Asked("7.0.13-1~bpo13+1", "npt", 300, 60111),
         Asked("7.0.13-1~bpo13+1", "shadow", 300, 62007),
+        Asked("7.0.13-1~bpo13+1", "npt", 300, 94030),
+        Asked("7.0.13-1~bpo13+1", "shadow", 300, 94031),
     ),
     changes={
         "swapin_bypasses_cache": False,

@@ -14,6 +14,8 @@ SERIES = Series(
         Asked("7.1.13-1~bpo13+1", "shadow", 60, 22291),
         Asked("7.1.13-1~bpo13+1", "npt", 300, 62001),
         Asked("7.1.13-1~bpo13+1", "shadow", 300, 62002),
+        Asked("7.1.13-1~bpo13+1", "npt", 300, 94032),
+        Asked("7.1.13-1~bpo13+1", "shadow", 300, 94033),
     ),
     changes={
         "lazyfree_refused": True,

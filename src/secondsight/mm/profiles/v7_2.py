@@ -19,6 +19,8 @@ SERIES = Series(
         Asked("7.2.13-1", "npt", 500, 90029),
         Asked("7.2.13-1", "npt", 1000, 91006),
         Asked("7.2.13-1", "npt", 500, 92006),
+        Asked("7.2.13-1", "npt", 300, 94013),
+        Asked("7.2.13-1", "shadow", 300, 94014),
     ),
     changes={
         "spte_era": "mbec",
