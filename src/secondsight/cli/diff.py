@@ -37,7 +37,7 @@ def diff_command(
         typer.Option("--sizes/--no-sizes", help="Draw hugepages-*kB/enabled at random too (default: where both kernels have them)."),
     ] = None,
     guest_only: Annotated[
-        bool, typer.Option("--guest-only", help="Every second random scenario has a block that only a guest uses."),
+        bool, typer.Option("--guest-only", help="Every third random scenario has a block that only a guest uses."),
     ] = False,
     shrink: Annotated[bool, typer.Option(help="Look for the shortest scenario of each kind, on both kernels.")] = True,
     write: Annotated[Path | None, typer.Option(help="Folder for the shortest scenarios, a file each.")] = None,

@@ -52,7 +52,7 @@ class Drawn(TypedDict, total=False):
     *mglru* None: either, by group. *sizes*: hugepages-*kB/enabled too, by group. *guards*: the kernel has guard regions. *parts*: its
     khugepaged runs for smaller sizes alone too, and collapses parts of a block. *droppables*: it has droppable mappings. *nested*: every
     space has a VM whose guests run guests of their own. *numa*: NUMA balancing comes by among the other steps. *mlocks*: the kernel counts
-    who has mlocked a page (5.18). *guest_only*: every second space is used by a guest alone before a pass.
+    who has mlocked a page (5.18). *guest_only*: every third space is used by a guest alone before a pass.
     """
 
     mglru: bool | None
@@ -178,8 +178,9 @@ class Generator(Lives):
         return v.Scenario(spaces=(space,), steps=tuple(s.steps), host=host)
 
     def _used_by_the_guest_alone(self, s: Life) -> None:
-        """What the process has used is forgotten; then the guest uses some of it. Without a slot that leads there, nobody does."""
-        if s.deleted_slot0:
+        """What the process has used is forgotten; then the guest uses some of it. Without a slot that leads there, nobody does;
+        nor where a userfaultfd is registered, for whose handler the guest would wait."""
+        if s.deleted_slot0 or s.armed:
             return
         s.steps += [v.Drain(), v.ClearRefs("vm")]
         s.steps.append((v.GuestRead if self.rng.random() < 0.6 else v.GuestWrite)("vm", self.some(s)))
