@@ -33,7 +33,6 @@ SERIES = Series(
         Asked("6.1.192-3", "npt", 500, 94007),
         Asked("6.1.192-3", "npt", 500, 94008),
         Asked("6.1.192-3", "shadow", 300, 94009),
-        Asked("6.1.192-3", "npt-2cpu", 100, 94042),
     ),
     variants=(
         Variant(

@@ -19,7 +19,6 @@ SERIES = Series(
         Asked("6.12.118-1", "shadow", 300, 93003),
         Asked("6.12.118-1", "npt", 300, 94010),
         Asked("6.12.118-1", "shadow", 300, 94011),
-        Asked("6.12.118-1", "shadow-2cpu", 100, 94041),
     ),
     variants=(
         Variant(

@@ -49,7 +49,6 @@ SERIES = Series(
         Asked("7.3.4-1~bpo13+1", "npt", 500, 94003),
         Asked("7.3.4-1~bpo13+1", "npt", 500, 94004),
         Asked("7.3.4-1~bpo13+1", "shadow", 300, 94012),
-        Asked("7.3.4-1~bpo13+1", "npt-2cpu", 100, 94040),
     ),
     changes={
         "clear_refs_ages_huge_zero": False,
