@@ -33,6 +33,7 @@ SERIES = Series(
         Asked("6.1.192-3", "npt", 500, 94007),
         Asked("6.1.192-3", "npt", 500, 94008),
         Asked("6.1.192-3", "shadow", 300, 94009),
+        Asked("6.1.192-3", "ept", 100, 94044),
     ),
     variants=(
         Variant(

@@ -49,6 +49,7 @@ SERIES = Series(
         Asked("7.3.4-1~bpo13+1", "npt", 500, 94003),
         Asked("7.3.4-1~bpo13+1", "npt", 500, 94004),
         Asked("7.3.4-1~bpo13+1", "shadow", 300, 94012),
+        Asked("7.3.4-1~bpo13+1", "ept", 100, 94043),
     ),
     changes={
         "clear_refs_ages_huge_zero": False,
