@@ -191,6 +191,15 @@ def test_the_first_refused_charge_is_the_last(target):
     assert done.refused == {"EBUSY: the memory cgroup refused the charge": 1}
 
 
+def test_without_the_cgroups_counter_a_busy_page_may_be_a_refused_charge(target):
+    target.errors = [errno.EBUSY, 0]
+    guard = Freely()
+    guard.met = [None, None]
+    done = carry_out(target, some(2), guard=guard)
+    (why,) = done.refused
+    assert done.failed and "cannot be read" in why and "userfaultfd" in why
+
+
 def test_a_busy_page_is_no_refused_charge(target):
     target.errors = [errno.EBUSY, 0]
     done = carry_out(target, some(2))

@@ -235,7 +235,9 @@ class Collapser:
                 return f"ENOMEM: {madvise.cause(number)}"
         if number == errno.EBUSY:
             after = self._guard.refusals()
-            if after is None or refusals is None or after != refusals:
+            if after is None or refusals is None:
+                return "EBUSY: the memory cgroup's counter cannot be read: a refused charge, or a page that userfaultfd waits for"
+            if after != refusals:
                 return "EBUSY: the memory cgroup refused the charge"
         if number in (errno.ESRCH, errno.EPERM, errno.ENOSYS):
             return madvise.cause(number)

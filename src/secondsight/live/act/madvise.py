@@ -3,7 +3,7 @@
 The call is synchronous: it allocates, copies up to 512 pages under the target's mmap lock, and answers for one range. Its errnos, as
 ``madvise_collapse_errno`` (mm/khugepaged.c, 6.1 on) maps khugepaged's answers to them::
 
-    ENOMEM  no huge page could be allocated          EBUSY   the memory cgroup refused (6.12: or a page is missing)
+    ENOMEM  no huge page could be allocated          EBUSY   the memory cgroup refused, or (6.12) a page is missing
     EAGAIN  a page is pinned, locked or off the LRU  EINVAL  anything else: the mapping may not be huge, not aligned …
 """
 

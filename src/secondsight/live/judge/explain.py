@@ -289,7 +289,6 @@ def _channels(snapshot: Snapshot, facts: PageCounts) -> dict[str, str]:
         return dict.fromkeys(("PRIMARY", "REFERENCED", "SECONDARY"), "nothing to see: no block holds memory")
 
     unmapped = int(facts.unmapped.sum())
-
     mapped = int(np.where(facts.huge, HPAGE_PMD_NR, facts.populated).sum())
     # Whoever maps those pages may use them; no verdict on such memory asks.
     beside = f"; {unmapped:,} in the page cache are not mapped here: unknown" if unmapped else ""
