@@ -204,12 +204,10 @@ class Mm:
                 at, notified = -at, False
                 self.denied += 1
                 continue
-            page = int(pages[at])
-            if self.arrays.pmd[page // HPAGE] & PSE:
-                first = page & ~BLOCK_MASK
-                self.notifiers.invalidate_range(first, first + HPAGE)
-            else:
-                self.notifiers.invalidate_range(page, page + 1)
+            first, count = int(pages[at]), 1
+            if self.arrays.pmd[first // HPAGE] & PSE:
+                first, count = first & ~BLOCK_MASK, HPAGE
+            self.notifiers.invalidate_range(first, first + count)
             notified = True
         self.note_anon(pages)
         self.host.khugepaged.enter_by_huge_faults(self, empty)
@@ -221,8 +219,7 @@ class Mm:
         self.huge_ever |= self._may_huge | self.host.rules.cow_copies_huge
         if not self.huge_ever:
             return 0
-        few = len(pages) < 4096
-        blocks = np.unique(pages // HPAGE) if few else slice(None)
+        blocks = np.unique(pages // HPAGE) if len(pages) < 4096 else slice(None)
         pmd = self.arrays.pmd[blocks]
         may = (pmd == 0) & ((self.arrays.vma[blocks] & np.uint8(pgtable.V_HUGE | pgtable.V_MIXED)) != 0)
         if self.host.rules.cow_copies_huge:

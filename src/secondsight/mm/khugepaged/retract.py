@@ -121,11 +121,9 @@ def collapse_pte_mapped(mm: MmLike, block: int, *, install_pmd: bool) -> ScanRes
         # The cache has small pages here. 6.1 asks first whether it is large at all, PageHead (7.3 line 1910).
         small = rules.pte_mapped_queued and not f.flags[head_of(f, head)] & HEAD
         return ScanResult.FAIL if small else ScanResult.PAGE_COMPOUND
-    if pmd_state != ScanResult.SUCCEED:
-        # A PMD can be set where there is no table; where not even the one above is, since 6.18 (install_huge_pmd).
-        no_table = pmd_state in (ScanResult.PMD_NONE, ScanResult.PMD_NULL, ScanResult.NO_PTE_TABLE)
-        if not no_table or not (rules.set_pmd_makes_table or mm.arrays.n[FAULTS]):
-            return pmd_state
+    # Where there is no table a PMD can be set; where not even the one above is, since 6.18 (install_huge_pmd).
+    if pmd_state != ScanResult.SUCCEED and not (rules.set_pmd_makes_table or mm.arrays.n[FAULTS]):
+        return pmd_state
     if pmd_state == ScanResult.SUCCEED:
         pte = mm.arrays.pte
         # Whatever is mapped here must be this page (7.3 line 1934).
